@@ -12,6 +12,8 @@ use crate::policy::hsts::{Hsts, UpstreamHeader};
 /// One `[[site]]`.
 #[derive(Debug, Default)]
 pub struct Site {
+    /// Its name in logs and messages: the first host.
+    pub name: Box<str>,
     /// Its names; the first is the canonical one.
     pub hosts: Vec<HostPattern>,
     /// Requests for its other names are redirected to this name.
@@ -28,6 +30,8 @@ pub struct Site {
     pub lacks_certificate: bool,
     /// `true` if its certificates cover some of its names only: TLS is refused for the others.
     pub lacks_names: bool,
+    /// `true` if its requests have no records in the access log.
+    pub unlogged: bool,
 }
 
 impl Site {

@@ -1,5 +1,6 @@
 //! A request, a response, and where they happen: the same for all benchmarks.
 
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Origin, Peer, Trust};
 use pintle::site::Site;
 use pintle::upstream::dns::Name;
-use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamRequest};
+use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamFacts, UpstreamRequest};
 
 /// A browser's request.
 pub(crate) const REQUEST: &[u8] = b"GET /2026/11/a-walk-in-the-woods/?utm_source=feed HTTP/1.1\r\n\
@@ -44,12 +45,20 @@ pub(crate) struct Setting {
     pub(crate) trust: Trust,
     pub(crate) site: Site,
     pub(crate) upstream: Upstream,
+    pub(crate) facts: Cell<UpstreamFacts>,
 }
 
 impl Setting {
     /// The request for the upstream.
     pub(crate) fn upstream_request<'s>(&'s self, origin: &'s Origin) -> UpstreamRequest<'s> {
-        UpstreamRequest { head: &self.head, site: &self.site, origin, client: &self.client, websocket_key: None }
+        UpstreamRequest {
+            head: &self.head,
+            site: &self.site,
+            origin,
+            client: &self.client,
+            websocket_key: None,
+            facts: &self.facts,
+        }
     }
 }
 
@@ -62,6 +71,7 @@ pub(crate) fn setting() -> Setting {
         head,
         client: Client::new(Peer::new(Ipv4Addr::new(192, 0, 2, 7).into(), Scheme::Https, &Trust::default())),
         trust: Trust::default(),
+        facts: Cell::default(),
         site: Site { hosts: vec![HostPattern::parse("blog.example.com").expect("a name")], ..Site::default() },
         upstream: Upstream {
             label: "https://example.wordpress.com".into(),

@@ -66,6 +66,9 @@ pub(super) struct TlsTable {
 pub(super) struct LogTable {
     pub(super) access: Option<At<String>>,
     pub(super) format: Option<At<String>>,
+    pub(super) fields: Option<Vec<At<String>>>,
+    pub(super) sample: Option<At<f64>>,
+    pub(super) redact: Vec<At<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +121,7 @@ impl File {
             t.finish();
         }
         if let Some(t) = root.table("log") {
-            file.log = LogTable { access: t.text("access"), format: t.text("format") };
+            file.log = LogTable::read(&t);
             t.finish();
         }
         if let Some(t) = root.table("resolver") {
@@ -147,6 +150,18 @@ impl File {
         file.sites = root.tables("site").into_iter().map(SiteTable::read).collect();
         root.finish();
         file
+    }
+}
+
+impl LogTable {
+    fn read(t: &Reader<'_>) -> Self {
+        Self {
+            access: t.text("access"),
+            format: t.text("format"),
+            fields: t.texts("fields"),
+            sample: t.fraction("sample"),
+            redact: t.texts("redact").unwrap_or_default(),
+        }
     }
 }
 

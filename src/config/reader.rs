@@ -106,6 +106,23 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// A number with or without decimals.
+    pub(super) fn fraction(&self, key: &'static str) -> Option<At<f64>> {
+        let value = self.get(key)?;
+        let number = match value.get_ref() {
+            DeValue::Float(float) => float.as_str().replace('_', "").parse().ok(),
+            DeValue::Integer(_) => number_text(value.get_ref()).parse().ok(),
+            _ => None,
+        };
+        match number {
+            Some(number) => Some(At { value: number, span: value.span() }),
+            None => {
+                self.wrong_type(key, value, Type::Number);
+                None
+            }
+        }
+    }
+
     pub(super) fn duration(&self, key: &'static str) -> Option<At<Duration>> {
         self.quantity(key, Type::Duration, value::duration)
     }

@@ -9,8 +9,10 @@ pub enum HeadFault {
     Syntax(&'static str),
     /// The request line is longer than the limit (414).
     TargetTooLong,
-    /// The head is larger than the limit, or has too many fields (431).
+    /// The head is larger than the limit (431).
     TooLarge,
+    /// The head has more fields than the limit (431).
+    TooMany,
     /// A field is larger than the limit, or its name is too long (431).
     FieldTooLarge,
     /// The version is neither 1.0 nor 1.1 (505).

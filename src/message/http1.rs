@@ -75,8 +75,11 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) ->
     let httparse::Status::Complete(len) = status else {
         return if input.len() > limits.head { Err(HeadFault::TooLarge) } else { Ok(None) };
     };
-    if len > limits.head || request.headers.len() > limits.fields {
+    if len > limits.head {
         return Err(HeadFault::TooLarge);
+    }
+    if request.headers.len() > limits.fields {
+        return Err(HeadFault::TooMany);
     }
     if !request.headers.iter().all(|h| field_fits(h.name.as_bytes(), h.value, limits.field)) {
         return Err(HeadFault::FieldTooLarge);
@@ -118,7 +121,7 @@ fn leading_empty_lines(buf: &[u8]) -> Result<usize, HeadFault> {
 
 fn fault_of(error: httparse::Error, input: &[u8]) -> HeadFault {
     match error {
-        httparse::Error::TooManyHeaders => HeadFault::TooLarge,
+        httparse::Error::TooManyHeaders => HeadFault::TooMany,
         // The preface of HTTP/2 counts as a request of that version. Three words alone are not a
         // request.
         httparse::Error::Version if names_a_version(input) => HeadFault::Version,
@@ -583,8 +586,8 @@ mod tests {
         assert_eq!(request(&long(250)[..230]).unwrap_err(), HeadFault::TargetTooLong);
         let many = |n| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(n));
         assert!(request(&many(9)).is_ok());
-        assert_eq!(request(&many(10)).unwrap_err(), HeadFault::TooLarge);
-        assert_eq!(request(&many(500)).unwrap_err(), HeadFault::TooLarge);
+        assert_eq!(request(&many(10)).unwrap_err(), HeadFault::TooMany);
+        assert_eq!(request(&many(500)).unwrap_err(), HeadFault::TooMany);
         let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(1000));
         let one = |name: usize, value: usize| format!("{}: {}\r\n\r\n", "x".repeat(name), "y".repeat(value));
         for (name, value, fits) in [(1, 499, true), (1, 500, false), (500, 0, true), (501, 0, false)] {

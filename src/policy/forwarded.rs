@@ -73,6 +73,29 @@ impl RequestField {
     }
 }
 
+/// The source of a request's scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemeSource {
+    /// The listener: nobody states another one.
+    Listener,
+    /// The TLS TLV of a PROXY header.
+    Proxy,
+    /// A field of the request.
+    Field(RequestField),
+}
+
+impl SchemeSource {
+    /// Its name in records: `listener`, `PROXY`, or that of the field.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Proxy => "PROXY",
+            Self::Field(field) => field.scheme_field(),
+        }
+    }
+}
+
 /// The peers that may state scheme and client, and the field that they use.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
@@ -149,6 +172,8 @@ pub struct Origin {
     pub scheme: Scheme,
     /// `true` if a trusted proxy has stated it, by a field or a TLV.
     pub scheme_stated: bool,
+    /// The source of the scheme.
+    pub scheme_from: SchemeSource,
     /// The field that decides the scheme of this peer's requests, even if this request lacks it:
     /// caches need it.
     pub decided_by: Option<RequestField>,
@@ -197,6 +222,7 @@ pub fn origin(peer: &Peer, fields: &Fields, trust: &Trust) -> Origin {
     let mut origin = Origin {
         scheme: peer.tlv_scheme.unwrap_or(peer.listener),
         scheme_stated: peer.tlv_scheme.is_some(),
+        scheme_from: if peer.tlv_scheme.is_some() { SchemeSource::Proxy } else { SchemeSource::Listener },
         decided_by: peer.believed,
         client: peer.address,
         hops: Vec::new(),
@@ -210,6 +236,7 @@ pub fn origin(peer: &Peer, fields: &Fields, trust: &Trust) -> Origin {
     if let Some(scheme) = walk.scheme {
         origin.scheme = scheme;
         origin.scheme_stated = true;
+        origin.scheme_from = peer.believed.map_or(SchemeSource::Listener, SchemeSource::Field);
     }
     if let Some(client) = walk.addresses.pop() {
         origin.client = client;

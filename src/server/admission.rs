@@ -2,7 +2,7 @@
 //! connection.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -41,6 +41,15 @@ impl Network {
             IpAddr::V4(v4) => u64::from(u32::from(v4)) | 1 << 60,
             IpAddr::V6(v6) => v6.octets()[..7].iter().fold(0, |n, byte| n << 8 | u64::from(*byte)),
         })
+    }
+
+    /// The network's first address.
+    pub(super) fn address(self) -> IpAddr {
+        let v4 = u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or_default();
+        match self.0 >> 60 {
+            0 => Ipv6Addr::from(u128::from(self.0) << 72).into(),
+            _ => Ipv4Addr::from(v4).into(),
+        }
     }
 }
 

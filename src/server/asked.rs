@@ -1,5 +1,6 @@
 //! The host, the site and the client of a request.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::context::Context;
@@ -8,6 +9,7 @@ use crate::clock::Alarm;
 use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, origin};
+use crate::upstream::UpstreamFacts;
 
 /// The facts about a request, before the decision.
 pub(super) struct Asked {
@@ -16,6 +18,8 @@ pub(super) struct Asked {
     pub(super) origin: Origin,
     /// `true` if the request itself names its host. If not, no policy goes with the answer.
     pub(super) names_host: bool,
+    /// The facts that its way to the upstream leaves for its record.
+    pub(super) facts: Cell<UpstreamFacts>,
 }
 
 impl Asked {
@@ -52,7 +56,7 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         Scheme::Http => TargetScheme::Http,
         Scheme::Https => TargetScheme::Https,
     });
-    Asked { view, site, origin, names_host }
+    Asked { view, site, origin, names_host, facts: Cell::default() }
 }
 
 /// Does the same for a request whose head is refused. Returns `None` unless its host is certain.

@@ -11,14 +11,17 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::admission::{Network, Pass};
 use super::connections::Entry;
 use super::context::{ClientTransport, Context, TlsFacts};
+use super::handshake_record::Failure;
 use super::handshakes::{Begin, HandshakeSlot};
 use super::proxy_header::{self, ProxyHeader};
 use super::relief::Newcomer;
 use super::snapshot::Snapshot;
+use super::why::{self, Why};
 use super::worker::{Open, Worker};
 use super::{http1, http2};
 use crate::clock::Alarm;
@@ -56,6 +59,7 @@ async fn establish(
     open: Open,
     alarm: &Alarm,
 ) -> Option<Established> {
+    let begin = worker.begin();
     let view = worker.view();
     let shared = &view.shared;
     let peer = Peer::new(address.ip(), listener, &shared.trust);
@@ -66,7 +70,7 @@ async fn establish(
         return refused(address, worker);
     };
     alarm.set(shared.limits.handshake);
-    let mut arrival = Arrival { socket, received: Vec::new(), peer, entry, pass, shared, worker, alarm };
+    let mut arrival = Arrival { socket, received: Vec::new(), peer, entry, pass, shared, worker, alarm, begin };
     if shared.proxy_protocol && arrival.peer.proxy.is_some() {
         arrival.take_proxy_header(address).await?;
     }
@@ -83,22 +87,34 @@ async fn establish(
     if worker.begins_no_handshake() {
         return None;
     }
-    let slot = arrival.begin_handshake(&client)?;
+    let slot = arrival.begin_handshake(&client, hello.received())?;
     let Arrival { socket, entry, pass, .. } = arrival;
     // Clients open connections ahead of time. One that speaks after a rotation must not get the
     // chain from before it: on another connection, its client may have noted the new pins.
     let view = worker.view();
-    let stream = handshake(socket, hello.into_received(), &view.shared, worker, &client, alarm).await?;
+    let beginning = Beginning { client: &client, slot: &slot, begin };
+    let stream = handshake(socket, hello.into_received(), &view.shared, worker, &beginning, alarm).await?;
     drop(slot);
     if stream.alpn() == Some(acme_challenge::PROTOCOL) {
         return close(stream, alarm).await;
     }
     let http2 = stream.alpn() == Some(b"h2");
-    let choice = stream.session().choice()?;
-    let certificates = choice.certificates()?.clone();
-    let tls = TlsFacts { name: choice.name.clone(), certificates };
+    let tls = facts(&stream, begin)?;
     let context = Context::new(worker.clone(), client, Some(tls), entry, open, pass);
     Some(Established { transport: Transport::Tls(stream), received: Vec::new(), context, http2 })
+}
+
+/// The facts of a handshake that has succeeded.
+fn facts(stream: &TlsStream<ServerSession>, begin: Option<Instant>) -> Option<TlsFacts> {
+    let choice = stream.session().choice()?;
+    Some(TlsFacts {
+        name: choice.name.clone(),
+        certificates: choice.certificates()?.clone(),
+        negotiated: stream.session().negotiated(),
+        http2: stream.alpn() == Some(b"h2"),
+        has_alpn: stream.alpn().is_some(),
+        duration: begin.map(|begin| begin.elapsed()),
+    })
 }
 
 /// A connection that is admitted and not yet established.
@@ -111,6 +127,16 @@ struct Arrival<'a> {
     shared: &'a Snapshot,
     worker: &'a Worker,
     alarm: &'a Alarm,
+    /// When it was accepted. `None` if nobody measures.
+    begin: Option<Instant>,
+}
+
+/// A handshake that begins.
+struct Beginning<'a> {
+    client: &'a Client,
+    slot: &'a HandshakeSlot,
+    /// When the connection was accepted.
+    begin: Option<Instant>,
 }
 
 impl Arrival<'_> {
@@ -145,6 +171,14 @@ impl Arrival<'_> {
         if let Err(error) = whole.await {
             worker.counters.handshakes_failed.increment();
             tracing::debug!(client = client.address(), %error, "no ClientHello");
+            // A connection without a byte is no handshake: clients open some ahead of time, and balancers probe.
+            if !hello.received().is_empty() {
+                let why = match error.kind() {
+                    io::ErrorKind::TimedOut => why::handshake_limit(self.limit()),
+                    _ => why::of_handshake(&error, None),
+                };
+                self.failed(client, hello.received(), why, "no whole ClientHello");
+            }
             return self.gone();
         }
         self.entry.speaks();
@@ -152,7 +186,7 @@ impl Arrival<'_> {
     }
 
     /// Takes a slot for the handshake: from here on the connection costs cryptography.
-    fn begin_handshake(&self, client: &Client) -> Option<HandshakeSlot> {
+    fn begin_handshake(&self, client: &Client, received: &[u8]) -> Option<HandshakeSlot> {
         let Self { shared, worker, alarm, .. } = *self;
         let network = Network::of(client.peer.address);
         let begin = worker.handshakes.begin(shared.limits.handshakes, network, alarm, &worker.clock);
@@ -162,8 +196,20 @@ impl Arrival<'_> {
         }
         match begin {
             Begin::Begun(slot) | Begin::Instead(slot) => Some(slot),
-            Begin::Full => reset(&self.socket),
+            Begin::Full => {
+                self.failed(client, received, why::handshake_limit("handshakes"), "too many handshakes");
+                reset(&self.socket)
+            }
         }
+    }
+
+    /// Returns the limit that has ended the wait for a ClientHello.
+    fn limit(&self) -> &'static str {
+        if self.alarm.was_rung() { "connections" } else { "handshake" }
+    }
+
+    fn failed(&self, client: &Client, received: &[u8], why: Why, error: &str) {
+        self.worker.handshake_failed(&Failure { client, begin: self.begin, received, why, error });
     }
 
     /// Ends a connection whose client has said nothing of use; with a reset, if it must make room for others.
@@ -230,9 +276,10 @@ async fn handshake(
     received: Vec<u8>,
     shared: &Snapshot,
     worker: &Worker,
-    client: &Client,
+    beginning: &Beginning<'_>,
     alarm: &Alarm,
 ) -> Option<TlsStream<ServerSession>> {
+    let client = beginning.client;
     let session = match ServerSession::new(tls_settings(shared, &received, &client.peer)) {
         Ok(session) => session,
         Err(error) => {
@@ -243,6 +290,8 @@ async fn handshake(
     // Clients send no name for an IP address: the certificate depends on the address that they have reached.
     let reached = shared.certificates.has_addresses().then(|| socket.local_addr().ok()).flatten();
     let session = session.reached(reached.map(|address| address.ip()));
+    // A record of its failure tells what the client has offered.
+    let offered = worker.access.is_some().then(|| received.clone());
     let mut stream = TlsStream::new(socket, session, received);
     let done = poll_fn(|cx| match stream.poll_handshake(cx) {
         Poll::Ready(done) => Poll::Ready(done),
@@ -260,7 +309,27 @@ async fn handshake(
             worker.counters.handshakes_failed.increment();
             let name = stream.session().choice().and_then(|c| c.name.as_deref());
             tracing::debug!(client = client.address(), name, %error, "TLS handshake failed");
+            let why = match error.kind() {
+                io::ErrorKind::TimedOut if beginning.slot.is_lost() => why::handshake_limit("handshakes"),
+                io::ErrorKind::TimedOut if alarm.was_rung() => why::handshake_limit("connections"),
+                io::ErrorKind::TimedOut if error.raw_os_error().is_none() => why::handshake_limit("handshake"),
+                _ => why::of_handshake(&error, stream.alert_sent()),
+            };
+            let (begin, received) = (beginning.begin, offered.as_deref().unwrap_or_default());
+            worker.handshake_failed(&Failure { client, begin, received, why, error: &words_of(&error, &why) });
             None
         }
+    }
+}
+
+/// Describes the failure of a handshake for its record.
+fn words_of(error: &io::Error, why: &Why) -> String {
+    match (why.limit, why.alert_sent) {
+        (Some(_), _) => "the handshake took too long, or made room for others".to_owned(),
+        (_, Some("unrecognized_name")) => "no site has this name".to_owned(),
+        (_, Some("protocol_version")) => "no TLS version in common".to_owned(),
+        (_, Some("no_application_protocol")) => "no application protocol in common".to_owned(),
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => "the client closed the connection".to_owned(),
+        _ => error.to_string(),
     }
 }

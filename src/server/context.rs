@@ -1,11 +1,14 @@
 //! The facts about a client's connection that last as long as it does.
 
+use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::{CipherSuite, ProtocolVersion};
 use tokio::time::Instant;
 
 use super::admission::Pass;
@@ -14,7 +17,9 @@ use super::snapshot::{SiteOfView, View};
 use super::worker::{Open, Worker};
 use crate::keys::pin::Pin;
 use crate::message::{RequestHead, Version};
-use crate::tls::{CertificateSet, ServerSession};
+use crate::telemetry::AccessLog;
+use crate::telemetry::access::{self, ConnectionFacts, LogRules};
+use crate::tls::{CertificateSet, Negotiated, ServerSession};
 use crate::upstream::Client;
 use crate::wire::transport::Transport;
 
@@ -27,6 +32,8 @@ pub(super) struct Context {
     pub(super) client: Client,
     /// `None` without TLS.
     tls: Option<TlsFacts>,
+    /// The facts above as the access log writes them, and the rules that it followed. Written with the first record.
+    log_text: RefCell<Option<(LogRules, Box<str>)>>,
     /// The entry among the connections that may have to make room for others.
     pub(super) entry: Entry,
     _open: Open,
@@ -37,6 +44,17 @@ pub(super) struct Context {
 pub(super) struct TlsFacts {
     pub(super) name: Option<Box<str>>,
     pub(super) certificates: CertificateSet,
+    pub(super) negotiated: Option<Negotiated>,
+    pub(super) http2: bool,
+    pub(super) has_alpn: bool,
+    /// The time from the accepted connection to the end of the handshake. `None` if nobody measures.
+    pub(super) duration: Option<Duration>,
+}
+
+/// Returns the name of a cipher suite in the IANA registry. rustls writes those of TLS 1.3 differently.
+fn cipher_name(suite: CipherSuite) -> String {
+    let name = suite.as_str().unwrap_or("unknown");
+    name.strip_prefix("TLS13_").map_or_else(|| name.to_owned(), |rest| format!("TLS_{rest}"))
 }
 
 /// The reason why pins may not be sent.
@@ -60,7 +78,7 @@ impl Context {
         open: Open,
         pass: Pass,
     ) -> Self {
-        Self { worker, client, tls, entry, _open: open, _pass: pass }
+        Self { worker, client, tls, log_text: RefCell::default(), entry, _open: open, _pass: pass }
     }
 
     /// Returns `true` if the connection's certificate also covers the request's host (RFC 9110 section 7.4), or if TLS ended
@@ -120,7 +138,32 @@ impl Context {
 
     /// Returns the time, if the access log needs it for a duration.
     pub(super) fn begin(&self) -> Option<Instant> {
-        self.worker.access.is_some().then(Instant::now)
+        self.worker.begin()
+    }
+
+    /// Returns the facts of the connection as the access log writes them. They are written once.
+    pub(super) fn log_text(&self, access: &AccessLog, rules: &LogRules) -> Ref<'_, str> {
+        let is_current = self.log_text.borrow().as_ref().is_some_and(|(by, _)| by == rules);
+        if !is_current {
+            self.log_text.replace(Some((*rules, self.write_log_text(access, rules))));
+        }
+        Ref::map(self.log_text.borrow(), |written| written.as_ref().map_or("", |(_, text)| text))
+    }
+
+    fn write_log_text(&self, access: &AccessLog, rules: &LogRules) -> Box<str> {
+        let peer = &self.client.peer;
+        let negotiated = self.tls.as_ref().and_then(|tls| Some((tls, tls.negotiated.as_ref()?)));
+        let cipher = negotiated.map(|(_, negotiated)| cipher_name(negotiated.suite)).unwrap_or_default();
+        let tls = negotiated.map(|(tls, negotiated)| access::TlsFacts {
+            version: if negotiated.version == ProtocolVersion::TLSv1_3 { "1.3" } else { "1.2" },
+            cipher: &cipher,
+            group: negotiated.group.and_then(|group| group.as_str()),
+            resumed: negotiated.resumed,
+            sni: tls.name.as_deref(),
+            alpn: tls.has_alpn.then_some(if tls.http2 { b"h2" } else { b"http/1.1" }),
+            duration: tls.duration,
+        });
+        access.connection_text(&ConnectionFacts { peer: peer.proxy.unwrap_or(peer.address), tls }, rules)
     }
 
     /// Returns the site that the client named in its SNI. Its rules apply to answers on the connection, its policies do not.

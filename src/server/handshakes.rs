@@ -90,6 +90,13 @@ pub(super) struct HandshakeSlot {
     number: u64,
 }
 
+impl HandshakeSlot {
+    /// Returns `true` if another handshake has got its place.
+    pub(super) fn is_lost(&self) -> bool {
+        self.handshakes.under_way.borrow().get(self.number).is_none()
+    }
+}
+
 impl Drop for HandshakeSlot {
     fn drop(&mut self) {
         self.handshakes.under_way.borrow_mut().remove(self.number);

@@ -8,6 +8,7 @@ use super::context::Context;
 use super::page;
 use super::rejection::Rejection;
 use super::reply::Reply;
+use super::why;
 use crate::message::{RequestHead, ResponseHead};
 use crate::policy::Scheme;
 use crate::policy::forwarded::RequestField;
@@ -93,6 +94,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
         vary: asked.and_then(|a| a.origin.decided_by).map(RequestField::scheme_field),
         closes: rejection.ends_connection(),
         error: Some(rejection.cause()),
+        why: why::of_rejection(&rejection),
         ..Reply::local(response, ResponseBody::Full(body))
     }
 }

@@ -12,6 +12,8 @@ mod context;
 mod crowd;
 mod decide;
 pub mod explain;
+mod failed_handshakes;
+mod handshake_record;
 mod handshakes;
 mod health;
 mod http1;
@@ -34,6 +36,7 @@ mod thread;
 mod trailers;
 mod tunnel;
 mod untrusted;
+mod why;
 mod worker;
 
 use std::io;

@@ -1,4 +1,4 @@
-//! Records a request when it is over: counters, and a line in the access log.
+//! Records a request when it is over: counters, and a record in the access log.
 
 use std::io;
 use std::time::Duration;
@@ -9,9 +9,11 @@ use tokio::time::Instant;
 use super::asked::Asked;
 use super::context::Context;
 use super::reply::Reply;
+use super::why::{self, Why};
 use crate::message::{Name, RequestHead};
-use crate::telemetry::access::Entry;
-use crate::upstream::UpstreamError;
+use crate::policy::forwarded::SchemeSource;
+use crate::telemetry::access::{End, Ended, Entry, UpstreamEntry};
+use crate::upstream::{UpstreamError, UpstreamFacts};
 
 /// The client left before the answer; nginx uses the same number.
 const CLIENT_GONE: u16 = 499;
@@ -28,16 +30,19 @@ pub(super) struct Sent {
 /// The end of a request.
 pub(super) struct Outcome {
     status: u16,
-    pub(super) bytes: u64,
+    bytes: u64,
+    received: u64,
     begin: Option<Instant>,
+    first_byte: Option<Instant>,
     upstream: Option<Duration>,
+    why: Why,
     error: Option<String>,
     /// The client took the body too slowly.
     too_slow: bool,
 }
 
 impl Outcome {
-    /// Returns the outcome of an answer. `begin` is `None` if no access log is kept. Logs an upstream whose body was cut short.
+    /// Returns the outcome of an answer. `begin` is `None` if nobody measures. Logs an upstream whose body was cut short.
     pub(super) fn of(
         reply: &Reply,
         sent: &Sent,
@@ -48,33 +53,62 @@ impl Outcome {
         if let (Some(broken), Some(asked)) = (&sent.broken, asked) {
             upstream_failed(broken, asked, context);
         }
-        let error = match (&sent.broken, &sent.result) {
-            (Some(broken), _) => Some(broken.to_string()),
-            (None, Err(e)) if e.kind() == io::ErrorKind::TimedOut => Some("the client takes too long".into()),
-            (None, Err(_)) => Some("the client went away".into()),
-            (None, Ok(_)) => reply.error.clone(),
+        let (why, error) = match (&sent.broken, &sent.result) {
+            (Some(broken), _) => (why::of_upstream(broken), Some(broken.to_string())),
+            (None, Err(e)) if e.kind() == io::ErrorKind::TimedOut => {
+                (why::of_client(e), Some("the client takes too long".into()))
+            }
+            (None, Err(e)) => (why::of_client(e), Some("the client went away".into())),
+            (None, Ok(())) => (reply.why, reply.error.clone()),
         };
         let is_late = sent.result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::TimedOut);
         let too_slow = is_late && sent.broken.is_none();
         Self {
             status: reply.head.status.as_u16(),
             bytes: sent.bytes,
+            received: 0,
             begin,
+            first_byte: reply.begun,
             upstream: reply.upstream_time,
+            why,
             error,
             too_slow,
         }
     }
 
     /// Returns the outcome of a request that was refused without a reply.
-    pub(super) fn refused(status: StatusCode, error: String, begin: Option<Instant>) -> Self {
-        Self { status: status.as_u16(), bytes: 0, begin, upstream: None, error: Some(error), too_slow: false }
+    pub(super) fn refused(status: StatusCode, why: Why, error: String, begin: Option<Instant>) -> Self {
+        Self { status: status.as_u16(), why, error: Some(error), ..Self::gone(begin) }
     }
 
     /// Returns the outcome of a request whose client left before the answer.
     pub(super) fn gone(begin: Option<Instant>) -> Self {
-        let error = Some("the client went away".into());
-        Self { status: CLIENT_GONE, bytes: 0, begin, upstream: None, error, too_slow: false }
+        Self {
+            status: CLIENT_GONE,
+            bytes: 0,
+            received: 0,
+            begin,
+            first_byte: None,
+            upstream: None,
+            why: why::gone(),
+            error: Some("the client went away".into()),
+            too_slow: false,
+        }
+    }
+
+    /// Adds the part of an answer that has gone out.
+    pub(super) fn sent(self, status: Option<StatusCode>, bytes: u64) -> Self {
+        Self { status: status.map_or(self.status, |status| status.as_u16()), bytes, ..self }
+    }
+
+    /// Adds the bytes of the request's body.
+    pub(super) fn received(self, received: u64) -> Self {
+        Self { received, ..self }
+    }
+
+    /// Replaces the end, if another one is known.
+    pub(super) fn ended_by(self, why: Option<Why>) -> Self {
+        Self { why: why.unwrap_or(self.why), ..self }
     }
 }
 
@@ -91,25 +125,58 @@ pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked
         400..500 => counters.responses_4xx.increment(),
         _ => counters.responses_5xx.increment(),
     }
+    if context.worker.access.is_some() {
+        log(context, head, asked, outcome);
+    }
+}
+
+/// Adds the record to the access log, if the rules of the configuration take it.
+fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &Outcome) {
     let Some(access) = &context.worker.access else { return };
-    let client = asked.map(|a| a.origin.client).filter(|c| *c != context.client.peer.address);
-    let client = client.map(|c| c.to_string());
-    let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);
-    access.record(&Entry {
-        client: client.as_deref().unwrap_or_else(|| context.client.address()),
+    let view = asked.map_or_else(|| context.worker.view(), |asked| asked.view.clone());
+    let (rules, site) = (&view.shared.log, asked.and_then(|asked| asked.site.as_ref()));
+    if site.is_some_and(|site| site.unlogged) {
+        return;
+    }
+    let has_failed = outcome.why.ended != Ended::Complete || outcome.status >= 500;
+    if !access.takes(rules, has_failed) {
+        return;
+    }
+    let since = |begin: Instant, end: Option<Instant>| end.map(|end| end.saturating_duration_since(begin));
+    let upstream = asked.map(|asked| asked.facts.get()).filter(|facts| facts.asked);
+    let entry = Entry {
+        connection: &context.log_text(access, rules),
+        site: site.map(|site| &*site.name),
+        client: asked.map_or(context.client.peer.address, |a| a.origin.client),
         host: head.host(),
         method: if asked.is_some() { head.method.as_str() } else { "-" },
         target: head.target(),
         version: head.version.number(),
-        scheme: scheme.as_str(),
+        scheme: asked.map_or(context.client.peer.listener, |a| a.origin.scheme).as_str(),
+        scheme_from: asked.map_or(SchemeSource::Listener, |a| a.origin.scheme_from).name(),
         status: outcome.status,
         bytes: outcome.bytes,
+        received: outcome.received,
         duration: outcome.begin.map_or(Duration::ZERO, |begin| begin.elapsed()),
-        upstream: outcome.upstream,
+        first_byte: outcome.begin.and_then(|begin| since(begin, outcome.first_byte)),
+        upstream: upstream.map(|facts| upstream_entry(&facts, outcome)),
         user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
         referer: head.fields.get(Name::Referer).unwrap_or_default(),
-        error: outcome.error.as_deref(),
-    });
+        end: End { error: outcome.error.as_deref(), ..outcome.why },
+    };
+    access.record(&entry, rules, !has_failed && !rules.sample.is_all());
+}
+
+fn upstream_entry(facts: &UpstreamFacts, outcome: &Outcome) -> UpstreamEntry {
+    UpstreamEntry {
+        time: outcome.upstream,
+        address: facts.address,
+        reused: facts.reused,
+        retries: facts.retries,
+        wait: facts.wait,
+        connect: facts.connect,
+        tls: facts.tls,
+    }
 }
 
 /// Counts a failure of the upstream, and logs it; each kind once a minute. Requests that an open circuit refuses are left

@@ -56,7 +56,9 @@ impl Rejection {
             Self::Head(fault) => match fault {
                 HeadFault::Syntax(_) | HeadFault::Host(_) | HeadFault::Framing(_) => StatusCode::BAD_REQUEST,
                 HeadFault::TargetTooLong => StatusCode::URI_TOO_LONG,
-                HeadFault::TooLarge | HeadFault::FieldTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                HeadFault::TooLarge | HeadFault::TooMany | HeadFault::FieldTooLarge => {
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+                }
                 HeadFault::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 HeadFault::Coding => StatusCode::NOT_IMPLEMENTED,
             },
@@ -187,6 +189,7 @@ impl Rejection {
                 HeadFault::Syntax(what) | HeadFault::Framing(what) => format!("bad request: {what}"),
                 HeadFault::TargetTooLong => "request line too long".into(),
                 HeadFault::TooLarge => "request head too large".into(),
+                HeadFault::TooMany => "request head with more fields than limits.header_count".into(),
                 HeadFault::FieldTooLarge => "request field larger than limits.field_size, or its name too long".into(),
                 HeadFault::Version => "unknown HTTP version".into(),
                 HeadFault::Host(Some(why)) => format!("bad host: {why}"),
@@ -239,7 +242,7 @@ const UNREACHABLE: &str = "The site cannot be reached";
 fn head_message(fault: &HeadFault) -> (&'static str, &'static str) {
     match fault {
         HeadFault::TargetTooLong => ("The address is too long", "It is longer than this server accepts."),
-        HeadFault::TooLarge | HeadFault::FieldTooLarge => (
+        HeadFault::TooLarge | HeadFault::TooMany | HeadFault::FieldTooLarge => (
             "The request is too large",
             "Your browser sent more header fields than this server accepts. Deleting the cookies of this site usually \
              helps.",

@@ -3,8 +3,10 @@
 use std::task::{Context, Poll, ready};
 
 use http::{Method, StatusCode};
+use tokio::time::Instant;
 
 use super::snapshot::SiteOfView;
+use super::why::Why;
 use crate::message::{FieldSink, Framing, Name, ResponseHead, content_length};
 use crate::site::HeaderRules;
 use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
@@ -36,6 +38,10 @@ pub(super) struct Reply {
     pub closes: bool,
     /// The cause of a refusal, for the access log.
     pub error: Option<String>,
+    /// The same as data.
+    pub(super) why: Why,
+    /// When pintle began to send it. `None` if nobody measures.
+    pub(super) begun: Option<Instant>,
     /// The time from the request to the upstream's response head. `None` if the upstream was not asked.
     pub upstream_time: Option<std::time::Duration>,
 }
@@ -56,6 +62,8 @@ impl Reply {
             upgraded: None,
             closes: false,
             error: None,
+            why: Why::default(),
+            begun: None,
             upstream_time: None,
         }
     }

@@ -12,11 +12,14 @@ use super::record::upstream_failed;
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::snapshot::SiteOfView;
+use super::why::Why;
 use super::{challenge, health, tunnel};
 use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
 use crate::upstream::rewrite::{SendsBack, rewrite};
-use crate::upstream::{Forwarded, Forwarding, Interim, Response, Upstream, UpstreamError, UpstreamRequest, is_grpc};
+use crate::upstream::{
+    Forwarded, Forwarding, Interim, Response, Upstream, UpstreamError, UpstreamFacts, UpstreamRequest, is_grpc,
+};
 use crate::wire::body::RequestBody;
 
 pub(super) use super::decide::Work;
@@ -49,8 +52,15 @@ pub(super) fn ask_at_once(work: Work, turn: &Turn<'_>) -> Result<Asking, Work> {
     let Turn { head, asked, context, alarm } = *turn;
     let (Work::Forward(pool, None), Some(site)) = (&work, &asked.site) else { return Err(work) };
     let begin = context.begin();
-    let upstream_request =
-        UpstreamRequest { head, site, origin: &asked.origin, client: &context.client, websocket_key: None };
+    UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
+    let upstream_request = UpstreamRequest {
+        head,
+        site,
+        origin: &asked.origin,
+        client: &context.client,
+        websocket_key: None,
+        facts: &asked.facts,
+    };
     match pool.forward_at_once(&upstream_request, alarm) {
         Some(forwarding) => Ok(Asking { forwarding, begin }),
         None => Err(work),
@@ -82,8 +92,14 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
             let begin = context.begin();
             let key = context.websocket_key(head);
             let websocket_key = key.as_deref();
-            let upstream_request =
-                UpstreamRequest { head, site, origin: &asked.origin, client: &context.client, websocket_key };
+            let upstream_request = UpstreamRequest {
+                head,
+                site,
+                origin: &asked.origin,
+                client: &context.client,
+                websocket_key,
+                facts: &asked.facts,
+            };
             let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
             Ok(answered(sent, websocket_key, turn, pool.upstream(), begin))
         }
@@ -115,7 +131,8 @@ pub(super) fn answered(
     begin: Option<Instant>,
 ) -> Reply {
     let Turn { head, asked, context, .. } = *turn;
-    let upstream_time = begin.map(|b| b.elapsed());
+    let begun = begin.map(|_| Instant::now());
+    let upstream_time = begin.zip(begun).map(|(begin, now)| now.saturating_duration_since(begin));
     let Some(site) = &asked.site else {
         return reject(Rejection::Misdirected, head, Some(asked), context);
     };
@@ -144,6 +161,8 @@ pub(super) fn answered(
                         upgraded,
                         closes: false,
                         error: None,
+                        why: Why::default(),
+                        begun,
                         upstream_time,
                     };
                 }
@@ -156,7 +175,7 @@ pub(super) fn answered(
         upstream_failed(error, asked, context);
     }
     let mut reply = reject(rejection, head, Some(asked), context);
-    reply.upstream_time = upstream_time;
+    (reply.begun, reply.upstream_time) = (begun, upstream_time);
     reply
 }
 

@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::policy::forwarded::Trust;
 use crate::site::{ReportsAt, Site};
 use crate::telemetry::Counters;
+use crate::telemetry::access::LogRules;
 use crate::tls::{CertificateSet, Certificates};
 use crate::upstream::{Pool, Upstream};
 
@@ -54,6 +55,8 @@ pub struct Snapshot {
     pub reports: Option<ReportsAt>,
     /// The limits.
     pub limits: Limits,
+    /// The rules for records in the access log.
+    pub log: LogRules,
 }
 
 /// Sites that a worker processes before it serves its connections again: some 50 microseconds of work.

@@ -16,6 +16,8 @@ pub(super) fn run(shared: SharedState, own: Assignment) -> io::Result<()> {
         .on_thread_park(AccessLog::flush_thread)
         .build_local(tokio::runtime::LocalOptions::default())?;
     let result = runtime.block_on(work(shared, own));
+    // Requests that are still open get their records now.
+    drop(runtime);
     AccessLog::flush_thread();
     result
 }
@@ -42,5 +44,6 @@ async fn work(mut shared: SharedState, own: Assignment) -> io::Result<()> {
     drains.store(true, Ordering::Release);
     shared.news.notify_one();
     worker.drain().await;
+    worker.sum_failed_handshakes(true);
     Ok(())
 }

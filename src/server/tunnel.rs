@@ -119,6 +119,10 @@ enum Broken {
 pub(super) struct Tunnelled {
     /// Bytes that went to the client.
     pub(super) bytes: u64,
+    /// Bytes that came from the client.
+    pub(super) received: u64,
+    /// `true` if neither side said anything for too long.
+    pub(super) silent: bool,
     /// `true` if the upstream's end was passed on. If not, the client must not see an end that looks like it.
     pub(super) whole: bool,
     /// The error of an upstream that failed.
@@ -181,7 +185,7 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
 ) -> Tunnelled {
     let (mut up, mut down) = (Direction::new(from_client), Direction::new(from_upstream));
     alarm.set(idle);
-    let mut ending = false;
+    let (mut ending, mut silent) = (false, false);
     let broken = poll_fn(|cx| {
         let mut moved = false;
         let a = up.poll(client, upstream, cx, &mut moved);
@@ -198,7 +202,10 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
             }
             (Poll::Ready(Err(Broken::From(_))), _) | (_, Poll::Ready(Err(Broken::To(_)))) => Poll::Ready(None),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(None),
-            _ => alarm.poll_due(cx).map(|()| None),
+            _ => alarm.poll_due(cx).map(|()| {
+                silent = !ending;
+                None
+            }),
         }
     })
     .await;
@@ -211,7 +218,7 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
         })
         .await;
     }
-    Tunnelled { bytes: down.passed, whole: down.closed, broken }
+    Tunnelled { bytes: down.passed, received: up.passed, silent, whole: down.closed, broken }
 }
 
 #[cfg(test)]

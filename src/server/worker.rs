@@ -15,6 +15,7 @@ use super::admission::{Admission, Network};
 use super::challenge::ReadSlots;
 use super::channels::{Drain, Peers, Published, SharedState, Vitals};
 use super::connections::{Connections, Entry};
+use super::failed_handshakes::FailedHandshakes;
 use super::handshakes::Handshakes;
 use super::loop_guard::LoopGuard;
 use super::reports::Reports;
@@ -52,6 +53,7 @@ pub(super) struct Worker {
     pub(super) untrusted: Arc<Untrusted>,
     pub(super) reports: Arc<Reports>,
     pub(super) handshakes: Rc<Handshakes>,
+    pub(super) failed_handshakes: FailedHandshakes,
     pub(super) challenges: RefCell<ReadSlots>,
     /// The ports of the TLS listeners.
     https_ports: RefCell<Vec<u16>>,
@@ -77,12 +79,13 @@ impl Worker {
             view: RefCell::new(View::new(snapshot, None, &clock, &streaming, &counters).await),
             clock,
             counters,
-            access: shared.access.clone().map(|(sink, format)| AccessLog::new(sink, format)),
+            access: shared.access.clone().map(|(sink, format)| AccessLog::new(sink, format, number)),
             admission: shared.admission.clone(),
             loop_guard: shared.loop_guard.clone(),
             untrusted: shared.untrusted.clone(),
             reports: shared.reports.clone(),
             handshakes: Rc::default(),
+            failed_handshakes: FailedHandshakes::default(),
             challenges: RefCell::new(ReadSlots::new(0)),
             https_ports: RefCell::default(),
             listed: Rc::default(),
@@ -99,6 +102,11 @@ impl Worker {
     /// Returns the view of the current snapshot. A request takes it once.
     pub(super) fn view(&self) -> Rc<View> {
         self.view.borrow().clone()
+    }
+
+    /// Returns the time, if the access log needs it for a duration.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        self.access.is_some().then(Instant::now)
     }
 
     /// Returns the ports of the TLS listeners.
@@ -202,6 +210,7 @@ impl Worker {
     pub(super) async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
+            self.sum_failed_handshakes(false);
             for pools in self.view().pools.chunks(SITES_AT_ONCE) {
                 pools.iter().flatten().for_each(|pool| pool.sweep());
                 yield_now().await;

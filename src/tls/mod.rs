@@ -1,6 +1,7 @@
 //! TLS towards clients: certificates, the choice between them, and the connection itself.
 
 pub mod acme_challenge;
+pub mod alert;
 pub mod certificate;
 pub mod config;
 mod constraints;
@@ -9,6 +10,7 @@ pub mod failure;
 pub mod greeting;
 pub mod key_process;
 pub mod offer;
+pub mod offered;
 mod path;
 pub mod possession;
 pub mod preflight;
@@ -22,5 +24,5 @@ pub mod transparency;
 pub use certificate::{Certificate, CertificateError};
 pub use possession::{KeyTypes, Possession};
 pub use resolver::{CertificateSet, Certificates, Choice, ChosenBy};
-pub use stream::{FirstMessage, ServerSession, Session, TlsStream};
+pub use stream::{FirstMessage, Negotiated, ServerSession, Session, TlsStream};
 pub use tickets::Tickets;

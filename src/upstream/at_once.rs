@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::error::UpstreamError;
+use super::facts::UpstreamFacts;
 use super::http1::{Exchange, Outcome};
 use super::interim::Interim;
 use super::pool::Pool;
@@ -46,6 +47,8 @@ impl Pool {
             return None;
         }
         let connection = self.take_at_once()?;
+        let address = Some(connection.address);
+        UpstreamFacts::note(upstream_request.facts, |facts| (facts.address, facts.reused) = (address, true));
         self.begin(alarm);
         let exchange = Some(Exchange::new(self, upstream_request, connection, None, alarm));
         Some(Forwarding { pool: self.clone(), exchange })

@@ -1,11 +1,12 @@
 //! The requests to upstreams. One pass over the client's fields applies every rule and writes the
 //! head.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
 
+use super::facts::UpstreamFacts;
 use super::settings::{HostHeader, Upstream};
 use crate::message::{Field, FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token};
 use crate::policy::forwarded::{Origin, Peer};
@@ -49,6 +50,8 @@ pub struct UpstreamRequest<'a> {
     pub client: &'a Client,
     /// The key to send for a WebSocket that came over HTTP/2 (RFC 8441 section 5).
     pub websocket_key: Option<&'a str>,
+    /// The facts that the request leaves for its record.
+    pub facts: &'a Cell<UpstreamFacts>,
 }
 
 impl UpstreamRequest<'_> {
@@ -377,9 +380,9 @@ mod tests {
         let trust = field.map_or_else(Trust::default, |field| Trust::new(vec![address.into()], field));
         let peer = Peer::new(address, Scheme::Https, &trust);
         let origin = origin(&peer, &head.fields, &trust);
-        let client = Client::new(peer);
+        let (client, facts) = (Client::new(peer), Cell::default());
         let upstream_request =
-            UpstreamRequest { head: &head, site, origin: &origin, client: &client, websocket_key: None };
+            UpstreamRequest { head: &head, site, origin: &origin, client: &client, websocket_key: None, facts: &facts };
         let mut out = Vec::new();
         upstream_request.write_http1(&upstream(HostHeader::Fixed("origin.example".into())), &mut out);
         String::from_utf8(out).unwrap()
@@ -529,10 +532,16 @@ mod tests {
         head.fields.push(b"Sec-WebSocket-Key", b"of the client, too");
         let peer = Peer::new("192.0.2.1".parse().unwrap(), Scheme::Https, &Trust::default());
         let (site, origin) = (Site::default(), origin(&peer, &head.fields, &Trust::default()));
-        let client = Client::new(peer);
+        let (client, facts) = (Client::new(peer), Cell::default());
         let keys = |websocket_key| {
-            let upstream_request =
-                UpstreamRequest { head: &head, site: &site, origin: &origin, client: &client, websocket_key };
+            let upstream_request = UpstreamRequest {
+                head: &head,
+                site: &site,
+                origin: &origin,
+                client: &client,
+                websocket_key,
+                facts: &facts,
+            };
             let mut out = Vec::new();
             upstream_request.write_http1(&upstream(HostHeader::Client), &mut out);
             let text = String::from_utf8(out).unwrap().to_ascii_lowercase();

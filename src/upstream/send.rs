@@ -3,11 +3,13 @@
 //! The task that wants the answer polls the exchange. No task, channel or lock stands between the
 //! client's connection and the upstream's.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::error::UpstreamError;
+use super::facts::UpstreamFacts;
 use super::http1::{self, Outcome};
 use super::http2::{self, Failure};
 use super::interim::Interim;
@@ -96,12 +98,13 @@ impl Pool {
         let mut body = body.map(Unsent::New);
         let mut retries = 0;
         let mut unprocessed = None;
+        let facts = upstream_request.facts;
         if let Some(error) = stale {
-            self.spend_retry(&mut retries, error)?;
+            self.spend_retry(&mut retries, error, facts)?;
             wish.fresh = true;
         }
         loop {
-            let lost = match self.checkout(wish, alarm).await? {
+            let lost = match self.checkout(wish, alarm, facts).await? {
                 Checkout::Http1(connection, reused) => {
                     let address = connection.address;
                     let unsent = body.take().map(Unsent::into_body);
@@ -128,6 +131,7 @@ impl Pool {
                             body = unsent;
                             let retries = unprocessed.get_or_insert_with(|| Box::new(UnprocessedRetries::begin(self)));
                             Box::pin(retries.pause(self, error, alarm)).await?;
+                            UpstreamFacts::note(facts, |facts| facts.retries += 1);
                             continue;
                         }
                         Err(Failure::Lost(error, unsent, reused)) => {
@@ -138,7 +142,7 @@ impl Pool {
                     }
                 }
             };
-            self.retry_lost(lost, &mut wish, &mut retries)?;
+            self.retry_lost(lost, &mut wish, &mut retries, facts)?;
         }
     }
 
@@ -153,7 +157,13 @@ impl Pool {
     ///
     /// A kept connection may have reached its idle timeout. If a new connection ends at once, the
     /// address is at fault: another address may do better, the same one will not.
-    fn retry_lost(&self, lost: Lost, wish: &mut Wish, retries: &mut u32) -> Result<(), UpstreamError> {
+    fn retry_lost(
+        &self,
+        lost: Lost,
+        wish: &mut Wish,
+        retries: &mut u32,
+        facts: &Cell<UpstreamFacts>,
+    ) -> Result<(), UpstreamError> {
         let Lost { error, address, reused } = lost;
         let (error, has_chance) = match reused {
             true => (error, !wish.fresh),
@@ -162,18 +172,24 @@ impl Pool {
         if !has_chance {
             return Err(error);
         }
-        self.spend_retry(retries, error)?;
+        self.spend_retry(retries, error, facts)?;
         wish.fresh = true;
         wish.avoid = (!reused).then_some(address);
         Ok(())
     }
 
     /// Spends one retry; returns `error` if the request or the budget has none left.
-    fn spend_retry(&self, retries: &mut u32, error: UpstreamError) -> Result<(), UpstreamError> {
+    fn spend_retry(
+        &self,
+        retries: &mut u32,
+        error: UpstreamError,
+        facts: &Cell<UpstreamFacts>,
+    ) -> Result<(), UpstreamError> {
         if *retries == RETRIES_MAX || !self.may_retry() {
             return Err(error);
         }
         *retries += 1;
+        UpstreamFacts::note(facts, |facts| facts.retries += 1);
         Ok(())
     }
 }

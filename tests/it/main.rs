@@ -68,6 +68,7 @@ mod prometheus;
 mod proxy_protocol;
 mod ramp;
 mod real;
+mod records;
 mod redirect;
 mod refusals;
 mod reload;

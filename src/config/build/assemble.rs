@@ -51,6 +51,7 @@ pub(super) fn assemble(
         answers: context.before.map(|before| before.snapshot.answers.clone()).unwrap_or_default(),
         reports: globals.reports,
         limits: globals.limits,
+        log: globals.log,
     };
     Some(Config {
         https: globals.listen.https,

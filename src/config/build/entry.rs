@@ -107,6 +107,7 @@ pub(super) fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> En
     let hsts = made_from.hsts;
     let report = site_report(&plan, hsts.as_ref(), hpkp.as_ref(), *withheld, &made_from.promoted, &made_from.ramps);
     let site = Site {
+        name: report.name().into(),
         hosts: plan.hosts.clone(),
         // A redirect must not lead to a name without a certificate.
         canonical: plan
@@ -119,6 +120,7 @@ pub(super) fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> En
         response: plan.response.clone(),
         lacks_certificate: plan.lack.is_some(),
         lacks_names: plan.refused_names().next().is_some(),
+        unlogged: plan.unlogged,
     };
     Entry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
 }

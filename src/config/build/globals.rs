@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use super::checker::Checker;
 use super::suites::Fit;
 use super::{acme, addresses, hooks, limits, listen, metrics, offer, process};
+use super::{acme, addresses, limits, listen, log, offer, process};
 use crate::config::file::File;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, Draft};
 use crate::host::{HostMap, HostPattern};
 use crate::telemetry::AccessFormat;
+use crate::telemetry::access::LogRules;
 use crate::tls::offer::TlsOffer;
 
 /// The settings that belong to no site.
@@ -23,6 +25,7 @@ pub(super) struct Globals {
     pub(super) fit: Option<Fit>,
     pub(super) access: AccessTarget,
     pub(super) access_format: Option<AccessFormat>,
+    pub(super) log: LogRules,
     pub(super) acme_webroot: Option<PathBuf>,
     pub(super) acme: Option<Acme>,
     pub(super) name_servers: crate::upstream::dns::NameServers,
@@ -60,7 +63,8 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
     check_default_site(file, default_site, r);
     let offer = offer::build(&file.tls, r);
     let fit = Fit::of(&file.tls, &offer);
-    let (access, access_format) = access_log(file, draft, r);
+    let (access, access_format) = log::access(file, draft, r);
+    let log = log::rules(&file.log, r);
     let acme_webroot = acme_webroot(file, r);
     let acme = acme::build(draft, file, hosts, (&listen, &limits), r);
     let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
@@ -77,6 +81,7 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
         fit,
         access,
         access_format,
+        log,
         acme_webroot,
         acme,
         name_servers,
@@ -107,22 +112,6 @@ fn check_default_site(file: &File, default_site: Option<usize>, r: &mut Checker<
         let hint = "give it [site.certificate] with chain and key, or name another site";
         r.error_with_hint(&span, "tls.default_site: this site has no certificate with a key", hint);
     }
-}
-
-fn access_log(file: &File, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, Option<AccessFormat>) {
-    let formats = [
-        ("json", Some(AccessFormat::Json)),
-        ("combined", Some(AccessFormat::Combined)),
-        ("short", Some(AccessFormat::Short)),
-    ];
-    let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, None);
-    let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
-        None | Some(("stdout", _)) => AccessTarget::Stdout,
-        Some((_, None)) => AccessTarget::Off,
-        Some((_, Some(path))) => AccessTarget::File(path),
-    };
-    process::check_access(file.log.access.as_ref(), &access, r);
-    (access, access_format)
 }
 
 fn acme_webroot(file: &File, r: &mut Checker<'_>) -> Option<PathBuf> {

@@ -34,6 +34,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         reports_per_client 1,
         challenges 1,
         hook_queue 1,
+        log_networks 1,
     }
     set! { size: table, most, limits, r;
         body_rate 0,

@@ -37,6 +37,7 @@ mod context;
 mod files;
 mod loaded;
 mod own_keys;
+mod log;
 mod pin_plan;
 mod planning;
 mod suites;

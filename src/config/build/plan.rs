@@ -18,6 +18,8 @@ use crate::tls::CertificateSet;
 pub(in crate::config) struct Plan {
     pub(super) hosts: Vec<HostPattern>,
     pub(super) canonical: Option<Box<str>>,
+    /// `true` if its requests have no records in the access log.
+    pub(super) unlogged: bool,
     pub(super) loaded: Vec<Loaded>,
     pub(super) set: Option<CertificateSet>,
     /// The pairs that it should have and has not.

@@ -129,6 +129,7 @@ fn make(
     }
     let plan = Plan {
         canonical,
+        unlogged: table.log.as_ref().is_some_and(|log| !log.value),
         lack: lack(&missing).filter(|_| served.is_empty()),
         uncovered,
         set: (!served.is_empty()).then(|| Certificates::set(served)),

@@ -18,6 +18,7 @@ use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
 use crate::server::service::{self, Asking, Work};
 use crate::server::tunnel::Tunnelled;
+use crate::server::why;
 use crate::upstream::Upgraded;
 
 /// Exchanges that a thread keeps for reuse.
@@ -136,6 +137,7 @@ impl Exchange {
         // An answer before the end of the request ends the connection: the next bytes are the request's rest.
         let unread = !connection.link.borrow().is_body_read();
         let keep_alive = self.head.keep_alive && !reply.closes && !unread && !connection.context.worker.is_draining();
+        reply.begun = reply.begun.or_else(|| self.begin.map(|_| Instant::now()));
         let sending = Sending::begin(connection, &self.head, &mut reply, keep_alive);
         self.stage = Stage::Answering(Answering { reply, unread, sending });
     }
@@ -161,16 +163,19 @@ impl Exchange {
         alarm.uncap();
         Poll::Ready(match answering.reply.upgraded.take() {
             Some(upgraded) if result.is_ok() => Err(Slow::Tunnel(upgraded)),
-            _ => Ok(self.end(result, connection)),
+            _ => Ok(self.end(result, connection, None)),
         })
     }
 
     /// Records the exchange, and decides about the connection.
-    fn end(&mut self, result: io::Result<()>, connection: &Connection) -> Next {
+    fn end(&mut self, result: io::Result<()>, connection: &Connection, tunnelled: Option<&Tunnelled>) -> Next {
         let context = &connection.context;
         let Stage::Answering(answering) = &mut self.stage else { return Next::Gone };
         let sent = answering.sending.end(result);
+        let received = tunnelled.map_or_else(|| connection.link.borrow().body_read(), |tunnelled| tunnelled.received);
+        let silent = tunnelled.filter(|tunnelled| tunnelled.silent).map(|_| why::silent());
         let outcome = Outcome::of(&answering.reply, &sent, self.begin, self.asked.as_ref(), context);
+        let outcome = outcome.received(received).ended_by(silent);
         record(context, &self.head, self.asked.as_ref(), &outcome);
         match sent.result {
             Err(_) => Next::Gone,
@@ -182,11 +187,11 @@ impl Exchange {
 
     /// Ends an exchange that became a tunnel. Unless the upstream's end was passed on, the connection ends without
     /// close_notify; or with a reset, if it has no TLS.
-    pub(super) fn end_tunnel(&mut self, tunnelled: Tunnelled, connection: &Connection) -> Next {
+    pub(super) fn end_tunnel(&mut self, mut tunnelled: Tunnelled, connection: &Connection) -> Next {
         if let Stage::Answering(answering) = &mut self.stage {
-            answering.sending.add_tunnelled(tunnelled.bytes, tunnelled.broken);
+            answering.sending.add_tunnelled(tunnelled.bytes, tunnelled.broken.take());
         }
-        let next = self.end(Ok(()), connection);
+        let next = self.end(Ok(()), connection, Some(&tunnelled));
         if tunnelled.whole {
             return next;
         }
@@ -198,7 +203,8 @@ impl Exchange {
 
     /// Records a request whose client has left before the answer.
     pub(super) fn gone(&self, connection: &Connection) -> Next {
-        record(&connection.context, &self.head, self.asked.as_ref(), &Outcome::gone(self.begin));
+        let outcome = Outcome::gone(self.begin).received(connection.link.borrow().body_read());
+        record(&connection.context, &self.head, self.asked.as_ref(), &outcome);
         Next::Gone
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Link {
     progress: ParseProgress,
     decoder: BodyDecoder,
     body_left: u64,
+    /// Bytes of the body that were read.
+    body_read: u64,
     /// Unwritten interim responses.
     interim: WriteBuffer,
     /// The client has ended its side, or reset the connection.
@@ -51,6 +53,7 @@ impl Link {
             progress: ParseProgress::default(),
             decoder: BodyDecoder::request(Framing::None),
             body_left: 0,
+            body_read: 0,
             interim: WriteBuffer::default(),
             gone: false,
         }
@@ -71,11 +74,17 @@ impl Link {
     pub(super) fn begin_body(&mut self, framing: Framing, max: u64) {
         self.decoder = BodyDecoder::request(framing);
         self.body_left = max;
+        self.body_read = 0;
     }
 
     /// Returns `true` if the request's body has been read to its end.
     pub(super) fn is_body_read(&self) -> bool {
         self.decoder.is_end()
+    }
+
+    /// Returns the bytes of the request's body that were read.
+    pub(super) fn body_read(&self) -> u64 {
+        self.body_read
     }
 
     /// Appends to `received`. Returns the number of bytes, 0 at the end.
@@ -93,6 +102,7 @@ impl Link {
                     return Poll::Ready(Some(match self.body_left.checked_sub(data.len() as u64) {
                         Some(left) => {
                             self.body_left = left;
+                            self.body_read += data.len() as u64;
                             Ok(Frame::Data(data))
                         }
                         None => Err(RequestBodyError::TooLarge),

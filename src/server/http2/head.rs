@@ -67,8 +67,11 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     // limit.
     let crumbs = parts.headers.get_all(http::header::COOKIE).iter().count().saturating_sub(1);
     let bytes = bytes_of(&parts.headers) - crumbs * CRUMB + target.len();
-    if bytes > limits.head || parts.headers.len() - crumbs > limits.fields {
+    if bytes > limits.head {
         return Err(HeadFault::TooLarge);
+    }
+    if parts.headers.len() - crumbs > limits.fields {
+        return Err(HeadFault::TooMany);
     }
     if !head.fields.iter().all(|(_, name, value)| field_fits(name, value, limits.field)) {
         return Err(HeadFault::FieldTooLarge);

@@ -63,6 +63,8 @@ impl Memory {
             Rc::new(Share {
                 memory: self.clone(),
                 request,
+                received: Cell::default(),
+                sent: Cell::default(),
                 kept: Cell::default(),
                 head: Cell::default(),
                 interim: Cell::default(),
@@ -87,6 +89,10 @@ pub(super) struct Share {
     memory: Rc<Memory>,
     /// Charged for the request's head.
     request: usize,
+    /// Bytes of the request's body that were received.
+    pub(super) received: Cell<u64>,
+    /// Bytes of the answer's body that were sent.
+    pub(super) sent: Cell<u64>,
     /// Bytes of its body that are kept.
     kept: Cell<usize>,
     /// Bytes of the answer's head.

@@ -33,6 +33,7 @@ use self::stream::Ended;
 use super::context::{ClientTransport, Context};
 use super::record::{Outcome, record};
 use super::rejection::Rejection;
+use super::why;
 use crate::clock::Alarm;
 use crate::limits::HTTP2_WINDOW;
 use crate::message::{RequestHead, Version};
@@ -319,7 +320,8 @@ impl Driver {
         let mut head = RequestHead::default();
         head.version = Version::Http2;
         let timeout = Rejection::HeadTimeout;
-        record(&self.context, &head, None, &Outcome::refused(timeout.status(), timeout.cause(), None));
+        let why = why::of_rejection(&timeout);
+        record(&self.context, &head, None, &Outcome::refused(timeout.status(), why, timeout.cause(), None));
         self.end_abruptly(cx);
     }
 

@@ -44,6 +44,7 @@ impl Recv {
                 Some(Ok(data)) => {
                     self.taken = data.len();
                     self.meter.payload(data.len());
+                    self.share.received.set(self.share.received.get() + data.len() as u64);
                     if data.is_empty() {
                         continue;
                     }

@@ -1,5 +1,6 @@
 //! An answer into a stream: head, body, and the end.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -27,8 +28,8 @@ use crate::wire::min_rate::RateTimer;
 /// end with its upload. A refusal is not held back: it takes effect now.
 pub(super) async fn send(exchange: &Exchange, reply: &mut Reply, head: &RequestHead) -> Sent {
     let Exchange { respond, recv, share, context, alarm, .. } = exchange;
-    let mut bytes = 0;
-    let failed = |error: h2::Error, bytes| Sent { result: Err(io::Error::other(error)), bytes, broken: None };
+    let bytes = &share.sent;
+    let failed = |error: h2::Error| Sent { result: Err(io::Error::other(error)), bytes: bytes.get(), broken: None };
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let status = reply.head.status;
@@ -47,27 +48,28 @@ pub(super) async fn send(exchange: &Exchange, reply: &mut Reply, head: &RequestH
         // With a length, the client sees the end of the answer before the end of the stream.
         Ok(stream) if early && reply.length().is_some() => Sender::holding_last(stream, share.clone()),
         Ok(stream) => Sender::new(stream, share.clone()),
-        Err(error) => return failed(error, 0),
+        Err(error) => return failed(error),
     };
     if empty {
-        return Sent { result: Ok(()), bytes, broken: None };
+        return Sent { result: Ok(()), bytes: 0, broken: None };
     }
     let meter = recv.borrow().meter.clone();
     let mut rate_timer = RateTimer::new(limits.min_rate());
-    let mut result = send_body(&mut sender, reply, alarm, &mut rate_timer, &meter, &mut bytes).await;
+    let mut result = send_body(&mut sender, reply, alarm, &mut rate_timer, &meter, bytes).await;
     if early && matches!(result, Some(Ok(()))) {
         discard(recv, alarm, limits.linger).await;
         sender.release();
-        result = send_body(&mut sender, reply, alarm, &mut rate_timer, &meter, &mut bytes).await;
+        result = send_body(&mut sender, reply, alarm, &mut rate_timer, &meter, bytes).await;
     }
     match result {
-        Some(Ok(())) => Sent { result: Ok(()), bytes, broken: None },
-        Some(Err(SendError::Stream(error))) => failed(error, bytes),
+        Some(Ok(())) => Sent { result: Ok(()), bytes: bytes.get(), broken: None },
+        Some(Err(SendError::Stream(error))) => failed(error),
         Some(Err(SendError::Body(error))) => {
-            Sent { result: Err(io::ErrorKind::UnexpectedEof.into()), bytes, broken: Some(error) }
+            Sent { result: Err(io::ErrorKind::UnexpectedEof.into()), bytes: bytes.get(), broken: Some(error) }
         }
         None => {
-            Sent { result: Err(io::ErrorKind::TimedOut.into()), bytes, broken: time_is_up(&mut sender, reply, alarm) }
+            let broken = time_is_up(&mut sender, reply, alarm);
+            Sent { result: Err(io::ErrorKind::TimedOut.into()), bytes: bytes.get(), broken }
         }
     }
 }
@@ -112,13 +114,13 @@ async fn send_body(
     alarm: &Alarm,
     rate_timer: &mut RateTimer,
     meter: &Meter,
-    bytes: &mut u64,
+    bytes: &Cell<u64>,
 ) -> Option<Result<(), SendError<UpstreamError>>> {
     rate_timer.begin(alarm);
     poll_fn(|cx| {
         let mut moved = 0;
         let sent = sender.poll(cx, reply, &mut |n| moved += n);
-        *bytes += moved as u64;
+        bytes.set(bytes.get() + moved as u64);
         meter.payload(moved);
         if let Poll::Ready(done) = sent {
             return Poll::Ready(Some(done));

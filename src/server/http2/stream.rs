@@ -1,13 +1,14 @@
 //! Serves one HTTP/2 stream: a request becomes a head like any other, and its answer goes into the stream.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::Request;
+use http::{Request, StatusCode};
+use tokio::time::Instant;
 
 use super::exchange::Exchange;
 use super::head::read as read_head;
@@ -27,6 +28,7 @@ use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
 use crate::server::service::{self, Work};
 use crate::server::tunnel::Tunnelled;
+use crate::server::why;
 use crate::upstream::{Upgraded, UpstreamError};
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
 
@@ -63,30 +65,35 @@ pub(super) async fn serve(
     let read = read_head(&parts, recv.is_end_stream(), &limits.head(), &mut head);
     meter.payload(head.fields.size());
     let recv = Rc::new(RefCell::new(Recv::new(recv, limits.request_body, meter, share.clone())));
+    let (owned, own_share) = (context.clone(), share.clone());
     let exchange = Exchange { respond: RefCell::new(respond), recv, share, context, alarm, begin };
     let Exchange { recv, context, alarm, .. } = &exchange;
     if let Err(fault) = read {
         let asked = asked::read_refused(&mut head, context);
+        let unrecorded = Unrecorded::new(owned, own_share, &head, asked.as_ref(), begin);
         let mut reply = reject(Rejection::Head(fault), &head, asked.as_ref(), context);
+        unrecorded.answering(&mut reply);
         let sent = send(&exchange, &mut reply, &head).await;
-        record(context, &head, asked.as_ref(), &Outcome::of(&reply, &sent, begin, asked.as_ref(), context));
+        unrecorded.record(Outcome::of(&reply, &sent, begin, asked.as_ref(), context));
         discard(recv, alarm, limits.linger).await;
         return Ended::of(&sent);
     }
     let asked = asked::read(&mut head, context);
+    let unrecorded = Unrecorded::new(owned, own_share, &head, Some(&asked), begin);
     let turn = Turn { head: &head, asked: &asked, context, alarm };
     let reply = match service::answer_at_once(&turn) {
         Ok(reply) => Some(reply),
-        Err(work) => answer(work, &exchange, &turn).await,
+        Err(work) => answer(work, &exchange, &turn, &unrecorded).await,
     };
     let Some(mut reply) = reply else { return Ended::GivenUp };
+    unrecorded.answering(&mut reply);
     if let Some(upgraded) = reply.upgraded.take() {
         // Boxed: other streams reserve no memory for a tunnel.
-        return Box::pin(serve_tunnel(exchange, &reply, *upgraded, &head, &asked)).await;
+        return Box::pin(serve_tunnel(exchange, &reply, *upgraded, &asked, &unrecorded)).await;
     }
     let sent = send(&exchange, &mut reply, &head).await;
     alarm.uncap();
-    record(context, &head, Some(&asked), &Outcome::of(&reply, &sent, begin, Some(&asked), context));
+    unrecorded.record(Outcome::of(&reply, &sent, begin, Some(&asked), context));
     // This releases the connection to the upstream.
     drop(reply);
     if sent.result.is_ok() {
@@ -95,19 +102,63 @@ pub(super) async fn serve(
     Ended::of(&sent)
 }
 
+/// A request without a record. If it is dropped before it gets one, its client has ended the connection.
+struct Unrecorded<'a> {
+    context: Rc<Context>,
+    share: Rc<Share>,
+    head: &'a RequestHead,
+    asked: Option<&'a Asked>,
+    begin: Option<Instant>,
+    /// The status of the answer, once one is on its way.
+    status: Cell<Option<StatusCode>>,
+    recorded: Cell<bool>,
+}
+
+impl<'a> Unrecorded<'a> {
+    fn new(
+        context: Rc<Context>,
+        share: Rc<Share>,
+        head: &'a RequestHead,
+        asked: Option<&'a Asked>,
+        begin: Option<Instant>,
+    ) -> Self {
+        Self { context, share, head, asked, begin, status: Cell::default(), recorded: Cell::default() }
+    }
+
+    /// Notes that an answer is on its way.
+    fn answering(&self, reply: &mut Reply) {
+        reply.begun = reply.begun.or_else(|| self.begin.map(|_| Instant::now()));
+        self.status.set(Some(reply.head.status));
+    }
+
+    /// Records the request, once.
+    fn record(&self, outcome: Outcome) {
+        if !self.recorded.replace(true) {
+            record(&self.context, self.head, self.asked, &outcome.received(self.share.received.get()));
+        }
+    }
+}
+
+impl Drop for Unrecorded<'_> {
+    fn drop(&mut self) {
+        self.record(Outcome::gone(self.begin).sent(self.status.get(), self.share.sent.get()));
+    }
+}
+
 /// Does the work for an answer. Records the request and returns `None` if there is nobody to answer.
-async fn answer(work: Work, exchange: &Exchange, turn: &Turn<'_>) -> Option<Reply> {
+async fn answer(work: Work, exchange: &Exchange, turn: &Turn<'_>, unrecorded: &Unrecorded<'_>) -> Option<Reply> {
     let Exchange { respond, recv, share, begin, .. } = exchange;
-    let Turn { head, asked, context, .. } = *turn;
+    let Turn { head, asked, .. } = *turn;
     match check_body(exchange, head).await {
         Ok(()) => {}
         Err(RequestBodyError::Gone) => {
-            record(context, head, Some(asked), &Outcome::gone(*begin));
+            unrecorded.record(Outcome::gone(*begin));
             return None;
         }
         Err(error) => {
             let wrong = Rejection::Body(error);
-            record(context, head, Some(asked), &Outcome::refused(wrong.status(), wrong.cause(), *begin));
+            let why = why::of_rejection(&wrong);
+            unrecorded.record(Outcome::refused(wrong.status(), why, wrong.cause(), *begin));
             respond.borrow_mut().send_reset(Reason::PROTOCOL_ERROR);
             return None;
         }
@@ -130,7 +181,7 @@ async fn answer(work: Work, exchange: &Exchange, turn: &Turn<'_>) -> Option<Repl
         done => done.and_then(Result::ok),
     };
     if reply.is_none() {
-        record(context, head, Some(asked), &Outcome::gone(*begin));
+        unrecorded.record(Outcome::gone(*begin));
     }
     reply
 }
@@ -140,15 +191,17 @@ async fn serve_tunnel(
     exchange: Exchange,
     reply: &Reply,
     upgraded: Upgraded,
-    head: &RequestHead,
     asked: &Asked,
+    unrecorded: &Unrecorded<'_>,
 ) -> Ended {
     let Exchange { respond, recv, context, alarm, begin, .. } = exchange;
     let tunnelled = tunnel::run(respond.into_inner(), recv, reply, upgraded, &context, &alarm).await;
-    let Tunnelled { bytes, broken, .. } = tunnelled.unwrap_or_default();
+    let Tunnelled { bytes, received, silent, broken, .. } = tunnelled.unwrap_or_default();
+    unrecorded.share.received.set(received);
     let broken = broken.map(|error| UpstreamError::Truncated(Some(error)));
     let sent = Sent { result: Ok(()), bytes, broken };
-    record(&context, head, Some(asked), &Outcome::of(reply, &sent, begin, Some(asked), &context));
+    let outcome = Outcome::of(reply, &sent, begin, Some(asked), &context);
+    unrecorded.record(outcome.ended_by(silent.then(why::silent)));
     Ended::Answered
 }
 

@@ -44,6 +44,12 @@ impl FirstMessage {
         self.received
     }
 
+    /// Returns the received bytes.
+    #[must_use]
+    pub fn received(&self) -> &[u8] {
+        &self.received
+    }
+
     /// Ready when the message is complete, or when it never can be: rustls reports the fault then.
     ///
     /// # Errors

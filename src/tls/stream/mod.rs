@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 pub use hello::FirstMessage;
 pub use records::Records;
-pub use session::{ServerSession, Session};
+pub use session::{Negotiated, ServerSession, Session};
 
 use records::{PENDING_MAX, Phase};
 
@@ -50,6 +50,11 @@ impl<S: Session> TlsStream<S> {
     /// Returns the negotiated application protocol.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.records.session.alpn()
+    }
+
+    /// Returns the alert that ended the connection, if pintle sent it unencrypted.
+    pub fn alert_sent(&self) -> Option<u8> {
+        self.records.outgoing.alert_sent()
     }
 
     /// Returns the socket.

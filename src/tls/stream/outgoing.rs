@@ -21,6 +21,10 @@ const SEALED_MAX: usize = RECORDS * SEALED;
 /// Space for messages of rustls itself: alerts, tickets, a KeyUpdate. The buffer grows if they need
 /// more.
 const SLACK: usize = 1024;
+/// The content type of a record with an alert.
+const ALERT: u8 = 21;
+/// A record's type, version and length.
+const RECORD_HEAD: usize = 5;
 /// The record being gathered lies after both.
 const STAGE: usize = SEALED_MAX + SLACK;
 /// The most buffers that a thread keeps for reuse.
@@ -43,6 +47,8 @@ pub(super) struct Outgoing {
     staged: usize,
     /// Sealed bytes that go out ahead of the next write. Nobody waits for them.
     held: Vec<u8>,
+    /// The last alert that went out unencrypted.
+    alert_sent: Option<u8>,
 }
 
 impl Outgoing {
@@ -69,6 +75,11 @@ impl Outgoing {
             self.lend()[..held.len()].copy_from_slice(&held);
             self.end = held.len();
         }
+    }
+
+    /// Returns the last alert that went out unencrypted.
+    pub(super) fn alert_sent(&self) -> Option<u8> {
+        self.alert_sent
     }
 
     fn has_room(&self) -> bool {
@@ -168,6 +179,9 @@ impl Outgoing {
             match message.encode(&mut buffer[end.min(limit)..limit]) {
                 Ok(len) => {
                     let content_type = buffer.get(end).copied().unwrap_or_default();
+                    if let (ALERT, Some([_, description])) = (content_type, buffer.get(end + RECORD_HEAD..end + len)) {
+                        self.alert_sent = Some(*description);
+                    }
                     self.end += len;
                     return Ok(content_type);
                 }
@@ -190,9 +204,9 @@ impl Outgoing {
 
     /// Adds an alert of ours as a plaintext record: only before encryption begins.
     pub(super) fn plain_alert(&mut self, description: u8) {
-        const ALERT: u8 = 21;
         const FATAL: u8 = 2;
         let end = self.end;
+        self.alert_sent = Some(description);
         if end + 7 <= SEALED_MAX {
             self.lend()[end..end + 7].copy_from_slice(&[ALERT, 3, 3, 0, 2, FATAL, description]);
             self.end += 7;

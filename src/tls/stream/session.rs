@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::UnbufferedStatus;
-use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, Error, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig};
 
 use crate::tls::resolver::{self, Choice};
 use crate::tls::session_chain::{self, ChainId};
@@ -32,6 +32,19 @@ pub trait Session: Unpin + 'static {
     fn alert_instead(&self) -> Option<u8> {
         None
     }
+}
+
+/// The outcome of a handshake with a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Negotiated {
+    /// The version.
+    pub version: ProtocolVersion,
+    /// The cipher suite.
+    pub suite: CipherSuite,
+    /// The group of the key exchange; `None` if TLS 1.2 resumes a session.
+    pub group: Option<NamedGroup>,
+    /// `true` if it resumed a session.
+    pub resumed: bool,
 }
 
 /// A client's connection to pintle.
@@ -64,6 +77,16 @@ impl ServerSession {
     /// Returns the requested name, and its certificates.
     pub fn choice(&self) -> Option<&Choice> {
         self.choice.as_ref()
+    }
+
+    /// Returns the outcome of the handshake; `None` before its end.
+    pub fn negotiated(&self) -> Option<Negotiated> {
+        Some(Negotiated {
+            version: self.tls.protocol_version()?,
+            suite: self.tls.negotiated_cipher_suite()?.suite(),
+            group: self.tls.negotiated_key_exchange_group().map(|group| group.name()),
+            resumed: self.is_resumed(),
+        })
     }
 
     /// Returns `true` if the handshake resumed a session.

@@ -331,7 +331,7 @@ fn recycle(head: Vec<u8>) {
 fn head_fault(fault: HeadFault) -> UpstreamError {
     UpstreamError::Malformed(match fault {
         HeadFault::Syntax(what) | HeadFault::Framing(what) => what,
-        HeadFault::TooLarge | HeadFault::TargetTooLong => "head too large",
+        HeadFault::TooLarge | HeadFault::TooMany | HeadFault::TargetTooLong => "head too large",
         HeadFault::FieldTooLarge => "field too large",
         HeadFault::Version | HeadFault::Host(_) | HeadFault::Coding => "not HTTP/1",
     })

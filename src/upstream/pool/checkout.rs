@@ -1,10 +1,13 @@
 //! Ways to a connection for a request: one at rest, the next that becomes free, or a new one.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+
+use tokio::time::Instant;
 
 use super::Pool;
 use super::connection::{self, Connection, Http2Connection, Slot, Stream, is_quiet};
@@ -12,6 +15,7 @@ use super::dial::Dial;
 use super::queue::{self, Wants};
 use crate::clock::{Alarm, TICK};
 use crate::upstream::error::UpstreamError;
+use crate::upstream::facts::UpstreamFacts;
 use crate::upstream::settings::{Protocols, UpstreamTransport};
 
 type Grant = queue::Grant<Box<Connection>, Stream>;
@@ -38,13 +42,25 @@ pub(in crate::upstream) struct Wish {
 impl Pool {
     /// Returns a stream on a connection in use, an idle connection, a new one, or the next that
     /// becomes free.
-    pub(in crate::upstream) async fn checkout(&self, wish: Wish, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
-        match self.take(wish) {
-            Some(checkout) => Ok(checkout),
+    pub(in crate::upstream) async fn checkout(
+        &self,
+        wish: Wish,
+        alarm: &Alarm,
+        facts: &Cell<UpstreamFacts>,
+    ) -> Result<Checkout, UpstreamError> {
+        UpstreamFacts::note(facts, |facts| facts.reused = true);
+        let checkout = match self.take(wish) {
+            Some(checkout) => checkout,
             // Boxed, so that the future of a request that finds a connection has no space for
             // making one.
-            None => Box::pin(self.checkout_slowly(wish, alarm)).await,
-        }
+            None => Box::pin(self.checkout_slowly(wish, alarm, facts)).await?,
+        };
+        let address = match &checkout {
+            Checkout::Http1(connection, _) => connection.address,
+            Checkout::Http2(stream) => stream.address(),
+        };
+        UpstreamFacts::note(facts, |facts| facts.address = Some(address));
+        Ok(checkout)
     }
 
     /// Returns `true` if the request may share a connection.
@@ -74,7 +90,12 @@ impl Pool {
         if wish.fresh { None } else { self.take_idle().map(|connection| Checkout::Http1(connection, true)) }
     }
 
-    async fn checkout_slowly(&self, wish: Wish, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
+    async fn checkout_slowly(
+        &self,
+        wish: Wish,
+        alarm: &Alarm,
+        facts: &Cell<UpstreamFacts>,
+    ) -> Result<Checkout, UpstreamError> {
         let may_http2 = self.may_http2(wish);
         let (mut granted, mut queued) = (None, None);
         loop {
@@ -85,7 +106,7 @@ impl Pool {
             let slots = !(may_http2 && self.http2.borrow().iter().any(Http2Connection::is_shut));
             let for_all = self.is_for_all(wish);
             if for_all && slots && self.connecting.get() {
-                self.wait_for_connection(alarm).await?;
+                timed(self.wait_for_connection(alarm), facts).await?;
                 continue;
             }
             let slot = if slots { granted.take().or_else(|| self.take_slot()) } else { None };
@@ -93,7 +114,7 @@ impl Pool {
                 drop(granted.take());
                 let since = *queued.get_or_insert_with(|| self.clock.ticks());
                 let wants = Wants { streams: may_http2, used: !wish.fresh, slots };
-                match self.wait_in_queue(wants, since, alarm).await? {
+                match timed(self.wait_in_queue(wants, since, alarm), facts).await? {
                     Grant::Stream(stream) if !self.leaves_out(stream.address()) => return Ok(Checkout::Http2(stream)),
                     Grant::Stream(stream) => stream.retire(),
                     Grant::Slot(slot) => granted = Some(slot),
@@ -108,10 +129,10 @@ impl Pool {
                 continue;
             };
             if !for_all {
-                return Ok(Checkout::Http1(self.connect(slot, wish, alarm).await?, false));
+                return Ok(Checkout::Http1(self.connect(slot, wish, alarm, facts).await?, false));
             }
             let attempt = SharedAttempt::begin(self);
-            let connected = match self.connect(slot, wish, alarm).await {
+            let connected = match self.connect(slot, wish, alarm, facts).await {
                 Ok(connection) => self.begin_http2(connection, alarm).await,
                 Err(error) => Err(error),
             };
@@ -159,9 +180,16 @@ impl Pool {
         })
     }
 
-    async fn connect(&self, slot: Slot, wish: Wish, alarm: &Alarm) -> Result<Box<Connection>, UpstreamError> {
+    async fn connect(
+        &self,
+        slot: Slot,
+        wish: Wish,
+        alarm: &Alarm,
+        facts: &Cell<UpstreamFacts>,
+    ) -> Result<Box<Connection>, UpstreamError> {
+        UpstreamFacts::note(facts, |facts| facts.reused = false);
         let may_retry = || self.may_retry();
-        let dial = Dial::new(&self.upstream, wish.protocols, wish.avoid, &may_retry);
+        let dial = Dial::new(&self.upstream, wish.protocols, wish.avoid, &may_retry, facts);
         let (transport, address) = dial.connect(alarm).await?;
         Ok(Box::new(Connection { transport, address, slot }))
     }
@@ -201,6 +229,24 @@ impl Pool {
             alarm.poll_due(cx).map(|()| Err(UpstreamError::ConnectTimeout))
         })
         .await
+    }
+}
+
+/// Adds the time of a wait to the facts, even if the request is given up meanwhile.
+async fn timed<T>(wait: impl Future<Output = T>, facts: &Cell<UpstreamFacts>) -> T {
+    let _waiting = Waiting { facts, begin: Instant::now() };
+    wait.await
+}
+
+struct Waiting<'f> {
+    facts: &'f Cell<UpstreamFacts>,
+    begin: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let waited = self.begin.elapsed();
+        UpstreamFacts::note(self.facts, |facts| facts.wait = Some(facts.wait.unwrap_or_default() + waited));
     }
 }
 

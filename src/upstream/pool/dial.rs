@@ -1,6 +1,6 @@
 //! A new connection to an upstream: its address, TCP (IPv6 and IPv4 in a race), TLS.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -10,11 +10,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::budget::RETRIES_MAX;
 use crate::clock::Alarm;
 use crate::upstream::dns::Addresses;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::facts::UpstreamFacts;
 use crate::upstream::settings::{Protocols, Upstream, UpstreamTransport};
 use crate::upstream::tls::secure;
 
@@ -31,6 +33,7 @@ pub(super) struct Dial<'p> {
     may_retry: &'p dyn Fn() -> bool,
     /// The addresses that connection attempts are under way to.
     trying: RefCell<Vec<SocketAddr>>,
+    facts: &'p Cell<UpstreamFacts>,
 }
 
 impl<'p> Dial<'p> {
@@ -39,8 +42,9 @@ impl<'p> Dial<'p> {
         protocols: Protocols,
         avoid: Option<SocketAddr>,
         may_retry: &'p dyn Fn() -> bool,
+        facts: &'p Cell<UpstreamFacts>,
     ) -> Self {
-        Self { upstream, protocols, avoid, may_retry, trying: RefCell::default() }
+        Self { upstream, protocols, avoid, may_retry, trying: RefCell::default(), facts }
     }
 
     /// Connects within the upstream's connect timeout.
@@ -65,7 +69,7 @@ impl<'p> Dial<'p> {
     }
 
     async fn connect_unbounded(&self) -> Result<(UpstreamTransport, SocketAddr), UpstreamError> {
-        let upstream = self.upstream;
+        let (upstream, mut begin) = (self.upstream, Instant::now());
         let mut candidates = interleave(&addresses(&upstream.addresses).await?);
         upstream.health.sort(&mut candidates);
         if let (Some(avoid), true) = (self.avoid, candidates.len() > 1) {
@@ -76,7 +80,14 @@ impl<'p> Dial<'p> {
             let raced = race(&candidates, &self.trying, &|address| self.failed(address)).await;
             let (socket, address) = raced.map_err(|(address, e)| UpstreamError::Connect(address, e))?;
             let _ = socket.set_nodelay(true);
-            match secure(upstream, self.protocols, socket).await {
+            let connected = Instant::now();
+            let connect = Some(connected - begin);
+            UpstreamFacts::note(self.facts, |facts| (facts.address, facts.connect) = (Some(address), connect));
+            let secured = secure(upstream, self.protocols, socket).await;
+            if upstream.tls.is_some() {
+                UpstreamFacts::note(self.facts, |facts| facts.tls = Some(connected.elapsed()));
+            }
+            match secured {
                 Ok(transport) => return Ok((transport, address)),
                 Err(error) => {
                     self.failed(address);
@@ -86,6 +97,8 @@ impl<'p> Dial<'p> {
                         return Err(error);
                     }
                     retries += 1;
+                    UpstreamFacts::note(self.facts, |facts| facts.retries += 1);
+                    begin = Instant::now();
                 }
             }
         }
@@ -93,6 +106,7 @@ impl<'p> Dial<'p> {
 
     /// Counts a failure against an address, if the upstream has several.
     fn failed(&self, address: SocketAddr) {
+        UpstreamFacts::note(self.facts, |facts| facts.address = Some(address));
         if self.upstream.addresses.are_several() {
             self.upstream.health.address_failed(address);
         }
@@ -175,7 +189,7 @@ async fn race(
                     trying.borrow_mut().retain(|tried| *tried != address);
                     failed(address);
                     last_error = Some((address, e));
-                    stagger.as_mut().reset(tokio::time::Instant::now());
+                    stagger.as_mut().reset(Instant::now());
                     continue;
                 }
                 None => {}
@@ -190,7 +204,7 @@ async fn race(
             if let Some(address) = waiting.next() {
                 trying.borrow_mut().push(address);
                 attempts.push(Box::pin(async move { (address, TcpStream::connect(address).await) }));
-                stagger.as_mut().reset(tokio::time::Instant::now() + STAGGER);
+                stagger.as_mut().reset(Instant::now() + STAGGER);
             }
         }
     })

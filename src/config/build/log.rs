@@ -1,0 +1,70 @@
+//! `[log]`: the destination of the access log, its format, and the rules for its records.
+
+use super::checker::Checker;
+use super::process;
+use crate::config::file::{File, LogTable};
+use crate::config::{AccessTarget, Draft};
+use crate::reason::Reason;
+use crate::telemetry::AccessFormat;
+use crate::telemetry::access::{Field, Fields, LogRules, Redact, Sample, WrongField};
+
+/// The destination, and the format if the file names one.
+pub(super) fn access(file: &File, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, Option<AccessFormat>) {
+    let formats = [
+        ("json", Some(AccessFormat::Json)),
+        ("combined", Some(AccessFormat::Combined)),
+        ("short", Some(AccessFormat::Short)),
+    ];
+    let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, None);
+    let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
+        None | Some(("stdout", _)) => AccessTarget::Stdout,
+        Some((_, None)) => AccessTarget::Off,
+        Some((_, Some(path))) => AccessTarget::File(path),
+    };
+    process::check_access(file.log.access.as_ref(), &access, r);
+    (access, access_format)
+}
+
+/// The fields of records, the sample, and the parts that are left out.
+pub(super) fn rules(table: &LogTable, r: &mut Checker<'_>) -> LogRules {
+    let mut rules = LogRules { fields: fields(table, r), ..LogRules::default() };
+    if let Some(sample) = &table.sample {
+        match sample.value {
+            value @ 0.0..=1.0 => rules.sample = Sample(value),
+            _ => r.error_with_hint(&sample.span, "log.sample: must be between 0 and 1", "sample = 0.1"),
+        }
+    }
+    for word in &table.redact {
+        let parts =
+            [("query", Redact { query: true, client: false }), ("client", Redact { query: false, client: true })];
+        let part = r.choice("log.redact", Some(word), &parts, Redact::default());
+        rules.redact.query |= part.query;
+        rules.redact.client |= part.client;
+    }
+    rules
+}
+
+fn fields(table: &LogTable, r: &mut Checker<'_>) -> Fields {
+    let Some(words) = &table.fields else { return Fields::default() };
+    // A list that only removes fields removes them from the default.
+    let only_removes = words.iter().all(|word| word.value.starts_with('-'));
+    let mut fields = if only_removes { Fields::default() } else { Fields::NONE };
+    for word in words {
+        match fields.with(&word.value) {
+            Ok(with) => fields = with,
+            Err(WrongField::Always) => r.error_with_hint(
+                &word.span,
+                format!("log.fields: every record has {}", word.value.trim_start_matches('-')),
+                "remove the word",
+            ),
+            Err(WrongField::Unknown(hint)) => {
+                let known: Vec<&str> = Field::ALL.iter().map(|field| field.name()).collect();
+                let mut reason = Reason::new(format!("log.fields: unknown field {:?}", word.value));
+                reason.notes.push(format!("expected \"default\", or a name with or without -: {}", known.join(", ")));
+                reason.hints.extend(hint);
+                r.error(&word.span, reason);
+            }
+        }
+    }
+    fields
+}

@@ -1,0 +1,260 @@
+//! Records as JSON, one object a line. docs/reference/access-record.schema.json describes them.
+
+use std::cell::Cell;
+use std::io::Write as _;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use nix::errno::Errno;
+
+use super::entry::{ConnectionFacts, End, Entry, HandshakeEntry, LogRules, UpstreamEntry};
+use super::fields::Field;
+use super::line::{JsonLine, push_address, push_number};
+
+/// The version of the schema: it changes if the meaning or the type of a field does.
+const SCHEMA: &str = "1";
+
+/// The most bytes of each text, so that a line has at most [`LINE_MAX`].
+const TARGET: usize = 8192;
+const AGENT: usize = 2048;
+const REFERER: usize = 2048;
+const ERROR: usize = 512;
+const HOST: usize = 300;
+const METHOD: usize = 64;
+const PROTOCOL: usize = 64;
+/// The most bytes of a line.
+#[cfg(test)]
+pub(super) const LINE_MAX: usize = 16 * 1024;
+
+thread_local! {
+    /// The second that was written last, as text up to its point.
+    static SECOND: Cell<(i64, [u8; 20])> = const { Cell::new((i64::MIN, [0; 20])) };
+}
+
+/// A record's id: unique among all processes and workers, mostly.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RecordId<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) number: u64,
+}
+
+/// `2026-10-01T08:37:00.123Z`
+fn push_time(now: Timestamp, out: &mut Vec<u8>) {
+    let millis = now.as_millisecond();
+    let (second, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000));
+    let (known, mut text) = SECOND.get();
+    if known != second {
+        let whole = Timestamp::from_second(second).unwrap_or_default().to_zoned(TimeZone::UTC);
+        let _ = write!(&mut text[..], "{}", whole.strftime("%Y-%m-%dT%H:%M:%S."));
+        SECOND.set((second, text));
+    }
+    out.extend_from_slice(&text);
+    let digit = |n: i64| b'0' + u8::try_from(n % 10).unwrap_or_default();
+    out.extend_from_slice(&[digit(rest / 100), digit(rest / 10), digit(rest), b'Z']);
+}
+
+fn begin(kind: &str, id: RecordId<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"time\":\"");
+    push_time(now, out);
+    out.extend_from_slice(b"\",\"schema\":");
+    out.extend_from_slice(SCHEMA.as_bytes());
+    out.extend_from_slice(b",\"kind\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.push(b'"');
+    if rules.fields.has(Field::Id) {
+        out.extend_from_slice(b",\"id\":\"");
+        out.extend_from_slice(id.prefix.as_bytes());
+        push_number(out, id.number);
+        out.push(b'"');
+    }
+}
+
+/// Writes the facts of a connection, for its requests.
+pub(super) fn connection(facts: &ConnectionFacts<'_>, rules: &LogRules) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    let mut line = JsonLine::new(&mut out, rules.fields);
+    line.address(Field::Peer, rules.redact.address(facts.peer));
+    if let Some(tls) = &facts.tls {
+        line.word(Field::TlsVersion, tls.version);
+        line.text(Field::TlsCipher, tls.cipher.as_bytes(), METHOD);
+        if let Some(group) = tls.group {
+            line.text(Field::TlsGroup, group.as_bytes(), METHOD);
+        }
+        line.flag(Field::TlsResumed, tls.resumed);
+        if let Some(duration) = tls.duration {
+            line.millis(Field::Handshake, duration);
+        }
+        if let Some(sni) = tls.sni {
+            line.text(Field::Sni, sni.as_bytes(), HOST);
+        }
+        if let Some(alpn) = tls.alpn {
+            line.text(Field::Alpn, alpn, PROTOCOL);
+        }
+    }
+    line.finish();
+    out
+}
+
+/// Writes a request.
+pub(super) fn request(
+    entry: &Entry<'_>,
+    rules: &LogRules,
+    sampled: bool,
+    id: RecordId<'_>,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) {
+    begin("request", id, rules, now, out);
+    let mut line = JsonLine::new(out, rules.fields);
+    if let Some(site) = entry.site {
+        line.text(Field::Site, site.as_bytes(), HOST);
+    }
+    line.address(Field::Client, rules.redact.address(entry.client));
+    line.word(Field::Scheme, entry.scheme);
+    line.word(Field::SchemeFrom, entry.scheme_from);
+    line.text(Field::Method, entry.method.as_bytes(), METHOD);
+    line.text(Field::Host, entry.host.as_bytes(), HOST);
+    line.text(Field::Target, rules.redact.url(entry.target.as_bytes()), TARGET);
+    line.word(Field::Version, entry.version);
+    line.number(Field::Status, entry.status.into());
+    line.number(Field::Bytes, entry.bytes);
+    line.number(Field::ReceivedBytes, entry.received);
+    line.millis(Field::Duration, entry.duration);
+    if let Some(first_byte) = entry.first_byte {
+        line.millis(Field::FirstByte, first_byte);
+    }
+    if let Some(upstream) = &entry.upstream {
+        asked(upstream, &mut line);
+    }
+    line.written(entry.connection);
+    for (field, value, most) in
+        [(Field::UserAgent, entry.user_agent, AGENT), (Field::Referer, rules.redact.url(entry.referer), REFERER)]
+    {
+        if !value.is_empty() {
+            line.text(field, value, most);
+        }
+    }
+    why(&entry.end, &mut line);
+    if sampled {
+        line.fraction(Field::Sample, rules.sample.0);
+    }
+    line.finish();
+    out.extend_from_slice(b"}\n");
+}
+
+fn asked(upstream: &UpstreamEntry, line: &mut JsonLine<'_>) {
+    let times = [
+        (Field::UpstreamTime, upstream.time),
+        (Field::Wait, upstream.wait),
+        (Field::Connect, upstream.connect),
+        (Field::Tls, upstream.tls),
+    ];
+    for (field, time) in times {
+        if let Some(time) = time {
+            line.millis(field, time);
+        }
+    }
+    if let Some(address) = upstream.address {
+        let mut text = Vec::with_capacity(48);
+        match address.is_ipv6() {
+            true => {
+                let _ = write!(text, "{address}");
+            }
+            false => {
+                push_address(&mut text, address.ip());
+                text.push(b':');
+                push_number(&mut text, address.port().into());
+            }
+        }
+        line.text(Field::Upstream, &text, PROTOCOL);
+        line.flag(Field::UpstreamReused, upstream.reused);
+    }
+    line.number(Field::Retries, upstream.retries.into());
+}
+
+fn why(end: &End<'_>, line: &mut JsonLine<'_>) {
+    line.word(Field::Ended, end.ended.name());
+    if let Some(limit) = end.limit {
+        line.word(Field::Limit, limit);
+    }
+    if let Some(cause) = end.cause {
+        line.word(Field::Cause, cause);
+    }
+    if let Some(errno) = end.errno {
+        line.text(Field::Errno, format!("{:?}", Errno::from_raw(errno)).as_bytes(), METHOD);
+    }
+    if let Some(alert) = end.alert_sent {
+        line.word(Field::AlertSent, alert);
+    }
+    if let Some(alert) = end.alert_received {
+        line.word(Field::AlertReceived, alert);
+    }
+    if let Some(error) = end.error {
+        line.text(Field::Error, error.as_bytes(), ERROR);
+    }
+}
+
+/// Writes a failed handshake.
+pub(super) fn handshake(
+    entry: &HandshakeEntry<'_>,
+    rules: &LogRules,
+    id: RecordId<'_>,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) {
+    begin("handshake", id, rules, now, out);
+    let mut line = JsonLine::new(out, rules.fields);
+    if let Some(site) = entry.site {
+        line.text(Field::Site, site.as_bytes(), HOST);
+    }
+    for (field, address) in [(Field::Client, entry.client), (Field::Peer, entry.peer)] {
+        if let Some(address) = address {
+            line.address(field, rules.redact.address(address));
+        }
+    }
+    if let Some(duration) = entry.duration {
+        line.millis(Field::Duration, duration);
+    }
+    if let Some(sni) = entry.sni {
+        line.text(Field::Sni, sni, HOST);
+    }
+    let lists = [(Field::VersionsOffered, entry.versions), (Field::GroupsOffered, entry.groups)];
+    for (field, values) in lists {
+        if !values.is_empty() {
+            line.list(field, values.iter().map(String::as_bytes), METHOD);
+        }
+    }
+    if !entry.alpn.is_empty() {
+        line.list(Field::AlpnOffered, entry.alpn.iter().map(Vec::as_slice), PROTOCOL);
+    }
+    if let Some((count, seconds)) = entry.sum {
+        line.number(Field::Count, count);
+        line.number(Field::Period, seconds);
+    }
+    match (entry.sum, entry.end.error) {
+        (None, _) => why(&entry.end, &mut line),
+        // They ended in different ways.
+        (Some(_), Some(error)) => line.text(Field::Error, error.as_bytes(), ERROR),
+        (Some(_), None) => {}
+    }
+    line.finish();
+    out.extend_from_slice(b"}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_one_width() {
+        for (second, millis, want) in [
+            (784_111_777, 0, "1994-11-06T08:49:37.000Z"),
+            (784_111_777, 7, "1994-11-06T08:49:37.007Z"),
+            (784_111_778, 120, "1994-11-06T08:49:38.120Z"),
+        ] {
+            let mut out = Vec::new();
+            push_time(Timestamp::new(second, millis * 1_000_000).unwrap(), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Writes values into a line: no client forges a line, or controls the reader's terminal.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::fields::{Field, Fields};
+
+/// A JSON object in the making, at the end of a batch.
+pub(super) struct JsonLine<'o> {
+    out: &'o mut Vec<u8>,
+    fields: Fields,
+    /// Fields whose values were cut.
+    cut: Fields,
+    /// Fields with bytes that are not UTF-8.
+    invalid: Fields,
+}
+
+impl<'o> JsonLine<'o> {
+    /// Continues an object behind its first fields.
+    pub(super) fn new(out: &'o mut Vec<u8>, fields: Fields) -> Self {
+        Self { out, fields, cut: Fields::NONE, invalid: Fields::NONE }
+    }
+
+    /// Writes a field's name, if the field is chosen.
+    fn begin(&mut self, field: Field) -> bool {
+        if !self.fields.has(field) {
+            return false;
+        }
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(field.name().as_bytes());
+        self.out.extend_from_slice(b"\":");
+        true
+    }
+
+    /// Adds fields that are written already.
+    pub(super) fn written(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    /// Adds a text of anybody's, of at most `most` bytes.
+    pub(super) fn text(&mut self, field: Field, value: &[u8], most: usize) {
+        if self.begin(field) {
+            let Done { is_cut, is_invalid } = push_json_string(self.out, value, most);
+            self.mark(field, is_cut, is_invalid);
+        }
+    }
+
+    fn mark(&mut self, field: Field, is_cut: bool, is_invalid: bool) {
+        if is_cut {
+            self.cut.insert(field);
+        }
+        if is_invalid {
+            self.invalid.insert(field);
+        }
+    }
+
+    /// Adds a list of such texts.
+    pub(super) fn list<'t>(&mut self, field: Field, values: impl Iterator<Item = &'t [u8]>, most: usize) {
+        if !self.begin(field) {
+            return;
+        }
+        self.out.push(b'[');
+        for (at, value) in values.enumerate() {
+            if at > 0 {
+                self.out.push(b',');
+            }
+            let Done { is_cut, is_invalid } = push_json_string(self.out, value, most);
+            self.mark(field, is_cut, is_invalid);
+        }
+        self.out.push(b']');
+    }
+
+    /// Adds a word of our own.
+    pub(super) fn word(&mut self, field: Field, value: &str) {
+        if self.begin(field) {
+            self.out.push(b'"');
+            self.out.extend_from_slice(value.as_bytes());
+            self.out.push(b'"');
+        }
+    }
+
+    pub(super) fn number(&mut self, field: Field, value: u64) {
+        if self.begin(field) {
+            push_number(self.out, value);
+        }
+    }
+
+    pub(super) fn fraction(&mut self, field: Field, value: f64) {
+        if self.begin(field) {
+            let _ = write!(self.out, "{value}");
+        }
+    }
+
+    pub(super) fn flag(&mut self, field: Field, value: bool) {
+        if self.begin(field) {
+            self.out.extend_from_slice(if value { b"true" } else { b"false" });
+        }
+    }
+
+    pub(super) fn millis(&mut self, field: Field, value: Duration) {
+        if self.begin(field) {
+            push_millis(self.out, value);
+        }
+    }
+
+    pub(super) fn address(&mut self, field: Field, value: IpAddr) {
+        if self.begin(field) {
+            self.out.push(b'"');
+            push_address(self.out, value);
+            self.out.push(b'"');
+        }
+    }
+
+    /// Adds the marks of cut and invalid values, without the end of the object.
+    pub(super) fn finish(self) {
+        for (name, marked) in [("truncated", self.cut), ("invalid", self.invalid)] {
+            if marked == Fields::NONE {
+                continue;
+            }
+            let _ = write!(self.out, ",\"{name}\":[");
+            for (at, field) in Field::ALL.iter().filter(|field| marked.has(**field)).enumerate() {
+                let _ = write!(self.out, "{}\"{}\"", if at > 0 { "," } else { "" }, field.name());
+            }
+            self.out.push(b']');
+        }
+    }
+}
+
+/// What became of a text.
+#[derive(Debug, PartialEq, Eq)]
+struct Done {
+    is_cut: bool,
+    is_invalid: bool,
+}
+
+/// Escapes as JSON requires (RFC 8259 section 7), and everything that is not ASCII text. Invalid bytes become U+FFFD. A
+/// text that takes more than `most` bytes is cut, and ends with an ellipsis.
+fn push_json_string(out: &mut Vec<u8>, value: &[u8], most: usize) -> Done {
+    let is_plain = |b: &u8| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\');
+    out.push(b'"');
+    if value.len() <= most && value.iter().all(is_plain) {
+        out.extend_from_slice(value);
+        out.push(b'"');
+        return Done { is_cut: false, is_invalid: false };
+    }
+    let end = out.len() + most;
+    let mut done = Done { is_cut: false, is_invalid: false };
+    'all: for chunk in value.utf8_chunks() {
+        let invalid = if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
+        done.is_invalid |= !invalid.is_empty();
+        for c in chunk.valid().chars().chain(invalid.chars()) {
+            let before = out.len();
+            match c {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                ' '..='~' => out.push(c as u8),
+                _ => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        let _ = write!(out, "\\u{unit:04x}");
+                    }
+                }
+            }
+            if out.len() > end {
+                out.truncate(before);
+                out.extend_from_slice(b"\\u2026");
+                done.is_cut = true;
+                break 'all;
+            }
+        }
+    }
+    out.push(b'"');
+    done
+}
+
+/// As in nginx: hexadecimal for everything except plain text. A text that takes more than `most` bytes is cut, and ends
+/// with `...`.
+pub(super) fn push_quoted(out: &mut Vec<u8>, value: &[u8], most: usize) {
+    let end = out.len() + most;
+    for b in value {
+        if out.len() > end {
+            out.extend_from_slice(b"...");
+            return;
+        }
+        match b {
+            b'"' | b'\\' => {
+                let _ = write!(out, "\\x{b:02X}");
+            }
+            b' '..=b'~' => out.push(*b),
+            _ => {
+                let _ = write!(out, "\\x{b:02X}");
+            }
+        }
+    }
+}
+
+pub(super) fn push_number(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Milliseconds with three decimals.
+pub(super) fn push_millis(out: &mut Vec<u8>, value: Duration) {
+    let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    push_number(out, micros / 1000);
+    let rest = micros % 1000;
+    let digit = |n: u64| b'0' + u8::try_from(n % 10).unwrap_or_default();
+    out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+}
+
+pub(super) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (at, octet) in v4.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                push_number(out, octet.into());
+            }
+        }
+        IpAddr::V6(v6) => {
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped_flagged_and_cut() {
+        let check = |value: &[u8], most: usize, want: &str, is_cut: bool, is_invalid: bool| {
+            let mut out = Vec::new();
+            let done = push_json_string(&mut out, value, most);
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+            assert_eq!(done, Done { is_cut, is_invalid }, "{want}");
+        };
+        check(b"plain", 5, r#""plain""#, false, false);
+        check(b"plainer", 5, r#""plain\u2026""#, true, false);
+        check(b"a\"\\\n", 99, r#""a\"\\\u000a""#, false, false);
+        check(b"a\xffb", 99, r#""a\ufffdb""#, false, true);
+        check("\u{fffd}".as_bytes(), 99, r#""\ufffd""#, false, false);
+        check("\u{202e}\u{9b}\u{7f}\u{1f600}".as_bytes(), 99, r#""\u202e\u009b\u007f\ud83d\ude00""#, false, false);
+        check("\u{1f600}".as_bytes(), 11, r#""\u2026""#, true, false);
+    }
+
+    #[test]
+    fn numbers() {
+        for (micros, want) in [(0, "0.000"), (7, "0.007"), (1_500, "1.500"), (12_345_678, "12345.678")] {
+            let mut out = Vec::new();
+            push_millis(&mut out, Duration::from_micros(micros));
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+        for address in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::"] {
+            let mut out = Vec::new();
+            push_address(&mut out, address.parse().unwrap());
+            assert_eq!(String::from_utf8(out).unwrap(), address);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The access log: a record for each request and each failed handshake, collected by the worker and written by the log's
+//! thread.
+
+mod entry;
+mod fields;
+mod json;
+mod line;
+mod text;
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher as _, RandomState};
+
+use jiff::Timestamp;
+
+use super::writer::LogSink;
+use json::RecordId;
+
+pub use entry::{
+    ConnectionFacts, End, Ended, Entry, HandshakeEntry, LogRules, Redact, Sample, TlsFacts, UpstreamEntry,
+};
+pub use fields::{Field, Fields, WrongField};
+
+/// A batch is sent to the log's thread at this size, in bytes, or when the worker is idle.
+const BATCH: usize = 16 * 1024;
+/// The space of a batch: one more line fits, so that a batch is allocated once.
+const BATCH_SPACE: usize = BATCH + 4096;
+
+/// The format of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// The combined format of Apache and nginx.
+    Combined,
+    /// A short line for people, as on a terminal.
+    Short,
+}
+
+/// A worker's access log.
+#[derive(Debug)]
+pub struct AccessLog {
+    sink: LogSink,
+    format: AccessFormat,
+    /// The beginning of its records' ids: a random number of the process's log, and the worker's number.
+    prefix: Box<str>,
+    /// The number of the next record.
+    next: Cell<u64>,
+    /// The state of a generator of random numbers.
+    random: Cell<u64>,
+}
+
+thread_local! {
+    static BATCHED: RefCell<(Vec<u8>, Option<LogSink>)> = const { RefCell::new((Vec::new(), None)) };
+}
+
+impl AccessLog {
+    /// Creates the log of a worker, which sends its lines to `sink`.
+    #[must_use]
+    pub fn new(sink: LogSink, format: AccessFormat, worker: usize) -> Self {
+        let seed = RandomState::new().hash_one(worker);
+        let prefix = format!("{:08x}-{worker}-", seed & 0xffff_ffff).into();
+        Self { sink, format, prefix, next: Cell::new(1), random: Cell::new(seed | 1) }
+    }
+
+    /// `true` if a record of a request is to be written: all failures, and a sample of the others.
+    pub fn takes(&self, rules: &LogRules, has_failed: bool) -> bool {
+        has_failed || rules.sample.is_all() || rules.sample.takes(self.random())
+    }
+
+    /// The next number of a generator (xorshift64*): good enough to choose a sample.
+    fn random(&self) -> u32 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        u32::try_from(x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32).unwrap_or_default()
+    }
+
+    /// Writes the facts of a connection once, for all of its requests.
+    #[must_use]
+    pub fn connection_text(&self, facts: &ConnectionFacts<'_>, rules: &LogRules) -> Box<str> {
+        match self.format {
+            AccessFormat::Json => String::from_utf8(json::connection(facts, rules)).unwrap_or_default().into(),
+            AccessFormat::Combined | AccessFormat::Short => Box::default(),
+        }
+    }
+
+    /// Adds a request. `sampled` if others like it are left out.
+    pub fn record(&self, entry: &Entry<'_>, rules: &LogRules, sampled: bool) {
+        self.add(|id, now, batch| match self.format {
+            AccessFormat::Json => json::request(entry, rules, sampled, id, now, batch),
+            AccessFormat::Combined => text::combined(entry, rules, now, batch),
+            AccessFormat::Short => text::short(entry, rules, now, batch),
+        });
+    }
+
+    /// Adds a failed handshake. The combined format has no line for it.
+    pub fn record_handshake(&self, entry: &HandshakeEntry<'_>, rules: &LogRules) {
+        self.add(|id, now, batch| match self.format {
+            AccessFormat::Json => json::handshake(entry, rules, id, now, batch),
+            AccessFormat::Combined => {}
+            AccessFormat::Short => text::short_handshake(entry, rules, now, batch),
+        });
+    }
+
+    fn add(&self, write: impl FnOnce(RecordId<'_>, Timestamp, &mut Vec<u8>)) {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        BATCHED.with_borrow_mut(|(batch, sink)| {
+            sink.get_or_insert_with(|| self.sink.clone());
+            if batch.capacity() == 0 {
+                batch.reserve(BATCH_SPACE);
+            }
+            write(RecordId { prefix: &self.prefix, number }, Timestamp::now(), batch);
+            if batch.len() >= BATCH {
+                self.sink.send(std::mem::take(batch));
+            }
+        });
+    }
+
+    /// Sends the collected lines. Call it when the thread is idle.
+    pub fn flush_thread() {
+        BATCHED.with_borrow_mut(|(batch, sink)| {
+            if let (false, Some(sink)) = (batch.is_empty(), sink) {
+                sink.send(std::mem::take(batch));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn entry<'a>(user_agent: &'a [u8], target: &'a str) -> Entry<'a> {
+        Entry {
+            connection: r#","peer":"192.0.2.9""#,
+            site: Some("a.example"),
+            client: "192.0.2.1".parse().unwrap(),
+            host: "a.example",
+            method: "GET",
+            target,
+            version: "1.1",
+            scheme: "https",
+            scheme_from: "listener",
+            status: 502,
+            bytes: 7,
+            received: 3,
+            duration: Duration::from_micros(1500),
+            first_byte: None,
+            upstream: None,
+            user_agent,
+            referer: b"",
+            end: End { ended: Ended::Upstream, error: Some("connection refused: 127.0.0.1:1"), ..End::default() },
+        }
+    }
+
+    const ID: RecordId<'static> = RecordId { prefix: "1-0-", number: 1 };
+
+    #[test]
+    fn forms() {
+        let now = Timestamp::from_second(784_111_777).unwrap();
+        let rules = LogRules::default();
+        let target = "/x?y=\"z\"";
+        let mut out = Vec::new();
+        json::request(&entry(b"curl/8 \xff\n", target), &rules, false, ID, now, &mut out);
+        let want = r#"{"time":"1994-11-06T08:49:37.000Z","schema":1,"kind":"request","id":"1-0-1","site":"a.example","client":"192.0.2.1","scheme":"https","scheme_from":"listener","method":"GET","host":"a.example","target":"/x?y=\"z\"","version":"1.1","status":502,"bytes":7,"received_bytes":3,"duration_ms":1.500,"peer":"192.0.2.9","user_agent":"curl/8 \ufffd\u000a","ended":"upstream","error":"connection refused: 127.0.0.1:1","invalid":["user_agent"]}"#;
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{want}\n"));
+        let mut out = Vec::new();
+        text::combined(&entry(b"evil\"\n", target), &rules, now, &mut out);
+        let want =
+            r#"192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "GET /x?y=\x22z\x22 HTTP/1.1" 502 7 "-" "evil\x22\x0A""#;
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{want}\n"));
+        let mut out = Vec::new();
+        text::short(&entry(b"curl/8", target), &rules, now, &mut out);
+        let want =
+            r#"08:49:37 502 GET https://a.example/x?y=\x22z\x22 7 bytes 1.5 ms (connection refused: 127.0.0.1:1)"#;
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{want}\n"));
+    }
+
+    #[test]
+    fn a_line_is_bounded_and_says_what_was_cut() {
+        let (agent, target) = (vec![0xff; 70_000], format!("/{}", "\"".repeat(70_000)));
+        let mut entry = entry(&agent, &target);
+        entry.referer = &agent;
+        let mut out = Vec::new();
+        json::request(&entry, &LogRules::default(), true, ID, Timestamp::UNIX_EPOCH, &mut out);
+        assert!(out.len() <= json::LINE_MAX, "{}", out.len());
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["truncated"], serde_json::json!(["target", "user_agent", "referer"]));
+        assert_eq!(value["invalid"], serde_json::json!(["user_agent", "referer"]));
+        assert!(value["target"].as_str().unwrap().ends_with('\u{2026}'));
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_forges_a_line(agent in prop::collection::vec(any::<u8>(), 0..60)) {
+            let entry = entry(&agent, "/");
+            let rules = LogRules::default();
+            let now = Timestamp::UNIX_EPOCH;
+            let alpn = [agent.clone()];
+            let handshake = HandshakeEntry {
+                site: None,
+                client: None,
+                peer: None,
+                duration: None,
+                sni: Some(&agent),
+                versions: &[],
+                groups: &[],
+                alpn: &alpn,
+                sum: None,
+                end: End::default(),
+            };
+            type Write<'w> = &'w dyn Fn(&mut Vec<u8>);
+            let writers: [Write<'_>; 5] = [
+                &|out| json::request(&entry, &rules, false, ID, now, out),
+                &|out| text::combined(&entry, &rules, now, out),
+                &|out| text::short(&entry, &rules, now, out),
+                &|out| json::handshake(&handshake, &rules, ID, now, out),
+                &|out| text::short_handshake(&handshake, &rules, now, out),
+            ];
+            for write in writers {
+                let mut out = Vec::new();
+                write(&mut out);
+                prop_assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1);
+                prop_assert!(out.iter().all(|b| *b == b'\n' || (b' '..=b'~').contains(b)));
+            }
+        }
+    }
+}
