@@ -12,7 +12,7 @@ use super::reports::Reports;
 use super::snapshot::Snapshot;
 use super::untrusted::Untrusted;
 use crate::policy::Scheme;
-use crate::telemetry::{AccessFormat, Counters, LogSink};
+use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic};
 
 /// Requests for room that may wait for a worker; more are refused.
 const ROOM_REQUESTS_MAX: usize = 1024;
@@ -43,6 +43,8 @@ pub(super) struct Published {
     pub(super) snapshot: Arc<Snapshot>,
     /// It sends pins that earlier chains break: handshakes with those end before a worker counts as having taken it.
     pub(super) rotates: bool,
+    /// The traffic of its sites, in their order, and of requests for no site.
+    pub(super) traffic: Arc<[Arc<SiteTraffic>]>,
 }
 
 /// The listeners of a worker: those to keep (others are closed), and new ones to take.
@@ -71,6 +73,7 @@ pub(super) struct SharedState {
 #[derive(Clone, Default)]
 pub(super) struct Vitals {
     pub(super) counters: Arc<Counters>,
+    pub(super) meters: Arc<Meters>,
     /// The number of its snapshot.
     pub(super) taken: Arc<AtomicU64>,
     /// The [`crate::clock::uptime`] of its last sign of life.

@@ -171,14 +171,11 @@ impl Arrival<'_> {
         if let Err(error) = whole.await {
             worker.counters.handshakes_failed.increment();
             tracing::debug!(client = client.address(), %error, "no ClientHello");
-            // A connection without a byte is no handshake: clients open some ahead of time, and balancers probe.
-            if !hello.received().is_empty() {
-                let why = match error.kind() {
-                    io::ErrorKind::TimedOut => why::handshake_limit(self.limit()),
-                    _ => why::of_handshake(&error, None),
-                };
-                self.failed(client, hello.received(), why, "no whole ClientHello");
-            }
+            let why = match error.kind() {
+                io::ErrorKind::TimedOut => why::handshake_limit(self.limit()),
+                _ => why::of_handshake(&error, None),
+            };
+            self.failed(client, hello.received(), why, "no whole ClientHello");
             return self.gone();
         }
         self.entry.speaks();
@@ -290,8 +287,8 @@ async fn handshake(
     // Clients send no name for an IP address: the certificate depends on the address that they have reached.
     let reached = shared.certificates.has_addresses().then(|| socket.local_addr().ok()).flatten();
     let session = session.reached(reached.map(|address| address.ip()));
-    // A record of its failure tells what the client has offered.
-    let offered = worker.access.is_some().then(|| received.clone());
+    // A record of its failure has what the client has offered. Without a log, a byte says that there was something.
+    let offered = if worker.access.is_some() { received.clone() } else { vec![0] };
     let mut stream = TlsStream::new(socket, session, received);
     let done = poll_fn(|cx| match stream.poll_handshake(cx) {
         Poll::Ready(done) => Poll::Ready(done),
@@ -299,10 +296,7 @@ async fn handshake(
     });
     match done.await {
         Ok(()) => {
-            worker.counters.handshakes.increment();
-            if stream.session().is_resumed() {
-                worker.counters.handshakes_resumed.increment();
-            }
+            worker.handshake_succeeded(stream.session().is_resumed());
             Some(stream)
         }
         Err(error) => {
@@ -315,7 +309,7 @@ async fn handshake(
                 io::ErrorKind::TimedOut if error.raw_os_error().is_none() => why::handshake_limit("handshake"),
                 _ => why::of_handshake(&error, stream.alert_sent()),
             };
-            let (begin, received) = (beginning.begin, offered.as_deref().unwrap_or_default());
+            let (begin, received) = (beginning.begin, &*offered);
             worker.handshake_failed(&Failure { client, begin, received, why, error: &words_of(&error, &why) });
             None
         }

@@ -9,7 +9,8 @@ use super::failed_handshakes::Sums;
 use super::why::Why;
 use super::worker::Worker;
 use crate::clock::TICK;
-use crate::telemetry::access::{End, HandshakeEntry};
+use crate::telemetry::access::{End, Ended, HandshakeEntry};
+use crate::telemetry::meters::HANDSHAKES;
 use crate::tls::offered::Offered;
 use crate::upstream::Client;
 
@@ -25,8 +26,28 @@ pub(super) struct Failure<'a> {
 }
 
 impl Worker {
-    /// Records a failed handshake, or counts it for a sum.
+    /// Counts a handshake that has succeeded.
+    pub(super) fn handshake_succeeded(&self, resumed: bool) {
+        self.counters.handshakes.increment();
+        if resumed {
+            self.counters.handshakes_resumed.increment();
+        }
+        self.meters.handshakes.count(&HANDSHAKES, &("ok", if resumed { "resumed" } else { "full" }));
+    }
+
+    /// Counts a failed handshake, and records it, or counts it for a sum.
     pub(super) fn handshake_failed(&self, failure: &Failure<'_>) {
+        self.meters.handshakes.count(&HANDSHAKES, &("failed", reason(failure)));
+        if let Some(limit) = failure.why.limit {
+            self.limit_reached(limit);
+        }
+        // A connection without a byte is no handshake: clients open some ahead of time, and balancers probe.
+        if !failure.received.is_empty() {
+            self.record_failure(failure);
+        }
+    }
+
+    fn record_failure(&self, failure: &Failure<'_>) {
         let Some(access) = &self.access else { return };
         let view = self.view();
         let peer = &failure.client.peer;
@@ -65,6 +86,23 @@ impl Worker {
             let entry = sum(client, count, seconds);
             access.record_handshake(&entry, &self.view().shared.log);
         }
+    }
+}
+
+/// The reason of a failure, for the metrics.
+fn reason(failure: &Failure<'_>) -> &'static str {
+    let Why { ended, limit, alert_sent, alert_received, .. } = failure.why;
+    match (alert_sent, alert_received) {
+        _ if failure.received.is_empty() => "no_hello",
+        _ if limit.is_some() => "limit",
+        (_, Some(_)) => "client_alert",
+        (Some("unrecognized_name"), _) => "unknown_name",
+        (Some("protocol_version"), _) => "version",
+        (Some("handshake_failure"), _) => "nothing_in_common",
+        (Some("no_application_protocol"), _) => "protocol",
+        (Some(_), _) => "other_alert",
+        _ if ended == Ended::Client => "client_closed",
+        _ => "other",
     }
 }
 

@@ -33,6 +33,7 @@ mod retired;
 mod service;
 mod snapshot;
 mod thread;
+mod traffic;
 mod trailers;
 mod tunnel;
 mod untrusted;
@@ -49,7 +50,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::policy::Scheme;
-use crate::telemetry::{AccessFormat, Counters, LogSink};
+use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, TrafficSum};
 
 pub use answers::{Answers, ChallengeAnswer};
 pub use channels::Drain;
@@ -75,6 +76,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(3);
 pub struct Server {
     workers: Vec<WorkerHandle>,
     snapshot: watch::Sender<Published>,
+    traffic: traffic::Traffic,
     retired: Retired,
     /// Notified when a worker has taken a snapshot.
     news: Arc<Notify>,
@@ -102,7 +104,9 @@ impl Server {
     pub fn start(bound: Bound, snapshot: Arc<Snapshot>, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
         // The entropy pool of AWS-LC is slow at first use: better now than in a client's handshake.
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
-        let (snapshot, snapshots) = watch::channel(Published { number: 1, snapshot, rotates: false });
+        let traffic = traffic::Traffic::new(bound.workers(), &snapshot);
+        let published = Published { number: 1, snapshot, rotates: false, traffic: traffic.current() };
+        let (snapshot, snapshots) = watch::channel(published);
         let news = Arc::<Notify>::default();
         let (draining, drains) = watch::channel(Drain::No);
         let admission = Arc::<admission::Admission>::default();
@@ -122,6 +126,7 @@ impl Server {
         let mut server = Self {
             workers: Vec::new(),
             snapshot,
+            traffic,
             retired: Retired::default(),
             news,
             draining,
@@ -151,7 +156,9 @@ impl Server {
             // A worker may not have taken the previous one yet.
             (before.number + 1, rotates || before.rotates && !self.has_taken(before.number))
         };
-        let before = self.snapshot.send_replace(Published { number, snapshot, rotates });
+        self.traffic.follow(&self.snapshot.borrow().snapshot, &snapshot);
+        let traffic = self.traffic.current();
+        let before = self.snapshot.send_replace(Published { number, snapshot, rotates, traffic });
         self.retired.take(before.snapshot);
     }
 
@@ -272,6 +279,16 @@ impl Server {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.workers.iter().any(|worker| worker.thread.is_finished())
+    }
+
+    /// Returns the traffic of each site, in their order, and of requests for no site.
+    pub fn traffic(&self) -> impl Iterator<Item = TrafficSum> {
+        self.traffic.sums()
+    }
+
+    /// Returns the figures of each worker.
+    pub fn meters(&self) -> impl Iterator<Item = &Meters> {
+        self.workers.iter().map(|worker| &*worker.vitals.meters)
     }
 
     /// Returns the sum of all workers' counters.

@@ -1,6 +1,7 @@
 //! Records a request when it is over: counters, and a record in the access log.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -12,7 +13,9 @@ use super::reply::Reply;
 use super::why::{self, Why};
 use crate::message::{Name, RequestHead};
 use crate::policy::forwarded::SchemeSource;
+use crate::telemetry::SiteTraffic;
 use crate::telemetry::access::{End, Ended, Entry, UpstreamEntry};
+use crate::telemetry::meters::CAUSES;
 use crate::upstream::{UpstreamError, UpstreamFacts};
 
 /// The client left before the answer; nginx uses the same number.
@@ -125,13 +128,47 @@ pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked
         400..500 => counters.responses_4xx.increment(),
         _ => counters.responses_5xx.increment(),
     }
+    if let Some(limit) = outcome.why.limit {
+        context.worker.limit_reached(limit);
+    }
+    let duration = outcome.begin.map(|begin| begin.elapsed());
+    measure(context, head, asked, outcome, duration);
     if context.worker.access.is_some() {
-        log(context, head, asked, outcome);
+        log(context, head, asked, outcome, duration);
+    }
+}
+
+/// Adds the request to the figures of its site, and its times to the latencies.
+fn measure(
+    context: &Context,
+    head: &RequestHead,
+    asked: Option<&Asked>,
+    outcome: &Outcome,
+    duration: Option<Duration>,
+) {
+    let worker = &context.worker;
+    let note = |traffic: Option<&Arc<SiteTraffic>>| {
+        if let Some(traffic) = traffic {
+            traffic.note(worker.number, &head.method, outcome.status, outcome.received, outcome.bytes);
+        }
+    };
+    match asked {
+        Some(asked) => note(match &asked.site {
+            Some(site) => asked.view.traffic.get(site.index()),
+            None => asked.view.traffic.last(),
+        }),
+        None => note(worker.view().traffic.last()),
+    }
+    if let Some(duration) = duration {
+        worker.meters.duration.note(duration);
+    }
+    if let (Some(begin), Some(begun)) = (outcome.begin, outcome.first_byte) {
+        worker.meters.first_byte.note(begun.saturating_duration_since(begin));
     }
 }
 
 /// Adds the record to the access log, if the rules of the configuration take it.
-fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &Outcome) {
+fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &Outcome, duration: Option<Duration>) {
     let Some(access) = &context.worker.access else { return };
     let view = asked.map_or_else(|| context.worker.view(), |asked| asked.view.clone());
     let (rules, site) = (&view.shared.log, asked.and_then(|asked| asked.site.as_ref()));
@@ -157,7 +194,7 @@ fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &O
         status: outcome.status,
         bytes: outcome.bytes,
         received: outcome.received,
-        duration: outcome.begin.map_or(Duration::ZERO, |begin| begin.elapsed()),
+        duration: duration.unwrap_or_default(),
         first_byte: outcome.begin.and_then(|begin| since(begin, outcome.first_byte)),
         upstream: upstream.map(|facts| upstream_entry(&facts, outcome)),
         user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
@@ -187,6 +224,7 @@ pub(super) fn upstream_failed(error: &UpstreamError, asked: &Asked, context: &Co
         return;
     }
     context.worker.counters.upstream_errors.increment();
+    context.worker.meters.causes.count(&CAUSES, &error.cause());
     context.worker.warn_seldom(site.index(), error.cause(), || {
         let upstream = asked.view.pools.get(site.index()).into_iter().flatten().next();
         let upstream = upstream.map(|pool| &*pool.upstream().label).unwrap_or_default();

@@ -54,6 +54,7 @@ impl Newcomer<'_> {
             Some(Reached::Client(network)) => Some(network),
             Some(Reached::Total) => None,
         };
+        self.worker.limit_reached(if network.is_some() { "connections_per_client" } else { "connections" });
         if self.worker.make_room(network, Some(self.entry)) {
             return true;
         }

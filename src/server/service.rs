@@ -51,7 +51,7 @@ pub(super) struct Asking {
 pub(super) fn ask_at_once(work: Work, turn: &Turn<'_>) -> Result<Asking, Work> {
     let Turn { head, asked, context, alarm } = *turn;
     let (Work::Forward(pool, None), Some(site)) = (&work, &asked.site) else { return Err(work) };
-    let begin = context.begin();
+    let begin = context.begin_for_log();
     UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
     let upstream_request = UpstreamRequest {
         head,
@@ -89,7 +89,8 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
     let Turn { head, asked, context, alarm } = *turn;
     let done = match (work, &asked.site) {
         (Work::Forward(pool, stale), Some(site)) => {
-            let begin = context.begin();
+            let begin = context.begin_for_log();
+            UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
             let key = context.websocket_key(head);
             let websocket_key = key.as_deref();
             let upstream_request = UpstreamRequest {
@@ -131,7 +132,7 @@ pub(super) fn answered(
     begin: Option<Instant>,
 ) -> Reply {
     let Turn { head, asked, context, .. } = *turn;
-    let begun = begin.map(|_| Instant::now());
+    let begun = context.begin();
     let upstream_time = begin.zip(begun).map(|(begin, now)| now.saturating_duration_since(begin));
     let Some(site) = &asked.site else {
         return reject(Rejection::Misdirected, head, Some(asked), context);

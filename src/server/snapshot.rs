@@ -16,8 +16,8 @@ use crate::host::HostMap;
 use crate::limits::Limits;
 use crate::policy::forwarded::Trust;
 use crate::site::{ReportsAt, Site};
-use crate::telemetry::Counters;
 use crate::telemetry::access::LogRules;
+use crate::telemetry::{Counters, SiteTraffic};
 use crate::tls::{CertificateSet, Certificates};
 use crate::upstream::{Pool, Upstream};
 
@@ -57,6 +57,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// The rules for records in the access log.
     pub log: LogRules,
+    /// `true` if somebody may ask for the metrics, so that latencies are measured.
+    pub measures: bool,
 }
 
 /// Sites that a worker processes before it serves its connections again: some 50 microseconds of work.
@@ -68,6 +70,8 @@ pub struct View {
     pub shared: Arc<Snapshot>,
     /// The pools of connections, by site. Sites of one upstream share a pool.
     pub pools: Vec<Option<Rc<Pool>>>,
+    /// The traffic of the sites, in their order, and of requests for no site.
+    pub(super) traffic: Arc<[Arc<SiteTraffic>]>,
 }
 
 impl View {
@@ -75,6 +79,7 @@ impl View {
     /// there are many sites.
     pub(super) async fn new(
         shared: Arc<Snapshot>,
+        traffic: Arc<[Arc<SiteTraffic>]>,
         before: Option<&Self>,
         clock: &Rc<Clock>,
         streaming: &Rc<Cell<usize>>,
@@ -104,7 +109,7 @@ impl View {
         while known.by_ref().take(SITES_AT_ONCE).count() > 0 {
             yield_now().await;
         }
-        Rc::new(Self { shared, pools })
+        Rc::new(Self { shared, pools, traffic })
     }
 
     /// Drops a view bit by bit. Returns it if it is still in use.

@@ -22,7 +22,8 @@ use super::reports::Reports;
 use super::snapshot::{SITES_AT_ONCE, View};
 use super::untrusted::Untrusted;
 use crate::clock::{Clock, TICK, ticks_of, uptime};
-use crate::telemetry::{AccessLog, Counters};
+use crate::telemetry::meters::LIMITS;
+use crate::telemetry::{AccessLog, Counters, Meters};
 
 /// The interval between checks of idle upstream connections.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -47,6 +48,7 @@ enum Draining {
 pub(super) struct Worker {
     pub(super) clock: Rc<Clock>,
     pub(super) counters: Arc<Counters>,
+    pub(super) meters: Arc<Meters>,
     pub(super) access: Option<AccessLog>,
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
@@ -73,12 +75,13 @@ impl Worker {
     pub(super) async fn new(number: usize, shared: &mut SharedState, vitals: &Vitals) -> Self {
         let (clock, counters) = (Rc::new(Clock::default()), vitals.counters.clone());
         let streaming = Rc::new(Cell::new(0));
-        let Published { number: taken, snapshot, .. } = shared.snapshot.borrow_and_update().clone();
+        let Published { number: taken, snapshot, traffic, .. } = shared.snapshot.borrow_and_update().clone();
         vitals.taken.store(taken, Ordering::Release);
         Self {
-            view: RefCell::new(View::new(snapshot, None, &clock, &streaming, &counters).await),
+            view: RefCell::new(View::new(snapshot, traffic, None, &clock, &streaming, &counters).await),
             clock,
             counters,
+            meters: vitals.meters.clone(),
             access: shared.access.clone().map(|(sink, format)| AccessLog::new(sink, format, number)),
             admission: shared.admission.clone(),
             loop_guard: shared.loop_guard.clone(),
@@ -104,9 +107,14 @@ impl Worker {
         self.view.borrow().clone()
     }
 
-    /// Returns the time, if the access log needs it for a duration.
+    /// Returns the time, if the access log or the metrics need it for a duration.
     pub(super) fn begin(&self) -> Option<Instant> {
-        self.access.is_some().then(Instant::now)
+        (self.access.is_some() || self.view.borrow().shared.measures).then(Instant::now)
+    }
+
+    /// Counts a limit that was reached.
+    pub(super) fn limit_reached(&self, name: &str) {
+        self.meters.limits.count(&LIMITS, &name);
     }
 
     /// Returns the ports of the TLS listeners.
@@ -185,9 +193,9 @@ impl Worker {
         news: &Notify,
     ) {
         while snapshots.changed().await.is_ok() {
-            let Published { number, snapshot, rotates } = snapshots.borrow_and_update().clone();
+            let Published { number, snapshot, rotates, traffic } = snapshots.borrow_and_update().clone();
             let before = self.view();
-            let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming, &self.counters).await;
+            let view = View::new(snapshot, traffic, Some(&before), &self.clock, &self.streaming, &self.counters).await;
             self.view.replace(view);
             tokio::task::spawn_local(let_go(before));
             // Indexes of sites may have changed. Warnings that concern all sites keep their interval.
@@ -203,7 +211,9 @@ impl Worker {
     pub(super) async fn show_life(&self, pulse: &AtomicU64) {
         loop {
             pulse.store(uptime(), Ordering::Relaxed);
-            tokio::time::sleep(TICK).await;
+            let due = Instant::now() + TICK;
+            tokio::time::sleep_until(due).await;
+            self.meters.loop_delay.note(due.elapsed());
         }
     }
 

@@ -53,6 +53,8 @@ counters! {
     responses_5xx,
     /// Requests refused by pintle.
     rejections,
+    /// Requests for upstreams.
+    upstream_requests,
     /// Requests that failed at the upstream.
     upstream_errors,
     /// Retries.

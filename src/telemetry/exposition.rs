@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::histogram::HistogramSum;
+
 /// The format of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -53,6 +55,12 @@ impl Format {
 pub struct Labels(String);
 
 impl Labels {
+    /// Their text, with braces.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Creates them. Values are escaped.
     #[must_use]
     pub fn new(pairs: &[(&str, &str)]) -> Self {
@@ -77,6 +85,23 @@ impl Labels {
 
 /// Values of one metric, each with its labels.
 pub type Values = Vec<(Labels, f64)>;
+
+/// The samples of a metric with many series.
+pub struct Samples<'t> {
+    text: &'t mut String,
+    name: String,
+}
+
+impl Samples<'_> {
+    /// Adds one. `labels` stand in braces, and are escaped already.
+    pub fn add(&mut self, labels: &[&str], value: u64) {
+        self.text.push_str(&self.name);
+        labels.iter().for_each(|part| self.text.push_str(part));
+        self.text.push(' ');
+        self.text.push_str(itoa::Buffer::new().format(value));
+        self.text.push('\n');
+    }
+}
 
 /// The text, metric by metric.
 #[derive(Debug)]
@@ -125,6 +150,37 @@ impl Exposition {
     /// Adds a gauge that is 1 or 0.
     pub fn flag(&mut self, name: &str, help: &str, value: bool) {
         self.gauge(name, help, f64::from(u8::from(value)));
+    }
+
+    /// Adds histograms.
+    pub fn histograms(&mut self, name: &str, help: &str, values: &[(Labels, HistogramSum)]) {
+        self.family(name, "histogram", help);
+        let name = with_prefix(name);
+        for (Labels(labels), sum) in values {
+            let before = labels.strip_suffix('}').map_or_else(|| "{".to_owned(), |some| format!("{some},"));
+            for (edge, count) in sum.cumulative() {
+                let _ = writeln!(self.text, "{name}_bucket{before}le=\"{edge}\"}} {count}");
+            }
+            let _ = writeln!(self.text, "{name}_sum{labels} {}\n{name}_count{labels} {}", sum.seconds(), sum.count());
+        }
+    }
+
+    /// Adds counters of many series: for each value, `labels` writes the labels of its series and their numbers. The name is
+    /// given without `_total`.
+    pub fn many_counters<T>(
+        &mut self,
+        name: &str,
+        help: &str,
+        all: impl Iterator<Item = T>,
+        mut samples: impl FnMut(T, &mut Samples<'_>),
+    ) {
+        let family = match self.format {
+            Format::Text => format!("{name}_total"),
+            Format::OpenMetrics => name.to_owned(),
+        };
+        self.family(&family, "counter", help);
+        let mut out = Samples { text: &mut self.text, name: with_prefix(&format!("{name}_total")) };
+        all.for_each(|value| samples(value, &mut out));
     }
 
     /// Adds constants: facts in labels. The name is given without `_info`.

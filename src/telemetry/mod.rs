@@ -1,11 +1,17 @@
-//! pintle's output about itself: the access log, the operator's log, and counters.
+//! pintle's output about itself: the access log, the operator's log, counters and latencies.
 
 pub mod access;
 pub mod counters;
 pub mod exposition;
+pub mod histogram;
 pub mod log;
+pub mod meters;
+pub mod traffic;
 mod writer;
 
 pub use access::{AccessFormat, AccessLog};
 pub use counters::Counters;
+pub use histogram::{Histogram, HistogramSum};
+pub use meters::Meters;
+pub use traffic::{SiteTraffic, TrafficSum};
 pub use writer::{LogSink, LogThread, open_log};

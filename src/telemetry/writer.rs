@@ -1,7 +1,8 @@
 //! The thread that writes logs, so that a slow disk or a full pipe blocks nobody else.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use tokio::sync::watch;
@@ -32,16 +34,39 @@ enum Target {
 }
 
 impl Target {
-    fn write(&mut self, batch: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(batch)?;
-                out.flush()
+    /// Writes a batch. Returns the number of written bytes, and the error if these are not all.
+    fn write(&mut self, batch: &[u8]) -> (usize, io::Result<()>) {
+        let mut written = 0;
+        while let Some(rest) = batch.get(written..).filter(|rest| !rest.is_empty()) {
+            // Without the buffers of the standard library: after an error, nobody would know what they hold.
+            let done = match self {
+                Self::Stdout => rustix::io::write(rustix::stdio::stdout(), rest),
+                Self::Stderr => rustix::io::write(rustix::stdio::stderr(), rest),
+                Self::File(_, file) => rustix::io::write(&*file, rest),
+            };
+            match done {
+                Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+                Ok(len) => written += len,
+                Err(Errno::INTR) => {}
+                // Somebody has made the pipe non-blocking: this thread may wait.
+                Err(Errno::AGAIN) => match self.wait() {
+                    Ok(()) => {}
+                    Err(error) => return (written, Err(error)),
+                },
+                Err(error) => return (written, Err(error.into())),
             }
-            Self::Stderr => io::stderr().lock().write_all(batch),
-            Self::File(_, file) => file.write_all(batch),
         }
+        (written, Ok(()))
+    }
+
+    /// Waits until it can be written.
+    fn wait(&self) -> io::Result<()> {
+        let ready = match self {
+            Self::Stdout => poll_out(rustix::stdio::stdout()),
+            Self::Stderr => poll_out(rustix::stdio::stderr()),
+            Self::File(_, file) => poll_out(file.as_fd()),
+        };
+        if ready? == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
     fn name(&self) -> String {
@@ -51,6 +76,11 @@ impl Target {
             Self::File(path, _) => path.display().to_string(),
         }
     }
+}
+
+fn poll_out(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+    Ok(poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&patience))?)
 }
 
 /// The state of a log's thread.
@@ -181,6 +211,7 @@ impl LogThread {
             not_reopened: None,
             tried: Instant::now(),
             not_written: None,
+            torn: Vec::new(),
             published,
         };
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&batches))?;
@@ -207,6 +238,8 @@ struct Writer {
     /// The time of the last attempt to reopen the file.
     tried: Instant,
     not_written: Option<io::Error>,
+    /// The rest of a line that was written in part, as the disk became full. It comes first once there is space.
+    torn: Vec<u8>,
     published: watch::Sender<Progress>,
 }
 
@@ -236,9 +269,7 @@ impl Writer {
 
     /// Writes a batch. Returns `false` if further attempts are useless.
     fn write(&mut self, batch: &[u8]) -> bool {
-        let written = self.target.write(batch);
-        if let Err(error) = written {
-            self.lost.fetch_add(lines(batch), Ordering::Relaxed);
+        if let Err(error) = self.write_lines(batch) {
             // An unwritable log must not end the service.
             if self.not_written.is_none() {
                 self.not_written = Some(error);
@@ -258,10 +289,43 @@ impl Writer {
         true
     }
 
+    /// Writes whole lines. Counts those that are lost. A line that was begun is completed with a later batch.
+    fn write_lines(&mut self, batch: &[u8]) -> io::Result<()> {
+        let (written, result) = self.target.write(&self.torn);
+        self.torn.drain(..written);
+        if let Err(error) = result {
+            self.lost.fetch_add(lines(batch), Ordering::Relaxed);
+            return Err(error);
+        }
+        let (written, result) = self.target.write(batch);
+        let (done, rest) = batch.split_at_checked(written).unwrap_or((batch, &[]));
+        if result.is_err() {
+            let is_begun = done.last().is_some_and(|last| *last != b'\n');
+            let end = rest.iter().position(|b| *b == b'\n').filter(|_| is_begun).map_or(0, |end| end + 1);
+            self.torn = rest[..end].to_vec();
+            self.lost.fetch_add(lines(&rest[end..]), Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Completes a line that was begun in the file that is about to be closed. If that is impossible, the line is lost.
+    fn complete(&mut self) {
+        let (written, result) = self.target.write(&self.torn);
+        if result.is_err() && written < self.torn.len() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        self.torn.clear();
+    }
+
     fn reopen(&mut self) {
         self.tried = Instant::now();
-        let Target::File(path, file) = &mut self.target else { return };
-        match open_log(path) {
+        let Target::File(path, _) = &self.target else { return };
+        let opened = open_log(path);
+        if opened.is_ok() {
+            self.complete();
+        }
+        let Target::File(_, file) = &mut self.target else { return };
+        match opened {
             Ok(opened) => {
                 *file = opened;
                 self.not_reopened = None;

@@ -80,6 +80,7 @@ impl Pool {
     /// however often it is sent.
     pub(super) fn begin(&self, alarm: &Alarm) {
         self.budget.earn();
+        self.counters.upstream_requests.increment();
         if let Some(total) = self.upstream.total_timeout {
             alarm.cap(total);
         }

@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, outcome, output};
+use crate::harness::{Authority, BLOG, Client, Connection, Origin, Pintle, blog, eventually, outcome, output};
 
 /// A pintle whose access log is a file in a folder of its own.
 struct Bed {
@@ -172,6 +174,156 @@ fn a_log_that_cannot_be_written_is_told() {
     assert!(log["error"].as_str().unwrap().contains("cannot write /dev/full"), "{log}");
     assert_eq!((&log["hint"], &log["lines_lost"]), (&"free space on its disk".into(), &1.into()));
     assert_eq!(pintle.logged("access log", 1).len(), 1);
+}
+
+/// A small file system of memory, while it lives.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path) -> Self {
+        output(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Lines are lost and counted while the disk is full, none is cut, and the log goes on once there is space.
+#[test]
+fn a_full_disk_costs_lines_and_nothing_else() {
+    if !crate::harness::is_root("mount a file system") {
+        return;
+    }
+    let (authority, folder, origin) = (Authority::new(), TempDir::new().unwrap(), Origin::hello());
+    let logs = folder.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    let _small = Small::mount(&logs);
+    let log = logs.join("access.log");
+    let config = format!(
+        "[log]\naccess = {log:?}\n[state]\ndirectory = {:?}\n{}",
+        folder.path().join("state"),
+        blog(&authority, &origin)
+    );
+    let pintle = Pintle::start(&authority, &config);
+    let filler = logs.join("filler");
+    fs::write(&filler, vec![0; 40 * 1024]).unwrap();
+    let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
+    let mut visits = 0;
+    let mut visit = |target: &str| {
+        visits += 1;
+        assert_eq!(connection.get(BLOG, target).status, 200, "requests do not notice");
+    };
+    let trouble = |pintle: &Pintle| pintle.status()["access_log"]["error"].as_str().map(str::to_owned);
+    let error = eventually("the disk is full", || {
+        (0..20).for_each(|_| visit("/before"));
+        trouble(&pintle)
+    });
+    assert!(error.contains("cannot write") && error.contains("No space left"), "{error}");
+    visit("/lost");
+    fs::remove_file(&filler).unwrap();
+    eventually("it is written again", || {
+        visit("/after");
+        has(&log, "/after").then_some(())
+    });
+    eventually("nothing is wrong", || {
+        visit("/healthy");
+        trouble(&pintle).is_none().then_some(())
+    });
+    // Each line is whole, and each that is not there is counted.
+    eventually("all are accounted for", || {
+        let text = fs::read_to_string(&log).unwrap();
+        if !text.ends_with('\n') {
+            return None;
+        }
+        let whole = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count();
+        assert_eq!(whole, text.lines().count(), "a line is cut");
+        let lost = pintle.status()["access_log"]["lines_lost"].as_u64().unwrap();
+        (lost > 0 && whole as u64 + lost == visits).then_some(())
+    });
+}
+
+/// Clients that ask without pause, each target once.
+fn under_load(pintle: &Pintle, meanwhile: impl FnOnce()) -> Vec<String> {
+    let (stop, address) = (AtomicBool::new(false), pintle.http());
+    std::thread::scope(|scope| {
+        let ask = |client: usize| {
+            let stop = &stop;
+            move || {
+                let mut connection = Connection::plain(address);
+                let mut targets = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let target = format!("/{client}-{}", targets.len());
+                    assert_eq!(connection.get(BLOG, &target).status, 301);
+                    targets.push(target);
+                }
+                targets
+            }
+        };
+        let clients: Vec<_> = (0..4).map(|client| scope.spawn(ask(client))).collect();
+        meanwhile();
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    })
+}
+
+/// The targets in a file, whose lines must all be whole.
+fn targets(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let target =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["target"].as_str().map(str::to_owned);
+    let all = text.lines().map(|line| target(line).unwrap_or_else(|| panic!("{}: {line}", file.display())));
+    all.collect()
+}
+
+/// logrotate's `create`: the file is renamed, and pintle is told. No record is lost or split.
+#[test]
+fn rotation_under_load_loses_no_record() {
+    let bed = Bed::new();
+    let rounds = 20;
+    let moved = |round: usize| bed.logs().join(format!("access.log.{round}"));
+    let asked = under_load(&bed.pintle, || {
+        for round in 0..rounds {
+            std::thread::sleep(Duration::from_millis(50));
+            fs::rename(bed.log(), moved(round)).unwrap();
+            bed.pintle.signal(if round % 2 == 0 { "USR1" } else { "HUP" });
+            eventually("the file is made", || bed.log().exists().then_some(()));
+            let mode = fs::metadata(bed.log()).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o640);
+        }
+    });
+    let mut asked = asked;
+    asked.sort_unstable();
+    assert!(asked.len() > 100, "no load: {}", asked.len());
+    eventually("every record", || {
+        let mut written: Vec<String> = (0..rounds).flat_map(|round| targets(&moved(round))).collect();
+        written.extend(targets(&bed.log()));
+        written.sort_unstable();
+        (written == asked).then_some(())
+    });
+    assert_eq!(bed.pintle.status()["access_log"]["lines_lost"], 0);
+}
+
+/// logrotate's `copytruncate`: what is written between the copy and the cut is lost, as logrotate documents. The file never
+/// has holes or parts of lines, since pintle appends.
+#[test]
+fn a_truncated_log_has_whole_lines() {
+    let bed = Bed::new();
+    let asked = under_load(&bed.pintle, || {
+        for round in 0..20 {
+            std::thread::sleep(Duration::from_millis(50));
+            fs::copy(bed.log(), bed.logs().join(format!("copy.{round}"))).unwrap();
+            fs::OpenOptions::new().write(true).open(bed.log()).unwrap().set_len(0).unwrap();
+        }
+    });
+    bed.visit("/last");
+    eventually("the last record", || has(&bed.log(), "/last").then_some(()));
+    let written = targets(&bed.log());
+    assert!(written.iter().all(|target| target == "/last" || asked.contains(target)));
+    assert_eq!(bed.pintle.status()["access_log"]["lines_lost"], 0);
 }
 
 /// The file that is shipped, by the program that it is for.

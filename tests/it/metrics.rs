@@ -104,6 +104,74 @@ fn clients_create_no_series() {
     assert!(bed.value("pintle_requests_total").unwrap() >= 50.0);
 }
 
+/// Requests by site and class, latencies, handshakes and limits, by what clients did; and a reload keeps them.
+#[test]
+fn traffic_by_site_and_reason() {
+    let bed = Bed::new();
+    let down = bed.authority.leaf("down", &["down.example.com"]);
+    let more = format!(
+        "[[site]]\nhosts = [\"down.example.com\"]\nupstream = \"http://127.0.0.1:1\"\n\
+         [site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        down.chain, down.key
+    );
+    let pintle = bed.start_with("[limits]\nrequest_line = \"1KiB\"\n", &more);
+    let requests = |site: &str, method: &str, status: &str| {
+        bed.value(&format!("pintle_site_requests_total{{site=\"{site}\",method=\"{method}\",status=\"{status}\"}}"))
+    };
+    for site in [BLOG, "(no site)"] {
+        for method in ["read", "write", "other"] {
+            for status in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
+                assert_eq!(requests(site, method, status), Some(0.0), "{site} {method} {status}");
+            }
+        }
+    }
+    let client = Client::new(&bed.authority);
+    let mut connection = client.connect(pintle.https(), BLOG);
+    connection.send(format!("POST / HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 5\r\n\r\nhello"));
+    assert_eq!(connection.response("POST").status, 200);
+    connection.send("GET / HTTP/1.1\r\nHost: unknown.example\r\n\r\n");
+    assert_eq!(connection.response("GET").status, 421);
+    client.get(pintle.https(), BLOG, "/");
+    client.get(pintle.https(), "down.example.com", "/");
+    let mut long = client.connect(pintle.https(), BLOG);
+    long.send(format!("GET /{} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n", "x".repeat(2000)));
+    assert_eq!(long.response("GET").status, 414);
+    assert!(client.try_connect(pintle.https(), "unknown.example").is_err());
+    eventually("the refused handshake", || {
+        bed.value("pintle_handshake_results_total{result=\"failed\",reason=\"unknown_name\"}").filter(|n| *n == 1.0)
+    });
+    let counted = || {
+        let of = |series: &str| bed.value(series).unwrap_or(-1.0);
+        [
+            requests(BLOG, "write", "2xx").unwrap(),
+            requests(BLOG, "read", "2xx").unwrap(),
+            requests("down.example.com", "read", "5xx").unwrap(),
+            of(&format!("pintle_site_received_bytes_total{{site=\"{BLOG}\"}}")),
+            of("pintle_limits_reached_total{limit=\"request_line\"}"),
+            of("pintle_upstream_failures_total{cause=\"connection refused\"}"),
+            of("pintle_upstream_requests_total"),
+            of("pintle_request_duration_seconds_count"),
+            of("pintle_request_duration_seconds_bucket{le=\"+Inf\"}"),
+            of("pintle_request_first_byte_seconds_count"),
+            of("pintle_handshakes_total"),
+        ]
+    };
+    let wanted = [1.0, 1.0, 1.0, 5.0, 1.0, 1.0, 3.0, 5.0, 5.0, 5.0, 4.0];
+    eventually("all requests", || (counted() == wanted).then_some(()));
+    assert_eq!(requests("(no site)", "read", "4xx"), Some(2.0), "the unknown host, and a head that was not read");
+    assert!(bed.value("pintle_request_duration_seconds_sum").unwrap() > 0.0);
+    assert!(bed.value("pintle_worker_loop_delay_seconds_count{worker=\"0\"}").is_some());
+    // Another order of the sites, and a new one.
+    let third = "[[site]]\nhosts = [\"third.example.com\"]\nupstream = \"http://127.0.0.1:1\"\n\
+                 [site.certificate]\nchain = \"CHAIN\"\nkey = \"KEY\"\n";
+    let leaf = bed.authority.leaf("third", &["third.example.com"]);
+    let third = third.replace("CHAIN", leaf.chain.to_str().unwrap()).replace("KEY", leaf.key.to_str().unwrap());
+    pintle.rewrite(|text| text.replacen("[[site]]", &format!("{third}[[site]]"), 1));
+    output(&mut pintle.command("reload"));
+    assert_eq!(counted(), wanted);
+    assert_eq!(requests("third.example.com", "read", "2xx"), Some(0.0));
+}
+
 #[test]
 fn certificates_promises_and_the_process() {
     let bed = Bed::new();

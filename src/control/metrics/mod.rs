@@ -4,6 +4,7 @@ mod certificates;
 mod hooks;
 mod process;
 mod promises;
+mod traffic;
 mod renewals;
 mod upstreams;
 
@@ -16,6 +17,7 @@ impl Control {
     pub(super) fn metrics(&self, format: Format) -> String {
         let mut metrics = Exposition::new(format);
         self.process_metrics(&mut metrics);
+        self.traffic_metrics(&mut metrics);
         self.log_metrics(&mut metrics);
         self.promise_metrics(&mut metrics);
         self.certificate_metrics(&mut metrics);

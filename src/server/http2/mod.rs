@@ -236,6 +236,7 @@ impl Driver {
             if ended == Ended::GivenUp {
                 let most = self.context.worker.view().shared.limits.http2_resets;
                 if self.meter.give_up(self.context.worker.clock.ticks(), most) {
+                    self.context.worker.limit_reached("http2_resets");
                     self.end_flood("streams opened and cancelled", cx);
                     return false;
                 }

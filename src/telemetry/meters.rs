@@ -1,0 +1,124 @@
+//! Figures of one worker with labels from closed lists, and latencies.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::histogram::{Histogram, add};
+
+/// The limits that are counted, by their names in the configuration.
+pub const LIMITS: [&str; 20] = [
+    "connections",
+    "connections_per_client",
+    "handshake",
+    "handshakes",
+    "request_line",
+    "request_header",
+    "header_size",
+    "header_count",
+    "field_size",
+    "request_body",
+    "body_progress",
+    "http2_resets",
+    "websocket_idle",
+    "upstream_queue",
+    "upstream_queue_wait",
+    "connect_timeout",
+    "response_timeout",
+    "total_timeout",
+    "challenges",
+    "reports_per_minute",
+];
+
+/// The results of TLS handshakes, each with its reason.
+pub const HANDSHAKES: [(&str, &str); 12] = [
+    ("ok", "full"),
+    ("ok", "resumed"),
+    ("failed", "no_hello"),
+    ("failed", "client_closed"),
+    ("failed", "client_alert"),
+    ("failed", "unknown_name"),
+    ("failed", "version"),
+    ("failed", "nothing_in_common"),
+    ("failed", "protocol"),
+    ("failed", "limit"),
+    ("failed", "other_alert"),
+    ("failed", "other"),
+];
+
+/// The causes of upstream failures.
+pub const CAUSES: [&str; 30] = [
+    "dns",
+    "connection refused",
+    "timed out",
+    "no route to host",
+    "network unreachable",
+    "connection reset",
+    "no local address",
+    "not permitted",
+    "too many open files",
+    "connect failed",
+    "connect timed out",
+    "certificate name mismatch",
+    "certificate expired",
+    "certificate not yet valid",
+    "certificate from unknown issuer",
+    "certificate refused",
+    "tls alert",
+    "tls failed",
+    "too many connections",
+    "no connection became free",
+    "circuit open",
+    "closed before response",
+    "response timed out",
+    "total timeout",
+    "response body timed out",
+    "malformed response",
+    "truncated response",
+    "http/2 error",
+    "upgrade failed",
+    "request body",
+];
+
+/// The figures of one worker, which alone changes them.
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// From the request's head to the end of the response.
+    pub duration: Histogram,
+    /// From the request's head to the beginning of the response.
+    pub first_byte: Histogram,
+    /// The delay of the worker's event loop.
+    pub loop_delay: Histogram,
+    /// By [`LIMITS`].
+    pub limits: Tally<20>,
+    /// By [`HANDSHAKES`].
+    pub handshakes: Tally<12>,
+    /// By [`CAUSES`].
+    pub causes: Tally<30>,
+}
+
+/// A counter for each word of a closed list.
+#[derive(Debug)]
+pub struct Tally<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Tally<N> {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; N])
+    }
+}
+
+impl<const N: usize> Tally<N> {
+    /// Counts a word of the list.
+    pub fn count<T: PartialEq>(&self, list: &[T; N], word: &T) {
+        let at = list.iter().position(|known| known == word);
+        debug_assert!(at.is_some(), "the list is complete");
+        if let Some(counter) = at.and_then(|at| self.0.get(at)) {
+            add(counter, 1);
+        }
+    }
+
+    /// Adds the counts to a sum.
+    pub fn add_to(&self, sum: &mut [u64; N]) {
+        for (sum, counter) in sum.iter_mut().zip(&self.0) {
+            *sum += counter.load(Ordering::Relaxed);
+        }
+    }
+}
