@@ -3,7 +3,9 @@
 pub mod access;
 pub mod counters;
 pub mod exposition;
+mod harmless;
 pub mod histogram;
+mod journal;
 pub mod log;
 pub mod meters;
 pub mod traffic;

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::journal::Journal;
 use crate::reason::Reason;
 
 /// Batches that may wait for the disk; further ones are dropped and counted.
@@ -31,6 +32,8 @@ enum Target {
     Stdout,
     Stderr,
     File(PathBuf, File),
+    /// Each batch is one event.
+    Journal(Journal),
 }
 
 impl Target {
@@ -43,6 +46,7 @@ impl Target {
                 Self::Stdout => rustix::io::write(rustix::stdio::stdout(), rest),
                 Self::Stderr => rustix::io::write(rustix::stdio::stderr(), rest),
                 Self::File(_, file) => rustix::io::write(&*file, rest),
+                Self::Journal(_) => return (written, Ok(())),
             };
             match done {
                 Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
@@ -65,6 +69,7 @@ impl Target {
             Self::Stdout => poll_out(rustix::stdio::stdout()),
             Self::Stderr => poll_out(rustix::stdio::stderr()),
             Self::File(_, file) => poll_out(file.as_fd()),
+            Self::Journal(_) => return Ok(()),
         };
         if ready? == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
@@ -74,6 +79,7 @@ impl Target {
             Self::Stdout => "standard output".into(),
             Self::Stderr => "standard error".into(),
             Self::File(path, _) => path.display().to_string(),
+            Self::Journal(journal) => journal.name(),
         }
     }
 }
@@ -109,15 +115,22 @@ pub struct LogThread {
 pub struct LogSink {
     queue: SyncSender<Vec<u8>>,
     lost: Arc<AtomicU64>,
+    /// Each batch is one event, and not lines.
+    events: bool,
 }
 
 impl LogSink {
+    /// The counter of lost lines.
+    pub(super) fn losses(&self) -> Arc<AtomicU64> {
+        self.lost.clone()
+    }
+
     /// Sends a batch. If the queue is full, the batch is lost.
     pub fn send(&self, batch: Vec<u8>) {
         match self.queue.try_send(batch) {
             Ok(()) => {}
             Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
-                self.lost.fetch_add(lines(&batch), Ordering::Relaxed);
+                self.lost.fetch_add(if self.events { 1 } else { lines(&batch) }, Ordering::Relaxed);
             }
         }
     }
@@ -144,6 +157,15 @@ impl LogThread {
     /// If no more threads can be created.
     pub fn stderr() -> io::Result<Self> {
         Self::start(Target::Stderr)
+    }
+
+    /// Starts a log in the journal.
+    ///
+    /// # Errors
+    ///
+    /// If no more threads can be created.
+    pub(super) fn journal(journal: Journal) -> io::Result<Self> {
+        Self::start(Target::Journal(journal))
     }
 
     /// Starts a log that appends to a file, and creates it if needed.
@@ -200,7 +222,7 @@ impl LogThread {
         let (queue, batches) = sync_channel::<Vec<u8>>(QUEUE);
         let (lost, asked) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (published, progress) = watch::channel(Progress::default());
-        let sink = LogSink { queue, lost: lost.clone() };
+        let sink = LogSink { queue, lost: lost.clone(), events: matches!(target, Target::Journal(_)) };
         let writer = Writer {
             target,
             lost,
@@ -291,6 +313,11 @@ impl Writer {
 
     /// Writes whole lines. Counts those that are lost. A line that was begun is completed with a later batch.
     fn write_lines(&mut self, batch: &[u8]) -> io::Result<()> {
+        if let Target::Journal(journal) = &self.target {
+            return journal.send(batch).inspect_err(|_| {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            });
+        }
         let (written, result) = self.target.write(&self.torn);
         self.torn.drain(..written);
         if let Err(error) = result {
@@ -347,7 +374,7 @@ impl Writer {
             trouble: trouble.clone(),
         });
         // The operator's own log has no other place to report its faults.
-        if before.trouble == trouble || matches!(self.target, Target::Stderr) {
+        if before.trouble == trouble || matches!(self.target, Target::Stderr | Target::Journal(_)) {
             return;
         }
         match trouble {

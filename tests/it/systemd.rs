@@ -45,6 +45,80 @@ impl Manager {
     }
 }
 
+/// The fields of one event, in the protocol of journald.
+fn event(mut datagram: &[u8]) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    while let Some(end) = datagram.iter().position(|b| *b == b'\n') {
+        let line = String::from_utf8(datagram[..end].to_vec()).unwrap();
+        datagram = &datagram[end + 1..];
+        match line.split_once('=') {
+            Some((name, value)) => fields.push((name.to_owned(), value.to_owned())),
+            None => {
+                let len = usize::try_from(u64::from_le_bytes(datagram[..8].try_into().unwrap())).unwrap();
+                fields.push((line, String::from_utf8(datagram[8..8 + len].to_vec()).unwrap()));
+                datagram = &datagram[8 + len + 1..];
+            }
+        }
+    }
+    fields
+}
+
+/// With standard error in the journal, events arrive there with typed fields; else as text. A full socket costs events only.
+#[test]
+fn events_in_the_journal() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let folder = TempDir::new().unwrap();
+    let (path, config) = (folder.path().join("journal"), folder.path().join("pintle.toml"));
+    let journal = UnixDatagram::bind(&path).unwrap();
+    journal.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    let listen =
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n[sandbox]\nconnect = \"any\"\n[log]\naccess = \"off\"\n";
+    let state = format!("[state]\ndirectory = {:?}\n", folder.path().join("state"));
+    fs::write(&config, format!("{listen}{state}{}", blog(&authority, &origin))).unwrap();
+    for fits in [true, false] {
+        let (stderr, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stat = std::os::unix::fs::MetadataExt::ino;
+        let file = fs::File::from(OwnedFd::from(ours.try_clone().unwrap()));
+        let meta = file.metadata().unwrap();
+        let (device, inode) = (std::os::unix::fs::MetadataExt::dev(&meta), stat(&meta));
+        let mut command = pintle();
+        command.args(["run", "-c"]).arg(&config).env("PINTLE_JOURNAL_SOCKET", &path);
+        command.env("JOURNAL_STREAM", format!("{device}:{}", if fits { inode } else { inode + 1 }));
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(OwnedFd::from(ours))).spawn();
+        let child = child.as_mut().unwrap();
+        if fits {
+            let mut buffer = vec![0; 1 << 17];
+            let mut next = || event(&buffer[..journal.recv(&mut buffer).unwrap()].to_vec());
+            let serving = loop {
+                let fields = next();
+                let has = |name: &str, value: &str| fields.contains(&(name.to_owned(), value.to_owned()));
+                assert!(has("SYSLOG_IDENTIFIER", "pintle"), "{fields:?}");
+                if has("PINTLE_SITES", "1") && fields[0].1.starts_with("serving") {
+                    break fields;
+                }
+            };
+            let of = |name: &str| serving.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+            assert_eq!((of("PRIORITY"), of("MESSAGE_ID").map(str::len)), (Some("6"), Some(32)), "{serving:?}");
+            // Nobody reads any more: pintle does not wait, and counts.
+            let socket = folder.path().join("state/admin.sock");
+            let lost = || {
+                let _ = crate::admin::post(&socket, "/reload");
+                let metrics = crate::admin::get(&socket, "/metrics");
+                let line = metrics.lines().find_map(|l| l.strip_prefix("pintle_log_lines_lost_total "))?;
+                line.parse::<f64>().ok().filter(|lost| *lost > 0.0)
+            };
+            eventually("lost events are counted", lost);
+        } else {
+            stderr.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+            let mut lines = std::io::BufRead::lines(std::io::BufReader::new(&stderr));
+            assert!(lines.any(|line| line.unwrap().contains("serving")), "text, as standard error is elsewhere");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn what_the_service_manager_hears() {
     let authority = Authority::new();

@@ -48,6 +48,7 @@ impl Control {
         let is_written = log.is_none_or(|log| log.trouble().is_none());
         metrics.flag("access_log_ok", "1 if the access log is written to its configured file.", is_written);
         metrics.counter("access_log_lines_lost", "Lost lines of the access log.", log.map_or(0, LogThread::lost));
+        metrics.counter("log_lines_lost", "Lost lines of pintle's own log.", crate::telemetry::log::lost());
         let failures = log.map_or(0, LogThread::reopen_failures);
         metrics.counter("access_log_reopen_failures", "Failed attempts to reopen the access log.", failures);
     }
