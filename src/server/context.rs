@@ -68,6 +68,13 @@ pub enum NoPins {
     OtherChain,
 }
 
+impl TlsFacts {
+    /// Returns the facts without those of a handshake.
+    pub(super) fn of(name: Option<Box<str>>, certificates: CertificateSet) -> Self {
+        Self { name, certificates, negotiated: None, http2: false, has_alpn: false, duration: None }
+    }
+}
+
 impl Context {
     /// Returns the context of an established connection.
     pub(super) fn new(

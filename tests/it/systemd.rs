@@ -89,7 +89,10 @@ fn events_in_the_journal() {
         let child = child.as_mut().unwrap();
         if fits {
             let mut buffer = vec![0; 1 << 17];
-            let mut next = || event(&buffer[..journal.recv(&mut buffer).unwrap()].to_vec());
+            let mut next = || {
+                let len = journal.recv(&mut buffer).unwrap();
+                event(&buffer[..len])
+            };
             let serving = loop {
                 let fields = next();
                 let has = |name: &str, value: &str| fields.contains(&(name.to_owned(), value.to_owned()));

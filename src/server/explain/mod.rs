@@ -21,6 +21,7 @@ use super::rejection::Rejection;
 use super::reply::Reply;
 use super::service::{self, answered, reply_to};
 use super::snapshot::Snapshot;
+use super::traffic::Traffic;
 use super::worker::Worker;
 use crate::clock::{Alarm, uptime};
 use crate::host::FoundBy;
@@ -173,9 +174,7 @@ pub async fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanati
             let alert = *alert;
             return Explanation::closed(peer, proxied, certificate, Closed::Alert(alert));
         }
-        Some(Chosen { outcome: Ok(set), name, .. }) => {
-            Some(TlsFacts { name: name.as_deref().map(Into::into), certificates: set.clone() })
-        }
+        Some(Chosen { outcome: Ok(set), name, .. }) => Some(TlsFacts::of(name.as_deref().map(Into::into), set.clone())),
     };
     let context = connection(&worker, Client::new(peer), tls, &alarm);
     let mut head = RequestHead::default();
@@ -206,7 +205,8 @@ pub async fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanati
 
 /// A worker that serves nobody.
 async fn worker(snapshot: Arc<Snapshot>) -> Rc<Worker> {
-    let (_, snapshots) = watch::channel(Published { number: 1, snapshot, rotates: false });
+    let traffic = Traffic::new(1, &snapshot).current();
+    let (_, snapshots) = watch::channel(Published { number: 1, snapshot, rotates: false, traffic });
     let (_, draining) = watch::channel(Drain::No);
     let mut shared = SharedState {
         admission: Arc::<Admission>::default(),
@@ -307,7 +307,8 @@ impl Explanation {
         if let Some(site) = &asked.site {
             let key = context.websocket_key(head);
             let websocket_key = key.as_deref();
-            let request = UpstreamRequest { head, site, origin: &asked.origin, client: &context.client, websocket_key };
+            let (client, facts) = (&context.client, &asked.facts);
+            let request = UpstreamRequest { head, site, origin: &asked.origin, client, websocket_key, facts };
             let mut sent = Vec::new();
             request.write_http1(upstream, &mut sent);
             self.request_fields = fields::of_request(head, &sent, site);
