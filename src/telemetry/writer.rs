@@ -1,9 +1,8 @@
 //! The thread that writes logs, so that a slow disk or a full pipe blocks nobody else.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +11,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::journal::Journal;
+use super::log_file::open_log;
 use crate::reason::Reason;
 
 /// Batches that may wait for the disk; further ones are dropped and counted.
@@ -422,34 +421,6 @@ fn remedy(error: &io::Error) -> &'static str {
 const END: &[u8] = b"";
 /// Wakes the thread to look at its requests. No batch equals it.
 const WAKE: &[u8] = b"\0";
-
-/// Opens a log's file and creates it if needed: a regular file, or a character device such as
-/// `/dev/null`. Never waits for the other end of a FIFO.
-///
-/// # Errors
-///
-/// If it cannot be opened for writing, or is neither of these.
-pub fn open_log(path: &Path) -> io::Result<File> {
-    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-    // Only the operator's group may read clients' addresses.
-    let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(nonblock).open(path);
-    let file = opened.map_err(|error| match error.raw_os_error() {
-        // A FIFO without a reader, or a socket.
-        Some(number) if number == Errno::NXIO.raw_os_error() => no_file(),
-        _ => error,
-    })?;
-    let kind = file.metadata()?.file_type();
-    if !kind.is_file() && !kind.is_char_device() {
-        return Err(no_file());
-    }
-    // A terminal is slow, and is given its time.
-    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-    Ok(file)
-}
-
-fn no_file() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
-}
 
 impl Drop for LogThread {
     fn drop(&mut self) {

@@ -52,7 +52,7 @@ pub(super) fn assemble(
         reports: globals.reports,
         limits: globals.limits,
         log: globals.log,
-        measures: draft.admin().is_some(),
+        measures: draft.admin().is_some() || globals.graphite.is_some(),
     };
     Some(Config {
         https: globals.listen.https,

@@ -1,0 +1,37 @@
+//! The file of a log.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+/// Opens a log's file and creates it if needed: a regular file, or a character device such as
+/// `/dev/null`. Never waits for the other end of a FIFO.
+///
+/// # Errors
+///
+/// If it cannot be opened for writing, or is neither of these.
+pub fn open_log(path: &Path) -> io::Result<File> {
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    // Only the operator's group may read clients' addresses.
+    let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(nonblock).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        // A FIFO without a reader, or a socket.
+        Some(number) if number == Errno::NXIO.raw_os_error() => no_file(),
+        _ => error,
+    })?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_char_device() {
+        return Err(no_file());
+    }
+    // A terminal is slow, and is given its time.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+fn no_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
