@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use super::checker::Checker;
 use super::suites::Fit;
-use super::{acme, addresses, hooks, limits, listen, metrics, offer, process};
-use super::{acme, addresses, limits, listen, log, offer, process};
+use super::{acme, addresses, hooks, limits, listen, log, metrics, offer, process};
 use crate::config::file::File;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, Draft};
