@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::admin::Bed;
-use crate::harness::{BLOG, Client, Pintle, outcome, output, program};
+use crate::harness::{BLOG, Client, Pintle, eventually, outcome, output, program};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
