@@ -14,7 +14,6 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::harmless::harmless;
-use super::writer::LogSink;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 /// Names another socket, for tests.
@@ -57,12 +56,12 @@ impl Journal {
     }
 }
 
-/// Turns events into datagrams.
-pub(super) struct ToJournal(pub(super) LogSink);
+/// Turns events into datagrams, and passes them on.
+pub(super) struct ToJournal<F>(pub(super) F);
 
-impl<S: Subscriber> Layer<S> for ToJournal {
+impl<S: Subscriber, F: Fn(Vec<u8>) + 'static> Layer<S> for ToJournal<F> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.0.send(datagram(event));
+        (self.0)(datagram(event));
     }
 }
 

@@ -49,7 +49,7 @@ pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThre
         let _ = LOST.set(sink.losses());
         let registry = tracing_subscriber::registry().with(filter);
         if is_journal {
-            let _ = tracing::subscriber::set_global_default(registry.with(ToJournal(sink)));
+            let _ = tracing::subscriber::set_global_default(registry.with(ToJournal(move |event| sink.send(event))));
             return Ok(thread);
         }
         let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(Lines { sink, format, color });
