@@ -273,7 +273,10 @@ fn acme(command: AcmeCommand, output: &Output) -> ExitCode {
         AcmeCommand::Plan(args) => {
             with_config(args.config, |path| acme::plan(path, args.site.as_deref(), args.json, output))
         }
-        AcmeCommand::Renew(args) => with_config(args.config, |path| acme::renew(path, &args.site, args.json, output)),
+        AcmeCommand::Renew(args) => {
+            let args::RenewArgs { of: args::SiteArgs { config, site, json }, despite_preflight } = args;
+            with_config(config, |path| acme::renew(path, &site, despite_preflight, json, output))
+        }
         AcmeCommand::Account(args) => with_config(args.config, |path| acme::account(path, args.json)),
     }
 }

@@ -223,8 +223,9 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Seconds> {
 
 fn seconds_until(value: &str) -> Option<Seconds> {
     let value = value.trim();
-    if let Ok(seconds) = value.parse::<u32>() {
-        return Some(seconds.into());
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than a number holds is long enough.
+        return Some(value.parse::<u32>().unwrap_or(u32::MAX).into());
     }
     let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
     Some(date.as_second().saturating_sub(jiff::Timestamp::now().as_second()))
@@ -238,6 +239,7 @@ mod tests {
     fn retry_after() {
         assert_eq!(seconds_until("120"), Some(120));
         assert_eq!(seconds_until(" 0 "), Some(0));
+        assert_eq!(seconds_until("99999999999999999999"), Some(u32::MAX.into()));
         assert!(seconds_until("Fri, 31 Dec 1999 23:59:59 GMT").unwrap() < 0);
         assert!(seconds_until("Fri, 31 Dec 2999 23:59:59 GMT").is_none_or(|seconds| seconds > 0));
         assert_eq!(seconds_until("soon"), None);

@@ -20,6 +20,7 @@ use crate::config::Authority;
 use crate::keys::key_file;
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
+use crate::reason::shell_word;
 
 /// The file of an account.
 #[derive(Clone, Serialize, Deserialize)]
@@ -44,15 +45,27 @@ impl Stored {
     ///
     /// # Errors
     ///
-    /// If its file exists and cannot be read: its key must not be replaced.
+    /// If its file exists and cannot be read: its key must not be replaced. A damaged file is set aside, and counts
+    /// as absent: pintle registers another account, so that renewals continue.
     pub fn read(folder: &Path, directory: &str) -> Result<Option<Self>, Fault> {
         let path = store::file_of(folder, "account", directory);
-        store::load(&path).map_err(|error| Fault::here(format!("{}: {error}", path.display())))
+        let stored: Option<Self> = store::load(&path).map_err(|error| {
+            let old = path.with_extension("old");
+            let (from, to) = (shell_word(&path.display().to_string()), shell_word(&old.display().to_string()));
+            let hint = format!("let pintle read it; or, for a new account: mv {from} {to}");
+            Fault::here(format!("the account at the CA: {}: {error} (hint: {hint})", path.display()))
+        })?;
+        let Some(stored) = stored else { return Ok(None) };
+        if stored.pin().is_some() {
+            return Ok(Some(stored));
+        }
+        store::set_aside(&path, &"the key in it cannot be read");
+        Ok(None)
     }
 
     fn write(&self, folder: &Path) -> Result<(), Fault> {
         let path = store::file_of(folder, "account", &self.directory);
-        store::save(&path, self).map_err(|error| Fault::here(format!("{}: {error}", path.display())))
+        store::save(&path, self).map_err(|error| Fault::here(store::words(&path, &error)))
     }
 
     fn key(&self) -> Result<PrivatePkcs8KeyDer<'static>, Fault> {

@@ -20,8 +20,11 @@ const RATE_LIMIT: Seconds = 3600;
 const RETRY_AFTER: (Seconds, Seconds) = (1, DAY);
 /// A wait takes up to this much longer, by chance.
 const JITTER: f64 = 0.1;
-/// Failures in a row after which the operator must act: Let's Encrypt pauses a name after 1152.
+/// Failures in a row after which the operator must act, and pintle tries weekly: Let's Encrypt pauses a name
+/// after 1152.
 pub const FAILURES_MAX: u32 = 1000;
+/// The wait from then on, in seconds.
+const WEEK: Seconds = 7 * DAY;
 /// Keys remembered as refused by a CA.
 const REFUSED_KEYS_MAX: usize = 16;
 
@@ -37,12 +40,15 @@ pub struct Attempts {
     pub last: Option<Outcome>,
     /// The wait after it, in seconds.
     pub wait: Seconds,
-    /// `true` if no retry helps before the operator acts: [`Attempts::release`].
+    /// `true` if only the operator can help. pintle tries again daily all the same: the operator may act at
+    /// the CA alone, and the CA may change its mind.
     pub stopped: bool,
     /// `true` if the next order goes without `replaces`, as the CA knows a successor already.
     pub without_replaces: bool,
     /// Keys that this CA has refused.
     pub refused_keys: Vec<Pin>,
+    /// The time of the last refusal of a key. A day later, each key is tried again.
+    pub keys_refused: Seconds,
 }
 
 /// The result of an attempt.
@@ -69,31 +75,12 @@ pub struct Failure {
     pub key: Option<Pin>,
 }
 
-/// The time of the next attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// At this time, or since then.
-    At(Seconds),
-    /// Not before the operator acts.
-    Stopped,
-}
-
-impl Retry {
-    /// Returns the time; `None` if the operator must act first.
-    #[must_use]
-    pub fn at(self) -> Option<Seconds> {
-        match self {
-            Self::At(at) => Some(at),
-            Self::Stopped => None,
-        }
-    }
-}
-
 impl Attempts {
     /// Records a success: the next failure is the first one again.
     pub fn succeeded(&mut self, text: String, now: Seconds) {
-        let refused_keys = std::mem::take(&mut self.refused_keys);
-        *self = Self { last: Some(Outcome { at: now, remedy: None, text }), refused_keys, ..Self::default() };
+        let (refused_keys, keys_refused) = (std::mem::take(&mut self.refused_keys), self.keys_refused);
+        let last = Some(Outcome { at: now, remedy: None, text });
+        *self = Self { last, refused_keys, keys_refused, ..Self::default() };
     }
 
     /// Records a failure. `left` is the time until the certificate in use expires, in seconds,
@@ -104,6 +91,7 @@ impl Attempts {
         let retry_after = retry_after.map(|seconds| seconds.clamp(RETRY_AFTER.0, RETRY_AFTER.1));
         let mut is_failure = true;
         let mut wait = None;
+        self.stopped = false;
         match remedy {
             Remedy::WithoutReplaces if !self.without_replaces => {
                 self.without_replaces = true;
@@ -114,13 +102,18 @@ impl Attempts {
             Remedy::RateLimit => (is_failure, wait) = (false, Some(RATE_LIMIT)),
             Remedy::Caa => wait = Some(DAY),
             Remedy::Key => match key {
-                Some(key) if !self.refused_keys.contains(&key) => {
+                Some(key) if !self.refuses(key, now) => {
+                    self.refused_keys.retain(|known| *known != key);
                     self.refused_keys.truncate(REFUSED_KEYS_MAX - 1);
                     self.refused_keys.insert(0, key);
+                    self.keys_refused = now;
                     // Another key is another attempt; the plan knows whether there is one.
                     wait = Some(0);
                 }
-                _ => self.stopped = true,
+                _ => {
+                    self.stopped = true;
+                    self.keys_refused = now;
+                }
             },
             Remedy::Register | Remedy::Profile | Remedy::Name | Remedy::Operator => self.stopped = true,
             Remedy::NewNonce
@@ -132,7 +125,11 @@ impl Attempts {
         }
         self.failures = self.failures.saturating_add(u32::from(is_failure));
         self.failing_since = self.failing_since.or_else(|| is_failure.then_some(now));
-        self.stopped |= self.failures >= FAILURES_MAX;
+        let is_beyond = self.failures >= FAILURES_MAX;
+        self.stopped |= is_beyond;
+        if self.stopped {
+            wait = Some(longer(if is_beyond { WEEK } else { DAY }, random));
+        }
         let wait = match (wait, retry_after) {
             // The CA's own time, or an hour.
             (Some(_), Some(said)) if remedy == Remedy::RateLimit => said,
@@ -146,14 +143,25 @@ impl Attempts {
         self.last = Some(Outcome { at: now, remedy: Some(remedy), text });
     }
 
-    /// Returns the time of the next attempt.
+    /// Returns the time from which the next attempt may be made; in the past if that is now.
     #[must_use]
-    pub fn retry(&self) -> Retry {
+    pub fn retry(&self) -> Seconds {
         match &self.last {
-            _ if self.stopped => Retry::Stopped,
-            Some(last) if last.remedy.is_some() => Retry::At(last.at.saturating_add(self.wait)),
-            _ => Retry::At(Seconds::MIN),
+            Some(last) if last.remedy.is_some() => last.at.saturating_add(self.wait),
+            _ => Seconds::MIN,
         }
+    }
+
+    /// Returns `true` if the CA has refused a key, less than a day ago.
+    #[must_use]
+    pub fn refuses(&self, key: Pin, now: Seconds) -> bool {
+        self.refused_keys.contains(&key) && now < self.refuses_until()
+    }
+
+    /// Returns the time until which the CA's refusals of keys count.
+    #[must_use]
+    pub fn refuses_until(&self) -> Seconds {
+        self.keys_refused.saturating_add(DAY)
     }
 
     /// Returns `true` if the last attempt failed.
@@ -167,6 +175,7 @@ impl Attempts {
     pub fn release(&mut self) {
         self.stopped = false;
         self.refused_keys.clear();
+        self.without_replaces = false;
         self.failures = 0;
         if self.last.as_ref().is_none_or(|last| last.remedy != Some(Remedy::RateLimit)) {
             self.wait = 0;
@@ -176,6 +185,7 @@ impl Attempts {
     /// Corrects a time in the future, which a clock that was ahead has left: the wait begins now.
     pub fn settle(&mut self, now: Seconds) {
         self.failing_since = self.failing_since.map(|since| since.min(now));
+        self.keys_refused = self.keys_refused.min(now);
         if let Some(last) = self.last.as_mut().filter(|last| last.at > now) {
             last.at = now;
         }
@@ -219,7 +229,7 @@ mod tests {
         let mut found = Vec::new();
         for _ in 0..count {
             attempts.failed(failure(Remedy::Temporary), now, left(now), 0.0);
-            let Retry::At(at) = attempts.retry() else { panic!("stopped") };
+            let at = attempts.retry();
             found.push(at - now);
             now = at;
         }
@@ -238,21 +248,22 @@ mod tests {
     #[test]
     fn each_remedy() {
         for (remedy, said, want, failures) in [
-            (Remedy::Temporary, None, Retry::At(1060), 1),
-            (Remedy::Temporary, Some(500), Retry::At(1500), 1),
-            (Remedy::Temporary, Some(900 * DAY), Retry::At(1000 + DAY), 1),
-            (Remedy::Validation, Some(-5), Retry::At(1060), 1),
-            (Remedy::Candidate, None, Retry::At(7000), 1),
-            (Remedy::RateLimit, None, Retry::At(4600), 0),
-            (Remedy::RateLimit, Some(90), Retry::At(1090), 0),
-            (Remedy::RateLimit, Some(0), Retry::At(1001), 0),
-            (Remedy::Caa, None, Retry::At(1000 + DAY), 1),
-            (Remedy::WithoutReplaces, None, Retry::At(1000), 0),
-            (Remedy::Register, None, Retry::At(1000), 0),
-            (Remedy::Profile, None, Retry::Stopped, 1),
-            (Remedy::Name, None, Retry::Stopped, 1),
-            (Remedy::Operator, Some(5), Retry::Stopped, 1),
-            (Remedy::Key, None, Retry::Stopped, 1),
+            (Remedy::Temporary, None, 1060, 1),
+            (Remedy::Temporary, Some(500), 1500, 1),
+            (Remedy::Temporary, Some(900 * DAY), 1000 + DAY, 1),
+            (Remedy::Validation, Some(-5), 1060, 1),
+            (Remedy::Candidate, None, 7000, 1),
+            (Remedy::RateLimit, None, 4600, 0),
+            (Remedy::RateLimit, Some(90), 1090, 0),
+            (Remedy::RateLimit, Some(0), 1001, 0),
+            (Remedy::Caa, None, 1000 + DAY, 1),
+            (Remedy::WithoutReplaces, None, 1000, 0),
+            (Remedy::Register, None, 1000, 0),
+            (Remedy::Profile, None, 1000 + DAY, 1),
+            (Remedy::Name, None, 1000 + DAY, 1),
+            (Remedy::Operator, Some(5), 1000 + DAY, 1),
+            (Remedy::Operator, Some(9 * DAY), 1000 + DAY, 1),
+            (Remedy::Key, None, 1000 + DAY, 1),
         ] {
             let mut attempts = Attempts::default();
             attempts.failed(Failure { retry_after: said, ..failure(remedy) }, 1000, None, 0.0);
@@ -265,20 +276,25 @@ mod tests {
         let mut attempts = Attempts::default();
         attempts.failed(failure(Remedy::Register), 1000, None, 0.0);
         attempts.failed(failure(Remedy::Register), 1000, None, 0.0);
-        assert_eq!(attempts.retry(), Retry::Stopped);
+        assert_eq!(attempts.retry(), 1000 + DAY);
         let mut attempts = Attempts::default();
         attempts.failed(failure(Remedy::WithoutReplaces), 1000, None, 0.0);
         attempts.failed(failure(Remedy::WithoutReplaces), 1000, None, 0.0);
-        assert_eq!(attempts.retry(), Retry::At(1060));
+        assert_eq!(attempts.retry(), 1060);
         let key = |n: u8| Failure { key: Some(Pin::of_spki(&[n])), ..failure(Remedy::Key) };
         let mut attempts = Attempts::default();
         attempts.failed(key(1), 1000, None, 0.0);
         attempts.failed(key(2), 1000, None, 0.0);
-        assert_eq!((attempts.retry(), attempts.refused_keys.len()), (Retry::At(1000), 2));
+        assert_eq!((attempts.retry(), attempts.refused_keys.len()), (1000, 2));
+        assert!(attempts.refuses(Pin::of_spki(&[1]), 999 + DAY) && !attempts.refuses(Pin::of_spki(&[1]), 1000 + DAY));
         attempts.failed(key(1), 1000, None, 0.0);
-        assert_eq!(attempts.retry(), Retry::Stopped);
+        assert_eq!((attempts.retry(), attempts.stopped), (1000 + DAY, true));
+        // The daily try has another result.
+        attempts.failed(failure(Remedy::Temporary), 1000 + DAY, None, 0.0);
+        assert!(!attempts.stopped);
+        attempts.failed(key(1), 1000, None, 0.0);
         attempts.release();
-        assert_eq!((attempts.retry(), attempts.refused_keys.len()), (Retry::At(1000), 0));
+        assert_eq!((attempts.retry(), attempts.refused_keys.len()), (1000, 0));
     }
 
     #[test]
@@ -288,7 +304,7 @@ mod tests {
         attempts.failed(failure(Remedy::Operator), 1001, None, 0.0);
         attempts.succeeded("issued".to_owned(), 1002);
         assert!(!attempts.has_failed() && attempts.failures == 0 && attempts.refused_keys.len() == 1);
-        assert_eq!(attempts.retry(), Retry::At(Seconds::MIN));
+        assert_eq!(attempts.retry(), Seconds::MIN);
     }
 
     #[test]
@@ -296,9 +312,9 @@ mod tests {
         let mut attempts = Attempts::default();
         attempts.failed(failure(Remedy::Temporary), 1_000_000, None, 0.0);
         attempts.settle(1000);
-        assert_eq!(attempts.retry(), Retry::At(1060));
+        assert_eq!(attempts.retry(), 1060);
         attempts.settle(1030);
-        assert_eq!(attempts.retry(), Retry::At(1060));
+        assert_eq!(attempts.retry(), 1060);
     }
 
     #[test]
@@ -324,7 +340,7 @@ mod tests {
             for _ in 0..count {
                 attempts.failed(Failure { retry_after: said, ..failure(Remedy::Validation) }, 5000, left, random);
             }
-            let Retry::At(at) = attempts.retry() else { panic!("stopped") };
+            let at = attempts.retry();
             prop_assert!((60..=DAY + DAY / 10).contains(&(at - 5000)), "{}", at - 5000);
         }
     }

@@ -1,10 +1,12 @@
 //! The budget of orders: Let's Encrypt's rate limits as data, and lower ones of our own. Kept on disk.
 //!
-//! Each limit is a bucket of tokens. An order takes one of each bucket that it concerns; a bucket gets
-//! one back after a fixed time. Our buckets are smaller and slower than the CA's, so pintle never
-//! meets a limit of the CA, whatever restarts, reloads and clocks do.
+//! Each limit is a bucket of tokens, and a bucket gets one back after a fixed time. The CA counts orders,
+//! failed validations and issued certificates, each against limits of its own; so does pintle. A failed
+//! order takes none of the tokens of certificates. Our buckets are smaller and slower than the CA's, so
+//! pintle never meets a limit of the CA, whatever restarts, reloads and clocks do.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,9 @@ use crate::policy::promise::Seconds;
 
 /// Buckets in one budget: its file stays readable. Beyond, those that are full again first are forgotten.
 const BUCKETS_MAX: usize = 20_000;
+
+/// Certificates of other open orders that a bucket may owe beyond its tokens.
+const IN_FLIGHT: i64 = 2;
 
 /// Tokens at once, and the seconds after which one returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +45,7 @@ pub struct Limit {
 /// Certificates for exactly the same names: 5 in 7 days.
 pub const SAME_NAMES: Limit = Limit {
     name: "names",
-    what: "orders for the same names",
+    what: "certificates for the same names",
     theirs: Rate { burst: 5, refill: 34 * 3600 },
     ours: Rate { burst: 4, refill: 36 * 3600 },
 };
@@ -48,14 +53,14 @@ pub const SAME_NAMES: Limit = Limit {
 /// a past window for each new certificate must still not get an order a minute.
 pub const REPLACED: Limit = Limit {
     name: "replaces",
-    what: "renewals of the same names",
+    what: "renewals that name their predecessor",
     theirs: Rate { burst: i64::MAX, refill: 1 },
     ours: Rate { burst: 8, refill: 12 * 3600 },
 };
 /// Certificates of a registered domain: 50 in 7 days.
 pub const DOMAIN: Limit = Limit {
     name: "domain",
-    what: "orders for the registered domain",
+    what: "certificates for the registered domain",
     theirs: Rate { burst: 50, refill: 202 * 60 },
     ours: Rate { burst: 40, refill: 240 * 60 },
 };
@@ -69,7 +74,7 @@ pub const ORDERS: Limit = Limit {
 /// Failed validations of a name: 5 in an hour.
 pub const VALIDATIONS: Limit = Limit {
     name: "validation",
-    what: "failed validations of a name",
+    what: "failed validations",
     theirs: Rate { burst: 5, refill: 12 * 60 },
     ours: Rate { burst: 4, refill: 15 * 60 },
 };
@@ -90,6 +95,30 @@ pub struct Ask<'a> {
     pub replaces: bool,
 }
 
+/// The limit that delays an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delay {
+    /// The time from which the order is within the budget.
+    pub from: Seconds,
+    /// The limit.
+    pub limit: &'static Limit,
+    /// The name or the domain that it is about; empty for an account.
+    pub of: String,
+}
+
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Limit { what, ours, .. } = self.limit;
+        let of = if self.of.is_empty() { String::new() } else { format!(" ({})", self.of) };
+        let every = match ours.refill {
+            seconds if seconds % 3600 == 0 => format!("{} h", seconds / 3600),
+            seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+            seconds => format!("{seconds} s"),
+        };
+        write!(f, "pintle's limit of {what}{of}: {} at once, then one every {every}", ours.burst)
+    }
+}
+
 /// The orders and failures counted in each bucket at one CA.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -107,17 +136,24 @@ struct Bucket {
 }
 
 impl Budget {
-    /// Returns the time from which an order is within the budget, with the limit that delays it;
-    /// `None` if it is now.
+    /// Returns the limit that delays an order, and until when; `None` if the order is within the budget
+    /// now. The order's certificate counts.
     #[must_use]
-    pub fn order_from(&self, ask: Ask<'_>, now: Seconds) -> Option<(Seconds, &'static Limit)> {
-        let taken = buckets(ask).into_iter().chain(ask.names.iter().map(|name| (&VALIDATIONS, key_of(name))));
-        let waits = taken.filter_map(|(limit, of)| Some((self.free_from(limit, &of, now)?, limit)));
-        waits.max_by_key(|(from, _)| *from)
+    pub fn order_from(&self, ask: Ask<'_>, now: Seconds) -> Option<Delay> {
+        let failures = ask.names.iter().map(|name| (&VALIDATIONS, key_of(name)));
+        let taken = buckets(ask).into_iter().chain([(&ORDERS, String::new())]).chain(failures);
+        let waits = taken.filter_map(|(limit, of)| Some(Delay { from: self.free_from(limit, &of, now)?, limit, of }));
+        waits.max_by_key(|delay| delay.from)
     }
 
     /// Counts an order. Write the budget to disk before the order is made.
-    pub fn take_order(&mut self, ask: Ask<'_>, now: Seconds) {
+    pub fn take_order(&mut self, now: Seconds) {
+        self.take(&ORDERS, "", now);
+        self.tidy(now);
+    }
+
+    /// Counts a certificate that the CA has issued, or may have.
+    pub fn take_certificate(&mut self, ask: Ask<'_>, now: Seconds) {
         for (limit, of) in buckets(ask) {
             self.take(limit, &of, now);
         }
@@ -157,7 +193,8 @@ impl Budget {
 
     fn take(&mut self, limit: &'static Limit, of: &str, now: Seconds) {
         let bucket = self.buckets.entry(name(limit, of)).or_insert(Bucket { at: now, debt: 0 });
-        let full = limit.ours.burst.saturating_mul(limit.ours.refill);
+        // Several orders that were within the budget may end at the same time: their certificates count, too.
+        let full = limit.ours.burst.saturating_add(IN_FLIGHT).saturating_mul(limit.ours.refill);
         let passed = now.saturating_sub(bucket.at).max(0);
         let debt = bucket.debt.saturating_sub(passed).max(0);
         *bucket = Bucket { at: now.max(bucket.at), debt: debt.saturating_add(limit.ours.refill).min(full) };
@@ -176,18 +213,16 @@ impl Budget {
     }
 }
 
-/// The buckets that an order takes from.
+/// The buckets that a certificate takes from.
 fn buckets(ask: Ask<'_>) -> Vec<(&'static Limit, String)> {
     let mut names: Vec<String> = ask.names.iter().map(|name| name.to_ascii_lowercase()).collect();
     names.sort_unstable();
     names.dedup();
     let set = names.join(" ");
-    let mut found = vec![(&ORDERS, String::new())];
     if ask.replaces {
-        found.push((&REPLACED, set));
-        return found;
+        return vec![(&REPLACED, set)];
     }
-    found.push((&SAME_NAMES, set));
+    let mut found = vec![(&SAME_NAMES, set)];
     let mut domains: Vec<String> = names.iter().map(|name| registered(name)).collect();
     domains.sort_unstable();
     domains.dedup();
@@ -223,7 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The longest wait for a token of ours, in seconds.
-    const LONGEST_WAIT: Seconds = DAY + DAY / 2;
+    const LONGEST_WAIT: Seconds = (1 + IN_FLIGHT) * (DAY + DAY / 2);
 
     const LIMITS: [&Limit; 6] = [&SAME_NAMES, &REPLACED, &DOMAIN, &ORDERS, &VALIDATIONS, &ACCOUNTS];
 
@@ -245,10 +280,12 @@ mod tests {
         let (set, same) = (names(&["b.example.com", "A.example.com"]), names(&["a.example.com", "b.example.com"]));
         for _ in 0..4 {
             assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1000), None);
-            budget.take_order(Ask { names: &set, replaces: false }, 1000);
+            budget.take_certificate(Ask { names: &set, replaces: false }, 1000);
         }
-        let found = budget.order_from(Ask { names: &same, replaces: false }, 1000);
-        assert_eq!(found, Some((1000 + 36 * 3600, &SAME_NAMES)));
+        let found = budget.order_from(Ask { names: &same, replaces: false }, 1000).unwrap();
+        assert_eq!((found.from, found.limit), (1000 + 36 * 3600, &SAME_NAMES));
+        let words = "pintle's limit of certificates for the same names (a.example.com b.example.com): 4 at once, then one every 36 h";
+        assert_eq!(found.to_string(), words);
         assert_eq!(budget.order_from(Ask { names: &same, replaces: false }, 1000 + 36 * 3600), None);
         // Other names, and renewals that name their predecessor, have buckets of their own.
         assert_eq!(budget.order_from(Ask { names: &same[..1], replaces: false }, 1000), None);
@@ -270,10 +307,10 @@ mod tests {
         for n in 0..40 {
             let set = names(&[&format!("n{n}.example.com")]);
             assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1000), None, "{n}");
-            budget.take_order(Ask { names: &set, replaces: false }, 1000);
+            budget.take_certificate(Ask { names: &set, replaces: false }, 1000);
         }
         let found = budget.order_from(Ask { names: &names(&["x.example.com"]), replaces: false }, 1000);
-        assert_eq!(found.map(|(_, limit)| limit), Some(&DOMAIN));
+        assert_eq!(found.map(|delay| (delay.limit, delay.of)), Some((&DOMAIN, "example.com".to_owned())));
         assert_eq!(budget.order_from(Ask { names: &names(&["x.example.org"]), replaces: false }, 1000), None);
     }
 
@@ -285,7 +322,8 @@ mod tests {
         }
         let set = names(&["b.example.com", "a.example.com"]);
         let found = budget.order_from(Ask { names: &set, replaces: true }, 1000);
-        assert_eq!(found, Some((1000 + 15 * 60, &VALIDATIONS)));
+        let want = Delay { from: 1000 + 15 * 60, limit: &VALIDATIONS, of: "a.example.com".to_owned() };
+        assert_eq!(found, Some(want));
         assert_eq!(budget.order_from(Ask { names: &set[..1], replaces: true }, 1000), None);
     }
 
@@ -294,11 +332,24 @@ mod tests {
         let mut budget = Budget::default();
         let set = names(&["a.example.com"]);
         for _ in 0..4 {
-            budget.take_order(Ask { names: &set, replaces: false }, 900 * DAY);
+            budget.take_certificate(Ask { names: &set, replaces: false }, 900 * DAY);
         }
         budget.settle(1000);
         let found = budget.order_from(Ask { names: &set, replaces: false }, 1000);
-        assert_eq!(found, Some((1000 + 36 * 3600, &SAME_NAMES)));
+        assert_eq!(found.map(|delay| (delay.from, delay.limit)), Some((1000 + 36 * 3600, &SAME_NAMES)));
+    }
+
+    #[test]
+    fn orders_that_fail_cost_no_certificate() {
+        let mut budget = Budget::default();
+        let set = names(&["a.example.com"]);
+        for _ in 0..200 {
+            assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1000), None);
+            budget.take_order(1000);
+        }
+        let found = budget.order_from(Ask { names: &set, replaces: false }, 1000);
+        assert_eq!(found.map(|delay| (delay.from, delay.limit)), Some((1050, &ORDERS)));
+        assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1050), None);
     }
 
     #[test]
@@ -307,7 +358,7 @@ mod tests {
         budget.take_account(0);
         for n in 0..100 {
             let set = names(&[&format!("n{n}.example{n}.com")]);
-            budget.take_order(Ask { names: &set, replaces: false }, n * 30 * DAY);
+            budget.take_certificate(Ask { names: &set, replaces: false }, n * 30 * DAY);
         }
         assert!(budget.buckets.len() <= 4, "{budget:?}");
         let text = serde_json::to_string(&budget).unwrap();
@@ -336,7 +387,7 @@ mod tests {
                 }
                 budget.settle(real - behind);
                 while budget.order_from(ask, real - behind).is_none() {
-                    budget.take_order(ask, real - behind);
+                    budget.take_certificate(ask, real - behind);
                     debt += theirs.refill;
                     prop_assert!(debt <= theirs.burst * theirs.refill);
                 }
@@ -350,9 +401,9 @@ mod tests {
             let (mut budget, mut now) = (Budget::default(), 0);
             for passes in uses {
                 now += passes;
-                budget.take_order(Ask { names: &set, replaces: false }, now);
+                budget.take_certificate(Ask { names: &set, replaces: false }, now);
             }
-            let from = budget.order_from(Ask { names: &set, replaces: false }, now).map_or(now, |(from, _)| from);
+            let from = budget.order_from(Ask { names: &set, replaces: false }, now).map_or(now, |delay| delay.from);
             prop_assert!(from - now <= LONGEST_WAIT);
         }
     }

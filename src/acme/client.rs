@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_LANGUAGE, USER_AGENT};
+use http::header::{ACCEPT_LANGUAGE, DATE, LOCATION, USER_AGENT};
 use http::{HeaderValue, Request, Response};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +40,10 @@ pub struct Received {
     pub status: u16,
     /// Its Retry-After, in seconds from then.
     pub retry_after: Option<Seconds>,
+    /// The time at the authority.
+    pub date: Option<Seconds>,
+    /// The target of a redirect. pintle follows none.
+    pub location: Option<String>,
     /// Its body.
     pub body: Bytes,
 }
@@ -93,8 +97,15 @@ impl Client {
         let gone = "the client has ended";
         self.requests.send(QueuedRequest { request, reply }).await.map_err(|_| gone)?;
         let response = answer.await.map_err(|_| gone)??;
-        let retry_after = retry_after(response.headers());
-        *self.received() = Received { status: response.status().as_u16(), retry_after, body: response.body().clone() };
+        let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let location = text(LOCATION).filter(|_| response.status().is_redirection()).map(str::to_owned);
+        *self.received() = Received {
+            status: response.status().as_u16(),
+            retry_after: retry_after(response.headers()),
+            date: text(DATE).and_then(date),
+            location,
+            body: response.body().clone(),
+        };
         Ok(response)
     }
 }
@@ -111,6 +122,11 @@ impl HttpClient for Client {
             Ok(BytesResponse { parts, body: Box::new(body) })
         })
     }
+}
+
+/// Reads a date, in seconds since 1970.
+fn date(value: &str) -> Option<Seconds> {
+    Some(jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp().as_second())
 }
 
 /// Carries requests out, one after the other.

@@ -15,6 +15,10 @@ pub struct Directory(Value);
 impl Directory {
     pub(super) async fn fetch(client: &Client, url: &str) -> Result<Self, Fault> {
         let received = client.get(url).await.map_err(Fault::here)?;
+        if let Some(location) = &received.location {
+            let text = format!("{url}: the CA redirects to {location:?} (hint: name that URL in [acme])");
+            return Err(Fault::here(text));
+        }
         if received.status != 200 {
             return Err(Fault::reported(&Problem::read(received.status, &received.body), received.retry_after));
         }

@@ -40,6 +40,7 @@ pub fn record(host: &str, key_authorization: &str) -> Record {
 pub struct Presented {
     hook: Arc<Hook>,
     records: Vec<Record>,
+    since: Instant,
 }
 
 /// Has the records set, one after the other. If one fails, those before it are removed.
@@ -48,7 +49,7 @@ pub struct Presented {
 ///
 /// If the hook fails.
 pub async fn present(hook: &Arc<Hook>, records: &[Record]) -> Result<Presented, Reason> {
-    let mut presented = Presented { hook: hook.clone(), records: Vec::new() };
+    let mut presented = Presented { hook: hook.clone(), records: Vec::new(), since: Instant::now() };
     for record in records {
         // It may be there, whatever the program says.
         presented.records.push(record.clone());
@@ -67,7 +68,7 @@ impl Presented {
     /// Records that an earlier process has set.
     #[must_use]
     pub fn of(hook: Arc<Hook>, records: Vec<Record>) -> Self {
-        Self { hook, records }
+        Self { hook, records, since: Instant::now() }
     }
 
     /// Removes the records. A failure is logged: the record does no harm but stays.
@@ -76,38 +77,64 @@ impl Presented {
         let _ = spawn_blocking(move || clean(&hook, &records)).await;
     }
 
-    /// Waits until all name servers of the zone give the records, or the resolver does if the zone's
-    /// own servers cannot be asked.
+    /// Waits until the records are visible: [`visible`].
     ///
     /// # Errors
     ///
     /// If that takes longer than `limit`.
     pub async fn visible(&self, lookup: &Lookup, limit: Duration) -> Result<(), Reason> {
-        let end = Instant::now() + limit;
-        for record in &self.records {
-            let (mut target, mut servers) = (String::new(), Vec::new());
-            loop {
-                let now = follow(lookup, &record.name).await;
-                // An alias may come with the record.
-                if now != target {
-                    servers = lookup.authoritative(&now).await;
-                    target = now;
-                }
-                let lacking = lacking(lookup, &servers, record, &target).await;
-                let Some(lacking) = lacking else { break };
-                if Instant::now() >= end {
-                    let what = format!(
-                        "{}: the record is not visible after {} s (limits.dns_propagation): {lacking}",
-                        record.name,
-                        limit.as_secs()
-                    );
-                    return Err(Reason::new(what).hint(format!("dig TXT {}", record.name)));
-                }
-                sleep(LOOK_EVERY).await;
-            }
-        }
-        Ok(())
+        visible(&self.records, lookup, limit).await
     }
+
+    /// Returns the records of these that are not set.
+    #[must_use]
+    pub fn missing(&self, records: &[Record]) -> Vec<Record> {
+        records.iter().filter(|record| !self.records.contains(record)).cloned().collect()
+    }
+
+    /// Adds the records of another one.
+    pub fn join(&mut self, mut other: Self) {
+        self.records.append(&mut other.records);
+        self.since = other.since;
+    }
+
+    /// Returns the time since the last record was set.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+/// Waits until all name servers of the zone give the records, or the resolver does if the zone's own
+/// servers cannot be asked.
+///
+/// # Errors
+///
+/// If that takes longer than `limit`.
+pub async fn visible(records: &[Record], lookup: &Lookup, limit: Duration) -> Result<(), Reason> {
+    let end = Instant::now() + limit;
+    for record in records {
+        let (mut target, mut servers) = (String::new(), Vec::new());
+        loop {
+            let now = follow(lookup, &record.name).await;
+            // An alias may come with the record.
+            if now != target {
+                servers = lookup.authoritative(&now).await;
+                target = now;
+            }
+            let Some(lacking) = lacking(lookup, &servers, record, &target).await else { break };
+            if Instant::now() >= end {
+                let what = format!(
+                    "{}: the record is not visible after {} s (limits.dns_propagation): {lacking}",
+                    record.name,
+                    limit.as_secs()
+                );
+                return Err(Reason::new(what).hint(format!("dig TXT {}", record.name)));
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Presented {

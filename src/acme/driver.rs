@@ -3,6 +3,7 @@
 mod declare;
 pub mod end;
 mod known;
+mod renew;
 mod say;
 
 use std::cell::RefCell;
@@ -22,7 +23,7 @@ use super::budget::Budget;
 use super::facts::{Facts, NextKey};
 use super::fault::Fault;
 use super::outlook::Outlook;
-use super::request::{End, Message, Request, Revoke, Revoking};
+use super::request::{End, InUse, Message, Renew, Renewing, Request, Revoke, Revoking};
 use super::step::{Next, Plan};
 use super::store;
 use super::task::Task;
@@ -88,10 +89,9 @@ impl Driver {
         self.settings.send_replace(settings);
     }
 
-    /// Renews the certificates of a site now. `rotate` asks for a changeover to the next key. The answer has their
-    /// algorithms.
-    pub fn renew(&self, site: String, rotate: bool, reply: oneshot::Sender<Vec<String>>) {
-        let _ = self.messages.try_send(Message::Renew { site, rotate, reply });
+    /// Renews the certificates of a site now, or changes over to their next keys.
+    pub fn renew(&self, asked: Renew, reply: oneshot::Sender<Renewing>) {
+        let _ = self.messages.try_send(Message::Renew(asked, reply));
     }
 
     /// Declares keys compromised.
@@ -140,6 +140,10 @@ struct Run {
     /// The ledger's facts at the last look.
     next_keys: HashMap<Place, NextKey>,
     burnt: Vec<Pin>,
+    /// The certificates in use at the last look; `None` if the control thread did not say.
+    in_use: Option<Vec<InUse>>,
+    /// Failures of this host's side, which no record has: its disk may be full.
+    faults: HashMap<Place, String>,
 }
 
 impl Run {
@@ -163,6 +167,8 @@ impl Run {
             outlooks,
             next_keys: HashMap::new(),
             burnt: Vec::new(),
+            in_use: None,
+            faults: HashMap::new(),
         }
     }
 
@@ -197,8 +203,10 @@ impl Run {
                     self.release_after_changes(Some(&place));
                     if let Err(fault) = result {
                         tracing::error!(problem = fault.text, "ACME: cannot work on a certificate");
+                        self.faults.insert(place, fault.text);
                         look = Instant::now() + LOOK;
                     } else {
+                        self.faults.remove(&place);
                         look = Instant::now();
                     }
                 }
@@ -211,14 +219,15 @@ impl Run {
 
     async fn take(&mut self, message: Message) {
         match message {
-            Message::Renew { site, rotate, reply } => {
-                let _ = reply.send(self.renew(&site, rotate));
+            Message::Renew(asked, reply) => {
+                self.ask_control().await;
+                let _ = reply.send(self.renew(&asked));
             }
             Message::Revoke(asked, reply) => {
                 let _ = reply.send(self.declare(&asked).await);
             }
             Message::Plans(reply) => {
-                self.ask_ledger().await;
+                self.ask_control().await;
                 let _ = reply.send(self.plans());
             }
         }
@@ -282,22 +291,6 @@ impl Run {
         }
     }
 
-    fn renew(&mut self, site: &str, rotate: bool) -> Vec<String> {
-        let mut algorithms = Vec::new();
-        for work in self.certificates.values().filter(|work| work.certificate.site == site) {
-            let changed = work.change(|record| {
-                record.asked.renew |= !rotate;
-                record.asked.rotate |= rotate;
-                record.release();
-            });
-            match changed {
-                Ok(()) => algorithms.push(work.certificate.algorithm.to_string()),
-                Err(fault) => tracing::error!(problem = fault.text, "ACME: cannot record the request for a renewal"),
-            }
-        }
-        algorithms
-    }
-
     /// Makes all plans, and begins what they say. Returns the time until the next look.
     async fn look(&mut self, finished: &mpsc::Sender<Done>) -> Duration {
         let wanted = self.settings.as_ref().map_or(0, |settings| settings.certificates.len());
@@ -308,7 +301,7 @@ impl Run {
             self.publish(Vec::new(), wall());
             return LOOK;
         }
-        self.ask_ledger().await;
+        self.ask_control().await;
         let Some(settings) = self.settings.clone() else { return LOOK };
         let now = wall();
         let mut soonest = now + 3600;
@@ -323,7 +316,9 @@ impl Run {
         for (place, work) in self.certificates.clone() {
             let facts = self.facts(&work, &settings, now);
             let plan = plan::next(&facts, now);
-            outlooks.push((place.clone(), Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now)));
+            let mut outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
+            self.note_fault(&place, &mut outlook);
+            outlooks.push((place.clone(), outlook));
             if self.busy.contains_key(&place) || sites.contains(&work.certificate.site) {
                 continue;
             }

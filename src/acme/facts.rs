@@ -125,6 +125,30 @@ pub struct OpenOrder {
     /// `true` if the key was the next one when the order was made.
     #[serde(default)]
     pub is_changeover: bool,
+    /// `true` if it names the certificate that it replaces.
+    #[serde(default)]
+    pub replaces: bool,
+    /// The time since which only the CA has to act: it has all answers to its challenges, or the request for
+    /// the certificate.
+    #[serde(default)]
+    pub waiting_since: Option<Seconds>,
+    /// `true` once the CA was asked to issue: it may have done so, whatever became of its answer.
+    #[serde(default)]
+    pub is_finalized: bool,
+    /// `true` once its certificate is counted in the budget.
+    #[serde(default)]
+    pub is_counted: bool,
+    /// The time of the last look at it.
+    #[serde(default)]
+    pub seen: Seconds,
+}
+
+impl OpenOrder {
+    /// Returns `true` if it has expired. The CA decides that: a clock that jumps ends no order.
+    #[must_use]
+    pub fn has_expired(&self, now: Seconds) -> bool {
+        self.expires.is_some_and(|expires| expires <= now && (self.url.is_none() || self.seen >= expires))
+    }
 }
 
 /// The last preflight.
@@ -190,6 +214,8 @@ pub struct Asked {
     pub renew: bool,
     /// A changeover as soon as possible: `pintle key rotate`.
     pub rotate: bool,
+    /// The next certificate is ordered whatever the preflight says: `pintle acme renew --despite-preflight`.
+    pub despite_preflight: bool,
 }
 
 /// A key that the operator declared compromised.
@@ -285,7 +311,10 @@ impl Facts {
             checked.at = checked.at.min(now);
         }
         if let Some(order) = self.order.as_mut().filter(|order| order.since > now) {
+            order.expires = order.expires.map(|expires| expires.saturating_sub(order.since).saturating_add(now));
             order.since = now;
+            order.seen = order.seen.min(now);
+            order.waiting_since = order.waiting_since.map(|since| since.min(now));
             order.poll_from = order.poll_from.min(now);
         }
     }

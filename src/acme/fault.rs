@@ -74,6 +74,12 @@ impl Fault {
         }
     }
 
+    /// Returns `true` if the open order is of no more use.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        self.ends_order || matches!(self.remedy, Remedy::Register | Remedy::WithoutReplaces)
+    }
+
     /// Returns the failure for the record of attempts.
     #[must_use]
     pub fn failure(&self, key: Option<Pin>) -> Failure {

@@ -7,6 +7,7 @@ use x509_parser::prelude::FromDer as _;
 
 use super::facts::{ChainInUse, Checked};
 use super::renewal_info::certificate_id;
+use super::request::InUse;
 use super::store::{self, Record};
 use crate::config::Managed;
 use crate::host::HostPattern;
@@ -63,6 +64,36 @@ pub fn waiting(certificate: &Managed) -> Option<Waiting> {
         failing_since: attempts().filter_map(|attempts| attempts.failing_since).min(),
         problem: failed.max_by_key(|last| last.at).map(|last| last.text.clone()),
     })
+}
+
+/// Returns the facts about the chain that is served: the one on disk may have been refused. `served` is `None` if nobody
+/// knows.
+pub(super) fn in_use(
+    certificate: &Managed,
+    record: &Record,
+    served: Option<&[InUse]>,
+    now: Seconds,
+) -> Option<ChainInUse> {
+    let on_disk = store::chain(certificate);
+    let Some(served) = served else { return on_disk.map(|chain| held(&chain, record)) };
+    let of_site = |known: &&InUse| known.site == certificate.site && known.algorithm == certificate.algorithm;
+    let Some(served) = served.iter().find(of_site) else {
+        // An expired one is not served, and says since when.
+        let expired = on_disk.filter(|chain| chain.leaf.not_after.as_second() <= now);
+        return expired.map(|chain| held(&chain, record));
+    };
+    match on_disk.filter(|chain| chain.pin() == served.pin && chain.leaf.serial == served.serial) {
+        Some(chain) => Some(held(&chain, record)),
+        None => Some(ChainInUse {
+            not_before: served.not_before,
+            not_after: served.not_after,
+            pin: served.pin,
+            names: names(certificate),
+            id: None,
+            from: None,
+            spread: record.spread,
+        }),
+    }
 }
 
 /// Returns the facts about a chain.
@@ -142,5 +173,40 @@ mod tests {
             let managed = Managed { site, hosts, algorithm: KeyAlgorithm::EcdsaP256, folder, adopt: None };
             assert_eq!(names(&managed), expected);
         }
+    }
+    /// A chain on disk that pintle does not serve renews nothing.
+    #[test]
+    fn the_chain_that_is_served_counts() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let hosts = vec![HostPattern::parse("a.example").unwrap()];
+        let (algorithm, place) = (KeyAlgorithm::EcdsaP256, folder.path().to_owned());
+        let one = Managed { site: "a.example".into(), hosts, algorithm, folder: place, adopt: None };
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2026, 1, 1), rcgen::date_time_ymd(2026, 4, 1));
+        let pem = params.self_signed(&key).unwrap().pem();
+        std::fs::write(one.chain(), &pem).unwrap();
+        let chain = Chain::from_pem(pem.as_bytes()).unwrap();
+        let end = chain.leaf.not_after.as_second();
+        let record = Record { from: Some("ca".to_owned()), ..Record::default() };
+        let served = |serial: &str| InUse {
+            site: "a.example".to_owned(),
+            algorithm,
+            pin: chain.pin(),
+            serial: serial.to_owned(),
+            not_before: 0,
+            not_after: 1000,
+        };
+        let look = |served: Option<&[InUse]>, now| in_use(&one, &record, served, now);
+        let same = look(Some(&[served(&chain.leaf.serial)]), end - 1).unwrap();
+        assert_eq!((same.not_after, same.from.as_deref()), (end, Some("ca")));
+        // The old one still serves: its end counts, and no CA knows it as the predecessor.
+        let old = look(Some(&[served("01")]), end - 1).unwrap();
+        assert_eq!((old.not_after, old.from, old.id), (1000, None, None));
+        assert_eq!(old.names, ["a.example"]);
+        // Nothing serves.
+        assert_eq!(look(Some(&[]), end - 1), None);
+        assert_eq!(look(Some(&[]), end).unwrap().not_after, end);
+        assert_eq!(look(None, end - 1).unwrap().not_after, end);
     }
 }

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use tokio::time::Instant;
+
 use crate::handover::Channel;
 use crate::handover::channel::ChannelError;
 use crate::os::program::{self, Limit, Run};
@@ -80,8 +82,21 @@ impl Record {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
+    /// The report has the same number: one that comes too late is not taken for the next one's.
+    #[serde(default)]
+    number: u64,
     action: Action,
     record: Record,
+}
+
+/// The answer to a request.
+#[derive(Debug, Serialize, Deserialize)]
+struct Report {
+    /// The number of the request.
+    #[serde(default)]
+    number: u64,
+    #[serde(flatten)]
+    run: Run,
 }
 
 /// The hook process of this process.
@@ -118,6 +133,8 @@ pub struct Hook {
 struct Inner {
     channel: Channel,
     process: Child,
+    /// The number of the last request.
+    number: u64,
 }
 
 impl Hook {
@@ -146,7 +163,7 @@ impl Hook {
         Ok(Self {
             program: program.to_owned(),
             limit,
-            inner: Mutex::new(Inner { channel, process }),
+            inner: Mutex::new(Inner { channel, process, number: 0 }),
             hands_over: AtomicBool::new(false),
         })
     }
@@ -176,6 +193,12 @@ impl Hook {
         }
     }
 
+    /// Returns the time limit of one run.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Runs the program, and logs what it says. Blocks for up to its time limit.
     ///
     /// # Errors
@@ -187,9 +210,17 @@ impl Hook {
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |error: ChannelError| format!("the hook process does not answer ({error}): restart pintle");
-        let request = Request { action, record: record.clone() };
+        inner.number += 1;
+        let request = Request { number: inner.number, action, record: record.clone() };
         inner.channel.send(&request, &[], SEND).map_err(gone)?;
-        let report: Run = inner.channel.receive(Some(self.limit + GRACE), None).map_err(gone)?;
+        let end = Instant::now() + self.limit + GRACE;
+        let report = loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let report: Report = inner.channel.receive(Some(left), None).map_err(gone)?;
+            if report.number == request.number {
+                break report.run;
+            }
+        };
         let (name, program) = (&record.name, self.program.display());
         for line in report.said.lines().filter(|line| !line.trim().is_empty()) {
             tracing::info!(%program, action = action.word(), name, line, "dns hook says");
@@ -221,7 +252,7 @@ pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
     let mut channel = Channel::of_stdin()?;
     let mut left: Vec<Record> = Vec::new();
     // The parent's end closes the channel.
-    while let Ok(Request { action, record }) = channel.receive::<Request>(None, None) {
+    while let Ok(Request { number, action, record }) = channel.receive::<Request>(None, None) {
         let report = if action == Action::Forget {
             left.clear();
             Run { failure: None, said: String::new() }
@@ -240,7 +271,7 @@ pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
             }
             report
         };
-        if channel.send(&report, &[], SEND).is_err() {
+        if channel.send(&Report { number, run: report }, &[], SEND).is_err() {
             break;
         }
     }

@@ -14,8 +14,9 @@ pub(super) fn not_made(fault: Fault, has_replaces: bool, client: &Client) -> Fau
         // takes the order without it.
         Remedy::Operator if has_replaces && fault.kind == MALFORMED => Remedy::WithoutReplaces,
         Remedy::Validation if has_replaces => Remedy::WithoutReplaces,
-        // It has taken the order, and ignored the field.
-        Remedy::Temporary if has_replaces && client.last().status / 100 == 2 => Remedy::WithoutReplaces,
+        // It has taken the order, and ignored the field; or it fails over the field. `replaces` is a help (RFC 9773
+        // section 5), and costs no renewal.
+        Remedy::Temporary if has_replaces && matches!(client.last().status / 100, 2 | 5) => Remedy::WithoutReplaces,
         other => other,
     };
     Fault { remedy, ends_order: true, ..fault }

@@ -10,13 +10,15 @@ use std::time::Duration;
 use instant_acme::{Account, CertificateIdentifier, Identifier, NewOrder, Order, OrderStatus};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use tokio::time::{Instant, sleep};
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::budget::{Ask, Budget};
-use super::client::Client;
+use super::client::{Client, Received};
 use super::directory::Directory;
 use super::facts::OpenOrder;
 use super::fault::{Fault, signed};
+use super::hook;
 use super::invalid::{gone, invalid, not_made};
 use super::problem::Remedy;
 use super::prove::prove;
@@ -37,6 +39,12 @@ const POLL_MAX: Duration = Duration::from_secs(10);
 const WAIT_MAX: i64 = 60;
 /// The longest lifetime of an order that the authority does not limit, in seconds.
 const EXPIRES: i64 = 7 * 86_400;
+/// The longest one that the authority may set, in seconds.
+const EXPIRES_MAX: i64 = 90 * 86_400;
+/// An order that is older is looked at rarely, in seconds.
+const OLD: i64 = 3600;
+/// The time limit for one run of an order, besides that of the program that sets DNS records.
+const RUN_MAX: Duration = Duration::from_secs(1800);
 
 /// The end of a look at an order.
 pub(super) enum Ended {
@@ -46,8 +54,36 @@ pub(super) enum Ended {
     Later,
 }
 
-/// Orders a certificate, or continues the open order.
+/// Orders a certificate, or continues the open order. Takes a bounded time, whatever the authority does.
 pub(super) async fn run(
+    work: &Work,
+    wanted: &Wanted,
+    around: &Surroundings,
+    budget: &Rc<RefCell<Budget>>,
+) -> Result<Ended, Fault> {
+    let names = u32::try_from(held::names(&work.certificate).len()).unwrap_or(u32::MAX);
+    let by_hook = hook::running().map(|hook| hook.limit().saturating_mul(names) + around.settings.dns_propagation);
+    let limit = RUN_MAX.saturating_add(by_hook.unwrap_or_default());
+    let ended = timeout(limit, make(work, wanted, around, budget)).await.unwrap_or_else(|_| {
+        let text = format!("{}: the order took more than {} minutes", wanted.authority.name, limit.as_secs() / 60);
+        Err(Fault::here(text))
+    });
+    let is_over = match &ended {
+        Ok(Ended::Issued(..)) => true,
+        Ok(Ended::Later) => false,
+        Err(fault) => fault.ends(),
+    };
+    // While an order lives, its answers and records stay: they take their time to be visible everywhere.
+    if is_over {
+        work.clean().await;
+        around.answers.set(&work.name(), Vec::new());
+        // On a full disk, they are forgotten with the order.
+        let _ = work.change(|record| record.answers.clear());
+    }
+    ended
+}
+
+async fn make(
     work: &Work,
     wanted: &Wanted,
     around: &Surroundings,
@@ -85,13 +121,38 @@ pub(super) async fn run(
         }
         None => begin(work, wanted, &account, profile.as_deref(), &client, budget, folder).await?,
     };
-    let ended = follow(work, wanted, around, &mut order, &client).await;
-    if !matches!(ended, Ok(Ended::Later)) {
-        work.clean().await;
-        around.answers.set(&work.name(), Vec::new());
-        work.change(|record| record.answers.clear())?;
+    check_size(work, wanted, &mut order)?;
+    if let Some(expires) = expiry(&client.last(), wall()) {
+        note(work, |order| order.expires = Some(expires))?;
     }
-    ended
+    follow(work, wanted, around, &mut order, &client, budget).await
+}
+
+/// Changes the open order in the record.
+fn note(work: &Work, change: impl FnOnce(&mut OpenOrder)) -> Result<(), Fault> {
+    let Some(mut order) = work.record.borrow().order.clone() else { return Ok(()) };
+    change(&mut order);
+    if work.record.borrow().order.as_ref() == Some(&order) {
+        return Ok(());
+    }
+    work.change(|record| record.order = Some(order))
+}
+
+/// Refuses an order with more authorizations than names: each of them would be fetched.
+fn check_size(work: &Work, wanted: &Wanted, order: &mut Order) -> Result<(), Fault> {
+    let (found, names) = (order.state().authorizations.len(), held::names(&work.certificate).len());
+    if found <= names {
+        return Ok(());
+    }
+    let text = format!("{}: the order has {found} authorizations for {names} names", wanted.authority.name);
+    Err(Fault { ends_order: true, ..Fault::here(text) })
+}
+
+/// Returns the end of an order by this host's clock. The authority's clock says how long that is from now.
+fn expiry(received: &Received, now: i64) -> Option<i64> {
+    let document: Value = serde_json::from_slice(&received.body).ok()?;
+    let expires: Timestamp = document["expires"].as_str()?.parse().ok()?;
+    Some(now.saturating_add(expires.as_second().saturating_sub(received.date?).clamp(0, EXPIRES_MAX)))
 }
 
 /// The account's key never signs a CSR (RFC 8555 section 11.1).
@@ -145,6 +206,29 @@ fn announce(work: &Work, wanted: &Wanted, profile: Option<&str>, names: &[String
     );
 }
 
+/// Sends an order.
+async fn send(
+    account: &Account,
+    names: &[String],
+    replaces: Option<(&str, &str)>,
+    profile: Option<&str>,
+    client: &Client,
+) -> Result<Order, Fault> {
+    let identifiers: Vec<Identifier> = names.iter().map(|name| identifier(name)).collect();
+    let mut new = NewOrder::new(&identifiers);
+    if let Some((key, serial)) = replaces {
+        new = new.replaces(CertificateIdentifier {
+            authority_key_identifier: key.to_owned().into(),
+            serial: serial.to_owned().into(),
+        });
+    }
+    if let Some(profile) = profile {
+        new = new.profile(profile);
+    }
+    let order = signed!(account.new_order(&new), client);
+    order.map_err(|fault| not_made(fault, replaces.is_some(), client))
+}
+
 /// Makes an order.
 async fn begin(
     work: &Work,
@@ -156,21 +240,10 @@ async fn begin(
     folder: &Path,
 ) -> Result<Order, Fault> {
     let names = held::names(&work.certificate);
-    let identifiers: Vec<Identifier> = names.iter().map(|name| identifier(name)).collect();
     let replaces = wanted.replaces.as_deref().and_then(|id| id.split_once('.'));
-    let mut new = NewOrder::new(&identifiers);
-    if let Some((key, serial)) = replaces {
-        new = new.replaces(CertificateIdentifier {
-            authority_key_identifier: key.to_owned().into(),
-            serial: serial.to_owned().into(),
-        });
-    }
-    if let Some(profile) = profile {
-        new = new.profile(profile);
-    }
     let directory = &wanted.authority.directory;
     let is_new = work.record.borrow().order.as_ref().is_none_or(|order| order.ca != *directory);
-    let begun = OpenOrder {
+    let mut begun = OpenOrder {
         url: None,
         ca: directory.clone(),
         key: wanted.pin,
@@ -179,15 +252,29 @@ async fn begin(
         expires: Some(wall() + EXPIRES),
         poll_from: 0,
         is_changeover: wanted.key == KeyChoice::Next,
+        replaces: replaces.is_some(),
+        waiting_since: None,
+        is_finalized: false,
+        is_counted: false,
+        seen: 0,
     };
     if is_new {
-        let ask = Ask { names: &names, replaces: replaces.is_some() };
-        store::count(folder, directory, budget, |budget| budget.take_order(ask, wall()))?;
+        store::count(folder, directory, budget, |budget| budget.take_order(wall()))?;
     }
     work.change(|record| record.order = Some(begun.clone()))?;
     announce(work, wanted, profile, &names);
-    let order = signed!(account.new_order(&new), client);
-    let mut order = order.map_err(|fault| not_made(fault, replaces.is_some(), client))?;
+    let made = send(account, &names, replaces, profile, client).await;
+    let is_possible = |fault: &Fault| fault.remedy == Remedy::WithoutReplaces && fault.retry_after.is_none();
+    let has_room = || budget.borrow().order_from(Ask { names: &names, replaces: false }, wall()).is_none();
+    let mut order = match made {
+        Err(fault) if is_possible(&fault) && has_room() => {
+            store::count(folder, directory, budget, |budget| budget.take_order(wall()))?;
+            begun.replaces = false;
+            leave_out_replaces(work, &begun, &fault)?;
+            send(account, &names, None, profile, client).await?
+        }
+        made => made?,
+    };
     let url = Some(order.url().to_owned());
     work.change(|record| record.order = Some(OpenOrder { url, ..begun }))?;
     if profile.is_some() && order.state().profile.as_deref() != profile {
@@ -200,6 +287,41 @@ async fn begin(
     Ok(order)
 }
 
+/// Notes that the order is made again without `replaces`.
+fn leave_out_replaces(work: &Work, begun: &OpenOrder, fault: &Fault) -> Result<(), Fault> {
+    let (site, problem) = (&work.certificate.site, &fault.text);
+    tracing::info!(site, problem, "the order is made again without the certificate that it replaces");
+    work.change(|record| {
+        record.order = Some(begun.clone());
+        record.authorities.entry(begun.ca.clone()).or_default().attempts.without_replaces = true;
+    })
+}
+
+/// Asks the authority to issue. Returns `true` if it has taken the request.
+async fn finalize(work: &Work, wanted: &Wanted, order: &mut Order, client: &Client) -> Result<bool, Fault> {
+    let csr = csr(work, wanted)?;
+    // From here on, the authority may issue, whatever becomes of its answer.
+    let is_first = work.record.borrow().order.as_ref().is_some_and(|order| !order.is_finalized);
+    note(work, |order| order.is_finalized = true)?;
+    match signed!(order.finalize_csr(&csr), client) {
+        Ok(()) => {
+            if is_first {
+                note(work, |order| order.waiting_since = Some(wall()))?;
+            }
+            Ok(true)
+        }
+        // It has changed, or the authority had the request already: the order shows which.
+        Err(fault) if fault.remedy == Remedy::ReadOrder => {
+            note(work, |order| order.is_finalized = !is_first)?;
+            Ok(false)
+        }
+        Err(fault) => {
+            let ends_order = !matches!(fault.remedy, Remedy::Temporary | Remedy::RateLimit);
+            Err(Fault { ends_order, ..fault })
+        }
+    }
+}
+
 /// Follows an order to its end.
 async fn follow(
     work: &Work,
@@ -207,6 +329,7 @@ async fn follow(
     around: &Surroundings,
     order: &mut Order,
     client: &Client,
+    budget: &Rc<RefCell<Budget>>,
 ) -> Result<Ended, Fault> {
     let mut begun = Instant::now();
     let mut wait = POLL_FIRST;
@@ -220,30 +343,30 @@ async fn follow(
             OrderStatus::Pending if !has_proved => {
                 prove(work, wanted, around, order, client).await?;
                 has_proved = true;
+                note(work, |order| order.waiting_since = order.waiting_since.or_else(|| Some(wall())))?;
                 // DNS records take their time.
                 begun = Instant::now();
             }
             OrderStatus::Ready if !has_finalized => {
-                let csr = csr(work, wanted)?;
                 has_finalized = true;
-                match signed!(order.finalize_csr(&csr), client) {
-                    Ok(()) => continue,
-                    // It has changed, or the authority had the request already: the order shows which.
-                    Err(fault) if fault.remedy == Remedy::ReadOrder => {}
-                    Err(fault) => {
-                        let ends_order = !matches!(fault.remedy, Remedy::Temporary | Remedy::RateLimit);
-                        return Err(Fault { ends_order, ..fault });
-                    }
+                if finalize(work, wanted, order, client).await? {
+                    continue;
                 }
             }
-            OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Processing => {}
-            OrderStatus::Valid => return issued(work, wanted, order, client).await,
+            OrderStatus::Pending | OrderStatus::Ready => {}
+            OrderStatus::Processing => note(work, |order| order.is_finalized = true)?,
+            OrderStatus::Valid => {
+                count(work, &around.settings.folder, budget)?;
+                return issued(work, wanted, order, client).await;
+            }
             OrderStatus::Invalid => return Err(invalid(order, client).await),
         }
         let said = client.last().retry_after.map(|seconds| seconds.clamp(1, 86_400));
-        if said.is_some_and(|said| said > WAIT_MAX) || begun.elapsed() > PATIENCE {
-            let from = wall() + said.unwrap_or(WAIT_MAX);
-            work.change(|record| record.order.iter_mut().for_each(|order| order.poll_from = from))?;
+        let age = work.record.borrow().order.as_ref().map_or(0, |order| wall().saturating_sub(order.since));
+        let patience = if age > OLD { Duration::ZERO } else { PATIENCE };
+        if said.is_some_and(|said| said > WAIT_MAX) || begun.elapsed() > patience {
+            let from = wall() + said.unwrap_or_else(|| (age / 8).clamp(WAIT_MAX, 3600));
+            note(work, |order| (order.poll_from, order.seen) = (from, wall()))?;
             return Ok(Ended::Later);
         }
         let said = said.and_then(|said| u64::try_from(said).ok()).map(Duration::from_secs);
@@ -263,6 +386,15 @@ fn csr(work: &Work, wanted: &Wanted) -> Result<Vec<u8>, Fault> {
         Ok::<_, rcgen::Error>(params.serialize_request(&key)?.der().to_vec())
     };
     made().map_err(|error| Fault::operator(format!("no request can be made with the key: {error}")))
+}
+
+/// Counts the certificate of an order, once.
+pub(super) fn count(work: &Work, folder: &Path, budget: &Rc<RefCell<Budget>>) -> Result<(), Fault> {
+    let open = work.record.borrow().order.clone().filter(|order| !order.is_counted);
+    let Some(order) = open else { return Ok(()) };
+    let ask = Ask { names: &order.names, replaces: order.replaces };
+    store::count(folder, &order.ca, budget, |budget| budget.take_certificate(ask, wall()))?;
+    note(work, |order| order.is_counted = true)
 }
 
 /// Takes the chain of a valid order, if it fits the order.

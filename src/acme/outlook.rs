@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::facts::{Facts, Verdict};
 use super::problem::Remedy;
-use super::step::{Next, Plan, Standing};
+use super::step::{HoldCause, Next, Plan, Standing, Stop};
 use super::store::Record;
 use super::words::{stop_text, time};
 use crate::config::Managed;
@@ -35,9 +35,9 @@ pub struct Outlook {
     pub problem: Option<String>,
     /// Its remedy.
     pub hint: Option<String>,
-    /// The next try; `None` if one is under way, or none will come before the operator acts.
+    /// The next try; `None` if one is under way.
     pub next_try: Option<Seconds>,
-    /// `true` if no try will come before the operator acts.
+    /// `true` if only the operator can help. pintle tries again daily all the same.
     pub is_stopped: bool,
     /// The window in which the CA wants it renewed, from its start to its end; `None` if the CA names none.
     pub window: Option<(Seconds, Seconds)>,
@@ -89,14 +89,24 @@ impl Outlook {
         };
         let (problem, remedy) = match (failing, broken) {
             // The preflight says more about a validation than the CA does.
-            (Some((_, last)), Some(broken)) if broken.at >= last.at => (Some(broken.text.clone()), Remedy::Validation),
-            (Some((_, last)), _) => (Some(last.text.clone()), last.remedy.unwrap_or(Remedy::Temporary)),
-            (None, Some(broken)) => (Some(broken.text.clone()), Remedy::Validation),
-            (None, None) => (stop.clone(), Remedy::Operator),
+            (Some((_, last)), Some(broken)) if broken.at >= last.at => (Some(broken.text.clone()), None),
+            (Some((_, last)), _) => (Some(last.text.clone()), Some(last.remedy.unwrap_or(Remedy::Temporary))),
+            (None, Some(broken)) => (Some(broken.text.clone()), None),
+            (None, None) => match plan.hold.as_ref().map(|hold| &hold.cause) {
+                Some(HoldCause::Budget(limit)) => (Some(limit.clone()), Some(Remedy::RateLimit)),
+                _ => (stop.clone(), Some(Remedy::Operator)),
+            },
+        };
+        let hint = |remedy: Option<Remedy>| match remedy {
+            Some(remedy) => remedy_text(remedy, &facts.site),
+            None => preflight_hint(&facts.site),
         };
         let next_try = match &plan.next {
             Next::Wait { until } if plan.due <= now => Some(*until),
             Next::Wait { .. } => Some(plan.due),
+            // pintle waits for the key, and looks at it often.
+            Next::OperatorsTurn { stop: Stop::Key(_), .. } => None,
+            Next::OperatorsTurn { until, .. } => Some(*until),
             _ => None,
         };
         Self {
@@ -107,7 +117,7 @@ impl Outlook {
             not_after: facts.chain.as_ref().map(|chain| chain.not_after),
             failures: facts.cas.iter().map(|ca| ca.attempts.failures).fold(0, u32::saturating_add),
             failing_since: facts.cas.iter().filter_map(|ca| ca.attempts.failing_since).min(),
-            hint: problem.as_ref().map(|_| remedy_text(remedy, &facts.site)),
+            hint: problem.as_ref().map(|_| hint(remedy)),
             problem,
             next_try,
             is_stopped: stop.is_some(),
@@ -134,6 +144,7 @@ impl Outlook {
         words.extend(self.failing_since.map(|since| format!("failing since {}", time(since))));
         words.extend(self.not_after.map(|end| format!("the certificate in use ends {}", time(end))));
         words.push(match self.next_try {
+            Some(at) if self.is_stopped => format!("pintle needs you, and tries again {}", time(at)),
             Some(at) => format!("next try {}", time(at)),
             None if self.is_stopped => "no next try before you act".to_owned(),
             None => "a try is under way".to_owned(),
@@ -170,6 +181,15 @@ fn unrevoked(certificate: &Managed, record: &Record, now: Seconds) -> Option<Unr
     Some(Unrevoked { pin: retired.pin, serials, from, files, problem: retired.problem.clone() })
 }
 
+/// Returns what the operator can do about a preflight that fails.
+fn preflight_hint(site: &str) -> String {
+    format!(
+        "the DNS records of these names must lead here, and the CA must reach the ports; then: pintle acme renew --site \
+         {site}; if the CA sees other records or addresses than this host: pintle acme renew --site {site} \
+         --despite-preflight"
+    )
+}
+
 /// Returns what the operator can do about a failure.
 #[must_use]
 pub fn remedy_text(remedy: Remedy, site: &str) -> String {
@@ -201,12 +221,20 @@ mod tests {
     use super::*;
     use crate::acme::facts::Ca;
     use crate::acme::fault::Fault;
-    use crate::acme::step::{KeyChoice, Stop, Why};
+    use crate::acme::step::{KeyChoice, Why};
     use crate::keys::key_file::KeyAlgorithm;
 
     fn words(next: Next) -> String {
-        let plan =
-            Plan { next, due: 0, why: Why::First, key: KeyChoice::Live, standing: Standing::Overdue, changeover: None };
+        let plan = Plan {
+            next,
+            due: 0,
+            why: Why::First,
+            key: KeyChoice::Live,
+            standing: Standing::Overdue,
+            changeover: None,
+            hold: None,
+            next_check: None,
+        };
         let (site, folder) = ("a.example".to_owned(), PathBuf::new());
         let hosts = Vec::new();
         let certificate = Managed { site, hosts, algorithm: KeyAlgorithm::EcdsaP256, folder, adopt: None };
@@ -224,7 +252,10 @@ mod tests {
             (Next::Wait { until: 120 }, "next try 1970-01-01T00:02:00Z"),
             (Next::Order { key: KeyChoice::Live, ca: 0, replaces: None }, "a try is under way"),
             (Next::Resume, "a try is under way"),
-            (Next::OperatorsTurn { stop: Stop::NoAuthority, until: 86_400 }, "no next try before you act"),
+            (
+                Next::OperatorsTurn { stop: Stop::NoAuthority, until: 86_400 },
+                "pintle needs you, and tries again 1970-01-02T00:00:00Z",
+            ),
         ] {
             let found = words(next);
             assert!(found.contains(want), "{want} is not in {found}");

@@ -3,10 +3,11 @@
 //! Pure: facts and the time go in, one action comes out. The driver performs the action, which changes
 //! the facts, and asks again.
 
-use super::backoff::{DAY, Retry};
+use super::backoff::DAY;
 use super::due;
 use super::facts::{Ca, Checked, Compromise, Facts, NextKey, OpenOrder, Verdict};
-use super::step::{Abandoned, Cause, Changeover, KeyChoice, Next, Plan, Standing, Stop, Why};
+use super::problem::Remedy;
+use super::step::{Abandoned, Cause, Changeover, Hold, HoldCause, KeyChoice, Next, Plan, Standing, Stop, Why};
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -14,6 +15,8 @@ use crate::policy::promise::Seconds;
 const PREFLIGHT_FRESH: Seconds = 3600;
 /// The waits after broken preflights in a row, in seconds. Then it is an hour.
 const PREFLIGHT_LADDER: [Seconds; 3] = [60, 300, 900];
+/// The time that a CA has for its part of an order, in seconds. Then another CA is asked, if there is one.
+const STUCK: Seconds = 3600;
 
 /// Returns the plan of a certificate.
 #[must_use]
@@ -45,8 +48,9 @@ struct Planner<'a> {
 /// The next action for an order.
 enum Choice {
     Now(KeyChoice, usize),
-    Later(Seconds),
-    Never(Stop),
+    Later(Hold),
+    /// Only the operator can help. The time of the next try.
+    Never(Stop, Seconds),
 }
 
 impl<'a> Planner<'a> {
@@ -59,8 +63,11 @@ impl<'a> Planner<'a> {
     }
 
     fn plan(self) -> Plan {
+        let next = self.action();
         Plan {
-            next: self.action(),
+            hold: self.hold(&next),
+            next_check: self.next_check(),
+            next,
             due: self.goal.at,
             why: self.goal.why.clone(),
             key: self.key(),
@@ -125,12 +132,11 @@ impl<'a> Planner<'a> {
         if compromise.is_revoked {
             return Some(Next::Burn);
         }
-        match compromise.attempts.retry() {
-            Retry::At(at) if at <= self.now => Some(Next::Revoke),
-            // The CA does not revoke it. The key is burnt all the same.
-            Retry::Stopped => Some(Next::Burn),
-            Retry::At(_) => None,
+        // If the CA does not revoke it, the key is burnt all the same.
+        if compromise.attempts.stopped {
+            return Some(Next::Burn);
         }
+        (compromise.attempts.retry() <= self.now).then_some(Next::Revoke)
     }
 
     /// The next action for an open order; `None` if another order replaces it.
@@ -142,26 +148,39 @@ impl<'a> Planner<'a> {
         if !self.keys.iter().any(|(_, pin)| *pin == order.key) {
             return abandon(Abandoned::Key);
         }
-        if order.expires.is_some_and(|expires| expires <= self.now) {
+        if order.has_expired(self.now) {
             return abandon(Abandoned::Expired);
         }
         let Some(ca) = self.facts.cas.iter().find(|ca| ca.directory == order.ca) else {
             return abandon(Abandoned::Authority);
         };
-        let Some(at) = ca.attempts.retry().at() else { return abandon(Abandoned::Authority) };
-        let at = at.max(order.poll_from);
+        if ca.attempts.stopped {
+            return abandon(Abandoned::Authority);
+        }
+        if self.is_stuck(order) {
+            return abandon(Abandoned::Stuck);
+        }
+        let at = ca.attempts.retry().max(order.poll_from);
         if at <= self.now {
             return Some(Next::Resume);
         }
         if ca.attempts.has_failed() && self.goal.at <= self.now {
             // Another CA may be ready while this one waits.
-            return match self.choose() {
-                Choice::Now(_, other) if self.facts.cas[other].directory != order.ca => None,
-                Choice::Later(other) => Some(self.wait(other.min(at))),
-                _ => Some(self.wait(at)),
+            return match self.choose(Some(&order.ca)) {
+                Choice::Now(..) => None,
+                Choice::Later(other) => Some(self.wait(other.until.min(at))),
+                Choice::Never(..) => Some(self.wait(at)),
             };
         }
         Some(self.wait(at))
+    }
+
+    /// `true` if the CA has had long enough for its part of an order. A CA that was asked to issue may take longer,
+    /// as with an approval by hand, unless another one can issue meanwhile.
+    fn is_stuck(&self, order: &OpenOrder) -> bool {
+        let since = order.waiting_since.filter(|since| since.saturating_add(STUCK) <= self.now);
+        let is_due = self.goal.at <= self.now;
+        since.is_some() && (!order.is_finalized || is_due && matches!(self.choose(Some(&order.ca)), Choice::Now(..)))
     }
 
     /// The time of the next question for renewal information: the issuer of a valid chain answers it.
@@ -172,26 +191,61 @@ impl<'a> Planner<'a> {
     }
 
     fn order(&self) -> Next {
-        let (key, ca) = match self.choose() {
+        let (key, ca) = match self.choose(None) {
             Choice::Now(key, ca) => (key, ca),
-            Choice::Later(at) => return self.wait(at),
-            Choice::Never(stop) => return Next::OperatorsTurn { stop, until: self.soonest(self.now + DAY) },
+            Choice::Later(hold) => return self.wait(hold.until),
+            Choice::Never(stop, until) => return Next::OperatorsTurn { stop, until: self.soonest(until) },
         };
         let fresh = self.preflight_from(PREFLIGHT_FRESH);
         if fresh <= self.now {
             return Next::Preflight;
         }
-        let is_broken = self.facts.checked.as_ref().is_some_and(|checked| checked.verdict == Verdict::Broken);
-        if is_broken && !self.orders_anyway() {
+        if self.is_broken() && !self.orders_anyway() {
             return self.wait(fresh);
         }
         Next::Order { key, ca, replaces: self.facts.replaces(ca).map(str::to_owned) }
     }
 
-    /// `true` if so little is left that pintle orders despite a broken preflight.
+    fn is_broken(&self) -> bool {
+        self.facts.checked.as_ref().is_some_and(|checked| checked.verdict == Verdict::Broken)
+    }
+
+    /// `true` if pintle orders despite a broken preflight: the operator asked for that, the key is compromised, or
+    /// little time is left.
     fn orders_anyway(&self) -> bool {
+        let is_reached = |changeover: Changeover| changeover.cause == Cause::Compromised && changeover.from <= self.now;
         let times = self.facts.chain.as_ref().zip(self.renewal);
-        times.is_some_and(|(chain, renewal)| due::despite_preflight(chain, renewal.at) <= self.now)
+        let is_late = times.is_some_and(|(chain, renewal)| due::despite_preflight(chain, renewal.at) <= self.now);
+        is_late || self.facts.asked.despite_preflight || self.changeover.is_some_and(is_reached)
+    }
+
+    /// Why a due order waits.
+    fn hold(&self, next: &Next) -> Option<Hold> {
+        if self.goal.at > self.now || !matches!(next, Next::Wait { .. }) {
+            return None;
+        }
+        if let Some(order) = &self.facts.order {
+            let ca = self.facts.cas.iter().find(|ca| ca.directory == order.ca)?;
+            let failed = ca.attempts.retry();
+            return Some(match failed > order.poll_from {
+                true => Hold { until: failed, cause: failure(ca) },
+                false => Hold { until: order.poll_from, cause: HoldCause::Order },
+            });
+        }
+        match self.choose(None) {
+            Choice::Later(hold) => Some(hold),
+            Choice::Now(..) if self.is_broken() => {
+                Some(Hold { until: self.preflight_from(PREFLIGHT_FRESH), cause: HoldCause::Preflight })
+            }
+            Choice::Now(..) | Choice::Never(..) => None,
+        }
+    }
+
+    /// The time of the next preflight.
+    fn next_check(&self) -> Option<Seconds> {
+        let good_for = if self.goal.at <= self.now { PREFLIGHT_FRESH } else { DAY };
+        let is_planned = self.facts.chain.is_some() || self.goal.at <= self.now;
+        is_planned.then(|| self.preflight_from(good_for).max(self.now))
     }
 
     /// The time of the next preflight, if a good one counts for so long.
@@ -212,39 +266,45 @@ impl<'a> Planner<'a> {
 
     /// The first CA that takes an order now, and the best key that it takes. The second CA is asked
     /// if a certificate is needed and the first one cannot give it now.
-    fn choose(&self) -> Choice {
-        let mut later: Option<Seconds> = None;
+    fn choose(&self, except: Option<&str>) -> Choice {
+        let mut later: Option<Hold> = None;
         let mut refusals = Vec::new();
         let mut lacks_key = false;
+        let mut again = self.now.saturating_add(DAY);
         for (at, ca) in self.facts.cas.iter().enumerate().take(if self.goal.is_urgent { usize::MAX } else { 1 }) {
-            let Some((key, _)) = self.keys.iter().find(|(_, pin)| !ca.attempts.refused_keys.contains(pin)) else {
+            if except == Some(ca.directory.as_str()) {
+                continue;
+            }
+            let Some((key, _)) = self.keys.iter().find(|(_, pin)| !ca.attempts.refuses(*pin, self.now)) else {
                 lacks_key = true;
+                again = again.min(ca.attempts.refuses_until().max(self.now));
                 continue;
             };
-            let from = match ca.attempts.retry() {
-                Retry::At(from) => from.max(ca.order_from.as_ref().map_or(Seconds::MIN, |(from, _)| *from)),
-                Retry::Stopped => {
-                    refusals.extend(ca.attempts.last.as_ref().map(|last| last.text.clone()));
-                    continue;
-                }
-            };
-            if from <= self.now {
+            let hold = hold_at(ca);
+            if hold.until <= self.now {
                 return Choice::Now(*key, at);
             }
-            later = Some(later.map_or(from, |later| later.min(from)));
+            if ca.attempts.stopped {
+                again = again.min(hold.until);
+                refusals.extend(ca.attempts.last.as_ref().map(|last| last.text.clone()));
+            } else if later.as_ref().is_none_or(|later| hold.until < later.until) {
+                later = Some(hold);
+            }
         }
         let changeover = self.changeover.filter(|changeover| changeover.from > self.now);
         match later {
-            Some(at) => Choice::Later(at),
-            None if self.facts.cas.is_empty() => Choice::Never(Stop::NoAuthority),
-            None if self.keys.is_empty() => Choice::Never(Stop::Burnt(
-                self.facts.next.as_ref().and_then(|next| next.usable_from).unwrap_or(self.now),
-            )),
+            Some(hold) => Choice::Later(Hold { until: hold.until.min(again), ..hold }),
+            None if self.facts.cas.is_empty() => Choice::Never(Stop::NoAuthority, again),
+            None if self.keys.is_empty() => {
+                let usable = self.facts.next.as_ref().and_then(|next| next.usable_from).unwrap_or(self.now);
+                Choice::Never(Stop::Burnt(usable), again)
+            }
             None if lacks_key && refusals.is_empty() => {
                 let from = self.facts.next.as_ref().map(due::usable_from).filter(|from| *from > self.now);
-                Choice::Never(Stop::KeysRefused(from.or_else(|| changeover.map(|changeover| changeover.from))))
+                let from = from.or_else(|| changeover.map(|changeover| changeover.from));
+                Choice::Never(Stop::KeysRefused(from), again)
             }
-            None => Choice::Never(Stop::Refused(refusals.pop().unwrap_or_default())),
+            None => Choice::Never(Stop::Refused(refusals.pop().unwrap_or_default()), again),
         }
     }
 
@@ -255,10 +315,12 @@ impl<'a> Planner<'a> {
     /// The next time at which anything happens, later than now, and a day from now at most.
     fn soonest(&self, until: Seconds) -> Seconds {
         let preflight = self.facts.chain.as_ref().map(|_| self.preflight_from(DAY));
-        let revocation = self.facts.retired().and_then(|compromise| compromise.attempts.retry().at());
+        let revocation = self.facts.retired().map(|compromise| compromise.attempts.retry());
+        let waiting = self.facts.order.as_ref().and_then(|order| order.waiting_since);
+        let stuck = waiting.map(|since| since.saturating_add(STUCK));
         let usable = self.facts.next.as_ref().map(due::usable_from);
         let changeover = self.changeover.map(|changeover| changeover.from);
-        let times = [Some(until), self.ask_from(), preflight, revocation, usable, changeover];
+        let times = [Some(until), self.ask_from(), preflight, revocation, stuck, usable, changeover];
         let soonest = times.into_iter().flatten().filter(|at| *at > self.now).min();
         soonest.map_or(self.now + DAY, |at| at.min(self.now + DAY))
     }
@@ -277,6 +339,23 @@ impl<'a> Planner<'a> {
         let known = self.facts.info.window.as_ref().map_or(Seconds::MIN, |window| window.since);
         let is_late = self.now >= due::overdue_from(chain, renewal.at.max(known));
         if is_late || is_broken || self.facts.cas.iter().any(failed) { Standing::Overdue } else { Standing::Due }
+    }
+}
+
+/// The time from which a CA takes an order, and the reason.
+fn hold_at(ca: &Ca) -> Hold {
+    let failed = Hold { until: ca.attempts.retry(), cause: failure(ca) };
+    match &ca.order_from {
+        Some((from, limit)) if *from > failed.until => Hold { until: *from, cause: HoldCause::Budget(limit.clone()) },
+        _ => failed,
+    }
+}
+
+/// The last failure at a CA, as the reason of a wait.
+fn failure(ca: &Ca) -> HoldCause {
+    match &ca.attempts.last {
+        Some(last) if last.remedy == Some(Remedy::RateLimit) => HoldCause::RateLimit(last.text.clone()),
+        last => HoldCause::Failure(last.as_ref().map(|last| last.text.clone()).unwrap_or_default()),
     }
 }
 

@@ -150,7 +150,7 @@ impl Problem {
 
     /// Returns the names whose validation failed: a failed validation of each counts at the CA.
     pub fn failed_names(&self) -> impl Iterator<Item = &str> {
-        let failed = |sub: &&Subproblem| of_kind(&sub.kind) == Some(Remedy::Validation);
+        let failed = |sub: &&Subproblem| matches!(of_kind(&sub.kind), Some(Remedy::Validation | Remedy::Caa));
         self.subproblems.iter().filter(failed).filter_map(|sub| sub.identifier.as_deref())
     }
 }
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(problem("compound", &[("a.example", "later")]).remedy(), Remedy::Temporary);
         assert_eq!(problem("compound", &[]).remedy(), Remedy::Temporary);
         let failed = problem("malformed", &[("a.example", "dns"), ("b.example", "caa"), ("c.example", "tls")]);
-        assert_eq!(failed.failed_names().collect::<Vec<_>>(), ["a.example", "c.example"]);
+        assert_eq!(failed.failed_names().collect::<Vec<_>>(), ["a.example", "b.example", "c.example"]);
         assert_eq!(failed.remedy(), Remedy::Operator);
     }
 

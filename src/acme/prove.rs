@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::account;
 use super::client::Client;
-use super::dns::{Persist, RecordState, issuers, present, record, standing};
+use super::dns::{self, Persist, RecordState, issuers, present, record, standing};
 use super::fault::{Fault, signed};
 use super::hook::{self, Record};
 use super::invalid::gone;
@@ -132,34 +132,53 @@ async fn needs(work: &Work, around: &Surroundings, order: &mut Order, client: &C
     Ok(needs)
 }
 
-/// Sets the records, and waits until the zone's name servers serve them. They stay until the order ends.
+/// Sets the records that are not set yet, and waits until the zone's name servers serve them. They stay until the order
+/// ends: a record that is removed and set again has to spread anew.
 async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(), Fault> {
-    work.clean().await;
     let Some(hook) = hook::running() else {
         return Err(fault(&Reason::new("pintle started without acme.dns_hook").hint("pintle upgrade")));
     };
-    // On disk first: a process that is killed leaves them to the next one.
-    work.change(|record| record.dns_records = records.to_vec())?;
-    let presented = match present(&hook, records).await {
-        Ok(presented) => presented,
-        Err(reason) => {
-            work.forget_dns_records()?;
-            return Err(fault(&reason));
+    // An earlier process has set these, and may have removed them.
+    if work.has_leftovers() {
+        work.clean().await;
+    }
+    let missing = work.presented.borrow().as_ref().map_or_else(|| records.to_vec(), |set| set.missing(records));
+    if !missing.is_empty() {
+        // On disk first: a process that is killed leaves them to the next one.
+        work.change(|record| {
+            let new = missing.iter().filter(|new| !record.dns_records.contains(new)).cloned().collect::<Vec<_>>();
+            record.dns_records.extend(new);
+        })?;
+        let new = present(&hook, &missing).await.map_err(|reason| fault(&reason));
+        if new.is_err() {
+            work.change(|record| record.dns_records.retain(|known| !missing.contains(known)))?;
+        }
+        let new = new?;
+        match &mut *work.presented.borrow_mut() {
+            Some(set) => set.join(new),
+            none => *none = Some(new),
+        }
+        let names: Vec<&str> = missing.iter().map(|record| record.name.as_str()).collect();
+        tracing::debug!(site = work.certificate.site, names = names.join(" "), "DNS records set");
+    }
+    let lookup = match Lookup::new(&around.name_servers) {
+        Ok(lookup) => lookup,
+        Err(error) => {
+            tracing::warn!(problem = error, "no name server: cannot check that the DNS records are visible");
+            return Ok(());
         }
     };
-    let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
-    tracing::debug!(site = work.certificate.site, names = names.join(" "), "DNS records set");
-    match Lookup::new(&around.name_servers) {
-        Ok(lookup) => {
-            if let Err(reason) = presented.visible(&lookup, around.settings.dns_propagation).await {
-                presented.clean().await;
-                work.forget_dns_records()?;
-                return Err(fault(&reason));
-            }
-        }
-        Err(error) => tracing::warn!(problem = error, "no name server: cannot check that the DNS records are visible"),
+    let limit = around.settings.dns_propagation;
+    let Err(reason) = dns::visible(records, &lookup, limit).await else { return Ok(()) };
+    // This host may see another zone than the authority does: a resolver with an old answer, or an internal zone. The
+    // first try costs nothing at the authority; a later one asks it.
+    let age = work.presented.borrow().as_ref().map_or(limit, dns::Presented::age);
+    if age < limit.saturating_mul(2) {
+        return Err(fault(&reason));
     }
-    *work.presented.borrow_mut() = Some(presented);
+    let (problem, hint) = (reason.line(), reason.hint_line());
+    let site = &work.certificate.site;
+    tracing::warn!(site, problem, hint, "the authority is asked although the DNS records are not visible from here");
     Ok(())
 }
 

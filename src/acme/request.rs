@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::facts::NextKey;
 use super::step::KeyChoice;
 use crate::host::HostPattern;
+use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -23,12 +24,59 @@ pub enum End {
 
 /// A message to the driver.
 pub(super) enum Message {
-    /// Renew the certificates of a site now. Answers with their algorithms.
-    Renew { site: String, rotate: bool, reply: oneshot::Sender<Vec<String>> },
+    /// Renew the certificates of a site now.
+    Renew(Renew, oneshot::Sender<Renewing>),
     /// Declare keys of a site compromised.
     Revoke(Revoke, oneshot::Sender<Revoking>),
     /// The plans of all certificates.
     Plans(oneshot::Sender<Value>),
+}
+
+/// Certificates of a site that the operator wants.
+#[derive(Debug, Clone)]
+pub struct Renew {
+    /// The site, by its first name.
+    pub site: String,
+    /// `true` for a changeover to the next keys.
+    pub rotate: bool,
+    /// `true` to order whatever the preflight says.
+    pub despite_preflight: bool,
+}
+
+/// The answer: when pintle orders, or the reason for a refusal.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Renewing {
+    /// `true` if the request is recorded.
+    pub ok: bool,
+    /// The reason for a refusal.
+    #[serde(default)]
+    pub error: String,
+    /// The remedies.
+    #[serde(default)]
+    pub hints: Vec<String>,
+    /// The algorithms of the certificates.
+    pub algorithms: Vec<String>,
+    /// The certificates.
+    pub certificates: Vec<Renewal>,
+}
+
+impl Renewing {
+    /// A refusal.
+    #[must_use]
+    pub fn refused(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { error: error.into(), hints: vec![hint.into()], ..Self::default() }
+    }
+}
+
+/// One certificate that the operator wants.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Its algorithm.
+    pub algorithm: String,
+    /// The time of the order; `None` if that is now.
+    pub from: Option<String>,
+    /// Why it is later.
+    pub why: Option<String>,
 }
 
 /// Keys of a site that the operator declares compromised.
@@ -198,6 +246,25 @@ pub struct KeyFacts {
     pub next: Vec<NextKey>,
     /// All burnt keys.
     pub burnt: Vec<Pin>,
+    /// The certificates in use.
+    pub in_use: Vec<InUse>,
+}
+
+/// A certificate that pintle serves.
+#[derive(Debug, Clone)]
+pub struct InUse {
+    /// The site, by its first name.
+    pub site: String,
+    /// The algorithm of its key.
+    pub algorithm: KeyAlgorithm,
+    /// The pin of its key.
+    pub pin: Pin,
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// The start of its validity.
+    pub not_before: Seconds,
+    /// The end of its validity.
+    pub not_after: Seconds,
 }
 
 /// A next key, and its site.

@@ -103,7 +103,7 @@ impl Task {
         let retry = self.work.change(|record| match &mut record.compromise {
             Some(compromise) => {
                 compromise.attempts.failed(fault.failure(None), now, None, random);
-                compromise.attempts.retry().at()
+                Some(compromise.attempts.retry()).filter(|_| !compromise.attempts.stopped)
             }
             None => None,
         })?;

@@ -41,6 +41,9 @@ pub(super) fn plan_json(
         "due": time(plan.due.max(0)),
         "is_due": plan.due <= now,
         "next_try": until.map(time),
+        "waits": plan.hold.as_ref().map(|hold| json!({
+            "until": time(hold.until), "cause": hold.cause.name(), "text": hold.cause.to_string(),
+        })),
         "why": plan.why.to_string(),
         "key": plan.key.name(),
         "live": facts.live.map(|pin| pin.to_string()),
@@ -58,7 +61,7 @@ pub(super) fn plan_json(
         "last": last.map(|(ca, last)| json!({
             "at": time(last.at), "authority": settings.authority_name(&ca.directory), "ok": last.remedy.is_none(), "text": last.text,
             "failures": ca.attempts.failures,
-            "retry": ca.attempts.retry().at().filter(|at| *at > 0).map(time),
+            "retry": Some(ca.attempts.retry()).filter(|at| *at > 0).map(time),
         })),
         "is_overdue": outlook.is_overdue(),
         "failing_since": outlook.failing_since.map(time),
@@ -67,7 +70,7 @@ pub(super) fn plan_json(
         "key_fault": outlook.key_fault.as_ref().map(|fault| json!({ "what": fault.line(), "hints": fault.hints })),
         "compromise": compromise_json(facts, outlook, now),
         "retired": retired.map(|retired| retired_json(retired, settings, now)),
-        "preflight": facts.checked.as_ref().map(preflight_json),
+        "preflight": facts.checked.as_ref().map(|checked| preflight_json(checked, plan)),
         "order": facts.order.as_ref().map(|order| json!({
             "url": order.url, "authority": settings.authority_name(&order.ca),
         })),
@@ -80,7 +83,7 @@ fn compromise_json(facts: &Facts, outlook: &Outlook, now: Seconds) -> Option<Val
         "pin": pin.to_string(), "since": time(compromise.since), "step": step,
         "accepted_until": compromise.accepted_until,
         "problem": compromise.attempts.last.as_ref().map(|last| &last.text),
-        "retry": compromise.attempts.retry().at().filter(|at| *at > now).map(time),
+        "retry": Some(compromise.attempts.retry()).filter(|at| *at > now && !compromise.attempts.stopped).map(time),
     }))
 }
 
@@ -97,8 +100,9 @@ fn retired_json(retired: &Retired, settings: &Acme, now: Seconds) -> Value {
     })
 }
 
-fn preflight_json(checked: &Checked) -> Value {
+fn preflight_json(checked: &Checked, plan: &Plan) -> Value {
     json!({
+        "next": plan.next_check.map(time),
         "at": time(checked.at), "verdict": checked.verdict, "text": checked.text,
         "findings": checked.findings.iter().map(finding_json).collect::<Vec<_>>(),
         "ways": checked.ways,

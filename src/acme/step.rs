@@ -48,11 +48,11 @@ pub enum Next {
     Revoke,
     /// Mark the compromised key as burnt in the ledger, and forget the compromise.
     Burn,
-    /// No retry helps before the operator acts.
+    /// Only the operator can help. pintle tries again daily all the same.
     OperatorsTurn {
         /// The reason.
         stop: Stop,
-        /// The time at which the plan may look different.
+        /// The time of the next try, or at which the plan may look different.
         until: Seconds,
     },
 }
@@ -68,6 +68,58 @@ pub enum Abandoned {
     Key,
     /// Its CA is no longer configured, or gives no certificate.
     Authority,
+    /// The CA has all that it asked for, and does not issue. This counts as a failure.
+    Stuck,
+}
+
+/// Why a due order waits, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The time.
+    pub until: Seconds,
+    /// The reason.
+    pub cause: HoldCause,
+}
+
+/// Why a due order waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HoldCause {
+    /// A limit of pintle's budget.
+    Budget(String),
+    /// The CA asked for the wait: its words.
+    RateLimit(String),
+    /// An attempt failed: its words.
+    Failure(String),
+    /// The preflight failed; then it is repeated.
+    Preflight,
+    /// The CA works on the open order.
+    Order,
+}
+
+impl HoldCause {
+    /// Returns its name in JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Budget(_) => "budget",
+            Self::RateLimit(_) => "rate-limit",
+            Self::Failure(_) => "failure",
+            Self::Preflight => "preflight",
+            Self::Order => "order",
+        }
+    }
+}
+
+impl fmt::Display for HoldCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Budget(limit) => f.write_str(limit),
+            Self::RateLimit(text) => write!(f, "the CA's rate limit: {text}"),
+            Self::Failure(text) => write!(f, "the last attempt failed: {text}"),
+            Self::Preflight => f.write_str("the preflight failed"),
+            Self::Order => f.write_str("the CA works on the open order"),
+        }
+    }
 }
 
 /// The reason why only the operator can help.
@@ -191,6 +243,10 @@ pub struct Plan {
     pub standing: Standing,
     /// The planned changeover, if any.
     pub changeover: Option<Changeover>,
+    /// Why a due order waits; `None` if it does not.
+    pub hold: Option<Hold>,
+    /// The time of the next preflight; `None` if none is planned.
+    pub next_check: Option<Seconds>,
 }
 
 impl Plan {

@@ -28,13 +28,14 @@ use crate::keys::key_file::{self, KeyAlgorithm};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
 use crate::policy::promise::Seconds;
+use crate::reason::shell_word;
 use crate::server::ChallengeAnswer;
 use crate::tls::certificate::Chain;
 
 /// The longest file, in bytes.
 const FILE_MAX: u64 = 4 << 20;
 /// The record of a certificate, in its folder.
-const RECORD: &str = "order.json";
+pub(super) const RECORD: &str = "order.json";
 /// A chain that is complete, and takes the place of the chain in use.
 const ARRIVED: &str = "chain.new.pem";
 
@@ -142,7 +143,7 @@ fn make_missing(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<Lost>) 
         Some(pem) => pem,
         None => generate(certificate.algorithm).map_err(|error| format!("no key could be made: {error}"))?,
     };
-    write(&path, pem.as_bytes()).map_err(|error| format!("{}: {error}", path.display()))
+    write(&path, pem.as_bytes()).map_err(|error| words(&path, &error))
 }
 
 /// Reads a key that is to be adopted; `None` if it has another algorithm, as one of several keys.
@@ -334,11 +335,25 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     Ok(match serde_json::from_slice(&contents) {
         Ok(value) => Some(value),
         Err(error) => {
-            tracing::error!(file = %path.display(), %error, "damaged file; pintle begins it again");
-            let _ = fs::rename(path, path.with_extension("damaged"));
+            set_aside(path, &error);
             None
         }
     })
+}
+
+/// Moves a damaged file away, and says so.
+pub(super) fn set_aside(path: &Path, why: &dyn std::fmt::Display) {
+    let damaged = path.with_extension("damaged");
+    let is_account = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("account-"));
+    let hint = is_account.then(|| {
+        let (from, to) = (shell_word(&path.display().to_string()), shell_word(&damaged.display().to_string()));
+        format!(
+            "pintle registers another account, whose URL `pintle acme account` shows for CAA records with accounturi; to \
+             keep the old one, restore {from} from a backup, then `pintle reload`; pintle keeps the damaged file as {to}"
+        )
+    });
+    tracing::error!(file = %path.display(), error = %why, hint, "damaged file; pintle begins it again");
+    let _ = fs::rename(path, damaged);
 }
 
 /// Writes a file of JSON that its owner alone can read.
@@ -348,6 +363,20 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 /// If it cannot be written.
 pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write(path, &serde_json::to_vec_pretty(value)?)
+}
+
+/// Returns why a file cannot be read or written. If its disk is full, names the disk.
+#[must_use]
+pub fn words(path: &Path, error: &io::Error) -> String {
+    let folder = plain_file::folder_of(path);
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            format!(" (hint: free space on its disk; df -h {})", shell_word(&folder.display().to_string()))
+        }
+        io::ErrorKind::PermissionDenied => format!(" (hint: ls -l {})", shell_word(&folder.display().to_string())),
+        _ => String::new(),
+    };
+    format!("{}: {error}{hint}", path.display())
 }
 
 /// Counts something in the budget at an authority, on disk before it is made.
@@ -364,7 +393,7 @@ pub(super) fn count(
     let mut taken = budget.borrow().clone();
     take(&mut taken);
     let path = file_of(folder, "budget", directory);
-    save(&path, &taken).map_err(|error| Fault::here(format!("{}: {error}", path.display())))?;
+    save(&path, &taken).map_err(|error| Fault::here(words(&path, &error)))?;
     *budget.borrow_mut() = taken;
     Ok(())
 }

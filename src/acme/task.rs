@@ -12,6 +12,7 @@ use super::facts::{Checked, Compromise, Facts, OpenOrder, Verdict, Way};
 use super::fault::Fault;
 use super::issued::{self, Issued};
 use super::order::{self, Ended};
+use super::outlook::remedy_text;
 use super::preflight::Finding;
 use super::problem::{Remedy, SERVER_INTERNAL};
 use super::renewal_info::{NoAnswer, RenewalInfo, SuggestedWindow};
@@ -91,16 +92,33 @@ impl Task {
     }
 
     async fn abandon(&self, why: Abandoned) -> Result<(), Fault> {
-        tracing::info!(site = self.facts.site, algorithm = self.facts.algorithm, ?why, "forgetting an order");
+        let Some(order) = self.facts.order.clone() else { return Ok(()) };
+        let directory = order.ca;
+        // Its certificate may have been issued without pintle's knowledge, and counts at the CA.
+        let at = self.around.settings.authorities.iter().position(|authority| authority.directory == directory);
+        if let Some(budget) = at.and_then(|at| self.budgets.get(at)).filter(|_| order.is_finalized) {
+            order::count(&self.work, &self.around.settings.folder, budget)?;
+        }
         self.around.answers.set(&self.work.name(), Vec::new());
         self.work.clean().await;
-        let directory = self.facts.order.as_ref().map(|order| order.ca.clone()).unwrap_or_default();
         let (left, random) = (self.left(), random());
+        let url = order.url.map(|url| format!(" {url}")).unwrap_or_default();
+        let failure = match why {
+            Abandoned::Expired => Some(format!("the order{url} has expired")),
+            Abandoned::Stuck => {
+                let waits = order.waiting_since.map_or(0, |since| wall().saturating_sub(since) / 60);
+                let what = if order.is_finalized { "issues no certificate" } else { "finishes no validation" };
+                Some(format!("the CA {what} for the order{url}: it has had all answers for {waits} minutes"))
+            }
+            Abandoned::Names | Abandoned::Key | Abandoned::Authority => None,
+        };
+        let (site, algorithm) = (&self.facts.site, &self.facts.algorithm);
+        tracing::info!(site, algorithm, ?why, problem = failure, "forgetting an order");
         self.work.change(|record| {
             record.order = None;
             record.answers.clear();
-            if why == Abandoned::Expired {
-                let failure = Fault::here("the order has expired".to_owned()).failure(None);
+            if let Some(text) = failure {
+                let failure = Fault::here(text).failure(None);
                 record.authorities.entry(directory).or_default().attempts.failed(failure, wall(), left, random);
             }
         })
@@ -225,7 +243,7 @@ impl Task {
             return Err(refused(problems));
         }
         let certificate = &self.work.certificate;
-        let placed = |error: std::io::Error| Fault::here(format!("{}: {error}", certificate.folder.display()));
+        let placed = |error: std::io::Error| Fault::here(store::words(&certificate.chain(), &error));
         if let Some(compromise) = self.compromise().filter(|compromise| compromise.pin != chain.pin()) {
             store::keep_compromised(certificate, compromise.pin).map_err(placed)?;
         }
@@ -274,6 +292,7 @@ impl Task {
             record.order = None;
             record.answers.clear();
             record.asked.renew = false;
+            record.asked.despite_preflight = false;
             record.asked.rotate &= !is_changeover;
             for (directory, known) in &mut record.authorities {
                 match *directory == wanted.authority.directory {
@@ -300,8 +319,11 @@ impl Task {
         let (now, random, left) = (wall(), random(), self.left());
         let folder = &self.around.settings.folder;
         let directory = &wanted.authority.directory;
-        if !fault.names.is_empty() {
-            fault.names.iter().for_each(|name| budget.borrow_mut().take_failed_validation(name, now));
+        let is_validation = matches!(fault.remedy, Remedy::Validation | Remedy::Caa);
+        // If the CA does not say which, all of them count.
+        let failed = if is_validation && fault.names.is_empty() { &self.facts.names } else { &fault.names };
+        if !failed.is_empty() {
+            failed.iter().for_each(|name| budget.borrow_mut().take_failed_validation(name, now));
             let path = store::file_of(folder, "budget", directory);
             if let Err(error) = store::save(&path, &*budget.borrow()) {
                 tracing::error!(file = %path.display(), %error, "cannot write the budget of orders");
@@ -310,9 +332,8 @@ impl Task {
         if fault.remedy == Remedy::Register {
             account::forget(folder, directory)?;
         }
-        let ends = fault.ends_order || matches!(fault.remedy, Remedy::Register | Remedy::WithoutReplaces);
+        let ends = fault.ends();
         let failure: Failure = fault.failure(Some(wanted.pin));
-        let is_validation = matches!(fault.remedy, Remedy::Validation | Remedy::Caa);
         let retry = self.work.change(|record| {
             if is_validation {
                 // The way is checked again before the next try.
@@ -327,14 +348,17 @@ impl Task {
             known.attempts.failed(failure, now, left, random);
             // An authority may fail because of the predecessor that the order names: the next order names none.
             known.attempts.without_replaces |= wanted.replaces.is_some() && fault.kind == SERVER_INTERNAL;
-            known.attempts.retry()
+            (known.attempts.retry(), known.attempts.stopped)
         })?;
-        let again = retry.at().map_or_else(|| "after the operator acts".to_owned(), |at| time(at.max(now)));
+        let (retry, stopped) = retry;
+        let again = time(retry.max(now));
+        let hint = stopped.then(|| remedy_text(fault.remedy, &self.facts.site));
         tracing::warn!(
             site = self.facts.site,
             algorithm = self.facts.algorithm,
             authority = wanted.authority.name,
             problem = fault.text,
+            hint,
             again,
             "no certificate obtained"
         );

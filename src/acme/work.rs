@@ -64,7 +64,7 @@ impl Work {
         let mut changed = self.record.borrow().clone();
         let result = change(&mut changed);
         store::save_record(&self.certificate, &changed)
-            .map_err(|error| Fault::here(format!("{}: {error}", self.certificate.folder.display())))?;
+            .map_err(|error| Fault::here(store::words(&self.certificate.folder.join(store::RECORD), &error)))?;
         *self.record.borrow_mut() = changed;
         Ok(result)
     }

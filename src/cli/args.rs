@@ -211,7 +211,7 @@ pub(super) enum AcmeCommand {
     /// The exit code is 1 if a certificate is missing, overdue or expired, or waits for you.
     Plan(ListKeysArgs),
     /// Order a certificate for a site now; also after a failure that pintle does not retry by itself
-    Renew(SiteArgs),
+    Renew(RenewArgs),
     /// Show the account at each CA; CAA records name its URL as accounturi
     Account(CheckArgs),
 }
@@ -231,6 +231,19 @@ pub(super) struct HookTestArgs {
     pub(super) name: Option<String>,
     #[command(flatten)]
     pub(super) check: CheckArgs,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RenewArgs {
+    #[command(flatten)]
+    pub(super) of: SiteArgs,
+    /// Order even if the check of the names fails; for a host that sees other records or addresses than the CA
+    ///
+    /// Split DNS, a router without hairpin NAT or a content delivery network can make the check wrong. This counts
+    /// until the next certificate arrives. Failed validations count at the CA, so pintle tries at most four per
+    /// hour and name.
+    #[arg(long)]
+    pub(super) despite_preflight: bool,
 }
 
 /// One site.

@@ -132,7 +132,16 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("The same for a program", "pintle acme plan --json"),
         ],
     ),
-    ("acme renew", &[("Order the certificate of a site now", "pintle acme renew --site blog.example.com")]),
+    (
+        "acme renew",
+        &[
+            ("Order the certificate of a site now", "pintle acme renew --site blog.example.com"),
+            (
+                "The same although the check of the names fails: the CA sees other addresses than this host",
+                "pintle acme renew --site blog.example.com --despite-preflight",
+            ),
+        ],
+    ),
     ("acme account", &[("Show the URL that CAA records name as accounturi", "pintle acme account")]),
     (
         "init",

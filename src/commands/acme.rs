@@ -93,13 +93,7 @@ fn lines(plan: &Value) -> Vec<String> {
     if let Some(url) = plan["order"]["url"].as_str() {
         add("open order", format!("{url} at {}", text(&plan["order"], "authority")));
     }
-    if plan["is_due"] == true {
-        match plan["next_try"].as_str() {
-            _ if plan["busy"] == true => add("next try", "under way".to_owned()),
-            Some(at) => add("next try", minute(at)),
-            None => {}
-        }
-    }
+    next_try(plan).into_iter().for_each(|words| add("next try", words));
     let window = &plan["window"];
     if window.is_object() {
         let why = window["explanation"].as_str().map(|page| format!(", see {page}")).unwrap_or_default();
@@ -130,22 +124,36 @@ fn tries(plan: &Value) -> Vec<(&'static str, String)> {
     }
     preflight(plan).into_iter().for_each(|words| add("preflight", words));
     if let Some(stop) = plan["stop"].as_str().filter(|_| !plan["key_fault"].is_object()) {
-        add("STOPPED", format!("{stop}; then: pintle acme renew --site {}", text(plan, "site")));
+        let again = plan["next_try"].as_str().map(|at| format!("; pintle tries again {}", minute(at)));
+        let (again, site) = (again.unwrap_or_default(), text(plan, "site"));
+        add("STOPPED", format!("{stop}; then: pintle acme renew --site {site}{again}"));
     } else if let Some(hint) = plan["hint"].as_str().filter(|_| is_alarming(plan)) {
         add("hint", hint.to_owned());
     }
     found
 }
 
-/// The words about a preflight that has failed, or has no result.
+/// The last check of the names, and the time of the next one.
 fn preflight(plan: &Value) -> Option<String> {
     let preflight = &plan["preflight"];
-    let (at, what) = (minute(text(preflight, "at")), text(preflight, "text"));
-    match text(preflight, "verdict") {
-        "broken" => Some(format!("{at}, FAILED: {what}")),
-        "unknown" if !what.is_empty() => Some(format!("{at}: {what}")),
-        _ => None,
+    let (at, found) = (minute(text(preflight, "at")), text(preflight, "text"));
+    if preflight["verdict"] == "broken" {
+        let next = preflight["next"].as_str().map(|at| format!(", again {}", minute(at))).unwrap_or_default();
+        return Some(format!("{at}, FAILED{next}: {found}"));
     }
+    (preflight["verdict"] == "unknown" && !found.is_empty()).then(|| format!("{at}: {found}"))
+}
+
+/// The time of the next try, and why it is not now.
+fn next_try(plan: &Value) -> Option<String> {
+    if plan["is_due"] != true {
+        return None;
+    }
+    if plan["busy"] == true {
+        return Some("under way".to_owned());
+    }
+    let why = plan["waits"]["text"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+    plan["next_try"].as_str().map(|at| format!("{}{why}", minute(at)))
 }
 
 /// The lines about a key that cannot be used.
@@ -182,35 +190,54 @@ fn compromised(plan: &Value) -> Vec<(&'static str, String)> {
     found
 }
 
-/// Asks for a certificate of a site now.
-pub fn renew(path: &Path, host: &str, as_json: bool, output: &Output) -> ExitCode {
+/// Asks for a certificate of a site now, and says when pintle orders it. `despite` orders it whatever the preflight says.
+pub fn renew(path: &Path, host: &str, despite: bool, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
-    let ok = ask(path, host, false, output, &mut results);
-    if ok {
-        results.say(format!("{host}: pintle orders now, within its limits; see: pintle acme plan --site {host}"));
+    let command = if despite { "&despite_preflight=true" } else { "" };
+    let answer = ask(path, host, command, output, &mut results);
+    if let Some(answer) = &answer {
+        for certificate in list(answer, "certificates") {
+            results.say(renewal_words(host, certificate, despite));
+        }
+        results.set("certificates", answer["certificates"].clone());
     }
-    results.end(ok)
+    results.end(answer.is_some())
+}
+
+fn renewal_words(host: &str, certificate: &Value, despite: bool) -> String {
+    let front = format!("{host} ({})", text(certificate, "algorithm"));
+    let see = format!("see: pintle acme plan --site {host}");
+    match certificate["from"].as_str() {
+        Some(from) => format!(
+            "{front}: pintle has noted it, and orders on {}: {}; a second CA in acme.fallback has limits of its own; {see}",
+            minute(from),
+            text(certificate, "why")
+        ),
+        None if despite => format!("{front}: pintle orders now, whatever its check of the names finds; {see}"),
+        None => format!("{front}: pintle orders now, if the names pass its check; {see}"),
+    }
 }
 
 /// Asks for the changeover to the next key of a site, and says from when it is possible.
 pub fn rotate(path: &Path, host: &str, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
-    let ok = ask(path, host, true, output, &mut results) && say_changeovers(path, host, output, &mut results);
+    let ok = ask(path, host, "&rotate=true", output, &mut results).is_some()
+        && say_changeovers(path, host, output, &mut results);
     results.end(ok)
 }
 
-/// Asks the running process for a renewal or a changeover.
-fn ask(path: &Path, host: &str, rotates: bool, output: &Output, results: &mut Results) -> bool {
-    let rotate = if rotates { "&rotate=true" } else { "" };
-    let command = format!("/acme/renew?host={}{rotate}", host.replace('*', "%2A"));
-    let Some(answer) = send(path, Method::POST, &command, PATIENCE, output, results) else { return false };
+/// Asks the running process for a renewal or a changeover. Returns its answer; `None` if it refuses.
+fn ask(path: &Path, host: &str, how: &str, output: &Output, results: &mut Results) -> Option<Value> {
+    let command = format!("/acme/renew?host={}{how}", host.replace('*', "%2A"));
+    let answer = send(path, Method::POST, &command, PATIENCE, output, results)?;
     let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
     if answer["ok"] == true {
         results.set("algorithms", answer["algorithms"].clone());
-        return true;
+        return Some(answer);
     }
     let hints = list(&answer, "hints").iter().filter_map(Value::as_str).map(str::to_owned);
-    results.refuse(&Reason::new(format!("{host}: {}", text(&answer, "error"))).hints(hints))
+    results.refuse(&Reason::new(format!("{host}: {}", text(&answer, "error"))).hints(hints));
+    None
 }
 
 /// Says when the key of each of a site's certificates changes over.

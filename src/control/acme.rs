@@ -15,9 +15,12 @@ use crate::acme::driver::end::Ending;
 use crate::acme::facts::NextKey;
 use crate::acme::lost::Lost;
 use crate::acme::outlook::Outlook;
-use crate::acme::request::{CandidateKey, End, KeyFacts, LockedOut, Request, Revoke, Revoking, Served, ask};
+use crate::acme::request::{
+    CandidateKey, End, InUse, KeyFacts, LockedOut, Renew, Renewing, Request, Revoke, Revoking, Served, ask,
+};
 use crate::acme::step::KeyChoice;
 use crate::config::AcceptedByCommand;
+use crate::config::report::Site;
 use crate::ledger::{Burnt, Record};
 use crate::policy::promise::Promises;
 use crate::reason::Problem;
@@ -164,7 +167,31 @@ impl Control {
                 longest: i64::try_from(longest).unwrap_or(i64::MAX),
             }
         };
-        KeyFacts { next: asked.iter().map(facts).collect(), burnt: book.burnt_keys().map(|burnt| burnt.pin).collect() }
+        KeyFacts {
+            next: asked.iter().map(facts).collect(),
+            burnt: book.burnt_keys().map(|burnt| burnt.pin).collect(),
+            in_use: self.in_use(),
+        }
+    }
+
+    /// The certificates in use, of sites whose certificates pintle obtains.
+    fn in_use(&self) -> Vec<InUse> {
+        let managed: Vec<&str> =
+            self.config.acme.iter().flat_map(|acme| &acme.certificates).map(|of| of.site.as_str()).collect();
+        let sites = self.config.sites().filter(|site| managed.contains(&site.name()));
+        let of_site = |site: &'_ Site| -> Vec<InUse> {
+            let served = site.certificates.iter().filter(|certificate| certificate.served);
+            let in_use = served.map(|certificate| InUse {
+                site: site.name().to_owned(),
+                algorithm: certificate.algorithm,
+                pin: certificate.pin,
+                serial: certificate.serial.clone(),
+                not_before: certificate.not_before.as_second(),
+                not_after: certificate.not_after.as_second(),
+            });
+            in_use.collect()
+        };
+        sites.flat_map(of_site).collect()
     }
 
     /// Passes a command on to the driver.
@@ -175,9 +202,9 @@ impl Control {
                 Some(driver) => driver.plans(reply),
                 None => _ = reply.send(Value::Array(Vec::new())),
             },
-            AcmeCommand::Renew { host, rotate, reply } => match (driver, self.site_of(&host)) {
-                (Some(driver), Some(site)) => driver.renew(site, rotate, reply),
-                _ => _ = reply.send(Vec::new()),
+            AcmeCommand::Renew { host, asked, reply } => match (driver, self.site_of(&host)) {
+                (Some(driver), Some(site)) => driver.renew(Renew { site, ..asked }, reply),
+                _ => _ = reply.send(Renewing::default()),
             },
             AcmeCommand::Revoke { host, asked, reply } => {
                 let managed = self.config.acme.iter().flat_map(|acme| &acme.certificates);
@@ -195,9 +222,9 @@ impl Control {
 pub(super) enum AcmeCommand {
     /// Return the plans.
     Plans(oneshot::Sender<Value>),
-    /// Renew the certificates of a site now, or change over to their next keys. Answers with their algorithms, which are
-    /// none for a site whose certificates come from elsewhere.
-    Renew { host: String, rotate: bool, reply: oneshot::Sender<Vec<String>> },
+    /// Renew the certificates of a site now, or change over to their next keys. The answer has none for a site whose
+    /// certificates come from elsewhere.
+    Renew { host: String, asked: Renew, reply: oneshot::Sender<Renewing> },
     /// Declare keys of a site compromised.
     Revoke { host: String, asked: Revoke, reply: oneshot::Sender<Revoking> },
 }
@@ -221,8 +248,10 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Comman
     let host = parameter(query, "host").unwrap_or_default();
     match path {
         "/acme/renew" => {
-            let rotate = parameter(query, "rotate").is_some_and(|rotate| rotate == "true");
-            Some(renewing(ask(commands, |reply| Command::Acme(AcmeCommand::Renew { host, rotate, reply })).await))
+            let is_set = |name| parameter(query, name).is_some_and(|value| value == "true");
+            let (rotate, despite_preflight) = (is_set("rotate"), is_set("despite_preflight"));
+            let asked = Renew { site: String::new(), rotate, despite_preflight };
+            Some(renewing(ask(commands, |reply| Command::Acme(AcmeCommand::Renew { host, asked, reply })).await))
         }
         "/acme/revoke" => {
             let key = match parameter(query, "key").as_deref() {
@@ -247,15 +276,16 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Comman
 }
 
 /// The answer to a renewal that was asked for.
-fn renewing(algorithms: Option<Vec<String>>) -> Answer {
-    match algorithms {
+fn renewing(renewing: Option<Renewing>) -> Answer {
+    match renewing {
         None => gone(),
-        Some(none) if none.is_empty() => {
+        Some(none) if none.error.is_empty() && none.certificates.is_empty() => {
             let error = "pintle obtains no certificate for this host";
             let hint = "acme = true in its [site.certificate], then `pintle reload`";
-            json_answer(StatusCode::CONFLICT, &json!({ "ok": false, "error": error, "hints": [hint] }))
+            json_answer(StatusCode::CONFLICT, &json!(Renewing::refused(error, hint)))
         }
-        Some(algorithms) => json_answer(StatusCode::OK, &json!({ "ok": true, "algorithms": algorithms })),
+        Some(refused) if !refused.ok => json_answer(StatusCode::CONFLICT, &json!(refused)),
+        Some(renewing) => json_answer(StatusCode::OK, &json!(renewing)),
     }
 }
 

@@ -20,7 +20,7 @@ impl Run {
     /// Declares keys compromised. Changes nothing if one of them cannot be declared, or if the operator does not accept a
     /// lockout. If a record cannot be written, the keys before it stay declared.
     pub(super) async fn declare(&mut self, asked: &Revoke) -> Revoking {
-        self.ask_ledger().await;
+        self.ask_control().await;
         let of_site = self.certificates.values().filter(|work| work.certificate.site == asked.site);
         let all: Vec<Rc<Work>> = of_site.cloned().collect();
         let algorithm = |work: &Work| work.certificate.algorithm.to_string();

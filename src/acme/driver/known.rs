@@ -17,8 +17,8 @@ use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
 
 impl Run {
-    /// Asks for the ledger's facts about all next keys.
-    pub(super) async fn ask_ledger(&mut self) {
+    /// Asks for the ledger's facts about all next keys, and for the certificates in use.
+    pub(super) async fn ask_control(&mut self) {
         let mut places = Vec::new();
         let mut asked = Vec::new();
         for (place, work) in &self.certificates {
@@ -30,11 +30,10 @@ impl Run {
                 asked.push(CandidateKey { site: site.clone(), hosts: hosts.clone(), pin });
             }
         }
-        if !asked.is_empty()
-            && let Some(known) = ask(&self.questions, |reply| Request::Keys { asked, reply }).await
-        {
+        if let Some(known) = ask(&self.questions, |reply| Request::Keys { asked, reply }).await {
             self.next_keys = places.into_iter().zip(known.next).collect();
             self.burnt = known.burnt;
+            self.in_use = Some(known.in_use);
         }
     }
 
@@ -55,7 +54,7 @@ impl Run {
     pub(super) fn facts(&mut self, work: &Work, settings: &Arc<Acme>, now: Seconds) -> Facts {
         let certificate = &work.certificate;
         let record = work.record.borrow();
-        let chain = store::chain(certificate).map(|chain| held::held(&chain, &record));
+        let chain = held::in_use(certificate, &record, self.in_use.as_deref(), now);
         let (live, next) =
             (store::usable_pin(certificate, KeyChoice::Live), store::usable_pin(certificate, KeyChoice::Next));
         let known = self.next_keys.get(&certificate.folder);
@@ -96,7 +95,7 @@ impl Run {
         for at in 0..facts.cas.len() {
             let budget = self.budget(settings, &facts.cas[at].directory);
             let ask = Ask { names: &facts.names, replaces: facts.replaces(at).is_some() };
-            let from = budget.borrow().order_from(ask, now).map(|(from, limit)| (from, limit.what.to_owned()));
+            let from = budget.borrow().order_from(ask, now).map(|delay| (delay.from, delay.to_string()));
             facts.cas[at].order_from = from;
         }
         facts

@@ -10,7 +10,7 @@ use crate::acme::backoff::DAY;
 use crate::acme::outlook::Outlook;
 use crate::acme::plan;
 use crate::acme::shown::plan_json;
-use crate::acme::step::{Next, Plan, Stop};
+use crate::acme::step::{Hold, HoldCause, Next, Plan, Stop};
 use crate::acme::words::{stop_text, time};
 use crate::acme::work::Work;
 use crate::ledger::time::wall;
@@ -25,6 +25,9 @@ impl Run {
             // The fault of the key is logged by itself.
             Next::OperatorsTurn { stop: Stop::Key(_), .. } => String::new(),
             Next::OperatorsTurn { stop, .. } => format!("{stop:?}"),
+            _ if plan.hold.as_ref().is_some_and(|hold| matches!(hold.cause, HoldCause::Budget(_))) => {
+                "budget".to_owned()
+            }
             _ if plan.changeover.is_some_and(|changeover| changeover.waits(now)) => "changeover".to_owned(),
             _ => String::new(),
         };
@@ -34,16 +37,20 @@ impl Run {
         }
         match &plan.next {
             Next::OperatorsTurn { stop: Stop::Key(_), .. } => {}
-            Next::OperatorsTurn { stop, .. } => {
+            Next::OperatorsTurn { stop, until } => {
                 tracing::error!(
                     site,
                     %algorithm,
                     reason = stop_text(stop),
+                    next_try = time(*until),
                     hint = format!("then `pintle acme renew --site {site}`"),
-                    "no certificate can be ordered before the operator acts"
+                    "pintle orders no certificate without the operator, and tries again daily"
                 );
             }
             _ => {
+                if let Some(Hold { until, cause: cause @ HoldCause::Budget(_) }) = &plan.hold {
+                    tracing::warn!(site, %algorithm, reason = %cause, until = time(*until), "an order waits");
+                }
                 if let Some(changeover) = plan.changeover.filter(|changeover| changeover.waits(now)) {
                     let from = time(changeover.from);
                     tracing::info!(site, %algorithm, from, "the changeover to the next key waits until clients know it");
@@ -99,6 +106,14 @@ impl Run {
         self.said_overdue.insert(place.clone(), now);
     }
 
+    /// Puts a failure of this host's side into an outlook: no record of it can be written.
+    pub(super) fn note_fault(&self, place: &Place, outlook: &mut Outlook) {
+        if let Some(text) = self.faults.get(place) {
+            (outlook.problem, outlook.hint) =
+                (Some(text.clone()), Some("pintle tries again every 30 seconds".to_owned()));
+        }
+    }
+
     /// The plans of all certificates, for the operator.
     pub(super) fn plans(&mut self) -> Value {
         let Some(settings) = self.settings.clone() else { return json!([]) };
@@ -108,7 +123,8 @@ impl Run {
         for work in works {
             let facts = self.facts(&work, &settings, now);
             let plan = plan::next(&facts, now);
-            let outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
+            let mut outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
+            self.note_fault(&work.certificate.folder, &mut outlook);
             let is_busy = self.busy.contains_key(&work.certificate.folder);
             plans.push(plan_json(
                 &facts,

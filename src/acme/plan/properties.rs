@@ -77,7 +77,7 @@ fn build((chain, live, next_key, window_at, failures, checked, flags, rest, now)
         }
         None => f.checked = None,
     }
-    f.asked = Asked { renew: flags.0, rotate: flags.1 };
+    f.asked = Asked { renew: flags.0, rotate: flags.1, despite_preflight: false };
     f.compromise = flags.2.and_then(|(key, accepts, is_revoked)| {
         compromise(key, accepts).map(|compromise| Compromise { is_revoked, ..compromise })
     });
@@ -108,7 +108,7 @@ proptest! {
                 prop_assert!(plan.due <= now && ca < facts.cas.len());
                 let next_key = facts.next.as_ref().unwrap();
                 let pin = if key == KeyChoice::Live { facts.live.unwrap() } else { next_key.pin };
-                prop_assert!(!facts.is_burnt(pin) && !facts.cas[ca].attempts.refused_keys.contains(&pin));
+                prop_assert!(!facts.is_burnt(pin) && !facts.cas[ca].attempts.refuses(pin, now));
                 let of_live = facts.compromise.as_ref().filter(|c| Some(c.pin) == facts.live);
                 let is_unfit = of_live.is_some() || facts.live.is_some_and(|live| facts.is_burnt(live));
                 let by_guard = is_unfit && next_key.usable_from.is_none_or(|from| from <= now);

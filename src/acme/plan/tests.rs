@@ -1,5 +1,5 @@
 use super::super::backoff::{Attempts, Failure};
-use super::super::facts::{Asked, ChainInUse, Checked};
+use super::super::facts::{ChainInUse, Checked};
 use super::super::problem::Remedy;
 use super::super::renewal_info::{RenewalInfo, Window};
 use super::*;
@@ -74,6 +74,10 @@ fn from_nothing_to_a_certificate() {
     fail(&mut f, 1, Remedy::Name, T0);
     let stop = Stop::Refused("why".to_owned());
     assert_eq!(next(&f, T0).next, Next::OperatorsTurn { stop, until: T0 + DAY });
+    // A day later, it may be cured.
+    f.checked.as_mut().unwrap().at = T0 + DAY;
+    assert!(matches!(next(&f, T0 + DAY).next, Next::Order { ca: 0, .. }));
+    f.checked.as_mut().unwrap().at = T0;
     f.cas.clear();
     assert_eq!(next(&f, T0).next, Next::OperatorsTurn { stop: Stop::NoAuthority, until: T0 + DAY });
 }
@@ -87,6 +91,13 @@ fn a_preflight_that_fails_costs_no_order() {
         assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + wait });
         assert_eq!(next(&f, T0 + wait).next, Next::Preflight);
     }
+    let plan = next(&f, T0);
+    assert_eq!(plan.hold, Some(Hold { until: T0 + HOUR, cause: HoldCause::Preflight }));
+    assert_eq!(plan.next_check, Some(T0 + HOUR));
+    // The operator knows better.
+    f.asked.despite_preflight = true;
+    assert!(matches!(next(&f, T0).next, Next::Order { .. }));
+    f.asked.despite_preflight = false;
     f.checked.as_mut().unwrap().verdict = Verdict::Unknown;
     assert!(matches!(next(&f, T0).next, Next::Order { .. }));
     f.names.push("c.example".to_owned());
@@ -187,7 +198,7 @@ fn overdue_is_a_state_of_its_own() {
 #[test]
 fn the_second_ca_only_if_it_is_due() {
     let mut f = facts(T0);
-    f.asked = Asked { renew: true, rotate: false };
+    f.asked.renew = true;
     assert_eq!(next(&f, T0).next, order(KeyChoice::Live, 0));
     fail(&mut f, 0, Remedy::Temporary, T0);
     assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + 60 });
@@ -204,7 +215,9 @@ fn the_budget_delays() {
     f.cas[0].order_from = Some((now + 100, "orders for the same names".to_owned()));
     assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
     f.cas[1].order_from = Some((now + 50, "orders for the same names".to_owned()));
-    assert_eq!(next(&f, now).next, Next::Wait { until: now + 50 });
+    let plan = next(&f, now);
+    assert_eq!(plan.next, Next::Wait { until: now + 50 });
+    assert_eq!(plan.hold, Some(Hold { until: now + 50, cause: HoldCause::Budget("orders for the same names".into()) }));
 }
 
 #[test]
@@ -278,8 +291,12 @@ fn a_refused_key() {
     f.next.as_mut().unwrap().usable_from = Some(now + 5 * DAY);
     assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
     fail(&mut f, 1, Remedy::Key, now);
-    let Next::OperatorsTurn { stop, .. } = next(&f, now).next else { panic!() };
-    assert_eq!(stop, Stop::KeysRefused(Some(now + 5 * DAY)));
+    let Next::OperatorsTurn { stop, until } = next(&f, now).next else { panic!() };
+    assert_eq!((stop, until), (Stop::KeysRefused(Some(now + 5 * DAY)), now + 6 * HOUR));
+    // The CA may have changed its mind a day later.
+    let checked = facts(now + DAY).checked;
+    let day_later = Facts { checked, info: facts(now + DAY).info, ..f.clone() };
+    assert_eq!(next(&day_later, now + DAY).next, order(KeyChoice::Live, 0));
     assert_eq!(next(&Facts { checked: facts(now + 5 * DAY).checked, ..f }, now + 5 * DAY).next, Next::AskWindow);
 }
 
@@ -301,6 +318,10 @@ fn a_compromised_key() {
     assert!(matches!(next(&f, T0).next, Next::Wait { .. }));
     f.compromise = compromise(1, true);
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
+    // An emergency does not wait for the preflight, which may be wrong.
+    f.checked.as_mut().unwrap().verdict = Verdict::Broken;
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
+    f.checked.as_mut().unwrap().verdict = Verdict::Fine;
     fail(&mut f, 0, Remedy::Temporary, T0);
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 1));
     // The new key serves: revoke, then mark as burnt. And a fresh next key first.
@@ -346,6 +367,11 @@ fn an_open_order() {
         expires: Some(now + DAY),
         poll_from: 0,
         is_changeover: false,
+        replaces: false,
+        waiting_since: None,
+        is_finalized: false,
+        is_counted: false,
+        seen: 0,
     };
     let mut with = |edit: &dyn Fn(&mut OpenOrder)| {
         let mut order = open.clone();
@@ -356,9 +382,29 @@ fn an_open_order() {
     assert_eq!(with(&|_| {}), Next::Resume);
     assert_eq!(with(&|o| o.poll_from = now + 9), Next::Wait { until: now + 9 });
     assert_eq!(with(&|o| o.expires = Some(now)), Next::Abandon { why: Abandoned::Expired });
+    // The clock may have jumped: the CA is asked once more.
+    let expired = |o: &mut OpenOrder| (o.url, o.expires) = (Some("https://ca/1".to_owned()), Some(now));
+    assert_eq!(with(&expired), Next::Resume);
+    let seen = |o: &mut OpenOrder| (o.url, o.expires, o.seen) = (Some("https://ca/1".to_owned()), Some(now), now);
+    assert_eq!(with(&seen), Next::Abandon { why: Abandoned::Expired });
     assert_eq!(with(&|o| o.names.clear()), Next::Abandon { why: Abandoned::Names });
     assert_eq!(with(&|o| o.key = pin(9)), Next::Abandon { why: Abandoned::Key });
     assert_eq!(with(&|o| o.ca.clear()), Next::Abandon { why: Abandoned::Authority });
+    // The CA has all that it asked for, and does not issue: another one does.
+    let since = Some(now - STUCK);
+    let processing = |o: &mut OpenOrder| (o.waiting_since, o.is_finalized, o.poll_from) = (since, true, now + 99);
+    assert_eq!(with(&processing), Next::Abandon { why: Abandoned::Stuck });
+    assert_eq!(with(&|o| o.waiting_since = since), Next::Abandon { why: Abandoned::Stuck });
+    let young = |o: &mut OpenOrder| (o.waiting_since, o.poll_from) = (Some(now - STUCK + 9), now + 99);
+    assert_eq!(with(&young), Next::Wait { until: now + 9 });
+    // Without another one, the order stays: somebody may have to approve it.
+    let mut alone = f.clone();
+    alone.cas.truncate(1);
+    let mut slow = open.clone();
+    processing(&mut slow);
+    alone.order = Some(slow);
+    assert_eq!(next(&alone, now).next, Next::Wait { until: now + 99 });
+    assert_eq!(next(&alone, now).hold, Some(Hold { until: now + 99, cause: HoldCause::Order }));
     // Its CA is down, and the certificate is due.
     f.order = Some(open);
     fail(&mut f, 0, Remedy::Temporary, now);

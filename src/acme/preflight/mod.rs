@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
+use self::address::{Fault, Verdict};
 use super::backoff::DAY;
 use super::dns::{Persist, RecordState, standing};
 use super::lookup::{Found, Lookup};
@@ -65,7 +66,7 @@ async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
     let mut findings = Vec::new();
     match address {
         Some(_) if by_dns => return vec![words::address_by_dns(name, ask.method)],
-        Some(ip) => findings.extend(check_address(ask, &ip.to_string(), ip, None).await),
+        Some(ip) => findings.extend(check_address(ask, &ip.to_string(), ip, None).await.1),
         None if !by_dns => findings.extend(check_addresses(ask, name, lookup).await),
         None => {}
     }
@@ -80,25 +81,49 @@ async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
 
 async fn check_addresses(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
     let (v4, v6) = futures_util::join!(lookup.addresses(name, false), lookup.addresses(name, true));
-    let mut findings = Vec::new();
+    let mut failed = Vec::new();
     let mut all = Vec::new();
     for (record, found) in [("A", v4), ("AAAA", v6)] {
         match found {
             Found::Records(addresses) => all.extend(addresses.into_iter().map(|address| (record, address))),
             Found::Nothing => {}
-            Found::Failed(why) => findings.push(words::failed(name, name, record, &why)),
+            Found::Failed(why) => failed.push(words::failed(name, name, record, &why)),
         }
     }
-    if all.is_empty() && findings.is_empty() {
+    if all.is_empty() && failed.is_empty() {
         return vec![words::no_address(ask, name)];
     }
     let each = all.into_iter().take(ADDRESSES_MAX);
-    let probed = stream::iter(each).map(|(record, ip)| check_address(ask, name, ip, Some(record)));
-    findings.extend(probed.buffered(ADDRESSES_MAX).collect::<Vec<_>>().await.into_iter().flatten());
+    let probed = stream::iter(each).map(|(record, ip)| async move {
+        let (verdict, finding) = check_address(ask, name, ip, Some(record)).await;
+        (record, verdict, finding)
+    });
+    let probed: Vec<_> = probed.buffered(ADDRESSES_MAX).collect().await;
+    let leads_here = |of: &str| probed.iter().any(|(record, verdict, _)| *record == of && *verdict == Verdict::Here);
+    let some_lead_here = leads_here("A") || leads_here("AAAA");
+    // A CA has the other kind of address.
+    failed.iter_mut().filter(|_| some_lead_here).for_each(words::other_kind);
+    let others_lead_here = leads_here("A");
+    let mut findings = failed;
+    for (record, verdict, finding) in probed {
+        let is_silent = matches!(verdict, Verdict::Fault(Fault::Closed(_) | Fault::Dead(_)));
+        findings.extend(finding.map(|mut finding| {
+            // A CA takes any of several A records, but an AAAA record before all of them.
+            if is_silent && record == "A" && others_lead_here {
+                words::one_of_several(&mut finding);
+            }
+            finding
+        }));
+    }
     findings
 }
 
-async fn check_address(ask: &Ask, name: &str, address: IpAddr, record: Option<&'static str>) -> Option<Finding> {
+async fn check_address(
+    ask: &Ask,
+    name: &str,
+    address: IpAddr,
+    record: Option<&'static str>,
+) -> (Verdict, Option<Finding>) {
     let answer = match ask.method {
         Method::TlsAlpn01 => probe::by_tls(name, address, ask.ports, &ask.probe).await,
         _ => probe::by_http(name, address, ask.ports, &ask.probe).await,
@@ -110,7 +135,8 @@ async fn check_address(ask: &Ask, name: &str, address: IpAddr, record: Option<&'
         _ => None,
     };
     let seen = address::Seen { address, answer, source: probe::source(address), foreign };
-    words::of_address(ask, name, record, &seen, address::judge(&seen, ask.behind_proxy))
+    let verdict = address::judge(&seen, ask.behind_proxy);
+    (verdict.clone(), words::of_address(ask, name, record, &seen, verdict))
 }
 
 /// The record of dns-persist-01, which the operator has set.

@@ -30,7 +30,10 @@ pub(in crate::acme) fn address_by_dns(name: &str, method: Method) -> Finding {
 pub(super) fn failed(name: &str, at: &str, record: &str, why: &str) -> Finding {
     let whose = if at == name { String::new() } else { format!("{name}: ") };
     let reason = Reason::new(format!("{whose}{at}: the lookup of its {record} record failed: {why}"))
-        .note("an authority that gets the same answer must not issue")
+        .note(match record {
+            "CAA" => "a CA that gets the same answer must not issue (RFC 8659 section 3)",
+            _ => "a CA that gets the same answer cannot validate the name",
+        })
         .hint(format!("repair the name servers of the zone; try: dig {at} {record}"));
     finding(name, Subject::Dns, Severity::Error, reason)
 }
@@ -46,6 +49,18 @@ pub(super) fn no_address(ask: &Ask, name: &str) -> Finding {
             finding(name, Subject::Address, Severity::Warning, reason)
         }
     }
+}
+
+/// Makes a failed lookup of addresses a warning: the other kind of record leads here.
+pub(super) fn other_kind(finding: &mut Finding) {
+    finding.severity = Severity::Warning;
+    finding.reason.notes = vec!["the other addresses of the name lead here".to_owned()];
+}
+
+/// Makes a silent address a warning: another one of the same kind leads here.
+pub(super) fn one_of_several(finding: &mut Finding) {
+    finding.severity = Severity::Warning;
+    finding.reason.notes.push("another address leads here; a CA that takes this one fails".to_owned());
 }
 
 /// Makes a failed lookup a warning: the name servers answer no question, so the zone may be in order.

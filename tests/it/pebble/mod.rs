@@ -13,3 +13,4 @@ mod own_keys;
 mod preflight;
 mod revoke;
 mod rig;
+mod trouble;

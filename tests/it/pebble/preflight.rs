@@ -93,9 +93,20 @@ fn names_that_lead_here() {
 fn addresses_that_do_not() {
     let mut rig = rig();
     let port = rig.ask.ports.http;
-    // One wrong address of two: a CA may take that one.
-    rig.dns.add_a(NAME, &["127.0.0.1", "127.0.0.9"]);
+    rig.dns.add_a(NAME, &["127.0.0.9"]);
     rig.refused(Subject::Address, &[NAME, "A 127.0.0.9", &format!("port {port}"), "refused", "IN A 127.0.0.9"]);
+    rig.dns.clear_a(NAME);
+    // One silent address of two: a CA may take the other one.
+    rig.dns.add_a(NAME, &["127.0.0.1", "127.0.0.9"]);
+    let findings = rig.check();
+    assert!(may_order(&findings) && findings.len() == 1, "{findings:#?}");
+    let text = findings[0].reason.full_line();
+    assert!(text.contains("A 127.0.0.9") && findings[0].severity == Severity::Warning, "{text}");
+    assert!(findings[0].reason.notes.iter().any(|note| note.contains("another address leads here")), "{findings:#?}");
+    // But it takes an AAAA record first.
+    rig.dns.add_aaaa(NAME, &["2001:db8::1"]);
+    assert!(!may_order(&rig.check()));
+    rig.dns.clear_aaaa(NAME);
     rig.dns.clear_a(NAME);
     rig.dns.add_aaaa(NAME, &["2001:db8::1"]);
     rig.refused(Subject::Address, &[NAME, "AAAA 2001:db8::1", "does not point here", "IN AAAA 2001:db8::1"]);

@@ -90,25 +90,23 @@ impl Authority {
         Ok(())
     }
 
-    /// A new order. It is an error of the client to meet the limits.
-    pub fn order(
-        &mut self,
-        names: &[String],
-        replaces: bool,
-        now: Seconds,
-        random: &mut Random,
-    ) -> Result<(), (Remedy, Option<Seconds>)> {
+    /// A new order.
+    pub fn order(&mut self, now: Seconds, random: &mut Random) -> Result<(), (Remedy, Option<Seconds>)> {
         if self.is_down(now) {
             return Err((Remedy::Temporary, None));
         }
         self.orders += 1;
+        self.trouble(now, random)
+    }
+
+    /// A certificate is issued. It is an error of the client to meet the limits.
+    pub fn issued(&mut self, names: &[String], replaces: bool, now: Seconds) {
         if !replaces {
             let (at, debt) = self.buckets.get(&names.join(" ")).copied().unwrap_or((now, 0));
             let debt = (debt - (now - at)).max(0) + REFILL;
-            assert!(debt <= BURST * REFILL, "more orders than the CA allows");
+            assert!(debt <= BURST * REFILL, "more certificates than the CA allows");
             self.buckets.insert(names.join(" "), (now, debt));
         }
-        self.trouble(now, random)
     }
 
     /// A step of an order: true if the certificate is there.

@@ -338,7 +338,7 @@ impl Operator {
         for at in 0..2 {
             let ask = Ask { names: &facts.names, replaces: facts.replaces(at).is_some() };
             let from = self.budgets[at].order_from(ask, self.clock());
-            facts.cas[at].order_from = from.map(|(from, limit)| (from, limit.what.to_owned()));
+            facts.cas[at].order_from = from.map(|delay| (delay.from, delay.to_string()));
         }
         facts
     }
@@ -352,7 +352,10 @@ impl Operator {
             let live = c.live.map(pin).is_some_and(|key| !ca.refuses(key, self.now) && self.book.burnt(key).is_none());
             !ca.is_down(self.now) && self.now >= ca.limited_until && live
         };
-        let is_able = (can(0) || can(1)) && self.now >= self.preflight_wrong_until && !keys.is_empty();
+        // A promise may forbid the certificate, whatever a CA does: a lockout that was accepted once does not go on.
+        let of_guard = |a: &Attempts| a.last.as_ref().is_some_and(|last| last.remedy == Some(Remedy::Candidate));
+        let is_forbidden = c.attempts.iter().any(of_guard);
+        let is_able = !is_forbidden && (can(0) || can(1)) && self.now >= self.preflight_wrong_until && !keys.is_empty();
         let able_since = if is_able { c.able_since.or(Some(self.now)) } else { None };
         let end = c.chain.as_ref().map_or(Seconds::MAX, |chain| chain.not_after);
         let (was_able, was_excused) = (c.able_since, c.is_excused);
@@ -456,7 +459,7 @@ impl Operator {
     fn order(&mut self, at: usize, (key, ca, replaces): (KeyChoice, usize, bool), facts: &Facts, random: &mut Random) {
         let clock = self.clock();
         let names = facts.names.clone();
-        self.budgets[ca].take_order(Ask { names: &names, replaces }, clock);
+        self.budgets[ca].take_order(clock);
         let c = &mut self.certificates[at];
         let is_changeover = key == KeyChoice::Next;
         let key = pin(if is_changeover { c.next } else { c.live }.unwrap());
@@ -470,8 +473,13 @@ impl Operator {
             expires: Some(clock + 7 * DAY),
             poll_from: 0,
             is_changeover,
+            replaces,
+            waiting_since: Some(clock),
+            is_finalized: true,
+            is_counted: false,
+            seen: clock,
         });
-        if let Err(why) = self.cas[ca].order(&names, replaces, self.now, random) {
+        if let Err(why) = self.cas[ca].order(self.now, random) {
             self.certificates[at].order = None;
             self.fail(at, ca, why, random);
         }
@@ -513,6 +521,9 @@ impl Operator {
             .filter_map(|n| if n == at { Some(order.key) } else { self.certificates[n].key_in_use.map(pin) })
             .map(|pin| vec![pin])
             .collect();
+        let ask = Ask { names: &order.names, replaces: order.replaces };
+        self.budgets[ca].take_certificate(ask, self.clock());
+        self.cas[ca].issued(&order.names, order.replaces, self.now);
         let hosts = hosts();
         let offer =
             Offer { hosts: &hosts, chains: chains.iter().map(Vec::as_slice).collect(), set: None, is_kept: false };
@@ -544,7 +555,7 @@ impl Operator {
             let announced = next.promised_since.is_none_or(|since| since + next.longest <= self.now);
             // The guard alone decides about a compromised key.
             assert!(announced || is_unfit || self.offset != 0, "a key that clients do not know for long enough");
-            let refused = facts.cas.iter().any(|ca| facts.live.is_some_and(|l| ca.attempts.refused_keys.contains(&l)));
+            let refused = facts.cas.iter().any(|ca| facts.live.is_some_and(|l| ca.attempts.refuses(l, clock)));
             assert!(plan.changeover.is_some() || refused, "the key changed over without a reason");
             self.planned(at, &facts, plan);
             self.played.changeovers += 1;

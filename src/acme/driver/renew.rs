@@ -1,0 +1,50 @@
+//! Renewals that the operator asks for.
+
+use std::rc::Rc;
+
+use super::Run;
+use crate::acme::plan;
+use crate::acme::request::{Renew, Renewal, Renewing};
+use crate::acme::step::Next;
+use crate::acme::words::{stop_text, time};
+use crate::acme::work::Work;
+use crate::ledger::time::wall;
+
+impl Run {
+    /// Has the certificates of a site renewed, or their keys changed over. Says when pintle orders.
+    pub(super) fn renew(&mut self, asked: &Renew) -> Renewing {
+        let of_site = self.certificates.values().filter(|work| work.certificate.site == asked.site);
+        let works: Vec<Rc<Work>> = of_site.cloned().collect();
+        let mut renewing = Renewing { ok: true, ..Renewing::default() };
+        for work in works {
+            let changed = work.change(|record| {
+                record.asked.renew |= !asked.rotate;
+                record.asked.rotate |= asked.rotate;
+                record.asked.despite_preflight |= asked.despite_preflight;
+                record.release();
+            });
+            if let Err(fault) = changed {
+                tracing::error!(problem = fault.text, "ACME: cannot record the request for a renewal");
+                return Renewing::refused(fault.text, "then ask again");
+            }
+            let algorithm = work.certificate.algorithm.to_string();
+            renewing.algorithms.push(algorithm.clone());
+            renewing.certificates.push(self.renewal(&work, algorithm));
+        }
+        renewing
+    }
+
+    /// The time of the next order, and why it is not now.
+    fn renewal(&mut self, work: &Work, algorithm: String) -> Renewal {
+        let mut renewal = Renewal { algorithm, ..Renewal::default() };
+        let Some(settings) = self.settings.clone() else { return renewal };
+        let now = wall();
+        let plan = plan::next(&self.facts(work, &settings, now), now);
+        if let Next::OperatorsTurn { stop, until } = &plan.next {
+            (renewal.from, renewal.why) = (Some(time(*until)), Some(stop_text(stop)));
+        } else if let Some(hold) = &plan.hold {
+            (renewal.from, renewal.why) = (Some(time(hold.until)), Some(hold.cause.to_string()));
+        }
+        renewal
+    }
+}
