@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
+use super::renew_args::RenewArgs;
 use crate::commands::{doctor, init, key, pin};
 use crate::export::{Form, Role};
 use crate::host::HostPattern;
@@ -231,19 +232,6 @@ pub(super) struct HookTestArgs {
     pub(super) name: Option<String>,
     #[command(flatten)]
     pub(super) check: CheckArgs,
-}
-
-#[derive(clap::Args)]
-pub(super) struct RenewArgs {
-    #[command(flatten)]
-    pub(super) of: SiteArgs,
-    /// Order even if the check of the names fails; for a host that sees other records or addresses than the CA
-    ///
-    /// Split DNS, a router without hairpin NAT or a content delivery network can make the check wrong. This counts
-    /// until the next certificate arrives. Failed validations count at the CA, so pintle tries at most four per
-    /// hour and name.
-    #[arg(long)]
-    pub(super) despite_preflight: bool,
 }
 
 /// One site.
