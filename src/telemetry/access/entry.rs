@@ -173,7 +173,7 @@ pub struct UpstreamEntry {
 /// A finished request.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
-    /// The facts of the connection, as [`super::connection_text`] has written them.
+    /// The facts of the connection, as [`super::AccessLog::connection_text`] has written them.
     pub connection: &'a str,
     /// The site's first name.
     pub site: Option<&'a str>,

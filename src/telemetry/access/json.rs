@@ -14,7 +14,7 @@ use super::line::{JsonLine, push_address, push_number};
 /// The version of the schema: it changes if the meaning or the type of a field does.
 const SCHEMA: &str = "1";
 
-/// The most bytes of each text, so that a line has at most [`LINE_MAX`].
+/// The most bytes of each text, so that a line has at most `LINE_MAX`.
 const TARGET: usize = 8192;
 const AGENT: usize = 2048;
 const REFERER: usize = 2048;
