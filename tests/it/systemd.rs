@@ -268,7 +268,9 @@ fn the_units_are_sound_and_confined() {
     let analyze = crate::harness::program("systemd-analyze");
     let units = ["pintle.service", "pintle-http.socket", "pintle-https.socket"].map(|unit| folder.path().join(unit));
     let (code, out, err) = outcome(Command::new(&analyze).args(["verify", "--man=no"]).args(&units));
-    assert!(code == 0 && out.is_empty() && err.is_empty(), "{out}{err}");
+    // Other packages have units with warnings of their own.
+    let ours: Vec<_> = out.lines().chain(err.lines()).filter(|line| line.contains("pintle")).collect();
+    assert!(code == 0 && ours.is_empty(), "{out}{err}");
     // An exposure of 2.0 at most.
     let mut security = Command::new(&analyze);
     security.args(["security", "--no-pager", "--offline=true", "--threshold=20"]).arg(&units[0]);
