@@ -2,7 +2,6 @@
 
 mod args;
 mod examples;
-mod renew_args;
 mod man;
 mod output;
 mod version;
@@ -275,7 +274,7 @@ fn acme(command: AcmeCommand, output: &Output) -> ExitCode {
             with_config(args.config, |path| acme::plan(path, args.site.as_deref(), args.json, output))
         }
         AcmeCommand::Renew(args) => {
-            let renew_args::RenewArgs { of: args::SiteArgs { config, site, json }, despite_preflight } = args;
+            let args::renew::RenewArgs { of: args::SiteArgs { config, site, json }, despite_preflight } = args;
             with_config(config, |path| acme::renew(path, &site, despite_preflight, json, output))
         }
         AcmeCommand::Account(args) => with_config(args.config, |path| acme::account(path, args.json)),

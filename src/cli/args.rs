@@ -1,6 +1,7 @@
 //! The arguments of each command.
 
 mod explain;
+pub(super) mod renew;
 mod values;
 
 use std::path::PathBuf;
@@ -8,7 +9,6 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::renew_args::RenewArgs;
 use crate::commands::{doctor, init, key, pin};
 use crate::export::{Form, Role};
 use crate::host::HostPattern;
@@ -212,7 +212,7 @@ pub(super) enum AcmeCommand {
     /// The exit code is 1 if a certificate is missing, overdue or expired, or waits for you.
     Plan(ListKeysArgs),
     /// Order a certificate for a site now; also after a failure that pintle does not retry by itself
-    Renew(RenewArgs),
+    Renew(renew::RenewArgs),
     /// Show the account at each CA; CAA records name its URL as accounturi
     Account(CheckArgs),
 }
