@@ -204,6 +204,8 @@ struct Row {
     /// The key in the file, if the guard refuses it and another one is served.
     refused: Option<Pin>,
     found: Result<(PublicKey, Option<Timestamp>), String>,
+    /// `true` if pintle makes the file at its first start, and has not yet.
+    is_awaited: bool,
     promised_since: Option<Timestamp>,
     /// The time from which a certificate for it breaks no promise; `None` if it breaks none now.
     usable_from: Option<Timestamp>,
@@ -251,7 +253,7 @@ pub fn list(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
     }
     let mut code = ExitCode::SUCCESS;
     for row in sites.iter().flat_map(|(_, rows)| rows) {
-        if let Err(why) = &row.found {
+        if let (Err(why), false) = (&row.found, row.is_awaited) {
             code = fail(&format!("{}: {why}", row.file));
         }
     }
@@ -268,7 +270,15 @@ fn rows(
         let file = outline.path(text);
         let served = (role == Role::Live).then(|| live_chain(outline, site, text, (alive, except))).flatten();
         let refused = served.as_ref().and_then(|served| served.refused);
-        let read = served.map_or_else(|| pin::read(&file).map_err(|e| e.to_string()), |served| Ok(served.contents));
+        let is_own = match role {
+            Role::Live => !site.given_chains.contains(text),
+            _ => site.backups.iter().take(site.own_next).any(|own| own == text),
+        };
+        // Before the first certificate, the key is there alone.
+        let key_alone = key.filter(|_| is_own && !file.exists()).map(|key| outline.path(key));
+        let place = key_alone.as_deref().unwrap_or(&file);
+        let is_awaited = is_own && !place.exists();
+        let read = served.map_or_else(|| pin::read(place).map_err(unreadable), |served| Ok(served.contents));
         let found = read.and_then(|contents| {
             let key = public_key(&contents).map_err(|e| e.to_string())?;
             // A backup may be a certificate, too, but only the live one's end matters.
@@ -280,11 +290,19 @@ fn rows(
         let key = found.as_ref().ok().map(|(key, _): &(PublicKey, _)| key.pin);
         let usable_from = key.and_then(|pin| alive.safe_from(&site.hosts, except, pin));
         let usable_from = usable_from.and_then(|time| Timestamp::from_second(time).ok());
-        Row { role, file: file.display().to_string(), key_file, refused, found, promised_since, usable_from }
+        let file = file.display().to_string();
+        Row { role, file, key_file, refused, found, is_awaited, promised_since, usable_from }
     };
     let live = site.certificates.iter().map(|(chain, key)| row(Role::Live, chain, key.as_ref()));
     let backups = site.backups.iter().enumerate().map(|(index, file)| row(Role::of_backup(index), file, None));
     live.chain(backups).collect()
+}
+
+fn unreadable(error: io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// The time since which a key has been promised.
@@ -306,7 +324,8 @@ fn row_json(row: &Row) -> Value {
         "promised_since": row.promised_since.map(|t| t.to_string()),
         "usable_from": row.usable_from.map(|t| t.to_string()),
         "not_after": key.and_then(|(_, not_after)| *not_after).map(|t| t.to_string()),
-        "error": row.found.as_ref().err(),
+        "error": row.found.as_ref().err().filter(|_| !row.is_awaited),
+        "awaited": row.is_awaited,
     })
 }
 
@@ -333,10 +352,12 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
         // In UTC, as all times here, with minutes.
         let minute = |time: Timestamp| time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M").to_string();
         let since = row.promised_since.map_or_else(|| "-".to_owned(), minute);
-        let usable = row.usable_from.map_or_else(|| "now".to_owned(), minute);
+        let whenever = if row.found.is_ok() { "now" } else { "-" };
+        let usable = row.usable_from.map_or_else(|| whenever.to_owned(), minute);
         let key = row.key_file.as_ref().map_or_else(String::new, |key| format!(", key {key}"));
+        let note = if row.is_awaited { " (pintle makes it at its first start)" } else { "" };
         println!(
-            "  {:5}  {pin:44}  {algorithm:10}  {kind:11}  {since:16}  {usable:16}  {until:10}  {}{key}",
+            "  {:5}  {pin:44}  {algorithm:10}  {kind:11}  {since:16}  {usable:16}  {until:10}  {}{key}{note}",
             row.role.name(),
             row.file
         );

@@ -269,3 +269,25 @@ fn list() {
     let (code, _, err) = list(&["--site", "other.example"]);
     assert!(code == 1 && err.contains("no site has the host \"other.example\""), "{err}");
 }
+
+/// The keys of a site with `acme = true` are listed before pintle has made them, and before the first certificate.
+#[test]
+fn own_keys_are_listed_before_the_first_certificate() {
+    let authority = Authority::new();
+    let text = "[state]\ndirectory = \"state\"\n[acme]\nterms = true\n[[site]]\nhosts = [\"blog.example.com\"]\n\
+                upstream = \"http://127.0.0.1:1\"\n[site.certificate]\nacme = true\n[site.hpkp]\nbackups = [\"spare.csr\"]\n";
+    let config = authority.write("pintle.toml", text);
+    let list = |more: &[&str]| outcome(pintle().args(["key", "list", "-c"]).arg(&config).args(more));
+    let (code, out, err) = list(&[]);
+    assert_eq!(out.matches(" (pintle makes it at its first start)\n").count(), 2, "{out}");
+    // The spare is the operator's.
+    assert!(code == 1 && err.starts_with("error: ") && err.ends_with("spare.csr: no such file\n"), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+    let own = authority.folder().join("state/acme/blog.example.com/ecdsa-p256");
+    fs::create_dir_all(&own).unwrap();
+    fs::copy(authority.leaf("own", &[BLOG]).key, own.join("key.pem")).unwrap();
+    let keys: Value = serde_json::from_str(&list(&["--json"]).1).unwrap();
+    let [live, next] = [0, 1].map(|at| &keys[0]["keys"][at]);
+    assert!(live["pin"].is_string() && live["awaited"] == false, "{keys}");
+    assert!(next["pin"].is_null() && next["error"].is_null() && next["awaited"] == true, "{keys}");
+}
