@@ -274,7 +274,7 @@ fn acme(command: AcmeCommand, output: &Output) -> ExitCode {
             with_config(args.config, |path| acme::plan(path, args.site.as_deref(), args.json, output))
         }
         AcmeCommand::Renew(args) => {
-            let args::renew::RenewArgs { of: args::SiteArgs { config, site, json }, despite_preflight } = args;
+            let args::RenewArgs { of: args::SiteArgs { config, site, json }, despite_preflight } = args;
             with_config(config, |path| acme::renew(path, &site, despite_preflight, json, output))
         }
         AcmeCommand::Account(args) => with_config(args.config, |path| acme::account(path, args.json)),

@@ -1,7 +1,7 @@
 //! The arguments of each command.
 
 mod explain;
-pub(super) mod renew;
+mod renew;
 mod values;
 
 use std::path::PathBuf;
@@ -13,8 +13,8 @@ use crate::commands::{doctor, init, key, pin};
 use crate::export::{Form, Role};
 use crate::host::HostPattern;
 use crate::verify::target::{Place, Url};
-
 pub(super) use explain::ExplainArgs;
+pub(super) use renew::RenewArgs;
 use values::{parse_date, parse_duration, parse_https_url, parse_pause, parse_url};
 
 #[derive(clap::Args)]
@@ -212,7 +212,7 @@ pub(super) enum AcmeCommand {
     /// The exit code is 1 if a certificate is missing, overdue or expired, or waits for you.
     Plan(ListKeysArgs),
     /// Order a certificate for a site now; also after a failure that pintle does not retry by itself
-    Renew(renew::RenewArgs),
+    Renew(RenewArgs),
     /// Show the account at each CA; CAA records name its URL as accounturi
     Account(CheckArgs),
 }
