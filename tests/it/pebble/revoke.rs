@@ -148,6 +148,16 @@ fn a_lockout_is_refused_until_it_is_accepted() {
     assert_eq!(found, want);
     let lockouts = pintle.status()["ledger"]["accepted_lockouts"].clone();
     assert_eq!((&lockouts[0]["pin"], &lockouts[0]["until"]), (&fresh.as_str().into(), &day.as_str().into()));
+    // Older promises lack this key. Its renewals continue, before and after a restart.
+    renew(&bed);
+    obtained(&pintle, 3);
+    let renewed = in_use(&bed);
+    drop(pintle);
+    let pintle = bed.start(&bed.acme(&bed.pebble.directory(), ""), &bed.site(&[BLOG], "", POLICIES));
+    renew(&bed);
+    obtained(&pintle, 1);
+    assert_ne!(in_use(&bed), renewed);
+    assert_eq!(bed.spki("ecdsa-p256"), fresh);
 }
 
 #[test]
