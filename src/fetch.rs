@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::host::bare;
 use crate::policy::promise::Seconds;
 use crate::tls::config::provider;
 use crate::tls::failure;
@@ -159,7 +160,7 @@ where
         is_tls: bool,
         request: Request<B>,
     ) -> Result<(SendRequest<B>, Response<Incoming>), String> {
-        let name = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let name = bare(url.host().unwrap_or_default()).to_owned();
         let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let socket = connect(&self.resolver, &name, port, self.limits.connect).await?;
         let mut sender = if is_tls {

@@ -9,6 +9,7 @@ use super::files::{mode, program, read};
 use crate::config::file::{File, HookTable};
 use crate::config::problem::At;
 use crate::events::{Hook, Pattern, RETRY, Target, known_patterns, secrets};
+use crate::host::bare;
 use crate::keys::key_file;
 use crate::reason::Reason;
 
@@ -129,7 +130,7 @@ fn check_url(url: &At<String>, r: &mut Checker<'_>) -> Option<()> {
     match parsed.scheme_str() {
         Some("https") => {}
         Some("http") => {
-            let host = parsed.host().unwrap_or_default().trim_matches(['[', ']']);
+            let host = bare(parsed.host().unwrap_or_default());
             let is_here =
                 host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
             if !is_here {

@@ -7,6 +7,7 @@ use super::checker::Checker;
 use crate::config::file::MetricsTable;
 use crate::config::problem::At;
 use crate::graphite::{Settings, push_node};
+use crate::host::bare;
 use crate::limits::Limits;
 
 /// The port of Graphite's plaintext protocol.
@@ -43,7 +44,7 @@ fn place(text: &str) -> Option<(String, u16)> {
     if !matches!(url.path(), "" | "/") || url.query().is_some() {
         return None;
     }
-    let host = authority.host().trim_matches(['[', ']']);
+    let host = bare(authority.host());
     let port = match authority.as_str().rsplit_once("]").map_or(authority.as_str(), |(_, rest)| rest).rsplit_once(':') {
         Some((_, port)) => port.parse().ok().filter(|port| *port > 0)?,
         None => PORT,
