@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Known, Like, Output, context, warn};
+use super::{Known, Like, Output, context, refuse, warn};
 use crate::config::{self, Draft};
 use crate::control::client::ask_for;
 use crate::doctor::checks::{self, CHECKS, Report, run};
@@ -57,6 +57,11 @@ pub fn check_names() -> PossibleValuesParser {
 
 /// Checks the host. Exit code 1 if the last round found something.
 pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCode {
+    // A wrong path is a mistake. Without this, doctor would leave out half of its checks.
+    if let Some(path) = path.filter(|path| matches!(path.try_exists(), Ok(false))) {
+        let reason = Reason::new(format!("{}: no such file", path.display()));
+        return refuse(&reason.hint("name the configuration that pintle runs with: pintle doctor -c FILE"));
+    }
     let mut watch = Watch::new(Files::below(&options.root));
     let mut round = 0;
     loop {

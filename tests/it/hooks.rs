@@ -361,7 +361,7 @@ fn a_program_gets_events_outside_the_sandbox() {
     pintle.logs("a word from the program");
     bed.reaches("pintle_hook_events_dropped_total{hook=\"slow\"}", 1.0);
     pintle.logs("killed after 1 s (limits.hook_timeout)");
-    assert_eq!(bed.value("pintle_hook_events_delivered_total{hook=\"on-event\"}"), Some(1.0));
+    bed.reaches("pintle_hook_events_delivered_total{hook=\"on-event\"}", 1.0);
     // Another program needs an upgrade.
     let third = bed.write("third", "#!/bin/sh\n", 0o755);
     pintle.rewrite(|text| text.replace(&format!("{slow:?}"), &format!("{third:?}")));

@@ -42,6 +42,13 @@ fn nothing_is_found_on_a_healthy_host() {
 }
 
 #[test]
+fn a_configuration_that_is_missing_is_an_error() {
+    let (code, text, errors) = outcome(pintle().args(["doctor", "--only", "sysctl", "-c", "missing.toml"]));
+    assert_eq!((code, text.as_str()), (1, ""));
+    assert!(errors.starts_with("error: missing.toml: no such file\n  hint: "), "{errors}");
+}
+
+#[test]
 fn findings_are_printed_with_their_remedies() {
     let root = TempDir::new().unwrap();
     let settings = root.path().join("etc/sysctl.d");
