@@ -231,7 +231,7 @@ fn list() {
     let spare = authority.public_key("spare");
     // An unreadable file is reported, and the rest is listed.
     let (code, out, err) = list(&[]);
-    assert!(code == 1 && err.contains("next.csr: No such file") && out.contains("  spare  "), "{out}{err}");
+    assert!(code == 1 && err.contains("next.csr: no such file") && out.contains("  spare  "), "{out}{err}");
     let key = authority.key("next", crate::harness::KeyKind::Rsa);
     let request = ["req", "-new", "-subj", "/CN=x", "-out", "next.csr", "-key"];
     output(Command::new("openssl").current_dir(authority.folder()).args(request).arg(key));
