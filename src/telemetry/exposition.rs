@@ -64,22 +64,33 @@ impl Labels {
     /// Creates them. Values are escaped.
     #[must_use]
     pub fn new(pairs: &[(&str, &str)]) -> Self {
-        let mut text = String::from("{");
+        let mut text = String::with_capacity(64);
+        text.push('{');
         for (name, value) in pairs {
-            let comma = if text.len() > 1 { "," } else { "" };
-            let _ = write!(text, "{comma}{name}=\"");
-            for c in value.chars() {
-                match c {
-                    '\\' => text.push_str("\\\\"),
-                    '"' => text.push_str("\\\""),
-                    '\n' => text.push_str("\\n"),
-                    c => text.push(c),
-                }
+            if text.len() > 1 {
+                text.push(',');
             }
+            text.push_str(name);
+            text.push_str("=\"");
+            push_escaped(&mut text, value);
             text.push('"');
         }
         text.push('}');
         Self(text)
+    }
+}
+
+fn push_escaped(text: &mut String, value: &str) {
+    if !value.contains(['\\', '"', '\n']) {
+        return text.push_str(value);
+    }
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            c => text.push(c),
+        }
     }
 }
 
@@ -210,7 +221,14 @@ impl Exposition {
     fn samples(&mut self, name: &str, values: &Values) {
         let name = with_prefix(name);
         for (Labels(labels), value) in values {
-            let _ = writeln!(self.text, "{name}{labels} {value}");
+            self.text.push_str(&name);
+            self.text.push_str(labels);
+            // Most values are one of these, and formatting a float takes longer than the rest of the line.
+            let _ = match *value {
+                0.0 => self.text.write_str(" 0\n"),
+                1.0 => self.text.write_str(" 1\n"),
+                value => writeln!(self.text, " {value}"),
+            };
         }
     }
 }
