@@ -206,8 +206,8 @@ fn older_than_the_one_in_use() {
         "{warned}"
     );
     assert!(warned["hint"].as_str().unwrap().contains("no old file"), "{warned}");
-    // One that ends soon is, too.
-    bed.put(&bed.authority.renew("soon", &bed.live.key, &hosts, 3));
+    // One that ends soon is, too: the last week of two months.
+    bed.put(&bed.authority.issue("soon", bed.live.key.clone(), &hosts, -60, 3));
     eventually("it is warned of", || {
         let is_soon = |problem: &str| problem.contains("expires on") && !problem.contains("before the one in use");
         pintle.log_json("in use, with a warning").into_iter().find(|l| is_soon(l["problem"].as_str().unwrap()))

@@ -88,7 +88,8 @@ impl Authority {
         self.issue(name, self.key(name, kind), hosts, from_days, to_days)
     }
 
-    fn issue(&self, name: &str, key: PathBuf, hosts: &[&str], from_days: i64, to_days: i64) -> Leaf {
+    /// The same for a key that is there.
+    pub fn issue(&self, name: &str, key: PathBuf, hosts: &[&str], from_days: i64, to_days: i64) -> Leaf {
         self.issue_as(name, key, hosts, |params| {
             params.not_before = OffsetDateTime::now_utc() + Duration::days(from_days);
             params.not_after = OffsetDateTime::now_utc() + Duration::days(to_days);
