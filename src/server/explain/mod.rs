@@ -52,7 +52,7 @@ pub struct Question {
     pub proxy_header: Option<Vec<u8>>,
     /// The head of the request, as HTTP/1.1.
     pub head: Vec<u8>,
-    /// The head of the upstream's response, as HTTP/1.1: a supposition.
+    /// The head of the upstream's response, as HTTP/1.1: a supposition, and no redirect.
     pub response: Vec<u8>,
 }
 
@@ -318,17 +318,13 @@ impl Explanation {
             Circuit::Open(left) => Err(UpstreamError::CircuitOpen(left)),
             Circuit::Closed | Circuit::HalfOpen => supposed(question, context),
         };
-        if let Err(error) = &response {
-            self.decision = Decided::Refuse { cause: error.to_string(), kind: error.proxy_status() };
+        match &response {
+            Ok(response) => self.supposed = fields::list(&response.head.fields),
+            Err(error) => {
+                self.decision = Decided::Refuse { cause: error.to_string(), kind: error.proxy_status() };
+            }
         }
-        if let Ok(response) = &response {
-            self.supposed = fields::list(&response.head.fields);
-        }
-        let reply = answered(response, None, turn, upstream, None);
-        if let Some(cause) = &reply.error {
-            self.decision = Decided::Refuse { cause: cause.clone(), kind: "proxy_loop_detected" };
-        }
-        reply
+        answered(response, None, turn, upstream, None)
     }
 
     /// Notes the answer, and the facts that it was made of.

@@ -228,6 +228,7 @@ fn the_running_process_knows_its_upstreams() {
         Some(ask(&["--live"])).filter(|report| report["decision"] != "forward")
     });
     assert_eq!((&report["decision"], &report["status"]), (&"refuse".into(), &503.into()), "{report:#}");
+    assert_eq!(report["refusal"]["kind"], "destination_unavailable", "{report:#}");
     assert_eq!(ask(&[])["decision"], "forward");
     // The questions are no requests.
     let requests = pintle.status()["counters"]["requests"].clone();
