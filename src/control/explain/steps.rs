@@ -11,7 +11,7 @@ use crate::message::Name;
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, RequestField, TrustedField};
 use crate::server::explain::{Chosen, Closed, Decided};
-use crate::tls::ChosenBy;
+use crate::tls::{ChosenBy, alert};
 use crate::upstream::{HostHeader, Upstream};
 
 /// One step.
@@ -300,8 +300,8 @@ impl Inputs<'_> {
         match &self.found.decision {
             Decided::Closed(Closed::NoProxyHeader) => "the connection is closed: no valid PROXY header".to_owned(),
             Decided::Closed(Closed::NoSuchName) => "no client can send this name in SNI".to_owned(),
-            Decided::Closed(Closed::Alert(alert)) => {
-                format!("TLS is refused with alert {alert}{}", alert_name(*alert))
+            Decided::Closed(Closed::Alert(number)) => {
+                format!("TLS is refused with alert {number} ({})", alert::name(*number))
             }
             Decided::Redirect(location) => format!("{status} to {}", text(location)),
             Decided::Options => format!("{status}: the list of methods"),
@@ -333,15 +333,5 @@ fn word(decision: &Decided) -> &'static str {
         Decided::Report => "report",
         Decided::Forward(_) => "forward",
         Decided::Refuse { .. } => "refuse",
-    }
-}
-
-/// The name of an alert (RFC 8446 section 6).
-fn alert_name(alert: u8) -> &'static str {
-    match alert {
-        40 => " (handshake_failure)",
-        112 => " (unrecognized_name)",
-        120 => " (no_application_protocol)",
-        _ => "",
     }
 }
