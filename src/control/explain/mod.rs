@@ -18,7 +18,7 @@ use crate::message::is_token;
 use crate::policy::Scheme;
 use crate::reason::Reason;
 use crate::server::explain::{Explanation, Question, explain};
-use crate::verify::target::{Url, default_port};
+use crate::verify::target::Url;
 
 /// The longest question, in bytes. The answer to it is bounded, too: it repeats each field of the question up to three
 /// times.
@@ -134,8 +134,7 @@ fn question(asked: &Asked, url: &Url, listening: &[(SocketAddr, Scheme)]) -> Res
     let named = |name: &str| asked.fields.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
     let mut head = format!("{method} {} HTTP/1.1\r\n", url.target);
     if named("Host").is_none() {
-        let authority = if url.port == default_port(url.scheme) { url.host.clone() } else { url.authority() };
-        head.push_str(&format!("Host: {authority}\r\n"));
+        head.push_str(&format!("Host: {}\r\n", url.authority()));
     }
     let https_ports = listening.iter().filter(|(_, scheme)| *scheme == Scheme::Https);
     let address = url.address();
