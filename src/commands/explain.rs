@@ -104,7 +104,7 @@ fn table(report: &Value, width: usize) -> Vec<String> {
     lines.extend(wrapped("", &format!("{by}: {}", text(report, "config")), 2, width));
     lines.push(String::new());
     for step in list(report, "steps") {
-        lines.extend(wrapped(text(step, "step"), &described(step, "what"), LABEL, width));
+        lines.extend(wrapped(text(step, "step"), &described(step), LABEL, width));
     }
     for (name, key) in [("HSTS", "hsts"), ("pins", "pins")] {
         lines.extend(wrapped(name, &policy(&report["policies"][key]), LABEL, width));
@@ -121,9 +121,9 @@ fn table(report: &Value, width: usize) -> Vec<String> {
 }
 
 /// The words of a step, its reason, and the line behind it.
-fn described(step: &Value, key: &str) -> String {
+fn described(step: &Value) -> String {
     let why = step["why"].as_str().filter(|why| !why.is_empty()).map(|why| format!("; {why}")).unwrap_or_default();
-    format!("{}{why}{}", text(step, key), place(step, "built in"))
+    format!("{}{why}{}", text(step, "what"), place(step, "built in"))
 }
 
 /// The place of a key, or a word if the file lacks it.
