@@ -40,11 +40,11 @@ fn row(inputs: &Inputs<'_>, table: &str, change: &FieldChange) -> Value {
     let values = |values: &[Vec<u8>]| values.iter().map(|value| text(value)).collect::<Vec<_>>();
     let key = match change.why {
         Why::Rule => rule(inputs, table, &change.name),
-        Why::Host => Some("site.upstream_options.host_header".to_owned()),
-        Why::Forwarding if inputs.trusted_field().is_some() => Some("listen.trusted_proxies".to_owned()),
-        Why::Hsts => Some("site.hsts".to_owned()),
-        Why::Pins => Some("site.hpkp".to_owned()),
-        Why::Names => Some("site.upstream".to_owned()),
+        Why::Host => Some("site.upstream_options.host_header"),
+        Why::Forwarding if inputs.found.peer.proxy.is_some() => Some("listen.trusted_proxies"),
+        Why::Hsts => Some("site.hsts"),
+        Why::Pins => Some("site.hpkp"),
+        Why::Names => Some("site.upstream"),
         _ => None,
     };
     json!({
@@ -53,26 +53,20 @@ fn row(inputs: &Inputs<'_>, table: &str, change: &FieldChange) -> Value {
         "before": values(&change.before),
         "after": values(&change.after),
         "why": why(change.why),
-        "at": key.and_then(|key| inputs.lines.at(&[&key])),
+        "at": key.and_then(|key| inputs.lines.at(&[key])),
     })
 }
 
 /// The key of the rule for a field: `set` and `add` write it, `remove` drops it.
-fn rule(inputs: &Inputs<'_>, table: &str, name: &[u8]) -> Option<String> {
-    let below = |list: &str| format!("site.{table}.{list}");
-    let added = ["set", "add"].into_iter().flat_map(|list| {
-        let key = below(list);
-        inputs.lines.below(&key).into_iter().map(str::to_owned).filter_map(move |known| {
-            let own = known.strip_prefix(&key)?.strip_prefix('.')?.to_owned();
-            Some((known, own))
-        })
-    });
-    let removed = below("remove");
-    let removed = inputs.lines.below(&removed).into_iter().map(str::to_owned);
-    let removed = removed.filter_map(|known| inputs.lines.text(&known).map(str::to_owned).map(|own| (known, own)));
-    let all: Vec<(String, String)> = added.chain(removed).collect();
-    let found = all.into_iter().find(|(_, own)| folds_to(name, &folded(own.as_bytes())));
-    found.map(|(key, _)| key)
+fn rule<'a>(inputs: &Inputs<'a>, table: &str, name: &[u8]) -> Option<&'a str> {
+    let lines = inputs.lines;
+    ["set", "add", "remove"].into_iter().find_map(|list| {
+        let list = format!("site.{table}.{list}");
+        // `set` and `add` are tables by name, `remove` is a list of names.
+        let named = |key: &'a str| key.strip_prefix(&list)?.strip_prefix('.').or_else(|| lines.text(key));
+        let is_it = |key: &&'a str| named(key).is_some_and(|named| folds_to(name, &folded(named.as_bytes())));
+        lines.below(&list).into_iter().find(is_it)
+    })
 }
 
 fn word(change: Change) -> &'static str {

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Inputs, fields, limits, policies, text};
 use crate::control::status;
-use crate::host::{FoundBy, both_forms};
+use crate::host::{FoundBy, HostPattern, both_forms};
 use crate::message::Name;
 use crate::policy::Scheme;
-use crate::policy::forwarded::{Origin, RequestField, TrustedField};
+use crate::policy::forwarded::{Origin, RequestField};
 use crate::server::explain::{Chosen, Closed, Decided};
 use crate::tls::{ChosenBy, alert};
 use crate::upstream::{HostHeader, Upstream};
@@ -212,11 +212,8 @@ impl Inputs<'_> {
             let what = if host.is_empty() { "none: no Host".to_owned() } else { format!("none for {host}") };
             return self.step("site", what, "no site has this host; tls.default_site chooses certificates only", &[]);
         };
-        let is_it = |pattern: &str| match by {
-            FoundBy::Exact => pattern == host,
-            FoundBy::Wildcard => host.split_once('.').is_some_and(|(_, base)| pattern.strip_prefix("*.") == Some(base)),
-        };
-        let at = site.hosts.iter().position(|pattern| is_it(pattern)).unwrap_or_default();
+        let is_it = |pattern: HostPattern| pattern.is_wildcard() == (by == FoundBy::Wildcard) && pattern.matches(&host);
+        let at = site.hosts.iter().position(|pattern| HostPattern::parse(pattern).is_ok_and(is_it)).unwrap_or_default();
         let pattern = site.hosts.get(at).map(|pattern| both_forms(pattern)).unwrap_or_default();
         let kind = if by == FoundBy::Exact { "exact name" } else { "wildcard" };
         let key = format!("site.hosts[{at}]");
@@ -311,15 +308,6 @@ impl Inputs<'_> {
             Decided::Forward(upstream) => format!("forwarded to {}", upstream.label),
             Decided::Refuse { cause, .. } => format!("{status}: {cause}"),
         }
-    }
-
-    /// The kind of field that trusted peers write.
-    pub(super) fn trusted_field(&self) -> Option<TrustedField> {
-        self.found.peer.proxy.map(|_| match self.found.peer.believed {
-            Some(RequestField::XForwarded) => TrustedField::XForwarded,
-            Some(RequestField::Forwarded) => TrustedField::Forwarded,
-            None => TrustedField::Proxy,
-        })
     }
 }
 
