@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::results::Results;
 use super::{Output, fail};
-use crate::config::{self, Draft};
+use crate::config::{self, AdminAddress, Draft};
 use crate::control::client::{ClientError, PATIENCE, ask_for};
 use crate::control::{Upgraded, Verdict};
 use crate::os::read_error;
@@ -121,17 +121,7 @@ pub(super) fn say_to_running(
     output: &Output,
     results: &mut Results,
 ) -> Option<(StatusCode, String)> {
-    let draft = match config::read(path) {
-        Ok(draft) => draft,
-        Err(error) => {
-            results.refuse(&read_error::reason(path, &error));
-            return None;
-        }
-    };
-    let Some(address) = draft.admin() else {
-        refuse_without_socket(path, &draft, output, results);
-        return None;
-    };
+    let address = address_of_running(path, output, results)?;
     match ask_for(&address, method, command, body, patience) {
         Ok((status, answer)) if answers.contains(&status) => return Some((status, answer)),
         Ok((status, answer)) => {
@@ -149,6 +139,22 @@ pub(super) fn say_to_running(
         Err(error) => results.fail(&error),
     };
     None
+}
+
+/// The address of the running process. Without one, the reason has been printed.
+pub(super) fn address_of_running(path: &Path, output: &Output, results: &mut Results) -> Option<AdminAddress> {
+    let draft = match config::read(path) {
+        Ok(draft) => draft,
+        Err(error) => {
+            results.refuse(&read_error::reason(path, &error));
+            return None;
+        }
+    };
+    let address = draft.admin();
+    if address.is_none() {
+        refuse_without_socket(path, &draft, output, results);
+    }
+    address
 }
 
 fn refuse_without_socket(path: &Path, draft: &Draft, output: &Output, results: &mut Results) {

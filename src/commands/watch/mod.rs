@@ -14,10 +14,11 @@ use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use super::{Output, fail, read, refuse};
+use super::remote::address_of_running;
+use super::results::Results;
+use super::{Output, fail};
 use crate::config::AdminAddress;
 use crate::control::client::ask_for;
-use crate::reason::Reason;
 use screen::{Look, Scene, blocks};
 
 /// Time limit for an answer; then the display says so, and asks again.
@@ -45,14 +46,9 @@ pub struct Options {
 /// Shows the state of the running process until a signal, the end of the rounds or the end of the reader. Exit code 0 if
 /// the process has answered last.
 pub fn watch(path: &Path, options: Options, output: &Output) -> ExitCode {
-    let draft = match read(path) {
-        Ok(draft) => draft,
-        Err(reason) => return refuse(&reason),
-    };
-    let Some(address) = draft.admin() else {
-        let reason = Reason::new(format!("{}: no admin socket configured", path.display()));
-        return refuse(&reason.hint("set admin.listen or state.directory, and restart pintle"));
-    };
+    // JSON is for answers only, one a line.
+    let mut results = Results::new(false);
+    let Some(address) = address_of_running(path, output, &mut results) else { return results.end(false) };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
