@@ -389,6 +389,12 @@ pub fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 
+/// Returns a host with the brackets of an IPv6 address.
+#[must_use]
+pub fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]").into() } else { host.into() }
+}
+
 /// Returns `true` if a name is a domain or lies below it. Both are in lower case.
 #[must_use]
 pub fn is_within(name: &str, domain: &str) -> bool {
@@ -418,6 +424,16 @@ mod tests {
         assert!(is_within("a.wordpress.com", "wordpress.com") && is_within("wordpress.com", "wordpress.com"));
         assert!(is_below("a.wordpress.com", "wordpress.com") && !is_below("wordpress.com", "wordpress.com"));
         assert!(!is_within("notwordpress.com", "wordpress.com") && !is_within("wordpress.com.evil", "wordpress.com"));
+    }
+
+    #[test]
+    fn brackets() {
+        for (with, without) in
+            [("[2001:db8::1]", "2001:db8::1"), ("a.example", "a.example"), ("192.0.2.1", "192.0.2.1")]
+        {
+            assert_eq!((&*bracketed(without), bare(with)), (with, without));
+            assert_eq!(bracketed(with), with);
+        }
     }
 
     #[test]

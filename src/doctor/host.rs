@@ -9,6 +9,7 @@ use super::files::Files;
 use super::neighbour_history::History;
 use super::network::{Mac, Network};
 use super::sockets::{self, Socket};
+use crate::host::bracketed;
 
 /// The demands of the configuration on its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,11 +47,7 @@ impl WantedUpstream {
     /// Returns `HOST:PORT`.
     #[must_use]
     pub fn place(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        format!("{}:{}", bracketed(&self.host), self.port)
     }
 }
 

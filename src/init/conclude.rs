@@ -9,7 +9,7 @@ use super::fingerprint::{Verdict, identify};
 use super::platform::Platform;
 use super::probe::{Target, written};
 use super::text::clean;
-use crate::host::{bare, is_within};
+use crate::host::{bare, bracketed, is_within};
 use crate::message::Name;
 use crate::policy::Scheme;
 use crate::reason::counted;
@@ -167,8 +167,7 @@ fn names(evidence: &Evidence, target: &Target, choice: &Choice, ca: Option<PathB
 }
 
 fn place_text(place: &Place, port: u16) -> String {
-    let port = place.port.unwrap_or(port);
-    if place.host.contains(':') { format!("[{}]:{port}", place.host) } else { format!("{}:{port}", place.host) }
+    format!("{}:{}", bracketed(&place.host), place.port.unwrap_or(port))
 }
 
 /// The start page as visitors will get it, or as the blog shows it now.

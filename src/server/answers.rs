@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::host::HostPattern;
+use crate::host::{HostPattern, bracketed};
 use crate::tls::acme_challenge;
 
 /// An answer to one challenge.
@@ -28,8 +28,7 @@ impl ChallengeAnswer {
     /// Makes an answer. `name` is as the authority writes it: an IPv6 address without brackets.
     #[must_use]
     pub fn new(name: &str, token: Option<String>, authorization: String) -> Self {
-        let name = if name.parse::<Ipv6Addr>().is_ok() { format!("[{name}]") } else { name.to_owned() };
-        Self { name, token, authorization }
+        Self { name: bracketed(name).into_owned(), token, authorization }
     }
 }
 

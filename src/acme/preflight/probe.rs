@@ -16,6 +16,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::address::{Answer, cdn_by};
 use super::caa::printable;
+use crate::host::bracketed;
 use crate::keys::pin::Pin;
 use crate::tls::certificate::name_of;
 use crate::tls::{KeyTypes, Possession};
@@ -142,7 +143,7 @@ async fn ask(name: &str, address: IpAddr, ports: Ports, at: &Target) -> io::Resu
     if path.bytes().any(|b| b <= b' ' || b == 0x7f) {
         return Err(io::Error::other("invalid redirect"));
     }
-    let host = if address.to_string() == name && address.is_ipv6() { format!("[{name}]") } else { name.to_owned() };
+    let host = bracketed(name);
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: pintle/{} (preflight)\r\nAccept: */*\r\nConnection: close\r\n\r\n",
         env!("CARGO_PKG_VERSION")
