@@ -8,16 +8,17 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::Command;
 
+use pintle::tls::{KeyTypes, Possession};
 use serde_json::Value;
 
-use super::trusting;
 use crate::harness::{Authority, Client, Connection, Origin, PATIENCE, Pintle, Reply, Response, free_port, output};
+use crate::model::random::Random;
 
 /// Requests to one configuration.
 const REQUESTS: usize = 24;
 
 /// Fields of responses that depend on the time and the connection.
-const UNTOLD: [&str; 4] = ["date", "content-length", "connection", "transfer-encoding"];
+const VARYING: [&str; 4] = ["date", "content-length", "connection", "transfer-encoding"];
 
 /// The fields of every response of the origin.
 const RESPONSE: [(&str, &str); 6] = [
@@ -29,26 +30,16 @@ const RESPONSE: [(&str, &str); 6] = [
     ("Set-Cookie", "a=b; Path=/"),
 ];
 
-/// A small generator (SplitMix64).
-struct Dice(u64);
+/// Each of these once in so many times.
+fn some(of: &[&str], times: u64, random: &mut Random) -> Vec<String> {
+    of.iter().filter(|_| random.once_in(times)).map(|one| (*one).to_owned()).collect()
+}
 
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % sides as u64).unwrap()
-    }
-
-    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
-        of[self.roll(of.len())]
-    }
-
-    /// Each of these with a chance of one in `sides`.
-    fn some<'a>(&mut self, of: &[&'a str], sides: usize) -> Vec<&'a str> {
-        of.iter().copied().filter(|_| self.roll(sides) == 0).collect()
-    }
+/// A client that accepts any chain: a listener may show the default site's.
+fn client() -> Client {
+    let mut config = Possession::of_any(KeyTypes::Any).client().unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Client::with(config)
 }
 
 struct Ports {
@@ -56,52 +47,51 @@ struct Ports {
     http: u16,
 }
 
-fn listen(dice: &mut Dice, ports: &Ports) -> String {
+fn listen(random: &mut Random, ports: &Ports) -> String {
     let mut text = format!(
         "[listen]\nhttps = [\"127.0.0.1:{}\"]\nhttp = [\"127.0.0.1:{}\"]\nworkers = 1\n",
         ports.https, ports.http
     );
-    text += dice.one(&[
+    text += *random.pick(&[
         "",
         "trusted_proxies = [\"127.0.0.0/8\"]\n",
         "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n",
     ]);
     if text.contains("trusted") {
-        text += dice.one(&[
+        text += *random.pick(&[
             "",
             "trust = \"forwarded\"\n",
             "proxy_protocol = true\n",
             "trust = \"proxy\"\nproxy_protocol = true\n",
         ]);
-        text += dice.one(&["", "health_path = \"/up\"\n"]);
+        text += *random.pick(&["", "health_path = \"/up\"\n"]);
     }
-    text += dice.one(&["", "", "public_https_port = 443\n", "public_https_port = 4443\n"]);
-    text + dice.one(&["", "error_details = \"everybody\"\n"])
+    text += *random.pick(&["", "", "public_https_port = 443\n", "public_https_port = 4443\n"]);
+    text + *random.pick(&["", "error_details = \"everybody\"\n"])
 }
 
-fn policies(dice: &mut Dice, authority: &Authority) -> String {
+fn policies(random: &mut Random, authority: &Authority) -> String {
     let (next, spare) = (authority.public_key("next"), authority.public_key("spare"));
-    let mut text = dice
-        .one(&[
-            "",
-            "[site.hsts]\nmax_age = \"1y\"\n",
-            "[site.hsts]\nmax_age = \"1d\"\nupstream = \"keep\"\n",
-            "[site.hsts]\nmax_age = 0\n",
-        ])
-        .to_owned();
-    let mode = dice.one(&["", "enforce", "report-only", "withdraw"]);
+    let mut text = String::new();
+    text += *random.pick(&[
+        "",
+        "[site.hsts]\nmax_age = \"1y\"\n",
+        "[site.hsts]\nmax_age = \"1d\"\nupstream = \"keep\"\n",
+        "[site.hsts]\nmax_age = 0\n",
+    ]);
+    let mode = *random.pick(&["", "enforce", "report-only", "withdraw"]);
     if !mode.is_empty() {
         text += &format!(
             "[site.hpkp]\nmode = \"{mode}\"\nmax_age = \"30d\"\nbackups = [{next:?}, {spare:?}]\nreport_uri = \
              \"https://reports.example.net/\"\n"
         );
     }
-    text += dice.one(&[
+    text += *random.pick(&[
         "",
         "[site.request_headers]\nset = { \"X-Edge\" = \"pintle\", \"Accept\" = \"*/*\" }\nremove = [\"X-Debug\", \"cookie\"]\n",
         "[site.request_headers]\nadd = { \"X-Debug\" = \"2\" }\n",
     ]);
-    text + dice.one(&[
+    text + *random.pick(&[
         "",
         "[site.response_headers]\nset = { \"X-Content-Type-Options\" = \"nosniff\", \"Server\" = \"x\" }\nremove = \
          [\"X-Powered-By\"]\n",
@@ -109,44 +99,44 @@ fn policies(dice: &mut Dice, authority: &Authority) -> String {
     ])
 }
 
-fn config(dice: &mut Dice, authority: &Authority, origin: &Origin, state: &std::path::Path) -> String {
+fn config(random: &mut Random, authority: &Authority, origin: &Origin, state: &std::path::Path) -> String {
     let site = |name: &str, hosts: &[&str]| {
         let leaf = authority.leaf(name, hosts);
         let certificate = format!("[site.certificate]\nchain = {:?}\nkey = {:?}\n", leaf.chain, leaf.key);
         (format!("[[site]]\nhosts = {hosts:?}\nupstream = {:?}\n", origin.url()), certificate)
     };
     let mut text = format!("[state]\ndirectory = {state:?}\n");
-    text += dice.one(&["", "", "[tls]\nunknown_name = \"default\"\ndefault_site = \"a.example\"\n"]);
-    text += dice.one(&["", "[reports]\nhost = \"a.example\"\npath = \"/pins\"\n"]);
-    text += dice.one(&["", "[limits]\nrequest_line = 256\nheader_count = 12\nrequest_body = 2\n"]);
+    text += *random.pick(&["", "", "[tls]\nunknown_name = \"default\"\ndefault_site = \"a.example\"\n"]);
+    text += *random.pick(&["", "[reports]\nhost = \"a.example\"\npath = \"/pins\"\n"]);
+    text += *random.pick(&["", "[limits]\nrequest_line = 256\nheader_count = 12\nrequest_body = 2\n"]);
     let (head, certificate) = site("a", &["a.example", "www.a.example"]);
     text += &head;
-    text += dice.one(&["", "canonical_redirect = true\n"]);
-    text += dice.one(&[
+    text += *random.pick(&["", "canonical_redirect = true\n"]);
+    text += *random.pick(&[
         "",
         "[site.upstream_options]\nhost_header = \"client\"\n",
         "[site.upstream_options]\nhost_header = \"inner.example\"\n",
     ]);
     text += &certificate;
-    text += &policies(dice, authority);
+    text += &policies(random, authority);
     let (head, certificate) = site("b", &["*.b.example", "b.example"]);
-    text += &(head + &certificate + &policies(dice, authority));
+    text += &(head + &certificate + &policies(random, authority));
     // An address, which no SNI can carry.
-    if dice.roll(2) == 0 {
+    if random.once_in(2) {
         let (head, certificate) = site("address", &["127.0.0.1"]);
-        text += &(head + &certificate + &policies(dice, authority));
+        text += &(head + &certificate + &policies(random, authority));
     }
     // TLS ends in front of pintle.
-    if dice.roll(2) == 0 {
+    if random.once_in(2) {
         let (head, certificate) = site("c", &["c.example"]);
         let chain = certificate.lines().take(2).collect::<Vec<_>>().join("\n");
-        text += &(head + &chain + "\n" + &policies(dice, authority));
+        text += &(head + &chain + "\n" + &policies(random, authority));
     }
     // Its files are missing: pintle serves it without TLS.
-    if dice.roll(2) == 0 {
+    if random.once_in(2) {
         let (head, _) = site("e", &["e.example"]);
         let certificate = "[site.certificate]\nchain = \"/nonexistent/e.pem\"\nkey = \"/nonexistent/e.key\"\n";
-        text += &(head + certificate + &policies(dice, authority));
+        text += &(head + certificate + &policies(random, authority));
     }
     text
 }
@@ -163,8 +153,8 @@ struct Request {
     body: &'static str,
 }
 
-fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
-    let tls = dice.roll(3) > 0;
+fn request(random: &mut Random, number: usize, ports: &Ports) -> Request {
+    let tls = random.index(3) > 0;
     let names = [
         "a.example",
         "www.a.example",
@@ -176,10 +166,10 @@ fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
         "c.example",
         "e.example",
     ];
-    let name = dice.one(&names).to_owned();
+    let name = (*random.pick(&names)).to_owned();
     let port = if tls { ports.https } else { ports.http };
-    let host = match dice.roll(12) {
-        0 => dice.one(&names).to_owned(),
+    let host = match random.index(12) {
+        0 => (*random.pick(&names)).to_owned(),
         1 => format!("{name}:{port}"),
         2 => format!("{name}:77"),
         3 => name.to_uppercase(),
@@ -191,9 +181,9 @@ fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
     let long = format!("/p{number}?{}", "x".repeat(300));
     let query = format!("/p{number}?a=%20&b=ü");
     let query = query.replace('ü', "%C3%BC");
-    let target =
-        dice.one(&[&*own, &own, &own, &long, &query, "/up", "/pins", "/.well-known/acme-challenge/abc"]).to_owned();
-    let method = dice.one(&["GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "TRACE", "PUT", "DELETE"]);
+    let targets = [&*own, &own, &own, &long, &query, "/up", "/pins", "/.well-known/acme-challenge/abc"];
+    let target = (*random.pick(&targets)).to_owned();
+    let method = *random.pick(&["GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "TRACE", "PUT", "DELETE"]);
     let pool = [
         "X-Forwarded-Proto: https",
         "X-Forwarded-Proto: http",
@@ -222,13 +212,10 @@ fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
         "Max-Forwards: 0",
         "Alt-Used: x",
     ];
-    let mut lines: Vec<String> = dice.some(&pool, 6).into_iter().map(str::to_owned).collect();
-    lines.extend(
-        dice.some(&["Expect: wonders", "Via: 1 pintle, 1 pintle, 1 pintle, 1 pintle, 1 pintle", "Host: again"], 30)
-            .into_iter()
-            .map(str::to_owned),
-    );
-    if dice.roll(12) == 0 {
+    let mut lines = some(&pool, 6, random);
+    let faults = ["Expect: wonders", "Via: 1 pintle, 1 pintle, 1 pintle, 1 pintle, 1 pintle", "Host: again"];
+    lines.extend(some(&faults, 30, random));
+    if random.once_in(12) {
         let upgrade =
             ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: x"];
         lines.extend(upgrade.map(str::to_owned));
@@ -240,7 +227,7 @@ fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
             ("Content-Length: 0", ""),
             ("Transfer-Encoding: chunked", "1\r\na\r\n0\r\n\r\n"),
             ("Content-Length: x", ""),
-        ][dice.roll(4)];
+        ][random.index(4)];
         lines.push(line.to_owned());
         body = sent;
     }
@@ -253,7 +240,7 @@ fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
         "PROXY WRONG",
         "",
     ];
-    let proxy = Some(dice.one(&proxies)).filter(|proxy| !proxy.is_empty());
+    let proxy = Some(*random.pick(&proxies)).filter(|proxy| !proxy.is_empty());
     Request {
         tls,
         name,
@@ -306,12 +293,12 @@ impl Request {
     }
 }
 
-/// Names and values, sorted, without the untold ones.
-fn told(fields: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+/// Names and values, sorted, without the varying ones.
+fn comparable(fields: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
     let lower = fields.map(|(name, value)| (name.to_ascii_lowercase(), value));
-    let mut told: Vec<_> = lower.filter(|(name, _)| !UNTOLD.contains(&name.as_str())).collect();
-    told.sort();
-    told
+    let mut fixed: Vec<_> = lower.filter(|(name, _)| !VARYING.contains(&name.as_str())).collect();
+    fixed.sort();
+    fixed
 }
 
 /// Compares a report with what happened. `received` is the request at the origin.
@@ -339,8 +326,8 @@ fn compare(report: &Value, response: Option<&Response>, received: Option<&str>, 
     }
     let stated = report["response"].as_array().unwrap().iter();
     let text = |field: &Value, key: &str| field[key].as_str().unwrap().to_owned();
-    let stated = told(stated.map(|field| (text(field, "name"), text(field, "value"))));
-    assert_eq!(stated, told(response.fields.iter().cloned()), "{}", context());
+    let stated = comparable(stated.map(|field| (text(field, "name"), text(field, "value"))));
+    assert_eq!(stated, comparable(response.fields.iter().cloned()), "{}", context());
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -349,7 +336,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// Plays one configuration and its requests. Returns the decisions.
 fn play(seed: u64, requests: usize) -> Vec<String> {
-    let mut dice = Dice(seed);
+    let mut random = Random::new(seed);
     let authority = Authority::new();
     let origin = Origin::start(|request| {
         let fields: String = RESPONSE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -357,15 +344,15 @@ fn play(seed: u64, requests: usize) -> Vec<String> {
         Reply::new("200 OK", &fields, body)
     });
     let ports = Ports { https: free_port(), http: free_port() };
-    let listen = listen(&mut dice, &ports);
+    let listen = listen(&mut random, &ports);
     let state = authority.folder().join("state");
-    let config = config(&mut dice, &authority, &origin, &state);
+    let config = config(&mut random, &authority, &origin, &state);
     let pintle = Pintle::start_with(&authority, &listen, &config);
-    let client = trusting::client();
+    let client = client();
     let with_proxy = listen.contains("proxy_protocol");
     let mut decisions = Vec::new();
     for number in 0..requests {
-        let request = request(&mut dice, number, &ports);
+        let request = request(&mut random, number, &ports);
         let ask = |more: &[&str]| -> Value {
             let mut command: Command = pintle.command("explain");
             serde_json::from_str(&output(command.args(request.arguments()).args(more))).unwrap()
@@ -398,7 +385,7 @@ fn the_server_does_what_explain_says() {
     decisions.sort();
     decisions.dedup();
     if seeds.len() > 5 {
-        // The dice meet every kind of decision that requests without a body of their own can meet.
+        // The random numbers meet every kind of decision that requests without a body of their own can meet.
         for kind in ["closed", "forward", "redirect", "refuse"] {
             assert!(decisions.iter().any(|decision| decision == kind), "no {kind} in {decisions:?}");
         }

@@ -1,7 +1,6 @@
 //! `pintle explain`: the report, by a configuration and by a running process.
 
 mod agreement;
-mod trusting;
 
 use std::fs;
 use std::process::Command;
