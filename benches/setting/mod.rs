@@ -9,8 +9,9 @@ use pintle::message::{HeadLimits, RequestHead, ResponseLimits, parse_request};
 use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Origin, Peer, Trust};
 use pintle::site::Site;
+use pintle::telemetry::access::UpstreamFacts;
 use pintle::upstream::dns::Name;
-use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamFacts, UpstreamRequest};
+use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamRequest};
 
 /// A browser's request.
 pub(crate) const REQUEST: &[u8] = b"GET /2026/11/a-walk-in-the-woods/?utm_source=feed HTTP/1.1\r\n\

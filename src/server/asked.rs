@@ -9,7 +9,7 @@ use crate::clock::Alarm;
 use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, origin};
-use crate::upstream::UpstreamFacts;
+use crate::telemetry::access::UpstreamFacts;
 
 /// The facts about a request, before the decision.
 pub(super) struct Asked {

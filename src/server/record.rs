@@ -14,9 +14,9 @@ use super::why::{self, Why};
 use crate::message::{Name, RequestHead};
 use crate::policy::forwarded::SchemeSource;
 use crate::telemetry::SiteTraffic;
-use crate::telemetry::access::{End, Ended, Entry, UpstreamEntry};
+use crate::telemetry::access::{End, Ended, Entry};
 use crate::telemetry::meters::CAUSES;
-use crate::upstream::{UpstreamError, UpstreamFacts};
+use crate::upstream::UpstreamError;
 
 /// The client left before the answer; nginx uses the same number.
 const CLIENT_GONE: u16 = 499;
@@ -37,7 +37,6 @@ pub(super) struct Outcome {
     received: u64,
     begin: Option<Instant>,
     first_byte: Option<Instant>,
-    upstream: Option<Duration>,
     why: Why,
     error: Option<String>,
     /// The client took the body too slowly.
@@ -72,7 +71,6 @@ impl Outcome {
             received: 0,
             begin,
             first_byte: reply.begun,
-            upstream: reply.upstream_time,
             why,
             error,
             too_slow,
@@ -92,7 +90,6 @@ impl Outcome {
             received: 0,
             begin,
             first_byte: None,
-            upstream: None,
             why: why::gone(),
             error: Some("the client went away".into()),
             too_slow: false,
@@ -180,7 +177,6 @@ fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &O
         return;
     }
     let since = |begin: Instant, end: Option<Instant>| end.map(|end| end.saturating_duration_since(begin));
-    let upstream = asked.map(|asked| asked.facts.get()).filter(|facts| facts.asked);
     let entry = Entry {
         connection: &context.log_text(access, rules),
         site: site.map(|site| &*site.name),
@@ -196,24 +192,12 @@ fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &O
         received: outcome.received,
         duration: duration.unwrap_or_default(),
         first_byte: outcome.begin.and_then(|begin| since(begin, outcome.first_byte)),
-        upstream: upstream.map(|facts| upstream_entry(&facts, outcome)),
+        upstream: asked.map(|asked| asked.facts.get()).filter(|facts| facts.asked),
         user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
         referer: head.fields.get(Name::Referer).unwrap_or_default(),
         end: End { error: outcome.error.as_deref(), ..outcome.why },
     };
     access.record(&entry, rules, !has_failed && !rules.sample.is_all());
-}
-
-fn upstream_entry(facts: &UpstreamFacts, outcome: &Outcome) -> UpstreamEntry {
-    UpstreamEntry {
-        time: outcome.upstream,
-        address: facts.address,
-        reused: facts.reused,
-        retries: facts.retries,
-        wait: facts.wait,
-        connect: facts.connect,
-        tls: facts.tls,
-    }
 }
 
 /// Counts a failure of the upstream, and logs it; each kind once a minute. Requests that an open circuit refuses are left

@@ -42,8 +42,6 @@ pub(super) struct Reply {
     pub(super) why: Why,
     /// When pintle began to send it. `None` if nobody measures.
     pub(super) begun: Option<Instant>,
-    /// The time from the request to the upstream's response head. `None` if the upstream was not asked.
-    pub upstream_time: Option<std::time::Duration>,
 }
 
 impl Reply {
@@ -64,7 +62,6 @@ impl Reply {
             error: None,
             why: Why::default(),
             begun: None,
-            upstream_time: None,
         }
     }
 

@@ -16,10 +16,9 @@ use super::why::Why;
 use super::{challenge, health, tunnel};
 use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
+use crate::telemetry::access::UpstreamFacts;
 use crate::upstream::rewrite::{SendsBack, rewrite};
-use crate::upstream::{
-    Forwarded, Forwarding, Interim, Response, Upstream, UpstreamError, UpstreamFacts, UpstreamRequest, is_grpc,
-};
+use crate::upstream::{Forwarded, Forwarding, Interim, Response, Upstream, UpstreamError, UpstreamRequest, is_grpc};
 use crate::wire::body::RequestBody;
 
 pub(super) use super::decide::Work;
@@ -133,7 +132,9 @@ pub(super) fn answered(
 ) -> Reply {
     let Turn { head, asked, context, .. } = *turn;
     let begun = context.begin();
-    let upstream_time = begin.zip(begun).map(|(begin, now)| now.saturating_duration_since(begin));
+    if let (Some(begin), Some(now)) = (begin, begun) {
+        UpstreamFacts::note(&asked.facts, |facts| facts.time = Some(now.saturating_duration_since(begin)));
+    }
     let Some(site) = &asked.site else {
         return reject(Rejection::Misdirected, head, Some(asked), context);
     };
@@ -164,7 +165,6 @@ pub(super) fn answered(
                         error: None,
                         why: Why::default(),
                         begun,
-                        upstream_time,
                     };
                 }
                 Err(rejection) => rejection,
@@ -176,7 +176,7 @@ pub(super) fn answered(
         upstream_failed(error, asked, context);
     }
     let mut reply = reject(rejection, head, Some(asked), context);
-    (reply.begun, reply.upstream_time) = (begun, upstream_time);
+    reply.begun = begun;
     reply
 }
 

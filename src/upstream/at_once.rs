@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::error::UpstreamError;
-use super::facts::UpstreamFacts;
 use super::http1::{Exchange, Outcome};
 use super::interim::Interim;
 use super::pool::Pool;
@@ -15,6 +14,7 @@ use super::request::UpstreamRequest;
 use super::response::Response;
 use crate::clock::Alarm;
 use crate::message::Framing;
+use crate::telemetry::access::UpstreamFacts;
 
 /// A request under way on a connection that was at rest.
 pub struct Forwarding {

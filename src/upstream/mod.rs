@@ -16,12 +16,10 @@ mod health;
 pub mod tls;
 pub mod dns;
 mod settings;
-mod facts;
 mod error;
 
 pub use at_once::{Forwarded, Forwarding};
 pub use error::{Sign, UpstreamError};
-pub use facts::UpstreamFacts;
 pub use health::{BreakerRule, Check, Circuit, Health};
 pub use http1::Upgraded;
 pub use interim::Interim;

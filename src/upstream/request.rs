@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
 
-use super::facts::UpstreamFacts;
 use super::settings::{HostHeader, Upstream};
 use crate::message::{Field, FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token};
 use crate::policy::forwarded::{Origin, Peer};
 use crate::site::Site;
+use crate::telemetry::access::UpstreamFacts;
 
 /// The name of pintle in Via (RFC 9110 section 7.6.3).
 pub const PSEUDONYM: &str = "pintle";

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::error::UpstreamError;
-use super::facts::UpstreamFacts;
 use super::http1::{self, Outcome};
 use super::http2::{self, Failure};
 use super::interim::Interim;
@@ -22,6 +21,7 @@ use super::response::Response;
 use super::settings::Protocols;
 use super::unprocessed::UnprocessedRetries;
 use crate::clock::Alarm;
+use crate::telemetry::access::UpstreamFacts;
 use crate::wire::body::RequestBody;
 
 /// A request that found its connection at its end, and may be sent again.

@@ -1,5 +1,6 @@
 //! The facts of a record, before they are written.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -151,23 +152,35 @@ pub struct End<'a> {
     pub error: Option<&'a str>,
 }
 
-/// The facts of a request to an upstream.
+/// The facts of a request to an upstream. The request keeps them while it is on its way, so that they survive a client
+/// that leaves.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct UpstreamEntry {
-    /// From asking to the response's head.
+pub struct UpstreamFacts {
+    /// `true` once the upstream was chosen.
+    pub asked: bool,
+    /// The time from asking to the response's head, or to the failure.
     pub time: Option<Duration>,
     /// The address that was asked last.
     pub address: Option<SocketAddr>,
-    /// The connection had been used before.
+    /// `true` if the connection had been used before, or was made for another request.
     pub reused: bool,
-    /// Retries.
+    /// Retries, on other connections or addresses.
     pub retries: u32,
-    /// Waiting for a connection.
+    /// The time in the queue for a connection, or for one in the making.
     pub wait: Option<Duration>,
-    /// DNS and TCP.
+    /// DNS and TCP of a new connection.
     pub connect: Option<Duration>,
-    /// TLS.
+    /// TLS of a new connection.
     pub tls: Option<Duration>,
+}
+
+impl UpstreamFacts {
+    /// Changes the facts in their cell.
+    pub fn note(cell: &Cell<Self>, change: impl FnOnce(&mut Self)) {
+        let mut facts = cell.get();
+        change(&mut facts);
+        cell.set(facts);
+    }
 }
 
 /// A finished request.
@@ -202,7 +215,7 @@ pub struct Entry<'a> {
     /// From the request's head to the response's.
     pub first_byte: Option<Duration>,
     /// The upstream, if it was asked.
-    pub upstream: Option<UpstreamEntry>,
+    pub upstream: Option<UpstreamFacts>,
     /// The User-Agent field.
     pub user_agent: &'a [u8],
     /// The Referer field.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
 
-use super::entry::{ConnectionFacts, End, Entry, HandshakeEntry, LogRules, UpstreamEntry};
+use super::entry::{ConnectionFacts, End, Entry, HandshakeEntry, LogRules, UpstreamFacts};
 use super::fields::Field;
 use super::line::{JsonLine, push_address, push_number};
 
@@ -142,7 +142,7 @@ pub(super) fn request(
     out.extend_from_slice(b"}\n");
 }
 
-fn asked(upstream: &UpstreamEntry, line: &mut JsonLine<'_>) {
+fn asked(upstream: &UpstreamFacts, line: &mut JsonLine<'_>) {
     let times = [
         (Field::UpstreamTime, upstream.time),
         (Field::Wait, upstream.wait),

@@ -16,7 +16,7 @@ use super::writer::LogSink;
 use json::RecordId;
 
 pub use entry::{
-    ConnectionFacts, End, Ended, Entry, HandshakeEntry, LogRules, Redact, Sample, TlsFacts, UpstreamEntry,
+    ConnectionFacts, End, Ended, Entry, HandshakeEntry, LogRules, Redact, Sample, TlsFacts, UpstreamFacts,
 };
 pub use fields::{Field, Fields, WrongField};
 

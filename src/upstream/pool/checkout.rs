@@ -14,8 +14,8 @@ use super::connection::{self, Connection, Http2Connection, Slot, Stream, is_quie
 use super::dial::Dial;
 use super::queue::{self, Wants};
 use crate::clock::{Alarm, TICK};
+use crate::telemetry::access::UpstreamFacts;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::facts::UpstreamFacts;
 use crate::upstream::settings::{Protocols, UpstreamTransport};
 
 type Grant = queue::Grant<Box<Connection>, Stream>;

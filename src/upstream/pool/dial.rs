@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::budget::RETRIES_MAX;
 use crate::clock::Alarm;
+use crate::telemetry::access::UpstreamFacts;
 use crate::upstream::dns::Addresses;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::facts::UpstreamFacts;
 use crate::upstream::settings::{Protocols, Upstream, UpstreamTransport};
 use crate::upstream::tls::secure;
 
