@@ -1,7 +1,6 @@
 //! Records a request when it is over: counters, and a record in the access log.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -10,10 +9,10 @@ use tokio::time::Instant;
 use super::asked::Asked;
 use super::context::Context;
 use super::reply::Reply;
+use super::snapshot::View;
 use super::why::{self, Why};
 use crate::message::{Name, RequestHead};
 use crate::policy::forwarded::SchemeSource;
-use crate::telemetry::SiteTraffic;
 use crate::telemetry::access::{End, Ended, Entry};
 use crate::telemetry::meters::CAUSES;
 use crate::upstream::UpstreamError;
@@ -55,16 +54,14 @@ impl Outcome {
         if let (Some(broken), Some(asked)) = (&sent.broken, asked) {
             upstream_failed(broken, asked, context);
         }
-        let (why, error) = match (&sent.broken, &sent.result) {
-            (Some(broken), _) => (why::of_upstream(broken), Some(broken.to_string())),
+        let (why, error, too_slow) = match (&sent.broken, &sent.result) {
+            (Some(broken), _) => (why::of_upstream(broken), Some(broken.to_string()), false),
             (None, Err(e)) if e.kind() == io::ErrorKind::TimedOut => {
-                (why::of_client(e), Some("the client takes too long".into()))
+                (why::of_client(e), Some("the client takes too long".into()), true)
             }
-            (None, Err(e)) => (why::of_client(e), Some("the client went away".into())),
-            (None, Ok(())) => (reply.why, reply.error.clone()),
+            (None, Err(e)) => (why::of_client(e), Some("the client went away".into()), false),
+            (None, Ok(())) => (reply.why, reply.error.clone(), false),
         };
-        let is_late = sent.result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::TimedOut);
-        let too_slow = is_late && sent.broken.is_none();
         Self {
             status: reply.head.status.as_u16(),
             bytes: sent.bytes,
@@ -110,6 +107,11 @@ impl Outcome {
     pub(super) fn ended_by(self, why: Option<Why>) -> Self {
         Self { why: why.unwrap_or(self.why), ..self }
     }
+
+    /// Returns the time from the request's head to the beginning of its answer.
+    fn to_first_byte(&self) -> Option<Duration> {
+        Some(self.first_byte?.saturating_duration_since(self.begin?))
+    }
 }
 
 /// Records a request. `asked` is `None` if its head could not be read.
@@ -129,10 +131,9 @@ pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked
         context.worker.limit_reached(limit);
     }
     let duration = outcome.begin.map(|begin| begin.elapsed());
-    measure(context, head, asked, outcome, duration);
-    if context.worker.access.is_some() {
-        log(context, head, asked, outcome, duration);
-    }
+    let view = asked.map_or_else(|| context.worker.view(), |asked| asked.view.clone());
+    measure(context, head, asked, &view, outcome, duration);
+    log(context, head, asked, &view, outcome, duration);
 }
 
 /// Adds the request to the figures of its site, and its times to the latencies.
@@ -140,34 +141,33 @@ fn measure(
     context: &Context,
     head: &RequestHead,
     asked: Option<&Asked>,
+    view: &View,
     outcome: &Outcome,
     duration: Option<Duration>,
 ) {
     let worker = &context.worker;
-    let note = |traffic: Option<&Arc<SiteTraffic>>| {
-        if let Some(traffic) = traffic {
-            traffic.note(worker.number, &head.method, outcome.status, outcome.received, outcome.bytes);
-        }
-    };
-    match asked {
-        Some(asked) => note(match &asked.site {
-            Some(site) => asked.view.traffic.get(site.index()),
-            None => asked.view.traffic.last(),
-        }),
-        None => note(worker.view().traffic.last()),
+    let site = asked.and_then(|asked| asked.site.as_ref());
+    if let Some(traffic) = site.map_or_else(|| view.traffic.last(), |site| view.traffic.get(site.index())) {
+        traffic.note(worker.number, &head.method, outcome.status, outcome.received, outcome.bytes);
     }
     if let Some(duration) = duration {
         worker.meters.duration.note(duration);
     }
-    if let (Some(begin), Some(begun)) = (outcome.begin, outcome.first_byte) {
-        worker.meters.first_byte.note(begun.saturating_duration_since(begin));
+    if let Some(first_byte) = outcome.to_first_byte() {
+        worker.meters.first_byte.note(first_byte);
     }
 }
 
 /// Adds the record to the access log, if the rules of the configuration take it.
-fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &Outcome, duration: Option<Duration>) {
+fn log(
+    context: &Context,
+    head: &RequestHead,
+    asked: Option<&Asked>,
+    view: &View,
+    outcome: &Outcome,
+    duration: Option<Duration>,
+) {
     let Some(access) = &context.worker.access else { return };
-    let view = asked.map_or_else(|| context.worker.view(), |asked| asked.view.clone());
     let (rules, site) = (&view.shared.log, asked.and_then(|asked| asked.site.as_ref()));
     if site.is_some_and(|site| site.unlogged) {
         return;
@@ -176,7 +176,6 @@ fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &O
     if !access.takes(rules, has_failed) {
         return;
     }
-    let since = |begin: Instant, end: Option<Instant>| end.map(|end| end.saturating_duration_since(begin));
     let entry = Entry {
         connection: &context.log_text(access, rules),
         site: site.map(|site| &*site.name),
@@ -191,7 +190,7 @@ fn log(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &O
         bytes: outcome.bytes,
         received: outcome.received,
         duration: duration.unwrap_or_default(),
-        first_byte: outcome.begin.and_then(|begin| since(begin, outcome.first_byte)),
+        first_byte: outcome.to_first_byte(),
         upstream: asked.map(|asked| asked.facts.get()).filter(|facts| facts.asked),
         user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
         referer: head.fields.get(Name::Referer).unwrap_or_default(),
