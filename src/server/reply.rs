@@ -40,7 +40,7 @@ pub(super) struct Reply {
     pub error: Option<String>,
     /// The same as data.
     pub(super) why: Why,
-    /// When pintle began to send it. `None` if nobody measures.
+    /// The time at which pintle began to send it. `None` if nobody measures.
     pub(super) begun: Option<Instant>,
 }
 
@@ -63,6 +63,11 @@ impl Reply {
             why: Why::default(),
             begun: None,
         }
+    }
+
+    /// Notes the time at which pintle begins to send it, if the request is measured. That of an upstream's is known earlier.
+    pub(super) fn begins(&mut self, is_measured: bool) {
+        self.begun = self.begun.or_else(|| is_measured.then(Instant::now));
     }
 
     /// Returns the length of the body in bytes, if it is known.

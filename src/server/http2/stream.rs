@@ -127,7 +127,7 @@ impl<'a> Unrecorded<'a> {
 
     /// Notes that an answer is on its way.
     fn answering(&self, reply: &mut Reply) {
-        reply.begun = reply.begun.or_else(|| self.begin.map(|_| Instant::now()));
+        reply.begins(self.begin.is_some());
         self.status.set(Some(reply.head.status));
     }
 
