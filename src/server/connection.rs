@@ -172,7 +172,7 @@ impl Arrival<'_> {
             worker.counters.handshakes_failed.increment();
             tracing::debug!(client = client.address(), %error, "no ClientHello");
             let why = match error.kind() {
-                io::ErrorKind::TimedOut => why::handshake_limit(self.limit()),
+                io::ErrorKind::TimedOut => why::limit(limit_of(alarm)),
                 _ => why::of_handshake(&error, None),
             };
             self.failed(client, hello.received(), why, "no whole ClientHello");
@@ -194,15 +194,10 @@ impl Arrival<'_> {
         match begin {
             Begin::Begun(slot) | Begin::Instead(slot) => Some(slot),
             Begin::Full => {
-                self.failed(client, received, why::handshake_limit("handshakes"), "too many handshakes");
+                self.failed(client, received, why::limit("handshakes"), "too many handshakes");
                 reset(&self.socket)
             }
         }
-    }
-
-    /// Returns the limit that has ended the wait for a ClientHello.
-    fn limit(&self) -> &'static str {
-        if self.alarm.was_rung() { "connections" } else { "handshake" }
     }
 
     fn failed(&self, client: &Client, received: &[u8], why: Why, error: &str) {
@@ -213,6 +208,11 @@ impl Arrival<'_> {
     fn gone<T>(&self) -> Option<T> {
         if self.alarm.was_rung() { reset(&self.socket) } else { None }
     }
+}
+
+/// Returns the limit that has ended the wait for a client before its first request.
+fn limit_of(alarm: &Alarm) -> &'static str {
+    if alarm.was_rung() { "connections" } else { "handshake" }
 }
 
 /// Counts a connection for which there is no room.
@@ -304,9 +304,10 @@ async fn handshake(
             let name = stream.session().choice().and_then(|c| c.name.as_deref());
             tracing::debug!(client = client.address(), name, %error, "TLS handshake failed");
             let why = match error.kind() {
-                io::ErrorKind::TimedOut if beginning.slot.is_lost() => why::handshake_limit("handshakes"),
-                io::ErrorKind::TimedOut if alarm.was_rung() => why::handshake_limit("connections"),
-                io::ErrorKind::TimedOut if error.raw_os_error().is_none() => why::handshake_limit("handshake"),
+                io::ErrorKind::TimedOut if beginning.slot.is_lost() => why::limit("handshakes"),
+                io::ErrorKind::TimedOut if alarm.was_rung() || error.raw_os_error().is_none() => {
+                    why::limit(limit_of(alarm))
+                }
                 _ => why::of_handshake(&error, stream.alert_sent()),
             };
             let (begin, received) = (beginning.begin, &*offered);

@@ -15,7 +15,8 @@ pub(super) type Why = End<'static>;
 /// The limit on bodies that pause.
 const BODY_PROGRESS: &str = "body_progress";
 
-fn limit(name: &'static str) -> Why {
+/// The end by a limit: its name in the configuration.
+pub(super) fn limit(name: &'static str) -> Why {
     Why { ended: Ended::Limit, limit: Some(name), ..Why::default() }
 }
 
@@ -104,11 +105,6 @@ pub(super) fn gone() -> Why {
 /// The end of a WebSocket that was silent for too long.
 pub(super) fn silent() -> Why {
     limit("websocket_idle")
-}
-
-/// The end of a handshake that took too long, or made room for others.
-pub(super) fn handshake_limit(name: &'static str) -> Why {
-    limit(name)
 }
 
 /// The end of a handshake: by an alert of pintle's, or because its client left.
