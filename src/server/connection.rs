@@ -127,7 +127,7 @@ struct Arrival<'a> {
     shared: &'a Snapshot,
     worker: &'a Worker,
     alarm: &'a Alarm,
-    /// When it was accepted. `None` if nobody measures.
+    /// The time at which it was accepted. `None` if nobody measures.
     begin: Option<Instant>,
 }
 
@@ -135,7 +135,7 @@ struct Arrival<'a> {
 struct Beginning<'a> {
     client: &'a Client,
     slot: &'a HandshakeSlot,
-    /// When the connection was accepted.
+    /// The time at which the connection was accepted. `None` if nobody measures.
     begin: Option<Instant>,
 }
 
@@ -201,7 +201,8 @@ impl Arrival<'_> {
     }
 
     fn failed(&self, client: &Client, received: &[u8], why: Why, error: &str) {
-        self.worker.handshake_failed(&Failure { client, begin: self.begin, received, why, error });
+        let has_begun = !received.is_empty();
+        self.worker.handshake_failed(&Failure { client, begin: self.begin, has_begun, received, why, error });
     }
 
     /// Ends a connection whose client has said nothing of use; with a reset, if it must make room for others.
@@ -287,8 +288,8 @@ async fn handshake(
     // Clients send no name for an IP address: the certificate depends on the address that they have reached.
     let reached = shared.certificates.has_addresses().then(|| socket.local_addr().ok()).flatten();
     let session = session.reached(reached.map(|address| address.ip()));
-    // A record of its failure has what the client has offered. Without a log, a byte says that there was something.
-    let offered = if worker.access.is_some() { received.clone() } else { vec![0] };
+    // The record of a failure has the client's offers.
+    let offered = worker.access.as_ref().map(|_| received.clone()).unwrap_or_default();
     let mut stream = TlsStream::new(socket, session, received);
     let done = poll_fn(|cx| match stream.poll_handshake(cx) {
         Poll::Ready(done) => Poll::Ready(done),
@@ -310,8 +311,8 @@ async fn handshake(
                 }
                 _ => why::of_handshake(&error, stream.alert_sent()),
             };
-            let (begin, received) = (beginning.begin, &*offered);
-            worker.handshake_failed(&Failure { client, begin, received, why, error: &words_of(&error, &why) });
+            let (begin, received, words) = (beginning.begin, &*offered, words_of(&error, &why));
+            worker.handshake_failed(&Failure { client, begin, has_begun: true, received, why, error: &words });
             None
         }
     }

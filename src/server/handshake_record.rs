@@ -17,9 +17,11 @@ use crate::upstream::Client;
 /// A handshake that has failed.
 pub(super) struct Failure<'a> {
     pub(super) client: &'a Client,
-    /// When the connection was accepted.
+    /// The time at which the connection was accepted. `None` if nobody measures.
     pub(super) begin: Option<Instant>,
-    /// The bytes that the client has sent.
+    /// The client has sent something.
+    pub(super) has_begun: bool,
+    /// The bytes that it has sent, if the access log is on.
     pub(super) received: &'a [u8],
     pub(super) why: Why,
     pub(super) error: &'a str,
@@ -42,7 +44,7 @@ impl Worker {
             self.limit_reached(limit);
         }
         // A connection without a byte is no handshake: clients open some ahead of time, and balancers probe.
-        if !failure.received.is_empty() {
+        if failure.has_begun {
             self.record_failure(failure);
         }
     }
@@ -93,7 +95,7 @@ impl Worker {
 fn reason(failure: &Failure<'_>) -> &'static str {
     let Why { ended, limit, alert_sent, alert_received, .. } = failure.why;
     match (alert_sent, alert_received) {
-        _ if failure.received.is_empty() => "no_hello",
+        _ if !failure.has_begun => "no_hello",
         _ if limit.is_some() => "limit",
         (_, Some(_)) => "client_alert",
         (Some("unrecognized_name"), _) => "unknown_name",
