@@ -98,8 +98,8 @@ async fn establish(
     if stream.alpn() == Some(acme_challenge::PROTOCOL) {
         return close(stream, alarm).await;
     }
-    let http2 = stream.alpn() == Some(b"h2");
     let tls = facts(&stream, begin)?;
+    let http2 = tls.alpn == Some(b"h2");
     let context = Context::new(worker.clone(), client, Some(tls), entry, open, pass);
     Some(Established { transport: Transport::Tls(stream), received: Vec::new(), context, http2 })
 }
@@ -111,8 +111,7 @@ fn facts(stream: &TlsStream<ServerSession>, begin: Option<Instant>) -> Option<Tl
         name: choice.name.clone(),
         certificates: choice.certificates()?.clone(),
         negotiated: stream.session().negotiated(),
-        http2: stream.alpn() == Some(b"h2"),
-        has_alpn: stream.alpn().is_some(),
+        alpn: stream.alpn().map(|alpn| if alpn == b"h2" { &b"h2"[..] } else { b"http/1.1" }),
         duration: begin.map(|begin| begin.elapsed()),
     })
 }

@@ -45,8 +45,7 @@ pub(super) struct TlsFacts {
     pub(super) name: Option<Box<str>>,
     pub(super) certificates: CertificateSet,
     pub(super) negotiated: Option<Negotiated>,
-    pub(super) http2: bool,
-    pub(super) has_alpn: bool,
+    pub(super) alpn: Option<&'static [u8]>,
     /// The time from the accepted connection to the end of the handshake. `None` if nobody measures.
     pub(super) duration: Option<Duration>,
 }
@@ -71,7 +70,7 @@ pub enum NoPins {
 impl TlsFacts {
     /// Returns the facts without those of a handshake.
     pub(super) fn of(name: Option<Box<str>>, certificates: CertificateSet) -> Self {
-        Self { name, certificates, negotiated: None, http2: false, has_alpn: false, duration: None }
+        Self { name, certificates, negotiated: None, alpn: None, duration: None }
     }
 }
 
@@ -172,7 +171,7 @@ impl Context {
             group: negotiated.group.and_then(|group| group.as_str()),
             resumed: negotiated.resumed,
             sni: tls.name.as_deref(),
-            alpn: tls.has_alpn.then_some(if tls.http2 { b"h2" } else { b"http/1.1" }),
+            alpn: tls.alpn,
             duration: tls.duration,
         });
         access.connection_text(&ConnectionFacts { peer: peer.proxy.unwrap_or(peer.address), tls }, rules)
