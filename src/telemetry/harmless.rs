@@ -1,6 +1,6 @@
 //! Lines without characters that could control a terminal, or forge another line.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// Escapes what could control a terminal, or forge another line: control characters, and those that change the direction
 /// of text. With `color`, the formatter's own colours stay.
@@ -31,9 +31,7 @@ fn escaped(line: Vec<u8>, color: bool, json: bool) -> Vec<u8> {
         rest = &rest[c.len_utf8()..];
         match c {
             c if is_harmful(c) && json => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
+                let _ = write!(out, "{}", JsonEscape(c));
             }
             c if is_harmful(c) => {
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
@@ -43,6 +41,15 @@ fn escaped(line: Vec<u8>, color: bool, json: bool) -> Vec<u8> {
     }
     out.push_str(end);
     out.into_bytes()
+}
+
+/// A character as JSON's escapes, one for each unit of UTF-16 (RFC 8259 section 7).
+pub(super) struct JsonEscape(pub(super) char);
+
+impl fmt::Display for JsonEscape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(f, "\\u{unit:04x}"))
+    }
 }
 
 fn is_harmful(c: char) -> bool {

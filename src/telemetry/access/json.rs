@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::entry::{ConnectionFacts, End, Entry, HandshakeEntry, LogRules, UpstreamFacts};
 use super::fields::Field;
-use super::line::{JsonLine, push_address, push_number};
+use super::line::{JsonLine, push_number, push_three_digits};
 
 /// The version of the schema: it changes if the meaning or the type of a field does.
 const SCHEMA: &str = "1";
@@ -41,7 +41,7 @@ pub(super) struct RecordId<'a> {
 /// `2026-10-01T08:37:00.123Z`
 fn push_time(now: Timestamp, out: &mut Vec<u8>) {
     let millis = now.as_millisecond();
-    let (second, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000));
+    let (second, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000).unsigned_abs());
     let (known, mut text) = SECOND.get();
     if known != second {
         let whole = Timestamp::from_second(second).unwrap_or_default().to_zoned(TimeZone::UTC);
@@ -49,8 +49,8 @@ fn push_time(now: Timestamp, out: &mut Vec<u8>) {
         SECOND.set((second, text));
     }
     out.extend_from_slice(&text);
-    let digit = |n: i64| b'0' + u8::try_from(n % 10).unwrap_or_default();
-    out.extend_from_slice(&[digit(rest / 100), digit(rest / 10), digit(rest), b'Z']);
+    push_three_digits(out, rest);
+    out.push(b'Z');
 }
 
 fn begin(kind: &str, id: RecordId<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
@@ -155,18 +155,7 @@ fn asked(upstream: &UpstreamFacts, line: &mut JsonLine<'_>) {
         }
     }
     if let Some(address) = upstream.address {
-        let mut text = Vec::with_capacity(48);
-        match address.is_ipv6() {
-            true => {
-                let _ = write!(text, "{address}");
-            }
-            false => {
-                push_address(&mut text, address.ip());
-                text.push(b':');
-                push_number(&mut text, address.port().into());
-            }
-        }
-        line.text(Field::Upstream, &text, PROTOCOL);
+        line.socket_address(Field::Upstream, address);
         line.flag(Field::UpstreamReused, upstream.reused);
     }
     line.number(Field::Retries, upstream.retries.into());

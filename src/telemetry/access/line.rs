@@ -1,10 +1,11 @@
 //! Writes values into a line: no client forges a line, or controls the reader's terminal.
 
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::fields::{Field, Fields};
+use crate::telemetry::harmless::JsonEscape;
 
 /// A JSON object in the making, at the end of a batch.
 pub(super) struct JsonLine<'o> {
@@ -41,16 +42,16 @@ impl<'o> JsonLine<'o> {
     /// Adds a text of anybody's, of at most `most` bytes.
     pub(super) fn text(&mut self, field: Field, value: &[u8], most: usize) {
         if self.begin(field) {
-            let Done { is_cut, is_invalid } = push_json_string(self.out, value, most);
-            self.mark(field, is_cut, is_invalid);
+            let losses = push_json_string(self.out, value, most);
+            self.mark(field, &losses);
         }
     }
 
-    fn mark(&mut self, field: Field, is_cut: bool, is_invalid: bool) {
-        if is_cut {
+    fn mark(&mut self, field: Field, losses: &Losses) {
+        if losses.is_cut {
             self.cut.insert(field);
         }
-        if is_invalid {
+        if losses.is_invalid {
             self.invalid.insert(field);
         }
     }
@@ -65,8 +66,8 @@ impl<'o> JsonLine<'o> {
             if at > 0 {
                 self.out.push(b',');
             }
-            let Done { is_cut, is_invalid } = push_json_string(self.out, value, most);
-            self.mark(field, is_cut, is_invalid);
+            let losses = push_json_string(self.out, value, most);
+            self.mark(field, &losses);
         }
         self.out.push(b']');
     }
@@ -112,6 +113,14 @@ impl<'o> JsonLine<'o> {
         }
     }
 
+    pub(super) fn socket_address(&mut self, field: Field, value: SocketAddr) {
+        if self.begin(field) {
+            self.out.push(b'"');
+            push_socket_address(self.out, value);
+            self.out.push(b'"');
+        }
+    }
+
     /// Adds the marks of cut and invalid values, without the end of the object.
     pub(super) fn finish(self) {
         for (name, marked) in [("truncated", self.cut), ("invalid", self.invalid)] {
@@ -127,28 +136,34 @@ impl<'o> JsonLine<'o> {
     }
 }
 
-/// What became of a text.
-#[derive(Debug, PartialEq, Eq)]
-struct Done {
+/// The losses of a text that was written.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Losses {
+    /// It was too long.
     is_cut: bool,
+    /// It had bytes that are not UTF-8.
     is_invalid: bool,
+}
+
+/// Returns `true` for plain text that a string in quotation marks can hold as it is.
+fn is_plain(b: &u8) -> bool {
+    matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')
 }
 
 /// Escapes as JSON requires (RFC 8259 section 7), and everything that is not ASCII text. Invalid bytes become U+FFFD. A
 /// text that takes more than `most` bytes is cut, and ends with an ellipsis.
-fn push_json_string(out: &mut Vec<u8>, value: &[u8], most: usize) -> Done {
-    let is_plain = |b: &u8| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\');
+fn push_json_string(out: &mut Vec<u8>, value: &[u8], most: usize) -> Losses {
     out.push(b'"');
     if value.len() <= most && value.iter().all(is_plain) {
         out.extend_from_slice(value);
         out.push(b'"');
-        return Done { is_cut: false, is_invalid: false };
+        return Losses::default();
     }
     let end = out.len() + most;
-    let mut done = Done { is_cut: false, is_invalid: false };
+    let mut losses = Losses::default();
     'all: for chunk in value.utf8_chunks() {
         let invalid = if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
-        done.is_invalid |= !invalid.is_empty();
+        losses.is_invalid |= !invalid.is_empty();
         for c in chunk.valid().chars().chain(invalid.chars()) {
             let before = out.len();
             match c {
@@ -156,21 +171,19 @@ fn push_json_string(out: &mut Vec<u8>, value: &[u8], most: usize) -> Done {
                 '\\' => out.extend_from_slice(b"\\\\"),
                 ' '..='~' => out.push(c as u8),
                 _ => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        let _ = write!(out, "\\u{unit:04x}");
-                    }
+                    let _ = write!(out, "{}", JsonEscape(c));
                 }
             }
             if out.len() > end {
                 out.truncate(before);
                 out.extend_from_slice(b"\\u2026");
-                done.is_cut = true;
+                losses.is_cut = true;
                 break 'all;
             }
         }
     }
     out.push(b'"');
-    done
+    losses
 }
 
 /// As in nginx: hexadecimal for everything except plain text. A text that takes more than `most` bytes is cut, and ends
@@ -182,14 +195,10 @@ pub(super) fn push_quoted(out: &mut Vec<u8>, value: &[u8], most: usize) {
             out.extend_from_slice(b"...");
             return;
         }
-        match b {
-            b'"' | b'\\' => {
-                let _ = write!(out, "\\x{b:02X}");
-            }
-            b' '..=b'~' => out.push(*b),
-            _ => {
-                let _ = write!(out, "\\x{b:02X}");
-            }
+        if is_plain(b) {
+            out.push(*b);
+        } else {
+            let _ = write!(out, "\\x{b:02X}");
         }
     }
 }
@@ -202,22 +211,40 @@ pub(super) fn push_number(out: &mut Vec<u8>, value: u64) {
 pub(super) fn push_millis(out: &mut Vec<u8>, value: Duration) {
     let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
     push_number(out, micros / 1000);
-    let rest = micros % 1000;
+    out.push(b'.');
+    push_three_digits(out, micros % 1000);
+}
+
+/// A number below 1000 with its zeros in front.
+pub(super) fn push_three_digits(out: &mut Vec<u8>, n: u64) {
     let digit = |n: u64| b'0' + u8::try_from(n % 10).unwrap_or_default();
-    out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    out.extend_from_slice(&[digit(n / 100), digit(n / 10), digit(n)]);
 }
 
 pub(super) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
-            for (at, octet) in v4.octets().into_iter().enumerate() {
+            for (at, byte) in v4.octets().into_iter().enumerate() {
                 if at > 0 {
                     out.push(b'.');
                 }
-                push_number(out, octet.into());
+                push_number(out, byte.into());
             }
         }
         IpAddr::V6(v6) => {
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
+fn push_socket_address(out: &mut Vec<u8>, address: SocketAddr) {
+    match address {
+        SocketAddr::V4(v4) => {
+            push_address(out, (*v4.ip()).into());
+            out.push(b':');
+            push_number(out, v4.port().into());
+        }
+        SocketAddr::V6(v6) => {
             let _ = write!(out, "{v6}");
         }
     }
@@ -231,9 +258,9 @@ mod tests {
     fn strings_are_escaped_flagged_and_cut() {
         let check = |value: &[u8], most: usize, want: &str, is_cut: bool, is_invalid: bool| {
             let mut out = Vec::new();
-            let done = push_json_string(&mut out, value, most);
+            let losses = push_json_string(&mut out, value, most);
             assert_eq!(String::from_utf8(out).unwrap(), want);
-            assert_eq!(done, Done { is_cut, is_invalid }, "{want}");
+            assert_eq!(losses, Losses { is_cut, is_invalid }, "{want}");
         };
         check(b"plain", 5, r#""plain""#, false, false);
         check(b"plainer", 5, r#""plain\u2026""#, true, false);
@@ -254,6 +281,11 @@ mod tests {
         for address in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::"] {
             let mut out = Vec::new();
             push_address(&mut out, address.parse().unwrap());
+            assert_eq!(String::from_utf8(out).unwrap(), address);
+        }
+        for address in ["192.0.2.1:443", "[2001:db8::1]:80", "[fe80::1%3]:65535"] {
+            let mut out = Vec::new();
+            push_socket_address(&mut out, address.parse().unwrap());
             assert_eq!(String::from_utf8(out).unwrap(), address);
         }
     }

@@ -19,12 +19,14 @@ pub(super) fn combined(entry: &Entry<'_>, rules: &LogRules, now: Timestamp, out:
     out.push(b' ');
     push_quoted(out, rules.redact.url(entry.target.as_bytes()), TEXT);
     let _ = write!(out, " HTTP/{}\" {} {} \"", entry.version, entry.status, entry.bytes);
-    let or_dash = |value: &'static [u8]| value;
-    let referer = rules.redact.url(entry.referer);
-    push_quoted(out, if referer.is_empty() { or_dash(b"-") } else { referer }, TEXT);
+    push_quoted(out, or_dash(rules.redact.url(entry.referer)), TEXT);
     out.extend_from_slice(b"\" \"");
-    push_quoted(out, if entry.user_agent.is_empty() { or_dash(b"-") } else { entry.user_agent }, TEXT);
+    push_quoted(out, or_dash(entry.user_agent), TEXT);
     out.extend_from_slice(b"\"\n");
+}
+
+fn or_dash(value: &[u8]) -> &[u8] {
+    if value.is_empty() { b"-" } else { value }
 }
 
 /// A line for people: time, status, method, URL, bytes, milliseconds.
