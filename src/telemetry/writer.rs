@@ -36,41 +36,36 @@ enum Target {
 }
 
 impl Target {
-    /// Writes a batch. Returns the number of written bytes, and the error if these are not all.
-    fn write(&mut self, batch: &[u8]) -> (usize, io::Result<()>) {
+    /// The file that takes lines. `None` for the journal, which takes events.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Stdout => Some(rustix::stdio::stdout()),
+            Self::Stderr => Some(rustix::stdio::stderr()),
+            Self::File(_, file) => Some(file.as_fd()),
+            Self::Journal(_) => None,
+        }
+    }
+
+    /// Writes lines. Returns the number of written bytes, and the error if these are not all.
+    fn write(&self, batch: &[u8]) -> (usize, io::Result<()>) {
+        let Some(fd) = self.fd() else { return (0, Ok(())) };
         let mut written = 0;
         while let Some(rest) = batch.get(written..).filter(|rest| !rest.is_empty()) {
             // Without the buffers of the standard library: after an error, nobody would know what they hold.
-            let done = match self {
-                Self::Stdout => rustix::io::write(rustix::stdio::stdout(), rest),
-                Self::Stderr => rustix::io::write(rustix::stdio::stderr(), rest),
-                Self::File(_, file) => rustix::io::write(&*file, rest),
-                Self::Journal(_) => return (written, Ok(())),
-            };
-            match done {
+            match rustix::io::write(fd, rest) {
                 Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
                 Ok(len) => written += len,
                 Err(Errno::INTR) => {}
                 // Somebody has made the pipe non-blocking: this thread may wait.
-                Err(Errno::AGAIN) => match self.wait() {
-                    Ok(()) => {}
-                    Err(error) => return (written, Err(error)),
-                },
+                Err(Errno::AGAIN) => {
+                    if let Err(error) = wait(fd) {
+                        return (written, Err(error));
+                    }
+                }
                 Err(error) => return (written, Err(error.into())),
             }
         }
         (written, Ok(()))
-    }
-
-    /// Waits until it can be written.
-    fn wait(&self) -> io::Result<()> {
-        let ready = match self {
-            Self::Stdout => poll_out(rustix::stdio::stdout()),
-            Self::Stderr => poll_out(rustix::stdio::stderr()),
-            Self::File(_, file) => poll_out(file.as_fd()),
-            Self::Journal(_) => return Ok(()),
-        };
-        if ready? == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     }
 
     fn name(&self) -> String {
@@ -83,9 +78,11 @@ impl Target {
     }
 }
 
-fn poll_out(fd: BorrowedFd<'_>) -> io::Result<usize> {
+/// Waits until it can be written.
+fn wait(fd: BorrowedFd<'_>) -> io::Result<()> {
     let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
-    Ok(poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&patience))?)
+    let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&patience))?;
+    if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 /// The state of a log's thread.
