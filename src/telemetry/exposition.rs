@@ -61,6 +61,12 @@ impl Labels {
         &self.0
     }
 
+    /// Their text with room for further ones: without the last brace.
+    #[must_use]
+    pub fn begun(&self) -> String {
+        self.0.strip_suffix('}').map_or_else(|| "{".to_owned(), |some| format!("{some},"))
+    }
+
     /// Creates them. Values are escaped.
     #[must_use]
     pub fn new(pairs: &[(&str, &str)]) -> Self {
@@ -134,12 +140,8 @@ impl Exposition {
 
     /// Adds counters. The name is given without `_total`.
     pub fn counters(&mut self, name: &str, help: &str, values: &Values) {
-        let family = match self.format {
-            Format::Text => format!("{name}_total"),
-            Format::OpenMetrics => name.to_owned(),
-        };
-        self.family(&family, "counter", help);
-        self.samples(&format!("{name}_total"), values);
+        let name = self.counter_family(name, help);
+        self.samples(&name, values);
     }
 
     /// Adds a counter without labels.
@@ -167,31 +169,19 @@ impl Exposition {
     pub fn histograms(&mut self, name: &str, help: &str, values: &[(Labels, HistogramSum)]) {
         self.family(name, "histogram", help);
         let name = with_prefix(name);
-        for (Labels(labels), sum) in values {
-            let before = labels.strip_suffix('}').map_or_else(|| "{".to_owned(), |some| format!("{some},"));
+        for (labels, sum) in values {
+            let (begun, labels) = (labels.begun(), labels.as_str());
             for (edge, count) in sum.cumulative() {
-                let _ = writeln!(self.text, "{name}_bucket{before}le=\"{edge}\"}} {count}");
+                let _ = writeln!(self.text, "{name}_bucket{begun}le=\"{edge}\"}} {count}");
             }
             let _ = writeln!(self.text, "{name}_sum{labels} {}\n{name}_count{labels} {}", sum.seconds(), sum.count());
         }
     }
 
-    /// Adds counters of many series: for each value, `labels` writes the labels of its series and their numbers. The name is
-    /// given without `_total`.
-    pub fn many_counters<T>(
-        &mut self,
-        name: &str,
-        help: &str,
-        all: impl Iterator<Item = T>,
-        mut samples: impl FnMut(T, &mut Samples<'_>),
-    ) {
-        let family = match self.format {
-            Format::Text => format!("{name}_total"),
-            Format::OpenMetrics => name.to_owned(),
-        };
-        self.family(&family, "counter", help);
-        let mut out = Samples { text: &mut self.text, name: with_prefix(&format!("{name}_total")) };
-        all.for_each(|value| samples(value, &mut out));
+    /// Begins counters of many series, which the caller adds. The name is given without `_total`.
+    pub fn many_counters(&mut self, name: &str, help: &str) -> Samples<'_> {
+        let name = with_prefix(&self.counter_family(name, help));
+        Samples { text: &mut self.text, name }
     }
 
     /// Adds constants: facts in labels. The name is given without `_info`.
@@ -211,6 +201,14 @@ impl Exposition {
             self.text.push_str("# EOF\n");
         }
         self.text
+    }
+
+    /// Begins a family of counters, and returns the name of its samples.
+    fn counter_family(&mut self, name: &str, help: &str) -> String {
+        let sample = format!("{name}_total");
+        let family = if self.format == Format::Text { &sample } else { name };
+        self.family(family, "counter", help);
+        sample
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str) {

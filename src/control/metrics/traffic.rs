@@ -14,23 +14,20 @@ impl Control {
         let sites: Vec<(Labels, TrafficSum)> = labels.zip(self.server.traffic()).collect();
         let kinds: Vec<String> = METHODS
             .iter()
-            .flat_map(|method| STATUSES.map(|status| format!(",method=\"{method}\",status=\"{status}\"}}")))
+            .flat_map(|method| STATUSES.map(|status| format!("method=\"{method}\",status=\"{status}\"}}")))
             .collect();
         let help = "Requests by site, class of method (read, write, other) and class of status.";
-        metrics.many_counters("site_requests", help, sites.iter(), |(labels, sum), samples| {
-            let before = labels.as_str().strip_suffix('}').unwrap_or_default();
-            for (kind, count) in kinds.iter().zip(sum.requests) {
-                samples.add(&[before, kind], count);
-            }
-        });
+        let mut samples = metrics.many_counters("site_requests", help);
+        for (labels, sum) in &sites {
+            let begun = labels.begun();
+            kinds.iter().zip(sum.requests).for_each(|(kind, count)| samples.add(&[&begun, kind], count));
+        }
         let help = "Bytes of request bodies that were received.";
-        metrics.many_counters("site_received_bytes", help, sites.iter(), |(labels, sum), samples| {
-            samples.add(&[labels.as_str()], sum.received);
-        });
+        let mut samples = metrics.many_counters("site_received_bytes", help);
+        sites.iter().for_each(|(labels, sum)| samples.add(&[labels.as_str()], sum.received));
         let help = "Bytes of response bodies that were sent.";
-        metrics.many_counters("site_sent_bytes", help, sites.iter(), |(labels, sum), samples| {
-            samples.add(&[labels.as_str()], sum.sent);
-        });
+        let mut samples = metrics.many_counters("site_sent_bytes", help);
+        sites.iter().for_each(|(labels, sum)| samples.add(&[labels.as_str()], sum.sent));
         let sum = |of: &dyn Fn(&Meters) -> &Histogram| {
             let mut sum = HistogramSum::default();
             self.server.meters().for_each(|meters| sum.add(of(meters)));
