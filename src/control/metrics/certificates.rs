@@ -27,9 +27,11 @@ impl Control {
             Labels::new(&[&[("site", site.name())], &facts[..]].concat())
         });
         metrics.infos("certificate", "The serial number, the issuer and the pin of a certificate.", infos);
+        let labels = |site: &Site, c: &Certificate| {
+            Labels::new(&[("site", site.name()), ("algorithm", &c.algorithm.to_string())])
+        };
         let of_each = |value: &dyn Fn(&Certificate) -> f64| -> Values {
-            let labels = |site: &Site, algorithm: &str| Labels::new(&[("site", site.name()), ("algorithm", algorithm)]);
-            self.certificates().map(|(site, c)| (labels(site, &c.algorithm.to_string()), value(c))).collect()
+            self.certificates().map(|(site, c)| (labels(site, c), value(c))).collect()
         };
         let now = self.now();
         let stages = of_each(&|c| Stage::of(c, now).number() as f64);
@@ -45,15 +47,10 @@ impl Control {
             "When a certificate expires, in seconds since 1970.",
             &ends,
         );
-        let loaded: Values = self
-            .certificates()
-            .filter_map(|(site, c)| {
-                let labels = Labels::new(&[("site", site.name()), ("algorithm", &c.algorithm.to_string())]);
-                Some((labels, self.endings.since(site, c)? as f64))
-            })
-            .collect();
+        let loaded =
+            self.certificates().filter_map(|(site, c)| Some((labels(site, c), self.endings.since(site, c)? as f64)));
         let help = "When this process began to serve a certificate, in seconds since 1970.";
-        metrics.gauges("certificate_loaded_timestamp_seconds", help, &loaded);
+        metrics.gauges("certificate_loaded_timestamp_seconds", help, &loaded.collect());
         let left = of_each(&|c| {
             let (begin, end) = (c.not_before.as_second(), c.not_after.as_second());
             let lifetime = end.saturating_sub(begin).max(1) as f64;
