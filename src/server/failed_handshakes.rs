@@ -20,7 +20,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 pub(super) struct FailedHandshakes {
     since: Cell<u32>,
     networks: RefCell<HashMap<Network, u64>>,
-    /// Failures of networks that found no room.
+    /// Failures of further networks, once `networks` is full.
     others: Cell<u64>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct FailedHandshakes {
 pub(super) struct Sums {
     /// By network.
     pub(super) networks: Vec<(Network, u64)>,
-    /// Those of networks that found no room.
+    /// Failures of further networks.
     pub(super) others: u64,
     /// The time in which they happened.
     pub(super) ticks: u32,

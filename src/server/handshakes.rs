@@ -17,7 +17,7 @@ use crate::clock::{Alarm, Clock, ticks_of};
 /// this time.
 pub(super) const FAIR_SHARE: Duration = Duration::from_secs(1);
 
-/// How often a rotation checks whether the handshakes with the previous chain are over.
+/// The interval at which a rotation checks whether the handshakes with the previous chain are over.
 const END_LOOK: Duration = Duration::from_millis(10);
 
 /// The handshakes of one worker.
@@ -52,9 +52,7 @@ impl Handshakes {
         let slot = HandshakeSlot { handshakes: self.clone(), number };
         if full { Begin::Instead(slot) } else { Begin::Begun(slot) }
     }
-}
 
-impl Handshakes {
     /// Waits until the handshakes that are under way now are over. Breaks those off that take longer than an honest one. Their
     /// clients must not get the previous chain once they may hold pins that it breaks.
     pub(super) async fn end(&self) {
@@ -67,7 +65,7 @@ impl Handshakes {
         for member in old.into_iter().filter_map(|number| self.under_way.borrow_mut().remove(number)) {
             member.ringer.ring();
         }
-        // Those that were rung end with their next turn.
+        // Their tasks end with their next turn.
         yield_now().await;
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct Reply {
     pub closes: bool,
     /// The cause of a refusal, for the access log.
     pub error: Option<String>,
-    /// The same as data.
+    /// The end of the request as data.
     pub(super) why: Why,
     /// The time at which pintle began to send it. `None` if nobody measures.
     pub(super) begun: Option<Instant>,

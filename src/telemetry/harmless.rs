@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-/// Escapes what could control a terminal, or forge another line: control characters, and those that change the direction
-/// of text. With `color`, the formatter's own colours stay.
+/// Escapes characters that could control a terminal, or forge another line: control characters, and those that change the
+/// direction of text. With `color`, the formatter's own colours stay.
 pub(super) fn harmless(line: Vec<u8>, color: bool) -> Vec<u8> {
     escaped(line, color, false)
 }

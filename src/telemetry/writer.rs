@@ -307,7 +307,7 @@ impl Writer {
         true
     }
 
-    /// Writes whole lines. Counts those that are lost. A line that was begun is completed with a later batch.
+    /// Writes whole lines. Counts lost lines. A line that was begun is completed with a later batch.
     fn write_lines(&mut self, batch: &[u8]) -> io::Result<()> {
         if let Target::Journal(journal) = &self.target {
             return journal.send(batch).inspect_err(|_| {

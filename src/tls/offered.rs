@@ -125,7 +125,7 @@ impl<'a> Bytes<'a> {
         self.take(len).map(Bytes)
     }
 
-    /// The same, as far as it has come.
+    /// The same list, as far as it has come.
     fn begun_list(&mut self, bytes: usize) -> Option<Self> {
         let len = usize::try_from(self.number(bytes)?).ok()?;
         self.take(len.min(self.0.len())).map(Bytes)

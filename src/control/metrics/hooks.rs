@@ -1,4 +1,4 @@
-//! Metrics of what pintle sends by itself: events for hooks, and metrics for Graphite.
+//! Metrics of deliveries: events for hooks, and metrics for Graphite.
 
 use std::sync::atomic::Ordering;
 

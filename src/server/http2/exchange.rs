@@ -20,7 +20,7 @@ pub(super) struct Exchange {
     pub(super) share: Rc<Share>,
     pub(super) context: Rc<Context>,
     pub(super) alarm: Alarm,
-    /// The beginning of the request; `None` if no access log is kept.
+    /// The beginning of the request; `None` if nobody measures.
     pub(super) begin: Option<Instant>,
 }
 

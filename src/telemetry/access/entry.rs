@@ -100,7 +100,7 @@ pub struct TlsFacts<'a> {
     pub duration: Option<Duration>,
 }
 
-/// How a request or a handshake ended.
+/// The ways in which requests and handshakes end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ended {
     /// The answer went out whole.
@@ -133,10 +133,10 @@ impl Ended {
     }
 }
 
-/// Why something ended, as data.
+/// The end of a request or a handshake, as data.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct End<'a> {
-    /// Who or what ended it.
+    /// The side that ended it, or a limit.
     pub ended: Ended,
     /// The limit, by its name in the configuration.
     pub limit: Option<&'a str>,
@@ -220,7 +220,7 @@ pub struct Entry<'a> {
     pub user_agent: &'a [u8],
     /// The Referer field.
     pub referer: &'a [u8],
-    /// Why it ended.
+    /// Its end.
     pub end: End<'a>,
 }
 
@@ -245,7 +245,7 @@ pub struct HandshakeEntry<'a> {
     pub alpn: &'a [Vec<u8>],
     /// The number of handshakes and the seconds that they took place in, in a sum.
     pub sum: Option<(u64, u64)>,
-    /// Why it ended.
+    /// Its end.
     pub end: End<'a>,
 }
 

@@ -92,7 +92,7 @@ fields! {
     UserAgent = "user_agent",
     /// The Referer field.
     Referer = "referer",
-    /// How the request or the handshake ended.
+    /// The way in which the request or the handshake ended.
     Ended = "ended",
     /// The limit that ended it.
     Limit = "limit",

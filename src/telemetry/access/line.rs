@@ -39,7 +39,7 @@ impl<'o> JsonLine<'o> {
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    /// Adds a text of anybody's, of at most `most` bytes.
+    /// Adds a text from outside, of at most `most` bytes.
     pub(super) fn text(&mut self, field: Field, value: &[u8], most: usize) {
         if self.begin(field) {
             let losses = push_json_string(self.out, value, most);
@@ -72,7 +72,7 @@ impl<'o> JsonLine<'o> {
         self.out.push(b']');
     }
 
-    /// Adds a word of our own.
+    /// Adds a word that needs no escapes.
     pub(super) fn word(&mut self, field: Field, value: &str) {
         if self.begin(field) {
             self.out.push(b'"');
