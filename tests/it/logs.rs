@@ -192,7 +192,7 @@ impl Drop for Small {
     }
 }
 
-/// Lines are lost and counted while the disk is full, none is cut, and the log goes on once there is space.
+/// While the disk is full, lines are lost and counted. None is cut, and the log recovers once there is space.
 #[test]
 fn a_full_disk_costs_lines_and_nothing_else() {
     if !crate::harness::is_root("mount a file system") {
@@ -283,7 +283,7 @@ fn targets(file: &Path) -> Vec<String> {
     all.collect()
 }
 
-/// logrotate's `create`: the file is renamed, and pintle is told. No record is lost or split.
+/// logrotate's `create`: it renames the file, and sends a signal. No record is lost or split.
 #[test]
 fn rotation_under_load_loses_no_record() {
     let bed = Bed::new();
@@ -311,8 +311,8 @@ fn rotation_under_load_loses_no_record() {
     assert_eq!(bed.pintle.status()["access_log"]["lines_lost"], 0);
 }
 
-/// logrotate's `copytruncate`: what is written between the copy and the cut is lost, as logrotate documents. The file never
-/// has holes or parts of lines, since pintle appends.
+/// logrotate's `copytruncate`: lines between the copy and the cut are lost, as logrotate documents. The file never has holes
+/// or parts of lines, since pintle appends.
 #[test]
 fn a_truncated_log_has_whole_lines() {
     let bed = Bed::new();

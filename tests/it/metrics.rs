@@ -108,13 +108,16 @@ fn clients_create_no_series() {
 #[test]
 fn traffic_by_site_and_reason() {
     let bed = Bed::new();
-    let down = bed.authority.leaf("down", &["down.example.com"]);
-    let more = format!(
-        "[[site]]\nhosts = [\"down.example.com\"]\nupstream = \"http://127.0.0.1:1\"\n\
-         [site.certificate]\nchain = {:?}\nkey = {:?}\n",
-        down.chain, down.key
-    );
-    let pintle = bed.start_with("[limits]\nrequest_line = \"1KiB\"\n", &more);
+    let another = |name: &str| {
+        let host = format!("{name}.example.com");
+        let leaf = bed.authority.leaf(name, &[&host]);
+        format!(
+            "[[site]]\nhosts = [{host:?}]\nupstream = \"http://127.0.0.1:1\"\n\
+             [site.certificate]\nchain = {:?}\nkey = {:?}\n",
+            leaf.chain, leaf.key
+        )
+    };
+    let pintle = bed.start_with("[limits]\nrequest_line = \"1KiB\"\n", &another("down"));
     let requests = |site: &str, method: &str, status: &str| {
         bed.value(&format!("pintle_site_requests_total{{site=\"{site}\",method=\"{method}\",status=\"{status}\"}}"))
     };
@@ -162,10 +165,7 @@ fn traffic_by_site_and_reason() {
     assert!(bed.value("pintle_request_duration_seconds_sum").unwrap() > 0.0);
     assert!(bed.value("pintle_worker_loop_delay_seconds_count{worker=\"0\"}").is_some());
     // Another order of the sites, and a new one.
-    let third = "[[site]]\nhosts = [\"third.example.com\"]\nupstream = \"http://127.0.0.1:1\"\n\
-                 [site.certificate]\nchain = \"CHAIN\"\nkey = \"KEY\"\n";
-    let leaf = bed.authority.leaf("third", &["third.example.com"]);
-    let third = third.replace("CHAIN", leaf.chain.to_str().unwrap()).replace("KEY", leaf.key.to_str().unwrap());
+    let third = another("third");
     pintle.rewrite(|text| text.replacen("[[site]]", &format!("{third}[[site]]"), 1));
     output(&mut pintle.command("reload"));
     assert_eq!(counted(), wanted);

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -77,10 +78,9 @@ fn events_in_the_journal() {
     fs::write(&config, format!("{listen}{state}{}", blog(&authority, &origin))).unwrap();
     for fits in [true, false] {
         let (stderr, ours) = std::os::unix::net::UnixStream::pair().unwrap();
-        let stat = std::os::unix::fs::MetadataExt::ino;
         let file = fs::File::from(OwnedFd::from(ours.try_clone().unwrap()));
         let meta = file.metadata().unwrap();
-        let (device, inode) = (std::os::unix::fs::MetadataExt::dev(&meta), stat(&meta));
+        let (device, inode) = (meta.dev(), meta.ino());
         let mut command = pintle();
         command.args(["run", "-c"]).arg(&config).env("PINTLE_JOURNAL_SOCKET", &path);
         command.env("JOURNAL_STREAM", format!("{device}:{}", if fits { inode } else { inode + 1 }));
