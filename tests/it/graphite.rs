@@ -11,6 +11,7 @@ use crate::admin::{Bed, get};
 use crate::harness::{
     BLOG, Client, PATIENCE, Pintle, Program, eventually, free_port, outcome, output, pintle, program,
 };
+use crate::metrics;
 
 fn start(bed: &Bed, port: u16, more: &str) -> Pintle {
     let metrics = format!(
@@ -21,8 +22,7 @@ fn start(bed: &Bed, port: u16, more: &str) -> Pintle {
 }
 
 fn value(bed: &Bed, series: &str) -> f64 {
-    let metrics = get(&bed.socket(), "/metrics");
-    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok()).unwrap()
+    metrics::value(&get(&bed.socket(), "/metrics"), series).unwrap()
 }
 
 #[test]

@@ -17,8 +17,9 @@ use tempfile::TempDir;
 use crate::admin::get;
 use crate::harness::{
     Authority, BLOG, Client, Leaf, Origin, Pintle, Reply, blog, blog_at, eventually, free_port, outcome, output,
-    pintle, server_config,
+    pintle, read_head, server_config,
 };
+use crate::metrics::value;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -112,13 +113,7 @@ fn receive(
 ) -> io::Result<()> {
     let session = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(session, socket);
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let head = read_head(&mut stream)?;
     let mut lines = head.lines();
     let target = lines.next().unwrap_or_default().to_owned();
     let fields: HashMap<String, String> = lines
@@ -172,8 +167,7 @@ impl Bed {
     }
 
     fn value(&self, series: &str) -> Option<f64> {
-        let metrics = get(&self.folder.path().join("state/admin.sock"), "/metrics");
-        metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+        value(&get(&self.folder.path().join("state/admin.sock"), "/metrics"), series)
     }
 
     fn reaches(&self, series: &str, value: f64) {

@@ -21,8 +21,7 @@ impl Bed {
 
     /// The value of one series.
     fn value(&self, series: &str) -> Option<f64> {
-        let metrics = self.metrics();
-        metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+        value(&self.metrics(), series)
     }
 
     fn negotiated(&self, accept: &str) -> (String, String) {
@@ -32,6 +31,11 @@ impl Bed {
         let (text, kind) = answer.rsplit_once('\n').unwrap();
         (kind.to_owned(), text.to_owned())
     }
+}
+
+/// The value of one series.
+pub fn value(metrics: &str, series: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// The names of all metrics.

@@ -108,8 +108,7 @@ fn events_in_the_journal() {
             let lost = || {
                 let _ = crate::admin::post(&socket, "/reload");
                 let metrics = crate::admin::get(&socket, "/metrics");
-                let line = metrics.lines().find_map(|l| l.strip_prefix("pintle_log_lines_lost_total "))?;
-                line.parse::<f64>().ok().filter(|lost| *lost > 0.0)
+                crate::metrics::value(&metrics, "pintle_log_lines_lost_total").filter(|lost| *lost > 0.0)
             };
             eventually("lost events are counted", lost);
         } else {

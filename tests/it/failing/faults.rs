@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::{ServerConnection, StreamOwned};
 
-use crate::harness::{Leaf, server_config};
+use crate::harness::{Leaf, read_head, server_config};
 use crate::model::random::Random;
 
 /// The fault of a response.
@@ -390,16 +390,6 @@ fn serve(mut stream: impl Wire, control: &TcpStream, wrong: &Mutex<Vec<String>>)
 
 fn wait_for_end(stream: &mut impl Read) -> io::Result<()> {
     io::copy(stream, &mut io::sink()).map(drop)
-}
-
-fn read_head(stream: &mut impl Read) -> io::Result<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
 fn read_upload(stream: &mut impl Read, head: &str) -> io::Result<Vec<u8>> {

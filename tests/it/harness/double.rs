@@ -15,7 +15,7 @@ use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::pebble::Pebble;
-use super::{Client, server_config};
+use super::{Client, read_head, server_config};
 
 /// A request of the protocol, recognised by pebble's paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,14 +301,8 @@ fn serve(
 
 /// Reads a request: its head without the last empty line, and its body.
 fn receive(stream: &mut impl Read) -> io::Result<(String, Vec<u8>)> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
+    let mut head = read_head(stream)?;
     head.truncate(head.len() - 2);
-    let head = String::from_utf8(head).map_err(io::Error::other)?;
     let mut body = vec![0; length(&head)];
     stream.read_exact(&mut body)?;
     Ok((head, body))

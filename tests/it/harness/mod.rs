@@ -27,7 +27,7 @@ pub use origin::{Origin, Received, Reply};
 pub use origin2::Http2Origin;
 pub use process::{Pintle, pintle};
 pub use programs::{Program, free_port, nginx, program, varnish};
-pub use secure::{SecureServer, page, server_config};
+pub use secure::{SecureServer, page, read_head, server_config};
 pub use sites::{BLOG, blog, blog_at, policies};
 
 /// The longest time that a test waits for anything: a machine may stand still for a while in between.

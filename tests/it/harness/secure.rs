@@ -67,16 +67,21 @@ pub fn server_config(leaf: &Leaf, protocols: &[&[u8]]) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-fn serve(socket: TcpStream, config: Arc<ServerConfig>, answer: impl FnOnce(&str) -> Vec<u8>) -> io::Result<()> {
-    let session = ServerConnection::new(config).map_err(io::Error::other)?;
-    let mut stream = StreamOwned::new(session, socket);
+/// Reads the head of a request, with its empty line, and nothing beyond it.
+pub fn read_head(stream: &mut (impl Read + ?Sized)) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+fn serve(socket: TcpStream, config: Arc<ServerConfig>, answer: impl FnOnce(&str) -> Vec<u8>) -> io::Result<()> {
+    let session = ServerConnection::new(config).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(session, socket);
+    let head = read_head(&mut stream)?;
     let path = head.split(' ').nth(1).unwrap_or_default();
     stream.write_all(&answer(path))?;
     stream.conn.send_close_notify();

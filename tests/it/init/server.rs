@@ -10,7 +10,7 @@ use std::thread;
 
 use rustls::{ServerConnection, StreamOwned};
 
-use crate::harness::{Authority, server_config};
+use crate::harness::{Authority, read_head, server_config};
 
 /// A data file.
 #[derive(Debug, Clone, Default)]
@@ -135,13 +135,7 @@ impl Blog {
 }
 
 fn converse(scheme: &str, stream: &mut dyn Stream, act: &Act, requests: &Mutex<Vec<String>>) -> io::Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    let head = read_head(stream)?;
     requests.lock().unwrap().push(head.clone());
     act(scheme, &head, stream)
 }
