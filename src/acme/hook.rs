@@ -8,25 +8,18 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use tokio::time::Instant;
-
-use crate::handover::Channel;
-use crate::handover::channel::ChannelError;
+use crate::handover::{Helper, helper};
 use crate::os::program::{self, Limit, Run};
 
 /// The hidden command that runs it.
 pub const COMMAND: &str = "dns-hook";
-/// The time for messages.
-const SEND: Duration = Duration::from_secs(10);
-/// The time that the hook process has beyond the program's own limit.
-const GRACE: Duration = Duration::from_secs(15);
 /// The most records that are remembered.
 const RECORDS_MAX: usize = 1000;
 /// The beginning of every name.
@@ -82,21 +75,8 @@ impl Record {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
-    /// The report has the same number: one that comes too late is not taken for the next one's.
-    #[serde(default)]
-    number: u64,
     action: Action,
     record: Record,
-}
-
-/// The answer to a request.
-#[derive(Debug, Serialize, Deserialize)]
-struct Report {
-    /// The number of the request.
-    #[serde(default)]
-    number: u64,
-    #[serde(flatten)]
-    run: Run,
 }
 
 /// The hook process of this process.
@@ -123,18 +103,10 @@ pub fn begin(program: &Path, limit: Duration) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Hook {
     program: PathBuf,
-    limit: Duration,
-    inner: Mutex<Inner>,
+    /// Removes the records that are left when it ends.
+    helper: Helper,
     /// `true` while another process has the records.
     hands_over: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Inner {
-    channel: Channel,
-    process: Child,
-    /// The number of the last request.
-    number: u64,
 }
 
 impl Hook {
@@ -153,19 +125,9 @@ impl Hook {
     ///
     /// If no more processes can be created.
     pub fn start_as(mut pintle: Command, program: &Path, limit: Duration) -> io::Result<Self> {
-        let (channel, theirs) = Channel::pair()?;
-        let process = pintle
-            .arg(COMMAND)
-            .arg(program)
-            .arg(limit.as_secs().max(1).to_string())
-            .stdin(Stdio::from(theirs))
-            .spawn()?;
-        Ok(Self {
-            program: program.to_owned(),
-            limit,
-            inner: Mutex::new(Inner { channel, process, number: 0 }),
-            hands_over: AtomicBool::new(false),
-        })
+        pintle.arg(COMMAND).arg(program).arg(limit.as_secs().max(1).to_string());
+        let helper = Helper::start(pintle, limit)?;
+        Ok(Self { program: program.to_owned(), helper, hands_over: AtomicBool::new(false) })
     }
 
     /// Returns the program.
@@ -196,7 +158,7 @@ impl Hook {
     /// Returns the time limit of one run.
     #[must_use]
     pub fn limit(&self) -> Duration {
-        self.limit
+        self.helper.limit()
     }
 
     /// Runs the program, and logs what it says. Blocks for up to its time limit.
@@ -208,21 +170,10 @@ impl Hook {
         if action == Action::Cleanup && self.hands_over.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = |error: ChannelError| format!("the hook process does not answer ({error}): restart pintle");
-        inner.number += 1;
-        let request = Request { number: inner.number, action, record: record.clone() };
-        inner.channel.send(&request, &[], SEND).map_err(gone)?;
-        let end = Instant::now() + self.limit + GRACE;
-        let report = loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let report: Report = inner.channel.receive(Some(left), None).map_err(gone)?;
-            if report.number == request.number {
-                break report.run;
-            }
-        };
+        let report = self.helper.run(&Request { action, record: record.clone() });
+        let report = report.map_err(|error| format!("the hook process does not answer ({error}): restart pintle"))?;
         let (name, program) = (&record.name, self.program.display());
-        for line in report.said.lines().filter(|line| !line.trim().is_empty()) {
+        for line in report.lines() {
             tracing::info!(%program, action = action.word(), name, line, "dns hook says");
         }
         match &report.failure {
@@ -235,46 +186,34 @@ impl Hook {
     }
 }
 
-impl Drop for Hook {
-    /// Lets the hook process remove the records that are left. It ends when the channel closes.
-    fn drop(&mut self) {
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _ = inner.process.try_wait();
-    }
-}
-
 /// Runs the hook process until its parent ends.
 ///
 /// # Errors
 ///
 /// If standard input is not a channel.
 pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
-    let mut channel = Channel::of_stdin()?;
     let mut left: Vec<Record> = Vec::new();
-    // The parent's end closes the channel.
-    while let Ok(Request { number, action, record }) = channel.receive::<Request>(None, None) {
-        let report = if action == Action::Forget {
+    helper::serve(|Request { action, record }| {
+        if action == Action::Forget {
             left.clear();
-            Run { failure: None, said: String::new() }
-        } else if !record.is_sound() {
-            Run::failed("no record of dns-01")
-        } else if action == Action::Present && left.len() >= RECORDS_MAX {
-            Run::failed("too many records")
-        } else {
-            if action == Action::Present {
-                // Before the start: a program that fails may have set it all the same.
-                left.push(record.clone());
-            }
-            let report = start(program, action, &record, limit);
-            if action == Action::Cleanup && report.failure.is_none() {
-                left.retain(|known| *known != record);
-            }
-            report
-        };
-        if channel.send(&Report { number, run: report }, &[], SEND).is_err() {
-            break;
+            return Run { failure: None, said: String::new() };
         }
-    }
+        if !record.is_sound() {
+            return Run::failed("no record of dns-01");
+        }
+        if action == Action::Present {
+            if left.len() >= RECORDS_MAX {
+                return Run::failed("too many records");
+            }
+            // Before the start: a program that fails may have set it all the same.
+            left.push(record.clone());
+        }
+        let report = start(program, action, &record, limit);
+        if action == Action::Cleanup && report.failure.is_none() {
+            left.retain(|known| *known != record);
+        }
+        report
+    })?;
     for record in left {
         let _ = start(program, Action::Cleanup, &record, limit);
     }

@@ -7,23 +7,18 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::kind::{Event, EventKind};
-use crate::handover::Channel;
-use crate::handover::channel::ChannelError;
+use crate::handover::{Helper, helper};
 use crate::os::program::{self, Limit, Run};
 
 /// The hidden command that runs it.
 pub const COMMAND: &str = "event-hook";
-/// The time for messages.
-const SEND: Duration = Duration::from_secs(10);
-/// The time that the process has beyond the program's own limit.
-const GRACE: Duration = Duration::from_secs(15);
 /// The longest event, in bytes; it fits into a pipe.
 const BODY_MAX: usize = 20_000;
 
@@ -47,8 +42,7 @@ impl Request {
 /// The process, as seen from the serving process.
 struct Programs {
     programs: Vec<PathBuf>,
-    limit: Duration,
-    inner: Mutex<(Channel, Child)>,
+    helper: Helper,
 }
 
 static RUNNING: OnceLock<Programs> = OnceLock::new();
@@ -59,14 +53,10 @@ static RUNNING: OnceLock<Programs> = OnceLock::new();
 ///
 /// If no more processes can be created.
 pub fn begin(programs: Vec<PathBuf>, limit: Duration) -> io::Result<()> {
-    let (channel, theirs) = Channel::pair()?;
-    let process = Command::new(std::env::current_exe()?)
-        .arg(COMMAND)
-        .arg(limit.as_secs().max(1).to_string())
-        .args(&programs)
-        .stdin(Stdio::from(theirs))
-        .spawn()?;
-    let _ = RUNNING.set(Programs { programs, limit, inner: Mutex::new((channel, process)) });
+    let mut pintle = Command::new(std::env::current_exe()?);
+    pintle.arg(COMMAND).arg(limit.as_secs().max(1).to_string()).args(&programs);
+    let helper = Helper::start(pintle, limit)?;
+    let _ = RUNNING.set(Programs { programs, helper });
     Ok(())
 }
 
@@ -85,16 +75,12 @@ pub fn run(program: &Path, event: &Event) -> Result<(), String> {
     let unknown = || "pintle started without this program: `pintle upgrade`, or restart it".to_owned();
     let running = RUNNING.get().ok_or_else(unknown)?;
     let at = running.programs.iter().position(|known| known == program).ok_or_else(unknown)?;
-    let gone = |error: ChannelError| format!("the process for hooks does not answer ({error}): restart pintle");
     let request =
         Request { program: at, event: event.kind.name().to_owned(), id: event.id.clone(), body: event.body.clone() };
-    let mut inner = running.inner.lock().unwrap_or_else(PoisonError::into_inner);
-    let (channel, _) = &mut *inner;
-    channel.send(&request, &[], SEND).map_err(gone)?;
-    let report: Run = channel.receive(Some(running.limit + GRACE), None).map_err(gone)?;
-    drop(inner);
+    let report = running.helper.run(&request);
+    let report = report.map_err(|error| format!("the process for hooks does not answer ({error}): restart pintle"))?;
     let (event, program) = (event.kind.name(), program.display());
-    for line in report.said.lines().filter(|line| !line.trim().is_empty()) {
+    for line in report.lines() {
         tracing::info!(%program, event, line, "hook says");
     }
     match &report.failure {
@@ -109,22 +95,14 @@ pub fn run(program: &Path, event: &Event) -> Result<(), String> {
 ///
 /// If standard input is not a channel.
 pub fn serve(programs: &[OsString], time: Duration) -> io::Result<()> {
-    let mut channel = Channel::of_stdin()?;
-    // The parent's end closes the channel.
-    while let Ok(request) = channel.receive::<Request>(None, None) {
-        let report = match programs.get(request.program).filter(|_| request.is_sound()) {
-            Some(program) => {
-                let mut command = Command::new(program);
-                command.env("PINTLE_EVENT", &request.event).env("PINTLE_EVENT_ID", &request.id);
-                program::run(command, request.body.as_bytes(), Limit { time, key: "limits.hook_timeout" })
-            }
-            None => Run::failed("no event of pintle"),
-        };
-        if channel.send(&report, &[], SEND).is_err() {
-            break;
+    helper::serve(|request: Request| match programs.get(request.program).filter(|_| request.is_sound()) {
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.env("PINTLE_EVENT", &request.event).env("PINTLE_EVENT_ID", &request.id);
+            program::run(command, request.body.as_bytes(), Limit { time, key: "limits.hook_timeout" })
         }
-    }
-    Ok(())
+        None => Run::failed("no event of pintle"),
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! An upgrade, between the serving process and its successor: the messages, their channel, and the
-//! launcher of the new process.
+//! launcher of the new process. The helper processes for the operator's programs use the same channel.
 //!
 //! The old process sends [`Hello`] and its sockets. The new one checks everything and answers
 //! [`Answer::Ready`]. The old one releases the ledger and sends [`Go`]. The new one takes over and
@@ -8,6 +8,7 @@
 //! happened. A process that sees the channel close before that ends, or continues alone.
 
 pub mod channel;
+pub mod helper;
 pub mod launcher;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::reason::Problem;
 
 pub use channel::Channel;
+pub use helper::Helper;
 pub use launcher::Launcher;
 
 /// The version of the messages. A process with another version cannot be taken over from.

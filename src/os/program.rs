@@ -54,11 +54,15 @@ impl Run {
         Self { failure: Some(why.into()), said: String::new() }
     }
 
+    /// Returns the lines that the program wrote, without empty ones.
+    pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.said.lines().filter(|line| !line.trim().is_empty())
+    }
+
     /// Returns the last line that the program wrote, behind a colon.
     #[must_use]
     pub fn last_line(&self) -> String {
-        let last = self.said.lines().rfind(|line| !line.trim().is_empty());
-        last.map(|line| format!(": {line}")).unwrap_or_default()
+        self.lines().next_back().map(|line| format!(": {line}")).unwrap_or_default()
     }
 }
 
