@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::fetch::connect;
+use crate::os::runtime;
 use crate::upstream::dns::{NameServers, Resolver};
 
 /// Time limit for one address.
@@ -90,12 +91,8 @@ impl Graphite {
         let (queue, wake, most) = (Mutex::default(), Notify::new(), settings.queue);
         let shared = Arc::new(Shared { queue, wake, numbers, most });
         let (of_thread, target) = (shared.clone(), settings.clone());
-        let thread = std::thread::Builder::new().name("graphite".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-            match runtime {
-                Ok(runtime) => runtime.block_on(run(&of_thread, &target, Resolver::new(servers))),
-                Err(error) => tracing::error!(%error, "graphite: no runtime; no metric is sent"),
-            }
+        let thread = runtime::spawn("graphite", "graphite: no runtime; no metric is sent", move || async move {
+            run(&of_thread, &target, Resolver::new(servers)).await;
         })?;
         Ok(Self { settings, shared, _thread: thread })
     }

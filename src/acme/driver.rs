@@ -32,6 +32,7 @@ use super::{held, hook, plan};
 use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
+use crate::os::runtime;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::server::Answers;
@@ -72,14 +73,8 @@ impl Driver {
         if let Some(hook) = hook::running() {
             hook.take_back();
         }
-        let thread = std::thread::Builder::new().name("acme".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-            match runtime {
-                Ok(runtime) => {
-                    runtime.block_on(Run::new(name_servers, answers, questions, seen).run(wanted, inbox, ends, stops))
-                }
-                Err(error) => tracing::error!(%error, "ACME: no runtime; no certificate is obtained"),
-            }
+        let thread = runtime::spawn("acme", "ACME: no runtime; no certificate is obtained", move || {
+            Run::new(name_servers, answers, questions, seen).run(wanted, inbox, ends, stops)
         })?;
         Ok((Self { settings, messages, outlooks, end, stopped, thread: Some(thread) }, requests))
     }

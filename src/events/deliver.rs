@@ -13,6 +13,7 @@ use super::hook::{Hook, HookLimits};
 use super::kind::Event;
 use super::line::{Line, Turn};
 use super::outcome::{Means, Tried};
+use crate::os::runtime;
 use crate::upstream::dns::NameServers;
 
 type Lines = Arc<[Arc<Line>]>;
@@ -56,14 +57,8 @@ impl Hooks {
     fn start(&self) -> io::Result<(watch::Sender<Lines>, JoinHandle<()>)> {
         let (sender, lines) = watch::channel(self.lines.clone());
         let servers = self.servers.clone();
-        let thread = std::thread::Builder::new().name("hooks".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-            match runtime {
-                Ok(runtime) => runtime.block_on(run(lines, servers)),
-                Err(error) => tracing::error!(%error, "hooks: no runtime; no event is delivered"),
-            }
-        })?;
-        Ok((sender, thread))
+        let lost = "hooks: no runtime; no event is delivered";
+        Ok((sender, runtime::spawn("hooks", lost, move || run(lines, servers))?))
     }
 
     /// Returns `true` without hooks.

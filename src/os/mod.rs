@@ -10,3 +10,4 @@ pub mod open_files;
 pub mod usage;
 pub mod supervisor;
 pub mod program;
+pub mod runtime;
