@@ -69,9 +69,11 @@ pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCo
         let demands = draft.as_ref().map(demands).unwrap_or_default();
         let running = draft.as_ref().and_then(running);
         let host = watch.round(demands, running);
-        let report = run(&host, &options.only);
+        let results = run(&host, &options.only);
+        let metrics = options.metrics.as_deref().map(|file| (file, metrics::text(&host, &results)));
+        let report = Report::of(results);
         show(&host, &report, options, output);
-        let is_written = options.metrics.as_deref().is_none_or(|file| write_metrics(file, &host, &options.only));
+        let is_written = metrics.is_none_or(|(file, text)| write_metrics(file, &text));
         round += 1;
         match options.watch {
             Some(pause) if options.rounds.is_none_or(|rounds| round < rounds) => {
@@ -83,8 +85,8 @@ pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCo
 }
 
 /// Writes the metrics. The next round of a watch tries again.
-fn write_metrics(file: &Path, host: &Host, only: &[String]) -> bool {
-    match metrics::write(file, &metrics::text(host, only)) {
+fn write_metrics(file: &Path, text: &str) -> bool {
+    match metrics::write(file, text) {
         Ok(()) => true,
         Err(error) => {
             let reason = Reason::new(format!("{}: cannot write the metrics: {error}", file.display()));

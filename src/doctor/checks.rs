@@ -51,18 +51,25 @@ pub fn wanted(only: &[String]) -> impl Iterator<Item = &'static Check> {
     CHECKS.iter().filter(|check| only.is_empty() || only.iter().any(|name| name == check.id))
 }
 
-/// Runs the checks with these names; all if there are none.
+/// Runs the checks with these names; all if there are none. Returns the results of each.
 #[must_use]
-pub fn run(host: &Host, only: &[String]) -> Report {
-    let mut report = Report::default();
-    for Check { id, check, .. } in wanted(only) {
-        let results = check(host);
-        report.findings.extend(results.findings);
-        report.unknown.extend(results.unknown.into_iter().map(|needs| Unknown { check: id, needs }));
+pub fn run(host: &Host, only: &[String]) -> Vec<(&'static Check, Results)> {
+    wanted(only).map(|check| (check, (check.check)(host))).collect()
+}
+
+impl Report {
+    /// Joins the results of checks.
+    #[must_use]
+    pub fn of(all: Vec<(&'static Check, Results)>) -> Self {
+        let mut report = Self::default();
+        for (Check { id, .. }, results) in all {
+            report.findings.extend(results.findings);
+            report.unknown.extend(results.unknown.into_iter().map(|needs| Unknown { check: id, needs }));
+        }
+        // Stable: checks keep their order among findings of one verdict.
+        report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
+        report
     }
-    // Stable: checks keep their order among findings of one verdict.
-    report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
-    report
 }
 
 #[cfg(test)]
@@ -102,12 +109,12 @@ mod tests {
     fn a_healthy_host_has_no_findings() {
         let (_folder, files) = tree(HEALTHY);
         let host = Host { synchronised: Some(true), ..Host::of_files(files) };
-        assert_eq!(run(&host, &[]), Report::default());
+        assert_eq!(Report::of(run(&host, &[])), Report::default());
     }
 
     #[test]
     fn an_empty_root_has_no_findings() {
-        assert_eq!(run(&Host::of_files(tree(&[]).1), &[]).findings, []);
+        assert_eq!(Report::of(run(&Host::of_files(tree(&[]).1), &[])).findings, []);
     }
 
     #[test]

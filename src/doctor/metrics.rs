@@ -4,22 +4,20 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::checks::wanted;
-use super::finding::Verdict;
+use super::checks::Check;
+use super::finding::{Results, Verdict};
 use super::host::Host;
 use crate::telemetry::exposition::{Exposition, Format, Labels, Values};
 
-/// Returns the results of the checks with these names; of all if there are none.
+/// Returns the results of checks.
 #[must_use]
-pub fn text(host: &Host, only: &[String]) -> String {
+pub fn text(host: &Host, all: &[(&Check, Results)]) -> String {
     let mut metrics = Exposition::new(Format::Text);
     let (mut findings, mut unknown) = (Values::new(), Values::new());
-    for check in wanted(only) {
-        let results = (check.check)(host);
+    for (check, results) in all {
         for verdict in [Verdict::Fault, Verdict::Warning] {
             let labels = Labels::new(&[("check", check.id), ("verdict", verdict.word())]);
             let count = results.findings.iter().filter(|finding| finding.verdict == verdict).count();
@@ -45,7 +43,7 @@ pub fn text(host: &Host, only: &[String]) -> String {
             ("tls", visit.times.tls),
             ("first_byte", visit.times.first_byte),
         ];
-        let known = phases.into_iter().filter_map(|(phase, time)| Some((of(&[("phase", phase)]), seconds(time?))));
+        let known = phases.into_iter().filter_map(|(phase, time)| Some((of(&[("phase", phase)]), time?.as_secs_f64())));
         times.extend(known);
     }
     metrics.gauges("doctor_upstream_ok", "1 if the address of an upstream answers.", &answers);
@@ -53,10 +51,6 @@ pub fn text(host: &Host, only: &[String]) -> String {
     let now = Timestamp::now().as_second() as f64;
     metrics.gauge("doctor_run_timestamp_seconds", "When the checks ran, in seconds since 1970.", now);
     metrics.finish()
-}
-
-fn seconds(time: Duration) -> f64 {
-    time.as_secs_f64()
 }
 
 /// Replaces a file by a text that everybody may read. A reader sees the old text or the new one, and never a part.
