@@ -20,7 +20,9 @@ pub struct Line {
     pub(super) limits: HookLimits,
     queue: Mutex<Queue>,
     wake: Notify,
-    numbers: [AtomicU64; 3],
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
     disabled: AtomicBool,
 }
 
@@ -37,10 +39,6 @@ pub struct Numbers {
     pub waiting: usize,
 }
 
-const DELIVERED: usize = 0;
-const FAILED: usize = 1;
-const DROPPED: usize = 2;
-
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Waiting>,
@@ -50,7 +48,7 @@ struct Queue {
     end: End,
 }
 
-/// How the line ends.
+/// The end of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum End {
     /// It does not.
@@ -80,24 +78,30 @@ pub(super) enum Turn {
 
 impl Line {
     pub(super) fn new(hook: Hook, limits: HookLimits) -> Self {
-        let (queue, wake) = (Mutex::default(), Notify::new());
-        Self { hook, limits, queue, wake, numbers: Default::default(), disabled: AtomicBool::new(false) }
+        Self {
+            hook,
+            limits,
+            queue: Mutex::default(),
+            wake: Notify::new(),
+            delivered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            disabled: AtomicBool::new(false),
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, number: usize, by: u64) {
-        if let Some(number) = self.numbers.get(number) {
-            number.fetch_add(by, Ordering::Relaxed);
-        }
+    fn count_dropped(&self, count: usize) {
+        self.dropped.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Adds an event. If the queue is full, the oldest one is given up: newer news are worth more.
     pub(super) fn push(&self, event: Arc<Event>) {
         if self.is_disabled() {
-            return self.count(DROPPED, 1);
+            return self.count_dropped(1);
         }
         let mut queue = self.queue();
         queue.events.push_back(Waiting { event, tries: 0, due: Instant::now(), reply: None });
@@ -109,7 +113,7 @@ impl Line {
     fn keep_bound(&self, queue: &mut Queue) {
         while queue.events.len() > self.limits.queue {
             queue.events.pop_front();
-            self.count(DROPPED, 1);
+            self.count_dropped(1);
         }
     }
 
@@ -129,11 +133,11 @@ impl Line {
             End::LastTries => {
                 let all = queue.events.len();
                 queue.events.retain(|waiting| waiting.tries == 0);
-                self.count(DROPPED, all.saturating_sub(queue.events.len()) as u64);
+                self.count_dropped(all.saturating_sub(queue.events.len()));
                 return queue.events.pop_front().map_or(Turn::End, Turn::Deliver);
             }
             End::Closed => {
-                self.count(DROPPED, queue.events.len() as u64);
+                self.count_dropped(queue.events.len());
                 queue.events.clear();
                 return Turn::End;
             }
@@ -171,14 +175,14 @@ impl Line {
         let mut queue = self.queue();
         match &tried {
             Tried::Delivered => {
-                self.count(DELIVERED, 1);
+                self.delivered.fetch_add(1, Ordering::Relaxed);
                 if queue.problem.take().is_some() {
                     tracing::info!(hook, event, id, "hook works again");
                 }
             }
             Tried::Gone => {
-                self.count(FAILED, 1);
-                self.count(DROPPED, 1 + queue.events.len() as u64);
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.count_dropped(1 + queue.events.len());
                 queue.events.clear();
                 queue.problem = tried.why().map(str::to_owned);
                 self.disabled.store(true, Ordering::Relaxed);
@@ -186,7 +190,7 @@ impl Line {
                 tracing::error!(hook, event, id, hint, "hook disabled: its receiver answers 410");
             }
             Tried::Failed { why, throttles, pause } => {
-                self.count(FAILED, 1);
+                self.failed.fetch_add(1, Ordering::Relaxed);
                 let next = self.hook.retry.get(waiting.tries).map(|pause| with_jitter(*pause));
                 let next_try_seconds = next.map(|next| next.max(pause.unwrap_or_default()).as_secs());
                 if queue.problem.is_none() {
@@ -208,7 +212,7 @@ impl Line {
                         self.keep_bound(&mut queue);
                     }
                     None => {
-                        self.count(DROPPED, 1);
+                        self.count_dropped(1);
                         tracing::error!(hook, event, id, error = why, "hook: event given up");
                     }
                 }
@@ -250,7 +254,8 @@ impl Line {
     /// Returns the counters.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
-        let [delivered, failed, dropped] = self.numbers.each_ref().map(|number| number.load(Ordering::Relaxed));
+        let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let (delivered, failed, dropped) = (of(&self.delivered), of(&self.failed), of(&self.dropped));
         Numbers { delivered, failed, dropped, waiting: self.queue().events.len() }
     }
 }
