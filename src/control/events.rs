@@ -14,7 +14,7 @@ use super::Control;
 use super::admin::{Answer, gone, json_answer};
 use super::conditions::{Condition, Expiry};
 use crate::config::{Config, Difference};
-use crate::events::{Event, EventKind, Hooks, Target, Tried, programs};
+use crate::events::{Event, EventKind, Hooks, Target, programs};
 use crate::os::usage::host_name;
 use crate::policy::promise::Seconds;
 use crate::upstream::dns::NameServers;
@@ -72,7 +72,6 @@ impl Reporter {
     /// Reports the differences to the last look.
     fn compare(&mut self, conditions: Vec<Condition>) {
         let mut before = std::mem::take(&mut self.begun);
-        let mut ends = HashMap::new();
         for Condition { begins, subject, version, data, .. } in conditions {
             let key = (begins, subject);
             let known = before.remove(&key);
@@ -81,13 +80,10 @@ impl Reporter {
             }
             self.begun.insert(key, (version, data));
         }
-        for ((begins, subject), (_, data)) in before {
+        for ((begins, _), (_, data)) in before {
             if let Some(kind) = Condition::end_of(begins) {
-                ends.insert((kind, subject), data);
+                self.emit(kind, without_remedy(data));
             }
-        }
-        for ((kind, _), data) in ends {
-            self.emit(kind, without_remedy(data));
         }
     }
 }
@@ -197,22 +193,14 @@ impl Control {
 
     /// Sends a test to one hook, or to all.
     pub(super) fn test_hooks(&self, name: Option<&str>, reply: tokio::sync::oneshot::Sender<Tested>) {
-        let data = || with_host(json!({ "what": "pintle hook test" }));
-        let known: Vec<String> = self.reporter.hooks.lines().iter().map(|line| line.hook.name.clone()).collect();
-        let names = known.iter().filter(|known| name.is_none_or(|name| name == *known)).cloned();
-        let test = |name: String| {
-            let tried = self.reporter.hooks.test(&name, Event::new(EventKind::HookTest, data()));
-            (name, tried)
-        };
-        let tests: Vec<_> = names.map(test).collect();
+        let event = || Event::new(EventKind::HookTest, with_host(json!({ "what": "pintle hook test" })));
+        let known = self.reporter.hooks.lines().iter().map(|line| line.hook.name.clone()).collect();
+        let tests = self.reporter.hooks.test(name, event);
         spawn_local(async move {
             let mut tested = Tested { hooks: Vec::new(), known };
             for (name, tried) in tests {
                 let gone = "the hook has changed meanwhile".to_owned();
-                let why = match tried {
-                    Some(tried) => tried.await.map_or(Some(gone), |tried: Tried| tried.why().map(str::to_owned)),
-                    None => Some(gone),
-                };
+                let why = tried.await.map_or(Some(gone), |tried| tried.why().map(str::to_owned));
                 tested.hooks.push((name, why));
             }
             let _ = reply.send(tested);

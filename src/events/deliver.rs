@@ -79,10 +79,11 @@ impl Hooks {
         self.lines.iter().filter(|line| line.hook.wants(event.kind)).for_each(|line| line.push(event.clone()));
     }
 
-    /// Sends an event to one hook at once, whatever it wants. Returns the outcome; `None` if there is no such hook.
-    #[must_use]
-    pub fn test(&self, name: &str, event: Event) -> Option<oneshot::Receiver<Tried>> {
-        Some(self.lines.iter().find(|line| line.hook.name == name)?.push_test(event))
+    /// Sends an event to the hook with this name, or to each, at once and whatever it wants. Returns the names with the
+    /// outcomes.
+    pub fn test(&self, name: Option<&str>, event: impl Fn() -> Event) -> Vec<(String, oneshot::Receiver<Tried>)> {
+        let lines = self.lines.iter().filter(|line| name.is_none_or(|name| line.hook.name == name));
+        lines.map(|line| (line.hook.name.clone(), line.push_test(event()))).collect()
     }
 
     /// Ends the thread. Each event that was not tried yet is tried once; the returned future waits for that, for up to
