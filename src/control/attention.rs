@@ -43,8 +43,8 @@ impl Control {
     fn of_process(&self) -> Vec<Item> {
         let mut reasons = Vec::new();
         if let Some(trouble) = &self.promises.trouble {
-            let reason = Reason::new(format!("the ledger is not writable, pins are withheld: {}", trouble.error));
-            reasons.push(reason.hint("check free space and permissions of state.directory"));
+            let what = if trouble.by_clock { "the clock cannot be right" } else { "the ledger is not writable" };
+            reasons.push(Reason::new(format!("{what}, pins are withheld: {}", trouble.error)).hint(trouble.hint()));
         }
         reasons.extend(self.operator.access_log.as_ref().and_then(LogThread::trouble));
         if self.upgrades.launcher.is_none() && !self.upgrades.is_demo && self.upgrades.tie.is_none() {

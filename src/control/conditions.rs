@@ -88,11 +88,8 @@ impl Control {
     fn of_the_process(&self) -> Vec<Condition> {
         let mut conditions = Vec::new();
         if let Some(trouble) = &self.promises.trouble {
-            let (begins, hint) = match trouble.by_clock {
-                true => (EventKind::ClockDoubted, "set the clock: timedatectl set-ntp true"),
-                false => (EventKind::LedgerUnwritable, "check free space and permissions of state.directory"),
-            };
-            let data = json!({ "what": "pins are withheld", "error": trouble.error, "hint": hint });
+            let begins = if trouble.by_clock { EventKind::ClockDoubted } else { EventKind::LedgerUnwritable };
+            let data = json!({ "what": "pins are withheld", "error": trouble.error, "hint": trouble.hint() });
             conditions.push(Condition::new(begins, "", data));
         }
         if self.is_config_refused {

@@ -412,6 +412,13 @@ impl LedgerTrouble {
         );
     }
 
+    pub(super) fn hint(&self) -> &'static str {
+        match self.by_clock {
+            true => "set the clock: timedatectl set-ntp true",
+            false => "check free space and permissions of state.directory",
+        }
+    }
+
     /// The reason why pins are withheld, for `status`.
     pub(super) fn why(&self) -> String {
         if self.by_clock { self.error.clone() } else { format!("the ledger cannot be written: {}", self.error) }

@@ -157,6 +157,9 @@ fn a_clock_that_cannot_be_right_poisons_nothing() {
     assert!(reported["error"].as_str().unwrap().contains("should be about"), "{reported}");
     let why = pintle.status()["sites"][0]["hpkp"]["why_not"].as_str().unwrap().to_owned();
     assert!(why.contains("the clock shows 20") && why.contains("pintle ledger repair"), "{why}");
+    let attention = pintle.status()["attention"].to_string();
+    assert!(attention.contains("the clock cannot be right") && attention.contains("timedatectl"), "{attention}");
+    assert!(!attention.contains("the ledger is not writable"), "{attention}");
     // Nothing is judged by it.
     serve_instead(&pintle, &bed.live, &bed.stranger);
     assert!(pintle.reload_fails().contains("would lock readers out"));
