@@ -1,11 +1,10 @@
 //! Matters that need the operator's attention, for `pintle status`: present problems, each with a remedy if there is one.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::Control;
 use super::expiry::{Stage, left, remedy};
+use super::status::{is_out, todo};
 use crate::acme::outlook::{Outlook, Step, of_site};
 use crate::acme::step::Standing;
 use crate::clock::uptime;
@@ -103,7 +102,7 @@ impl Control {
         if let Some(withheld) = site.withheld.filter(|_| site.missing.is_empty()) {
             add(Reason::new(format!("pins are withheld: {}", withheld.why())));
         }
-        for task in super::status::todo(site, self.draft.path()) {
+        for task in todo(site, self.draft.path()) {
             add(Reason::new(task));
         }
     }
@@ -194,10 +193,10 @@ fn of_hook(line: &Line) -> Option<Reason> {
 
 fn of_upstream(upstream: &Upstream) -> Option<Reason> {
     let now = uptime();
-    if matches!(upstream.health.circuit(now), Circuit::Open(_) | Circuit::HalfOpen) {
+    if upstream.health.circuit(now) != Circuit::Closed {
         return Some(Reason::new("its upstream fails: requests get 503"));
     }
     let known = upstream.addresses.known();
-    let out = known.iter().filter(|address| upstream.health.address(**address, now) != (false, Duration::ZERO)).count();
+    let out = known.iter().filter(|address| is_out(upstream, **address, now)).count();
     (out > 0).then(|| Reason::new(format!("{out} of {} upstream addresses are left out, as they fail", known.len())))
 }
