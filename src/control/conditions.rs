@@ -143,7 +143,8 @@ impl Control {
                 "site": site.name(), "algorithm": certificate.algorithm.to_string(), "serial": certificate.serial,
                 "not_after": certificate.not_after.to_string(), "what": what,
             });
-            let subject = format!("{} {}", site.name(), certificate.serial);
+            // Authorities may give one number to two certificates of a site.
+            let subject = format!("{} {} {}", site.name(), certificate.serial, certificate.pin);
             conditions.push(Condition::new(begins, &subject, data).with(version));
         }
     }
