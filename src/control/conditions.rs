@@ -23,7 +23,7 @@ const SOON: Seconds = 7 * 86_400;
 pub(super) struct Condition {
     /// The event of its beginning.
     pub(super) begins: EventKind,
-    /// What it is about.
+    /// The site, certificate, upstream or promise; empty for the whole process.
     pub(super) subject: String,
     /// Another version of the same condition is reported anew.
     pub(super) version: i64,
