@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Output;
 use super::remote::ask_running;
 use super::results::Results;
+use crate::events::is_of_name;
 use crate::reason::Reason;
 use crate::reason::near::did_you_mean;
 
@@ -19,8 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// Tests one hook, or all. Exit code 1 if one fails.
 pub fn test(path: &Path, name: Option<&str>, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if let Some(wrong) = name.filter(|name| name.is_empty() || !name.chars().all(is_plain)) {
+    if let Some(wrong) = name.filter(|name| name.is_empty() || !name.chars().all(is_of_name)) {
         results.refuse(&Reason::new(format!("{wrong:?} is not the name of a hook")).hint("pintle hook test, for all"));
         return results.end(false);
     }

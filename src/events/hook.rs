@@ -36,6 +36,12 @@ pub struct Hook {
     pub retry: Vec<Duration>,
 }
 
+/// Returns `true` for the characters of a hook's name: letters, digits, dots, hyphens and underscores.
+#[must_use]
+pub fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
 /// The receiver of a hook's events.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Target {

@@ -13,7 +13,7 @@ pub mod programs;
 mod sign;
 
 pub use deliver::Hooks;
-pub use hook::{Hook, HookLimits, RETRY, Target};
+pub use hook::{Hook, HookLimits, RETRY, Target, is_of_name};
 pub use kind::{Event, EventKind, Pattern, known_patterns};
 pub use line::{Line, Numbers};
 pub use outcome::Tried;

@@ -401,6 +401,14 @@ fn hooks_are_tested_by_hand() {
     assert!(code == 1 && err.contains("has no hooks"), "{err}");
 }
 
+#[test]
+fn a_hook_without_a_name_is_tested_by_its_default_name() {
+    let bed = Bed::new();
+    let program = bed.write("on event", "#!/bin/sh\n", 0o755);
+    let pintle = bed.start(&format!("[[hook]]\nevents = [\"clock.*\"]\ncommand = {program:?}\n"));
+    assert_eq!(output(&mut pintle.command("hook test on-event")), "on-event: delivered\n");
+}
+
 /// Both processes of an upgrade send events; no id is used twice.
 #[test]
 fn an_upgrade_sends_its_end_and_its_start() {

@@ -8,7 +8,7 @@ use super::checker::{Checker, unknown};
 use super::files::{mode, program, read};
 use crate::config::file::{File, HookTable};
 use crate::config::problem::At;
-use crate::events::{Hook, Pattern, RETRY, Target, known_patterns, secrets};
+use crate::events::{Hook, Pattern, RETRY, Target, is_of_name, known_patterns, secrets};
 use crate::host::bare;
 use crate::keys::key_file;
 use crate::reason::Reason;
@@ -182,8 +182,7 @@ fn roots(at: &At<String>, r: &mut Checker<'_>) -> Option<Vec<Vec<u8>>> {
 fn name(table: &HookTable, target: &Target, known: &[Hook], r: &mut Checker<'_>) -> String {
     let is_known = |name: &str| known.iter().any(|hook| hook.name == name);
     if let Some(given) = &table.name {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if given.value.is_empty() || given.value.len() > NAME_MAX || !given.value.chars().all(is_plain) {
+        if given.value.is_empty() || given.value.len() > NAME_MAX || !given.value.chars().all(is_of_name) {
             let what = format!(
                 "hook.name: {:?}: up to {NAME_MAX} letters, digits, dots, hyphens and underscores",
                 given.value
@@ -196,10 +195,13 @@ fn name(table: &HookTable, target: &Target, known: &[Hook], r: &mut Checker<'_>)
         return given.value.clone();
     }
     let base = match target {
-        Target::Url { url, .. } => url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)),
+        Target::Url { url, .. } => {
+            url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(|host| bare(host).to_owned()))
+        }
         Target::Command(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
     };
-    let base: String = base.unwrap_or_default().chars().take(NAME_MAX).collect();
+    let base = base.unwrap_or_default();
+    let base: String = base.chars().take(NAME_MAX).map(|c| if is_of_name(c) { c } else { '-' }).collect();
     let mut numbered = std::iter::once(base.clone()).chain((2..).map(|number| format!("{base}-{number}")));
     numbered.find(|name| !is_known(name)).unwrap_or(base)
 }
