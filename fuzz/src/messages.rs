@@ -12,7 +12,7 @@ use pintle::message::{
     Version, parse_request, parse_response,
 };
 use pintle::policy::Scheme;
-use pintle::policy::forwarded::{Origin, Peer, Trust, TrustedField, origin};
+use pintle::policy::forwarded::{Origin, Peer, SchemeSource, Trust, TrustedField, origin};
 use pintle::policy::redirect::HttpsPorts;
 use pintle::site::Site;
 use pintle::upstream::dns::Name;
@@ -219,8 +219,8 @@ pub fn forwarded(data: &[u8]) {
         told
     };
     let nothing = |told: Origin| {
-        let said = (told.scheme_stated, told.client, told.host);
-        assert_eq!(said, (false, PEER, None), "believed without reason");
+        let said = (told.scheme_from, told.client, told.host);
+        assert_eq!(said, (SchemeSource::Listener, PEER, None), "believed without reason");
     };
     nothing(told(&fields, None));
     nothing(told(&fields, Some(TrustedField::Proxy)));

@@ -170,8 +170,6 @@ impl Peer {
 pub struct Origin {
     /// The scheme that the client used.
     pub scheme: Scheme,
-    /// `true` if a trusted proxy has stated it, by a field or a TLV.
-    pub scheme_stated: bool,
     /// The source of the scheme.
     pub scheme_from: SchemeSource,
     /// The field that decides the scheme of this peer's requests, even if this request lacks it:
@@ -221,22 +219,20 @@ impl Origin {
 pub fn origin(peer: &Peer, fields: &Fields, trust: &Trust) -> Origin {
     let mut origin = Origin {
         scheme: peer.tlv_scheme.unwrap_or(peer.listener),
-        scheme_stated: peer.tlv_scheme.is_some(),
-        scheme_from: if peer.tlv_scheme.is_some() { SchemeSource::Proxy } else { SchemeSource::Listener },
+        scheme_from: peer.tlv_scheme.map_or(SchemeSource::Listener, |_| SchemeSource::Proxy),
         decided_by: peer.believed,
         client: peer.address,
         hops: Vec::new(),
         host: None,
     };
-    let mut walk = match peer.believed {
-        Some(RequestField::XForwarded) => x_forwarded(fields, trust),
-        Some(RequestField::Forwarded) => walk(forwarded(fields), trust),
-        None => return origin,
+    let Some(field) = peer.believed else { return origin };
+    let mut walk = match field {
+        RequestField::XForwarded => x_forwarded(fields, trust),
+        RequestField::Forwarded => walk(forwarded(fields), trust),
     };
     if let Some(scheme) = walk.scheme {
         origin.scheme = scheme;
-        origin.scheme_stated = true;
-        origin.scheme_from = peer.believed.map_or(SchemeSource::Listener, SchemeSource::Field);
+        origin.scheme_from = SchemeSource::Field(field);
     }
     if let Some(client) = walk.addresses.pop() {
         origin.client = client;
@@ -450,7 +446,7 @@ mod tests {
     }
 
     fn stated(origin: &Origin) -> Option<Scheme> {
-        origin.scheme_stated.then_some(origin.scheme)
+        (origin.scheme_from != SchemeSource::Listener).then_some(origin.scheme)
     }
 
     fn chain(origin: &Origin) -> Vec<IpAddr> {
@@ -652,7 +648,7 @@ mod tests {
                 let trust = trust(field);
                 let got = origin(&Peer::new(ip("192.0.2.1"), Scheme::Http, &trust), &all, &trust);
                 prop_assert_eq!(got.client, ip("192.0.2.1"));
-                prop_assert!(!got.scheme_stated && got.hops.is_empty() && got.decided_by.is_none());
+                prop_assert!(got.scheme_from == SchemeSource::Listener && got.hops.is_empty() && got.decided_by.is_none());
             }
         }
 

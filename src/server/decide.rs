@@ -13,7 +13,7 @@ use super::snapshot::SiteOfView;
 use super::worker::EVERY_SITE;
 use crate::message::{Framing, Name, TargetScheme};
 use crate::policy::Scheme;
-use crate::policy::forwarded::RequestField;
+use crate::policy::forwarded::{RequestField, SchemeSource};
 use crate::policy::redirect::{self, HttpsPorts};
 use crate::upstream::{Pool, UpstreamError, own_hops};
 use crate::wire::body::RequestBodyError;
@@ -94,7 +94,7 @@ pub(super) fn decide(turn: &Turn<'_>) -> Result<Decision, Rejection> {
 
 fn to_https(turn: &Turn<'_>, https: HttpsPorts<'_>) -> Result<Decision, Rejection> {
     let Turn { head, asked, context, .. } = *turn;
-    if !asked.origin.scheme_stated
+    if asked.origin.scheme_from == SchemeSource::Listener
         && let Some(field) = loops(turn)
     {
         return Err(Rejection::SchemeNotStated(field));

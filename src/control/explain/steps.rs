@@ -9,7 +9,7 @@ use crate::control::status;
 use crate::host::{FoundBy, HostPattern, both_forms};
 use crate::message::Name;
 use crate::policy::Scheme;
-use crate::policy::forwarded::{Origin, RequestField};
+use crate::policy::forwarded::{Origin, RequestField, SchemeSource};
 use crate::server::explain::{Chosen, Closed, Decided};
 use crate::tls::{ChosenBy, alert};
 use crate::upstream::{HostHeader, Upstream};
@@ -187,11 +187,13 @@ impl Inputs<'_> {
     }
 
     fn scheme(&self, origin: &Origin) -> Step {
-        let (why, keys): (String, &[&str]) = match (origin.scheme_stated, origin.decided_by) {
-            (true, Some(field)) => (format!("stated by {}", field.scheme_field()), &["listen.trust"]),
-            (true, None) => ("stated by the PROXY header's TLS TLV".to_owned(), &["listen.proxy_protocol"]),
-            (false, Some(field)) => (format!("the listener's: no {}", field.scheme_field()), &["listen.trust"]),
-            (false, None) => ("the listener's".to_owned(), &[]),
+        let (why, keys): (String, &[&str]) = match (origin.scheme_from, origin.decided_by) {
+            (SchemeSource::Field(field), _) => (format!("stated by {}", field.scheme_field()), &["listen.trust"]),
+            (SchemeSource::Proxy, _) => ("stated by the PROXY header's TLS TLV".to_owned(), &["listen.proxy_protocol"]),
+            (SchemeSource::Listener, Some(field)) => {
+                (format!("the listener's: no {}", field.scheme_field()), &["listen.trust"])
+            }
+            (SchemeSource::Listener, None) => ("the listener's".to_owned(), &[]),
         };
         self.step("scheme", origin.scheme.as_str(), why, keys)
     }

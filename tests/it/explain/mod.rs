@@ -160,6 +160,10 @@ fn verdicts() {
     let report = ask(&["--proxy", "PROXY TCP4 192.0.2.1 10.0.0.1 1 443"]);
     assert_eq!((&report["client"], &report["decision"]), (&"192.0.2.1".into(), &"forward".into()));
     assert_eq!(ask(&["--proxy", "PROXY TCP4 10.0.0.9 10.0.0.1 1 443"])["decision"], "health");
+    // Version 2, with a TLS TLV. Its source is trusted, too, and sends no X-Forwarded-Proto.
+    let tls = "hex:0d0a0d0a000d0a515549540a211100140a0000090a000001000101bb2000050100000000";
+    let report = trusting.ask(&[&to("page"), "--from", "10.0.0.1", "--proxy", tls]);
+    assert_eq!(step(&report, "scheme")["why"], "stated by the PROXY header's TLS TLV", "{report:#}");
 }
 
 #[test]
