@@ -352,10 +352,7 @@ impl Operator {
             let live = c.live.map(pin).is_some_and(|key| !ca.refuses(key, self.now) && self.book.burnt(key).is_none());
             !ca.is_down(self.now) && self.now >= ca.limited_until && live
         };
-        // A promise may forbid the certificate, whatever a CA does: a lockout that was accepted once does not go on.
-        let of_guard = |a: &Attempts| a.last.as_ref().is_some_and(|last| last.remedy == Some(Remedy::Candidate));
-        let is_forbidden = c.attempts.iter().any(of_guard);
-        let is_able = !is_forbidden && (can(0) || can(1)) && self.now >= self.preflight_wrong_until && !keys.is_empty();
+        let is_able = (can(0) || can(1)) && self.now >= self.preflight_wrong_until && !keys.is_empty();
         let able_since = if is_able { c.able_since.or(Some(self.now)) } else { None };
         let end = c.chain.as_ref().map_or(Seconds::MAX, |chain| chain.not_after);
         let (was_able, was_excused) = (c.able_since, c.is_excused);
@@ -431,7 +428,7 @@ impl Operator {
             Next::Resume => self.resume(at, plan, random),
             Next::Abandon { why } => {
                 let order = c.order.take().unwrap();
-                if *why == Abandoned::Expired {
+                if matches!(why, Abandoned::Expired | Abandoned::Stuck) {
                     self.fail(at, usize::from(order.ca != self.cas[0].directory), (Remedy::Temporary, None), random);
                 }
             }
@@ -529,7 +526,10 @@ impl Operator {
             Offer { hosts: &hosts, chains: chains.iter().map(Vec::as_slice).collect(), set: None, is_kept: false };
         let objections = judge(&[offer], self.book.promises(), self.now);
         let accepts = self.certificates[at].compromise.as_ref().is_some_and(Compromise::accepts_lockout);
-        let broken = objections.breaches.iter().filter(|b| chains[b.chain][0] == order.key).flat_map(|b| &b.broken);
+        // The key in use breaks these promises already: a refusal would help nobody.
+        let is_renewal = self.certificates[at].key_in_use.map(pin) == Some(order.key);
+        let breaks = |chain: usize| !is_renewal && chains[chain][0] == order.key;
+        let broken = objections.breaches.iter().filter(|b| breaks(b.chain)).flat_map(|b| &b.broken);
         if let Some(until) = broken.map(|promise| promise.honoured_until()).max() {
             if !accepts {
                 self.played.refused_by_guard += 1;
