@@ -76,9 +76,8 @@ pub(super) async fn run(
     // While an order lives, its answers and records stay: they take their time to be visible everywhere.
     if is_over {
         work.clean().await;
+        // The record forgets them with the order.
         around.answers.set(&work.name(), Vec::new());
-        // On a full disk, they are forgotten with the order.
-        let _ = work.change(|record| record.answers.clear());
     }
     ended
 }
