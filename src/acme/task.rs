@@ -215,7 +215,7 @@ impl Task {
         let done = match order::run(&self.work, &wanted, &self.around, budget).await {
             Ok(Ended::Later) => return Ok(()),
             Ok(Ended::Issued(pem, chain)) => {
-                // Whether it is served or not: it may have to be revoked.
+                // A refused one may have to be revoked, too.
                 let issued = Issued::new(&chain, &wanted.authority.directory);
                 self.work.change(|record| issued::note(&mut record.issued, issued, wall()))?;
                 self.serve(&pem, &chain).await.map(|()| chain)
@@ -334,7 +334,7 @@ impl Task {
         }
         let ends = fault.ends();
         let failure: Failure = fault.failure(Some(wanted.pin));
-        let retry = self.work.change(|record| {
+        let (retry, stopped) = self.work.change(|record| {
             if is_validation {
                 // The way is checked again before the next try.
                 record.checked.iter_mut().for_each(Checked::expire);
@@ -350,7 +350,6 @@ impl Task {
             known.attempts.without_replaces |= wanted.replaces.is_some() && fault.kind == SERVER_INTERNAL;
             (known.attempts.retry(), known.attempts.stopped)
         })?;
-        let (retry, stopped) = retry;
         let again = time(retry.max(now));
         let hint = stopped.then(|| remedy_text(fault.remedy, &self.facts.site));
         tracing::warn!(
