@@ -146,10 +146,7 @@ impl Attempts {
     /// Returns the time from which the next attempt may be made; in the past if that is now.
     #[must_use]
     pub fn retry(&self) -> Seconds {
-        match &self.last {
-            Some(last) if last.remedy.is_some() => last.at.saturating_add(self.wait),
-            _ => Seconds::MIN,
-        }
+        self.failure().map_or(Seconds::MIN, |last| last.at.saturating_add(self.wait))
     }
 
     /// Returns `true` if the CA has refused a key, less than a day ago.
@@ -164,10 +161,10 @@ impl Attempts {
         self.keys_refused.saturating_add(DAY)
     }
 
-    /// Returns `true` if the last attempt failed.
+    /// Returns the last result if it is a failure.
     #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.last.as_ref().is_some_and(|last| last.remedy.is_some())
+    pub fn failure(&self) -> Option<&Outcome> {
+        self.last.as_ref().filter(|last| last.remedy.is_some())
     }
 
     /// Permits an attempt now: the operator asked for it, or changed what the CA objected to. Waits
@@ -190,6 +187,16 @@ impl Attempts {
             last.at = now;
         }
     }
+}
+
+/// Returns the last failure at several CAs, of those whose last result is one.
+pub fn last_failure<'a>(all: impl Iterator<Item = &'a Attempts>) -> Option<&'a Outcome> {
+    all.filter_map(Attempts::failure).max_by_key(|last| last.at)
+}
+
+/// Returns the time of the first failure at several CAs; `None` if nothing failed since the last success.
+pub fn failing_since<'a>(all: impl Iterator<Item = &'a Attempts>) -> Option<Seconds> {
+    all.filter_map(|attempts| attempts.failing_since).min()
 }
 
 /// Returns the wait after so many failures in a row. It shrinks with the time that is left: a CA that
@@ -303,7 +310,7 @@ mod tests {
         attempts.failed(Failure { key: Some(Pin::of_spki(&[1])), ..failure(Remedy::Key) }, 1000, None, 0.0);
         attempts.failed(failure(Remedy::Operator), 1001, None, 0.0);
         attempts.succeeded("issued".to_owned(), 1002);
-        assert!(!attempts.has_failed() && attempts.failures == 0 && attempts.refused_keys.len() == 1);
+        assert!(attempts.failure().is_none() && attempts.failures == 0 && attempts.refused_keys.len() == 1);
         assert_eq!(attempts.retry(), Seconds::MIN);
     }
 

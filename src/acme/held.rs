@@ -5,6 +5,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 
+use super::backoff::{failing_since, last_failure};
 use super::facts::{ChainInUse, Checked};
 use super::renewal_info::certificate_id;
 use super::request::InUse;
@@ -59,10 +60,9 @@ pub fn waiting(certificate: &Managed) -> Option<Waiting> {
     }
     let record = store::look(certificate).unwrap_or_default();
     let attempts = || record.authorities.values().map(|known| &known.attempts);
-    let failed = attempts().filter_map(|attempts| attempts.last.as_ref()).filter(|last| last.remedy.is_some());
     Some(Waiting {
-        failing_since: attempts().filter_map(|attempts| attempts.failing_since).min(),
-        problem: failed.max_by_key(|last| last.at).map(|last| last.text.clone()),
+        failing_since: failing_since(attempts()),
+        problem: last_failure(attempts()).map(|last| last.text.clone()),
     })
 }
 

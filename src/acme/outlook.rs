@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::backoff::{failing_since, last_failure};
 use super::facts::{Facts, Verdict};
 use super::problem::Remedy;
 use super::step::{HoldCause, Next, Plan, Standing, Stop};
@@ -80,17 +81,16 @@ impl Outlook {
     /// Makes the outlook of a certificate.
     #[must_use]
     pub fn of(facts: &Facts, plan: &Plan, certificate: &Managed, record: &Record, now: Seconds) -> Self {
-        let failing = facts.cas.iter().filter_map(|ca| Some((ca, ca.attempts.last.as_ref()?)));
-        let failing = failing.filter(|(_, last)| last.remedy.is_some()).max_by_key(|(_, last)| last.at);
+        let attempts = || facts.cas.iter().map(|ca| &ca.attempts);
         let broken = facts.checked.as_ref().filter(|checked| checked.verdict == Verdict::Broken);
         let stop = match &plan.next {
             Next::OperatorsTurn { stop, .. } => Some(stop_text(stop)),
             _ => None,
         };
-        let (problem, remedy) = match (failing, broken) {
+        let (problem, remedy) = match (last_failure(attempts()), broken) {
             // The preflight says more about a validation than the CA does.
-            (Some((_, last)), Some(broken)) if broken.at >= last.at => (Some(broken.text.clone()), None),
-            (Some((_, last)), _) => (Some(last.text.clone()), Some(last.remedy.unwrap_or(Remedy::Temporary))),
+            (Some(last), Some(broken)) if broken.at >= last.at => (Some(broken.text.clone()), None),
+            (Some(last), _) => (Some(last.text.clone()), last.remedy),
             (None, Some(broken)) => (Some(broken.text.clone()), None),
             (None, None) => match plan.hold.as_ref().map(|hold| &hold.cause) {
                 Some(HoldCause::Budget(limit)) => (Some(limit.clone()), Some(Remedy::RateLimit)),
@@ -115,8 +115,8 @@ impl Outlook {
             standing: plan.standing,
             due: plan.due,
             not_after: facts.chain.as_ref().map(|chain| chain.not_after),
-            failures: facts.cas.iter().map(|ca| ca.attempts.failures).fold(0, u32::saturating_add),
-            failing_since: facts.cas.iter().filter_map(|ca| ca.attempts.failing_since).min(),
+            failures: attempts().map(|attempts| attempts.failures).fold(0, u32::saturating_add),
+            failing_since: failing_since(attempts()),
             hint: problem.as_ref().map(|_| hint(remedy)),
             problem,
             next_try,

@@ -164,7 +164,7 @@ impl<'a> Planner<'a> {
         if at <= self.now {
             return Some(Next::Resume);
         }
-        if ca.attempts.has_failed() && self.goal.at <= self.now {
+        if ca.attempts.failure().is_some() && self.goal.at <= self.now {
             // Another CA may be ready while this one waits.
             return match self.choose(Some(&order.ca)) {
                 Choice::Now(..) => None,
@@ -333,7 +333,7 @@ impl<'a> Planner<'a> {
         if self.now < renewal.at {
             return if self.goal.at <= self.now { Standing::Due } else { Standing::Current };
         }
-        let failed = |ca: &Ca| ca.attempts.last.as_ref().is_some_and(|l| l.remedy.is_some() && l.at >= renewal.at);
+        let failed = |ca: &Ca| ca.attempts.failure().is_some_and(|last| last.at >= renewal.at);
         let is_broken = self.facts.checked.as_ref().is_some_and(|c| c.verdict == Verdict::Broken);
         // A window that moved to the past was not missed before it was known.
         let known = self.facts.info.window.as_ref().map_or(Seconds::MIN, |window| window.since);
