@@ -77,15 +77,6 @@ impl Presented {
         let _ = spawn_blocking(move || clean(&hook, &records)).await;
     }
 
-    /// Waits until the records are visible: [`visible`].
-    ///
-    /// # Errors
-    ///
-    /// If that takes longer than `limit`.
-    pub async fn visible(&self, lookup: &Lookup, limit: Duration) -> Result<(), Reason> {
-        visible(&self.records, lookup, limit).await
-    }
-
     /// Returns the records of these that are not set.
     #[must_use]
     pub fn missing(&self, records: &[Record]) -> Vec<Record> {

@@ -249,14 +249,6 @@ pub struct Plan {
     pub next_check: Option<Seconds>,
 }
 
-impl Plan {
-    /// Returns `true` if a renewal is due and not done, or if there is no valid certificate.
-    #[must_use]
-    pub const fn is_overdue(&self) -> bool {
-        self.standing.is_overdue()
-    }
-}
-
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -191,7 +191,7 @@ fn overdue_is_a_state_of_its_own() {
     assert_eq!(next(&f, due).standing, Standing::Due);
     fail(&mut f, 0, Remedy::Temporary, due);
     assert_eq!(next(&f, due).standing, Standing::Overdue);
-    assert!(next(&f, due).is_overdue() && Standing::Missing.is_alarming());
+    assert!(next(&f, due).standing.is_overdue() && Standing::Missing.is_alarming());
     assert_eq!(next(&f, due).next, order(KeyChoice::Live, 1));
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pintle::acme::dns::{Presented, present, record};
+use pintle::acme::dns::{Presented, present, record, visible};
 use pintle::acme::hook::{Action, Hook, Record};
 use pintle::acme::lookup::Lookup;
 use pintle::upstream::dns::NameServers;
@@ -54,7 +54,7 @@ fn a_name_and_its_wildcard_have_two_values_that_go_again() {
     let lookup = |dns: &TestDns| Lookup::new(&NameServers(vec![dns.address()])).unwrap();
     block_on(async {
         let presented = present(&hook, &records).await.unwrap();
-        presented.visible(&lookup(&dns), Duration::from_secs(30)).await.unwrap();
+        visible(&records, &lookup(&dns), Duration::from_secs(30)).await.unwrap();
         let values = lookup(&dns).txt("_acme-challenge.example.com").await.records();
         assert_eq!(values.len(), 2, "{values:?}");
         presented.clean().await;
@@ -68,12 +68,12 @@ fn a_name_and_its_wildcard_have_two_values_that_go_again() {
     // An alias is followed, and a record that never comes is waited for no longer than allowed.
     dns.set_cname("_acme-challenge.blog.example.com", "challenges.example.net");
     block_on(async {
-        let alias = record("blog.example.com", "c.thumb");
-        dns.add_txt("challenges.example.net", &alias.value);
-        let presented = present(&hook, &[alias]).await.unwrap();
-        presented.visible(&lookup(&dns), Duration::from_secs(30)).await.unwrap();
+        let alias = [record("blog.example.com", "c.thumb")];
+        dns.add_txt("challenges.example.net", &alias[0].value);
+        let presented = present(&hook, &alias).await.unwrap();
+        visible(&alias, &lookup(&dns), Duration::from_secs(30)).await.unwrap();
         dns.clear_txt("challenges.example.net");
-        let error = presented.visible(&lookup(&dns), Duration::ZERO).await.unwrap_err();
+        let error = visible(&alias, &lookup(&dns), Duration::ZERO).await.unwrap_err();
         assert!(
             error.what.contains("_acme-challenge.blog.example.com") && error.what.contains("not visible"),
             "{error}"
