@@ -28,7 +28,7 @@ use super::step::{Next, Plan};
 use super::store;
 use super::task::Task;
 use super::work::{Surroundings, Work};
-use super::{held, hook, plan};
+use super::{held, hook};
 use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
@@ -309,10 +309,7 @@ impl Run {
             .collect();
         let mut outlooks = Vec::with_capacity(self.certificates.len());
         for (place, work) in self.certificates.clone() {
-            let facts = self.facts(&work, &settings, now);
-            let plan = plan::next(&facts, now);
-            let mut outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
-            self.note_fault(&place, &mut outlook);
+            let (facts, plan, outlook) = self.outlook(&work, &settings, now);
             outlooks.push((place.clone(), outlook));
             if self.busy.contains_key(&place) || sites.contains(&work.certificate.site) {
                 continue;

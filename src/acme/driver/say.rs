@@ -2,17 +2,20 @@
 //! thread.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::{Place, Run};
 use crate::acme::backoff::DAY;
+use crate::acme::facts::Facts;
 use crate::acme::outlook::Outlook;
 use crate::acme::plan;
 use crate::acme::shown::plan_json;
 use crate::acme::step::{Hold, HoldCause, Next, Plan, Stop};
 use crate::acme::words::{stop_text, time};
 use crate::acme::work::Work;
+use crate::config::Acme;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
 
@@ -106,12 +109,17 @@ impl Run {
         self.said_overdue.insert(place.clone(), now);
     }
 
-    /// Puts a failure of this host's side into an outlook: no record of it can be written.
-    pub(super) fn note_fault(&self, place: &Place, outlook: &mut Outlook) {
-        if let Some(text) = self.faults.get(place) {
+    /// The facts about a certificate, its plan and its outlook.
+    pub(super) fn outlook(&mut self, work: &Work, settings: &Arc<Acme>, now: Seconds) -> (Facts, Plan, Outlook) {
+        let facts = self.facts(work, settings, now);
+        let plan = plan::next(&facts, now);
+        let mut outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
+        // No record has a failure of this host's side: it cannot be written.
+        if let Some(text) = self.faults.get(&work.certificate.folder) {
             (outlook.problem, outlook.hint) =
                 (Some(text.clone()), Some("pintle tries again every 30 seconds".to_owned()));
         }
+        (facts, plan, outlook)
     }
 
     /// The plans of all certificates, for the operator.
@@ -121,10 +129,7 @@ impl Run {
         let works: Vec<Rc<Work>> = self.certificates.values().cloned().collect();
         let mut plans = Vec::new();
         for work in works {
-            let facts = self.facts(&work, &settings, now);
-            let plan = plan::next(&facts, now);
-            let mut outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
-            self.note_fault(&work.certificate.folder, &mut outlook);
+            let (facts, plan, outlook) = self.outlook(&work, &settings, now);
             let is_busy = self.busy.contains_key(&work.certificate.folder);
             plans.push(plan_json(
                 &facts,
