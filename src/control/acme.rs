@@ -194,26 +194,33 @@ impl Control {
         sites.flat_map(of_site).collect()
     }
 
+    /// The driver, with the site of a host whose certificates it obtains.
+    fn driver_of(&self, host: &str) -> Option<(&Driver, String)> {
+        let Running { driver, .. } = self.acme.running.as_ref()?;
+        let site = self.site_of(host)?;
+        let is_managed = self.config.acme.iter().flat_map(|acme| &acme.certificates).any(|of| of.site == site);
+        is_managed.then_some((driver, site))
+    }
+
     /// Passes a command on to the driver.
     pub(super) fn ask_acme(&self, asked: AcmeCommand) {
-        let driver = self.acme.running.as_ref().map(|running| &running.driver);
         match asked {
-            AcmeCommand::Plans(reply) => match driver {
-                Some(driver) => driver.plans(reply),
+            AcmeCommand::Plans(reply) => match &self.acme.running {
+                Some(Running { driver, .. }) => driver.plans(reply),
                 None => _ = reply.send(Value::Array(Vec::new())),
             },
-            AcmeCommand::Renew { host, asked, reply } => match (driver, self.site_of(&host)) {
-                (Some(driver), Some(site)) => driver.renew(Renew { site, ..asked }, reply),
-                _ => _ = reply.send(Renewing::default()),
-            },
-            AcmeCommand::Revoke { host, asked, reply } => {
-                let managed = self.config.acme.iter().flat_map(|acme| &acme.certificates);
-                let site = self.site_of(&host).filter(|site| managed.into_iter().any(|of| of.site == *site));
-                match (driver, site) {
-                    (Some(driver), Some(site)) => driver.revoke(Revoke { site, ..asked }, reply),
-                    _ => _ = reply.send(not_obtained(&host)),
+            AcmeCommand::Renew { host, asked, reply } => match self.driver_of(&host) {
+                Some((driver, site)) => driver.renew(Renew { site, ..asked }, reply),
+                None => {
+                    let error = "pintle obtains no certificate for this host";
+                    let hint = "acme = true in its [site.certificate], then `pintle reload`";
+                    let _ = reply.send(Renewing::refused(error, hint));
                 }
-            }
+            },
+            AcmeCommand::Revoke { host, asked, reply } => match self.driver_of(&host) {
+                Some((driver, site)) => driver.revoke(Revoke { site, ..asked }, reply),
+                None => _ = reply.send(not_obtained(&host)),
+            },
         }
     }
 }
@@ -222,8 +229,7 @@ impl Control {
 pub(super) enum AcmeCommand {
     /// Return the plans.
     Plans(oneshot::Sender<Value>),
-    /// Renew the certificates of a site now, or change over to their next keys. The answer has none for a site whose
-    /// certificates come from elsewhere.
+    /// Renew the certificates of a site now, or change over to their next keys.
     Renew { host: String, asked: Renew, reply: oneshot::Sender<Renewing> },
     /// Declare keys of a site compromised.
     Revoke { host: String, asked: Revoke, reply: oneshot::Sender<Revoking> },
@@ -251,7 +257,8 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Comman
             let is_set = |name| parameter(query, name).is_some_and(|value| value == "true");
             let (rotate, despite_preflight) = (is_set("rotate"), is_set("despite_preflight"));
             let asked = Renew { site: String::new(), rotate, despite_preflight };
-            Some(renewing(ask(commands, |reply| Command::Acme(AcmeCommand::Renew { host, asked, reply })).await))
+            let renewing = ask(commands, |reply| Command::Acme(AcmeCommand::Renew { host, asked, reply })).await;
+            Some(renewing.map_or_else(gone, |renewing| outcome(renewing.ok, &json!(renewing))))
         }
         "/acme/revoke" => {
             let key = match parameter(query, "key").as_deref() {
@@ -267,26 +274,15 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Comman
                 dry_run: parameter(query, "dry_run").is_some_and(|dry_run| dry_run == "true"),
             };
             let revoking = ask(commands, |reply| Command::Acme(AcmeCommand::Revoke { host, asked, reply })).await;
-            Some(revoking.map_or_else(gone, |revoking| {
-                json_answer(if revoking.ok { StatusCode::OK } else { StatusCode::CONFLICT }, &json!(revoking))
-            }))
+            Some(revoking.map_or_else(gone, |revoking| outcome(revoking.ok, &json!(revoking))))
         }
         _ => None,
     }
 }
 
-/// The answer to a renewal that was asked for.
-fn renewing(renewing: Option<Renewing>) -> Answer {
-    match renewing {
-        None => gone(),
-        Some(none) if none.error.is_empty() && none.certificates.is_empty() => {
-            let error = "pintle obtains no certificate for this host";
-            let hint = "acme = true in its [site.certificate], then `pintle reload`";
-            json_answer(StatusCode::CONFLICT, &json!(Renewing::refused(error, hint)))
-        }
-        Some(refused) if !refused.ok => json_answer(StatusCode::CONFLICT, &json!(refused)),
-        Some(renewing) => json_answer(StatusCode::OK, &json!(renewing)),
-    }
+/// The answer of the driver: a refusal is a conflict.
+fn outcome(is_ok: bool, answer: &Value) -> Answer {
+    json_answer(if is_ok { StatusCode::OK } else { StatusCode::CONFLICT }, answer)
 }
 
 fn errors(verdict: Verdict) -> Vec<String> {

@@ -15,6 +15,9 @@ impl Run {
     pub(super) fn renew(&mut self, asked: &Renew) -> Renewing {
         let of_site = self.certificates.values().filter(|work| work.certificate.site == asked.site);
         let works: Vec<Rc<Work>> = of_site.cloned().collect();
+        if works.is_empty() {
+            return Renewing::refused("pintle cannot read the record of the certificate", "the log names the file");
+        }
         let mut renewing = Renewing { ok: true, ..Renewing::default() };
         for work in works {
             let changed = work.change(|record| {

@@ -247,5 +247,8 @@ fn keys_that_pintle_does_not_manage() {
         let (code, _, error) = outcome(pintle.command("key revoke").args(["--site", host]));
         assert!(code == 1 && error.contains("pintle obtains no certificate for this host"), "{error}");
         assert!(error.contains("keyCompromise"), "{error}");
+        let (code, _, error) = outcome(pintle.command("acme renew").args(["--site", host]));
+        assert!(code == 1 && error.contains("pintle obtains no certificate for this host"), "{error}");
+        assert!(error.contains("hint: acme = true"), "{error}");
     }
 }
