@@ -9,7 +9,7 @@ use super::facts::{Facts, Verdict};
 use super::problem::Remedy;
 use super::step::{HoldCause, Next, Plan, Standing, Stop};
 use super::store::Record;
-use super::words::{stop_text, time};
+use super::words::{OTHER_LIMITS, stop_text, time};
 use crate::config::Managed;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
@@ -201,9 +201,7 @@ pub fn remedy_text(remedy: Remedy, site: &str) -> String {
              try now: {now}"
             )
         }
-        Remedy::RateLimit => {
-            "pintle waits as the CA asks; a second CA in acme.fallback has limits of its own".to_owned()
-        }
+        Remedy::RateLimit => format!("pintle waits as the CA asks; {OTHER_LIMITS}"),
         Remedy::Validation => {
             format!("the DNS records of these names must point here, and the CA must reach the ports; then: {now}")
         }

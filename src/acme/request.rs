@@ -45,14 +45,13 @@ pub struct Renew {
 
 /// The answer: when pintle orders, or the reason for a refusal.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Renewing {
     /// `true` if the request is recorded.
     pub ok: bool,
     /// The reason for a refusal.
-    #[serde(default)]
     pub error: String,
     /// The remedies.
-    #[serde(default)]
     pub hints: Vec<String>,
     /// The algorithms of the certificates.
     pub algorithms: Vec<String>,
@@ -77,6 +76,9 @@ pub struct Renewal {
     pub from: Option<String>,
     /// Why it is later.
     pub why: Option<String>,
+    /// The remedy, if there is one besides waiting.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 /// Keys of a site that the operator declares compromised.

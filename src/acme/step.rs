@@ -108,6 +108,12 @@ impl HoldCause {
             Self::Order => "order",
         }
     }
+
+    /// Returns `true` for a limit on orders, pintle's or the CA's.
+    #[must_use]
+    pub const fn is_limit(&self) -> bool {
+        matches!(self, Self::Budget(_) | Self::RateLimit(_))
+    }
 }
 
 impl fmt::Display for HoldCause {

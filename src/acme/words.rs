@@ -3,6 +3,9 @@
 use super::step::Stop;
 pub(super) use crate::ledger::time::rfc3339 as time;
 
+/// The remedy for a limit that delays an order.
+pub(super) const OTHER_LIMITS: &str = "a second CA in acme.fallback has limits of its own";
+
 /// Returns why only the operator can help.
 pub(super) fn stop_text(stop: &Stop) -> String {
     match stop {

@@ -13,6 +13,7 @@ use super::remote::send;
 use super::results::Results;
 use super::status::{list, minute, text};
 use super::{Output, read, refuse};
+use crate::acme::request::{Renewal, Renewing};
 use crate::control::client::PATIENCE;
 use crate::reason::Reason;
 
@@ -195,24 +196,24 @@ pub fn renew(path: &Path, host: &str, despite: bool, as_json: bool, output: &Out
     let mut results = Results::new(as_json);
     let command = if despite { "&despite_preflight=true" } else { "" };
     let answer = ask(path, host, command, output, &mut results);
-    if let Some(answer) = &answer {
-        for certificate in list(answer, "certificates") {
+    if let Some(Renewing { certificates, .. }) = &answer {
+        for certificate in certificates {
             results.say(renewal_words(host, certificate, despite));
         }
-        results.set("certificates", answer["certificates"].clone());
+        results.set("certificates", json!(certificates));
     }
     results.end(answer.is_some())
 }
 
-fn renewal_words(host: &str, certificate: &Value, despite: bool) -> String {
-    let front = format!("{host} ({})", text(certificate, "algorithm"));
+fn renewal_words(host: &str, Renewal { algorithm, from, why, hint }: &Renewal, despite: bool) -> String {
+    let front = format!("{host} ({algorithm})");
     let see = format!("see: pintle acme plan --site {host}");
-    match certificate["from"].as_str() {
-        Some(from) => format!(
-            "{front}: pintle has noted it, and orders on {}: {}; a second CA in acme.fallback has limits of its own; {see}",
-            minute(from),
-            text(certificate, "why")
-        ),
+    match from {
+        Some(from) => {
+            let reasons: Vec<&str> = [why, hint].into_iter().flatten().map(String::as_str).collect();
+            let reasons = reasons.join("; ");
+            format!("{front}: pintle has noted it, and orders on {}: {reasons}; {see}", minute(from))
+        }
         None if despite => format!("{front}: pintle orders now, whatever its check of the names finds; {see}"),
         None => format!("{front}: pintle orders now, if the names pass its check; {see}"),
     }
@@ -227,16 +228,21 @@ pub fn rotate(path: &Path, host: &str, as_json: bool, output: &Output) -> ExitCo
 }
 
 /// Asks the running process for a renewal or a changeover. Returns its answer; `None` if it refuses.
-fn ask(path: &Path, host: &str, how: &str, output: &Output, results: &mut Results) -> Option<Value> {
+fn ask(path: &Path, host: &str, how: &str, output: &Output, results: &mut Results) -> Option<Renewing> {
     let command = format!("/acme/renew?host={}{how}", host.replace('*', "%2A"));
     let answer = send(path, Method::POST, &command, PATIENCE, output, results)?;
-    let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
-    if answer["ok"] == true {
-        results.set("algorithms", answer["algorithms"].clone());
+    let answer: Renewing = match serde_json::from_str(&answer) {
+        Ok(answer) => answer,
+        Err(_) => {
+            results.fail(&format!("the answer cannot be understood: {}", answer.trim()));
+            return None;
+        }
+    };
+    if answer.ok {
+        results.set("algorithms", answer.algorithms.clone());
         return Some(answer);
     }
-    let hints = list(&answer, "hints").iter().filter_map(Value::as_str).map(str::to_owned);
-    results.refuse(&Reason::new(format!("{host}: {}", text(&answer, "error"))).hints(hints));
+    results.refuse(&Reason::new(format!("{host}: {}", answer.error)).hints(answer.hints));
     None
 }
 

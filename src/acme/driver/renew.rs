@@ -6,7 +6,7 @@ use super::Run;
 use crate::acme::plan;
 use crate::acme::request::{Renew, Renewal, Renewing};
 use crate::acme::step::Next;
-use crate::acme::words::{stop_text, time};
+use crate::acme::words::{OTHER_LIMITS, stop_text, time};
 use crate::acme::work::Work;
 use crate::ledger::time::wall;
 
@@ -47,6 +47,7 @@ impl Run {
             (renewal.from, renewal.why) = (Some(time(*until)), Some(stop_text(stop)));
         } else if let Some(hold) = &plan.hold {
             (renewal.from, renewal.why) = (Some(time(hold.until)), Some(hold.cause.to_string()));
+            renewal.hint = hold.cause.is_limit().then(|| OTHER_LIMITS.to_owned());
         }
         renewal
     }
