@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::key_steps::{Place, print_steps};
 use super::live_chain::{book, live_chain};
 use super::{Output, fail, fail_with_hint, files, no_such_site, pin, refuse, warn};
-use crate::config::{Outline, SiteOutline};
+use crate::config::{Outline, SiteOutline, own_key};
 use crate::export::Role;
 use crate::host::{HostPattern, both_forms, file_stem};
 use crate::keys::key_file::{PublicKey, public_key};
@@ -266,18 +266,14 @@ fn rows(
     book: &Book,
     (alive, except): (&Promises<'_>, &[HostPattern]),
 ) -> Vec<Row> {
-    let row = |role, text: &String, key: Option<&String>| {
+    let row = |role, text: &String, key: Option<&String>, is_own: bool| {
         let file = outline.path(text);
         let served = (role == Role::Live).then(|| live_chain(outline, site, text, (alive, except))).flatten();
         let refused = served.as_ref().and_then(|served| served.refused);
-        let is_own = match role {
-            Role::Live => !site.given_chains.contains(text),
-            _ => site.backups.iter().take(site.own_next).any(|own| own == text),
-        };
         // Before the first certificate, the key is there alone.
         let key_alone = key.filter(|_| is_own && !file.exists()).map(|key| outline.path(key));
         let place = key_alone.as_deref().unwrap_or(&file);
-        let is_awaited = is_own && !place.exists();
+        let is_awaited = is_own && own_key::read(place) == Ok(None);
         let read = served.map_or_else(|| pin::read(place).map_err(unreadable), |served| Ok(served.contents));
         let found = read.and_then(|contents| {
             let key = public_key(&contents).map_err(|e| e.to_string())?;
@@ -293,8 +289,10 @@ fn rows(
         let file = file.display().to_string();
         Row { role, file, key_file, refused, found, is_awaited, promised_since, usable_from }
     };
-    let live = site.certificates.iter().map(|(chain, key)| row(Role::Live, chain, key.as_ref()));
-    let backups = site.backups.iter().enumerate().map(|(index, file)| row(Role::of_backup(index), file, None));
+    let is_own = |chain| !site.given_chains.contains(chain);
+    let live = site.certificates.iter().map(|(chain, key)| row(Role::Live, chain, key.as_ref(), is_own(chain)));
+    let backup = |(index, file)| row(Role::of_backup(index), file, None, index < site.own_next);
+    let backups = site.backups.iter().enumerate().map(backup);
     live.chain(backups).collect()
 }
 

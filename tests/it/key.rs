@@ -290,4 +290,8 @@ fn own_keys_are_listed_before_the_first_certificate() {
     let [live, next] = [0, 1].map(|at| &keys[0]["keys"][at]);
     assert!(live["pin"].is_string() && live["awaited"] == false, "{keys}");
     assert!(next["pin"].is_null() && next["error"].is_null() && next["awaited"] == true, "{keys}");
+    // pintle replaces no link.
+    symlink("elsewhere.pem", own.join("next.pem")).unwrap();
+    let (code, out, err) = list(&[]);
+    assert!(code == 1 && !out.contains("first start") && err.contains("next.pem: no such file"), "{out}{err}");
 }
