@@ -156,8 +156,8 @@ fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
     found
 }
 
-/// Returns a warning for each certificate that pintle does not obtain: TLS for its site is refused meanwhile. The state of
-/// a host is no fault of its configuration, and changes nothing about the exit code.
+/// Returns a warning for each first certificate that pintle tries in vain to obtain: it refuses TLS for the site meanwhile.
+/// The configuration may be right all the same, so the exit code stays.
 fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
     let managed = config.acme.iter().flat_map(|acme| &acme.certificates);
     let problem = |certificate: &Managed| {
