@@ -82,6 +82,11 @@ impl Bed {
         pin_of(&self.folder("ecdsa-p256").join(name))
     }
 
+    /// The record of the certificate.
+    pub fn record(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.folder("ecdsa-p256").join("order.json")).unwrap()).unwrap()
+    }
+
     /// The pin header of the site.
     #[track_caller]
     pub fn pins(&self, pintle: &Pintle) -> String {
@@ -154,8 +159,7 @@ fn the_first_certificate_by_http_01() {
     assert!(pins.contains(&bed.spki("ecdsa-p256")) && pins.contains(&bed.pin("next.pem")), "{pins}");
     assert_eq!(orders(&bed), 1);
     // Answers do not stay.
-    let record: Value =
-        serde_json::from_slice(&fs::read(bed.folder("ecdsa-p256").join("order.json")).unwrap()).unwrap();
+    let record = bed.record();
     assert_eq!((record["answers"].as_array().unwrap().len(), &record["order"]), (0, &Value::Null));
 }
 
@@ -378,8 +382,7 @@ fn answers_come_before_every_rule_and_over_https() {
     double.on(Step::Challenge, When::Always, Act::Hang(Duration::from_secs(60)));
     renew(&bed);
     eventually("the challenge is posted", || (double.count(Step::Challenge) > 1).then_some(()));
-    let record: Value =
-        serde_json::from_slice(&fs::read(bed.folder("ecdsa-p256").join("order.json")).unwrap()).unwrap();
+    let record = bed.record();
     let answer = &record["answers"][0];
     let path = format!("/.well-known/acme-challenge/{}", answer["token"].as_str().unwrap());
     let want = answer["authorization"].as_str().unwrap();

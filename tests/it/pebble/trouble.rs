@@ -67,9 +67,7 @@ fn an_order_that_does_not_end_leaves_the_certificate_to_the_second_authority() {
         assert_eq!(found[0]["authority"], bed.pebble.directory());
         // One order at each.
         assert_eq!((double.count(Step::NewOrder), orders(&bed)), (1, 2));
-        let record: Value =
-            serde_json::from_slice(&fs::read(bed.folder("ecdsa-p256").join("order.json")).unwrap()).unwrap();
-        assert_eq!(record["order"], Value::Null);
+        assert_eq!(bed.record()["order"], Value::Null);
         let forgotten = pintle.logged("forgetting an order", 1);
         assert!(forgotten[0]["problem"].as_str().unwrap().contains(want), "{forgotten:?}");
         bed.page(&pintle, BLOG);
