@@ -10,7 +10,7 @@ use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use super::acme_sites::{check_adopted, check_names, check_tables};
 use super::authorities::{KNOWN, known};
 use super::checker::{Checker, unknown};
-use super::files::{mode, program, read};
+use super::files::{mode, program, read, read_roots};
 use super::listen::Listen;
 use crate::config::Draft;
 use crate::config::acme::{Acme, Authority, Eab, FOLDER, Method};
@@ -18,7 +18,6 @@ use crate::config::file::{AcmeTable, CertificateTable, EabTable, File};
 use crate::config::problem::At;
 use crate::config::value::show_duration;
 use crate::host::HostPattern;
-use crate::keys::key_file;
 use crate::limits::Limits;
 use crate::reason::{Problem, Reason};
 
@@ -222,16 +221,7 @@ fn roots(table: &AcmeTable, r: &mut Checker<'_>) -> Option<Vec<Vec<u8>>> {
             "leave the key out, or directory = \"https://ca.example.com/directory\"",
         );
     }
-    let path = r.path(&at.value);
-    let contents = read("acme.ca", &path, &at.span, r)?;
-    match key_file::certificates(&contents) {
-        Ok(list) => Some(list.into_iter().map(|(_, certificate)| certificate.to_vec()).collect()),
-        Err(why) => {
-            let what = format!("acme.ca: {}: no certificates: {why}", r.shown(&path));
-            r.error_with_hint(&at.span, what, "name a PEM file with the authority's root certificates");
-            None
-        }
-    }
+    read_roots("acme.ca", at, "the authority's root certificates", r)
 }
 
 fn challenges(table: &AcmeTable, r: &mut Checker<'_>) -> Vec<Method> {

@@ -11,7 +11,7 @@ use rustix::fs::{Access, access};
 use super::checker::Checker;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
-use crate::keys::key_file::FILE_MAX;
+use crate::keys::key_file::{FILE_MAX, certificates};
 use crate::os::{privileges, read_error};
 use crate::reason::{Kind, Problem, Reason};
 
@@ -51,6 +51,20 @@ fn report_forbidden(key: &str, at: &At<String>, path: &Path, verb: &str, r: &mut
     let what = format!("{key}: {}: the user {} may not {verb} it", r.shown(path), privileges::user());
     let reason = Reason::new(what).hint(privileges::hint_to_execute(path));
     r.report(Problem::error(&at.span, reason).about(path).of_kind(Kind::Unreadable));
+}
+
+/// Reads the root certificates of a file, in DER, or reports why there are none. The hint names `whose` they are.
+pub(super) fn read_roots(key: &str, at: &At<String>, whose: &str, r: &mut Checker<'_>) -> Option<Vec<Vec<u8>>> {
+    let path = r.path(&at.value);
+    let contents = read(key, &path, &at.span, r)?;
+    match certificates(&contents) {
+        Ok(list) => Some(list.into_iter().map(|(_, certificate)| certificate.to_vec()).collect()),
+        Err(why) => {
+            let what = format!("{key}: {}: no certificates: {why}", r.shown(&path));
+            r.error_with_hint(&at.span, what, format!("name a PEM file with {whose}"));
+            None
+        }
+    }
 }
 
 /// Reads a file, or reports why it cannot be read.

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::checker::{Checker, unknown};
-use super::files::{mode, program, read};
+use super::files::{mode, program, read, read_roots};
 use crate::config::file::{File, HookTable};
 use crate::config::problem::At;
 use crate::events::{Hook, Pattern, RETRY, Target, is_of_name, known_patterns, secrets};
 use crate::host::bare;
-use crate::keys::key_file;
 use crate::reason::Reason;
 
 /// The most hooks.
@@ -105,7 +104,7 @@ fn webhook(table: &HookTable, url: &At<String>, is_for_group: bool, r: &mut Chec
             None
         }
     };
-    let roots = table.ca.as_ref().map(|at| roots(at, r));
+    let roots = table.ca.as_ref().map(|at| read_roots("hook.ca", at, "the roots of the receiver's CA", r));
     let files = [&table.secret_file, &table.ca].into_iter().flatten().map(|at| r.path(&at.value)).collect();
     let roots = match roots {
         Some(None) => return None,
@@ -160,19 +159,6 @@ fn secrets_of(file: &At<String>, is_for_group: bool, r: &mut Checker<'_>) -> Opt
         Err(why) => {
             let what = format!("hook.secret_file: {shown}: {why}");
             r.error_with_hint(&file.span, what, format!("a new secret: {NEW_SECRET}{shown})"));
-            None
-        }
-    }
-}
-
-fn roots(at: &At<String>, r: &mut Checker<'_>) -> Option<Vec<Vec<u8>>> {
-    let path = r.path(&at.value);
-    let contents = read("hook.ca", &path, &at.span, r)?;
-    match key_file::certificates(&contents) {
-        Ok(list) => Some(list.into_iter().map(|(_, certificate)| certificate.to_vec()).collect()),
-        Err(why) => {
-            let what = format!("hook.ca: {}: no certificates: {why}", r.shown(&path));
-            r.error_with_hint(&at.span, what, "name a PEM file with the roots of the receiver's CA");
             None
         }
     }
