@@ -372,9 +372,9 @@ impl Control {
             tracing::info!("the clock is plausible again: pins are sent");
         }
         let due = self.promises.leases.borrow().due(now, reading.uptime);
-        let renewal = due?;
-        let note = boot::note(self.ledger().book(), &self.promises.time.borrow());
-        match self.record(renewal.records.iter().cloned().chain(note).collect()).await {
+        let mut renewal = due?;
+        renewal.records.extend(boot::note(self.ledger().book(), &self.promises.time.borrow()));
+        match self.record(renewal.records.clone()).await {
             Ok(()) => Some(renewal),
             Err(error) => {
                 let trouble = LedgerTrouble::new(&error);

@@ -180,8 +180,8 @@ pub(super) async fn promise(
     if trouble.is_none()
         && let Some(mut renewal) = leases.due(time.now(reading), reading.uptime)
     {
-        let note = boot::note(ledger.book(), &time);
-        match ledger.record(renewal.records.iter().cloned().chain(note).collect()) {
+        renewal.records.extend(boot::note(ledger.book(), &time));
+        match ledger.record(renewal.records.clone()) {
             Ok(()) => {
                 let now = match before {
                     Some(before) => {

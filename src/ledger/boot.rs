@@ -65,8 +65,7 @@ pub(super) fn catch_up_confirmed(book: &mut Book) {
 }
 
 fn correct(book: &mut Book, now: &Moment<'_>, behind: Behind) {
-    let second = now.wall.div_euclid(1000);
-    let late: Vec<Record> = book.promises().iter().filter_map(|promise| redated(promise, behind, second)).collect();
+    let late = redated(book, behind, now.wall.div_euclid(1000));
     late.into_iter().for_each(|record| _ = book.apply(record));
     let boot = now.boot.unwrap_or_default().to_owned();
     book.apply(Record::Clock(ClockNote { boot, uptime: now.uptime, at: now.wall, since: behind.since }));

@@ -146,9 +146,7 @@ impl FileContents {
         }
         self
     }
-}
 
-impl FileContents {
     /// Corrects dates that a clock of this boot, set right since, left too early. Returns `true` if
     /// there are any.
     pub(super) fn catch_up(&mut self) -> bool {

@@ -97,7 +97,7 @@ impl Leases {
     #[must_use]
     pub fn was_behind(&mut self, behind: Behind, book: &Book, now: Seconds) -> Vec<Record> {
         self.revoke();
-        let mended: Vec<Record> = book.promises().iter().filter_map(|p| redated(p, behind, now)).collect();
+        let mended = redated(book, behind, now);
         self.mended.extend(mended.iter().cloned());
         mended
     }
@@ -150,12 +150,15 @@ fn lease(promise: &Promise, now: Seconds, uptime: u64) -> (Record, Granted) {
     (record, Granted { until: uptime + length - margin, renew_at: uptime + length / 2 })
 }
 
-/// Returns the promise with its corrected date; `None` if a clock that was behind did not date it.
-/// The corrected date is at most now. An export ends on its written date, whatever the clock was.
-pub(super) fn redated(promise: &Promise, behind: Behind, now: Seconds) -> Option<Record> {
-    let concerns = promise.channel == Channel::Header(Mode::Enforce) && promise.last_sent > behind.since;
-    let last_sent = promise.last_sent.saturating_add(behind.seconds).min(now.saturating_add(1));
-    (concerns && last_sent > promise.last_sent).then(|| Record::Promise(Promise { last_sent, ..promise.clone() }))
+/// Returns the promises that a clock dated while it was behind, with corrected dates, which are at
+/// most now. An export ends on its written date, whatever the clock was.
+pub(super) fn redated(book: &Book, behind: Behind, now: Seconds) -> Vec<Record> {
+    let late = |promise: &Promise| {
+        let concerns = promise.channel == Channel::Header(Mode::Enforce) && promise.last_sent > behind.since;
+        let last_sent = promise.last_sent.saturating_add(behind.seconds).min(now.saturating_add(1));
+        (concerns && last_sent > promise.last_sent).then(|| Record::Promise(Promise { last_sent, ..promise.clone() }))
+    };
+    book.promises().iter().filter_map(late).collect()
 }
 
 #[cfg(test)]
