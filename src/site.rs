@@ -26,10 +26,9 @@ pub struct Site {
     pub request: Arc<HeaderRules>,
     /// Rules for response headers.
     pub response: Arc<HeaderRules>,
-    /// `true` if pintle should end TLS for it, and has no certificate that it may serve.
-    pub lacks_certificate: bool,
-    /// `true` if its certificates cover some of its names only: TLS is refused for the others.
-    pub lacks_names: bool,
+    /// `true` if pintle refuses TLS for names of it: it has no certificate, or one that does not
+    /// cover them all.
+    pub refuses_names: bool,
     /// `true` if its requests have no records in the access log.
     pub unlogged: bool,
 }

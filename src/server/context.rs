@@ -109,8 +109,7 @@ impl Context {
 
     /// Returns `true` if pintle refuses TLS for the request's host: the site has no certificate for it.
     pub(super) fn is_refused(&self, site: &SiteOfView, head: &RequestHead) -> bool {
-        let is_uncovered = || site.view().shared.certificates.find(Some(head.host())).is_none();
-        site.lacks_certificate || site.lacks_names && is_uncovered()
+        site.refuses_names && site.view().shared.certificates.find(Some(head.host())).is_none()
     }
 
     /// Returns `true` if a site's pins may be sent here.

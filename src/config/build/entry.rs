@@ -118,8 +118,7 @@ pub(super) fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> En
         hpkp: sent,
         request: plan.request.clone(),
         response: plan.response.clone(),
-        lacks_certificate: plan.lack.is_some(),
-        lacks_names: plan.refused_names().next().is_some(),
+        refuses_names: plan.lack.is_some() || plan.refused_names().next().is_some(),
         unlogged: plan.unlogged,
     };
     Entry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
