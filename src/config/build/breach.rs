@@ -186,7 +186,7 @@ fn acceptance(
         Some(given) if *given != day => Acceptance::Another(given.clone()),
         Some(_) => match book.accepted_instead(&site, refusal.pin, &day) {
             Some(pin) => Acceptance::Used(pin),
-            None if context.keeps_sites || !counts_line => Acceptance::BeforeTheChain,
+            None if !counts_line => Acceptance::BeforeTheChain,
             None => Acceptance::Given,
         },
         None => Acceptance::None,

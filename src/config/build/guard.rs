@@ -111,7 +111,7 @@ fn settle(
     if context.stand_in == StandIn::Always {
         match objection.pair {
             // An operator who accepts a lockout wants this chain and no other. A line from an earlier lockout does not count.
-            Some(_) if !context.keeps_sites && objection.is_wanted => return false,
+            Some(_) if objection.is_wanted => return false,
             Some(pair) if has_other_pair(candidate, pair, builder) && change.forced.insert(pair) => {
                 let refused = rebuild(objection.site, candidate, change, builder, r);
                 candidate.by_guard = true;
@@ -197,7 +197,9 @@ fn judge(
     let sent = sent_from_now_on(entries, context);
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
-        let is_wanted = brings_acceptance(builder, table, entry);
+        // At a change of files, nobody has seen a refusal of the new chain: no line counts.
+        let may_count = !context.keeps_sites;
+        let is_wanted = may_count && brings_acceptance(builder, table, entry);
         let mut add = |pair: Option<usize>, problems: Vec<Problem>, refusal: Option<(Refusal, Vec<String>)>| {
             for problem in problems {
                 let list = if problem.is_error() { &mut errors } else { &mut warnings };
@@ -217,7 +219,7 @@ fn judge(
             let mut problems = r.problems.scratch();
             let served = builder.served_with_key(candidate, loaded);
             // The line may wait for a chain that the operator has not seen. It counts if nothing else can be served.
-            let counts_line = is_wanted || !has_other_pair(candidate, loaded.at, builder);
+            let counts_line = is_wanted || may_count && !has_other_pair(candidate, loaded.at, builder);
             let served = served.as_ref();
             let breach = Broken { table, entry, loaded, promises: broken, served, sent: &sent, counts_line, context };
             // Pairs that a site keeps may break for its names what they broke before, and nothing else.
