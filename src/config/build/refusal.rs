@@ -2,13 +2,10 @@
 
 use std::fmt;
 
-use jiff::tz::TimeZone;
-
-use super::entry::timestamp;
 use crate::keys::pin::Pin;
+use crate::ledger::time;
 use crate::policy::promise::{Channel, Promise, Seconds};
 use crate::reason::Reason;
-use crate::tls::rule::day;
 
 /// Promises that one message names; it counts the rest.
 const NAMED_MAX: usize = 3;
@@ -64,10 +61,10 @@ impl Refusal {
     pub fn reason(&self) -> Reason {
         let day = self.safe_day();
         let lockout = match self.by_command {
-            true => format!("to lock these readers out anyway: `pintle install --accept-lockout-until {}`", day),
+            true => format!("to lock these readers out anyway: `pintle install --accept-lockout-until {day}`"),
             false => format!(
                 "to lock these readers out anyway: accept_lockout_until = \"{day}\" in [[site]], or \
-             `pintle install --accept-lockout-until {day}`"
+                 `pintle install --accept-lockout-until {day}`"
             ),
         };
         let reason = Reason::new(self.to_string());
@@ -167,16 +164,14 @@ fn common_pins(promises: &[Promise]) -> Vec<Pin> {
 
 /// The first day that begins at or after a time.
 #[must_use]
-pub fn safe_day(time: Seconds) -> String {
+pub fn safe_day(at: Seconds) -> String {
     const DAY: i64 = 86400;
-    let midnight = time.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY);
-    day(timestamp(midnight))
+    time::day(at.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY))
 }
 
 /// The first minute that begins at or after a time.
-fn minute(time: Seconds) -> String {
-    let whole = time.saturating_add(59).div_euclid(60).saturating_mul(60);
-    timestamp(whole).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC").to_string()
+fn minute(at: Seconds) -> String {
+    time::minute(at.saturating_add(59).div_euclid(60).saturating_mul(60))
 }
 
 #[cfg(test)]
