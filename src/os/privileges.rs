@@ -252,21 +252,18 @@ pub fn is_roots_alone(folder: &Path) -> io::Result<bool> {
 /// A command that lets this process read a file.
 #[must_use]
 pub fn hint(file: &Path) -> String {
-    let gid = nix::unistd::getegid();
-    let group = Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name);
-    hint_of_owner(file, rustix::process::geteuid().as_raw()).unwrap_or_else(|| hint_to_read(file, &group))
+    hint_of_owner(file, rustix::process::geteuid().as_raw()).unwrap_or_else(|| hint_to_read(file, &own_group()))
 }
 
 /// Returns the command that lets this user's group run a program.
 #[must_use]
 pub fn hint_to_execute(file: &Path) -> String {
+    hint_for_group(file, &own_group(), "g+rx")
+}
+
+fn own_group() -> String {
     let gid = nix::unistd::getegid();
-    let group = Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name);
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    match closed_folder(&file) {
-        Some(folder) => format!("chgrp {group} {0} && chmod g+x {0}", folder.display()),
-        None => format!("chgrp {group} {0} && chmod g+rx {0}", file.display()),
-    }
+    Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name)
 }
 
 /// The command if this user owns what is closed: the permissions of a group do not help its owner.
@@ -284,11 +281,14 @@ fn closed_folder(file: &Path) -> Option<PathBuf> {
 }
 
 fn hint_to_read(file: &Path, group: &str) -> String {
+    hint_for_group(file, group, "640")
+}
+
+/// The command that gives a group this mode of a file, or the way to it.
+fn hint_for_group(file: &Path, group: &str, mode: &str) -> String {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    match closed_folder(&file) {
-        Some(folder) => format!("chgrp {group} {0} && chmod g+x {0}", folder.display()),
-        None => format!("chgrp {group} {0} && chmod 640 {0}", file.display()),
-    }
+    let (closed, mode) = closed_folder(&file).map_or((file, mode), |folder| (folder, "g+x"));
+    format!("chgrp {group} {0} && chmod {mode} {0}", closed.display())
 }
 
 #[cfg(test)]
