@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, LAST_GOOD};
+use crate::control::hint_to_move;
 use crate::host::HostPattern;
 use crate::ledger::time::wall;
 use crate::ledger::{Book, is_new, look};
@@ -53,22 +54,21 @@ impl FirstLedger {
     pub(super) fn reason(&self) -> Reason {
         let at = self.folder.display();
         let begins = "pintle starts with an empty one, and any key may be served";
-        let copy = |from: &str| {
-            format!(
-                "stop pintle, `mkdir -p {at} && cp -a {from}/. {at}/`, and start it: ledger, acme/ and last-good/ belong together"
-            )
-        };
+        let copy = |from: &Path| hint_to_move(from, &self.folder);
         match &self.other {
             Some(other) => {
-                let other = other.display().to_string();
-                let what = format!("{at} has no ledger, and {other} has one with promises for these sites: {begins}");
-                Reason::new(what).hint(format!("to keep these promises: {}", copy(&other)))
+                let from = other.display();
+                let what = format!("{at} has no ledger, and {from} has one with promises for these sites: {begins}");
+                Reason::new(what).hint(format!("to keep these promises: {}", copy(other)))
             }
             None => {
                 let reason = Reason::new(format!("{at} has no ledger: {begins}"));
                 let served = || format!("its {LAST_GOOD} shows that pintle has served from it before");
                 let reason = if self.has_copies { reason.note(served()) } else { reason };
-                reason.hint(format!("if pins were sent before, with another state.directory (OLD): {}", copy("OLD")))
+                reason.hint(format!(
+                    "if pins were sent before, with another state.directory (OLD): {}",
+                    copy(Path::new("OLD"))
+                ))
             }
         }
     }

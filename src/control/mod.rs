@@ -54,7 +54,7 @@ use upgrade::Upgrades;
 
 pub use ending::Ended;
 pub use files::Refused;
-pub use promises::{dates_ahead, hints_to_read, moved, open_ledger, remedy};
+pub use promises::{dates_ahead, hint_to_move, hints_to_read, moved, open_ledger, remedy};
 pub use reload::{Verdict, log_warnings};
 pub use starting::{Beginning, StartError};
 pub use takeover::{Listeners, Newcomer};

@@ -152,6 +152,15 @@ pub(super) fn held(book: &Book, now: Seconds) -> HashMap<&str, HeldSets> {
     held
 }
 
+/// The hint to move a state to another folder by hand.
+#[must_use]
+pub fn hint_to_move(from: &Path, to: &Path) -> String {
+    let (from, to) = (from.display(), to.display());
+    format!(
+        "stop pintle, `mkdir -p {to} && cp -a {from}/. {to}/`, and start it: ledger, acme/ and last-good/ belong together"
+    )
+}
+
 /// The remedy if an upgrade has moved the ledger from this folder to another one.
 #[must_use]
 pub fn moved(folder: &Path) -> Option<String> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{Control, Keep, acme, events, sandbox_rules};
+use super::{Control, Keep, acme, events, hint_to_move, sandbox_rules};
 use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Problems, Process, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -239,14 +239,14 @@ impl Control {
         if self.ledger().book().promises().is_empty() {
             return None;
         }
-        let old = old.display();
         let Some(new) = config.state.as_deref() else {
             let what = "state.directory is gone: the next start would forget the promises of [site.hpkp]";
-            return Some(Reason::new(what).hint(format!("put it back: directory = \"{old}\" in [state]")));
+            return Some(Reason::new(what).hint(format!("put it back: directory = \"{}\" in [state]", old.display())));
         };
-        let new = new.display();
         let what = format!(
-            "state.directory: a reload cannot move the ledger from {old} to {new}, and a restart would begin an empty one there"
+            "state.directory: a reload cannot move the ledger from {} to {}, and a restart would begin an empty one there",
+            old.display(),
+            new.display()
         );
         let can_upgrade = self.upgrades.launcher.is_some();
         Some(
@@ -255,7 +255,7 @@ impl Control {
                     can_upgrade
                         .then(|| "`pintle upgrade` moves the promises, and all other changes take effect".into()),
                 )
-                .hint(format!("or stop pintle, `mkdir -p {new} && cp -a {old}/. {new}/`, and start it: ledger, acme/ and last-good/ belong together")),
+                .hint(format!("or {}", hint_to_move(old, new))),
         )
     }
 
