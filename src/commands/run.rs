@@ -18,7 +18,7 @@ use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
     Beginning, Control, Ended, Newcomer, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
 };
-use crate::events::{Target, programs};
+use crate::events::programs;
 use crate::handover::Launcher;
 use crate::ledger::{Book, Ledger, Notice};
 use crate::os::privileges;
@@ -267,15 +267,11 @@ fn confine(draft: &Draft, config: &Config, probed: Option<u16>) -> Result<(), Re
 
 /// Starts the process that starts the programs of hooks.
 fn begin_hooks(config: &Config) -> Result<(), Reason> {
-    let commands = config.hooks.iter().filter_map(|hook| match &hook.target {
-        Target::Command(program) => Some(program.clone()),
-        Target::Url { .. } => None,
-    });
-    let commands: Vec<_> = commands.collect();
-    if commands.is_empty() {
+    let wanted: Vec<_> = config.hooks.iter().filter_map(|hook| hook.target.program()).map(Path::to_owned).collect();
+    if wanted.is_empty() {
         return Ok(());
     }
-    programs::begin(commands, config.snapshot.limits.hook_timeout)
+    programs::begin(wanted, config.snapshot.limits.hook_timeout)
         .map_err(|error| Reason::new(format!("cannot start the process for hook.command: {error}")))
 }
 

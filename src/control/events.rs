@@ -14,7 +14,7 @@ use super::Control;
 use super::admin::{Answer, gone, json_answer};
 use super::conditions::{Condition, Expiry};
 use crate::config::{Config, Difference};
-use crate::events::{Event, EventKind, Hooks, Target, programs};
+use crate::events::{Event, EventKind, Hooks, programs};
 use crate::os::usage::host_name;
 use crate::policy::promise::Seconds;
 use crate::upstream::dns::NameServers;
@@ -230,10 +230,7 @@ pub(super) fn tested(tested: Option<Tested>) -> Answer {
 
 /// The programs of hooks that this process did not start with.
 pub(super) fn new_programs(config: &Config) -> impl Iterator<Item = &Path> {
-    config.hooks.iter().filter_map(|hook| match &hook.target {
-        Target::Command(path) if !programs::knows(path) => Some(path.as_path()),
-        _ => None,
-    })
+    config.hooks.iter().filter_map(|hook| hook.target.program()).filter(|program| !programs::knows(program))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The settings of a hook.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::kind::{EventKind, Pattern};
@@ -58,6 +58,17 @@ pub enum Target {
     },
     /// A program.
     Command(PathBuf),
+}
+
+impl Target {
+    /// Returns the program, if it is one.
+    #[must_use]
+    pub fn program(&self) -> Option<&Path> {
+        match self {
+            Self::Command(program) => Some(program),
+            Self::Url { .. } => None,
+        }
+    }
 }
 
 /// A URL may contain a secret.
