@@ -68,7 +68,7 @@ fn thresholds(certificate: &report::Certificate) -> impl Iterator<Item = Seconds
 /// The remedy for a certificate that is about to end.
 pub(super) fn remedy(site: &str, certificate: &report::Certificate) -> String {
     match certificate.is_managed {
-        true => format!("pintle renews it by itself: `pintle acme plan --site {site}` names the obstacle"),
+        true => report::hint_to_renewal(site),
         false => RENEW.to_owned(),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::checker::Checker;
 use super::files::{ONLY_IN_MEMORY, mode, read, read_as};
 use super::loaded::Loaded;
-use super::report::Lack;
+use super::report::{Lack, hint_to_renewal};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
 use crate::config::file::{CertificateTable, SiteTable};
@@ -231,9 +231,7 @@ fn judge(
     for fault in &faults {
         let ends = matches!(fault, preflight::Fault::ExpiresSoon(_) | preflight::Fault::Expired(_));
         let hint = match hosts.first() {
-            Some(site) if ends && table.managed.is_some() => {
-                format!("pintle renews it by itself: `pintle acme plan --site {site}` names the obstacle")
-            }
+            Some(site) if ends && table.managed.is_some() => hint_to_renewal(site),
             _ => fault.hint(&chain.leaf),
         };
         let reason = Reason::new(format!("{}: {fault}", r.shown(path))).hint(hint);

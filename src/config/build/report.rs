@@ -159,6 +159,12 @@ pub struct Certificate {
     pub is_managed: bool,
 }
 
+/// The hint for a certificate that is about to expire although pintle renews it.
+#[must_use]
+pub fn hint_to_renewal(site: impl std::fmt::Display) -> String {
+    format!("pintle renews it by itself: `pintle acme plan --site {site}` names the obstacle")
+}
+
 impl Certificate {
     /// `true` if it is the very same certificate.
     #[must_use]
