@@ -162,13 +162,13 @@ fn report_plain_site(table: &SiteTable, globals: &Globals, r: &mut Checker<'_>) 
 
 /// The names that not all of a site's certificates cover, with those that do.
 fn uncovered(hosts: &[HostPattern], served: &[Arc<Certificate>]) -> Vec<(HostPattern, Option<CertificateSet>)> {
-    let partly = |host: &HostPattern| {
-        let covers = |certificate: &&Arc<Certificate>| certificate.chain.leaf.covers_pattern(host);
-        let covering: Vec<Arc<Certificate>> = served.iter().filter(covers).cloned().collect();
-        let set = || Certificates::set(covering.clone());
-        (covering.len() < served.len()).then(|| (host.clone(), (!covering.is_empty()).then(set)))
-    };
-    hosts.iter().filter_map(partly).collect()
+    let covers = |one: &Certificate, host: &HostPattern| one.chain.leaf.covers_pattern(host);
+    let partly = hosts.iter().filter(|host| !served.iter().all(|one| covers(one, host)));
+    let with_covering = partly.map(|host| {
+        let covering: Vec<_> = served.iter().filter(|one| covers(one, host)).cloned().collect();
+        (host.clone(), (!covering.is_empty()).then(|| Certificates::set(covering)))
+    });
+    with_covering.collect()
 }
 
 /// Warns of names that no certificate of the site covers. If the site has errors, they say what is wrong with its pairs.
