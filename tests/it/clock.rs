@@ -346,7 +346,7 @@ fn dates_ahead_that_a_full_disk_has_kept() {
     let now = jiff::Timestamp::now().as_second();
     let held = book.promises().iter().map(|p| p.honoured_until()).max().unwrap();
     assert!((now + 29 * DAY..now + 31 * DAY).contains(&held), "{held}");
-    // The clock goes on from there: nothing is doubted, and nothing is corrected twice.
+    // The next start sends pins by these dates: it warns of none, and corrects none again.
     let pintle = bed.start(&config);
     assert!(bed.header(&pintle).is_some());
     let log = pintle.log();
