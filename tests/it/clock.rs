@@ -9,6 +9,7 @@ use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
 use crate::harness::{Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, eventually, outcome, output};
+use crate::loss::command;
 
 const DAY: i64 = 86400;
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
@@ -61,14 +62,7 @@ impl Bed {
         let path = self.folder.path().join("refused.toml");
         fs::write(&path, format!("{LISTEN}\n{}", self.config(leaf))).unwrap();
         let run = |name: &[&str]| {
-            let mut command = crate::harness::pintle();
-            command
-                .env("PINTLE_TEST_CLOCK", self.clock())
-                .env("PINTLE_ALLOW_ROOT", "1")
-                .args(name)
-                .arg("-c")
-                .arg(&path);
-            let (code, out, err) = outcome(&mut command);
+            let (code, out, err) = outcome(command(name, &path).env("PINTLE_TEST_CLOCK", self.clock()));
             assert_ne!(code, 0, "{name:?}: {out}{err}");
             out + &err
         };
@@ -265,11 +259,7 @@ fn a_correction_that_was_never_written() {
     for how in ["full disk", "killed at once", "two corrections", "an upgrade", "another start in between"] {
         let bed = Bed::new(-26 * DAY);
         let config = bed.config(&bed.live).replace("30d", "10d");
-        let start = || {
-            Pintle::start_command(&bed.authority, LISTEN, &config, |command| {
-                command.env("PINTLE_TEST_CLOCK", bed.clock());
-            })
-        };
+        let start = || bed.start(&config);
         let mut pintle = start();
         assert!(bed.header(&pintle).is_some());
         let fill = |pid: u32| output(Command::new("prlimit").args(["--fsize=0:", "--pid", &pid.to_string()]));

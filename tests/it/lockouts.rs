@@ -128,11 +128,7 @@ fn a_day_at_a_start_accepts_nothing() {
     let path = bed.authority.write("stopped.toml", fs::read(pintle.config_path()).unwrap());
     drop(pintle);
     bed.put(&bed.stranger);
-    let command = |words: &[&str]| {
-        let mut command = crate::harness::pintle();
-        command.args(words).arg("-c").arg(&path);
-        command
-    };
+    let command = |words: &[&str]| crate::loss::command(words, &path);
     let (code, _, err) = outcome(&mut command(&["check"]));
     assert!(code == 1 && err.contains(&format!("`pintle install --accept-lockout-until {day}`")), "{err}");
     assert!(!err.contains("accept_lockout_until ="), "{err}");
