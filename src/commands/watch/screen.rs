@@ -1,5 +1,6 @@
 //! The display of `pintle status --watch`, as lines: what needs attention first, then rates, upstreams and certificates.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -104,7 +105,7 @@ fn traffic(status: &Value, before: Option<(&Value, Duration)>) -> Vec<String> {
 
 /// Each upstream once: those in trouble first.
 fn upstreams(status: &Value) -> Vec<String> {
-    let mut rows: Vec<(bool, String)> = Vec::new();
+    let (mut rows, mut seen) = (Vec::new(), HashSet::new());
     for site in list(status, "sites") {
         let (Some(url), health) = (site["upstream"].as_str(), &site["upstream_health"]) else { continue };
         let addresses = list(health, "addresses");
@@ -120,7 +121,7 @@ fn upstreams(status: &Value) -> Vec<String> {
         };
         let sign = if is_well { ' ' } else { '!' };
         let row = (is_well, format!("{sign} {state:<20} {url}"));
-        if !rows.contains(&row) {
+        if seen.insert(row.clone()) {
             rows.push(row);
         }
     }
