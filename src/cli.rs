@@ -19,12 +19,12 @@ use crate::commands::{
     remote, repair, revoke, run, status, verify, watch,
 };
 use crate::config::DEFAULT_PATHS;
-use crate::export::Form;
+use crate::export::ExportForm;
 
 use crate::reason::Reason;
 
 use args::{
-    AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs, ExportArgs, HookCommand,
+    AcmeSubcommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs, ExportArgs, HookCommand,
     HookTestArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
@@ -62,7 +62,7 @@ enum Command {
     Key(KeyCommand),
     /// Show the plan of the certificates that pintle obtains by itself, renew one now, or show the accounts
     #[command(subcommand)]
-    Acme(AcmeCommand),
+    Acme(AcmeSubcommand),
     /// Check a renewed certificate, install it, and have it served
     Install(InstallArgs),
     /// Show or repair the ledger of pin promises, or merge other nodes' ledgers
@@ -221,7 +221,7 @@ fn init(args: InitArgs, output: &Output) -> ExitCode {
 
 fn export(args: ExportArgs) -> ExitCode {
     let ExportArgs { config, site, form, json: _, life, backups, without_backup, out } = args;
-    let form = form.unwrap_or(Form::Json);
+    let form = form.unwrap_or(ExportForm::Json);
     let options = export::Options { host: site, form, life, backups, without_backup, out };
     with_config(config, |path| export::export(path, &options))
 }
@@ -237,7 +237,7 @@ fn status(args: StatusArgs, output: &Output) -> ExitCode {
 
 fn explain(args: ExplainArgs, output: &Output) -> ExitCode {
     let ExplainArgs { config, url, from, fields, http, method, proxy, response_fields, live, json } = args;
-    let asked = explain::Asked { url, from, fields, http, method, proxy, response_fields };
+    let asked = explain::DescribedRequest { url, from, fields, http, method, proxy, response_fields };
     with_config(config, |path| explain::explain(path, &asked, explain::Options { live, as_json: json }, output))
 }
 
@@ -256,7 +256,7 @@ fn key(command: KeyCommand, output: &Output) -> ExitCode {
             let options = revoke::Options {
                 host: site,
                 algorithm,
-                is_next: key == args::Compromised::Next,
+                is_next: key == args::CompromisedRole::Next,
                 accept: accept_lockout_until,
                 dry_run,
                 waits: !no_wait,
@@ -268,16 +268,16 @@ fn key(command: KeyCommand, output: &Output) -> ExitCode {
     }
 }
 
-fn acme(command: AcmeCommand, output: &Output) -> ExitCode {
+fn acme(command: AcmeSubcommand, output: &Output) -> ExitCode {
     match command {
-        AcmeCommand::Plan(args) => {
+        AcmeSubcommand::Plan(args) => {
             with_config(args.config, |path| acme::plan(path, args.site.as_deref(), args.json, output))
         }
-        AcmeCommand::Renew(args) => {
+        AcmeSubcommand::Renew(args) => {
             let args::RenewArgs { of: args::SiteArgs { config, site, json }, despite_preflight } = args;
             with_config(config, |path| acme::renew(path, &site, despite_preflight, json, output))
         }
-        AcmeCommand::Account(args) => with_config(args.config, |path| acme::account(path, args.json)),
+        AcmeSubcommand::Account(args) => with_config(args.config, |path| acme::account(path, args.json)),
     }
 }
 
@@ -321,7 +321,7 @@ fn man(args: &ManArgs) -> ExitCode {
         return pages::write(folder, pages.iter().map(|page| (page.section, page.name.as_str(), page.text.as_str())));
     }
     // `pintle man key` finds pintle-key.
-    let is_asked = |page: &&man::Page| page.name == args.page || page.name == format!("pintle-{}", args.page);
+    let is_asked = |page: &&man::ManPage| page.name == args.page || page.name == format!("pintle-{}", args.page);
     match pages.iter().find(is_asked) {
         Some(page) => {
             commands::print::to_stdout(format_args!("{}", page.text));

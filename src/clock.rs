@@ -48,12 +48,12 @@ pub fn since_boot() -> u64 {
 pub struct Clock {
     now: Cell<u32>,
     uptime: Cell<u64>,
-    alarms: RefCell<Vec<Rc<State>>>,
+    alarms: RefCell<Vec<Rc<ClockState>>>,
     date: RefCell<(i64, Rc<str>)>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ClockState {
     due: Cell<u32>,
     /// The latest tick at which the alarm is due, however it is set.
     cap: Cell<u32>,
@@ -125,7 +125,7 @@ impl Clock {
     #[must_use]
     pub fn alarm(self: &Rc<Self>) -> Alarm {
         let mut alarms = self.alarms.borrow_mut();
-        let state = Rc::new(State {
+        let state = Rc::new(ClockState {
             due: Cell::new(NEVER),
             cap: Cell::new(NEVER),
             rests: Cell::new(false),
@@ -147,7 +147,7 @@ fn date_of(time: Timestamp) -> Rc<str> {
     DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default().into()
 }
 
-impl State {
+impl ClockState {
     fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -170,7 +170,7 @@ pub fn ticks_of(time: Duration) -> u32 {
 #[derive(Debug)]
 pub struct Alarm {
     clock: Rc<Clock>,
-    state: Rc<State>,
+    state: Rc<ClockState>,
 }
 
 impl Alarm {
@@ -242,7 +242,7 @@ impl Alarm {
 
 /// A handle that makes an alarm of another task due.
 #[derive(Debug)]
-pub struct Ringer(Rc<State>);
+pub struct Ringer(Rc<ClockState>);
 
 impl Ringer {
     /// Rings the alarm.

@@ -45,11 +45,11 @@ pub struct Fetcher<B> {
     limits: FetchLimits,
     takes_plain: bool,
     reads_answers: bool,
-    idle: Option<Idle<B>>,
+    idle: Option<IdleSender<B>>,
 }
 
 /// A connection that may take another request.
-struct Idle<B> {
+struct IdleSender<B> {
     origin: String,
     sender: SendRequest<B>,
     since: Instant,
@@ -131,7 +131,7 @@ where
             .take()
             .filter(|idle| idle.origin == origin && idle.since.elapsed() < IDLE_MAX && !idle.sender.is_closed());
         let (mut sender, response) = match known {
-            Some(Idle { mut sender, .. }) => match sender.try_send_request(request).await {
+            Some(IdleSender { mut sender, .. }) => match sender.try_send_request(request).await {
                 Ok(response) => (sender, response),
                 // It was not sent: the service has closed the connection in between.
                 Err(mut error) => match error.take_message() {
@@ -148,7 +148,7 @@ where
         let is_empty = is_head || parts.status == StatusCode::NO_CONTENT;
         let body = if is_empty { Bytes::new() } else { read(body, self.limits.answer).await? };
         if sender.ready().await.is_ok() {
-            self.idle = Some(Idle { origin, sender, since: Instant::now() });
+            self.idle = Some(IdleSender { origin, sender, since: Instant::now() });
         }
         Ok(Response::from_parts(parts, body))
     }

@@ -36,7 +36,7 @@ const NODE_MAX: usize = 200;
 
 /// The settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct GraphiteSettings {
     /// The name or address of the receiver.
     pub host: String,
     /// Its port.
@@ -51,7 +51,7 @@ pub struct Settings {
 
 /// Counters of lines.
 #[derive(Debug, Default)]
-pub struct Numbers {
+pub struct GraphiteCounters {
     /// Lines that Graphite has.
     pub sent: AtomicU64,
     /// Lines that were given up.
@@ -63,20 +63,20 @@ pub struct Numbers {
 /// The thread that sends, as the control thread holds it. It ends with this value.
 pub struct Graphite {
     /// The settings.
-    pub settings: Settings,
-    shared: Arc<Shared>,
+    pub settings: GraphiteSettings,
+    shared: Arc<GraphiteShared>,
     _thread: JoinHandle<()>,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct GraphiteShared {
+    queue: Mutex<BatchQueue>,
     wake: Notify,
-    numbers: Arc<Numbers>,
+    numbers: Arc<GraphiteCounters>,
     most: usize,
 }
 
 #[derive(Default)]
-struct Queue {
+struct BatchQueue {
     batches: VecDeque<Arc<str>>,
     has_ended: bool,
 }
@@ -87,9 +87,9 @@ impl Graphite {
     /// # Errors
     ///
     /// If no thread can be started.
-    pub fn start(settings: Settings, servers: NameServers, numbers: Arc<Numbers>) -> io::Result<Self> {
+    pub fn start(settings: GraphiteSettings, servers: NameServers, numbers: Arc<GraphiteCounters>) -> io::Result<Self> {
         let (queue, wake, most) = (Mutex::default(), Notify::new(), settings.queue);
-        let shared = Arc::new(Shared { queue, wake, numbers, most });
+        let shared = Arc::new(GraphiteShared { queue, wake, numbers, most });
         let (of_thread, target) = (shared.clone(), settings.clone());
         let thread = runtime::spawn("graphite", "graphite: no runtime; no metric is sent", move || async move {
             run(&of_thread, &target, Resolver::new(servers)).await;
@@ -111,8 +111,8 @@ impl Drop for Graphite {
     }
 }
 
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl GraphiteShared {
+    fn queue(&self) -> MutexGuard<'_, BatchQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -162,7 +162,7 @@ fn newest(batch: Arc<str>, most: usize, dropped: &AtomicU64) -> Arc<str> {
     kept.into()
 }
 
-async fn run(shared: &Shared, target: &Settings, resolver: Resolver) {
+async fn run(shared: &GraphiteShared, target: &GraphiteSettings, resolver: Resolver) {
     let mut pause = PAUSE;
     let mut is_failing = false;
     loop {
@@ -202,7 +202,7 @@ async fn run(shared: &Shared, target: &Settings, resolver: Resolver) {
 }
 
 /// Sends a batch on a connection of its own, and waits for the receiver's end of it.
-async fn send(batch: &str, target: &Settings, resolver: &Resolver) -> Result<(), String> {
+async fn send(batch: &str, target: &GraphiteSettings, resolver: &Resolver) -> Result<(), String> {
     let late = |what: &str, limit: Duration| format!("{what} within {} seconds", limit.as_secs());
     let mut socket = connect(resolver, &target.host, target.port, CONNECT).await?;
     for piece in batch.as_bytes().chunks(PIECE) {
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_keeps_the_newest_whole_lines() {
-        let shared = Shared { queue: Mutex::default(), wake: Notify::new(), numbers: Arc::default(), most: 10 };
+        let shared = GraphiteShared { queue: Mutex::default(), wake: Notify::new(), numbers: Arc::default(), most: 10 };
         let texts = || shared.queue().batches.iter().map(|batch| batch.to_string()).collect::<Vec<_>>();
         shared.push("a\nb\n".into());
         shared.push("c\nd\n".into());

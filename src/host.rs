@@ -71,7 +71,7 @@ impl std::error::Error for InvalidHost {}
 
 /// The end of the host in an authority, and the port after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Authority {
+pub struct AuthorityEnd {
     /// The length of the host in bytes, without the trailing dot and the port.
     pub host_len: usize,
     /// The explicit port. `None` also for `host:`, which RFC 3986 section 3.2.3 allows.
@@ -84,7 +84,7 @@ pub struct Authority {
 ///
 /// [`InvalidHost`] for everything except `host [ ":" port ]`: RFC 9112 section 3.2 requires a 400
 /// then.
-pub fn split_authority(raw: &mut [u8]) -> Result<Authority, InvalidHost> {
+pub fn split_authority(raw: &mut [u8]) -> Result<AuthorityEnd, InvalidHost> {
     let (host_len, rest) = if raw.first() == Some(&b'[') {
         let close = raw.iter().position(|b| *b == b']').ok_or(InvalidHost::Address)?;
         let address = &mut raw[..close];
@@ -100,7 +100,7 @@ pub fn split_authority(raw: &mut [u8]) -> Result<Authority, InvalidHost> {
         [b':', digits @ ..] => Some(parse_port(digits)?),
         _ => return Err(InvalidHost::Character),
     };
-    Ok(Authority { host_len, port })
+    Ok(AuthorityEnd { host_len, port })
 }
 
 /// Each byte that a name may contain, in lower case; otherwise 0.
@@ -329,17 +329,17 @@ pub enum FoundBy {
 /// Values by host name. An exact name takes precedence over a wildcard.
 #[derive(Debug, Clone)]
 pub struct HostMap<T> {
-    exact: ByName<T>,
-    wildcard: ByName<T>,
+    exact: NameMap<T>,
+    wildcard: NameMap<T>,
 }
 
 /// Clients choose the names to look up, but only the operator's names are stored: no client can
 /// make lookups slow.
-type ByName<T> = HashMap<Box<[u8]>, T, foldhash::fast::RandomState>;
+type NameMap<T> = HashMap<Box<[u8]>, T, foldhash::fast::RandomState>;
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        Self { exact: ByName::default(), wildcard: ByName::default() }
+        Self { exact: NameMap::default(), wildcard: NameMap::default() }
     }
 }
 
@@ -584,7 +584,7 @@ mod tests {
             if let Ok(a) = split_authority(&mut once) {
                 let mut host = once[..a.host_len].to_vec();
                 let again = split_authority(&mut host).unwrap();
-                prop_assert_eq!(again, Authority { host_len: a.host_len, port: None });
+                prop_assert_eq!(again, AuthorityEnd { host_len: a.host_len, port: None });
                 prop_assert!(host.iter().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase()));
             }
         }

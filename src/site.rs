@@ -19,7 +19,7 @@ pub struct Site {
     /// Requests for its other names are redirected to this name.
     pub canonical: Option<Box<str>>,
     /// Strict-Transport-Security.
-    pub hsts: Option<Policy<Hsts>>,
+    pub hsts: Option<RenderedPolicy<Hsts>>,
     /// Public-Key-Pins.
     pub hpkp: Option<PinHeader>,
     /// Rules for request headers.
@@ -49,7 +49,7 @@ impl Site {
 
 /// A policy and its rendered field.
 #[derive(Debug)]
-pub struct Policy<T> {
+pub struct RenderedPolicy<T> {
     /// The policy.
     pub policy: T,
     /// Its field.

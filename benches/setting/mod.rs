@@ -10,7 +10,7 @@ use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Origin, Peer, Trust};
 use pintle::site::Site;
 use pintle::telemetry::access::UpstreamFacts;
-use pintle::upstream::dns::Name;
+use pintle::upstream::dns::UpstreamName;
 use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamRequest};
 
 /// A browser's request.
@@ -67,7 +67,7 @@ impl Setting {
 pub(crate) fn setting() -> Setting {
     let mut head = RequestHead::default();
     parse_request(REQUEST, &LIMITS, &mut head).expect("a request");
-    let (_, addresses) = Name::new("example.wordpress.com", 443);
+    let (_, addresses) = UpstreamName::new("example.wordpress.com", 443);
     Setting {
         head,
         client: Client::new(Peer::new(Ipv4Addr::new(192, 0, 2, 7).into(), Scheme::Https, &Trust::default())),

@@ -7,7 +7,7 @@ use pintle::host::HostPattern;
 use pintle::keys::key_file::{KeyKind, public_key};
 use pintle::tls::certificate::Chain;
 use pintle::tls::preflight::judge;
-use pintle::verify::chain::{Chain as Examined, Trust};
+use pintle::verify::chain::{ClientTrust, SeenChain as Examined};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName};
 
@@ -49,7 +49,7 @@ pub fn certificate(data: &[u8]) {
     let mut roots = RootCertStore::empty();
     let _ = der.last().map(|last| roots.add(last.clone().into_owned()));
     let trusts = [Vec::new(), der.first().map(|leaf| leaf.clone().into_owned()).into_iter().collect()]
-        .map(|own| Trust { roots: roots.clone().into(), own });
+        .map(|own| ClientTrust { roots: roots.clone().into(), own });
     let name = ServerName::try_from(HOST).expect("a name");
     for trust in &trusts {
         let examined = Examined::examine(&der, trust, &name, now);

@@ -71,7 +71,7 @@ pub fn config(data: &[u8]) {
     let folder = Path::new("/nonexistent");
     let draft = pintle::config::Draft::new(Path::new("pintle.toml"), folder, text.to_owned());
     let book = pintle::ledger::Book::default();
-    let (config, problems) = draft.build(&pintle::config::Context::new(&book, 1_790_000_000));
+    let (config, problems) = draft.build(&pintle::config::CheckContext::new(&book, 1_790_000_000));
     assert_eq!(config.is_none(), problems.has_errors());
     let _ = problems.to_string();
 }

@@ -15,7 +15,7 @@ use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Origin, Peer, SchemeSource, Trust, TrustedField, origin};
 use pintle::policy::redirect::HttpsPorts;
 use pintle::site::Site;
-use pintle::upstream::dns::Name;
+use pintle::upstream::dns::UpstreamName;
 use pintle::upstream::rewrite::rewrite as rewritten;
 use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamRequest};
 
@@ -110,7 +110,7 @@ pub(super) fn forward(head: &RequestHead, field: Option<TrustedField>) {
 
 /// An upstream that is told the client's Host.
 pub fn upstream() -> Upstream {
-    let (_, addresses) = Name::new("upstream.example", 80);
+    let (_, addresses) = UpstreamName::new("upstream.example", 80);
     Upstream {
         label: "http://upstream.example".into(),
         addresses,

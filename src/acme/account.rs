@@ -10,11 +10,11 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::budget::Budget;
-use super::client::Client;
+use super::budget::OrderBudget;
+use super::client::AcmeClient;
 use super::directory::Directory;
-use super::fault::{Fault, signed};
-use super::problem::Remedy;
+use super::fault::{StepFault, signed};
+use super::problem::Reaction;
 use super::store;
 use crate::config::Authority;
 use crate::keys::key_file;
@@ -47,13 +47,13 @@ impl Stored {
     ///
     /// If its file exists and cannot be read: its key must not be replaced. A damaged file is set aside, and counts
     /// as absent: pintle registers another account, so that renewals continue.
-    pub fn read(folder: &Path, directory: &str) -> Result<Option<Self>, Fault> {
+    pub fn read(folder: &Path, directory: &str) -> Result<Option<Self>, StepFault> {
         let path = store::file_of(folder, "account", directory);
         let stored: Option<Self> = store::load(&path).map_err(|error| {
             let old = path.with_extension("old");
             let (from, to) = (shell_word(&path.display().to_string()), shell_word(&old.display().to_string()));
             let hint = format!("let pintle read it; or, for a new account: mv {from} {to}");
-            Fault::here(format!("the account at the CA: {}: {error} (hint: {hint})", path.display()))
+            StepFault::here(format!("the account at the CA: {}: {error} (hint: {hint})", path.display()))
         })?;
         let Some(stored) = stored else { return Ok(None) };
         if stored.pin().is_some() {
@@ -63,14 +63,14 @@ impl Stored {
         Ok(None)
     }
 
-    fn write(&self, folder: &Path) -> Result<(), Fault> {
+    fn write(&self, folder: &Path) -> Result<(), StepFault> {
         let path = store::file_of(folder, "account", &self.directory);
-        store::save(&path, self).map_err(|error| Fault::here(store::words(&path, &error)))
+        store::save(&path, self).map_err(|error| StepFault::here(store::words(&path, &error)))
     }
 
-    fn key(&self) -> Result<PrivatePkcs8KeyDer<'static>, Fault> {
+    fn key(&self) -> Result<PrivatePkcs8KeyDer<'static>, StepFault> {
         let der = BASE64_URL_SAFE_NO_PAD.decode(&self.key);
-        der.map(PrivatePkcs8KeyDer::from).map_err(|_| Fault::here("the account's key is damaged".to_owned()))
+        der.map(PrivatePkcs8KeyDer::from).map_err(|_| StepFault::here("the account's key is damaged".to_owned()))
     }
 
     /// Returns the pin of the account's key.
@@ -85,7 +85,7 @@ impl Stored {
 /// # Errors
 ///
 /// If the file cannot be written.
-pub fn forget(folder: &Path, directory: &str) -> Result<(), Fault> {
+pub fn forget(folder: &Path, directory: &str) -> Result<(), StepFault> {
     match Stored::read(folder, directory)? {
         Some(stored) => Stored { url: None, email: None, ..stored }.write(folder),
         None => Ok(()),
@@ -97,7 +97,7 @@ pub fn forget(folder: &Path, directory: &str) -> Result<(), Fault> {
 /// # Errors
 ///
 /// If the file cannot be read or written.
-pub fn note_identities(folder: &Path, directory: &str, identities: &[String]) -> Result<(), Fault> {
+pub fn note_identities(folder: &Path, directory: &str, identities: &[String]) -> Result<(), StepFault> {
     match Stored::read(folder, directory)? {
         Some(stored) if stored.identities != identities => {
             Stored { identities: identities.to_vec(), ..stored }.write(folder)
@@ -107,12 +107,12 @@ pub fn note_identities(folder: &Path, directory: &str, identities: &[String]) ->
 }
 
 /// Counts a new account, on disk before it is made.
-fn count(folder: &Path, directory: &str, budget: &RefCell<Budget>) -> Result<(), Fault> {
+fn count(folder: &Path, directory: &str, budget: &RefCell<OrderBudget>) -> Result<(), StepFault> {
     let now = wall();
     if let Some(from) = budget.borrow().account_from(now) {
         let text = "pintle has made several accounts there already, and waits before it makes another".to_owned();
         let retry_after = Some(from.saturating_sub(now));
-        return Err(Fault { remedy: Remedy::RateLimit, retry_after, ..Fault::here(text) });
+        return Err(StepFault { remedy: Reaction::RateLimit, retry_after, ..StepFault::here(text) });
     }
     store::count(folder, directory, budget, |budget| budget.take_account(now))
 }
@@ -126,19 +126,19 @@ pub async fn open(
     folder: &Path,
     authority: &Authority,
     email: Option<&str>,
-    client: &Client,
-    budget: &RefCell<Budget>,
+    client: &AcmeClient,
+    budget: &RefCell<OrderBudget>,
     known: &Directory,
-) -> Result<Account, Fault> {
+) -> Result<Account, StepFault> {
     let http = || Box::new(client.clone());
     let directory = authority.directory.clone();
     let stored = Stored::read(folder, &directory)?;
     if let Some((stored, url)) = stored.as_ref().and_then(|stored| Some((stored, stored.url.clone()?))) {
         let credentials = json!({"id": url, "key_pkcs8": stored.key, "urls": known.document()});
         let credentials: AccountCredentials =
-            serde_json::from_value(credentials).map_err(|error| Fault::here(error.to_string()))?;
+            serde_json::from_value(credentials).map_err(|error| StepFault::here(error.to_string()))?;
         let opened = Account::builder_with_http(http()).from_credentials(credentials).await;
-        let account = opened.map_err(|error| Fault::of(error, client))?;
+        let account = opened.map_err(|error| StepFault::of(error, client))?;
         return contact(account, stored.clone(), folder, email, client).await;
     }
     count(folder, &directory, budget)?;
@@ -164,16 +164,16 @@ pub async fn open(
 }
 
 /// A refused binding is a matter for the operator.
-fn refused(fault: Fault, key_id: &str) -> Fault {
+fn refused(fault: StepFault, key_id: &str) -> StepFault {
     match fault.remedy {
-        Remedy::Temporary | Remedy::RateLimit => fault,
+        Reaction::Temporary | Reaction::RateLimit => fault,
         _ => {
             let text = format!(
                 "the external account binding with key_id {key_id:?} is refused: {}: compare key_id and hmac_key_file in \
                  [acme] with the authority's",
                 fault.text
             );
-            Fault { remedy: Remedy::Operator, text, ..fault }
+            StepFault { remedy: Reaction::Operator, text, ..fault }
         }
     }
 }
@@ -183,12 +183,12 @@ async fn by_key(
     folder: &Path,
     stored: Option<Stored>,
     directory: &str,
-    client: &Client,
-) -> Result<(Account, Stored), Fault> {
+    client: &AcmeClient,
+) -> Result<(Account, Stored), StepFault> {
     let stored = match stored {
         Some(stored) => stored,
         None => {
-            let (_, key) = Key::generate_pkcs8().map_err(|error| Fault::here(error.to_string()))?;
+            let (_, key) = Key::generate_pkcs8().map_err(|error| StepFault::here(error.to_string()))?;
             let key = BASE64_URL_SAFE_NO_PAD.encode(key.secret_pkcs8_der());
             Stored { directory: directory.to_owned(), url: None, email: None, eab: None, identities: Vec::new(), key }
         }
@@ -217,8 +217,8 @@ async fn contact(
     stored: Stored,
     folder: &Path,
     email: Option<&str>,
-    client: &Client,
-) -> Result<Account, Fault> {
+    client: &AcmeClient,
+) -> Result<Account, StepFault> {
     if stored.email.as_deref() == email {
         return Ok(account);
     }
@@ -226,7 +226,7 @@ async fn contact(
     let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
     match signed!(account.update_contacts(&contacts), client) {
         Ok(()) => {}
-        Err(fault) if fault.remedy == Remedy::Register => return Err(fault),
+        Err(fault) if fault.remedy == Reaction::Register => return Err(fault),
         Err(fault) => {
             tracing::warn!(problem = fault.text, "the authority does not accept the address in acme.email");
         }

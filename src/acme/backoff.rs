@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::problem::Remedy;
+use super::problem::Reaction;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -37,7 +37,7 @@ pub struct Attempts {
     /// The time of the first failure since the last success.
     pub failing_since: Option<Seconds>,
     /// The last result.
-    pub last: Option<Outcome>,
+    pub last: Option<AttemptOutcome>,
     /// The wait after it, in seconds.
     pub wait: Seconds,
     /// `true` if only the operator can help. pintle tries again daily all the same: the operator may act at
@@ -53,20 +53,20 @@ pub struct Attempts {
 
 /// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct AttemptOutcome {
     /// The time.
     pub at: Seconds,
     /// The remedy of a failure; `None` after a success.
-    pub remedy: Option<Remedy>,
+    pub remedy: Option<Reaction>,
     /// The result in words.
     pub text: String,
 }
 
 /// A failed attempt.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub struct AttemptFailure {
     /// The remedy, from the problem's type.
-    pub remedy: Remedy,
+    pub remedy: Reaction,
     /// The failure in words.
     pub text: String,
     /// Retry-After of the answer, in seconds from now.
@@ -79,29 +79,29 @@ impl Attempts {
     /// Records a success: the next failure is the first one again.
     pub fn succeeded(&mut self, text: String, now: Seconds) {
         let (refused_keys, keys_refused) = (std::mem::take(&mut self.refused_keys), self.keys_refused);
-        let last = Some(Outcome { at: now, remedy: None, text });
+        let last = Some(AttemptOutcome { at: now, remedy: None, text });
         *self = Self { last, refused_keys, keys_refused, ..Self::default() };
     }
 
     /// Records a failure. `left` is the time until the certificate in use expires, in seconds,
     /// `None` without one; `random` is a number from 0 to 1 (exclusive).
-    pub fn failed(&mut self, failure: Failure, now: Seconds, left: Option<Seconds>, random: f64) {
-        let Failure { remedy, text, retry_after, key } = failure;
+    pub fn failed(&mut self, failure: AttemptFailure, now: Seconds, left: Option<Seconds>, random: f64) {
+        let AttemptFailure { remedy, text, retry_after, key } = failure;
         let again = self.last.as_ref().is_some_and(|last| last.remedy == Some(remedy));
         let retry_after = retry_after.map(|seconds| seconds.clamp(RETRY_AFTER.0, RETRY_AFTER.1));
         let mut is_failure = true;
         let mut wait = None;
         self.stopped = false;
         match remedy {
-            Remedy::WithoutReplaces if !self.without_replaces => {
+            Reaction::WithoutReplaces if !self.without_replaces => {
                 self.without_replaces = true;
                 (is_failure, wait) = (false, Some(0));
             }
             // Once. An account that vanishes again is a matter for the operator.
-            Remedy::Register if !again => (is_failure, wait) = (false, Some(0)),
-            Remedy::RateLimit => (is_failure, wait) = (false, Some(RATE_LIMIT)),
-            Remedy::Caa => wait = Some(DAY),
-            Remedy::Key => match key {
+            Reaction::Register if !again => (is_failure, wait) = (false, Some(0)),
+            Reaction::RateLimit => (is_failure, wait) = (false, Some(RATE_LIMIT)),
+            Reaction::Caa => wait = Some(DAY),
+            Reaction::Key => match key {
                 Some(key) if !self.refuses(key, now) => {
                     self.refused_keys.retain(|known| *known != key);
                     self.refused_keys.truncate(REFUSED_KEYS_MAX - 1);
@@ -115,13 +115,13 @@ impl Attempts {
                     self.keys_refused = now;
                 }
             },
-            Remedy::Register | Remedy::Profile | Remedy::Name | Remedy::Operator => self.stopped = true,
-            Remedy::NewNonce
-            | Remedy::WithoutReplaces
-            | Remedy::ReadOrder
-            | Remedy::Temporary
-            | Remedy::Validation
-            | Remedy::Candidate => {}
+            Reaction::Register | Reaction::Profile | Reaction::Name | Reaction::Operator => self.stopped = true,
+            Reaction::NewNonce
+            | Reaction::WithoutReplaces
+            | Reaction::ReadOrder
+            | Reaction::Temporary
+            | Reaction::Validation
+            | Reaction::Candidate => {}
         }
         self.failures = self.failures.saturating_add(u32::from(is_failure));
         self.failing_since = self.failing_since.or_else(|| is_failure.then_some(now));
@@ -132,15 +132,15 @@ impl Attempts {
         }
         let wait = match (wait, retry_after) {
             // The CA's own time, or an hour.
-            (Some(_), Some(said)) if remedy == Remedy::RateLimit => said,
+            (Some(_), Some(said)) if remedy == Reaction::RateLimit => said,
             (Some(wait), said) => wait.max(said.unwrap_or(0)),
             (None, said) => {
-                let least = if remedy == Remedy::Candidate { LADDER[2] } else { 0 };
+                let least = if remedy == Reaction::Candidate { LADDER[2] } else { 0 };
                 longer(ladder(self.failures, left).max(least), random).max(said.unwrap_or(0))
             }
         };
         self.wait = wait;
-        self.last = Some(Outcome { at: now, remedy: Some(remedy), text });
+        self.last = Some(AttemptOutcome { at: now, remedy: Some(remedy), text });
     }
 
     /// Returns the time from which the next attempt may be made; in the past if that is now.
@@ -163,7 +163,7 @@ impl Attempts {
 
     /// Returns the last result if it is a failure.
     #[must_use]
-    pub fn failure(&self) -> Option<&Outcome> {
+    pub fn failure(&self) -> Option<&AttemptOutcome> {
         self.last.as_ref().filter(|last| last.remedy.is_some())
     }
 
@@ -174,7 +174,7 @@ impl Attempts {
         self.refused_keys.clear();
         self.without_replaces = false;
         self.failures = 0;
-        if self.last.as_ref().is_none_or(|last| last.remedy != Some(Remedy::RateLimit)) {
+        if self.last.as_ref().is_none_or(|last| last.remedy != Some(Reaction::RateLimit)) {
             self.wait = 0;
         }
     }
@@ -190,7 +190,7 @@ impl Attempts {
 }
 
 /// Returns the last failure at several CAs, of those whose last result is one.
-pub fn last_failure<'a>(all: impl Iterator<Item = &'a Attempts>) -> Option<&'a Outcome> {
+pub fn last_failure<'a>(all: impl Iterator<Item = &'a Attempts>) -> Option<&'a AttemptOutcome> {
     all.filter_map(Attempts::failure).max_by_key(|last| last.at)
 }
 
@@ -226,8 +226,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn failure(remedy: Remedy) -> Failure {
-        Failure { remedy, text: "why".to_owned(), retry_after: None, key: None }
+    fn failure(remedy: Reaction) -> AttemptFailure {
+        AttemptFailure { remedy, text: "why".to_owned(), retry_after: None, key: None }
     }
 
     /// Fails as often as permitted; returns the waits.
@@ -235,7 +235,7 @@ mod tests {
         let (mut attempts, mut now) = (Attempts::default(), 1000);
         let mut found = Vec::new();
         for _ in 0..count {
-            attempts.failed(failure(Remedy::Temporary), now, left(now), 0.0);
+            attempts.failed(failure(Reaction::Temporary), now, left(now), 0.0);
             let at = attempts.retry();
             found.push(at - now);
             now = at;
@@ -255,25 +255,25 @@ mod tests {
     #[test]
     fn each_remedy() {
         for (remedy, said, want, failures) in [
-            (Remedy::Temporary, None, 1060, 1),
-            (Remedy::Temporary, Some(500), 1500, 1),
-            (Remedy::Temporary, Some(900 * DAY), 1000 + DAY, 1),
-            (Remedy::Validation, Some(-5), 1060, 1),
-            (Remedy::Candidate, None, 7000, 1),
-            (Remedy::RateLimit, None, 4600, 0),
-            (Remedy::RateLimit, Some(90), 1090, 0),
-            (Remedy::RateLimit, Some(0), 1001, 0),
-            (Remedy::Caa, None, 1000 + DAY, 1),
-            (Remedy::WithoutReplaces, None, 1000, 0),
-            (Remedy::Register, None, 1000, 0),
-            (Remedy::Profile, None, 1000 + DAY, 1),
-            (Remedy::Name, None, 1000 + DAY, 1),
-            (Remedy::Operator, Some(5), 1000 + DAY, 1),
-            (Remedy::Operator, Some(9 * DAY), 1000 + DAY, 1),
-            (Remedy::Key, None, 1000 + DAY, 1),
+            (Reaction::Temporary, None, 1060, 1),
+            (Reaction::Temporary, Some(500), 1500, 1),
+            (Reaction::Temporary, Some(900 * DAY), 1000 + DAY, 1),
+            (Reaction::Validation, Some(-5), 1060, 1),
+            (Reaction::Candidate, None, 7000, 1),
+            (Reaction::RateLimit, None, 4600, 0),
+            (Reaction::RateLimit, Some(90), 1090, 0),
+            (Reaction::RateLimit, Some(0), 1001, 0),
+            (Reaction::Caa, None, 1000 + DAY, 1),
+            (Reaction::WithoutReplaces, None, 1000, 0),
+            (Reaction::Register, None, 1000, 0),
+            (Reaction::Profile, None, 1000 + DAY, 1),
+            (Reaction::Name, None, 1000 + DAY, 1),
+            (Reaction::Operator, Some(5), 1000 + DAY, 1),
+            (Reaction::Operator, Some(9 * DAY), 1000 + DAY, 1),
+            (Reaction::Key, None, 1000 + DAY, 1),
         ] {
             let mut attempts = Attempts::default();
-            attempts.failed(Failure { retry_after: said, ..failure(remedy) }, 1000, None, 0.0);
+            attempts.failed(AttemptFailure { retry_after: said, ..failure(remedy) }, 1000, None, 0.0);
             assert_eq!((attempts.retry(), attempts.failures), (want, failures), "{remedy:?} {said:?}");
         }
     }
@@ -281,14 +281,14 @@ mod tests {
     #[test]
     fn what_is_tried_once_is_not_tried_for_ever() {
         let mut attempts = Attempts::default();
-        attempts.failed(failure(Remedy::Register), 1000, None, 0.0);
-        attempts.failed(failure(Remedy::Register), 1000, None, 0.0);
+        attempts.failed(failure(Reaction::Register), 1000, None, 0.0);
+        attempts.failed(failure(Reaction::Register), 1000, None, 0.0);
         assert_eq!(attempts.retry(), 1000 + DAY);
         let mut attempts = Attempts::default();
-        attempts.failed(failure(Remedy::WithoutReplaces), 1000, None, 0.0);
-        attempts.failed(failure(Remedy::WithoutReplaces), 1000, None, 0.0);
+        attempts.failed(failure(Reaction::WithoutReplaces), 1000, None, 0.0);
+        attempts.failed(failure(Reaction::WithoutReplaces), 1000, None, 0.0);
         assert_eq!(attempts.retry(), 1060);
-        let key = |n: u8| Failure { key: Some(Pin::of_spki(&[n])), ..failure(Remedy::Key) };
+        let key = |n: u8| AttemptFailure { key: Some(Pin::of_spki(&[n])), ..failure(Reaction::Key) };
         let mut attempts = Attempts::default();
         attempts.failed(key(1), 1000, None, 0.0);
         attempts.failed(key(2), 1000, None, 0.0);
@@ -297,7 +297,7 @@ mod tests {
         attempts.failed(key(1), 1000, None, 0.0);
         assert_eq!((attempts.retry(), attempts.stopped), (1000 + DAY, true));
         // The daily try has another result.
-        attempts.failed(failure(Remedy::Temporary), 1000 + DAY, None, 0.0);
+        attempts.failed(failure(Reaction::Temporary), 1000 + DAY, None, 0.0);
         assert!(!attempts.stopped);
         attempts.failed(key(1), 1000, None, 0.0);
         attempts.release();
@@ -307,8 +307,8 @@ mod tests {
     #[test]
     fn a_success_ends_it_and_refused_keys_stay() {
         let mut attempts = Attempts::default();
-        attempts.failed(Failure { key: Some(Pin::of_spki(&[1])), ..failure(Remedy::Key) }, 1000, None, 0.0);
-        attempts.failed(failure(Remedy::Operator), 1001, None, 0.0);
+        attempts.failed(AttemptFailure { key: Some(Pin::of_spki(&[1])), ..failure(Reaction::Key) }, 1000, None, 0.0);
+        attempts.failed(failure(Reaction::Operator), 1001, None, 0.0);
         attempts.succeeded("issued".to_owned(), 1002);
         assert!(attempts.failure().is_none() && attempts.failures == 0 && attempts.refused_keys.len() == 1);
         assert_eq!(attempts.retry(), Seconds::MIN);
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_ahead() {
         let mut attempts = Attempts::default();
-        attempts.failed(failure(Remedy::Temporary), 1_000_000, None, 0.0);
+        attempts.failed(failure(Reaction::Temporary), 1_000_000, None, 0.0);
         attempts.settle(1000);
         assert_eq!(attempts.retry(), 1060);
         attempts.settle(1030);
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn kept_on_disk() {
         let mut attempts = Attempts::default();
-        attempts.failed(Failure { key: Some(Pin::of_spki(&[1])), ..failure(Remedy::Key) }, 1000, None, 0.0);
+        attempts.failed(AttemptFailure { key: Some(Pin::of_spki(&[1])), ..failure(Reaction::Key) }, 1000, None, 0.0);
         let text = serde_json::to_string(&attempts).unwrap();
         assert_eq!(serde_json::from_str::<Attempts>(&text).unwrap(), attempts);
         assert_eq!(serde_json::from_str::<Attempts>("{\"later\":1}").unwrap(), Attempts::default());
@@ -345,7 +345,7 @@ mod tests {
         ) {
             let mut attempts = Attempts::default();
             for _ in 0..count {
-                attempts.failed(Failure { retry_after: said, ..failure(Remedy::Validation) }, 5000, left, random);
+                attempts.failed(AttemptFailure { retry_after: said, ..failure(Reaction::Validation) }, 5000, left, random);
             }
             let at = attempts.retry();
             prop_assert!((60..=DAY + DAY / 10).contains(&(at - 5000)), "{}", at - 5000);

@@ -31,7 +31,7 @@ pub struct Rate {
 
 /// A limit: the CA's, and ours below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
+pub struct OrderLimit {
     /// Its name in the budget's file.
     pub name: &'static str,
     /// The limited thing, as the plan words it.
@@ -43,7 +43,7 @@ pub struct Limit {
 }
 
 /// Certificates for exactly the same names: 5 in 7 days.
-pub const SAME_NAMES: Limit = Limit {
+pub const SAME_NAMES: OrderLimit = OrderLimit {
     name: "names",
     what: "certificates for the same names",
     theirs: Rate { burst: 5, refill: 34 * 3600 },
@@ -51,35 +51,35 @@ pub const SAME_NAMES: Limit = Limit {
 };
 /// Renewals that name their predecessor. Let's Encrypt exempts them from all limits; a CA that shows
 /// a past window for each new certificate must still not get an order a minute.
-pub const REPLACED: Limit = Limit {
+pub const REPLACED: OrderLimit = OrderLimit {
     name: "replaces",
     what: "renewals that name their predecessor",
     theirs: Rate { burst: i64::MAX, refill: 1 },
     ours: Rate { burst: 8, refill: 12 * 3600 },
 };
 /// Certificates of a registered domain: 50 in 7 days.
-pub const DOMAIN: Limit = Limit {
+pub const DOMAIN: OrderLimit = OrderLimit {
     name: "domain",
     what: "certificates for the registered domain",
     theirs: Rate { burst: 50, refill: 202 * 60 },
     ours: Rate { burst: 40, refill: 240 * 60 },
 };
 /// Orders of an account: 300 in 3 hours.
-pub const ORDERS: Limit = Limit {
+pub const ORDERS: OrderLimit = OrderLimit {
     name: "orders",
     what: "orders of the account",
     theirs: Rate { burst: 300, refill: 36 },
     ours: Rate { burst: 200, refill: 50 },
 };
 /// Failed validations of a name: 5 in an hour.
-pub const VALIDATIONS: Limit = Limit {
+pub const VALIDATIONS: OrderLimit = OrderLimit {
     name: "validation",
     what: "failed validations",
     theirs: Rate { burst: 5, refill: 12 * 60 },
     ours: Rate { burst: 4, refill: 15 * 60 },
 };
 /// New accounts of an address: 10 in 3 hours.
-pub const ACCOUNTS: Limit = Limit {
+pub const ACCOUNTS: OrderLimit = OrderLimit {
     name: "accounts",
     what: "new accounts",
     theirs: Rate { burst: 10, refill: 18 * 60 },
@@ -88,7 +88,7 @@ pub const ACCOUNTS: Limit = Limit {
 
 /// An order, as the limits see it.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct CountedOrder<'a> {
     /// The names of the certificate.
     pub names: &'a [String],
     /// `true` if the order names the certificate that it replaces.
@@ -101,14 +101,14 @@ pub struct Delay {
     /// The time from which the order is within the budget.
     pub from: Seconds,
     /// The limit.
-    pub limit: &'static Limit,
+    pub limit: &'static OrderLimit,
     /// The name or the domain that it is about; empty for an account.
     pub of: String,
 }
 
 impl fmt::Display for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Limit { what, ours, .. } = self.limit;
+        let OrderLimit { what, ours, .. } = self.limit;
         let of = if self.of.is_empty() { String::new() } else { format!(" ({})", self.of) };
         let every = match ours.refill {
             seconds if seconds % 3600 == 0 => format!("{} h", seconds / 3600),
@@ -122,7 +122,7 @@ impl fmt::Display for Delay {
 /// The orders and failures counted in each bucket at one CA.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Budget {
+pub struct OrderBudget {
     buckets: BTreeMap<String, Bucket>,
 }
 
@@ -135,11 +135,11 @@ struct Bucket {
     debt: Seconds,
 }
 
-impl Budget {
+impl OrderBudget {
     /// Returns the limit that delays an order, and until when; `None` if the order is within the budget
     /// now. The order's certificate counts.
     #[must_use]
-    pub fn order_from(&self, ask: Ask<'_>, now: Seconds) -> Option<Delay> {
+    pub fn order_from(&self, ask: CountedOrder<'_>, now: Seconds) -> Option<Delay> {
         let failures = ask.names.iter().map(|name| (&VALIDATIONS, key_of(name)));
         let taken = buckets(ask).into_iter().chain([(&ORDERS, String::new())]).chain(failures);
         let waits = taken.filter_map(|(limit, of)| Some(Delay { from: self.free_from(limit, &of, now)?, limit, of }));
@@ -153,7 +153,7 @@ impl Budget {
     }
 
     /// Counts a certificate that the CA has issued, or may have.
-    pub fn take_certificate(&mut self, ask: Ask<'_>, now: Seconds) {
+    pub fn take_certificate(&mut self, ask: CountedOrder<'_>, now: Seconds) {
         for (limit, of) in buckets(ask) {
             self.take(limit, &of, now);
         }
@@ -184,14 +184,14 @@ impl Budget {
         }
     }
 
-    fn free_from(&self, limit: &'static Limit, of: &str, now: Seconds) -> Option<Seconds> {
+    fn free_from(&self, limit: &'static OrderLimit, of: &str, now: Seconds) -> Option<Seconds> {
         let bucket = self.buckets.get(&name(limit, of))?;
         let room = (limit.ours.burst - 1).saturating_mul(limit.ours.refill);
         let from = bucket.at.saturating_add(bucket.debt).saturating_sub(room);
         (from > now).then_some(from)
     }
 
-    fn take(&mut self, limit: &'static Limit, of: &str, now: Seconds) {
+    fn take(&mut self, limit: &'static OrderLimit, of: &str, now: Seconds) {
         let bucket = self.buckets.entry(name(limit, of)).or_insert(Bucket { at: now, debt: 0 });
         // Several orders that were within the budget may end at the same time: their certificates count, too.
         let full = limit.ours.burst.saturating_add(IN_FLIGHT).saturating_mul(limit.ours.refill);
@@ -214,7 +214,7 @@ impl Budget {
 }
 
 /// The buckets that a certificate takes from.
-fn buckets(ask: Ask<'_>) -> Vec<(&'static Limit, String)> {
+fn buckets(ask: CountedOrder<'_>) -> Vec<(&'static OrderLimit, String)> {
     let mut names: Vec<String> = ask.names.iter().map(|name| name.to_ascii_lowercase()).collect();
     names.sort_unstable();
     names.dedup();
@@ -247,7 +247,7 @@ fn key_of(name: &str) -> String {
 }
 
 /// The name of a bucket in the file.
-fn name(limit: &Limit, of: &str) -> String {
+fn name(limit: &OrderLimit, of: &str) -> String {
     if of.is_empty() { limit.name.to_owned() } else { format!("{} {of}", limit.name) }
 }
 
@@ -260,7 +260,7 @@ mod tests {
     /// The longest wait for a token of ours, in seconds.
     const LONGEST_WAIT: Seconds = (1 + IN_FLIGHT) * (DAY + DAY / 2);
 
-    const LIMITS: [&Limit; 6] = [&SAME_NAMES, &REPLACED, &DOMAIN, &ORDERS, &VALIDATIONS, &ACCOUNTS];
+    const LIMITS: [&OrderLimit; 6] = [&SAME_NAMES, &REPLACED, &DOMAIN, &ORDERS, &VALIDATIONS, &ACCOUNTS];
 
     fn names(list: &[&str]) -> Vec<String> {
         list.iter().map(|name| (*name).to_owned()).collect()
@@ -276,20 +276,20 @@ mod tests {
 
     #[test]
     fn the_same_names() {
-        let mut budget = Budget::default();
+        let mut budget = OrderBudget::default();
         let (set, same) = (names(&["b.example.com", "A.example.com"]), names(&["a.example.com", "b.example.com"]));
         for _ in 0..4 {
-            assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1000), None);
-            budget.take_certificate(Ask { names: &set, replaces: false }, 1000);
+            assert_eq!(budget.order_from(CountedOrder { names: &set, replaces: false }, 1000), None);
+            budget.take_certificate(CountedOrder { names: &set, replaces: false }, 1000);
         }
-        let found = budget.order_from(Ask { names: &same, replaces: false }, 1000).unwrap();
+        let found = budget.order_from(CountedOrder { names: &same, replaces: false }, 1000).unwrap();
         assert_eq!((found.from, found.limit), (1000 + 36 * 3600, &SAME_NAMES));
         let words = "pintle's limit of certificates for the same names (a.example.com b.example.com): 4 at once, then one every 36 h";
         assert_eq!(found.to_string(), words);
-        assert_eq!(budget.order_from(Ask { names: &same, replaces: false }, 1000 + 36 * 3600), None);
+        assert_eq!(budget.order_from(CountedOrder { names: &same, replaces: false }, 1000 + 36 * 3600), None);
         // Other names, and renewals that name their predecessor, have buckets of their own.
-        assert_eq!(budget.order_from(Ask { names: &same[..1], replaces: false }, 1000), None);
-        assert_eq!(budget.order_from(Ask { names: &same, replaces: true }, 1000), None);
+        assert_eq!(budget.order_from(CountedOrder { names: &same[..1], replaces: false }, 1000), None);
+        assert_eq!(budget.order_from(CountedOrder { names: &same, replaces: true }, 1000), None);
     }
 
     #[test]
@@ -303,66 +303,66 @@ mod tests {
         ] {
             assert_eq!(registered(name), want);
         }
-        let mut budget = Budget::default();
+        let mut budget = OrderBudget::default();
         for n in 0..40 {
             let set = names(&[&format!("n{n}.example.com")]);
-            assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1000), None, "{n}");
-            budget.take_certificate(Ask { names: &set, replaces: false }, 1000);
+            assert_eq!(budget.order_from(CountedOrder { names: &set, replaces: false }, 1000), None, "{n}");
+            budget.take_certificate(CountedOrder { names: &set, replaces: false }, 1000);
         }
-        let found = budget.order_from(Ask { names: &names(&["x.example.com"]), replaces: false }, 1000);
+        let found = budget.order_from(CountedOrder { names: &names(&["x.example.com"]), replaces: false }, 1000);
         assert_eq!(found.map(|delay| (delay.limit, delay.of)), Some((&DOMAIN, "example.com".to_owned())));
-        assert_eq!(budget.order_from(Ask { names: &names(&["x.example.org"]), replaces: false }, 1000), None);
+        assert_eq!(budget.order_from(CountedOrder { names: &names(&["x.example.org"]), replaces: false }, 1000), None);
     }
 
     #[test]
     fn failed_validations_delay_each_set_with_the_name() {
-        let mut budget = Budget::default();
+        let mut budget = OrderBudget::default();
         for _ in 0..4 {
             budget.take_failed_validation("A.example.com", 1000);
         }
         let set = names(&["b.example.com", "a.example.com"]);
-        let found = budget.order_from(Ask { names: &set, replaces: true }, 1000);
+        let found = budget.order_from(CountedOrder { names: &set, replaces: true }, 1000);
         let want = Delay { from: 1000 + 15 * 60, limit: &VALIDATIONS, of: "a.example.com".to_owned() };
         assert_eq!(found, Some(want));
-        assert_eq!(budget.order_from(Ask { names: &set[..1], replaces: true }, 1000), None);
+        assert_eq!(budget.order_from(CountedOrder { names: &set[..1], replaces: true }, 1000), None);
     }
 
     #[test]
     fn a_clock_that_was_ahead() {
-        let mut budget = Budget::default();
+        let mut budget = OrderBudget::default();
         let set = names(&["a.example.com"]);
         for _ in 0..4 {
-            budget.take_certificate(Ask { names: &set, replaces: false }, 900 * DAY);
+            budget.take_certificate(CountedOrder { names: &set, replaces: false }, 900 * DAY);
         }
         budget.settle(1000);
-        let found = budget.order_from(Ask { names: &set, replaces: false }, 1000);
+        let found = budget.order_from(CountedOrder { names: &set, replaces: false }, 1000);
         assert_eq!(found.map(|delay| (delay.from, delay.limit)), Some((1000 + 36 * 3600, &SAME_NAMES)));
     }
 
     #[test]
     fn orders_that_fail_cost_no_certificate() {
-        let mut budget = Budget::default();
+        let mut budget = OrderBudget::default();
         let set = names(&["a.example.com"]);
         for _ in 0..200 {
-            assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1000), None);
+            assert_eq!(budget.order_from(CountedOrder { names: &set, replaces: false }, 1000), None);
             budget.take_order(1000);
         }
-        let found = budget.order_from(Ask { names: &set, replaces: false }, 1000);
+        let found = budget.order_from(CountedOrder { names: &set, replaces: false }, 1000);
         assert_eq!(found.map(|delay| (delay.from, delay.limit)), Some((1050, &ORDERS)));
-        assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1050), None);
+        assert_eq!(budget.order_from(CountedOrder { names: &set, replaces: false }, 1050), None);
     }
 
     #[test]
     fn kept_on_disk_and_tidied() {
-        let mut budget = Budget::default();
+        let mut budget = OrderBudget::default();
         budget.take_account(0);
         for n in 0..100 {
             let set = names(&[&format!("n{n}.example{n}.com")]);
-            budget.take_certificate(Ask { names: &set, replaces: false }, n * 30 * DAY);
+            budget.take_certificate(CountedOrder { names: &set, replaces: false }, n * 30 * DAY);
         }
         assert!(budget.buckets.len() <= 4, "{budget:?}");
         let text = serde_json::to_string(&budget).unwrap();
-        assert_eq!(serde_json::from_str::<Budget>(&text).unwrap(), budget);
+        assert_eq!(serde_json::from_str::<OrderBudget>(&text).unwrap(), budget);
     }
 
     proptest! {
@@ -373,8 +373,8 @@ mod tests {
             steps in prop::collection::vec((0i64..3 * DAY, 0i64..2 * DAY, any::<bool>()), 1..120),
         ) {
             let set = names(&["www.example.com"]);
-            let ask = Ask { names: &set, replaces: false };
-            let mut budget = Budget::default();
+            let ask = CountedOrder { names: &set, replaces: false };
+            let mut budget = OrderBudget::default();
             let theirs = SAME_NAMES.theirs;
             // The CA's bucket, in real time, as seconds until it is full. Our clock falls behind.
             let (mut real, mut behind, mut debt) = (0i64, 0i64, 0i64);
@@ -398,12 +398,12 @@ mod tests {
         #[test]
         fn waits_are_bounded(uses in prop::collection::vec(0i64..DAY, 0..60)) {
             let set = names(&["www.example.com"]);
-            let (mut budget, mut now) = (Budget::default(), 0);
+            let (mut budget, mut now) = (OrderBudget::default(), 0);
             for passes in uses {
                 now += passes;
-                budget.take_certificate(Ask { names: &set, replaces: false }, now);
+                budget.take_certificate(CountedOrder { names: &set, replaces: false }, now);
             }
-            let from = budget.order_from(Ask { names: &set, replaces: false }, now).map_or(now, |delay| delay.from);
+            let from = budget.order_from(CountedOrder { names: &set, replaces: false }, now).map_or(now, |delay| delay.from);
             prop_assert!(from - now <= LONGEST_WAIT);
         }
     }

@@ -11,12 +11,12 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::budget::Budget;
-use super::facts::{Checked, Verdict, Way};
-use super::fault::Fault;
-use super::preflight::{self, Ask, Finding, Issuer, Ports, Probe, words};
-use super::request::{Request, Served, ask};
-use super::work::{Surroundings, Work};
+use super::budget::OrderBudget;
+use super::facts::{Checked, PreflightVerdict, Way};
+use super::fault::StepFault;
+use super::preflight::{self, CaaIssuer, Ports, PreflightFinding, PreflightOrder, Probe, words};
+use super::request::{DriverRequest, ServedCertificates, ask};
+use super::work::{CertificateWork, Surroundings};
 use super::{account, hook};
 use crate::config::Authority;
 use crate::config::acme::Method;
@@ -33,13 +33,13 @@ const TEXT_MAX: usize = 5;
 
 /// The certificate to check, and everything that the check needs.
 pub(super) struct Checking<'a> {
-    pub(super) work: &'a Work,
+    pub(super) work: &'a CertificateWork,
     pub(super) around: &'a Surroundings,
     /// Its names, as they are ordered.
     pub(super) names: &'a [String],
     /// By the places of the authorities.
-    pub(super) budgets: &'a [Rc<RefCell<Budget>>],
-    pub(super) questions: &'a mpsc::Sender<Request>,
+    pub(super) budgets: &'a [Rc<RefCell<OrderBudget>>],
+    pub(super) questions: &'a mpsc::Sender<DriverRequest>,
 }
 
 impl Checking<'_> {
@@ -52,9 +52,9 @@ impl Checking<'_> {
             return Checked { at: wall(), names, text, ..Checked::default() };
         };
         let verdict = match findings.iter().map(|finding| finding.severity).max() {
-            None => Verdict::Fine,
-            Some(Severity::Warning) => Verdict::Unknown,
-            Some(Severity::Error) => Verdict::Broken,
+            None => PreflightVerdict::Fine,
+            Some(Severity::Warning) => PreflightVerdict::Unknown,
+            Some(Severity::Error) => PreflightVerdict::Broken,
         };
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         findings.truncate(FINDINGS_MAX);
@@ -62,12 +62,12 @@ impl Checking<'_> {
     }
 
     /// Returns the challenge that proves each name, and the findings about names that none proves.
-    async fn check(&self) -> (Vec<Way>, Vec<Finding>) {
+    async fn check(&self) -> (Vec<Way>, Vec<PreflightFinding>) {
         let settings = &self.around.settings;
         let (issuers, served) =
             futures_util::join!(join_all((0..settings.authorities.len()).map(|at| self.issuer(at))), self.served());
         let mut issuers = issuers.into_iter();
-        let mut ask = Ask {
+        let mut ask = PreflightOrder {
             names: Vec::new(),
             method: Method::Http01,
             issuer: issuers.next().unwrap_or_default(),
@@ -106,7 +106,7 @@ impl Checking<'_> {
         }
         for name in left {
             let before = findings.len();
-            for fault in faults.iter().filter(|fault: &&Finding| fault.name == name) {
+            for fault in faults.iter().filter(|fault: &&PreflightFinding| fault.name == name) {
                 if !findings[before..].contains(fault) {
                     findings.push(fault.clone());
                 }
@@ -119,7 +119,7 @@ impl Checking<'_> {
     }
 
     /// Checks names by one challenge. pintle answers one of its own meanwhile.
-    async fn by(&self, ask: &mut Ask) -> Vec<Finding> {
+    async fn by(&self, ask: &mut PreflightOrder) -> Vec<PreflightFinding> {
         if ask.method == Method::Dns01 && hook::running().is_none() {
             return ask.names.iter().map(|name| words::no_hook(name)).collect();
         }
@@ -132,19 +132,19 @@ impl Checking<'_> {
             Method::Dns01 | Method::DnsPersist01 => None,
         };
         let answer = |name: &String| Some(ChallengeAnswer::new(name, own_token.clone()?, ask.probe.content.clone()));
-        let published = Published { around: self.around, name: format!("{} preflight", self.work.name()) };
+        let published = PublishedAnswers { around: self.around, name: format!("{} preflight", self.work.name()) };
         self.around.answers.set(&published.name, ask.names.iter().filter_map(answer).collect());
         preflight::check(ask, &self.around.name_servers).await
     }
 
     /// Asks the control thread what pintle serves.
-    async fn served(&self) -> Served {
-        ask(self.questions, Request::Served).await.unwrap_or_default()
+    async fn served(&self) -> ServedCertificates {
+        ask(self.questions, DriverRequest::Served).await.unwrap_or_default()
     }
 
     /// The facts about an authority, as far as it can be asked.
-    async fn issuer(&self, at: usize) -> Issuer {
-        let Some(authority) = self.around.settings.authorities.get(at) else { return Issuer::default() };
+    async fn issuer(&self, at: usize) -> CaaIssuer {
+        let Some(authority) = self.around.settings.authorities.get(at) else { return CaaIssuer::default() };
         let folder = &self.around.settings.folder;
         let mut identities = match self.ask(authority, at).await {
             Ok(identities) => identities,
@@ -157,12 +157,12 @@ impl Checking<'_> {
         if let Some(stored) = stored.as_ref().filter(|_| identities.is_empty()) {
             identities.clone_from(&stored.identities);
         }
-        Issuer { title: authority.name.clone(), identities, account: stored.and_then(|stored| stored.url) }
+        CaaIssuer { title: authority.name.clone(), identities, account: stored.and_then(|stored| stored.url) }
     }
 
     /// Asks an authority for its names in DNS records. Registers an account at the first authority if its record must be
     /// set before the first order.
-    async fn ask(&self, authority: &Authority, at: usize) -> Result<Vec<String>, Fault> {
+    async fn ask(&self, authority: &Authority, at: usize) -> Result<Vec<String>, StepFault> {
         let settings = &self.around.settings;
         let (client, directory) = self.around.reach(authority).await?;
         let identities = directory.identities();
@@ -181,19 +181,19 @@ impl Checking<'_> {
 }
 
 /// The answers to pintle's own challenges. They go with this value.
-struct Published<'a> {
+struct PublishedAnswers<'a> {
     around: &'a Surroundings,
     name: String,
 }
 
-impl Drop for Published<'_> {
+impl Drop for PublishedAnswers<'_> {
     fn drop(&mut self) {
         self.around.answers.set(&self.name, Vec::new());
     }
 }
 
 /// A name that no configured challenge proves.
-fn unproved(name: &str, method: Method) -> Finding {
+fn unproved(name: &str, method: Method) -> PreflightFinding {
     match name.starts_with("*.") {
         true => words::wildcard(name, method),
         false => words::address_by_dns(name, method),
@@ -208,7 +208,7 @@ fn random<const N: usize>() -> String {
 }
 
 /// The worst findings in one line, each with its remedies.
-fn text(findings: &[Finding]) -> String {
+fn text(findings: &[PreflightFinding]) -> String {
     let mut lines: Vec<String> = findings.iter().take(TEXT_MAX).map(|finding| finding.reason.full_line()).collect();
     if let Some(more) = findings.len().checked_sub(TEXT_MAX).filter(|more| *more > 0) {
         lines.push(format!("and {more} more"));

@@ -28,7 +28,7 @@ const AGENT: &str = concat!("pintle/", env!("CARGO_PKG_VERSION"), " instant-acme
 
 /// A client of one authority. Its connection belongs to a task of the thread that made it.
 #[derive(Clone)]
-pub struct Client {
+pub struct AcmeClient {
     requests: mpsc::Sender<QueuedRequest>,
     last: Arc<Mutex<Received>>,
 }
@@ -53,7 +53,7 @@ struct QueuedRequest {
     reply: oneshot::Sender<Result<Response<Bytes>, String>>,
 }
 
-impl Client {
+impl AcmeClient {
     /// Starts the task of a client on this thread's runtime. It ends with the last copy of the client.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Client {
     }
 }
 
-impl HttpClient for Client {
+impl HttpClient for AcmeClient {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::client::Client;
-use super::fault::Fault;
-use super::problem::Problem;
+use super::client::AcmeClient;
+use super::fault::StepFault;
+use super::problem::AcmeProblem;
 
 /// The most names of an authority that are read.
 const IDENTITIES_MAX: usize = 10;
@@ -13,17 +13,17 @@ const IDENTITIES_MAX: usize = 10;
 pub struct Directory(Value);
 
 impl Directory {
-    pub(super) async fn fetch(client: &Client, url: &str) -> Result<Self, Fault> {
-        let received = client.get(url).await.map_err(Fault::here)?;
+    pub(super) async fn fetch(client: &AcmeClient, url: &str) -> Result<Self, StepFault> {
+        let received = client.get(url).await.map_err(StepFault::here)?;
         if let Some(location) = &received.location {
             let text = format!("{url}: the CA redirects to {location:?} (hint: name that URL in [acme])");
-            return Err(Fault::here(text));
+            return Err(StepFault::here(text));
         }
         if received.status != 200 {
-            return Err(Fault::reported(&Problem::read(received.status, &received.body), received.retry_after));
+            return Err(StepFault::reported(&AcmeProblem::read(received.status, &received.body), received.retry_after));
         }
         let found = serde_json::from_slice(&received.body);
-        found.map(Self).map_err(|error| Fault::here(format!("{url}: not the directory of an authority: {error}")))
+        found.map(Self).map_err(|error| StepFault::here(format!("{url}: not the directory of an authority: {error}")))
     }
 
     /// The whole document.

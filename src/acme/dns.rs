@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::hook::{Action, Hook, Record};
-use super::lookup::{Found, Lookup};
+use super::hook::{Action, HookProcess, TxtRecord};
+use super::lookup::{Lookup, LookupAnswer};
 use crate::host::without_wildcard;
 use crate::reason::Reason;
 
@@ -26,9 +26,9 @@ const STRING_MAX: usize = 255;
 
 /// Returns the record of a challenge. `NAME` and `*.NAME` have the same name, and two values.
 #[must_use]
-pub fn record(host: &str, key_authorization: &str) -> Record {
+pub fn record(host: &str, key_authorization: &str) -> TxtRecord {
     let base = without_wildcard(host).trim_end_matches('.');
-    Record {
+    TxtRecord {
         name: format!("_acme-challenge.{base}"),
         value: BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(key_authorization)),
     }
@@ -38,8 +38,8 @@ pub fn record(host: &str, key_authorization: &str) -> Record {
 /// by [`Presented::clean`], which waits for that.
 #[derive(Debug)]
 pub struct Presented {
-    hook: Arc<Hook>,
-    records: Vec<Record>,
+    hook: Arc<HookProcess>,
+    records: Vec<TxtRecord>,
     since: Instant,
 }
 
@@ -48,7 +48,7 @@ pub struct Presented {
 /// # Errors
 ///
 /// If the hook fails.
-pub async fn present(hook: &Arc<Hook>, records: &[Record]) -> Result<Presented, Reason> {
+pub async fn present(hook: &Arc<HookProcess>, records: &[TxtRecord]) -> Result<Presented, Reason> {
     let mut presented = Presented { hook: hook.clone(), records: Vec::new(), since: Instant::now() };
     for record in records {
         // It may be there, whatever the program says.
@@ -67,7 +67,7 @@ pub async fn present(hook: &Arc<Hook>, records: &[Record]) -> Result<Presented, 
 impl Presented {
     /// Records that an earlier process has set.
     #[must_use]
-    pub fn of(hook: Arc<Hook>, records: Vec<Record>) -> Self {
+    pub fn of(hook: Arc<HookProcess>, records: Vec<TxtRecord>) -> Self {
         Self { hook, records, since: Instant::now() }
     }
 
@@ -79,7 +79,7 @@ impl Presented {
 
     /// Returns the records of these that are not set.
     #[must_use]
-    pub fn missing(&self, records: &[Record]) -> Vec<Record> {
+    pub fn missing(&self, records: &[TxtRecord]) -> Vec<TxtRecord> {
         records.iter().filter(|record| !self.records.contains(record)).cloned().collect()
     }
 
@@ -102,7 +102,7 @@ impl Presented {
 /// # Errors
 ///
 /// If that takes longer than `limit`.
-pub async fn visible(records: &[Record], lookup: &Lookup, limit: Duration) -> Result<(), Reason> {
+pub async fn visible(records: &[TxtRecord], lookup: &Lookup, limit: Duration) -> Result<(), Reason> {
     let end = Instant::now() + limit;
     for record in records {
         let (mut target, mut servers) = (String::new(), Vec::new());
@@ -141,7 +141,7 @@ impl Drop for Presented {
     }
 }
 
-fn clean(hook: &Hook, records: &[Record]) {
+fn clean(hook: &HookProcess, records: &[TxtRecord]) {
     for record in records {
         if let Err(error) = hook.run(Action::Cleanup, record) {
             tracing::warn!(name = record.name, error, hint = "remove the record by hand", "dns hook left a record");
@@ -162,23 +162,23 @@ async fn follow(lookup: &Lookup, name: &str) -> String {
 }
 
 /// Names the servers that lack the record.
-async fn lacking(lookup: &Lookup, servers: &[(String, Lookup)], record: &Record, target: &str) -> Option<String> {
+async fn lacking(lookup: &Lookup, servers: &[(String, Lookup)], record: &TxtRecord, target: &str) -> Option<String> {
     let mut asked = false;
     for (server, authoritative) in servers {
         match authoritative.txt(target).await {
-            Found::Records(values) if values.contains(&record.value) => asked = true,
+            LookupAnswer::Records(values) if values.contains(&record.value) => asked = true,
             // A firewall may let no question pass; the CA asks from elsewhere.
-            Found::Failed(_) => {}
-            Found::Records(_) | Found::Nothing => return Some(format!("{server} does not have it")),
+            LookupAnswer::Failed(_) => {}
+            LookupAnswer::Records(_) | LookupAnswer::Nothing => return Some(format!("{server} does not have it")),
         }
     }
     if asked {
         return None;
     }
     match lookup.txt(&record.name).await {
-        Found::Records(values) if values.contains(&record.value) => None,
-        Found::Failed(why) => Some(why),
-        Found::Records(_) | Found::Nothing => Some("the name server does not have it".to_owned()),
+        LookupAnswer::Records(values) if values.contains(&record.value) => None,
+        LookupAnswer::Failed(why) => Some(why),
+        LookupAnswer::Records(_) | LookupAnswer::Nothing => Some("the name server does not have it".to_owned()),
     }
 }
 

@@ -19,15 +19,15 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::budget::Budget;
-use super::facts::{Facts, NextKey};
-use super::fault::Fault;
+use super::budget::OrderBudget;
+use super::facts::{CertificateFacts, NextKey};
+use super::fault::StepFault;
 use super::outlook::Outlook;
-use super::request::{End, InUse, Message, Renew, Renewing, Request, Revoke, Revoking};
-use super::step::{Next, Plan};
+use super::request::{CertificateInUse, DriverEnd, DriverRequest, Message, Renew, Renewing, Revoke, Revoking};
+use super::step::{CertificatePlan, NextStep};
 use super::store;
 use super::task::Task;
-use super::work::{Surroundings, Work};
+use super::work::{CertificateWork, Surroundings};
 use super::{held, hook};
 use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
@@ -53,7 +53,7 @@ pub struct Driver {
     settings: watch::Sender<Option<Arc<Acme>>>,
     messages: mpsc::Sender<Message>,
     outlooks: watch::Receiver<Arc<[Outlook]>>,
-    end: oneshot::Sender<End>,
+    end: oneshot::Sender<DriverEnd>,
     stopped: oneshot::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,7 +64,10 @@ impl Driver {
     /// # Errors
     ///
     /// If no thread can be started.
-    pub fn start(name_servers: NameServers, answers: Arc<Answers>) -> io::Result<(Self, mpsc::Receiver<Request>)> {
+    pub fn start(
+        name_servers: NameServers,
+        answers: Arc<Answers>,
+    ) -> io::Result<(Self, mpsc::Receiver<DriverRequest>)> {
         let (settings, wanted) = watch::channel(None);
         let (messages, inbox) = mpsc::channel(QUEUE);
         let (questions, requests) = mpsc::channel(QUEUE);
@@ -74,7 +77,7 @@ impl Driver {
             hook.take_back();
         }
         let thread = runtime::spawn("acme", "ACME: no runtime; no certificate is obtained", move || {
-            Run::new(name_servers, answers, questions, seen).run(wanted, inbox, ends, stops)
+            DriverThread::new(name_servers, answers, questions, seen).run(wanted, inbox, ends, stops)
         })?;
         Ok((Self { settings, messages, outlooks, end, stopped, thread: Some(thread) }, requests))
     }
@@ -108,44 +111,44 @@ impl Driver {
 
 /// The result of a task.
 struct Done {
-    place: Place,
-    result: Result<(), Fault>,
+    place: CertificateFolder,
+    result: Result<(), StepFault>,
 }
 
 /// A certificate's folder.
-type Place = PathBuf;
+type CertificateFolder = PathBuf;
 
 /// The thread's state.
-struct Run {
+struct DriverThread {
     settings: Option<Arc<Acme>>,
     name_servers: NameServers,
     answers: Arc<Answers>,
-    questions: mpsc::Sender<Request>,
-    certificates: BTreeMap<Place, Rc<Work>>,
+    questions: mpsc::Sender<DriverRequest>,
+    certificates: BTreeMap<CertificateFolder, Rc<CertificateWork>>,
     /// Certificates that are worked on, with their tasks.
-    busy: HashMap<Place, tokio::task::JoinHandle<()>>,
-    budgets: HashMap<String, Rc<RefCell<Budget>>>,
+    busy: HashMap<CertificateFolder, tokio::task::JoinHandle<()>>,
+    budgets: HashMap<String, Rc<RefCell<OrderBudget>>>,
     /// The last log line about each plan, so that none is repeated.
-    said: HashMap<Place, String>,
+    said: HashMap<CertificateFolder, String>,
     /// The fault of a key that was logged last for each certificate.
-    said_keys: HashMap<Place, Reason>,
+    said_keys: HashMap<CertificateFolder, Reason>,
     /// The time at which each overdue renewal was last logged.
-    said_overdue: HashMap<Place, Seconds>,
+    said_overdue: HashMap<CertificateFolder, Seconds>,
     outlooks: watch::Sender<Arc<[Outlook]>>,
     /// The ledger's facts at the last look.
-    next_keys: HashMap<Place, NextKey>,
+    next_keys: HashMap<CertificateFolder, NextKey>,
     burnt: Vec<Pin>,
     /// The certificates in use at the last look; `None` if the control thread did not say.
-    in_use: Option<Vec<InUse>>,
+    in_use: Option<Vec<CertificateInUse>>,
     /// Failures of this host's side, which no record has: its disk may be full.
-    faults: HashMap<Place, String>,
+    faults: HashMap<CertificateFolder, String>,
 }
 
-impl Run {
+impl DriverThread {
     fn new(
         name_servers: NameServers,
         answers: Arc<Answers>,
-        questions: mpsc::Sender<Request>,
+        questions: mpsc::Sender<DriverRequest>,
         outlooks: watch::Sender<Arc<[Outlook]>>,
     ) -> Self {
         Self {
@@ -171,7 +174,7 @@ impl Run {
         mut self,
         mut settings: watch::Receiver<Option<Arc<Acme>>>,
         mut inbox: mpsc::Receiver<Message>,
-        end: oneshot::Receiver<End>,
+        end: oneshot::Receiver<DriverEnd>,
         stopped: oneshot::Sender<()>,
     ) {
         let (finished, mut done) = mpsc::channel(TASKS_MAX);
@@ -208,7 +211,7 @@ impl Run {
                 () = sleep_until(look) => look = Instant::now() + self.look(&finished).await.max(PAUSE),
             }
         }
-        let how = end.await.unwrap_or(End::Stop);
+        let how = end.await.unwrap_or(DriverEnd::Stop);
         self.end(how, stopped).await;
     }
 
@@ -247,7 +250,7 @@ impl Run {
                             continue;
                         }
                     };
-                    let work = Work::new(certificate.clone(), record);
+                    let work = CertificateWork::new(certificate.clone(), record);
                     self.answers.set(&work.name(), work.record.borrow().answers.clone());
                     Rc::new(work)
                 }
@@ -262,14 +265,15 @@ impl Run {
 
     /// Permits attempts now if the settings have changed since the last ones: an authority may have objected to those.
     /// `only` names the one certificate to look at; `None` for all that no task works on.
-    fn release_after_changes(&self, only: Option<&Place>) {
+    fn release_after_changes(&self, only: Option<&CertificateFolder>) {
         let Some(settings) = &self.settings else { return };
         let Acme { authorities, email, profile, challenges, dns_hook, .. } = &**settings;
         // A key of an external account binding shows itself in no text, and is hashed here.
         let secrets: Vec<_> = authorities.iter().map(|a| a.eab.as_ref().map(|eab| &eab.hmac_key)).collect();
         let common = format!("{authorities:?} {secrets:?} {email:?} {profile:?} {challenges:?} {dns_hook:?}");
         let common = store::fingerprint(&common);
-        let is_meant = |place: &Place| only.is_none_or(|only| only == place) && !self.busy.contains_key(place);
+        let is_meant =
+            |place: &CertificateFolder| only.is_none_or(|only| only == place) && !self.busy.contains_key(place);
         for (_, work) in self.certificates.iter().filter(|(place, _)| is_meant(place)) {
             let names = held::names(&work.certificate);
             let fingerprint = store::fingerprint(&format!("{common} {names:?}"));
@@ -315,7 +319,7 @@ impl Run {
                 continue;
             }
             self.say(&place, &work, &plan, now);
-            if let Next::Wait { until } | Next::OperatorsTurn { until, .. } = plan.next {
+            if let NextStep::Wait { until } | NextStep::OperatorsTurn { until, .. } = plan.next {
                 soonest = soonest.min(until);
                 if !work.has_leftovers() {
                     continue;
@@ -341,7 +345,13 @@ impl Run {
         Duration::from_secs(left).min(LOOK)
     }
 
-    fn task(&mut self, work: Rc<Work>, facts: Facts, plan: Plan, settings: &Arc<Acme>) -> Task {
+    fn task(
+        &mut self,
+        work: Rc<CertificateWork>,
+        facts: CertificateFacts,
+        plan: CertificatePlan,
+        settings: &Arc<Acme>,
+    ) -> Task {
         let around = Surroundings {
             settings: settings.clone(),
             name_servers: self.name_servers.clone(),

@@ -2,7 +2,7 @@
 //! when a renewal is overdue, and when the key changes over.
 
 use super::backoff::DAY;
-use super::facts::{ChainInUse, Facts, NextKey};
+use super::facts::{CertificateFacts, ChainInUse, NextKey};
 use crate::policy::promise::Seconds;
 
 /// Certificates that live shorter than this are renewed at half their lifetime, in seconds.
@@ -14,7 +14,7 @@ const SPREAD: f64 = 0.1;
 
 /// The time of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Renewal {
+pub(super) struct RenewalTime {
     /// The time.
     pub(super) at: Seconds,
     /// `true` if the CA's window says so, `false` if the lifetime does.
@@ -25,12 +25,12 @@ pub(super) struct Renewal {
 ///
 /// The CA's window decides, but never beyond half of the time that would be left without it: a
 /// window after the end of the certificate must not lead to a day without one.
-pub(super) fn renewal(facts: &Facts, chain: &ChainInUse) -> Renewal {
+pub(super) fn renewal(facts: &CertificateFacts, chain: &ChainInUse) -> RenewalTime {
     let left = left_at_renewal(chain.lifetime());
     let by_lifetime = chain.not_after.saturating_sub(left).saturating_sub(fraction(left, SPREAD * chain.spread));
-    let Some(window) = &facts.info.window else { return Renewal { at: by_lifetime, by_window: false } };
+    let Some(window) = &facts.info.window else { return RenewalTime { at: by_lifetime, by_window: false } };
     let latest = chain.not_after.saturating_sub(left / 2);
-    Renewal { at: window.chosen.min(latest), by_window: true }
+    RenewalTime { at: window.chosen.min(latest), by_window: true }
 }
 
 /// Returns the time that is left of a lifetime when the certificate is to be renewed: a third, or half

@@ -4,17 +4,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Attempts;
-use super::preflight::Finding;
+use super::preflight::PreflightFinding;
 use super::renewal_info::RenewalInfo;
 use crate::config::acme::Method;
-use crate::config::own_key::Unusable;
+use crate::config::own_key::UnusableKeyFile;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 
 /// All facts about one certificate: one site, one algorithm.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub struct CertificateFacts {
     /// The site, by its first name.
     pub site: String,
     /// The algorithm of its keys, as the configuration names it.
@@ -30,7 +30,7 @@ pub struct Facts {
     /// The next key; `None` if there is no such file yet.
     pub next: Option<NextKey>,
     /// The fault of the live key's file; `None` if it can be read, or if there is none.
-    pub unusable_live: Option<Unusable>,
+    pub unusable_live: Option<UnusableKeyFile>,
     /// The same for the next key.
     pub unusable_next: Option<UnusableNext>,
     /// The renewal information of the chain in use.
@@ -40,7 +40,7 @@ pub struct Facts {
     /// The last preflight.
     pub checked: Option<Checked>,
     /// The operator's requests.
-    pub asked: Asked,
+    pub asked: OperatorRequests,
     /// A key that the operator declared compromised.
     pub compromise: Option<Compromise>,
     /// Keys that the ledger marks as burnt: compromised once, and never to be used again.
@@ -98,7 +98,7 @@ pub struct NextKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusableNext {
     /// The fault.
-    pub fault: Unusable,
+    pub fault: UnusableKeyFile,
     /// The end of the promises that clients of the site hold now: a fresh key locks them out before; `None` if they hold
     /// none.
     pub held_until: Option<Seconds>,
@@ -159,7 +159,7 @@ pub struct Checked {
     /// The names that were checked.
     pub names: Vec<String>,
     /// The result.
-    pub verdict: Verdict,
+    pub verdict: PreflightVerdict,
     /// Broken results in a row.
     #[serde(default)]
     pub failures: u32,
@@ -168,7 +168,7 @@ pub struct Checked {
     pub text: String,
     /// The findings, each with its remedy.
     #[serde(default)]
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PreflightFinding>,
     /// The challenge that proves each name.
     #[serde(default)]
     pub ways: Vec<Way>,
@@ -196,7 +196,7 @@ pub struct Way {
 /// The result of a preflight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum PreflightVerdict {
     /// The CA will reach pintle.
     Fine,
     /// Nobody can say from here: a host that cannot reach its own public address, for instance.
@@ -209,7 +209,7 @@ pub enum Verdict {
 /// The operator's requests since the last certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Asked {
+pub struct OperatorRequests {
     /// A certificate now: `pintle acme renew`.
     pub renew: bool,
     /// A changeover as soon as possible: `pintle key rotate`.
@@ -259,7 +259,7 @@ pub struct Ca {
     pub order_from: Option<(Seconds, String)>,
 }
 
-impl Facts {
+impl CertificateFacts {
     /// Returns the identifier for `replaces` in an order at a CA: only the issuer of the chain in use
     /// knows it.
     #[must_use]
@@ -288,7 +288,7 @@ impl Facts {
     /// Returns the fault of a key that cannot be used, with its remedies.
     #[must_use]
     pub fn key_fault(&self) -> Option<Reason> {
-        let live = self.unusable_live.as_ref().map(Unusable::live_key);
+        let live = self.unusable_live.as_ref().map(UnusableKeyFile::live_key);
         live.or_else(|| self.unusable_next.as_ref().map(|next| next.fault.next_key(next.held_until)))
     }
 

@@ -2,9 +2,9 @@
 
 use instant_acme::Error;
 
-use super::backoff::Failure;
-use super::client::Client;
-use super::problem::{Problem, Remedy};
+use super::backoff::AttemptFailure;
+use super::client::AcmeClient;
+use super::problem::{AcmeProblem, Reaction};
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -13,9 +13,9 @@ pub(super) const NONCES_MAX: usize = 40;
 
 /// A failed step.
 #[derive(Debug, Clone)]
-pub struct Fault {
+pub struct StepFault {
     /// The remedy.
-    pub remedy: Remedy,
+    pub remedy: Reaction,
     /// The failure in words.
     pub text: String,
     /// Retry-After of the answer, in seconds.
@@ -28,12 +28,12 @@ pub struct Fault {
     pub kind: String,
 }
 
-impl Fault {
+impl StepFault {
     /// A failure of this host: its disk, for instance.
     #[must_use]
     pub fn here(text: String) -> Self {
         Self {
-            remedy: Remedy::Temporary,
+            remedy: Reaction::Temporary,
             text,
             retry_after: None,
             names: Vec::new(),
@@ -45,12 +45,12 @@ impl Fault {
     /// A failure that only the operator can end.
     #[must_use]
     pub fn operator(text: String) -> Self {
-        Self { remedy: Remedy::Operator, ..Self::here(text) }
+        Self { remedy: Reaction::Operator, ..Self::here(text) }
     }
 
     /// A problem that the authority reports.
     #[must_use]
-    pub fn reported(problem: &Problem, retry_after: Option<Seconds>) -> Self {
+    pub fn reported(problem: &AcmeProblem, retry_after: Option<Seconds>) -> Self {
         Self {
             remedy: problem.remedy(),
             text: problem.to_string(),
@@ -63,13 +63,13 @@ impl Fault {
 
     /// An error of a request: the last answer has more to say about it than the error.
     #[must_use]
-    pub fn of(error: Error, client: &Client) -> Self {
+    pub fn of(error: Error, client: &AcmeClient) -> Self {
         let last = client.last();
         match &error {
             Error::Api(_) | Error::Json(_) | Error::Str(_) if last.status >= 400 => {
-                Self::reported(&Problem::read(last.status, &last.body), last.retry_after)
+                Self::reported(&AcmeProblem::read(last.status, &last.body), last.retry_after)
             }
-            Error::Api(problem) => Self::reported(&Problem::from(problem), last.retry_after),
+            Error::Api(problem) => Self::reported(&AcmeProblem::from(problem), last.retry_after),
             error => Self { retry_after: last.retry_after, ..Self::here(error.to_string()) },
         }
     }
@@ -77,13 +77,13 @@ impl Fault {
     /// Returns `true` if the open order is of no more use.
     #[must_use]
     pub fn ends(&self) -> bool {
-        self.ends_order || matches!(self.remedy, Remedy::Register | Remedy::WithoutReplaces)
+        self.ends_order || matches!(self.remedy, Reaction::Register | Reaction::WithoutReplaces)
     }
 
     /// Returns the failure for the record of attempts.
     #[must_use]
-    pub fn failure(&self, key: Option<Pin>) -> Failure {
-        Failure { remedy: self.remedy, text: self.text.clone(), retry_after: self.retry_after, key }
+    pub fn failure(&self, key: Option<Pin>) -> AttemptFailure {
+        AttemptFailure { remedy: self.remedy, text: self.text.clone(), retry_after: self.retry_after, key }
     }
 }
 
@@ -101,7 +101,7 @@ macro_rules! signed {
                 Err(error) if nonces < $crate::acme::fault::NONCES_MAX && $crate::acme::fault::is_nonce(&error) => {
                     nonces += 1;
                 }
-                done => break done.map_err(|error| $crate::acme::fault::Fault::of(error, $client)),
+                done => break done.map_err(|error| $crate::acme::fault::StepFault::of(error, $client)),
             }
         }
     }};

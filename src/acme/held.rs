@@ -8,8 +8,8 @@ use x509_parser::prelude::FromDer as _;
 use super::backoff::{failing_since, last_failure};
 use super::facts::{ChainInUse, Checked};
 use super::renewal_info::certificate_id;
-use super::request::InUse;
-use super::store::{self, Record};
+use super::request::CertificateInUse;
+use super::store::{self, CertificateRecord};
 use crate::config::Managed;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -44,7 +44,7 @@ pub fn last_preflight(certificate: &Managed) -> Option<Checked> {
 
 /// The attempts to obtain a first certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub struct FirstAttempts {
     /// The time of the first failure; `None` if none has failed.
     pub failing_since: Option<Seconds>,
     /// The last failure in words.
@@ -54,13 +54,13 @@ pub struct Waiting {
 /// Returns the attempts to obtain a first certificate, as far as this user can read them; `None` once there is a
 /// certificate. Changes nothing.
 #[must_use]
-pub fn waiting(certificate: &Managed) -> Option<Waiting> {
+pub fn waiting(certificate: &Managed) -> Option<FirstAttempts> {
     if certificate.chain().symlink_metadata().is_ok() {
         return None;
     }
     let record = store::look(certificate).unwrap_or_default();
     let attempts = || record.authorities.values().map(|known| &known.attempts);
-    Some(Waiting {
+    Some(FirstAttempts {
         failing_since: failing_since(attempts()),
         problem: last_failure(attempts()).map(|last| last.text.clone()),
     })
@@ -70,13 +70,14 @@ pub fn waiting(certificate: &Managed) -> Option<Waiting> {
 /// knows.
 pub(super) fn in_use(
     certificate: &Managed,
-    record: &Record,
-    served: Option<&[InUse]>,
+    record: &CertificateRecord,
+    served: Option<&[CertificateInUse]>,
     now: Seconds,
 ) -> Option<ChainInUse> {
     let on_disk = store::chain(certificate);
     let Some(served) = served else { return on_disk.map(|chain| held(&chain, record)) };
-    let of_site = |known: &&InUse| known.site == certificate.site && known.algorithm == certificate.algorithm;
+    let of_site =
+        |known: &&CertificateInUse| known.site == certificate.site && known.algorithm == certificate.algorithm;
     let Some(served) = served.iter().find(of_site) else {
         // An expired one is not served, and says since when.
         let expired = on_disk.filter(|chain| chain.leaf.not_after.as_second() <= now);
@@ -98,7 +99,7 @@ pub(super) fn in_use(
 
 /// Returns the facts about a chain.
 #[must_use]
-pub(super) fn held(chain: &Chain, record: &Record) -> ChainInUse {
+pub(super) fn held(chain: &Chain, record: &CertificateRecord) -> ChainInUse {
     let leaf = &chain.leaf;
     ChainInUse {
         not_before: leaf.not_before.as_second(),
@@ -188,8 +189,8 @@ mod tests {
         std::fs::write(one.chain(), &pem).unwrap();
         let chain = Chain::from_pem(pem.as_bytes()).unwrap();
         let end = chain.leaf.not_after.as_second();
-        let record = Record { from: Some("ca".to_owned()), ..Record::default() };
-        let served = |serial: &str| InUse {
+        let record = CertificateRecord { from: Some("ca".to_owned()), ..CertificateRecord::default() };
+        let served = |serial: &str| CertificateInUse {
             site: "a.example".to_owned(),
             algorithm,
             pin: chain.pin(),
@@ -197,7 +198,7 @@ mod tests {
             not_before: 0,
             not_after: 1000,
         };
-        let look = |served: Option<&[InUse]>, now| in_use(&one, &record, served, now);
+        let look = |served: Option<&[CertificateInUse]>, now| in_use(&one, &record, served, now);
         let same = look(Some(&[served(&chain.leaf.serial)]), end - 1).unwrap();
         assert_eq!((same.not_after, same.from.as_deref()), (end, Some("ca")));
         // The old one still serves: its end counts, and no CA knows it as the predecessor.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::handover::{Helper, helper};
-use crate::os::program::{self, Limit, Run};
+use crate::os::program::{self, ProgramEnd, TimeLimit};
 
 /// The hidden command that runs it.
 pub const COMMAND: &str = "dns-hook";
@@ -51,14 +51,14 @@ impl Action {
 
 /// A TXT record of dns-01.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct TxtRecord {
     /// `_acme-challenge.example.com`
     pub name: String,
     /// The digest of the key authorization.
     pub value: String,
 }
 
-impl Record {
+impl TxtRecord {
     /// Returns `true` for a name and value of dns-01. Neither can be an option or contain anything
     /// that a shell would read.
     fn is_sound(&self) -> bool {
@@ -74,17 +74,17 @@ impl Record {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Request {
+struct HookRequest {
     action: Action,
-    record: Record,
+    record: TxtRecord,
 }
 
 /// The hook process of this process.
-static RUNNING: OnceLock<Arc<Hook>> = OnceLock::new();
+static RUNNING: OnceLock<Arc<HookProcess>> = OnceLock::new();
 
 /// Returns the hook process, if this process has one.
 #[must_use]
-pub fn running() -> Option<Arc<Hook>> {
+pub fn running() -> Option<Arc<HookProcess>> {
     RUNNING.get().cloned()
 }
 
@@ -94,14 +94,14 @@ pub fn running() -> Option<Arc<Hook>> {
 ///
 /// If no more processes can be created.
 pub fn begin(program: &Path, limit: Duration) -> io::Result<()> {
-    let hook = Arc::new(Hook::start(program, limit)?);
+    let hook = Arc::new(HookProcess::start(program, limit)?);
     let _ = RUNNING.set(hook);
     Ok(())
 }
 
 /// The hook process, as seen from the serving process.
 #[derive(Debug)]
-pub struct Hook {
+pub struct HookProcess {
     program: PathBuf,
     /// Removes the records that are left when it ends.
     helper: Helper,
@@ -109,7 +109,7 @@ pub struct Hook {
     hands_over: AtomicBool,
 }
 
-impl Hook {
+impl HookProcess {
     /// Starts a hook process for this program, which may run for `limit` each time.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ impl Hook {
     /// Lets the hook process forget its records, so that it removes none when this process ends. Blocks while the program
     /// runs.
     pub fn forget(&self) {
-        let none = Record { name: String::new(), value: String::new() };
+        let none = TxtRecord { name: String::new(), value: String::new() };
         if let Err(problem) = self.run(Action::Forget, &none) {
             tracing::warn!(problem, "the hook process may remove DNS records that another process needs");
         }
@@ -166,11 +166,11 @@ impl Hook {
     /// # Errors
     ///
     /// If it fails or takes too long, or the hook process is gone.
-    pub fn run(&self, action: Action, record: &Record) -> Result<(), String> {
+    pub fn run(&self, action: Action, record: &TxtRecord) -> Result<(), String> {
         if action == Action::Cleanup && self.hands_over.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let report = self.helper.run(&Request { action, record: record.clone() });
+        let report = self.helper.run(&HookRequest { action, record: record.clone() });
         let report = report.map_err(|error| format!("the hook process does not answer ({error}): restart pintle"))?;
         let (name, program) = (&record.name, self.program.display());
         for line in report.lines() {
@@ -192,18 +192,18 @@ impl Hook {
 ///
 /// If standard input is not a channel.
 pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
-    let mut left: Vec<Record> = Vec::new();
-    helper::serve(|Request { action, record }| {
+    let mut left: Vec<TxtRecord> = Vec::new();
+    helper::serve(|HookRequest { action, record }| {
         if action == Action::Forget {
             left.clear();
-            return Run { failure: None, said: String::new() };
+            return ProgramEnd { failure: None, said: String::new() };
         }
         if !record.is_sound() {
-            return Run::failed("no record of dns-01");
+            return ProgramEnd::failed("no record of dns-01");
         }
         if action == Action::Present {
             if left.len() >= RECORDS_MAX {
-                return Run::failed("too many records");
+                return ProgramEnd::failed("too many records");
             }
             // Before the start: a program that fails may have set it all the same.
             left.push(record.clone());
@@ -221,10 +221,10 @@ pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
 }
 
 /// Runs the program to its end, or kills it and its children.
-fn start(program: &OsStr, action: Action, record: &Record, time: Duration) -> Run {
+fn start(program: &OsStr, action: Action, record: &TxtRecord, time: Duration) -> ProgramEnd {
     let mut command = Command::new(program);
     command.arg(action.word()).args([&record.name, &record.value]);
-    program::run(command, &[], Limit { time, key: "limits.dns_hook" })
+    program::run(command, &[], TimeLimit { time, key: "limits.dns_hook" })
 }
 
 #[cfg(test)]
@@ -235,7 +235,7 @@ mod tests {
     fn only_records_of_dns_01_reach_the_program() {
         let value = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
         let check = |name: &str, value: &str, want: bool| {
-            assert_eq!(Record { name: name.into(), value: value.into() }.is_sound(), want, "{name} {value}");
+            assert_eq!(TxtRecord { name: name.into(), value: value.into() }.is_sound(), want, "{name} {value}");
         };
         check("_acme-challenge.example.com", value, true);
         check("_acme-challenge.xn--bcher-kva.example", value, true);

@@ -3,40 +3,40 @@
 use instant_acme::Order;
 use serde_json::Value;
 
-use super::client::Client;
-use super::fault::{Fault, signed};
-use super::problem::{MALFORMED, Problem, Remedy, Subproblem};
+use super::client::AcmeClient;
+use super::fault::{StepFault, signed};
+use super::problem::{AcmeProblem, MALFORMED, Reaction, Subproblem};
 
 /// An order that was not made, perhaps because it names the certificate that it replaces.
-pub(super) fn not_made(fault: Fault, has_replaces: bool, client: &Client) -> Fault {
+pub(super) fn not_made(fault: StepFault, has_replaces: bool, client: &AcmeClient) -> StepFault {
     let remedy = match fault.remedy {
         // An authority that has lost its memory, has another issuer by now, or knows another account as the predecessor's,
         // takes the order without it.
-        Remedy::Operator if has_replaces && fault.kind == MALFORMED => Remedy::WithoutReplaces,
-        Remedy::Validation if has_replaces => Remedy::WithoutReplaces,
+        Reaction::Operator if has_replaces && fault.kind == MALFORMED => Reaction::WithoutReplaces,
+        Reaction::Validation if has_replaces => Reaction::WithoutReplaces,
         // It has taken the order, and ignored the field; or it fails over the field. `replaces` is a help (RFC 9773
         // section 5), and costs no renewal.
-        Remedy::Temporary if has_replaces && matches!(client.last().status / 100, 2 | 5) => Remedy::WithoutReplaces,
+        Reaction::Temporary if has_replaces && matches!(client.last().status / 100, 2 | 5) => Reaction::WithoutReplaces,
         other => other,
     };
-    Fault { remedy, ends_order: true, ..fault }
+    StepFault { remedy, ends_order: true, ..fault }
 }
 
 /// An open order that the authority does not show any more counts as one failure.
-pub(super) fn gone(fault: Fault) -> Fault {
+pub(super) fn gone(fault: StepFault) -> StepFault {
     match fault.remedy {
-        Remedy::Temporary | Remedy::RateLimit | Remedy::Register => fault,
+        Reaction::Temporary | Reaction::RateLimit | Reaction::Register => fault,
         _ => {
             let text = format!("the open order is gone: {}", fault.text);
-            Fault { remedy: Remedy::Temporary, text, ends_order: true, ..fault }
+            StepFault { remedy: Reaction::Temporary, text, ends_order: true, ..fault }
         }
     }
 }
 
 /// Returns why an order is invalid: the problems of its names say most.
-pub(super) async fn invalid(order: &mut Order, client: &Client) -> Fault {
+pub(super) async fn invalid(order: &mut Order, client: &AcmeClient) -> StepFault {
     let mut problems: Vec<Subproblem> = Vec::new();
-    let own = order.state().error.as_ref().map(Problem::from);
+    let own = order.state().error.as_ref().map(AcmeProblem::from);
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         // The states in memory are from the beginning.
@@ -46,7 +46,7 @@ pub(super) async fn invalid(order: &mut Order, client: &Client) -> Fault {
         let document: Value = serde_json::from_slice(&client.last().body).unwrap_or_default();
         let errors = document["challenges"].as_array().into_iter().flatten().filter_map(|c| c.get("error"));
         let name = authorization.identifier().to_string();
-        problems.extend(errors.map(Problem::of_json).map(|problem| Subproblem {
+        problems.extend(errors.map(AcmeProblem::of_json).map(|problem| Subproblem {
             identifier: Some(name.clone()),
             kind: problem.kind,
             detail: problem.detail,
@@ -54,8 +54,8 @@ pub(super) async fn invalid(order: &mut Order, client: &Client) -> Fault {
     }
     let problem = match (own, problems.is_empty()) {
         (Some(own), true) => own,
-        (None, true) => Problem { detail: "the order is invalid".to_owned(), ..Problem::default() },
-        (_, false) => Problem { kind: "compound".to_owned(), subproblems: problems, ..Problem::default() },
+        (None, true) => AcmeProblem { detail: "the order is invalid".to_owned(), ..AcmeProblem::default() },
+        (_, false) => AcmeProblem { kind: "compound".to_owned(), subproblems: problems, ..AcmeProblem::default() },
     };
-    Fault { ends_order: true, ..Fault::reported(&problem, None) }
+    StepFault { ends_order: true, ..StepFault::reported(&problem, None) }
 }

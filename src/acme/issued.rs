@@ -59,7 +59,7 @@ impl Issued {
 
 /// The last key that was compromised, after its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retired {
+pub struct RetiredKey {
     /// Its pin.
     pub pin: Pin,
     /// The time at which it was recorded as burnt.
@@ -71,7 +71,7 @@ pub struct Retired {
     pub problem: Option<String>,
 }
 
-impl Retired {
+impl RetiredKey {
     /// Returns the certificates that are neither revoked nor expired.
     pub fn open(&self, now: Seconds) -> impl Iterator<Item = &Issued> {
         self.certificates.iter().filter(move |issued| issued.is_open(now))

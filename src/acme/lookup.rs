@@ -40,7 +40,7 @@ pub struct CaaRecord {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found<T> {
+pub enum LookupAnswer<T> {
     /// Records, at least one.
     Records(Vec<T>),
     /// The name does not exist, or has no such record.
@@ -49,7 +49,7 @@ pub enum Found<T> {
     Failed(String),
 }
 
-impl<T> Found<T> {
+impl<T> LookupAnswer<T> {
     /// Returns the records, none for any other answer.
     #[must_use]
     pub fn records(self) -> Vec<T> {
@@ -103,7 +103,7 @@ impl Lookup {
     }
 
     /// Looks up the A records, or the AAAA records.
-    pub async fn addresses(&self, name: &str, v6: bool) -> Found<IpAddr> {
+    pub async fn addresses(&self, name: &str, v6: bool) -> LookupAnswer<IpAddr> {
         let kind = if v6 { RecordType::AAAA } else { RecordType::A };
         self.ask(name, kind, |data| match data {
             RData::A(a) => Some(IpAddr::V4(a.0)),
@@ -114,7 +114,7 @@ impl Lookup {
     }
 
     /// Looks up the CAA records of exactly this name.
-    pub async fn caa(&self, name: &str) -> Found<CaaRecord> {
+    pub async fn caa(&self, name: &str) -> LookupAnswer<CaaRecord> {
         self.ask(name, RecordType::CAA, |data| match data {
             RData::CAA(caa) => {
                 Some(CaaRecord { critical: caa.issuer_critical, tag: caa.tag.clone(), value: caa.value.clone() })
@@ -125,7 +125,7 @@ impl Lookup {
     }
 
     /// Looks up the name that this one is an alias of.
-    pub async fn alias(&self, name: &str) -> Found<String> {
+    pub async fn alias(&self, name: &str) -> LookupAnswer<String> {
         self.ask(name, RecordType::CNAME, |data| match data {
             RData::CNAME(cname) => Some(cname.0.to_ascii().trim_end_matches('.').to_owned()),
             _ => None,
@@ -134,7 +134,7 @@ impl Lookup {
     }
 
     /// Looks up the TXT records, the strings of each joined.
-    pub async fn txt(&self, name: &str) -> Found<String> {
+    pub async fn txt(&self, name: &str) -> LookupAnswer<String> {
         self.ask(name, RecordType::TXT, |data| match data {
             RData::TXT(txt) => {
                 let bytes: Vec<u8> = txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect();
@@ -154,7 +154,7 @@ impl Lookup {
                 RData::NS(ns) => Some(ns.0.to_ascii()),
                 _ => None,
             });
-            let Found::Records(servers) = servers.await else {
+            let LookupAnswer::Records(servers) = servers.await else {
                 zone = at.split_once('.').map(|(_, above)| above);
                 continue;
             };
@@ -180,23 +180,23 @@ impl Lookup {
     pub async fn works(&self) -> bool {
         let questions = [(".", RecordType::NS), (ROOT_SERVER, RecordType::A)];
         let asked = questions.map(|(name, kind)| self.ask(name, kind, |_| Some(())));
-        join_all(asked).await.iter().any(|found| !matches!(found, Found::Failed(_)))
+        join_all(asked).await.iter().any(|found| !matches!(found, LookupAnswer::Failed(_)))
     }
 
-    async fn ask<T>(&self, name: &str, kind: RecordType, read: impl Fn(&RData) -> Option<T>) -> Found<T> {
-        let Ok(mut name) = Name::from_ascii(name) else { return Found::Failed("no valid DNS name".into()) };
+    async fn ask<T>(&self, name: &str, kind: RecordType, read: impl Fn(&RData) -> Option<T>) -> LookupAnswer<T> {
+        let Ok(mut name) = Name::from_ascii(name) else { return LookupAnswer::Failed("no valid DNS name".into()) };
         name.set_fqdn(true);
         let Ok(answer) = timeout(LOOKUP, self.resolver.lookup(name, kind)).await else {
-            return Found::Failed("timeout".into());
+            return LookupAnswer::Failed("timeout".into());
         };
         match answer {
             Ok(found) => {
                 let records: Vec<T> =
                     found.answers().iter().filter_map(|record| read(&record.data)).take(RECORDS_MAX).collect();
-                if records.is_empty() { Found::Nothing } else { Found::Records(records) }
+                if records.is_empty() { LookupAnswer::Nothing } else { LookupAnswer::Records(records) }
             }
-            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Found::Nothing,
-            Err(error) => Found::Failed(words(&error)),
+            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => LookupAnswer::Nothing,
+            Err(error) => LookupAnswer::Failed(words(&error)),
         }
     }
 }

@@ -13,18 +13,18 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::budget::{Ask, Budget};
-use super::client::{Client, Received};
+use super::budget::{CountedOrder, OrderBudget};
+use super::client::{AcmeClient, Received};
 use super::directory::Directory;
 use super::facts::OpenOrder;
-use super::fault::{Fault, signed};
+use super::fault::{StepFault, signed};
 use super::hook;
 use super::invalid::{gone, invalid, not_made};
-use super::problem::Remedy;
+use super::problem::Reaction;
 use super::prove::prove;
 use super::step::KeyChoice;
 use super::store;
-use super::work::{Surroundings, Wanted, Work};
+use super::work::{CertificateWork, OrderSubject, Surroundings};
 use super::{account, held};
 use crate::config::Authority;
 use crate::ledger::time::wall;
@@ -47,7 +47,7 @@ const OLD: i64 = 3600;
 const RUN_MAX: Duration = Duration::from_secs(1800);
 
 /// The end of a look at an order.
-pub(super) enum Ended {
+pub(super) enum OrderEnd {
     /// The chain has arrived, and fits the order: its PEM, and the same read.
     Issued(String, Box<Chain>),
     /// The authority is to be asked again later; the record says when.
@@ -56,21 +56,21 @@ pub(super) enum Ended {
 
 /// Orders a certificate, or continues the open order. Takes a bounded time, whatever the authority does.
 pub(super) async fn run(
-    work: &Work,
-    wanted: &Wanted,
+    work: &CertificateWork,
+    wanted: &OrderSubject,
     around: &Surroundings,
-    budget: &Rc<RefCell<Budget>>,
-) -> Result<Ended, Fault> {
+    budget: &Rc<RefCell<OrderBudget>>,
+) -> Result<OrderEnd, StepFault> {
     let names = u32::try_from(held::names(&work.certificate).len()).unwrap_or(u32::MAX);
     let by_hook = hook::running().map(|hook| hook.limit().saturating_mul(names) + around.settings.dns_propagation);
     let limit = RUN_MAX.saturating_add(by_hook.unwrap_or_default());
     let ended = timeout(limit, make(work, wanted, around, budget)).await.unwrap_or_else(|_| {
         let text = format!("{}: the order took more than {} minutes", wanted.authority.name, limit.as_secs() / 60);
-        Err(Fault::here(text))
+        Err(StepFault::here(text))
     });
     let is_over = match &ended {
-        Ok(Ended::Issued(..)) => true,
-        Ok(Ended::Later) => false,
+        Ok(OrderEnd::Issued(..)) => true,
+        Ok(OrderEnd::Later) => false,
         Err(fault) => fault.ends(),
     };
     // While an order lives, its answers and records stay: they take their time to be visible everywhere.
@@ -83,12 +83,12 @@ pub(super) async fn run(
 }
 
 async fn make(
-    work: &Work,
-    wanted: &Wanted,
+    work: &CertificateWork,
+    wanted: &OrderSubject,
     around: &Surroundings,
-    budget: &Rc<RefCell<Budget>>,
-) -> Result<Ended, Fault> {
-    let Wanted { authority, .. } = wanted;
+    budget: &Rc<RefCell<OrderBudget>>,
+) -> Result<OrderEnd, StepFault> {
+    let OrderSubject { authority, .. } = wanted;
     let folder = &around.settings.folder;
     let (client, directory) = around.reach(authority).await?;
     let has_renewal_info = directory.has_renewal_info();
@@ -100,7 +100,7 @@ async fn make(
     }
     if directory.needs_eab() && authority.eab.is_none() {
         let key = if wanted.is_fallback { "fallback_eab" } else { "eab" };
-        return Err(Fault::operator(format!(
+        return Err(StepFault::operator(format!(
             "{} needs an external account binding: {key} = {{ key_id = \"...\", hmac_key_file = \"...\" }} in [acme]",
             authority.name
         )));
@@ -128,7 +128,7 @@ async fn make(
 }
 
 /// Changes the open order in the record.
-fn note(work: &Work, change: impl FnOnce(&mut OpenOrder)) -> Result<(), Fault> {
+fn note(work: &CertificateWork, change: impl FnOnce(&mut OpenOrder)) -> Result<(), StepFault> {
     let Some(mut order) = work.record.borrow().order.clone() else { return Ok(()) };
     change(&mut order);
     if work.record.borrow().order.as_ref() == Some(&order) {
@@ -138,13 +138,13 @@ fn note(work: &Work, change: impl FnOnce(&mut OpenOrder)) -> Result<(), Fault> {
 }
 
 /// Refuses an order with more authorizations than names: each of them would be fetched.
-fn check_size(work: &Work, wanted: &Wanted, order: &mut Order) -> Result<(), Fault> {
+fn check_size(work: &CertificateWork, wanted: &OrderSubject, order: &mut Order) -> Result<(), StepFault> {
     let (found, names) = (order.state().authorizations.len(), held::names(&work.certificate).len());
     if found <= names {
         return Ok(());
     }
     let text = format!("{}: the order has {found} authorizations for {names} names", wanted.authority.name);
-    Err(Fault { ends_order: true, ..Fault::here(text) })
+    Err(StepFault { ends_order: true, ..StepFault::here(text) })
 }
 
 /// Returns the end of an order by this host's clock. The authority's clock says how long that is from now.
@@ -155,14 +155,14 @@ fn expiry(received: &Received, now: i64) -> Option<i64> {
 }
 
 /// The account's key never signs a CSR (RFC 8555 section 11.1).
-fn check_account_key(work: &Work, folder: &Path, authority: &Authority) -> Result<(), Fault> {
+fn check_account_key(work: &CertificateWork, folder: &Path, authority: &Authority) -> Result<(), StepFault> {
     let Some(account) = account::Stored::read(folder, &authority.directory)?.and_then(|stored| stored.pin()) else {
         return Ok(());
     };
     for choice in [KeyChoice::Live, KeyChoice::Next] {
         if store::pin_of(&work.certificate, choice) == Some(account) {
             let file = store::key_path(&work.certificate, choice);
-            return Err(Fault::operator(format!(
+            return Err(StepFault::operator(format!(
                 "{}: the account has the same key, and an authority refuses an order with it (RFC 8555 section 11.1); \
                  move the file away, and pintle makes another key",
                 file.display()
@@ -172,7 +172,7 @@ fn check_account_key(work: &Work, folder: &Path, authority: &Authority) -> Resul
     Ok(())
 }
 
-fn profile(around: &Surroundings, wanted: &Wanted, directory: &Directory) -> Result<Option<String>, Fault> {
+fn profile(around: &Surroundings, wanted: &OrderSubject, directory: &Directory) -> Result<Option<String>, StepFault> {
     let Some(profile) = &around.settings.profile else { return Ok(None) };
     let offered = directory.profiles();
     if offered.contains(&profile.as_str()) {
@@ -183,7 +183,7 @@ fn profile(around: &Surroundings, wanted: &Wanted, directory: &Directory) -> Res
     }
     let offer = if offered.is_empty() { "no profiles".to_owned() } else { offered.join(", ") };
     let text = format!("acme.profile: {} does not offer {profile:?}; it offers {offer}", wanted.authority.name);
-    Err(Fault { remedy: Remedy::Profile, ..Fault::here(text) })
+    Err(StepFault { remedy: Reaction::Profile, ..StepFault::here(text) })
 }
 
 fn identifier(name: &str) -> Identifier {
@@ -193,7 +193,7 @@ fn identifier(name: &str) -> Identifier {
     }
 }
 
-fn announce(work: &Work, wanted: &Wanted, profile: Option<&str>, names: &[String]) {
+fn announce(work: &CertificateWork, wanted: &OrderSubject, profile: Option<&str>, names: &[String]) {
     tracing::info!(
         site = work.certificate.site,
         algorithm = %work.certificate.algorithm,
@@ -211,8 +211,8 @@ async fn send(
     names: &[String],
     replaces: Option<(&str, &str)>,
     profile: Option<&str>,
-    client: &Client,
-) -> Result<Order, Fault> {
+    client: &AcmeClient,
+) -> Result<Order, StepFault> {
     let identifiers: Vec<Identifier> = names.iter().map(|name| identifier(name)).collect();
     let mut new = NewOrder::new(&identifiers);
     if let Some((key, serial)) = replaces {
@@ -230,14 +230,14 @@ async fn send(
 
 /// Makes an order.
 async fn begin(
-    work: &Work,
-    wanted: &Wanted,
+    work: &CertificateWork,
+    wanted: &OrderSubject,
     account: &Account,
     profile: Option<&str>,
-    client: &Client,
-    budget: &Rc<RefCell<Budget>>,
+    client: &AcmeClient,
+    budget: &Rc<RefCell<OrderBudget>>,
     folder: &Path,
-) -> Result<Order, Fault> {
+) -> Result<Order, StepFault> {
     let names = held::names(&work.certificate);
     let replaces = wanted.replaces.as_deref().and_then(|id| id.split_once('.'));
     let directory = &wanted.authority.directory;
@@ -263,8 +263,8 @@ async fn begin(
     work.change(|record| record.order = Some(begun.clone()))?;
     announce(work, wanted, profile, &names);
     let made = send(account, &names, replaces, profile, client).await;
-    let is_possible = |fault: &Fault| fault.remedy == Remedy::WithoutReplaces && fault.retry_after.is_none();
-    let has_room = || budget.borrow().order_from(Ask { names: &names, replaces: false }, wall()).is_none();
+    let is_possible = |fault: &StepFault| fault.remedy == Reaction::WithoutReplaces && fault.retry_after.is_none();
+    let has_room = || budget.borrow().order_from(CountedOrder { names: &names, replaces: false }, wall()).is_none();
     let mut order = match made {
         Err(fault) if is_possible(&fault) && has_room() => {
             store::count(folder, directory, budget, |budget| budget.take_order(wall()))?;
@@ -287,7 +287,7 @@ async fn begin(
 }
 
 /// Notes that the order is made again without `replaces`.
-fn leave_out_replaces(work: &Work, begun: &OpenOrder, fault: &Fault) -> Result<(), Fault> {
+fn leave_out_replaces(work: &CertificateWork, begun: &OpenOrder, fault: &StepFault) -> Result<(), StepFault> {
     let (site, problem) = (&work.certificate.site, &fault.text);
     tracing::info!(site, problem, "the order is made again without the certificate that it replaces");
     work.change(|record| {
@@ -297,7 +297,12 @@ fn leave_out_replaces(work: &Work, begun: &OpenOrder, fault: &Fault) -> Result<(
 }
 
 /// Asks the authority to issue. Returns `true` if it has taken the request.
-async fn finalize(work: &Work, wanted: &Wanted, order: &mut Order, client: &Client) -> Result<bool, Fault> {
+async fn finalize(
+    work: &CertificateWork,
+    wanted: &OrderSubject,
+    order: &mut Order,
+    client: &AcmeClient,
+) -> Result<bool, StepFault> {
     let csr = csr(work, wanted)?;
     // From here on, the authority may issue, whatever becomes of its answer.
     let is_first = work.record.borrow().order.as_ref().is_some_and(|order| !order.is_finalized);
@@ -310,26 +315,26 @@ async fn finalize(work: &Work, wanted: &Wanted, order: &mut Order, client: &Clie
             Ok(true)
         }
         // It has changed, or the authority had the request already: the order shows which.
-        Err(fault) if fault.remedy == Remedy::ReadOrder => {
+        Err(fault) if fault.remedy == Reaction::ReadOrder => {
             note(work, |order| order.is_finalized = !is_first)?;
             Ok(false)
         }
         Err(fault) => {
-            let ends_order = !matches!(fault.remedy, Remedy::Temporary | Remedy::RateLimit);
-            Err(Fault { ends_order, ..fault })
+            let ends_order = !matches!(fault.remedy, Reaction::Temporary | Reaction::RateLimit);
+            Err(StepFault { ends_order, ..fault })
         }
     }
 }
 
 /// Follows an order to its end.
 async fn follow(
-    work: &Work,
-    wanted: &Wanted,
+    work: &CertificateWork,
+    wanted: &OrderSubject,
     around: &Surroundings,
     order: &mut Order,
-    client: &Client,
-    budget: &Rc<RefCell<Budget>>,
-) -> Result<Ended, Fault> {
+    client: &AcmeClient,
+    budget: &Rc<RefCell<OrderBudget>>,
+) -> Result<OrderEnd, StepFault> {
     let mut begun = Instant::now();
     let mut wait = POLL_FIRST;
     let (mut has_proved, mut has_finalized) = (false, false);
@@ -366,7 +371,7 @@ async fn follow(
         if said.is_some_and(|said| said > WAIT_MAX) || begun.elapsed() > patience {
             let from = wall() + said.unwrap_or_else(|| (age / 8).clamp(WAIT_MAX, 3600));
             note(work, |order| (order.poll_from, order.seen) = (from, wall()))?;
-            return Ok(Ended::Later);
+            return Ok(OrderEnd::Later);
         }
         let said = said.and_then(|said| u64::try_from(said).ok()).map(Duration::from_secs);
         sleep(said.unwrap_or(wait)).await;
@@ -376,33 +381,38 @@ async fn follow(
 }
 
 /// Makes the request for exactly the names of the order.
-fn csr(work: &Work, wanted: &Wanted) -> Result<Vec<u8>, Fault> {
-    let pem = store::key(&work.certificate, wanted.key).map_err(Fault::here)?;
+fn csr(work: &CertificateWork, wanted: &OrderSubject) -> Result<Vec<u8>, StepFault> {
+    let pem = store::key(&work.certificate, wanted.key).map_err(StepFault::here)?;
     let made = || {
         let key = KeyPair::from_pem(&pem)?;
         let mut params = CertificateParams::new(held::names(&work.certificate))?;
         params.distinguished_name = DistinguishedName::new();
         Ok::<_, rcgen::Error>(params.serialize_request(&key)?.der().to_vec())
     };
-    made().map_err(|error| Fault::operator(format!("no request can be made with the key: {error}")))
+    made().map_err(|error| StepFault::operator(format!("no request can be made with the key: {error}")))
 }
 
 /// Counts the certificate of an order, once.
-pub(super) fn count(work: &Work, folder: &Path, budget: &Rc<RefCell<Budget>>) -> Result<(), Fault> {
+pub(super) fn count(work: &CertificateWork, folder: &Path, budget: &Rc<RefCell<OrderBudget>>) -> Result<(), StepFault> {
     let open = work.record.borrow().order.clone().filter(|order| !order.is_counted);
     let Some(order) = open else { return Ok(()) };
-    let ask = Ask { names: &order.names, replaces: order.replaces };
+    let ask = CountedOrder { names: &order.names, replaces: order.replaces };
     store::count(folder, &order.ca, budget, |budget| budget.take_certificate(ask, wall()))?;
     note(work, |order| order.is_counted = true)
 }
 
 /// Takes the chain of a valid order, if it fits the order.
-async fn issued(work: &Work, wanted: &Wanted, order: &mut Order, client: &Client) -> Result<Ended, Fault> {
+async fn issued(
+    work: &CertificateWork,
+    wanted: &OrderSubject,
+    order: &mut Order,
+    client: &AcmeClient,
+) -> Result<OrderEnd, StepFault> {
     let pem = signed!(order.certificate(), client).map_err(gone)?;
-    let pem = pem.ok_or_else(|| Fault::here("the authority has no certificate for a valid order".to_owned()))?;
+    let pem = pem.ok_or_else(|| StepFault::here("the authority has no certificate for a valid order".to_owned()))?;
     let now = Timestamp::from_second(wall()).unwrap_or_default();
     match held::judge(&pem, &held::names(&work.certificate), wanted.pin, now) {
-        Ok(chain) => Ok(Ended::Issued(pem, Box::new(chain))),
-        Err(text) => Err(Fault { remedy: Remedy::Candidate, ends_order: true, ..Fault::here(text) }),
+        Ok(chain) => Ok(OrderEnd::Issued(pem, Box::new(chain))),
+        Err(text) => Err(StepFault { remedy: Reaction::Candidate, ends_order: true, ..StepFault::here(text) }),
     }
 }

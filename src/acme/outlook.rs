@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::backoff::{failing_since, last_failure};
-use super::facts::{Facts, Verdict};
-use super::problem::Remedy;
-use super::step::{HoldCause, Next, Plan, Standing, Stop};
-use super::store::Record;
+use super::facts::{CertificateFacts, PreflightVerdict};
+use super::problem::Reaction;
+use super::step::{CertificatePlan, CertificateStanding, HoldCause, NextStep, Stop};
+use super::store::CertificateRecord;
 use super::words::{OTHER_LIMITS, stop_text, time};
 use crate::config::Managed;
 use crate::keys::pin::Pin;
@@ -23,7 +23,7 @@ pub struct Outlook {
     /// The algorithm of its keys.
     pub algorithm: String,
     /// Its state.
-    pub standing: Standing,
+    pub standing: CertificateStanding,
     /// The time from which a certificate is wanted.
     pub due: Seconds,
     /// The end of the certificate in use; `None` without one.
@@ -45,7 +45,7 @@ pub struct Outlook {
     /// The fault of a key that cannot be used, with its remedies.
     pub key_fault: Option<Reason>,
     /// The key that is compromised, with the step that pintle is at.
-    pub compromised: Option<(Pin, Step)>,
+    pub compromised: Option<(Pin, OutlookStep)>,
     /// The certificates of a burnt key that are not revoked.
     pub unrevoked: Option<Unrevoked>,
 }
@@ -53,7 +53,7 @@ pub struct Outlook {
 /// A step of the end of a compromised key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Step {
+pub enum OutlookStep {
     /// A certificate for another key is ordered.
     Ordering,
     /// Another key serves; the certificates are revoked.
@@ -80,11 +80,17 @@ pub struct Unrevoked {
 impl Outlook {
     /// Makes the outlook of a certificate.
     #[must_use]
-    pub fn of(facts: &Facts, plan: &Plan, certificate: &Managed, record: &Record, now: Seconds) -> Self {
+    pub fn of(
+        facts: &CertificateFacts,
+        plan: &CertificatePlan,
+        certificate: &Managed,
+        record: &CertificateRecord,
+        now: Seconds,
+    ) -> Self {
         let attempts = || facts.cas.iter().map(|ca| &ca.attempts);
-        let broken = facts.checked.as_ref().filter(|checked| checked.verdict == Verdict::Broken);
+        let broken = facts.checked.as_ref().filter(|checked| checked.verdict == PreflightVerdict::Broken);
         let stop = match &plan.next {
-            Next::OperatorsTurn { stop, .. } => Some(stop_text(stop)),
+            NextStep::OperatorsTurn { stop, .. } => Some(stop_text(stop)),
             _ => None,
         };
         let (problem, remedy) = match (last_failure(attempts()), broken) {
@@ -93,20 +99,20 @@ impl Outlook {
             (Some(last), _) => (Some(last.text.clone()), last.remedy),
             (None, Some(broken)) => (Some(broken.text.clone()), None),
             (None, None) => match plan.hold.as_ref().map(|hold| &hold.cause) {
-                Some(HoldCause::Budget(limit)) => (Some(limit.clone()), Some(Remedy::RateLimit)),
-                _ => (stop.clone(), Some(Remedy::Operator)),
+                Some(HoldCause::Budget(limit)) => (Some(limit.clone()), Some(Reaction::RateLimit)),
+                _ => (stop.clone(), Some(Reaction::Operator)),
             },
         };
-        let hint = |remedy: Option<Remedy>| match remedy {
+        let hint = |remedy: Option<Reaction>| match remedy {
             Some(remedy) => remedy_text(remedy, &facts.site),
             None => preflight_hint(&facts.site),
         };
         let next_try = match &plan.next {
-            Next::Wait { until } if plan.due <= now => Some(*until),
-            Next::Wait { .. } => Some(plan.due),
+            NextStep::Wait { until } if plan.due <= now => Some(*until),
+            NextStep::Wait { .. } => Some(plan.due),
             // pintle waits for the key, and looks at it often.
-            Next::OperatorsTurn { stop: Stop::Key(_), .. } => None,
-            Next::OperatorsTurn { until, .. } => Some(*until),
+            NextStep::OperatorsTurn { stop: Stop::Key(_), .. } => None,
+            NextStep::OperatorsTurn { until, .. } => Some(*until),
             _ => None,
         };
         Self {
@@ -138,7 +144,7 @@ impl Outlook {
     #[must_use]
     pub fn words(&self) -> String {
         let mut words = vec![match self.standing {
-            Standing::Missing => "no certificate yet".to_owned(),
+            CertificateStanding::Missing => "no certificate yet".to_owned(),
             _ => format!("renewal overdue: due since {}", time(self.due)),
         }];
         words.extend(self.failing_since.map(|since| format!("failing since {}", time(since))));
@@ -162,17 +168,17 @@ pub fn of_site<'o>(outlooks: &'o [Outlook], site: &str) -> &'o [Outlook] {
     outlooks.get(begin..end).unwrap_or_default()
 }
 
-fn compromised(facts: &Facts) -> Option<(Pin, Step)> {
+fn compromised(facts: &CertificateFacts) -> Option<(Pin, OutlookStep)> {
     let compromise = facts.compromise.as_ref()?;
     let step = match (facts.retired(), compromise.is_revoked) {
-        (None, _) => Step::Ordering,
-        (Some(_), false) => Step::Revoking,
-        (Some(_), true) => Step::Burning,
+        (None, _) => OutlookStep::Ordering,
+        (Some(_), false) => OutlookStep::Revoking,
+        (Some(_), true) => OutlookStep::Burning,
     };
     Some((compromise.pin, step))
 }
 
-fn unrevoked(certificate: &Managed, record: &Record, now: Seconds) -> Option<Unrevoked> {
+fn unrevoked(certificate: &Managed, record: &CertificateRecord, now: Seconds) -> Option<Unrevoked> {
     let retired = record.retired.as_ref()?;
     let open: Vec<_> = retired.open(now).collect();
     let from = open.first()?.from.clone();
@@ -192,25 +198,29 @@ fn preflight_hint(site: &str) -> String {
 
 /// Returns what the operator can do about a failure.
 #[must_use]
-pub fn remedy_text(remedy: Remedy, site: &str) -> String {
+pub fn remedy_text(remedy: Reaction, site: &str) -> String {
     let now = format!("pintle acme renew --site {site}");
     match remedy {
-        Remedy::NewNonce | Remedy::WithoutReplaces | Remedy::ReadOrder | Remedy::Register | Remedy::Temporary => {
+        Reaction::NewNonce
+        | Reaction::WithoutReplaces
+        | Reaction::ReadOrder
+        | Reaction::Register
+        | Reaction::Temporary => {
             format!(
                 "pintle tries again by itself; check that this host reaches the CA, or name a second one in acme.fallback; to \
              try now: {now}"
             )
         }
-        Remedy::RateLimit => format!("pintle waits as the CA asks; {OTHER_LIMITS}"),
-        Remedy::Validation => {
+        Reaction::RateLimit => format!("pintle waits as the CA asks; {OTHER_LIMITS}"),
+        Reaction::Validation => {
             format!("the DNS records of these names must point here, and the CA must reach the ports; then: {now}")
         }
-        Remedy::Candidate => format!("`pintle check` and `pintle status` have the reason; then: {now}"),
-        Remedy::Caa => format!("change the CAA record so that it allows this CA, or name another CA; then: {now}"),
-        Remedy::Key => format!("this CA does not accept the key: name a second CA in acme.fallback; then: {now}"),
-        Remedy::Profile => "set acme.profile to one that the CA offers, then `pintle reload`".to_owned(),
-        Remedy::Name => "remove the name from hosts, or name another CA, then `pintle reload`".to_owned(),
-        Remedy::Operator => format!("do what the CA asks for; then: {now}"),
+        Reaction::Candidate => format!("`pintle check` and `pintle status` have the reason; then: {now}"),
+        Reaction::Caa => format!("change the CAA record so that it allows this CA, or name another CA; then: {now}"),
+        Reaction::Key => format!("this CA does not accept the key: name a second CA in acme.fallback; then: {now}"),
+        Reaction::Profile => "set acme.profile to one that the CA offers, then `pintle reload`".to_owned(),
+        Reaction::Name => "remove the name from hosts, or name another CA, then `pintle reload`".to_owned(),
+        Reaction::Operator => format!("do what the CA asks for; then: {now}"),
     }
 }
 
@@ -218,17 +228,17 @@ pub fn remedy_text(remedy: Remedy, site: &str) -> String {
 mod tests {
     use super::*;
     use crate::acme::facts::Ca;
-    use crate::acme::fault::Fault;
-    use crate::acme::step::{KeyChoice, Why};
+    use crate::acme::fault::StepFault;
+    use crate::acme::step::{KeyChoice, OrderReason};
     use crate::keys::key_file::KeyAlgorithm;
 
-    fn words(next: Next) -> String {
-        let plan = Plan {
+    fn words(next: NextStep) -> String {
+        let plan = CertificatePlan {
             next,
             due: 0,
-            why: Why::First,
+            why: OrderReason::First,
             key: KeyChoice::Live,
-            standing: Standing::Overdue,
+            standing: CertificateStanding::Overdue,
             changeover: None,
             hold: None,
             next_check: None,
@@ -236,22 +246,22 @@ mod tests {
         let (site, folder) = ("a.example".to_owned(), PathBuf::new());
         let hosts = Vec::new();
         let certificate = Managed { site, hosts, algorithm: KeyAlgorithm::EcdsaP256, folder, adopt: None };
-        let mut facts = Facts::default();
+        let mut facts = CertificateFacts::default();
         let mut ca = Ca::default();
-        let failure = Fault::here("out of order".to_owned()).failure(None);
+        let failure = StepFault::here("out of order".to_owned()).failure(None);
         ca.attempts.failed(failure, 0, None, 0.0);
         facts.cas.push(ca);
-        Outlook::of(&facts, &plan, &certificate, &Record::default(), 60).words()
+        Outlook::of(&facts, &plan, &certificate, &CertificateRecord::default(), 60).words()
     }
 
     #[test]
     fn the_next_try_in_words() {
         for (next, want) in [
-            (Next::Wait { until: 120 }, "next try 1970-01-01T00:02:00Z"),
-            (Next::Order { key: KeyChoice::Live, ca: 0, replaces: None }, "a try is under way"),
-            (Next::Resume, "a try is under way"),
+            (NextStep::Wait { until: 120 }, "next try 1970-01-01T00:02:00Z"),
+            (NextStep::Order { key: KeyChoice::Live, ca: 0, replaces: None }, "a try is under way"),
+            (NextStep::Resume, "a try is under way"),
             (
-                Next::OperatorsTurn { stop: Stop::NoAuthority, until: 86_400 },
+                NextStep::OperatorsTurn { stop: Stop::NoAuthority, until: 86_400 },
                 "pintle needs you, and tries again 1970-01-02T00:00:00Z",
             ),
         ] {

@@ -5,9 +5,12 @@
 
 use super::backoff::DAY;
 use super::due;
-use super::facts::{Ca, Checked, Compromise, Facts, NextKey, OpenOrder, Verdict};
-use super::problem::Remedy;
-use super::step::{Abandoned, Cause, Changeover, Hold, HoldCause, KeyChoice, Next, Plan, Standing, Stop, Why};
+use super::facts::{Ca, CertificateFacts, Checked, Compromise, NextKey, OpenOrder, PreflightVerdict};
+use super::problem::Reaction;
+use super::step::{
+    Abandoned, Cause, CertificatePlan, CertificateStanding, Changeover, Hold, HoldCause, KeyChoice, NextStep,
+    OrderReason, Stop,
+};
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -20,7 +23,7 @@ const STUCK: Seconds = 3600;
 
 /// Returns the plan of a certificate.
 #[must_use]
-pub fn next(facts: &Facts, now: Seconds) -> Plan {
+pub fn next(facts: &CertificateFacts, now: Seconds) -> CertificatePlan {
     Planner::new(facts, now).plan()
 }
 
@@ -28,17 +31,17 @@ pub fn next(facts: &Facts, now: Seconds) -> Plan {
 #[derive(Debug, Clone)]
 struct Goal {
     at: Seconds,
-    why: Why,
+    why: OrderReason,
     /// `true` if the second CA may be asked, too.
     is_urgent: bool,
 }
 
 /// The facts, with what follows from them.
 struct Planner<'a> {
-    facts: &'a Facts,
+    facts: &'a CertificateFacts,
     now: Seconds,
     /// The time of the renewal; `None` without a chain.
-    renewal: Option<due::Renewal>,
+    renewal: Option<due::RenewalTime>,
     changeover: Option<Changeover>,
     goal: Goal,
     /// The keys that may be ordered for now, the best one first.
@@ -46,7 +49,7 @@ struct Planner<'a> {
 }
 
 /// The next action for an order.
-enum Choice {
+enum OrderChoice {
     Now(KeyChoice, usize),
     Later(Hold),
     /// Only the operator can help. The time of the next try.
@@ -54,7 +57,7 @@ enum Choice {
 }
 
 impl<'a> Planner<'a> {
-    fn new(facts: &'a Facts, now: Seconds) -> Self {
+    fn new(facts: &'a CertificateFacts, now: Seconds) -> Self {
         let renewal = facts.chain.as_ref().map(|chain| due::renewal(facts, chain));
         let changeover = changeover(facts, now);
         let goal = goal(facts, now, renewal, changeover);
@@ -62,9 +65,9 @@ impl<'a> Planner<'a> {
         Self { facts, now, renewal, changeover, goal, keys }
     }
 
-    fn plan(self) -> Plan {
+    fn plan(self) -> CertificatePlan {
         let next = self.action();
-        Plan {
+        CertificatePlan {
             hold: self.hold(&next),
             next_check: self.next_check(),
             next,
@@ -87,12 +90,12 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn action(&self) -> Next {
+    fn action(&self) -> NextStep {
         if let Some(key) = self.missing_key() {
-            return Next::MakeKey(key);
+            return NextStep::MakeKey(key);
         }
         if let Some(fault) = self.facts.unusable_live.as_ref().filter(|_| self.facts.live.is_none()) {
-            return Next::OperatorsTurn { stop: Stop::Key(fault.clone()), until: self.soonest(self.now + DAY) };
+            return NextStep::OperatorsTurn { stop: Stop::Key(fault.clone()), until: self.soonest(self.now + DAY) };
         }
         if let Some(next) = self.retirement() {
             return next;
@@ -101,13 +104,13 @@ impl<'a> Planner<'a> {
             return next;
         }
         if self.ask_from().is_some_and(|from| from <= self.now) {
-            return Next::AskWindow;
+            return NextStep::AskWindow;
         }
         if self.goal.at <= self.now {
             return self.order();
         }
         if self.facts.chain.is_some() && self.preflight_from(DAY) <= self.now {
-            return Next::Preflight;
+            return NextStep::Preflight;
         }
         self.wait(self.goal.at)
     }
@@ -127,21 +130,21 @@ impl<'a> Planner<'a> {
     }
 
     /// The end of a compromised key that serves no more.
-    fn retirement(&self) -> Option<Next> {
+    fn retirement(&self) -> Option<NextStep> {
         let compromise = self.facts.retired()?;
         if compromise.is_revoked {
-            return Some(Next::Burn);
+            return Some(NextStep::Burn);
         }
         // If the CA does not revoke it, the key is burnt all the same.
         if compromise.attempts.stopped {
-            return Some(Next::Burn);
+            return Some(NextStep::Burn);
         }
-        (compromise.attempts.retry() <= self.now).then_some(Next::Revoke)
+        (compromise.attempts.retry() <= self.now).then_some(NextStep::Revoke)
     }
 
     /// The next action for an open order; `None` if another order replaces it.
-    fn open_order(&self, order: &OpenOrder) -> Option<Next> {
-        let abandon = |why| Some(Next::Abandon { why });
+    fn open_order(&self, order: &OpenOrder) -> Option<NextStep> {
+        let abandon = |why| Some(NextStep::Abandon { why });
         if order.names != self.facts.names {
             return abandon(Abandoned::Names);
         }
@@ -162,14 +165,14 @@ impl<'a> Planner<'a> {
         }
         let at = ca.attempts.retry().max(order.poll_from);
         if at <= self.now {
-            return Some(Next::Resume);
+            return Some(NextStep::Resume);
         }
         if ca.attempts.failure().is_some() && self.goal.at <= self.now {
             // Another CA may be ready while this one waits.
             return match self.choose(Some(&order.ca)) {
-                Choice::Now(..) => None,
-                Choice::Later(other) => Some(self.wait(other.until.min(at))),
-                Choice::Never(..) => Some(self.wait(at)),
+                OrderChoice::Now(..) => None,
+                OrderChoice::Later(other) => Some(self.wait(other.until.min(at))),
+                OrderChoice::Never(..) => Some(self.wait(at)),
             };
         }
         Some(self.wait(at))
@@ -180,7 +183,8 @@ impl<'a> Planner<'a> {
     fn is_stuck(&self, order: &OpenOrder) -> bool {
         let since = order.waiting_since.filter(|since| since.saturating_add(STUCK) <= self.now);
         let is_due = self.goal.at <= self.now;
-        since.is_some() && (!order.is_finalized || is_due && matches!(self.choose(Some(&order.ca)), Choice::Now(..)))
+        since.is_some()
+            && (!order.is_finalized || is_due && matches!(self.choose(Some(&order.ca)), OrderChoice::Now(..)))
     }
 
     /// The time of the next question for renewal information: the issuer of a valid chain answers it.
@@ -190,24 +194,24 @@ impl<'a> Planner<'a> {
         self.facts.cas.iter().any(offers).then(|| self.facts.info.ask_from())
     }
 
-    fn order(&self) -> Next {
+    fn order(&self) -> NextStep {
         let (key, ca) = match self.choose(None) {
-            Choice::Now(key, ca) => (key, ca),
-            Choice::Later(hold) => return self.wait(hold.until),
-            Choice::Never(stop, until) => return Next::OperatorsTurn { stop, until: self.soonest(until) },
+            OrderChoice::Now(key, ca) => (key, ca),
+            OrderChoice::Later(hold) => return self.wait(hold.until),
+            OrderChoice::Never(stop, until) => return NextStep::OperatorsTurn { stop, until: self.soonest(until) },
         };
         let fresh = self.preflight_from(PREFLIGHT_FRESH);
         if fresh <= self.now {
-            return Next::Preflight;
+            return NextStep::Preflight;
         }
         if self.is_broken() && !self.orders_anyway() {
             return self.wait(fresh);
         }
-        Next::Order { key, ca, replaces: self.facts.replaces(ca).map(str::to_owned) }
+        NextStep::Order { key, ca, replaces: self.facts.replaces(ca).map(str::to_owned) }
     }
 
     fn is_broken(&self) -> bool {
-        self.facts.checked.as_ref().is_some_and(|checked| checked.verdict == Verdict::Broken)
+        self.facts.checked.as_ref().is_some_and(|checked| checked.verdict == PreflightVerdict::Broken)
     }
 
     /// `true` if pintle orders despite a broken preflight: the operator asked for that, the key is compromised, or
@@ -220,8 +224,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Why a due order waits.
-    fn hold(&self, next: &Next) -> Option<Hold> {
-        if self.goal.at > self.now || !matches!(next, Next::Wait { .. }) {
+    fn hold(&self, next: &NextStep) -> Option<Hold> {
+        if self.goal.at > self.now || !matches!(next, NextStep::Wait { .. }) {
             return None;
         }
         if let Some(order) = &self.facts.order {
@@ -233,11 +237,11 @@ impl<'a> Planner<'a> {
             });
         }
         match self.choose(None) {
-            Choice::Later(hold) => Some(hold),
-            Choice::Now(..) if self.is_broken() => {
+            OrderChoice::Later(hold) => Some(hold),
+            OrderChoice::Now(..) if self.is_broken() => {
                 Some(Hold { until: self.preflight_from(PREFLIGHT_FRESH), cause: HoldCause::Preflight })
             }
-            Choice::Now(..) | Choice::Never(..) => None,
+            OrderChoice::Now(..) | OrderChoice::Never(..) => None,
         }
     }
 
@@ -255,8 +259,8 @@ impl<'a> Planner<'a> {
             return Seconds::MIN;
         };
         let wait = match checked.verdict {
-            Verdict::Fine | Verdict::Unknown => good_for,
-            Verdict::Broken => {
+            PreflightVerdict::Fine | PreflightVerdict::Unknown => good_for,
+            PreflightVerdict::Broken => {
                 let rung = usize::try_from(checked.failures.saturating_sub(1)).unwrap_or(usize::MAX);
                 PREFLIGHT_LADDER.get(rung).copied().unwrap_or(PREFLIGHT_FRESH)
             }
@@ -266,7 +270,7 @@ impl<'a> Planner<'a> {
 
     /// The first CA that takes an order now, and the best key that it takes. The second CA is asked
     /// if a certificate is needed and the first one cannot give it now.
-    fn choose(&self, except: Option<&str>) -> Choice {
+    fn choose(&self, except: Option<&str>) -> OrderChoice {
         let mut later: Option<Hold> = None;
         let mut refusals = Vec::new();
         let mut lacks_key = false;
@@ -282,7 +286,7 @@ impl<'a> Planner<'a> {
             };
             let hold = hold_at(ca);
             if hold.until <= self.now {
-                return Choice::Now(*key, at);
+                return OrderChoice::Now(*key, at);
             }
             if ca.attempts.stopped {
                 again = again.min(hold.until);
@@ -293,23 +297,23 @@ impl<'a> Planner<'a> {
         }
         let changeover = self.changeover.filter(|changeover| changeover.from > self.now);
         match later {
-            Some(hold) => Choice::Later(Hold { until: hold.until.min(again), ..hold }),
-            None if self.facts.cas.is_empty() => Choice::Never(Stop::NoAuthority, again),
+            Some(hold) => OrderChoice::Later(Hold { until: hold.until.min(again), ..hold }),
+            None if self.facts.cas.is_empty() => OrderChoice::Never(Stop::NoAuthority, again),
             None if self.keys.is_empty() => {
                 let usable = self.facts.next.as_ref().and_then(|next| next.usable_from).unwrap_or(self.now);
-                Choice::Never(Stop::Burnt(usable), again)
+                OrderChoice::Never(Stop::Burnt(usable), again)
             }
             None if lacks_key && refusals.is_empty() => {
                 let from = self.facts.next.as_ref().map(due::usable_from).filter(|from| *from > self.now);
                 let from = from.or_else(|| changeover.map(|changeover| changeover.from));
-                Choice::Never(Stop::KeysRefused(from), again)
+                OrderChoice::Never(Stop::KeysRefused(from), again)
             }
-            None => Choice::Never(Stop::Refused(refusals.pop().unwrap_or_default()), again),
+            None => OrderChoice::Never(Stop::Refused(refusals.pop().unwrap_or_default()), again),
         }
     }
 
-    fn wait(&self, until: Seconds) -> Next {
-        Next::Wait { until: self.soonest(until) }
+    fn wait(&self, until: Seconds) -> NextStep {
+        NextStep::Wait { until: self.soonest(until) }
     }
 
     /// The next time at which anything happens, later than now, and a day from now at most.
@@ -325,20 +329,26 @@ impl<'a> Planner<'a> {
         soonest.map_or(self.now + DAY, |at| at.min(self.now + DAY))
     }
 
-    fn standing(&self) -> Standing {
-        let (Some(chain), Some(renewal)) = (&self.facts.chain, self.renewal) else { return Standing::Missing };
+    fn standing(&self) -> CertificateStanding {
+        let (Some(chain), Some(renewal)) = (&self.facts.chain, self.renewal) else {
+            return CertificateStanding::Missing;
+        };
         if self.now >= chain.not_after {
-            return Standing::Expired;
+            return CertificateStanding::Expired;
         }
         if self.now < renewal.at {
-            return if self.goal.at <= self.now { Standing::Due } else { Standing::Current };
+            return if self.goal.at <= self.now { CertificateStanding::Due } else { CertificateStanding::Current };
         }
         let failed = |ca: &Ca| ca.attempts.failure().is_some_and(|last| last.at >= renewal.at);
-        let is_broken = self.facts.checked.as_ref().is_some_and(|c| c.verdict == Verdict::Broken);
+        let is_broken = self.facts.checked.as_ref().is_some_and(|c| c.verdict == PreflightVerdict::Broken);
         // A window that moved to the past was not missed before it was known.
         let known = self.facts.info.window.as_ref().map_or(Seconds::MIN, |window| window.since);
         let is_late = self.now >= due::overdue_from(chain, renewal.at.max(known));
-        if is_late || is_broken || self.facts.cas.iter().any(failed) { Standing::Overdue } else { Standing::Due }
+        if is_late || is_broken || self.facts.cas.iter().any(failed) {
+            CertificateStanding::Overdue
+        } else {
+            CertificateStanding::Due
+        }
     }
 }
 
@@ -354,13 +364,13 @@ fn hold_at(ca: &Ca) -> Hold {
 /// The last failure at a CA, as the reason of a wait.
 fn failure(ca: &Ca) -> HoldCause {
     match &ca.attempts.last {
-        Some(last) if last.remedy == Some(Remedy::RateLimit) => HoldCause::RateLimit(last.text.clone()),
+        Some(last) if last.remedy == Some(Reaction::RateLimit) => HoldCause::RateLimit(last.text.clone()),
         last => HoldCause::Failure(last.as_ref().map(|last| last.text.clone()).unwrap_or_default()),
     }
 }
 
 /// The changeover that is planned or asked for.
-fn changeover(facts: &Facts, now: Seconds) -> Option<Changeover> {
+fn changeover(facts: &CertificateFacts, now: Seconds) -> Option<Changeover> {
     let (live, next) = (facts.live?, facts.next.as_ref()?);
     let usable = due::usable_from(next);
     let compromise = facts.compromise.as_ref().filter(|compromise| compromise.pin == live);
@@ -380,28 +390,33 @@ fn changeover(facts: &Facts, now: Seconds) -> Option<Changeover> {
 }
 
 /// The earliest reason to order.
-fn goal(facts: &Facts, now: Seconds, renewal: Option<due::Renewal>, changeover: Option<Changeover>) -> Goal {
+fn goal(
+    facts: &CertificateFacts,
+    now: Seconds,
+    renewal: Option<due::RenewalTime>,
+    changeover: Option<Changeover>,
+) -> Goal {
     let urgent = |at, why| Goal { at, why, is_urgent: true };
-    let (Some(chain), Some(renewal)) = (&facts.chain, renewal) else { return urgent(now, Why::First) };
+    let (Some(chain), Some(renewal)) = (&facts.chain, renewal) else { return urgent(now, OrderReason::First) };
     let is_due = renewal.at <= now;
     let why = match facts.info.window.as_ref().filter(|_| renewal.by_window) {
-        Some(window) => Why::Window(window.explanation.clone()),
-        None => Why::Lifetime,
+        Some(window) => OrderReason::Window(window.explanation.clone()),
+        None => OrderReason::Lifetime,
     };
     let mut goals = vec![urgent(renewal.at, why)];
     if let Some(changeover) = changeover {
         let is_urgent = is_due || changeover.cause == Cause::Compromised;
-        goals.push(Goal { at: changeover.from, why: Why::Changeover(changeover.cause), is_urgent });
+        goals.push(Goal { at: changeover.from, why: OrderReason::Changeover(changeover.cause), is_urgent });
     }
     let missing = facts.missing_names();
     if !missing.is_empty() {
-        goals.push(urgent(now, Why::Names(missing)));
+        goals.push(urgent(now, OrderReason::Names(missing)));
     }
     if facts.live.is_some_and(|live| live != chain.pin) {
-        goals.push(urgent(now, Why::OtherKey));
+        goals.push(urgent(now, OrderReason::OtherKey));
     }
     if facts.asked.renew {
-        goals.push(Goal { at: now, why: Why::Asked, is_urgent: is_due });
+        goals.push(Goal { at: now, why: OrderReason::Asked, is_urgent: is_due });
     }
     // Of several that are due, the first in the list tells why; any of them makes it urgent.
     let is_urgent = goals.iter().any(|goal| goal.at <= now && goal.is_urgent);
@@ -410,7 +425,7 @@ fn goal(facts: &Facts, now: Seconds, renewal: Option<due::Renewal>, changeover: 
 }
 
 /// The keys that may be ordered for now, the best one first.
-fn keys(facts: &Facts, now: Seconds, changeover: Option<Changeover>) -> Vec<(KeyChoice, Pin)> {
+fn keys(facts: &CertificateFacts, now: Seconds, changeover: Option<Changeover>) -> Vec<(KeyChoice, Pin)> {
     let is_reached = changeover.is_some_and(|changeover| changeover.from <= now);
     let is_compromised = facts.live.is_some_and(|live| facts.compromise.as_ref().is_some_and(|c| c.pin == live));
     let live = facts.live.filter(|live| !(facts.is_burnt(*live) || is_compromised && is_reached));

@@ -13,7 +13,7 @@ const SUBPROBLEMS_MAX: usize = 100;
 /// The reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Remedy {
+pub enum Reaction {
     /// Sign again with the nonce of the error response. Not a failure.
     NewNonce,
     /// Order again without `replaces`. Not a failure.
@@ -43,30 +43,30 @@ pub enum Remedy {
 }
 
 /// The types of problems, without the prefix, and the remedy of each.
-const TABLE: &[(&str, Remedy)] = &[
-    ("accountDoesNotExist", Remedy::Register),
-    ("alreadyReplaced", Remedy::WithoutReplaces),
-    ("badCSR", Remedy::Key),
-    ("badNonce", Remedy::NewNonce),
-    ("badPublicKey", Remedy::Key),
-    ("badSignatureAlgorithm", Remedy::Key),
-    ("caa", Remedy::Caa),
-    ("connection", Remedy::Validation),
-    ("dns", Remedy::Validation),
-    ("externalAccountRequired", Remedy::Operator),
-    ("incorrectResponse", Remedy::Validation),
-    ("invalidContact", Remedy::Operator),
-    ("invalidProfile", Remedy::Profile),
-    ("malformed", Remedy::Operator),
-    ("orderNotReady", Remedy::ReadOrder),
-    ("rateLimited", Remedy::RateLimit),
-    ("rejectedIdentifier", Remedy::Name),
-    ("serverInternal", Remedy::Temporary),
-    ("tls", Remedy::Validation),
-    ("unauthorized", Remedy::Validation),
-    ("unsupportedContact", Remedy::Operator),
-    ("unsupportedIdentifier", Remedy::Name),
-    ("userActionRequired", Remedy::Operator),
+const TABLE: &[(&str, Reaction)] = &[
+    ("accountDoesNotExist", Reaction::Register),
+    ("alreadyReplaced", Reaction::WithoutReplaces),
+    ("badCSR", Reaction::Key),
+    ("badNonce", Reaction::NewNonce),
+    ("badPublicKey", Reaction::Key),
+    ("badSignatureAlgorithm", Reaction::Key),
+    ("caa", Reaction::Caa),
+    ("connection", Reaction::Validation),
+    ("dns", Reaction::Validation),
+    ("externalAccountRequired", Reaction::Operator),
+    ("incorrectResponse", Reaction::Validation),
+    ("invalidContact", Reaction::Operator),
+    ("invalidProfile", Reaction::Profile),
+    ("malformed", Reaction::Operator),
+    ("orderNotReady", Reaction::ReadOrder),
+    ("rateLimited", Reaction::RateLimit),
+    ("rejectedIdentifier", Reaction::Name),
+    ("serverInternal", Reaction::Temporary),
+    ("tls", Reaction::Validation),
+    ("unauthorized", Reaction::Validation),
+    ("unsupportedContact", Reaction::Operator),
+    ("unsupportedIdentifier", Reaction::Name),
+    ("userActionRequired", Reaction::Operator),
 ];
 
 /// The type of a request that the CA does not understand.
@@ -80,7 +80,7 @@ pub const ALREADY_REVOKED: &str = "alreadyRevoked";
 
 /// A problem that a CA reports.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Problem {
+pub struct AcmeProblem {
     /// The type, without the prefix of ACME; empty if the answer has none.
     pub kind: String,
     /// The HTTP status; 0 if the problem belongs to an order or a challenge.
@@ -104,13 +104,13 @@ pub struct Subproblem {
     pub detail: String,
 }
 
-impl From<&instant_acme::Problem> for Problem {
+impl From<&instant_acme::Problem> for AcmeProblem {
     fn from(problem: &instant_acme::Problem) -> Self {
         Self::of_json(&serde_json::json!({ "type": problem.r#type, "detail": problem.detail }))
     }
 }
 
-impl Problem {
+impl AcmeProblem {
     /// Reads the body of an answer. A body that is no problem document gives a problem without a
     /// type: its status decides.
     #[must_use]
@@ -140,22 +140,22 @@ impl Problem {
     /// Returns the remedy. Subproblems decide about a compound problem: the one that needs most.
     /// A problem of an unknown type is treated as temporary, unless the status says more.
     #[must_use]
-    pub fn remedy(&self) -> Remedy {
+    pub fn remedy(&self) -> Reaction {
         if self.kind == COMPOUND {
-            let remedies = self.subproblems.iter().map(|sub| of_kind(&sub.kind).unwrap_or(Remedy::Temporary));
-            return remedies.max().unwrap_or(Remedy::Temporary);
+            let remedies = self.subproblems.iter().map(|sub| of_kind(&sub.kind).unwrap_or(Reaction::Temporary));
+            return remedies.max().unwrap_or(Reaction::Temporary);
         }
-        of_kind(&self.kind).unwrap_or(if self.status == 429 { Remedy::RateLimit } else { Remedy::Temporary })
+        of_kind(&self.kind).unwrap_or(if self.status == 429 { Reaction::RateLimit } else { Reaction::Temporary })
     }
 
     /// Returns the names whose validation failed: a failed validation of each counts at the CA.
     pub fn failed_names(&self) -> impl Iterator<Item = &str> {
-        let failed = |sub: &&Subproblem| matches!(of_kind(&sub.kind), Some(Remedy::Validation | Remedy::Caa));
+        let failed = |sub: &&Subproblem| matches!(of_kind(&sub.kind), Some(Reaction::Validation | Reaction::Caa));
         self.subproblems.iter().filter(failed).filter_map(|sub| sub.identifier.as_deref())
     }
 }
 
-impl std::fmt::Display for Problem {
+impl std::fmt::Display for AcmeProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (self.kind.as_str(), self.status) {
             ("", 0) => f.write_str("the CA names no reason")?,
@@ -179,7 +179,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-fn of_kind(kind: &str) -> Option<Remedy> {
+fn of_kind(kind: &str) -> Option<Reaction> {
     TABLE.iter().find(|(name, _)| *name == kind).map(|(_, remedy)| *remedy)
 }
 
@@ -211,11 +211,11 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn problem(kind: &str, subproblems: &[(&str, &str)]) -> Problem {
+    fn problem(kind: &str, subproblems: &[(&str, &str)]) -> AcmeProblem {
         let sub = |(name, kind): &(&str, &str)| json!({"type": format!("{PREFIX}{kind}"), "detail": "why", "identifier": {"type": "dns", "value": name}});
         let subs: Vec<Value> = subproblems.iter().map(sub).collect();
         let document = json!({"type": format!("{PREFIX}{kind}"), "detail": "words", "subproblems": subs});
-        Problem::read(400, document.to_string().as_bytes())
+        AcmeProblem::read(400, document.to_string().as_bytes())
     }
 
     #[test]
@@ -229,41 +229,41 @@ mod tests {
     #[test]
     fn without_a_known_type_the_status_decides() {
         for (status, body, want) in [
-            (429, &b"slow down"[..], Remedy::RateLimit),
-            (503, b"", Remedy::Temporary),
-            (500, b"{\"type\":\"about:blank\"}", Remedy::Temporary),
-            (429, b"{\"type\":\"urn:ietf:params:acme:error:later\"}", Remedy::RateLimit),
-            (503, b"{\"type\":\"urn:ietf:params:acme:error:rateLimited\"}", Remedy::RateLimit),
-            (400, b"{\"type\":\"https://ca.example/own-type\"}", Remedy::Temporary),
-            (400, b"[1,2]", Remedy::Temporary),
+            (429, &b"slow down"[..], Reaction::RateLimit),
+            (503, b"", Reaction::Temporary),
+            (500, b"{\"type\":\"about:blank\"}", Reaction::Temporary),
+            (429, b"{\"type\":\"urn:ietf:params:acme:error:later\"}", Reaction::RateLimit),
+            (503, b"{\"type\":\"urn:ietf:params:acme:error:rateLimited\"}", Reaction::RateLimit),
+            (400, b"{\"type\":\"https://ca.example/own-type\"}", Reaction::Temporary),
+            (400, b"[1,2]", Reaction::Temporary),
         ] {
-            assert_eq!(Problem::read(status, body).remedy(), want, "{status} {body:?}");
+            assert_eq!(AcmeProblem::read(status, body).remedy(), want, "{status} {body:?}");
         }
     }
 
     #[test]
     fn subproblems_decide_about_a_compound_problem() {
         let two = problem("compound", &[("a.example", "serverInternal"), ("b.example", "rejectedIdentifier")]);
-        assert_eq!(two.remedy(), Remedy::Name);
-        assert_eq!(problem("compound", &[("a.example", "dns"), ("b.example", "caa")]).remedy(), Remedy::Caa);
-        assert_eq!(problem("compound", &[("a.example", "later")]).remedy(), Remedy::Temporary);
-        assert_eq!(problem("compound", &[]).remedy(), Remedy::Temporary);
+        assert_eq!(two.remedy(), Reaction::Name);
+        assert_eq!(problem("compound", &[("a.example", "dns"), ("b.example", "caa")]).remedy(), Reaction::Caa);
+        assert_eq!(problem("compound", &[("a.example", "later")]).remedy(), Reaction::Temporary);
+        assert_eq!(problem("compound", &[]).remedy(), Reaction::Temporary);
         let failed = problem("malformed", &[("a.example", "dns"), ("b.example", "caa"), ("c.example", "tls")]);
         assert_eq!(failed.failed_names().collect::<Vec<_>>(), ["a.example", "b.example", "c.example"]);
-        assert_eq!(failed.remedy(), Remedy::Operator);
+        assert_eq!(failed.remedy(), Reaction::Operator);
     }
 
     #[test]
     fn words() {
         let two = problem("compound", &[("a.example", "dns"), ("b.example", "caa")]);
         assert_eq!(two.to_string(), "compound: words; a.example: dns: why; b.example: caa: why");
-        assert_eq!(Problem::read(502, b"").to_string(), "the CA answered with status 502");
+        assert_eq!(AcmeProblem::read(502, b"").to_string(), "the CA answered with status 502");
         let terms = json!({"type": format!("{PREFIX}userActionRequired"), "instance": "https://ca.example/terms"});
-        assert_eq!(Problem::of_json(&terms).to_string(), "userActionRequired (see https://ca.example/terms)");
+        assert_eq!(AcmeProblem::of_json(&terms).to_string(), "userActionRequired (see https://ca.example/terms)");
         let rough = json!({"type": "x", "detail": format!("a\u{1b}[2J\n\u{202e}{}", "y".repeat(900))});
-        let shown = Problem::of_json(&rough).to_string();
+        let shown = AcmeProblem::of_json(&rough).to_string();
         assert!(shown.chars().count() <= TEXT_MAX + 3 && !shown.chars().any(|c| c.is_control() || is_bidi(c)));
-        let revoked = Problem::of_json(&json!({"type": format!("{PREFIX}alreadyRevoked")}));
+        let revoked = AcmeProblem::of_json(&json!({"type": format!("{PREFIX}alreadyRevoked")}));
         assert_eq!(revoked.kind, ALREADY_REVOKED);
     }
 
@@ -271,7 +271,7 @@ mod tests {
         /// No body of an answer makes the reader panic, or gives a long text.
         #[test]
         fn any_body(status in any::<u16>(), body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let problem = Problem::read(status, &body);
+            let problem = AcmeProblem::read(status, &body);
             let _ = (problem.remedy(), problem.failed_names().count());
             prop_assert!(problem.detail.chars().count() <= TEXT_MAX);
         }

@@ -7,14 +7,14 @@ use instant_acme::{AuthorizationStatus, ChallengeStatus, ChallengeType, Order};
 use serde_json::Value;
 
 use super::account;
-use super::client::Client;
+use super::client::AcmeClient;
 use super::dns::{self, Persist, RecordState, issuers, present, record, standing};
-use super::fault::{Fault, signed};
-use super::hook::{self, Record};
+use super::fault::{StepFault, signed};
+use super::hook::{self, TxtRecord};
 use super::invalid::gone;
 use super::lookup::Lookup;
-use super::problem::Remedy;
-use super::work::{Surroundings, Wanted, Work};
+use super::problem::Reaction;
+use super::work::{CertificateWork, OrderSubject, Surroundings};
 use crate::config::acme::Method;
 use crate::host::without_wildcard;
 use crate::ledger::time::wall;
@@ -27,7 +27,7 @@ struct Needs {
     /// Answers over HTTP and TLS.
     answers: Vec<ChallengeAnswer>,
     /// Records to set.
-    records: Vec<Record>,
+    records: Vec<TxtRecord>,
     /// Names whose records must be there already.
     standing: Vec<String>,
     /// Challenges that the authority waits for.
@@ -36,12 +36,12 @@ struct Needs {
 
 /// Answers the challenges of all names that are not proved yet.
 pub(super) async fn prove(
-    work: &Work,
-    wanted: &Wanted,
+    work: &CertificateWork,
+    wanted: &OrderSubject,
     around: &Surroundings,
     order: &mut Order,
-    client: &Client,
-) -> Result<(), Fault> {
+    client: &AcmeClient,
+) -> Result<(), StepFault> {
     let issuers = fetch(order, client).await?;
     let Needs { answers, records, standing, open } = needs(work, around, order, client).await?;
     if answers != work.record.borrow().answers {
@@ -57,7 +57,7 @@ pub(super) async fn prove(
     }
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(|error| Fault::of(error, client))?;
+        let mut authorization = authorization.map_err(|error| StepFault::of(error, client))?;
         let name = authorization.identifier().to_string();
         let Some((_, method)) = open.iter().find(|(open, _)| *open == name) else { continue };
         let Some(mut challenge) = authorization.challenge(kind(*method)) else { continue };
@@ -65,7 +65,7 @@ pub(super) async fn prove(
         match signed!(challenge.set_ready(), client) {
             Ok(()) => {}
             // The authority has judged it already, in an earlier process: the order says how.
-            Err(fault) if matches!(fault.remedy, Remedy::Operator | Remedy::Validation) => {
+            Err(fault) if matches!(fault.remedy, Reaction::Operator | Reaction::Validation) => {
                 tracing::debug!(name, problem = fault.text, "the challenge is no longer pending");
             }
             Err(fault) => return Err(fault),
@@ -76,7 +76,7 @@ pub(super) async fn prove(
 
 /// Fetches all authorizations of an order. Returns the names of the authority in each challenge of dns-persist-01, which
 /// instant-acme does not show.
-async fn fetch(order: &mut Order, client: &Client) -> Result<HashMap<String, Vec<String>>, Fault> {
+async fn fetch(order: &mut Order, client: &AcmeClient) -> Result<HashMap<String, Vec<String>>, StepFault> {
     let mut issuers = HashMap::new();
     let mut all = async || {
         let mut authorizations = order.authorizations();
@@ -103,11 +103,16 @@ fn issuers_of(authorization: &Value) -> Option<Vec<String>> {
 }
 
 /// Collects the proofs.
-async fn needs(work: &Work, around: &Surroundings, order: &mut Order, client: &Client) -> Result<Needs, Fault> {
+async fn needs(
+    work: &CertificateWork,
+    around: &Surroundings,
+    order: &mut Order,
+    client: &AcmeClient,
+) -> Result<Needs, StepFault> {
     let mut needs = Needs::default();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(|error| Fault::of(error, client))?;
+        let mut authorization = authorization.map_err(|error| StepFault::of(error, client))?;
         if authorization.status != AuthorizationStatus::Pending {
             continue;
         }
@@ -134,7 +139,7 @@ async fn needs(work: &Work, around: &Surroundings, order: &mut Order, client: &C
 
 /// Sets the records that are not set yet, and waits until the zone's name servers serve them. They stay until the order
 /// ends: a record that is removed and set again has to spread anew.
-async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(), Fault> {
+async fn set(work: &CertificateWork, around: &Surroundings, records: &[TxtRecord]) -> Result<(), StepFault> {
     let Some(hook) = hook::running() else {
         return Err(fault(&Reason::new("pintle started without acme.dns_hook").hint("pintle upgrade")));
     };
@@ -183,17 +188,17 @@ async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(
 }
 
 /// The order stays open: a failure of this host's side costs none.
-fn fault(reason: &Reason) -> Fault {
-    Fault::here(reason.full_line())
+fn fault(reason: &Reason) -> StepFault {
+    StepFault::here(reason.full_line())
 }
 
 /// Checks the record of a name before the authority does. A failed lookup says nothing.
 async fn check_standing(
     name: &str,
     found: Option<&Vec<String>>,
-    wanted: &Wanted,
+    wanted: &OrderSubject,
     around: &Surroundings,
-) -> Result<(), Fault> {
+) -> Result<(), StepFault> {
     let directory = &wanted.authority.directory;
     let named = issuers(found.map_or(&[][..], Vec::as_slice)).map_err(|reason| fault(&reason))?;
     let account = account::Stored::read(&around.settings.folder, directory)?.and_then(|stored| stored.url);
@@ -217,11 +222,11 @@ fn kind(method: Method) -> ChallengeType {
 /// Returns the way to prove a name: that of the preflight, or else the first one that the authority offers and pintle may
 /// use.
 fn method(
-    work: &Work,
+    work: &CertificateWork,
     around: &Surroundings,
     name: &str,
     is_offered: impl Fn(Method) -> bool,
-) -> Result<Method, Fault> {
+) -> Result<Method, StepFault> {
     let record = work.record.borrow();
     let checked = record.checked.iter().flat_map(|checked| &checked.ways);
     let best = checked.filter(|way| way.name == name).map(|way| way.method);
@@ -235,6 +240,6 @@ fn method(
         let ours: Vec<&str> = around.settings.challenges.iter().map(|method| method.name()).collect();
         let text =
             format!("{name}: the authority offers none of acme.challenges ({}) that can validate it", ours.join(", "));
-        Fault { ends_order: true, ..Fault::operator(text) }
+        StepFault { ends_order: true, ..StepFault::operator(text) }
     })
 }

@@ -15,7 +15,7 @@ use crate::policy::promise::Seconds;
 
 /// The reason for the end of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum DriverEnd {
     /// The process ends: its DNS records are removed.
     Stop,
     /// Another process continues the orders, with their DNS records.
@@ -56,7 +56,7 @@ pub struct Renewing {
     /// The algorithms of the certificates.
     pub algorithms: Vec<String>,
     /// The certificates.
-    pub certificates: Vec<Renewal>,
+    pub certificates: Vec<WantedRenewal>,
 }
 
 impl Renewing {
@@ -69,7 +69,7 @@ impl Renewing {
 
 /// One certificate that the operator wants.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Renewal {
+pub struct WantedRenewal {
     /// Its algorithm.
     pub algorithm: String,
     /// The time of the order; `None` if that is now.
@@ -136,7 +136,7 @@ pub struct Compromised {
     /// Its certificates, which will be revoked.
     pub certificates: Vec<ToRevoke>,
     /// The clients that the successor locks out.
-    pub locked_out: Vec<LockedOut>,
+    pub locked_out: Vec<LockedOutClients>,
     /// The day from which nobody is locked out.
     pub until: Option<String>,
 }
@@ -154,7 +154,7 @@ pub struct ToRevoke {
 
 /// Clients that are locked out: they hold pins without the key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockedOut {
+pub struct LockedOutClients {
     /// The site that promised the pins.
     pub site: String,
     /// The hosts for which the clients hold them.
@@ -171,7 +171,7 @@ pub async fn ask<Q, T>(thread: &mpsc::Sender<Q>, question: impl FnOnce(oneshot::
 }
 
 /// A question of the driver to the control thread.
-pub enum Request {
+pub enum DriverRequest {
     /// Return the times since when clients know these next keys.
     Keys {
         /// The keys.
@@ -180,7 +180,7 @@ pub enum Request {
         reply: oneshot::Sender<KeyFacts>,
     },
     /// The question which certificates pintle serves now.
-    Served(oneshot::Sender<Served>),
+    Served(oneshot::Sender<ServedCertificates>),
     /// The question whether this chain may be served. It is not in place yet.
     Judge {
         /// The site, by its first name.
@@ -228,13 +228,13 @@ pub enum Request {
         /// The site and the key.
         asked: CandidateKey,
         /// The clients.
-        reply: oneshot::Sender<Vec<LockedOut>>,
+        reply: oneshot::Sender<Vec<LockedOutClients>>,
     },
 }
 
 /// The certificates that pintle serves.
 #[derive(Debug, Default)]
-pub struct Served {
+pub struct ServedCertificates {
     /// The pins of all certificates.
     pub pins: Vec<Pin>,
     /// `true` if it trusts proxies in front of it.
@@ -249,12 +249,12 @@ pub struct KeyFacts {
     /// All burnt keys.
     pub burnt: Vec<Pin>,
     /// The certificates in use.
-    pub in_use: Vec<InUse>,
+    pub in_use: Vec<CertificateInUse>,
 }
 
 /// A certificate that pintle serves.
 #[derive(Debug, Clone)]
-pub struct InUse {
+pub struct CertificateInUse {
     /// The site, by its first name.
     pub site: String,
     /// The algorithm of its key.

@@ -3,10 +3,10 @@
 use instant_acme::{RevocationReason, RevocationRequest};
 use rustls::pki_types::CertificateDer;
 
-use super::fault::{Fault, signed};
-use super::issued::{self, Issued, Retired};
-use super::problem::{ALREADY_REVOKED, Remedy};
-use super::request::Request;
+use super::fault::{StepFault, signed};
+use super::issued::{self, Issued, RetiredKey};
+use super::problem::{ALREADY_REVOKED, Reaction};
+use super::request::DriverRequest;
 use super::task::{Task, random};
 use super::words::time;
 use super::{account, store};
@@ -15,7 +15,7 @@ use crate::ledger::time::wall;
 
 impl Task {
     /// Revokes the certificates of the compromised key, one after the other. A failure is tried again later.
-    pub(super) async fn revoke(&self) -> Result<(), Fault> {
+    pub(super) async fn revoke(&self) -> Result<(), StepFault> {
         let Some(compromise) = &self.facts.compromise else { return Ok(()) };
         match self.revoke_all(compromise.pin).await {
             Ok(()) => self.work.change(|record| {
@@ -27,7 +27,7 @@ impl Task {
         }
     }
 
-    async fn revoke_all(&self, pin: Pin) -> Result<(), Fault> {
+    async fn revoke_all(&self, pin: Pin) -> Result<(), StepFault> {
         self.leave(pin).await?;
         // From here on, nobody may serve or promise the key, however long the CA takes.
         self.record_as_burnt(pin).await?;
@@ -51,7 +51,7 @@ impl Task {
     }
 
     /// Makes sure that the running process does not serve the key any more.
-    async fn leave(&self, pin: Pin) -> Result<(), Fault> {
+    async fn leave(&self, pin: Pin) -> Result<(), StepFault> {
         if !self.serves(pin).await? {
             return Ok(());
         }
@@ -59,29 +59,30 @@ impl Task {
         if let Some(chain) = store::chain(&self.work.certificate) {
             let problems = self.take_files(&chain).await?;
             if !problems.is_empty() {
-                return Err(Fault::here(format!("the compromised key still serves: {}", problems.join("; "))));
+                return Err(StepFault::here(format!("the compromised key still serves: {}", problems.join("; "))));
             }
         }
         match self.serves(pin).await? {
-            true => Err(Fault::here("the compromised key still serves".to_owned())),
+            true => Err(StepFault::here("the compromised key still serves".to_owned())),
             false => Ok(()),
         }
     }
 
-    async fn serves(&self, pin: Pin) -> Result<bool, Fault> {
-        self.ask(|reply| Request::Serves { site: self.facts.site.clone(), pin, reply }).await
+    async fn serves(&self, pin: Pin) -> Result<bool, StepFault> {
+        self.ask(|reply| DriverRequest::Serves { site: self.facts.site.clone(), pin, reply }).await
     }
 
     /// Revokes one certificate. A certificate that is revoked already counts as revoked.
-    async fn revoke_one(&self, issued: &Issued) -> Result<(), Fault> {
+    async fn revoke_one(&self, issued: &Issued) -> Result<(), StepFault> {
         let settings = &self.around.settings;
         let known = settings.authorities.iter().zip(&self.budgets);
         let mut known = known.filter(|(authority, _)| authority.directory == issued.from);
         let Some((authority, budget)) = known.next() else {
             let text = format!("{}: this CA is no longer in [acme], so pintle has no account there", issued.from);
-            return Err(Fault::operator(text));
+            return Err(StepFault::operator(text));
         };
-        let der = issued.der().ok_or_else(|| Fault::operator("the record of the certificate is damaged".to_owned()))?;
+        let der =
+            issued.der().ok_or_else(|| StepFault::operator("the record of the certificate is damaged".to_owned()))?;
         let (client, directory) = self.around.reach(authority).await?;
         let email = settings.email.as_deref();
         let account = account::open(&settings.folder, authority, email, &client, budget, &directory).await?;
@@ -89,7 +90,7 @@ impl Task {
         let request = RevocationRequest { certificate: &certificate, reason: Some(RevocationReason::KeyCompromise) };
         match signed!(account.revoke(&request), &client) {
             Err(fault) if fault.kind != ALREADY_REVOKED => {
-                if fault.remedy == Remedy::Register {
+                if fault.remedy == Reaction::Register {
                     account::forget(&settings.folder, &authority.directory)?;
                 }
                 Err(fault)
@@ -98,7 +99,7 @@ impl Task {
         }
     }
 
-    fn not_revoked(&self, fault: &Fault) -> Result<(), Fault> {
+    fn not_revoked(&self, fault: &StepFault) -> Result<(), StepFault> {
         let (now, random) = (wall(), random());
         let retry = self.work.change(|record| match &mut record.compromise {
             Some(compromise) => {
@@ -118,14 +119,14 @@ impl Task {
         Ok(())
     }
 
-    async fn record_as_burnt(&self, pin: Pin) -> Result<(), Fault> {
-        let written = self.ask(|reply| Request::Burn { site: self.facts.site.clone(), pin, reply }).await?;
-        written.map_err(|error| Fault::here(format!("the ledger cannot be written: {error}")))
+    async fn record_as_burnt(&self, pin: Pin) -> Result<(), StepFault> {
+        let written = self.ask(|reply| DriverRequest::Burn { site: self.facts.site.clone(), pin, reply }).await?;
+        written.map_err(|error| StepFault::here(format!("the ledger cannot be written: {error}")))
     }
 
     /// Records the key as burnt, and forgets the compromise. Key and chain stay on disk if a certificate is not revoked:
     /// the operator needs them.
-    pub(super) async fn burn(&self) -> Result<(), Fault> {
+    pub(super) async fn burn(&self) -> Result<(), StepFault> {
         let Some(compromise) = self.facts.compromise.clone() else { return Ok(()) };
         let pin = compromise.pin;
         self.record_as_burnt(pin).await?;
@@ -135,7 +136,7 @@ impl Task {
             record.issued.retain(|issued| issued.pin != pin);
             let is_done = !certificates.iter().any(|issued| issued.is_open(now));
             let last = compromise.attempts.last.map(|last| last.text).filter(|_| !is_done);
-            record.retired = Some(Retired { pin, at: now, certificates, problem: last });
+            record.retired = Some(RetiredKey { pin, at: now, certificates, problem: last });
             record.compromise = None;
             is_done
         })?;

@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::facts::{Checked, Facts};
-use super::issued::Retired;
+use super::facts::{CertificateFacts, Checked};
+use super::issued::RetiredKey;
 use super::outlook::Outlook;
-use super::preflight::Finding;
-use super::step::{Next, Plan};
+use super::preflight::PreflightFinding;
+use super::step::{CertificatePlan, NextStep};
 use super::words::{stop_text, time};
 use crate::config::Acme;
 use crate::policy::promise::Seconds;
 
-fn finding_json(Finding { name, subject, severity, reason }: &Finding) -> Value {
+fn finding_json(PreflightFinding { name, subject, severity, reason }: &PreflightFinding) -> Value {
     json!({
         "name": name, "subject": subject, "severity": severity, "what": reason.what, "notes": reason.notes,
         "hints": reason.hints,
@@ -20,10 +20,10 @@ fn finding_json(Finding { name, subject, severity, reason }: &Finding) -> Value 
 
 /// Returns a plan for programs.
 pub(super) fn plan_json(
-    facts: &Facts,
-    plan: &Plan,
+    facts: &CertificateFacts,
+    plan: &CertificatePlan,
     outlook: &Outlook,
-    retired: Option<&Retired>,
+    retired: Option<&RetiredKey>,
     settings: &Acme,
     is_busy: bool,
     now: Seconds,
@@ -77,7 +77,7 @@ pub(super) fn plan_json(
     })
 }
 
-fn compromise_json(facts: &Facts, outlook: &Outlook, now: Seconds) -> Option<Value> {
+fn compromise_json(facts: &CertificateFacts, outlook: &Outlook, now: Seconds) -> Option<Value> {
     let (compromise, (pin, step)) = facts.compromise.as_ref().zip(outlook.compromised)?;
     Some(json!({
         "pin": pin.to_string(), "since": time(compromise.since), "step": step,
@@ -87,7 +87,7 @@ fn compromise_json(facts: &Facts, outlook: &Outlook, now: Seconds) -> Option<Val
     }))
 }
 
-fn retired_json(retired: &Retired, settings: &Acme, now: Seconds) -> Value {
+fn retired_json(retired: &RetiredKey, settings: &Acme, now: Seconds) -> Value {
     let certificates = retired.certificates.iter().map(|issued| {
         json!({
             "serial": issued.serial, "not_after": time(issued.not_after),
@@ -100,7 +100,7 @@ fn retired_json(retired: &Retired, settings: &Acme, now: Seconds) -> Value {
     })
 }
 
-fn preflight_json(checked: &Checked, plan: &Plan) -> Value {
+fn preflight_json(checked: &Checked, plan: &CertificatePlan) -> Value {
     json!({
         "next": plan.next_check.map(time),
         "at": time(checked.at), "verdict": checked.verdict, "text": checked.text,
@@ -110,17 +110,17 @@ fn preflight_json(checked: &Checked, plan: &Plan) -> Value {
 }
 
 /// The next action, its time, and why only the operator can help.
-fn action(plan: &Plan) -> (&'static str, Option<Seconds>, Option<String>) {
+fn action(plan: &CertificatePlan) -> (&'static str, Option<Seconds>, Option<String>) {
     match &plan.next {
-        Next::Wait { until } => ("wait", Some(*until), None),
-        Next::AskWindow => ("ask-window", None, None),
-        Next::MakeKey(_) => ("make-key", None, None),
-        Next::Preflight => ("preflight", None, None),
-        Next::Order { .. } => ("order", None, None),
-        Next::Resume => ("resume", None, None),
-        Next::Abandon { .. } => ("abandon", None, None),
-        Next::Revoke => ("revoke", None, None),
-        Next::Burn => ("burn", None, None),
-        Next::OperatorsTurn { stop, until } => ("operator", Some(*until), Some(stop_text(stop))),
+        NextStep::Wait { until } => ("wait", Some(*until), None),
+        NextStep::AskWindow => ("ask-window", None, None),
+        NextStep::MakeKey(_) => ("make-key", None, None),
+        NextStep::Preflight => ("preflight", None, None),
+        NextStep::Order { .. } => ("order", None, None),
+        NextStep::Resume => ("resume", None, None),
+        NextStep::Abandon { .. } => ("abandon", None, None),
+        NextStep::Revoke => ("revoke", None, None),
+        NextStep::Burn => ("burn", None, None),
+        NextStep::OperatorsTurn { stop, until } => ("operator", Some(*until), Some(stop_text(stop))),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::own_key::Unusable;
+use crate::config::own_key::UnusableKeyFile;
 use crate::policy::promise::Seconds;
 
 /// One of the two keys of a certificate.
@@ -16,7 +16,7 @@ pub enum KeyChoice {
 
 /// The next action.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub enum NextStep {
     /// Nothing before this time, at most a day from now.
     Wait {
         /// The time.
@@ -139,14 +139,14 @@ pub enum Stop {
     /// The live key is burnt, and the next one would lock out clients until this time.
     Burnt(Seconds),
     /// The file of the live key holds no usable key.
-    Key(Unusable),
+    Key(UnusableKeyFile),
     /// No CA is configured.
     NoAuthority,
 }
 
 /// The reason why a certificate is ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum OrderReason {
     /// There is none yet.
     First,
     /// The site has names that the certificate lacks.
@@ -195,7 +195,7 @@ impl Changeover {
 
 /// The state of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum CertificateStanding {
     /// In use, and not due.
     Current,
     /// Due for renewal, and under way.
@@ -208,7 +208,7 @@ pub enum Standing {
     Expired,
 }
 
-impl Standing {
+impl CertificateStanding {
     /// Returns its name, as in JSON and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -236,17 +236,17 @@ impl Standing {
 
 /// The plan of one certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct CertificatePlan {
     /// The next action.
-    pub next: Next,
+    pub next: NextStep,
     /// The time of the next order, from which it is wanted. In the past if it is under way.
     pub due: Seconds,
     /// The reason why that order is made.
-    pub why: Why,
+    pub why: OrderReason,
     /// The key that it will be made for, as far as the facts say now.
     pub key: KeyChoice,
     /// The state of the certificate.
-    pub standing: Standing,
+    pub standing: CertificateStanding,
     /// The planned changeover, if any.
     pub changeover: Option<Changeover>,
     /// Why a due order waits; `None` if it does not.
@@ -255,7 +255,7 @@ pub struct Plan {
     pub next_check: Option<Seconds>,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for OrderReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::First => f.write_str("first certificate"),

@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::backoff::Attempts;
-use super::budget::Budget;
-use super::facts::{Asked, Checked, Compromise, OpenOrder, Way};
-use super::fault::Fault;
+use super::budget::OrderBudget;
+use super::facts::{Checked, Compromise, OpenOrder, OperatorRequests, Way};
+use super::fault::StepFault;
 use super::hook;
-use super::issued::{Issued, Retired};
-use super::lost::{self, Lost};
+use super::issued::{Issued, RetiredKey};
+use super::lost::{self, LostKey};
 use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
 use crate::config::Managed;
-use crate::config::own_key::{self, Unusable};
+use crate::config::own_key::{self, UnusableKeyFile};
 use crate::keys::key_file::{self, KeyAlgorithm};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
@@ -42,7 +42,7 @@ const ARRIVED: &str = "chain.new.pem";
 /// Everything that is known about a certificate, besides its key and chain.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
+pub struct CertificateRecord {
     /// The time at which the live key came into use.
     pub live_since: Seconds,
     /// The directory of the authority that issued the chain in use.
@@ -56,17 +56,17 @@ pub struct Record {
     /// The answers to its challenges.
     pub answers: Vec<ChallengeAnswer>,
     /// DNS records that the hook may have set, until they are removed.
-    pub dns_records: Vec<hook::Record>,
+    pub dns_records: Vec<hook::TxtRecord>,
     /// The last preflight.
     pub checked: Option<Checked>,
     /// Challenges that have failed at an authority: others come first.
     pub failed_ways: Vec<Way>,
     /// The operator's requests.
-    pub asked: Asked,
+    pub asked: OperatorRequests,
     /// A key that the operator declared compromised.
     pub compromise: Option<Compromise>,
     /// The last key that was compromised, after its end.
-    pub retired: Option<Retired>,
+    pub retired: Option<RetiredKey>,
     /// The issued certificates that have not expired.
     pub issued: Vec<Issued>,
     /// Identifies the settings of the last attempts: others may succeed.
@@ -75,7 +75,7 @@ pub struct Record {
     pub authorities: BTreeMap<String, AuthorityRecord>,
 }
 
-impl Record {
+impl CertificateRecord {
     /// Permits attempts now, after another preflight. Waits that an authority asked for remain.
     pub fn release(&mut self) {
         self.checked.iter_mut().for_each(Checked::expire);
@@ -98,7 +98,7 @@ pub struct AuthorityRecord {
 /// # Errors
 ///
 /// The file that cannot be read or written, and why.
-pub fn prepare(certificates: &[Managed]) -> Result<Vec<Lost>, String> {
+pub fn prepare(certificates: &[Managed]) -> Result<Vec<LostKey>, String> {
     let mut lost = Vec::new();
     for certificate in certificates {
         let placed = |error: io::Error| format!("{}: {error}", certificate.folder.display());
@@ -128,12 +128,12 @@ pub fn make_key(certificate: &Managed, choice: KeyChoice) -> Result<(), String> 
     let _lock = lock(certificate).map_err(|error| format!("{}: {error}", certificate.folder.display()))?;
     let mut lost = Vec::new();
     let made = make_missing(certificate, choice, &mut lost);
-    lost.iter().for_each(Lost::log);
+    lost.iter().for_each(LostKey::log);
     made
 }
 
 /// The same, under the lock.
-fn make_missing(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<Lost>) -> Result<(), String> {
+fn make_missing(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<LostKey>) -> Result<(), String> {
     let path = key_path(certificate, choice);
     if path.symlink_metadata().is_ok() {
         return Ok(());
@@ -184,7 +184,7 @@ pub fn key_path(certificate: &Managed, choice: KeyChoice) -> PathBuf {
 /// # Errors
 ///
 /// If there is one, and it holds no usable key.
-pub fn usable_pin(certificate: &Managed, choice: KeyChoice) -> Result<Option<Pin>, Unusable> {
+pub fn usable_pin(certificate: &Managed, choice: KeyChoice) -> Result<Option<Pin>, UnusableKeyFile> {
     own_key::read(&key_path(certificate, choice))
 }
 
@@ -291,13 +291,13 @@ fn complete(certificate: &Managed) -> io::Result<()> {
 /// # Errors
 ///
 /// If it exists and cannot be read: it may name an open order.
-pub fn record(certificate: &Managed) -> io::Result<Record> {
+pub fn record(certificate: &Managed) -> io::Result<CertificateRecord> {
     load(&certificate.folder.join(RECORD)).map(Option::unwrap_or_default)
 }
 
 /// Reads the record of a certificate, as far as this user can. Changes nothing.
 #[must_use]
-pub fn look(certificate: &Managed) -> Option<Record> {
+pub fn look(certificate: &Managed) -> Option<CertificateRecord> {
     serde_json::from_slice(&plain_file::read(&certificate.folder.join(RECORD), FILE_MAX).ok()?).ok()
 }
 
@@ -306,7 +306,7 @@ pub fn look(certificate: &Managed) -> Option<Record> {
 /// # Errors
 ///
 /// If it cannot be written.
-pub fn save_record(certificate: &Managed, record: &Record) -> io::Result<()> {
+pub fn save_record(certificate: &Managed, record: &CertificateRecord) -> io::Result<()> {
     save(&certificate.folder.join(RECORD), record)
 }
 
@@ -387,13 +387,13 @@ pub fn words(path: &Path, error: &io::Error) -> String {
 pub(super) fn count(
     folder: &Path,
     directory: &str,
-    budget: &RefCell<Budget>,
-    take: impl FnOnce(&mut Budget),
-) -> Result<(), Fault> {
+    budget: &RefCell<OrderBudget>,
+    take: impl FnOnce(&mut OrderBudget),
+) -> Result<(), StepFault> {
     let mut taken = budget.borrow().clone();
     take(&mut taken);
     let path = file_of(folder, "budget", directory);
-    save(&path, &taken).map_err(|error| Fault::here(words(&path, &error)))?;
+    save(&path, &taken).map_err(|error| StepFault::here(words(&path, &error)))?;
     *budget.borrow_mut() = taken;
     Ok(())
 }
@@ -510,13 +510,17 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let one = certificate(folder.path());
         prepare(std::slice::from_ref(&one)).unwrap();
-        assert_eq!(record(&one).unwrap(), Record::default());
-        let kept =
-            Record { live_since: 5, spread: 0.25, from: Some("https://ca.example/d".into()), ..Record::default() };
+        assert_eq!(record(&one).unwrap(), CertificateRecord::default());
+        let kept = CertificateRecord {
+            live_since: 5,
+            spread: 0.25,
+            from: Some("https://ca.example/d".into()),
+            ..CertificateRecord::default()
+        };
         save_record(&one, &kept).unwrap();
         assert_eq!(record(&one).unwrap(), kept);
         fs::write(one.folder.join(RECORD), "{").unwrap();
-        assert_eq!(record(&one).unwrap(), Record::default());
+        assert_eq!(record(&one).unwrap(), CertificateRecord::default());
         assert!(one.folder.join("order.damaged").exists());
     }
 }

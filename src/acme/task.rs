@@ -5,22 +5,22 @@ use std::rc::Rc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::backoff::Failure;
-use super::budget::Budget;
+use super::backoff::AttemptFailure;
+use super::budget::OrderBudget;
 use super::checking::Checking;
-use super::facts::{Checked, Compromise, Facts, OpenOrder, Verdict, Way};
-use super::fault::Fault;
+use super::facts::{CertificateFacts, Checked, Compromise, OpenOrder, PreflightVerdict, Way};
+use super::fault::StepFault;
 use super::issued::{self, Issued};
-use super::order::{self, Ended};
+use super::order::{self, OrderEnd};
 use super::outlook::remedy_text;
-use super::preflight::Finding;
-use super::problem::{Remedy, SERVER_INTERNAL};
+use super::preflight::PreflightFinding;
+use super::problem::{Reaction, SERVER_INTERNAL};
 use super::renewal_info::{NoAnswer, RenewalInfo, SuggestedWindow};
-use super::request::{Request, ask};
-use super::step::{Abandoned, KeyChoice, Next, Plan};
-use super::store::Record;
+use super::request::{DriverRequest, ask};
+use super::step::{Abandoned, CertificatePlan, KeyChoice, NextStep};
+use super::store::CertificateRecord;
 use super::words::time;
-use super::work::{Surroundings, Wanted, Work};
+use super::work::{CertificateWork, OrderSubject, Surroundings};
 use super::{account, store};
 use crate::config::Authority;
 use crate::config::acme::Method;
@@ -35,21 +35,21 @@ const FINDINGS_SAID: usize = 10;
 
 /// One action for one certificate.
 pub(super) struct Task {
-    pub(super) work: Rc<Work>,
-    pub(super) facts: Facts,
-    pub(super) plan: Plan,
+    pub(super) work: Rc<CertificateWork>,
+    pub(super) facts: CertificateFacts,
+    pub(super) plan: CertificatePlan,
     pub(super) around: Surroundings,
     /// By the places of the authorities.
-    pub(super) budgets: Vec<Rc<RefCell<Budget>>>,
-    pub(super) questions: mpsc::Sender<Request>,
+    pub(super) budgets: Vec<Rc<RefCell<OrderBudget>>>,
+    pub(super) questions: mpsc::Sender<DriverRequest>,
 }
 
 impl Task {
     /// Performs the action. Failures at an authority are in the record afterwards; an error means that the record could
     /// not be written.
-    pub(super) async fn perform(self) -> Result<(), Fault> {
+    pub(super) async fn perform(self) -> Result<(), StepFault> {
         match self.plan.next.clone() {
-            Next::MakeKey(choice) => {
+            NextStep::MakeKey(choice) => {
                 let path = store::key_path(&self.work.certificate, choice);
                 if choice == KeyChoice::Next && self.facts.next.is_some() {
                     // An unfit key that was read.
@@ -57,9 +57,9 @@ impl Task {
                 } else if path.symlink_metadata().is_ok() {
                     // Clients may hold its pin: a key that cannot be read now is not replaced.
                     let text = format!("{}: cannot read the key: restore it, or move it away", path.display());
-                    return Err(Fault::here(text));
+                    return Err(StepFault::here(text));
                 }
-                store::make_key(&self.work.certificate, choice).map_err(Fault::here)?;
+                store::make_key(&self.work.certificate, choice).map_err(StepFault::here)?;
                 tracing::info!(
                     site = self.facts.site,
                     algorithm = self.facts.algorithm,
@@ -68,10 +68,10 @@ impl Task {
                 );
                 Ok(())
             }
-            Next::AskWindow => self.ask_window().await,
-            Next::Preflight => self.preflight().await,
-            Next::Order { key, ca, replaces } => self.order(key, ca, replaces).await,
-            Next::Resume => {
+            NextStep::AskWindow => self.ask_window().await,
+            NextStep::Preflight => self.preflight().await,
+            NextStep::Order { key, ca, replaces } => self.order(key, ca, replaces).await,
+            NextStep::Resume => {
                 let open = self.facts.order.clone();
                 let at = open.as_ref().and_then(|open| self.facts.cas.iter().position(|ca| ca.directory == open.ca));
                 let is_next = |open: &OpenOrder| self.facts.next.as_ref().is_some_and(|next| next.pin == open.key);
@@ -84,14 +84,14 @@ impl Task {
                     _ => self.work.change(|record| record.order = None),
                 }
             }
-            Next::Abandon { why } => self.abandon(why).await,
-            Next::Revoke => self.revoke().await,
-            Next::Burn => self.burn().await,
-            Next::Wait { .. } | Next::OperatorsTurn { .. } => Ok(()),
+            NextStep::Abandon { why } => self.abandon(why).await,
+            NextStep::Revoke => self.revoke().await,
+            NextStep::Burn => self.burn().await,
+            NextStep::Wait { .. } | NextStep::OperatorsTurn { .. } => Ok(()),
         }
     }
 
-    async fn abandon(&self, why: Abandoned) -> Result<(), Fault> {
+    async fn abandon(&self, why: Abandoned) -> Result<(), StepFault> {
         let Some(order) = self.facts.order.clone() else { return Ok(()) };
         let directory = order.ca;
         // Its certificate may have been issued without pintle's knowledge, and counts at the CA.
@@ -118,7 +118,7 @@ impl Task {
             record.order = None;
             record.answers.clear();
             if let Some(text) = failure {
-                let failure = Fault::here(text).failure(None);
+                let failure = StepFault::here(text).failure(None);
                 record.authorities.entry(directory).or_default().attempts.failed(failure, wall(), left, random);
             }
         })
@@ -129,7 +129,7 @@ impl Task {
         self.facts.chain.as_ref().map(|chain| chain.not_after.saturating_sub(wall()))
     }
 
-    async fn ask_window(&self) -> Result<(), Fault> {
+    async fn ask_window(&self) -> Result<(), StepFault> {
         let chain = self.facts.chain.as_ref();
         let from = chain.and_then(|chain| chain.from.as_deref());
         let authority = from.and_then(|from| self.around.settings.authority(from));
@@ -156,7 +156,7 @@ impl Task {
         Ok(())
     }
 
-    async fn preflight(&self) -> Result<(), Fault> {
+    async fn preflight(&self) -> Result<(), StepFault> {
         let checking = Checking {
             work: &self.work,
             around: &self.around,
@@ -166,7 +166,7 @@ impl Task {
         };
         let mut checked = checking.run().await;
         let before = self.facts.checked.as_ref();
-        let broken = |checked: &&Checked| checked.verdict == Verdict::Broken;
+        let broken = |checked: &&Checked| checked.verdict == PreflightVerdict::Broken;
         if broken(&&checked) {
             let again = before.filter(broken).filter(|before| before.names == checked.names);
             checked.failures = again.map_or(0, |before| before.failures).saturating_add(1);
@@ -181,7 +181,7 @@ impl Task {
         if before.is_some_and(|before| before.findings == checked.findings && before.text == checked.text) {
             return;
         }
-        for Finding { name, severity, reason, .. } in checked.findings.iter().take(FINDINGS_SAID) {
+        for PreflightFinding { name, severity, reason, .. } in checked.findings.iter().take(FINDINGS_SAID) {
             let (problem, hint) = (reason.line(), reason.hint_line());
             match severity {
                 Severity::Error => tracing::error!(site, algorithm, name, problem, hint, "a name cannot be validated"),
@@ -193,28 +193,28 @@ impl Task {
         if checked.findings.is_empty() && !checked.text.is_empty() {
             tracing::warn!(site, algorithm, problem = checked.text, "no result of the check before an order");
         }
-        if checked.verdict == Verdict::Broken {
+        if checked.verdict == PreflightVerdict::Broken {
             tracing::error!(
                 site,
                 algorithm,
                 problem = checked.text,
                 "pintle orders nothing until the names can be validated"
             );
-        } else if before.is_some_and(|before| before.verdict == Verdict::Broken) {
+        } else if before.is_some_and(|before| before.verdict == PreflightVerdict::Broken) {
             tracing::info!(site, algorithm, "the names can be validated again");
         }
     }
 
-    async fn order(&self, key: KeyChoice, ca: usize, replaces: Option<String>) -> Result<(), Fault> {
+    async fn order(&self, key: KeyChoice, ca: usize, replaces: Option<String>) -> Result<(), StepFault> {
         let (Some(authority), Some(budget)) = (self.around.settings.authorities.get(ca), self.budgets.get(ca)) else {
             return Ok(());
         };
         let pin = store::pin_of(&self.work.certificate, key);
-        let Some(pin) = pin else { return Err(Fault::here("the key of the order is gone".to_owned())) };
-        let wanted = Wanted { authority: authority.clone(), key, pin, replaces, is_fallback: ca > 0 };
+        let Some(pin) = pin else { return Err(StepFault::here("the key of the order is gone".to_owned())) };
+        let wanted = OrderSubject { authority: authority.clone(), key, pin, replaces, is_fallback: ca > 0 };
         let done = match order::run(&self.work, &wanted, &self.around, budget).await {
-            Ok(Ended::Later) => return Ok(()),
-            Ok(Ended::Issued(pem, chain)) => {
+            Ok(OrderEnd::Later) => return Ok(()),
+            Ok(OrderEnd::Issued(pem, chain)) => {
                 // A refused one may have to be revoked, too.
                 let issued = Issued::new(&chain, &wanted.authority.directory);
                 self.work.change(|record| issued::note(&mut record.issued, issued, wall()))?;
@@ -229,43 +229,46 @@ impl Task {
     }
 
     /// Puts a chain in place and in use, if the configuration admits it.
-    async fn serve(&self, pem: &str, chain: &Chain) -> Result<(), Fault> {
-        let refused = |problems: Vec<String>| Fault {
-            remedy: Remedy::Candidate,
+    async fn serve(&self, pem: &str, chain: &Chain) -> Result<(), StepFault> {
+        let refused = |problems: Vec<String>| StepFault {
+            remedy: Reaction::Candidate,
             ends_order: true,
-            ..Fault::here(format!("the new certificate is refused: {}", problems.join("; ")))
+            ..StepFault::here(format!("the new certificate is refused: {}", problems.join("; ")))
         };
         let site = self.facts.site.clone();
         let (path, accept) = (self.work.certificate.chain(), self.accepted(chain.pin()));
-        let judge = |reply| Request::Judge { site, path, chain: pem.to_owned(), accept, reply };
+        let judge = |reply| DriverRequest::Judge { site, path, chain: pem.to_owned(), accept, reply };
         let problems = self.ask(judge).await?;
         if !problems.is_empty() {
             return Err(refused(problems));
         }
         let certificate = &self.work.certificate;
-        let placed = |error: std::io::Error| Fault::here(store::words(&certificate.chain(), &error));
+        let placed = |error: std::io::Error| StepFault::here(store::words(&certificate.chain(), &error));
         if let Some(compromise) = self.compromise().filter(|compromise| compromise.pin != chain.pin()) {
             store::keep_compromised(certificate, compromise.pin).map_err(placed)?;
         }
         store::install(certificate, pem).map_err(placed)?;
         // A fresh next key comes at once: the promise needs it.
         if !certificate.next().exists() {
-            store::make_key(certificate, KeyChoice::Next).map_err(Fault::here)?;
+            store::make_key(certificate, KeyChoice::Next).map_err(StepFault::here)?;
         }
         let problems = self.take_files(chain).await?;
         if problems.is_empty() { Ok(()) } else { Err(refused(problems)) }
     }
 
     /// Asks the running process to serve the chain on disk. Returns the problems.
-    pub(super) async fn take_files(&self, chain: &Chain) -> Result<Vec<String>, Fault> {
+    pub(super) async fn take_files(&self, chain: &Chain) -> Result<Vec<String>, StepFault> {
         let (site, accept) = (self.facts.site.clone(), self.accepted(chain.pin()));
         let certificate = (chain.pin(), chain.leaf.serial.clone());
-        self.ask(|reply| Request::Serve { site, certificate, accept, reply }).await
+        self.ask(|reply| DriverRequest::Serve { site, certificate, accept, reply }).await
     }
 
     /// Asks the control thread.
-    pub(super) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Fault> {
-        ask(&self.questions, question).await.ok_or_else(|| Fault::here("pintle is stopping".to_owned()))
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> DriverRequest,
+    ) -> Result<T, StepFault> {
+        ask(&self.questions, question).await.ok_or_else(|| StepFault::here("pintle is stopping".to_owned()))
     }
 
     /// The compromised key, as the record has it now.
@@ -278,7 +281,7 @@ impl Task {
         self.compromise().filter(|compromise| compromise.pin != pin)?.accepted_until
     }
 
-    fn succeeded(&self, wanted: &Wanted, chain: &Chain) -> Result<(), Fault> {
+    fn succeeded(&self, wanted: &OrderSubject, chain: &Chain) -> Result<(), StepFault> {
         let (now, random) = (wall(), random());
         self.work.change(|record| {
             // After a restart in the middle of a changeover, the order's key is live already.
@@ -315,11 +318,16 @@ impl Task {
         Ok(())
     }
 
-    fn failed(&self, wanted: &Wanted, fault: &Fault, budget: &Rc<RefCell<Budget>>) -> Result<(), Fault> {
+    fn failed(
+        &self,
+        wanted: &OrderSubject,
+        fault: &StepFault,
+        budget: &Rc<RefCell<OrderBudget>>,
+    ) -> Result<(), StepFault> {
         let (now, random, left) = (wall(), random(), self.left());
         let folder = &self.around.settings.folder;
         let directory = &wanted.authority.directory;
-        let is_validation = matches!(fault.remedy, Remedy::Validation | Remedy::Caa);
+        let is_validation = matches!(fault.remedy, Reaction::Validation | Reaction::Caa);
         // If the CA does not say which, all of them count.
         let failed = if is_validation && fault.names.is_empty() { &self.facts.names } else { &fault.names };
         if !failed.is_empty() {
@@ -329,11 +337,11 @@ impl Task {
                 tracing::error!(file = %path.display(), %error, "cannot write the budget of orders");
             }
         }
-        if fault.remedy == Remedy::Register {
+        if fault.remedy == Reaction::Register {
             account::forget(folder, directory)?;
         }
         let ends = fault.ends();
-        let failure: Failure = fault.failure(Some(wanted.pin));
+        let failure: AttemptFailure = fault.failure(Some(wanted.pin));
         let (retry, stopped) = self.work.change(|record| {
             if is_validation {
                 // The way is checked again before the next try.
@@ -366,7 +374,7 @@ impl Task {
 }
 
 /// Notes the challenges that have failed, so that others come first. If all have, none is worse than the others.
-fn note_failed(record: &mut Record, names: &[String], challenges: &[Method]) {
+fn note_failed(record: &mut CertificateRecord, names: &[String], challenges: &[Method]) {
     let used = record.checked.iter().flat_map(|checked| &checked.ways).filter(|way| names.contains(&way.name));
     let used: Vec<Way> = used.filter(|way| !record.failed_ways.contains(way)).cloned().collect();
     record.failed_ways.extend(used);

@@ -4,28 +4,28 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::client::Client;
+use super::client::AcmeClient;
 use super::directory::Directory;
 use super::dns::Presented;
-use super::fault::Fault;
+use super::fault::StepFault;
 use super::hook;
 use super::step::KeyChoice;
-use super::store::{self, Record};
+use super::store::{self, CertificateRecord};
 use crate::config::{Acme, Authority, Managed};
 use crate::keys::pin::Pin;
 use crate::server::Answers;
 use crate::upstream::dns::NameServers;
 
 /// A certificate, as the driver and its tasks share it.
-pub(super) struct Work {
+pub(super) struct CertificateWork {
     pub(super) certificate: Managed,
-    pub(super) record: Rc<RefCell<Record>>,
+    pub(super) record: Rc<RefCell<CertificateRecord>>,
     /// The DNS records of its open order.
     pub(super) presented: Rc<RefCell<Option<Presented>>>,
 }
 
-impl Work {
-    pub(super) fn new(certificate: Managed, record: Record) -> Self {
+impl CertificateWork {
+    pub(super) fn new(certificate: Managed, record: CertificateRecord) -> Self {
         Self { certificate, record: Rc::new(RefCell::new(record)), presented: Rc::default() }
     }
 
@@ -49,7 +49,7 @@ impl Work {
     }
 
     /// Records that its DNS records are removed.
-    pub(super) fn forget_dns_records(&self) -> Result<(), Fault> {
+    pub(super) fn forget_dns_records(&self) -> Result<(), StepFault> {
         self.change(|record| record.dns_records.clear())
     }
 
@@ -60,11 +60,11 @@ impl Work {
     }
 
     /// Changes the record, on disk first. Returns what the change returns.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Record) -> T) -> Result<T, Fault> {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut CertificateRecord) -> T) -> Result<T, StepFault> {
         let mut changed = self.record.borrow().clone();
         let result = change(&mut changed);
         store::save_record(&self.certificate, &changed)
-            .map_err(|error| Fault::here(store::words(&self.certificate.folder.join(store::RECORD), &error)))?;
+            .map_err(|error| StepFault::here(store::words(&self.certificate.folder.join(store::RECORD), &error)))?;
         *self.record.borrow_mut() = changed;
         Ok(result)
     }
@@ -84,15 +84,15 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     /// Starts a client of an authority, and fetches its directory.
-    pub(super) async fn reach(&self, authority: &Authority) -> Result<(Client, Directory), Fault> {
-        let client = Client::start(authority, &self.name_servers).map_err(Fault::operator)?;
+    pub(super) async fn reach(&self, authority: &Authority) -> Result<(AcmeClient, Directory), StepFault> {
+        let client = AcmeClient::start(authority, &self.name_servers).map_err(StepFault::operator)?;
         let directory = Directory::fetch(&client, &authority.directory).await?;
         Ok((client, directory))
     }
 }
 
 /// The subject of an order.
-pub(super) struct Wanted {
+pub(super) struct OrderSubject {
     pub(super) authority: Authority,
     pub(super) key: KeyChoice,
     pub(super) pin: Pin,

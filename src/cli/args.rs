@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::{Subcommand, ValueEnum};
 
 use crate::commands::{doctor, init, key, pin};
-use crate::export::{Form, Role};
+use crate::export::{ExportForm, Role};
 use crate::host::HostPattern;
-use crate::verify::target::{Place, Url};
+use crate::verify::target::{ConnectTo, Url};
 pub(super) use explain::ExplainArgs;
 pub(super) use renew::RenewArgs;
 use values::{parse_date, parse_duration, parse_https_url, parse_pause, parse_url};
@@ -109,10 +109,10 @@ pub(super) struct VerifyArgs {
     pub(super) url: Url,
     /// Connect to this HOST:PORT or IP address instead of DNS; SNI and Host stay those of the URL
     #[arg(long, value_name = "ADDR")]
-    pub(super) connect: Option<Place>,
+    pub(super) connect: Option<ConnectTo>,
     /// The address of plain HTTP [default: port 80 of the TLS server]
     #[arg(long, value_name = "ADDR")]
-    pub(super) connect_http: Option<Place>,
+    pub(super) connect_http: Option<ConnectTo>,
     /// Trust the certificates in this PEM file instead of Mozilla's roots
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Option<PathBuf>,
@@ -167,7 +167,7 @@ pub(super) struct ExportArgs {
     pub(super) site: String,
     /// The format
     #[arg(long = "as", value_enum, value_name = "FORM", required_unless_present = "json", conflicts_with = "json")]
-    pub(super) form: Option<Form>,
+    pub(super) form: Option<ExportForm>,
     /// Print JSON, like --as json
     #[arg(long)]
     pub(super) json: bool,
@@ -206,7 +206,7 @@ pub(super) enum KeyCommand {
 }
 
 #[derive(Subcommand)]
-pub(super) enum AcmeCommand {
+pub(super) enum AcmeSubcommand {
     /// Show what pintle orders for each certificate: when, with which key, why; the last result and the next try
     ///
     /// The exit code is 1 if a certificate is missing, overdue or expired, or waits for you.
@@ -321,10 +321,10 @@ pub(super) struct InitArgs {
     pub(super) ca: Option<PathBuf>,
     /// Connect to this HOST:PORT or IP address instead of DNS, now and in the configuration
     #[arg(long, value_name = "ADDR")]
-    pub(super) connect: Option<Place>,
+    pub(super) connect: Option<ConnectTo>,
     /// The address of plain HTTP [default: port 80 of the same address]
     #[arg(long, value_name = "ADDR")]
-    pub(super) connect_http: Option<Place>,
+    pub(super) connect_http: Option<ConnectTo>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -351,8 +351,8 @@ pub(super) struct RevokeArgs {
     #[arg(long, value_name = "ALGORITHM")]
     pub(super) algorithm: Option<String>,
     /// The role of the compromised key
-    #[arg(long, value_enum, default_value_t = Compromised::Live)]
-    pub(super) key: Compromised,
+    #[arg(long, value_enum, default_value_t = CompromisedRole::Live)]
+    pub(super) key: CompromisedRole,
     /// Lock out clients that do not know the next key: the date that the refusal names
     #[arg(long, alias = "accept_lockout_until", value_name = "DATE", value_parser = parse_date)]
     pub(super) accept_lockout_until: Option<String>,
@@ -369,7 +369,7 @@ pub(super) struct RevokeArgs {
 
 /// The role of a compromised key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Compromised {
+pub(super) enum CompromisedRole {
     /// The key in use
     Live,
     /// The next key; pintle makes another one
@@ -434,13 +434,13 @@ pub(super) enum LedgerCommand {
 
 impl PinArgs {
     /// Returns the format of the output.
-    pub(super) fn form(&self) -> pin::Form {
+    pub(super) fn form(&self) -> pin::PinFormat {
         match self.form {
-            _ if self.json => pin::Form::Json,
-            None => pin::Form::Lines,
-            Some(PinForm::Curl) => pin::Form::Curl,
-            Some(PinForm::Hex) => pin::Form::Hex,
-            Some(PinForm::Header) => pin::Form::Header {
+            _ if self.json => pin::PinFormat::Json,
+            None => pin::PinFormat::Lines,
+            Some(PinForm::Curl) => pin::PinFormat::Curl,
+            Some(PinForm::Hex) => pin::PinFormat::Hex,
+            Some(PinForm::Header) => pin::PinFormat::Header {
                 max_age: self.max_age.as_secs(),
                 include_subdomains: self.include_subdomains,
                 report_uri: self.report_uri.clone(),

@@ -23,7 +23,7 @@ const FILES: &str = "5";
 const MANUAL: &str = "pintle";
 
 /// A man page.
-pub(super) struct Page {
+pub(super) struct ManPage {
     /// The name without the section, such as `pintle-key`.
     pub(super) name: String,
     /// The section of the manual.
@@ -37,16 +37,16 @@ pub(super) struct Page {
 /// # Errors
 ///
 /// If a page cannot be rendered.
-pub(super) fn pages(mut command: Command) -> io::Result<Vec<Page>> {
+pub(super) fn pages(mut command: Command) -> io::Result<Vec<ManPage>> {
     command = command.disable_help_subcommand(true);
     command.build();
     let visible = |command: &&Command| !command.is_hide_set();
-    let mut pages = vec![Page { name: "pintle".into(), section: COMMANDS, text: tidy(&overview(&command)?) }];
+    let mut pages = vec![ManPage { name: "pintle".into(), section: COMMANDS, text: tidy(&overview(&command)?) }];
     for below in command.get_subcommands().filter(visible) {
         let name = format!("pintle-{}", below.get_name());
-        pages.push(Page { text: tidy(&of_command(below, &name)?), name, section: COMMANDS });
+        pages.push(ManPage { text: tidy(&of_command(below, &name)?), name, section: COMMANDS });
     }
-    pages.push(Page { name: "pintle.toml".into(), section: FILES, text: tidy(&of_file()) });
+    pages.push(ManPage { name: "pintle.toml".into(), section: FILES, text: tidy(&of_file()) });
     Ok(pages)
 }
 
@@ -215,7 +215,7 @@ mod tests {
     use super::super::command;
     use super::*;
 
-    fn all() -> Vec<Page> {
+    fn all() -> Vec<ManPage> {
         pages(command()).unwrap()
     }
 

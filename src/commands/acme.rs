@@ -13,7 +13,7 @@ use super::remote::send;
 use super::results::Results;
 use super::status::{list, minute, text};
 use super::{Output, read, refuse};
-use crate::acme::request::{Renewal, Renewing};
+use crate::acme::request::{Renewing, WantedRenewal};
 use crate::control::client::PATIENCE;
 use crate::reason::Reason;
 
@@ -205,7 +205,7 @@ pub fn renew(path: &Path, host: &str, despite: bool, as_json: bool, output: &Out
     results.end(answer.is_some())
 }
 
-fn renewal_words(host: &str, Renewal { algorithm, from, why, hint }: &Renewal, despite: bool) -> String {
+fn renewal_words(host: &str, WantedRenewal { algorithm, from, why, hint }: &WantedRenewal, despite: bool) -> String {
     let front = format!("{host} ({algorithm})");
     let see = format!("see: pintle acme plan --site {host}");
     match from {

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 32;
 const ADDRESSES_MAX: usize = 16;
 
 /// The attempts at one upstream.
-pub(super) struct Attempts {
+pub(super) struct UpstreamAttempts {
     /// Its URL in the configuration.
     pub(super) url: String,
     /// `true` if it has TLS.
@@ -32,7 +32,7 @@ pub(super) struct Attempts {
 }
 
 /// One upstream to try.
-struct Target {
+struct AttemptTarget {
     upstream: Arc<Upstream>,
     url: String,
     /// The host and the port to connect to.
@@ -46,7 +46,7 @@ struct Target {
 /// # Errors
 ///
 /// If the system has no resources for it.
-pub(super) fn try_all(config: &Config) -> Result<Vec<Attempts>, Reason> {
+pub(super) fn try_all(config: &Config) -> Result<Vec<UpstreamAttempts>, Reason> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Reason::new(error.to_string()))?;
     let attempts = runtime.block_on(async {
@@ -60,8 +60,8 @@ pub(super) fn try_all(config: &Config) -> Result<Vec<Attempts>, Reason> {
 }
 
 /// The upstreams of all sites; sites may share one.
-fn targets(config: &Config) -> Vec<Target> {
-    let mut targets: Vec<Target> = Vec::new();
+fn targets(config: &Config) -> Vec<AttemptTarget> {
+    let mut targets: Vec<AttemptTarget> = Vec::new();
     for (site, upstream) in config.sites().zip(&config.snapshot.upstreams) {
         let (Some(report), Some(upstream)) = (&site.upstream, upstream) else { continue };
         if targets.iter().any(|known| Arc::ptr_eq(&known.upstream, upstream)) {
@@ -72,15 +72,15 @@ fn targets(config: &Config) -> Vec<Target> {
             HostHeader::Client => site.hosts.first().map(|host| host.replace("*.", "www.")).unwrap_or_default(),
         };
         let (url, connect) = (report.url.clone(), report.connect.clone());
-        targets.push(Target { upstream: upstream.clone(), url, connect, host });
+        targets.push(AttemptTarget { upstream: upstream.clone(), url, connect, host });
     }
     targets
 }
 
-async fn try_one(target: &Target, resolver: &Resolver) -> Attempts {
-    let Target { upstream, url, connect, host } = target;
+async fn try_one(target: &AttemptTarget, resolver: &Resolver) -> UpstreamAttempts {
+    let AttemptTarget { upstream, url, connect, host } = target;
     let mut attempts =
-        Attempts { url: url.clone(), has_tls: upstream.tls.is_some(), outcomes: Vec::new(), lookup: None };
+        UpstreamAttempts { url: url.clone(), has_tls: upstream.tls.is_some(), outcomes: Vec::new(), lookup: None };
     let addresses = match &upstream.addresses {
         Addresses::Fixed(addresses) => Ok(addresses.to_vec()),
         Addresses::Followed { .. } => look_up(connect, upstream, resolver).await,
@@ -105,7 +105,7 @@ async fn look_up(connect: &str, upstream: &Upstream, resolver: &Resolver) -> Res
     }
 }
 
-impl Attempts {
+impl UpstreamAttempts {
     /// Returns `true` if no address answers.
     pub(super) fn is_unreachable(&self) -> bool {
         self.outcomes.iter().all(|(_, outcome)| outcome.is_err())

@@ -8,16 +8,16 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::attempts::{self, Attempts};
+use super::attempts::{self, UpstreamAttempts};
 use super::drop_privileges::{Ahead, look_ahead};
 use super::first_ledger::FirstLedger;
 use super::reach::{keys_in_reach, writes_beside};
-use super::{Known, Like, Loaded, context, load, look_at_book, print, refuse, unfinished, warn};
-use crate::acme::held::{Waiting, last_preflight, waiting};
-use crate::acme::preflight::Finding;
+use super::{KnownPromises, Like, LoadedConfig, context, load, look_at_book, print, refuse, unfinished, warn};
+use crate::acme::held::{FirstAttempts, last_preflight, waiting};
+use crate::acme::preflight::PreflightFinding;
 use crate::config::{self, Config, Draft, Managed, Problems, report};
 use crate::host::both_forms;
-use crate::os::privileges::Account;
+use crate::os::privileges::UserAccount;
 use crate::os::read_error;
 use crate::policy::hpkp;
 use crate::reason::{Problem, Reason, Severity, counted};
@@ -61,7 +61,7 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
     troubles.extend(known.as_ref().and_then(|known| known.damage.clone()));
     let mut first = None;
-    if let Ok(Loaded { draft, config, problems }) = &loaded {
+    if let Ok(LoadedConfig { draft, config, problems }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
         first = known.as_ref().and_then(|known| first_ledger(path, config, known));
         warned.extend(first.as_ref().and_then(|first| suspicious(draft, first)));
@@ -73,7 +73,7 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
     for trouble in &troubles {
         refuse(trouble);
     }
-    let Loaded { config, problems, .. } = match loaded {
+    let LoadedConfig { config, problems, .. } = match loaded {
         Ok(_) if !troubles.is_empty() || !forbidden.is_empty() => return ExitCode::from(1),
         Ok(loaded) => loaded,
         Err(code) => return code,
@@ -112,11 +112,11 @@ fn print_sites(config: &Config, first: Option<&FirstLedger>) {
 }
 
 /// Prints the answers of upstreams, and returns their failures, which it prints, too.
-fn print_attempts(attempts: &[Attempts]) -> Vec<Problem> {
+fn print_attempts(attempts: &[UpstreamAttempts]) -> Vec<Problem> {
     for attempt in attempts {
         attempt.answers().for_each(|answer| println!("upstream {}: {answer}", attempt.url));
     }
-    let failed: Vec<Problem> = attempts.iter().flat_map(Attempts::problems).collect();
+    let failed: Vec<Problem> = attempts.iter().flat_map(UpstreamAttempts::problems).collect();
     failed.iter().for_each(|problem| print::reason(&problem.reason, problem.severity));
     failed
 }
@@ -127,7 +127,7 @@ fn tell_of_unfinished(draft: &Draft) {
 }
 
 /// Files that the serving process should not be able to read or change.
-fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Problem> {
+fn of_files(draft: &Draft, config: &Config, account: Option<&UserAccount>) -> Vec<Problem> {
     let mut warned = if account.is_some() { Vec::new() } else { keys_in_reach(draft, config) };
     warned.extend(writes_beside(draft, config, account));
     if config.state.is_none() && !config.pledges.is_empty() {
@@ -145,7 +145,7 @@ fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
     for certificate in config.acme.iter().flat_map(|acme| &acme.certificates) {
         let Some(checked) = last_preflight(certificate) else { continue };
         let at = Timestamp::from_second(checked.at).unwrap_or_default();
-        for Finding { reason, .. } in checked.findings.into_iter().filter(|f| f.severity == Severity::Error) {
+        for PreflightFinding { reason, .. } in checked.findings.into_iter().filter(|f| f.severity == Severity::Error) {
             let reason = reason.note(format!("as of {at}, pintle orders no certificate for it"));
             let problem = Problem::warning(&draft.place_of_acme(&certificate.site), reason);
             if !found.iter().any(|known| known.reason.what == problem.reason.what) {
@@ -161,7 +161,7 @@ fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
 fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
     let managed = config.acme.iter().flat_map(|acme| &acme.certificates);
     let problem = |certificate: &Managed| {
-        let Waiting { failing_since: Some(since), problem } = waiting(certificate)? else { return None };
+        let FirstAttempts { failing_since: Some(since), problem } = waiting(certificate)? else { return None };
         let since = Timestamp::from_second(since).unwrap_or_default();
         let why = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
         let (site, algorithm) = (&certificate.site, certificate.algorithm);
@@ -175,7 +175,7 @@ fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
 }
 
 /// The first ledger, if there is none yet. A running process knows its promises, wherever they are.
-fn first_ledger(path: &Path, config: &Config, known: &Known) -> Option<FirstLedger> {
+fn first_ledger(path: &Path, config: &Config, known: &KnownPromises) -> Option<FirstLedger> {
     if known.is_whole { None } else { FirstLedger::of(path, config, &known.book) }
 }
 
@@ -185,12 +185,12 @@ fn suspicious(draft: &Draft, first: &FirstLedger) -> Option<Problem> {
 }
 
 /// Problems of the serving user only, if this process is root.
-fn as_the_user(path: &Path, known: &Known, allow_root: bool) -> Ahead {
+fn as_the_user(path: &Path, known: &KnownPromises, allow_root: bool) -> Ahead {
     let Ok(draft) = config::read(path) else { return Default::default() };
     look_ahead(&draft, known, allow_root)
 }
 
-fn print_site(site: &report::Site) {
+fn print_site(site: &report::SiteReport) {
     println!("{}", site.hosts.iter().map(|host| both_forms(host)).collect::<Vec<_>>().join(", "));
     if let Some(upstream) = &site.upstream {
         println!("  upstream     {}", upstream.url);
@@ -211,7 +211,7 @@ fn print_site(site: &report::Site) {
             println!("    no key     TLS ends in front of pintle");
         }
     }
-    if site.lacks_certificate == Some(report::Lack::NotYet) {
+    if site.lacks_certificate == Some(report::CertificateLack::NotYet) {
         println!("  certificate  none yet: pintle obtains it");
     }
     if let Some(hsts) = &site.hsts {
@@ -247,7 +247,7 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
         Ok(attempts) => attempts,
         Err(reason) => return refuse_unread(path, &reason),
     };
-    let is_reached = !attempts.iter().flatten().any(Attempts::is_unreachable);
+    let is_reached = !attempts.iter().flatten().any(UpstreamAttempts::is_unreachable);
     let starts = config.is_some() && troubles.is_empty() && forbidden.is_empty();
     let is_fine = starts && is_reached;
     let mut all = problems_json(&problems);
@@ -260,7 +260,7 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
         "withheld": anyway.as_ref().map(|anyway| &anyway.withheld), "problems": all, "sites": sites,
     });
     if let Some(attempts) = attempts {
-        answer["upstreams"] = attempts.iter().map(Attempts::json).collect();
+        answer["upstreams"] = attempts.iter().map(UpstreamAttempts::json).collect();
     }
     println!("{answer:#}");
     if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) }
@@ -275,10 +275,10 @@ struct Anyway {
 }
 
 /// The start of `pintle run` with files that this check refuses, if it would start.
-fn start_in_spite(draft: &Draft, known: &Known) -> Option<Anyway> {
+fn start_in_spite(draft: &Draft, known: &KnownPromises) -> Option<Anyway> {
     let (config, _) = draft.build(&context(draft, known, &Like::start(false)));
     let config = config?;
-    let is_clash = |site: &&report::Site| site.withheld == Some(report::Withheld::OtherSite);
+    let is_clash = |site: &&report::SiteReport| site.withheld == Some(report::Withheld::OtherSite);
     Some(Anyway {
         without: config.without_certificate().map(|(site, _)| site.name().to_owned()).collect(),
         withheld: config.sites().filter(is_clash).map(|site| site.name().to_owned()).collect(),
@@ -354,8 +354,8 @@ fn refuse_unread(path: &Path, reason: &Reason) -> ExitCode {
     refuse(reason)
 }
 
-fn site_json(site: &report::Site) -> Value {
-    let certificate = |c: &report::Certificate| {
+fn site_json(site: &report::SiteReport) -> Value {
+    let certificate = |c: &report::CertificateReport| {
         json!({
             "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
             "pin": c.pin.to_string(), "not_after": c.not_after.to_string(), "scts": c.scts, "served": c.served,
@@ -374,7 +374,7 @@ fn site_json(site: &report::Site) -> Value {
             "host_header": u.host_header.as_deref().unwrap_or("client"),
         })),
         "certificates": site.certificates.iter().map(certificate).collect::<Vec<_>>(),
-        "without_certificate": site.lacks_certificate.map(report::Lack::word),
+        "without_certificate": site.lacks_certificate.map(report::CertificateLack::word),
         "refused_names": site.refused_names,
         "hsts": site.hsts,
         "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({ "name": name, "value": value })),

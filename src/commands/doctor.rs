@@ -10,14 +10,14 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Known, Like, Output, context, refuse, warn};
+use super::{KnownPromises, Like, Output, context, refuse, warn};
 use crate::config::{self, Draft};
 use crate::control::client::ask_for;
-use crate::doctor::checks::{self, CHECKS, Report, run};
-use crate::doctor::files::Files;
-use crate::doctor::finding::{Finding, Verdict};
-use crate::doctor::gather::Watch;
-use crate::doctor::host::{self, Host, Running, WantedUpstream};
+use crate::doctor::checks::{self, CHECKS, DoctorReport, run};
+use crate::doctor::files::HostFiles;
+use crate::doctor::finding::{Finding, FindingSeverity};
+use crate::doctor::gather::HostWatch;
+use crate::doctor::host::{self, Host, RunningProcess, WantedUpstream};
 use crate::doctor::metrics;
 use crate::doctor::upstreams::times;
 use crate::ledger::Book;
@@ -25,7 +25,7 @@ use crate::limits::Limits;
 use crate::os::read_error;
 use crate::reason::{Reason, counted};
 use crate::verify::finding::is_command;
-use crate::verify::target::Place;
+use crate::verify::target::ConnectTo;
 
 /// Time limit for the answer of the running process.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -62,7 +62,7 @@ pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCo
         let reason = Reason::new(format!("{}: no such file", path.display()));
         return refuse(&reason.hint("name the configuration that pintle runs with: pintle doctor -c FILE"));
     }
-    let mut watch = Watch::new(Files::below(&options.root));
+    let mut watch = HostWatch::new(HostFiles::below(&options.root));
     let mut round = 0;
     loop {
         let draft = path.and_then(read);
@@ -71,7 +71,7 @@ pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCo
         let host = watch.round(demands, running);
         let results = run(&host, &options.only);
         let metrics = options.metrics.as_deref().map(|file| (file, metrics::text(&host, &results)));
-        let report = Report::of(results);
+        let report = DoctorReport::of(results);
         show(&host, &report, options, output);
         let is_written = metrics.is_none_or(|(file, text)| write_metrics(file, &text));
         round += 1;
@@ -107,20 +107,20 @@ fn read(path: &Path) -> Option<Draft> {
 }
 
 /// The demands of a configuration on its host.
-fn demands(draft: &Draft) -> host::Wanted {
+fn demands(draft: &Draft) -> host::HostDemands {
     let key_files = draft.key_files().into_iter().map(|key| key.value.to_string_lossy().into_owned()).collect();
-    let known = Known::of_book(Book::default());
+    let known = KnownPromises::of_book(Book::default());
     let (config, _) = draft.build(&context(draft, &known, &Like::start(false)));
     let Some(config) = config else {
         let what =
             format!("{}: cannot be served, so doctor leaves out upstreams and listeners", draft.path().display());
         warn(&Reason::new(what).hint(format!("pintle check -c {}", draft.path().display())));
-        return host::Wanted { key_files, ..host::Wanted::default() };
+        return host::HostDemands { key_files, ..host::HostDemands::default() };
     };
     let mut upstreams: Vec<WantedUpstream> = Vec::new();
     for site in config.sites() {
         let Some(upstream) = &site.upstream else { continue };
-        let Ok(Place { host, port: Some(port) }) = upstream.connect.parse() else { continue };
+        let Ok(ConnectTo { host, port: Some(port) }) = upstream.connect.parse() else { continue };
         let found = WantedUpstream {
             site: site.name().to_owned(),
             host,
@@ -136,7 +136,7 @@ fn demands(draft: &Draft) -> host::Wanted {
         }
     }
     let connections = draft.connections().unwrap_or_default();
-    host::Wanted {
+    host::HostDemands {
         upstreams,
         listen: config.https.iter().chain(&config.http).copied().collect(),
         connections,
@@ -147,16 +147,16 @@ fn demands(draft: &Draft) -> host::Wanted {
 }
 
 /// The running process, if it answers.
-fn running(draft: &Draft) -> Option<Running> {
+fn running(draft: &Draft) -> Option<RunningProcess> {
     let (status, answer) = ask_for(&draft.admin()?, Method::GET, "/status", String::new(), PATIENCE).ok()?;
     let answer: Value = serde_json::from_str(&answer).ok().filter(|_| status == StatusCode::OK)?;
-    Some(Running {
+    Some(RunningProcess {
         pid: u32::try_from(answer["pid"].as_u64()?).ok()?,
         upstream_errors: answer["counters"]["upstream_errors"].as_u64().unwrap_or_default(),
     })
 }
 
-fn show(host: &Host, report: &Report, options: &Options, output: &Output) {
+fn show(host: &Host, report: &DoctorReport, options: &Options, output: &Output) {
     if options.as_json {
         let answer = as_json(host, report, &options.only);
         match options.watch {
@@ -192,8 +192,8 @@ fn show(host: &Host, report: &Report, options: &Options, output: &Output) {
 fn print_finding(finding: &Finding, color: bool) {
     let (tint, bold, off) = match finding.verdict {
         _ if !color => ("", "", ""),
-        Verdict::Fault => ("\x1b[31m", "\x1b[1m", "\x1b[0m"),
-        Verdict::Warning => ("\x1b[33m", "\x1b[1m", "\x1b[0m"),
+        FindingSeverity::Fault => ("\x1b[31m", "\x1b[1m", "\x1b[0m"),
+        FindingSeverity::Warning => ("\x1b[33m", "\x1b[1m", "\x1b[0m"),
     };
     println!("{tint}{}:{off} {bold}{}{off} [{}]", finding.verdict.word(), safe(&finding.what), finding.id);
     for fact in &finding.evidence {
@@ -213,7 +213,7 @@ fn safe(text: &str) -> String {
     text.chars().flat_map(|c| if is_command(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
-fn as_json(host: &Host, report: &Report, only: &[String]) -> Value {
+fn as_json(host: &Host, report: &DoctorReport, only: &[String]) -> Value {
     let finding = |finding: &Finding| {
         let remedies = finding.remedies.iter().map(|remedy| json!({ "text": remedy.text, "run": remedy.run }));
         json!({

@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use super::reach::{self, Pass};
-use super::{Known, fail, look_at_book, print_problems, refuse};
-use crate::config::{Context, Draft, Problems};
-use crate::os::privileges::{self, Account};
+use super::reach::{self, FolderTreatment};
+use super::{KnownPromises, fail, look_at_book, print_problems, refuse};
+use crate::config::{CheckContext, Draft, Problems};
+use crate::os::privileges::{self, UserAccount};
 use crate::reason::{Kind, Problem, Reason};
 
 /// The default user.
@@ -28,8 +28,8 @@ pub(super) fn drop_privileges(draft: &Draft, allow_root: bool) -> Result<Vec<Rea
         Ok(None) => return Ok(Vec::new()),
         Err(trouble) => {
             // Report all problems at once.
-            if let Ok(Known { book, now, .. }) = look_at_book(draft) {
-                print_problems(&draft.build(&Context::new(&book, now)).1);
+            if let Ok(KnownPromises { book, now, .. }) = look_at_book(draft) {
+                print_problems(&draft.build(&CheckContext::new(&book, now)).1);
             }
             return Err(refuse(&trouble));
         }
@@ -38,15 +38,15 @@ pub(super) fn drop_privileges(draft: &Draft, allow_root: bool) -> Result<Vec<Rea
     let folders = reach::folders(draft);
     let keep_bind = draft.process().bind_low_ports;
     account.become_it(keep_bind).map_err(|error| fail(&format!("cannot become the user {}: {error}", account.user)))?;
-    Ok(reach::troubles(draft, &folders, &account, Pass::Making))
+    Ok(reach::troubles(draft, &folders, &account, FolderTreatment::Making))
 }
 
 /// The user that serves; `None` if root may serve.
-fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
+fn account(draft: &Draft, allow_root: bool) -> Result<Option<UserAccount>, Reason> {
     let process = draft.process();
     let allow_root = allow_root || process.allow_root;
     let Some(user) = &process.user else {
-        return match Account::find(USER, None) {
+        return match UserAccount::find(USER, None) {
             _ if allow_root => Ok(None),
             Ok(account) => Ok(Some(account)),
             Err(why) => Err(Reason::new(format!("will not serve as root, and {why}"))
@@ -61,7 +61,7 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
     };
     let placed = |reason: Reason| draft.problems().placed(&Problem::error(&user.span, reason)).reason;
     let group = process.group.as_ref();
-    let account = Account::find(&user.value, group.map(|group| group.value.as_str()))
+    let account = UserAccount::find(&user.value, group.map(|group| group.value.as_str()))
         .map_err(|why| placed(Reason::new(format!("process: {why}")).hint(useradd(&user.value))))?;
     if account.is_root() && !allow_root {
         let reason = Reason::new("process.user: will not serve as root").hint("name an ordinary user");
@@ -72,7 +72,7 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
 
 /// Creates the folders and files that the user will own. `reach` reports failures, since it
 /// inspects the results.
-fn prepare(draft: &Draft, account: &Account) {
+fn prepare(draft: &Draft, account: &UserAccount) {
     for folder in reach::folders(draft) {
         let _ = account.create_folder(&folder.path);
     }
@@ -99,12 +99,12 @@ pub(super) struct Ahead {
     /// Warnings: keys that it can read, although a key process holds them, and next keys that it cannot read.
     pub(super) readable: Vec<Problem>,
     /// The user, if it is not the one that starts pintle.
-    pub(super) account: Option<Account>,
+    pub(super) account: Option<UserAccount>,
 }
 
 /// The problems that would keep `pintle run` from serving as another user than root: for `pintle
 /// check`, which stays root.
-pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahead {
+pub(super) fn look_ahead(draft: &Draft, known: &KnownPromises, allow_root: bool) -> Ahead {
     if draft.problems().has_errors() {
         return Ahead::default();
     }
@@ -118,8 +118,8 @@ pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahea
     };
     let folders = reach::folders(draft);
     let looked = account.as_it(|| {
-        let (_, problems) = draft.build(&Context::new(&known.book, known.now));
-        let troubles = reach::troubles(draft, &folders, &account, Pass::Looking);
+        let (_, problems) = draft.build(&CheckContext::new(&known.book, known.now));
+        let troubles = reach::troubles(draft, &folders, &account, FolderTreatment::Looking);
         (troubles, reach::readable_keys(draft, &account.user), problems)
     });
     let Some((troubles, readable, problems)) = looked else { return Ahead::default() };

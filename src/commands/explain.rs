@@ -17,7 +17,7 @@ use crate::control::explain::explained;
 use crate::reason::Reason;
 use crate::verify::finding::is_command;
 
-pub use crate::control::explain::Asked;
+pub use crate::control::explain::DescribedRequest;
 
 /// Time limit for the running process: it may be busy with a reload.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 /// Explains a request. Exit code 0 if there is an explanation, whatever it is.
-pub fn explain(path: &Path, asked: &Asked, options: Options, output: &Output) -> ExitCode {
+pub fn explain(path: &Path, asked: &DescribedRequest, options: Options, output: &Output) -> ExitCode {
     let report = if options.live { live(path, asked, options, output) } else { offline(path, asked) };
     let report = match report {
         Ok(report) => report,
@@ -51,7 +51,7 @@ pub fn explain(path: &Path, asked: &Asked, options: Options, output: &Output) ->
 }
 
 /// Asks the running process.
-fn live(path: &Path, asked: &Asked, options: Options, output: &Output) -> Result<Value, ExitCode> {
+fn live(path: &Path, asked: &DescribedRequest, options: Options, output: &Output) -> Result<Value, ExitCode> {
     let mut results = Results::new(options.as_json);
     let request = (Method::POST, "/explain", json!(asked).to_string());
     match say_to_running(path, request, PATIENCE, &[StatusCode::OK], output, &mut results) {
@@ -63,7 +63,7 @@ fn live(path: &Path, asked: &Asked, options: Options, output: &Output) -> Result
 }
 
 /// Explains by the configuration, as a process would that starts now.
-fn offline(path: &Path, asked: &Asked) -> Result<Value, ExitCode> {
+fn offline(path: &Path, asked: &DescribedRequest) -> Result<Value, ExitCode> {
     let draft = read(path).map_err(|reason| refuse(&reason))?;
     let loaded = try_judge(draft, glance_at_book, &Like::start(false)).map_err(|unfit| {
         if let Some(problems) = &unfit.problems {

@@ -14,15 +14,15 @@ use super::own_keys::{NO_CERTIFICATE, issuers, next_keys, refusal, with_own_keys
 use super::{fail, fail_with_hint, files, ledger, no_such_site, pin, read, refuse};
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
-use crate::control::served::{LockedOut, Objection, Served, Sites, ask_for_served, ask_to_promise};
-use crate::export::{Form, HTTPS, Key, PinSet, Role, WithoutBackup, render};
+use crate::control::served::{LockedOutSite, Objection, ServedNow, Sites, ask_for_served, ask_to_promise};
+use crate::export::{ExportForm, HTTPS, PinSet, Role, SiteKey, WithoutBackup, render};
 use crate::host::HostPattern;
 use crate::keys::key_file::{KeyAlgorithm, PublicKey, Want, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
 use crate::os::read_error;
-use crate::policy::hpkp::{self, Finding, Hpkp, Mode, judge};
-use crate::policy::promise::{Channel, Promise};
+use crate::policy::hpkp::{self, Hpkp, Mode, PinFinding, judge};
+use crate::policy::promise::{Promise, PromiseChannel};
 use crate::reason::Reason;
 use crate::site::Site;
 
@@ -38,7 +38,7 @@ pub struct Options {
     /// Any host of the site.
     pub host: String,
     /// The format.
-    pub form: Form,
+    pub form: ExportForm,
     /// Its life. If given, the export is a promise.
     pub life: Option<Duration>,
     /// Backups besides those of the configuration.
@@ -100,7 +100,7 @@ pub fn export(path: &Path, options: &Options) -> ExitCode {
 }
 
 /// The site of a host, looked up in the same way as for a request.
-fn find<'c>(config: &'c Config, host: &str) -> Option<(&'c Site, &'c report::Site)> {
+fn find<'c>(config: &'c Config, host: &str) -> Option<(&'c Site, &'c report::SiteReport)> {
     let wanted = HostPattern::parse(host).ok()?;
     let by_host = &config.snapshot.by_host;
     let index = *match wanted.exact() {
@@ -127,7 +127,7 @@ fn pin_set(
     options: &Options,
     path: &Path,
     site: &Site,
-    report: &report::Site,
+    report: &report::SiteReport,
     now: Timestamp,
 ) -> Result<PinSet, Reason> {
     let form = options.form;
@@ -181,9 +181,9 @@ fn pin_set(
 }
 
 /// The live keys, then the backups; each key once.
-fn keys(options: &Options, path: &Path, report: &report::Site) -> Result<Vec<Key>, Reason> {
-    let mut keys: Vec<Key> = Vec::new();
-    let mut add = |key: Key| {
+fn keys(options: &Options, path: &Path, report: &report::SiteReport) -> Result<Vec<SiteKey>, Reason> {
+    let mut keys: Vec<SiteKey> = Vec::new();
+    let mut add = |key: SiteKey| {
         if keys.iter().all(|known| known.pin != key.pin) {
             keys.push(key);
         }
@@ -191,7 +191,7 @@ fn keys(options: &Options, path: &Path, report: &report::Site) -> Result<Vec<Key
     for live in &report.certificates {
         let not_after = Some(live.not_after).filter(|end| *end != NO_CERTIFICATE);
         let file = live.path.clone();
-        add(Key { pin: live.pin, algorithm: live.algorithm, role: Role::Live, file, not_after });
+        add(SiteKey { pin: live.pin, algorithm: live.algorithm, role: Role::Live, file, not_after });
     }
     if report.certificates.is_empty() {
         return Err(refusal(
@@ -215,19 +215,19 @@ fn keys(options: &Options, path: &Path, report: &report::Site) -> Result<Vec<Key
     }
     for (index, (file, key)) in backups.into_iter().enumerate() {
         let role = Role::of_backup(index);
-        add(Key { pin: key.pin, algorithm: key.algorithm, role, file, not_after: None });
+        add(SiteKey { pin: key.pin, algorithm: key.algorithm, role, file, not_after: None });
     }
     Ok(keys)
 }
 
 /// The rules of the header apply to every client that enforces pins; the consequence of a missing
 /// backup differs.
-fn judge_pins(options: &Options, report: &report::Site, keys: &[Key], max_age: u64) -> Result<(), Reason> {
+fn judge_pins(options: &Options, report: &report::SiteReport, keys: &[SiteKey], max_age: u64) -> Result<(), Reason> {
     let form = options.form;
     let chains = chains(report);
     let backups: Vec<Pin> = keys.iter().filter(|k| k.role != Role::Live).map(|k| k.pin).collect();
     let findings = judge(&chains, &backups, max_age, u64::MAX);
-    if findings.contains(&Finding::NoBackup) {
+    if findings.contains(&PinFinding::NoBackup) {
         let hint = format!(
             "pintle key new --role next --site {}; then name the CSR in the backups of [site.hpkp], or here with --backup",
             options.host
@@ -251,7 +251,7 @@ fn judge_pins(options: &Options, report: &report::Site, keys: &[Key], max_age: u
             }
         }
     }
-    if form.is_header() && findings.contains(&Finding::MaxAgeAboveCap) {
+    if form.is_header() && findings.contains(&PinFinding::MaxAgeAboveCap) {
         warn("clients that honoured the header kept pins for 60 days at most", "--life 60d");
     }
     Ok(())
@@ -262,7 +262,7 @@ fn judge_pins(options: &Options, report: &report::Site, keys: &[Key], max_age: u
 fn judge_sites(
     options: &Options,
     set: PinSet,
-    served: Option<&[Served]>,
+    served: Option<&[ServedNow]>,
     config: &Config,
     now: Timestamp,
 ) -> Result<PinSet, Reason> {
@@ -271,7 +271,7 @@ fn judge_sites(
     let hint = "name that key with --backup, or leave include_subdomains out of [site.hpkp]";
     for promise in promises(options.form, &set, now) {
         let locked_out = now_served.as_ref().unwrap_or(&on_disk).locked_out(&promise);
-        if let Some(LockedOut { hosts, pin, .. }) = locked_out.first() {
+        if let Some(LockedOutSite { hosts, pin, .. }) = locked_out.first() {
             let what = format!(
                 "{}: would lock its users out of {}: it binds names of that site, too, whose chain has none of these keys ({pin})",
                 options.form.name(),
@@ -284,7 +284,7 @@ fn judge_sites(
         }
         // A reload is judged when it comes; the operator of an export hears of it now.
         let later = on_disk.locked_out(&promise).into_iter().filter(|site| site.site != set.site);
-        for LockedOut { hosts, pin, .. } in later.filter(|site| !locked_out.contains(site)) {
+        for LockedOutSite { hosts, pin, .. } in later.filter(|site| !locked_out.contains(site)) {
             let what =
                 format!("`pintle reload` would serve {} with {pin}, which is not in this export", hosts.join(", "));
             warn(&what, hint);
@@ -293,7 +293,7 @@ fn judge_sites(
     Ok(set)
 }
 
-fn chains(report: &report::Site) -> Vec<Vec<Pin>> {
+fn chains(report: &report::SiteReport) -> Vec<Vec<Pin>> {
     report.certificates.iter().map(|c| c.pins.clone()).collect()
 }
 
@@ -329,7 +329,7 @@ fn give_out(draft: &Draft, options: &Options, set: &PinSet, is_running: bool, no
 }
 
 /// The promise that the export makes, in the guard's form.
-fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
+fn promises(form: ExportForm, set: &PinSet, now: Timestamp) -> Vec<Promise> {
     let mut pins = set.header.pins.clone();
     pins.sort_unstable();
     let held_for = set.held_until(form).as_second().saturating_sub(now.as_second());
@@ -341,7 +341,11 @@ fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
         pins: pins.clone(),
         max_age: u64::try_from(held_for).unwrap_or(0),
         include_subdomains,
-        channel: Channel::Export { form: form.name().to_owned(), id: set.number(form), leaf_only: form.leaf_only() },
+        channel: PromiseChannel::Export {
+            form: form.name().to_owned(),
+            id: set.number(form),
+            leaf_only: form.leaf_only(),
+        },
         first_sent: now.as_second(),
         last_sent: now.as_second(),
     };
@@ -376,7 +380,7 @@ fn record_promises(draft: &Draft, promises: Vec<Promise>, is_running: bool) -> R
 }
 
 /// Notes for the operator, on standard error.
-fn tell(form: Form, set: &PinSet, promised: bool) {
+fn tell(form: ExportForm, set: &PinSet, promised: bool) {
     let name = form.name();
     if form.is_header() {
         eprintln!("note: {}", hpkp::TODAY);
@@ -393,13 +397,13 @@ fn tell(form: Form, set: &PinSet, promised: bool) {
             }
         }
     }
-    let unknown = |key: &&Key| match key.algorithm {
+    let unknown = |key: &&SiteKey| match key.algorithm {
         KeyAlgorithm::Rsa(bits) => ![2048, 3072, 4096].contains(&bits),
         KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 => false,
         KeyAlgorithm::EcdsaP521 | KeyAlgorithm::Ed25519 | KeyAlgorithm::Other => true,
     };
     // TSKSPKIHashCache: a key of any other kind fails the connection, whatever is pinned.
-    if let Some(key) = set.keys.iter().find(unknown).filter(|_| form == Form::TrustKit) {
+    if let Some(key) = set.keys.iter().find(unknown).filter(|_| form == ExportForm::TrustKit) {
         warn(
             &format!("trustkit refuses every certificate with a key of this kind: {} ({})", key.algorithm, key.file),
             "RSA of 2048, 3072 or 4096 bits, ECDSA on P-256 or P-384",

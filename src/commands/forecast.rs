@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Like, context, glance_at_book};
 use crate::config::Draft;
-use crate::control::served::{LockedOut, Sites, ask_for_served};
+use crate::control::served::{LockedOutSite, Sites, ask_for_served};
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::ledger::time::{minute, rfc3339};
@@ -24,7 +24,7 @@ pub(super) struct Forecast {
 
 /// A chain in use that breaks promises of other nodes.
 pub(super) struct BrokenHere {
-    here: LockedOut,
+    here: LockedOutSite,
     promises: usize,
     /// The time until which their clients are locked out.
     until: Seconds,
@@ -33,7 +33,7 @@ pub(super) struct BrokenHere {
 }
 
 impl BrokenHere {
-    fn new(here: LockedOut, broken: &[&Promise]) -> Self {
+    fn new(here: LockedOutSite, broken: &[&Promise]) -> Self {
         let mut fit = broken.first().map(|promise| promise.pins.clone()).unwrap_or_default();
         fit.retain(|pin| broken.iter().all(|promise| promise.is_kept_by(&[*pin])));
         let until = broken.iter().map(|promise| promise.honoured_until()).max().unwrap_or_default();
@@ -42,7 +42,7 @@ impl BrokenHere {
 
     /// The warning about it.
     pub(super) fn reason(&self) -> Reason {
-        let Self { here: LockedOut { site, pin, .. }, promises, until, fit } = self;
+        let Self { here: LockedOutSite { site, pin, .. }, promises, until, fit } = self;
         let until = minute(*until);
         let sets = if *promises == 1 { "a set".to_owned() } else { format!("{promises} sets") };
         let reason = Reason::new(format!(

@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use super::files::{has_key_of, key_of};
 use super::results::Results;
-use super::unfinished::{self, Before, Kept, as_it_is, die_at, put_back};
-use super::{Known, Output, files, ledger, look_at_book, no_such_site, probe, warn};
-use crate::config::{self, AcceptedByCommand, AdminAddress, Context, Draft, MayLack, Outline, SiteOutline};
-use crate::control::Verdict;
+use super::unfinished::{self, Before, KeptFiles, as_it_is, die_at, put_back};
+use super::{KnownPromises, Output, files, ledger, look_at_book, no_such_site, probe, warn};
+use crate::config::{self, AcceptedByCommand, AdminAddress, CheckContext, Draft, MayLack, Outline, SiteOutline};
+use crate::control::ReloadOutcome;
 use crate::control::client::{ClientError, ask};
-use crate::control::served::{Judge, ask_for_judgement};
+use crate::control::served::{CertificateToJudge, ask_for_judgement};
 use crate::host::ascii;
 use crate::keys::key_file::{KeyAlgorithm, KeyFileError, Want, has_private_key, public_key};
 use crate::keys::pin::Pin;
@@ -48,7 +48,7 @@ pub struct Options {
 }
 
 /// The files to write, and their places.
-struct Plan {
+struct InstallPlan {
     /// The site's first name.
     site: String,
     chain: Chain,
@@ -58,7 +58,7 @@ struct Plan {
     files: Vec<Placed>,
 }
 
-impl Plan {
+impl InstallPlan {
     /// The leaf, as it is to be served.
     fn leaf(&self) -> Option<&CertificateDer<'static>> {
         self.chain.der().first()
@@ -147,7 +147,12 @@ fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &
 }
 
 /// Plans which file goes where.
-fn plan(outline: &Outline, site: &SiteOutline, options: &Options, results: &mut Results) -> Result<Plan, Reason> {
+fn plan(
+    outline: &Outline,
+    site: &SiteOutline,
+    options: &Options,
+    results: &mut Results,
+) -> Result<InstallPlan, Reason> {
     let contents = read(&options.chain)?;
     let chain = Chain::from_pem(&contents).map_err(|e| {
         let hint = match &e {
@@ -158,7 +163,7 @@ fn plan(outline: &Outline, site: &SiteOutline, options: &Options, results: &mut 
         Reason::new(format!("{}: {e}", options.chain.display())).hint(hint.unwrap_or_else(look))
     })?;
     let (chain_path, key_path) = place(outline, site, &chain)?;
-    let mut plan = Plan { site: site.label(), chain, places: vec![chain_path.clone()], files: Vec::new() };
+    let mut plan = InstallPlan { site: site.label(), chain, places: vec![chain_path.clone()], files: Vec::new() };
     if let Some(path) = key_path {
         plan.places.push(path.clone());
         let key = match &options.key {
@@ -269,8 +274,8 @@ fn find_key(
 /// not this certificate's, unless they are about its places.
 fn preflight(
     draft: &Draft,
-    known: &Known,
-    plan: &Plan,
+    known: &KnownPromises,
+    plan: &InstallPlan,
     (options, output): (&Options, &Output),
     results: &mut Results,
 ) -> bool {
@@ -278,11 +283,11 @@ fn preflight(
     // Messages name the operator's own files.
     let shown_as: HashMap<PathBuf, PathBuf> =
         plan.files.iter().map(|file| (file.path.clone(), file.source.clone())).collect();
-    let (before, old) = draft.build(&Context { shown_as: shown_as.clone(), ..Context::new(book, now) });
+    let (before, old) = draft.build(&CheckContext { shown_as: shown_as.clone(), ..CheckContext::new(book, now) });
     let instead: HashMap<PathBuf, Vec<u8>> =
         plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect();
     let accept = accepted(plan, options);
-    let context = Context { before: before.as_ref(), instead, shown_as, accept, ..Context::new(book, now) };
+    let context = CheckContext { before: before.as_ref(), instead, shown_as, accept, ..CheckContext::new(book, now) };
     let (_, problems) = draft.build(&context);
     let known: Vec<&Problem> = old.sorted();
     let about_it = |p: &Problem| p.path.as_ref().is_some_and(|path| plan.places.contains(path));
@@ -299,13 +304,13 @@ fn preflight(
 }
 
 /// The lockout that the operator accepts: for this chain only, not for the site's other chains.
-fn accepted(plan: &Plan, options: &Options) -> Option<AcceptedByCommand> {
+fn accepted(plan: &InstallPlan, options: &Options) -> Option<AcceptedByCommand> {
     Some(AcceptedByCommand { site: plan.site.clone(), day: options.accept.clone()?, pin: Some(plan.chain.pin()) })
 }
 
-fn carry_out(draft: &Draft, plan: &Plan, options: &Options, results: &mut Results) -> bool {
+fn carry_out(draft: &Draft, plan: &InstallPlan, options: &Options, results: &mut Results) -> bool {
     let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
-    let kept = match Kept::keep(plan.places_of_files()) {
+    let kept = match KeptFiles::keep(plan.places_of_files()) {
         Ok(kept) => kept,
         Err(error) => {
             return results.fail(&format!("not installed: cannot keep a copy of the previous files: {error}"));
@@ -339,9 +344,9 @@ fn carry_out(draft: &Draft, plan: &Plan, options: &Options, results: &mut Result
 /// Returns whether the previous files are no longer needed, and whether all went well.
 fn bring_into_use(
     draft: &Draft,
-    plan: &Plan,
+    plan: &InstallPlan,
     options: &Options,
-    running: Option<(Result<Verdict, ClientError>, AdminAddress)>,
+    running: Option<(Result<ReloadOutcome, ClientError>, AdminAddress)>,
     before: &[Before],
     results: &mut Results,
 ) -> (bool, bool) {
@@ -375,14 +380,14 @@ fn bring_into_use(
 
 /// The running process's verdict, before anything is written. It gets the chain, never the key.
 /// `None` if there is no process, or one too old to say.
-fn ask_before(draft: &Draft, plan: &Plan, options: &Options) -> Option<Result<Verdict, ClientError>> {
+fn ask_before(draft: &Draft, plan: &InstallPlan, options: &Options) -> Option<Result<ReloadOutcome, ClientError>> {
     let chain = plan.files.last().map(|file| String::from_utf8_lossy(&file.contents).into_owned()).unwrap_or_default();
-    let asked = Judge { host: plan.site.clone(), chain, accept: options.accept.clone() };
+    let asked = CertificateToJudge { host: plan.site.clone(), chain, accept: options.accept.clone() };
     draft.admin().and_then(|address| ask_for_judgement(&address, &asked).transpose())
 }
 
 /// By the site's first name: the process may know another pattern for the given host.
-fn swap(address: &AdminAddress, plan: &Plan, options: &Options) -> Result<Verdict, ClientError> {
+fn swap(address: &AdminAddress, plan: &InstallPlan, options: &Options) -> Result<ReloadOutcome, ClientError> {
     let accept = options.accept.as_ref().map(|day| format!("&accept_lockout_until={day}")).unwrap_or_default();
     let installed = format!("&pin={}&serial={}", plan.chain.pin(), plan.chain.leaf.serial);
     let (_, answer) =
@@ -392,14 +397,14 @@ fn swap(address: &AdminAddress, plan: &Plan, options: &Options) -> Result<Verdic
 }
 
 /// Without a running process, this command records the accepted lockout.
-fn not_running(draft: &Draft, plan: &Plan, options: &Options, what_now: &str, results: &mut Results) -> bool {
+fn not_running(draft: &Draft, plan: &InstallPlan, options: &Options, what_now: &str, results: &mut Results) -> bool {
     if let (Some(accept), true) = (accepted(plan, options), draft.state().is_some()) {
-        let Known { book, now, .. } = match look_at_book(draft) {
+        let KnownPromises { book, now, .. } = match look_at_book(draft) {
             Ok(known) => known,
             Err(error) => return results.fail(&error),
         };
         // Another site may be without a certificate.
-        let context = Context { accept: Some(accept), may_lack: MayLack::All, ..Context::new(&book, now) };
+        let context = CheckContext { accept: Some(accept), may_lack: MayLack::All, ..CheckContext::new(&book, now) };
         let Some(config) = draft.build(&context).0 else {
             let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
             return results.fail_with_hint(&what, &"pintle check");
@@ -413,7 +418,7 @@ fn not_running(draft: &Draft, plan: &Plan, options: &Options, what_now: &str, re
 }
 
 /// Checks what is served, as a client does.
-fn verify(address: &AdminAddress, plan: &Plan, host: &str, results: &mut Results) -> bool {
+fn verify(address: &AdminAddress, plan: &InstallPlan, host: &str, results: &mut Results) -> bool {
     if plan.places.len() == 1 {
         results.say("not verified: TLS ends in front of pintle, which has no key for it");
         return true;

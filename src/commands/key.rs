@@ -13,7 +13,7 @@ use rcgen::{CertificateParams, DnType, KeyPair, RsaKeySize};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
-use super::key_steps::{Place, print_steps};
+use super::key_steps::{KeyPath, print_steps};
 use super::live_chain::{book, live_chain};
 use super::{Output, fail, fail_with_hint, files, no_such_site, pin, refuse, warn};
 use crate::config::{Outline, SiteOutline, own_key};
@@ -72,9 +72,9 @@ pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
     let folder = match folder {
         // This path is the shell's; all later ones are relative to the configuration's folder.
         Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string(),
-        None => Place::of(site),
+        None => KeyPath::of(site),
     };
-    let place = Place::free(&outline, folder, &format!("{}-{}", file_stem(&site.label()), role.name()));
+    let place = KeyPath::free(&outline, folder, &format!("{}-{}", file_stem(&site.label()), role.name()));
     let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
     match make(&outline, site, *algorithm, &place) {
         Ok(made) => {
@@ -93,15 +93,15 @@ pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(Failure::Exists(there)) => fail_with_hint(
+        Err(KeyFailure::Exists(there)) => fail_with_hint(
             &format!("{}: exists already, and pintle never overwrites a key", there.display()),
             &"put the new one elsewhere with --out FOLDER, or give the old one another name",
         ),
-        Err(Failure::NoFolder(folder)) => fail_with_hint(
+        Err(KeyFailure::NoFolder(folder)) => fail_with_hint(
             &format!("{}: no such folder", folder.display()),
             &format!("mkdir -p {}, or name another one with --out", folder.display()),
         ),
-        Err(Failure::Other(why)) => fail(&why),
+        Err(KeyFailure::Other(why)) => fail(&why),
     }
 }
 
@@ -132,31 +132,31 @@ fn all_hosts(outline: &Outline) -> impl Iterator<Item = String> {
 }
 
 /// The reason why no key was created.
-enum Failure {
+enum KeyFailure {
     Exists(PathBuf),
     NoFolder(PathBuf),
     Other(String),
 }
 
 /// Creates both files, or none.
-fn make(outline: &Outline, site: &SiteOutline, algorithm: Algorithm, place: &Place) -> Result<PublicKey, Failure> {
+fn make(outline: &Outline, site: &SiteOutline, algorithm: Algorithm, place: &KeyPath) -> Result<PublicKey, KeyFailure> {
     let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
     // An early message. The files are opened as new ones, which decides.
     if let Some(there) = [&key_path, &csr_path].into_iter().find(|p| p.symlink_metadata().is_ok()) {
-        return Err(Failure::Exists(there.clone()));
+        return Err(KeyFailure::Exists(there.clone()));
     }
-    let (key, csr) = generate(site, algorithm).map_err(|e| Failure::Other(format!("no key could be made: {e}")))?;
+    let (key, csr) = generate(site, algorithm).map_err(|e| KeyFailure::Other(format!("no key could be made: {e}")))?;
     let key_pem = key.serialize_pem();
     // Nobody may rely on a key that pintle cannot serve with, or on a CSR of another key.
-    let made = public_key(key_pem.as_bytes()).map_err(|e| Failure::Other(format!("no key could be made: {e}")))?;
+    let made = public_key(key_pem.as_bytes()).map_err(|e| KeyFailure::Other(format!("no key could be made: {e}")))?;
     if public_key(csr.as_bytes()).ok().map(|k| k.pin) != Some(made.pin) {
-        return Err(Failure::Other("no key could be made: its CSR is another's".to_owned()));
+        return Err(KeyFailure::Other("no key could be made: its CSR is another's".to_owned()));
     }
     let write = |path: &Path, contents: &str, mode| {
         files::create(path, contents.as_bytes(), mode).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Failure::Exists(path.to_owned()),
-            io::ErrorKind::NotFound => Failure::NoFolder(path.parent().unwrap_or(path).to_owned()),
-            _ => Failure::Other(format!("{}: {error}", path.display())),
+            io::ErrorKind::AlreadyExists => KeyFailure::Exists(path.to_owned()),
+            io::ErrorKind::NotFound => KeyFailure::NoFolder(path.parent().unwrap_or(path).to_owned()),
+            _ => KeyFailure::Other(format!("{}: {error}", path.display())),
         })
     };
     write(&key_path, &key_pem, 0o600)?;

@@ -17,12 +17,12 @@ use crate::keys::pin::Pin;
 const NAMES_MAX: u32 = 100;
 
 /// The path of a key's files, relative to the configuration's folder.
-pub(super) struct Place {
+pub(super) struct KeyPath {
     folder: String,
     stem: String,
 }
 
-impl Place {
+impl KeyPath {
     /// The folder of the site's first chain, or the configuration's. Nothing else belongs beside pintle's own chains.
     pub(super) fn of(site: &SiteOutline) -> String {
         let chain = site.given_chains.first().map(Path::new);
@@ -50,7 +50,7 @@ impl Place {
 }
 
 /// Prints the next steps, by role.
-pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &Place) {
+pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &KeyPath) {
     let (key, csr) = (place.name("key"), place.name("csr"));
     println!("Next:");
     if role == Role::Live {

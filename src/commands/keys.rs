@@ -12,7 +12,7 @@ use super::{fail, fail_with_hint};
 use crate::config::{At, Draft};
 use crate::control::sandbox_rules;
 use crate::os::privileges;
-use crate::os::sandbox::{self, Settings, Strength};
+use crate::os::sandbox::{self, SandboxSettings, Strength};
 use crate::tls::key_process::{self, KeyProcess};
 
 /// Starts it, if the configuration says so. It keeps the user that started pintle, and so can read
@@ -49,7 +49,7 @@ pub fn keys() -> ExitCode {
     let keys: Vec<PathBuf> = keys.collect();
     // AWS-LC opens its source of entropy once.
     let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
-    let settings = Settings { landlock: Strength::Auto, seccomp: Strength::Auto, ..Settings::default() };
+    let settings = SandboxSettings { landlock: Strength::Auto, seccomp: Strength::Auto, ..SandboxSettings::default() };
     let rules = sandbox_rules::key_process_rules(&keys);
     let confined = privileges::settle_as_reader()
         .map_err(|error| error.to_string())

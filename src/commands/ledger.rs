@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::forecast::{BrokenHere, Forecast, forecast};
-use super::{Known, fail_with_hint, glance_at_book, read, refuse, warn};
+use super::{KnownPromises, fail_with_hint, glance_at_book, read, refuse, warn};
 use crate::config::Draft;
 use crate::control::client::ask;
 use crate::control::served::Objection;
@@ -19,7 +19,7 @@ use crate::ledger::time::{rfc3339, wall};
 use crate::ledger::{Accepted, Book, Burnt, Ledger, OpenError, Record, Repair, repair};
 use crate::os::read_error;
 use crate::policy::hpkp::Mode;
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::Reason;
 
 /// Bytes of records per request to the running process, which needs twice as much memory.
@@ -33,7 +33,7 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
         Ok(draft) => draft,
         Err(reason) => return refuse(&reason),
     };
-    let Known { book, now, damage, .. } = match glance_at_book(&draft) {
+    let KnownPromises { book, now, damage, .. } = match glance_at_book(&draft) {
         Ok(known) => known,
         Err(reason) => return refuse(&reason),
     };
@@ -116,7 +116,7 @@ fn promise_json(promise: &Promise, now: Seconds) -> Value {
         "honoured_until": rfc3339(promise.honoured_until()),
         "alive": promise.is_alive(now),
     });
-    if let Channel::Export { form, id, leaf_only } = &promise.channel {
+    if let PromiseChannel::Export { form, id, leaf_only } = &promise.channel {
         value["export"] = json!({ "form": form, "id": id, "leaf_only": leaf_only });
     }
     value
@@ -125,10 +125,10 @@ fn promise_json(promise: &Promise, now: Seconds) -> Value {
 /// The way in which a promise was made, in one word.
 fn word(promise: &Promise) -> &str {
     match &promise.channel {
-        Channel::Header(Mode::Enforce) => "enforce",
-        Channel::Header(Mode::ReportOnly) => "report-only",
-        Channel::Header(Mode::Withdraw) => "withdraw",
-        Channel::Export { .. } => "export",
+        PromiseChannel::Header(Mode::Enforce) => "enforce",
+        PromiseChannel::Header(Mode::ReportOnly) => "report-only",
+        PromiseChannel::Header(Mode::Withdraw) => "withdraw",
+        PromiseChannel::Export { .. } => "export",
     }
 }
 
@@ -139,7 +139,7 @@ fn minute(seconds: Seconds) -> String {
 /// The state of a promise, in one word.
 fn state(promise: &Promise, now: Seconds) -> &'static str {
     match &promise.channel {
-        Channel::Header(Mode::ReportOnly | Mode::Withdraw) => "binds nobody",
+        PromiseChannel::Header(Mode::ReportOnly | Mode::Withdraw) => "binds nobody",
         _ if promise.is_alive(now) => "held",
         _ => "over",
     }
@@ -154,8 +154,8 @@ fn print_table(promises: &[&Promise], now: Seconds) {
         let below = if promise.include_subdomains { ", subdomains too" } else { "" };
         let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
         let export = match &promise.channel {
-            Channel::Export { form, id, .. } => format!(" ({form}, {id})"),
-            Channel::Header(_) => String::new(),
+            PromiseChannel::Export { form, id, .. } => format!(" ({form}, {id})"),
+            PromiseChannel::Header(_) => String::new(),
         };
         println!(
             "{:3}  {:12}  {:11}  {:16}  {:16}  {:16}  {}{below}{export}",

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{Known, Like, context, look_at_book, print_problems, refuse};
+use super::{KnownPromises, Like, context, look_at_book, print_problems, refuse};
 use crate::config::{Config, Draft, report};
-use crate::control::served::{self, Served};
+use crate::control::served::{self, ServedNow};
 use crate::export::PinSet;
 use crate::host::HostPattern;
 use crate::ledger::Book;
@@ -17,7 +17,7 @@ pub(super) fn on_disk(draft: &Draft, is_running: bool) -> Result<Config, ExitCod
     let like = if is_running { Like::start(true) } else { Like::CHECK };
     let (config, problems) = draft.build(&context(draft, &known, &like));
     if is_running && config.is_none() {
-        let unbound = Known { book: Book::default(), ..known };
+        let unbound = KnownPromises { book: Book::default(), ..known };
         if let (Some(config), _) = draft.build(&context(draft, &unbound, &like)) {
             let what = format!("{}: the files cannot be served, as they would break promises", draft.path().display());
             warn(&what, &format!("pintle check -c {}", draft.path().display()));
@@ -34,7 +34,7 @@ pub(super) fn on_disk(draft: &Draft, is_running: bool) -> Result<Config, ExitCod
 }
 
 /// A site with the chains that the running process serves for a host, whatever is on disk.
-pub(super) fn as_served(report: &report::Site, served: &[Served], host: &str) -> report::Site {
+pub(super) fn as_served(report: &report::SiteReport, served: &[ServedNow], host: &str) -> report::SiteReport {
     let Some(site) = site_of(served, host) else {
         warn(
             &format!("the running process does not serve {host} yet: these are the keys of the files"),
@@ -42,8 +42,8 @@ pub(super) fn as_served(report: &report::Site, served: &[Served], host: &str) ->
         );
         return report.clone();
     };
-    let certificate = |chain: &served::Chain| {
-        Some(report::Certificate {
+    let certificate = |chain: &served::ServedChain| {
+        Some(report::CertificateReport {
             path: chain.file.clone(),
             serial: String::new(),
             issuer: String::new(),
@@ -58,11 +58,11 @@ pub(super) fn as_served(report: &report::Site, served: &[Served], host: &str) ->
             is_managed: false,
         })
     };
-    report::Site { certificates: site.chains.iter().filter_map(certificate).collect(), ..report.clone() }
+    report::SiteReport { certificates: site.chains.iter().filter_map(certificate).collect(), ..report.clone() }
 }
 
 /// As for a request: an exact name takes precedence over a wildcard.
-fn site_of<'s>(served: &'s [Served], host: &str) -> Option<&'s Served> {
+fn site_of<'s>(served: &'s [ServedNow], host: &str) -> Option<&'s ServedNow> {
     let wanted = HostPattern::parse(host).ok()?;
     let has = |test: &dyn Fn(&HostPattern) -> bool| {
         served.iter().find(|site| site.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).any(|h| test(&h)))
@@ -71,7 +71,7 @@ fn site_of<'s>(served: &'s [Served], host: &str) -> Option<&'s Served> {
 }
 
 /// Reports how the files differ from the served state, and what a reload would change.
-pub(super) fn tell_of_reload(files: &report::Site, live: &report::Site, set: &PinSet) {
+pub(super) fn tell_of_reload(files: &report::SiteReport, live: &report::SiteReport, set: &PinSet) {
     let news = files.certificates.iter().filter(|c| live.certificates.iter().all(|l| l.pin != c.pin));
     for certificate in news {
         let served: Vec<String> = live.certificates.iter().map(|c| c.pin.to_string()).collect();

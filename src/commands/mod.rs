@@ -48,8 +48,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tracing::Level;
 
-use crate::config::{self, AdminAddress, Config, Context, DaysInUse, Draft, LastGood, MayLack, Problems, StandIn};
-use crate::control::admin::Known as Answer;
+use crate::config::{self, AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, Problems, StandIn};
+use crate::control::admin::PromisesInForce as Answer;
 use crate::control::client::{ClientError, ask_for};
 use crate::control::{dates_ahead, hints_to_read, moved, remedy};
 use crate::ledger::time::judged_now;
@@ -118,7 +118,7 @@ fn no_such_site(host: &str, hosts: impl Iterator<Item = String>) -> Reason {
 }
 
 /// A configuration that can be served, and its draft.
-struct Loaded {
+struct LoadedConfig {
     draft: Draft,
     config: Config,
     problems: Problems,
@@ -142,7 +142,7 @@ impl Like {
 }
 
 /// Reads and checks a configuration by the known promises, and prints its problems.
-fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<Known, Reason>) -> Result<Loaded, ExitCode> {
+fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<KnownPromises, Reason>) -> Result<LoadedConfig, ExitCode> {
     judge(read(path).map_err(|reason| refuse(&reason))?, known, &Like::CHECK)
 }
 
@@ -152,7 +152,11 @@ fn read(path: &Path) -> Result<Draft, Reason> {
 }
 
 /// Checks a draft, and prints its problems.
-fn judge(draft: Draft, known: impl FnOnce(&Draft) -> Result<Known, Reason>, like: &Like) -> Result<Loaded, ExitCode> {
+fn judge(
+    draft: Draft,
+    known: impl FnOnce(&Draft) -> Result<KnownPromises, Reason>,
+    like: &Like,
+) -> Result<LoadedConfig, ExitCode> {
     let loaded = try_judge(draft, known, like);
     let problems = loaded.as_ref().map_or_else(|unfit| unfit.problems.as_ref(), |loaded| Some(&loaded.problems));
     if let Some(problems) = problems {
@@ -170,13 +174,13 @@ struct Unfit {
 /// The same, without printing.
 fn try_judge(
     draft: Draft,
-    known: impl FnOnce(&Draft) -> Result<Known, Reason>,
+    known: impl FnOnce(&Draft) -> Result<KnownPromises, Reason>,
     like: &Like,
-) -> Result<Loaded, Box<Unfit>> {
+) -> Result<LoadedConfig, Box<Unfit>> {
     let known = known(&draft).map_err(|reason| Box::new(Unfit { problems: None, reason }))?;
     let (config, problems) = draft.build(&context(&draft, &known, like));
     match config {
-        Some(config) => Ok(Loaded { draft, config, problems }),
+        Some(config) => Ok(LoadedConfig { draft, config, problems }),
         None => {
             let reason = count_of_errors(&draft, &problems);
             Err(Box::new(Unfit { problems: Some(problems), reason }))
@@ -190,10 +194,16 @@ fn count_of_errors(draft: &Draft, problems: &Problems) -> Reason {
 }
 
 /// The inputs of a start: the promises, and the pairs served last.
-fn context<'a>(draft: &Draft, known: &'a Known, like: &Like) -> Context<'a> {
+fn context<'a>(draft: &Draft, known: &'a KnownPromises, like: &Like) -> CheckContext<'a> {
     let last_good = draft.state().map(|state| LastGood::of(&state));
     let Like { stand_in, may_lack } = like.clone();
-    Context { last_good, stand_in, may_lack, days_in_use: known.days.clone(), ..Context::new(&known.book, known.now) }
+    CheckContext {
+        last_good,
+        stand_in,
+        may_lack,
+        days_in_use: known.days.clone(),
+        ..CheckContext::new(&known.book, known.now)
+    }
 }
 
 /// Prints all errors, and the first warnings if there are very many.
@@ -212,7 +222,7 @@ fn print_problems(problems: &Problems) {
 
 /// The known promises, and the time for judgements.
 #[derive(Clone)]
-struct Known {
+struct KnownPromises {
     book: Book,
     now: Seconds,
     /// The faults of the ledger's file, with remedies.
@@ -223,7 +233,7 @@ struct Known {
     days: Option<DaysInUse>,
 }
 
-impl Known {
+impl KnownPromises {
     fn of_book(book: Book) -> Self {
         let (now, doubt) = judged_now(book.newest());
         if let Some(doubt) = doubt {
@@ -238,7 +248,7 @@ impl Known {
 /// # Errors
 ///
 /// If the file cannot be read, or promises may be lost.
-fn look_at_book(draft: &Draft) -> Result<Known, Reason> {
+fn look_at_book(draft: &Draft) -> Result<KnownPromises, Reason> {
     let known = glance_at_book(draft)?;
     match &known.damage {
         Some(damage) if !known.is_whole => Err(damage.clone()),
@@ -247,7 +257,7 @@ fn look_at_book(draft: &Draft) -> Result<Known, Reason> {
 }
 
 /// The same, whatever the state of the file.
-fn glance_at_book(draft: &Draft) -> Result<Known, Reason> {
+fn glance_at_book(draft: &Draft) -> Result<KnownPromises, Reason> {
     // The process writes its file before it answers.
     let asked = draft.admin().and_then(|address| ask_for_book(&address));
     let (mut book, damage) = match draft.state() {
@@ -262,19 +272,19 @@ fn glance_at_book(draft: &Draft) -> Result<Known, Reason> {
         warn(&reason);
     }
     let Some(asked) = asked else {
-        return Ok(Known { damage, ..Known::of_book(book) });
+        return Ok(KnownPromises { damage, ..KnownPromises::of_book(book) });
     };
     asked.book.records().for_each(|record| _ = book.apply(record));
-    Ok(Known { book, damage, ..asked })
+    Ok(KnownPromises { book, damage, ..asked })
 }
 
 /// The knowledge of the running process, if it answers.
-fn ask_for_book(address: &AdminAddress) -> Option<Known> {
+fn ask_for_book(address: &AdminAddress) -> Option<KnownPromises> {
     match ask_for(address, Method::GET, "/ledger", String::new(), BOOK_PATIENCE) {
         Ok((StatusCode::OK, answer)) => {
             let Answer { now, lines, days } = serde_json::from_str(&answer).ok()?;
             let (book, _) = crate::ledger::read_book(lines.concat().as_bytes());
-            Some(Known { book, now, damage: None, is_whole: true, days })
+            Some(KnownPromises { book, now, damage: None, is_whole: true, days })
         }
         // An older pintle has no answer to this.
         Ok(_) | Err(ClientError::NotRunning(_)) => None,

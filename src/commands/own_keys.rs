@@ -37,7 +37,7 @@ fn managed<'c>(config: &'c Config, site: &'c Site) -> impl Iterator<Item = &'c M
 }
 
 /// Returns the next keys that pintle keeps itself, if the site sends no header that lists them.
-pub(super) fn next_keys(config: &Config, site: &Site, report: &report::Site) -> Result<Vec<PathBuf>, Reason> {
+pub(super) fn next_keys(config: &Config, site: &Site, report: &report::SiteReport) -> Result<Vec<PathBuf>, Reason> {
     let mut found = Vec::new();
     for next in managed(config, site).map(Managed::next) {
         let is_listed = report.backups.iter().any(|(file, _)| Path::new(file) == next);
@@ -49,7 +49,11 @@ pub(super) fn next_keys(config: &Config, site: &Site, report: &report::Site) -> 
 }
 
 /// Adds the live keys that pintle has made, before it has obtained the first certificate.
-pub(super) fn with_own_keys(report: report::Site, config: &Config, site: &Site) -> Result<report::Site, Reason> {
+pub(super) fn with_own_keys(
+    report: report::SiteReport,
+    config: &Config,
+    site: &Site,
+) -> Result<report::SiteReport, Reason> {
     if !report.certificates.is_empty() {
         return Ok(report);
     }
@@ -59,7 +63,7 @@ pub(super) fn with_own_keys(report: report::Site, config: &Config, site: &Site) 
             let what = format!("{}: no key yet: pintle makes it at its first start", one.key().display());
             return Err(refusal(what, "start pintle with this configuration, and export again"));
         };
-        certificates.push(report::Certificate {
+        certificates.push(report::CertificateReport {
             path: one.key().display().to_string(),
             serial: String::new(),
             issuer: String::new(),
@@ -77,7 +81,7 @@ pub(super) fn with_own_keys(report: report::Site, config: &Config, site: &Site) 
     if !certificates.is_empty() {
         warn("the site has no certificate yet: these are the keys that it will be for", "pintle acme plan");
     }
-    Ok(report::Site { certificates, ..report })
+    Ok(report::SiteReport { certificates, ..report })
 }
 
 /// The pin of a key that pintle has made; `None` if there is no such file.

@@ -16,7 +16,7 @@ use crate::reason::Reason;
 
 /// The format of the output.
 #[derive(Debug, Clone)]
-pub enum Form {
+pub enum PinFormat {
     /// `base64  kind  algorithm  file`
     Lines,
     /// One JSON array.
@@ -37,7 +37,7 @@ pub enum Form {
 }
 
 /// Prints the pins of all files. Exit code 1 if a file has none.
-pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
+pub fn pin(files: &[PathBuf], form: &PinFormat) -> ExitCode {
     let mut keys: Vec<(&Path, PublicKey)> = Vec::new();
     let mut failed = false;
     for path in files {
@@ -58,12 +58,12 @@ pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
     }
     let pins: Vec<Pin> = keys.iter().map(|(_, key)| key.pin).collect();
     match form {
-        Form::Lines => {
+        PinFormat::Lines => {
             for (path, key) in &keys {
                 println!("{}  {}  {}  {}", key.pin, key.kind, key.algorithm, path.display());
             }
         }
-        Form::Json => {
+        PinFormat::Json => {
             let one = |(path, key): &(&Path, PublicKey)| {
                 json!({
                     "pin": key.pin.to_string(), "hex": key.pin.to_hex(), "kind": key.kind.to_string(),
@@ -72,12 +72,12 @@ pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
             };
             println!("{:#}", keys.iter().map(one).collect::<serde_json::Value>());
         }
-        Form::Curl => {
+        PinFormat::Curl => {
             let all: Vec<String> = pins.iter().map(|p| format!("sha256//{p}")).collect();
             println!("{}", all.join(";"));
         }
-        Form::Hex => pins.iter().for_each(|p| println!("{}", p.to_hex())),
-        Form::Header { max_age, include_subdomains, report_uri } => {
+        PinFormat::Hex => pins.iter().for_each(|p| println!("{}", p.to_hex())),
+        PinFormat::Header { max_age, include_subdomains, report_uri } => {
             if report_uri.as_deref().is_some_and(|uri| !is_report_uri(uri)) {
                 fail(&"--report-uri: not an absolute http or https URI");
                 return ExitCode::from(2);

@@ -13,7 +13,7 @@ use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN, acme};
 use crate::control::sandbox_rules;
 use crate::ledger;
 use crate::os::plain_file::folder_of;
-use crate::os::privileges::{self, Account, is_roots_alone};
+use crate::os::privileges::{self, UserAccount, is_roots_alone};
 use crate::reason::{Problem, Reason};
 use crate::telemetry::open_log;
 
@@ -25,7 +25,7 @@ const STATE_FILES: [&str; 7] =
 
 /// The treatment of missing folders: created, or only inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
+pub(super) enum FolderTreatment {
     /// By the serving user, before it serves.
     Making,
     /// By `pintle check`, which leaves no trace.
@@ -76,7 +76,7 @@ fn above(path: &Path) -> &Path {
 }
 
 /// The permissions that this process, or this thread, lacks as the user that it has become.
-pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &Account, pass: Pass) -> Vec<Reason> {
+pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &UserAccount, pass: FolderTreatment) -> Vec<Reason> {
     let mut troubles = Vec::new();
     if let Err(error) = fs::File::open(draft.path()) {
         let what = format!("{}: the user {} cannot read it: {error}", draft.path().display(), account.user);
@@ -87,8 +87,8 @@ pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &Account, pass: 
     troubles
 }
 
-fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Reason> {
-    let (Own { path, key, .. }, Account { user, group, .. }) = (own, account);
+fn of_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Option<Reason> {
+    let (Own { path, key, .. }, UserAccount { user, group, .. }) = (own, account);
     let trouble = |why: &str, hint: String| {
         let what = format!("{key}: {}: {why}", path.display());
         Some(match planted_link(path) {
@@ -100,8 +100,8 @@ fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Reason> {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let made = match pass {
-                Pass::Making => fs::DirBuilder::new().recursive(true).mode(0o700).create(path),
-                Pass::Looking => Ok(()),
+                FolderTreatment::Making => fs::DirBuilder::new().recursive(true).mode(0o700).create(path),
+                FolderTreatment::Looking => Ok(()),
             };
             let why = |error| format!("the user {user} cannot write there: {error}");
             return made.err().and_then(|error| {
@@ -140,8 +140,8 @@ impl Own {
 
     /// A remedy for a folder: its owner becomes the user if root has it with nothing but pintle's
     /// files in it; otherwise another folder.
-    fn remedy(&self, metadata: &Metadata, account: &Account) -> String {
-        let Account { user, group, .. } = account;
+    fn remedy(&self, metadata: &Metadata, account: &UserAccount) -> String {
+        let UserAccount { user, group, .. } = account;
         let mut known = self.known_files();
         known.extend(self.socket.clone());
         let is_ours = |entry: &&PathBuf| known.contains(entry) || entry.file_name().is_some_and(|n| n == "admin.sock");
@@ -158,8 +158,8 @@ impl Own {
     }
 
     /// The setting for a folder of pintle's own.
-    fn another(&self, account: &Account) -> String {
-        let Account { user, group, .. } = account;
+    fn another(&self, account: &UserAccount) -> String {
+        let UserAccount { user, group, .. } = account;
         // Beside the obstacle, or inside the folder of another user.
         let own = above(&self.path).join("pintle");
         let setting = match &self.socket {
@@ -216,21 +216,21 @@ pub(super) fn of_own_log(draft: &Draft) -> Option<Problem> {
     Some(Problem::error(&draft.place_of("log.access"), reason))
 }
 
-fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Reason> {
-    let Account { user, group, .. } = account;
+fn of_log(file: &Path, account: &UserAccount, pass: FolderTreatment) -> Option<Reason> {
+    let UserAccount { user, group, .. } = account;
     let error = match (fs::symlink_metadata(file), pass) {
-        (Ok(is), Pass::Looking) if is.file_type().is_fifo() || is.file_type().is_socket() => {
+        (Ok(is), FolderTreatment::Looking) if is.file_type().is_fifo() || is.file_type().is_socket() => {
             Some(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
         }
-        (Ok(_), Pass::Looking) => access(file, Access::WRITE_OK).err().map(io::Error::from),
+        (Ok(_), FolderTreatment::Looking) => access(file, Access::WRITE_OK).err().map(io::Error::from),
         // The judgement of the configuration covers a missing folder. A start as root creates the file only where nobody
         // else could have prepared its place.
-        (Err(_), Pass::Looking) => match is_roots_alone(folder_of(file)) {
+        (Err(_), FolderTreatment::Looking) => match is_roots_alone(folder_of(file)) {
             Ok(true) if planted_link(file).is_none() => None,
             _ if !folder_of(file).is_dir() => None,
             _ => access(folder_of(file), Access::WRITE_OK | Access::EXEC_OK).err().map(io::Error::from),
         },
-        (_, Pass::Making) => open_log(file).err(),
+        (_, FolderTreatment::Making) => open_log(file).err(),
     }?;
     let what = format!("log.access: {}: the user {user} cannot write it: {error}", file.display());
     if fs::symlink_metadata(file).is_ok() || planted_link(folder_of(file)).is_some() {
@@ -242,8 +242,8 @@ fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Reason> {
 
 /// A remedy for a file that the user cannot write. The user gets the file only if it has no other
 /// name: whoever can create files in the folder may have planted a link to another user's file.
-fn of_file(file: &Path, what: String, account: &Account) -> Reason {
-    let Account { user, group, .. } = account;
+fn of_file(file: &Path, what: String, account: &UserAccount) -> Reason {
+    let UserAccount { user, group, .. } = account;
     if let Some(link) = planted_link(folder_of(file)) {
         return link.trouble(&what);
     }
@@ -318,7 +318,7 @@ pub(super) fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<Problem> {
 
 /// Folders in which the sandbox lets the serving process write, and whose files it should only
 /// read, if the user, or the caller, may write there.
-pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Problem> {
+pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&UserAccount>) -> Vec<Problem> {
     let kept = draft.kept_keys().unwrap_or_default().into_iter().map(|key| key.value);
     let read: Vec<PathBuf> = config.files().map(Path::to_owned).chain([draft.path().to_owned()]).chain(kept).collect();
     // Files that pintle makes there itself.

@@ -11,7 +11,7 @@ use super::results::Results;
 use super::{Output, fail};
 use crate::config::{self, AdminAddress, Draft};
 use crate::control::client::{ClientError, PATIENCE, ask_for};
-use crate::control::{Upgraded, Verdict};
+use crate::control::{ReloadOutcome, UpgradeOutcome};
 use crate::os::read_error;
 use crate::reason::Problem;
 
@@ -27,7 +27,7 @@ pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     if as_json {
         print!("{answer}");
     }
-    let Ok(verdict) = serde_json::from_str::<Verdict>(&answer) else {
+    let Ok(verdict) = serde_json::from_str::<ReloadOutcome>(&answer) else {
         return fail(&format!("the answer cannot be understood: {answer}"));
     };
     let ok = verdict.ok;
@@ -51,11 +51,11 @@ pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     if as_json {
         print!("{answer}");
     }
-    let Ok(upgraded) = serde_json::from_str::<Upgraded>(&answer) else {
+    let Ok(upgraded) = serde_json::from_str::<UpgradeOutcome>(&answer) else {
         return fail(&format!("the answer cannot be understood: {answer}"));
     };
     let reasons = upgraded.reasons();
-    let Upgraded { ok, notes, pid, version, .. } = upgraded;
+    let UpgradeOutcome { ok, notes, pid, version, .. } = upgraded;
     if !as_json {
         let summary = match (pid, version) {
             (Some(pid), Some(version)) if ok => format!("process {pid} (pintle {version}) serves now"),
@@ -66,7 +66,7 @@ pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     if ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-fn print_verdict(verdict: Verdict, summary: &str, output: &Output) {
+fn print_verdict(verdict: ReloadOutcome, summary: &str, output: &Output) {
     let (ok, notes) = (verdict.ok, verdict.notes.clone());
     print_outcome(ok, &verdict.reasons(), &notes, summary, output);
 }

@@ -19,7 +19,7 @@ use crate::reason::{Reason, counted};
 const SHOWN_MAX: usize = 50;
 
 /// The plan.
-struct Plan {
+struct RepairPlan {
     /// The time, which the operator confirms.
     now: Seconds,
     /// The possible losses.
@@ -32,7 +32,7 @@ struct Plan {
     promises: usize,
 }
 
-impl Plan {
+impl RepairPlan {
     fn of(book: &Book, notices: &[Notice], now: Seconds) -> Self {
         let losses = notices.iter().filter(|n| n.is_loss()).map(ToString::to_string).collect();
         let redated = redated(book, now);
@@ -104,7 +104,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut R
         Ok(found) => found,
         Err(error) => return fail_for(results, &file, &error),
     };
-    let plan = Plan::of(&book, &notices, wall());
+    let plan = RepairPlan::of(&book, &notices, wall());
     results.set("file", file.display().to_string());
     if plan.is_empty() {
         results.say(format!("{}: nothing to repair, {}", file.display(), counted(plan.promises, "pin set")));
@@ -128,7 +128,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut R
     }
     if plan.needs_yes() && !with_dates {
         results.say("the dates are unchanged; pintle sends no pins while they are impossible");
-        for hint in confirmation(&draft, &Plan { losses: Vec::new(), ..plan }) {
+        for hint in confirmation(&draft, &RepairPlan { losses: Vec::new(), ..plan }) {
             results.say(format!("  hint: {hint}"));
         }
     }
@@ -136,7 +136,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut R
 }
 
 /// The command that confirms a plan. If it has two parts, also the command for the loss alone.
-fn confirmation(draft: &Draft, plan: &Plan) -> Vec<String> {
+fn confirmation(draft: &Draft, plan: &RepairPlan) -> Vec<String> {
     let loss = if plan.losses.is_empty() { String::new() } else { format!(" --accept-loss {}", day(plan.now)) };
     let command = format!("pintle ledger repair -c {}{loss}", draft.path().display());
     match (plan.losses.is_empty(), plan.needs_yes()) {
@@ -149,7 +149,7 @@ fn confirmation(draft: &Draft, plan: &Plan) -> Vec<String> {
     }
 }
 
-fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, results: &mut Results) -> bool {
+fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, results: &mut Results) -> bool {
     let file = &folder.join(FILE);
     let salvaged = match salvaged(folder) {
         Ok(salvaged) => salvaged,

@@ -14,7 +14,7 @@ use super::Output;
 use super::remote::send;
 use super::results::Results;
 use super::status::{list, minute, text};
-use crate::acme::request::{Compromised, LockedOut, Revoking};
+use crate::acme::request::{Compromised, LockedOutClients, Revoking};
 use crate::control::client::PATIENCE;
 use crate::reason::{Reason, counted};
 
@@ -142,7 +142,7 @@ fn before(key: &Compromised) -> Vec<String> {
     lines
 }
 
-fn clients(locked_out: &LockedOut) -> String {
+fn clients(locked_out: &LockedOutClients) -> String {
     format!("clients of {} that hold older pins of {}", locked_out.hosts.join(", "), locked_out.site)
 }
 
@@ -253,7 +253,8 @@ mod tests {
             "     4c, valid until 2027-02-25 03:14 UTC, from letsencrypt",
         ];
         assert_eq!(before(&key()), want);
-        let locked_out = LockedOut { site: "a.example".to_owned(), hosts: vec!["a.example".to_owned()], until: 0 };
+        let locked_out =
+            LockedOutClients { site: "a.example".to_owned(), hosts: vec!["a.example".to_owned()], until: 0 };
         let lines =
             before(&Compromised { locked_out: vec![locked_out], until: Some("2026-12-24".to_owned()), ..key() });
         assert_eq!(

@@ -10,13 +10,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::drop_privileges::drop_privileges;
 use super::first_ledger::FirstLedger;
 use super::{
-    Known, Like, Loaded, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished, warn,
+    KnownPromises, Like, LoadedConfig, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished,
+    warn,
 };
 use crate::acme::hook;
-use crate::acme::lost::Lost;
+use crate::acme::lost::LostKey;
 use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
-    Beginning, Control, Ended, Newcomer, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
+    Beginning, Control, NewProcess, ProcessEnd, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
 };
 use crate::events::programs;
 use crate::handover::Launcher;
@@ -24,7 +25,7 @@ use crate::ledger::{Book, Ledger, Notice};
 use crate::os::privileges;
 use crate::os::sandbox;
 use crate::os::supervisor;
-use crate::os::systemd::{self, Notify, Passed};
+use crate::os::systemd::{self, Notify, PassedSocket};
 use crate::os::usage;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason};
@@ -39,7 +40,7 @@ const OTHER_DEMO: &str = "end the demo that runs with these files, or use anothe
 pub fn run(path: &Path, allow_root: bool, strict: bool, output: &Output) -> ExitCode {
     // Sockets from elsewhere count, too.
     crate::os::open_files::raise();
-    match Newcomer::of_process() {
+    match NewProcess::of_process() {
         Ok(Some(newcomer)) => return take_over(path, allow_root, (newcomer, strict), output),
         Ok(None) => {}
         Err(reason) => return refuse(&reason),
@@ -53,7 +54,7 @@ pub fn run(path: &Path, allow_root: bool, strict: bool, output: &Output) -> Exit
 }
 
 /// A socket of the service manager, for the listener that its name says, if it says one.
-fn lent(passed: Passed) -> Option<Lent> {
+fn lent(passed: PassedSocket) -> Option<Lent> {
     let scheme = match passed.name.as_str() {
         "https" => Some(Scheme::Https),
         "http" => Some(Scheme::Http),
@@ -96,7 +97,7 @@ pub(super) fn serve(
         return refuse_all(&troubles);
     }
     let (draft, config) = match loaded {
-        Ok(Loaded { draft, config, .. }) => (draft, config),
+        Ok(LoadedConfig { draft, config, .. }) => (draft, config),
         Err(code) => return code,
     };
     let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
@@ -136,20 +137,24 @@ fn of_demo(reason: Reason, is_demo: bool) -> Reason {
 }
 
 /// Opens the ledger into `opened`, and returns its book.
-fn open_book(draft: &Draft, troubles: &[Reason], opened: &mut Option<(Ledger, Vec<Notice>)>) -> Result<Known, Reason> {
+fn open_book(
+    draft: &Draft,
+    troubles: &[Reason],
+    opened: &mut Option<(Ledger, Vec<Notice>)>,
+) -> Result<KnownPromises, Reason> {
     if !troubles.is_empty() {
         // pintle does not start: the troubles name everything that the user cannot read, the ledger included.
-        return Ok(Known::of_book(Book::default()));
+        return Ok(KnownPromises::of_book(Book::default()));
     }
     let (ledger, notices) = open_ledger(draft)?;
-    let known = Known::of_book(ledger.book().clone());
+    let known = KnownPromises::of_book(ledger.book().clone());
     *opened = Some((ledger, notices));
     Ok(known)
 }
 
 /// Checks everything, and takes over from the process that has started this one.
-fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, bool), output: &Output) -> ExitCode {
-    let refused = |newcomer: &Newcomer, reasons: Vec<Problem>| {
+fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (NewProcess, bool), output: &Output) -> ExitCode {
+    let refused = |newcomer: &NewProcess, reasons: Vec<Problem>| {
         newcomer.fail(reasons);
         ExitCode::from(1)
     };
@@ -170,10 +175,10 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
         Err(trouble) => return refused(&newcomer, vec![trouble.into()]),
     };
     let days = newcomer.days();
-    let known = |draft: &Draft| newcomer.book(draft).map(|book| Known { days, ..Known::of_book(book) });
+    let known = |draft: &Draft| newcomer.book(draft).map(|book| KnownPromises { days, ..KnownPromises::of_book(book) });
     let may_lack = if strict { MayLack::None } else { newcomer.may_lack() };
     let like = Like { stand_in: StandIn::Always, may_lack };
-    let Loaded { draft, config, problems } = match try_judge(draft, known, &like) {
+    let LoadedConfig { draft, config, problems } = match try_judge(draft, known, &like) {
         Ok(loaded) => loaded,
         Err(unfit) => {
             let problems = unfit.problems.iter().flat_map(|all| all.shown());
@@ -196,7 +201,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
         Err(error) => return refused(&newcomer, vec![error.to_string().into()]),
     };
     log_warnings(&problems.shown());
-    lost.iter().for_each(Lost::log);
+    lost.iter().for_each(LostKey::log);
     tell_of_start(no_launcher);
     block_on(log, async {
         // The serving process reports why this one does not serve.
@@ -216,7 +221,7 @@ fn settle(draft: &Draft) {
 
 /// Makes the keys of certificates that pintle obtains, as the user that serves: their pins are promised from the beginning.
 /// Returns the keys that were lost, for the log.
-fn prepare_keys(draft: &Draft, troubles: &[Reason]) -> Result<Vec<Lost>, Reason> {
+fn prepare_keys(draft: &Draft, troubles: &[Reason]) -> Result<Vec<LostKey>, Reason> {
     // With troubles, pintle does not start, and names them all.
     match troubles.is_empty() && !draft.problems().has_errors() {
         true => crate::acme::store::prepare(&draft.managed()).map_err(Reason::new),
@@ -322,8 +327,8 @@ impl Remarks {
     }
 }
 
-fn tell(notices: &[Notice], remarks: &Remarks, lost: &[Lost]) {
-    lost.iter().for_each(Lost::log);
+fn tell(notices: &[Notice], remarks: &Remarks, lost: &[LostKey]) {
+    lost.iter().for_each(LostKey::log);
     if let Some(reason) = &remarks.ahead {
         let (problem, hint) = (reason.line(), reason.hint_line());
         tracing::warn!(problem, hint, "the ledger has dates ahead of the clock");
@@ -367,9 +372,9 @@ async fn control(start: impl Future<Output = Result<Control, StartError>>) -> Re
     let ended = control.run(async || std::future::poll_fn(&mut asked).await).await;
     let lost_keys = key_process::running().is_some_and(key_process::KeyProcess::is_gone);
     Ok(match ended {
-        Ok(Ended::Drained) if lost_keys => ExitCode::from(1),
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::Asked) => ExitCode::from(1),
+        Ok(ProcessEnd::Drained) if lost_keys => ExitCode::from(1),
+        Ok(ProcessEnd::Drained) => ExitCode::SUCCESS,
+        Ok(ProcessEnd::Asked) => ExitCode::from(1),
         Err(error) => fail(&error),
     })
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{files, look_at_book, warn};
-use crate::config::{Context, Draft, Outline};
+use crate::config::{CheckContext, Draft, Outline};
 use crate::keys::key_file::{FILE_MAX, private_pin};
 use crate::os::plain_file::{self, follow_own_links};
 use crate::reason::Reason;
@@ -23,13 +23,13 @@ const OLD_MODE: u32 = 0o600;
 pub(super) type Before = Option<(Vec<u8>, u32)>;
 
 /// The previous files, until an installation is verified.
-pub(super) struct Kept {
+pub(super) struct KeptFiles {
     old: Vec<PathBuf>,
     /// Marks the installation as running, for other processes.
     _locks: Vec<File>,
 }
 
-impl Kept {
+impl KeptFiles {
     /// Copies the existing files, and syncs the copies to disk.
     pub(super) fn keep<'p>(places: impl Iterator<Item = &'p Path>) -> io::Result<Self> {
         let mut kept = Self { old: Vec::new(), _locks: Vec::new() };
@@ -85,7 +85,7 @@ fn old_of(place: &Path) -> io::Result<PathBuf> {
 }
 
 /// One file of a pair.
-struct Place {
+struct PairFile {
     path: PathBuf,
     now: Option<Vec<u8>>,
     /// The previous file, and its contents.
@@ -103,7 +103,7 @@ pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)
             continue;
         }
         let shown = outline.path(chain).display().to_string();
-        match settle_pair(&paths, &Judge { draft, outline: &outline }, only_tell) {
+        match settle_pair(&paths, &ChainJudge { draft, outline: &outline }, only_tell) {
             Ok(None) => {}
             Ok(Some(what)) => say(format!("{shown}: an installation was interrupted: {what}").into()),
             Err(error) => {
@@ -116,8 +116,12 @@ pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)
 }
 
 /// `None` if the installation is still running.
-fn settle_pair([chain, key]: &[Option<PathBuf>; 2], judge: &Judge<'_>, only_tell: bool) -> io::Result<Option<String>> {
-    let (mut places, mut locks): (Vec<Place>, Vec<File>) = (Vec::new(), Vec::new());
+fn settle_pair(
+    [chain, key]: &[Option<PathBuf>; 2],
+    judge: &ChainJudge<'_>,
+    only_tell: bool,
+) -> io::Result<Option<String>> {
+    let (mut places, mut locks): (Vec<PairFile>, Vec<File>) = (Vec::new(), Vec::new());
     // One file may have both.
     for path in [chain, key].into_iter().flatten() {
         if places.iter().any(|place| place.path == *path) {
@@ -137,9 +141,9 @@ fn settle_pair([chain, key]: &[Option<PathBuf>; 2], judge: &Judge<'_>, only_tell
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", old.display()))),
         };
-        places.push(Place { path: path.clone(), now: fs::read(path).ok(), old });
+        places.push(PairFile { path: path.clone(), now: fs::read(path).ok(), old });
     }
-    let (now, before) = (Pair::of(&places, key.is_some(), false), Pair::of(&places, key.is_some(), true));
+    let (now, before) = (PairOnDisk::of(&places, key.is_some(), false), PairOnDisk::of(&places, key.is_some(), true));
     let put_back = "the start, or the next `pintle install`, restores the previous files";
     let what = match (now.fits(), before.fits(), only_tell) {
         (true, fits_before, _) => match judge.refusal(&places, &now) {
@@ -174,14 +178,14 @@ fn settle_pair([chain, key]: &[Option<PathBuf>; 2], judge: &Judge<'_>, only_tell
 }
 
 /// A chain, and its key if there is one, as they are or were. One file may have both.
-struct Pair<'p> {
+struct PairOnDisk<'p> {
     chain: Option<&'p [u8]>,
     key: Option<Option<&'p [u8]>>,
 }
 
-impl<'p> Pair<'p> {
-    fn of(places: &'p [Place], has_key: bool, before: bool) -> Self {
-        let contents = |place: &'p Place| match &place.old {
+impl<'p> PairOnDisk<'p> {
+    fn of(places: &'p [PairFile], has_key: bool, before: bool) -> Self {
+        let contents = |place: &'p PairFile| match &place.old {
             Some((_, old)) if before => Some(old.as_slice()),
             _ => place.now.as_deref(),
         };
@@ -197,14 +201,14 @@ impl<'p> Pair<'p> {
 }
 
 /// Judges the chain of an interrupted installation.
-struct Judge<'d> {
+struct ChainJudge<'d> {
     draft: &'d Draft,
     outline: &'d Outline,
 }
 
-impl Judge<'_> {
+impl ChainJudge<'_> {
     /// Returns pintle's reason against a chain at this place; `None` if it accepts the chain, or if the ledger is unknown.
-    fn refusal(&self, places: &[Place], pair: &Pair<'_>) -> Option<String> {
+    fn refusal(&self, places: &[PairFile], pair: &PairOnDisk<'_>) -> Option<String> {
         let (place, contents) = (places.first()?, pair.chain?);
         let known = look_at_book(self.draft).ok()?;
         // Without the keys: a process that must not have them asks, too.
@@ -213,7 +217,7 @@ impl Judge<'_> {
         let mut instead: HashMap<PathBuf, Vec<u8>> =
             chains.map(|path| (path.clone(), plain_file::read(&path, FILE_MAX).unwrap_or_default())).collect();
         instead.insert(place.path.clone(), contents.to_vec());
-        let context = Context { instead, chains_alone: true, ..Context::new(&known.book, known.now) };
+        let context = CheckContext { instead, chains_alone: true, ..CheckContext::new(&known.book, known.now) };
         let (_, problems) = self.draft.build(&context);
         let mut refusals =
             problems.sorted().into_iter().filter(|p| p.is_error() && p.path.as_ref() == Some(&place.path));
@@ -222,8 +226,8 @@ impl Judge<'_> {
 }
 
 /// The key last: until then the pair does not fit, and an interruption is repaired by the next run.
-fn restore(places: &[Place]) -> io::Result<()> {
-    for Place { path, old, .. } in places {
+fn restore(places: &[PairFile]) -> io::Result<()> {
+    for PairFile { path, old, .. } in places {
         if let Some((_, contents)) = old {
             let mode = fs::metadata(path).map_or(OLD_MODE, |m| m.permissions().mode() & 0o7777);
             files::put(path, contents, mode)?;

@@ -26,9 +26,9 @@ pub struct Changes {
 /// A site that has changed.
 pub struct Difference<'c> {
     /// The site now.
-    pub now: &'c report::Site,
+    pub now: &'c report::SiteReport,
     /// The site before; `None` if it is new.
-    pub before: Option<&'c report::Site>,
+    pub before: Option<&'c report::SiteReport>,
     /// Its files that have changed.
     pub files: Vec<&'c Path>,
 }
@@ -51,7 +51,7 @@ impl Config {
                 });
             }
         }
-        let gone = before.sites().map(report::Site::name).filter(|name| old.contains_key(name)).collect();
+        let gone = before.sites().map(report::SiteReport::name).filter(|name| old.contains_key(name)).collect();
         (different, gone)
     }
 }

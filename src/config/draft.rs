@@ -31,9 +31,9 @@ pub const TOKEN: &str = "admin.token";
 pub struct Draft {
     pub(super) path: PathBuf,
     pub(super) folder: PathBuf,
-    pub(super) file: Option<file::File>,
+    pub(super) file: Option<file::ConfigFile>,
     /// A guess at a broken file: good enough to find the process that read it when it was whole.
-    pub(super) guess: Option<file::File>,
+    pub(super) guess: Option<file::ConfigFile>,
     pub(super) problems: Problems,
 }
 
@@ -77,7 +77,7 @@ impl Draft {
         }
         // The rest of a broken file is guesswork, and so would be every complaint about it.
         let is_broken = problems.borrow().has_errors();
-        let read = |problems: &RefCell<Problems>| file::File::read(reader::Reader::new(&root, "", problems));
+        let read = |problems: &RefCell<Problems>| file::ConfigFile::read(reader::Reader::new(&root, "", problems));
         let guess = is_broken.then(|| read(&RefCell::new(problems.borrow().clone())));
         let file = (!is_broken).then(|| read(&problems));
         let (path, folder) = (path.to_owned(), folder.to_owned());
@@ -110,7 +110,7 @@ impl Draft {
         self.state_of(self.file.as_ref()?)
     }
 
-    fn state_of(&self, file: &file::File) -> Option<PathBuf> {
+    fn state_of(&self, file: &file::ConfigFile) -> Option<PathBuf> {
         match file.state_directory.as_ref() {
             Some(directory) if directory.value.is_empty() => None,
             Some(directory) => Some(self.place(&directory.value)),

@@ -20,7 +20,7 @@ pub(super) use telemetry::{HookTable, MetricsTable};
 
 /// The whole file.
 #[derive(Debug, Default)]
-pub(super) struct File {
+pub(super) struct ConfigFile {
     pub(super) listen: ListenTable,
     pub(super) tls: TlsTable,
     pub(super) limits: LimitsTable,
@@ -97,7 +97,7 @@ pub(super) struct SandboxTable {
     pub(super) write: Vec<At<String>>,
 }
 
-impl File {
+impl ConfigFile {
     pub(super) fn read(root: Reader<'_>) -> Self {
         let mut file = Self::default();
         if let Some(t) = root.table("listen") {

@@ -9,13 +9,13 @@ use super::draft::Draft;
 /// The lines of keys.
 #[derive(Debug, Default)]
 pub struct Lines {
-    by_key: HashMap<String, Line>,
+    by_key: HashMap<String, KeyLine>,
     file: String,
 }
 
 /// The line of a key, and its value if that is a text.
 #[derive(Debug)]
-struct Line {
+struct KeyLine {
     number: usize,
     text: Option<String>,
 }
@@ -45,7 +45,7 @@ impl Lines {
     fn add(&mut self, key: String, start: usize, value: &DeValue<'_>, draft: &Draft) {
         let number = draft.problems().line_and_column(start).0;
         let text = value.as_str().map(str::to_owned);
-        self.by_key.insert(key.clone(), Line { number, text });
+        self.by_key.insert(key.clone(), KeyLine { number, text });
         match value {
             DeValue::Table(table) => {
                 for (name, value) in table {

@@ -22,7 +22,9 @@ pub mod value;
 pub use acme::{Acme, Authority, Managed};
 pub use build::refusal::{OwnKey, Refusal, safe_day};
 pub use build::report;
-pub use build::{AcceptedByCommand, AccessTarget, Config, Context, DaysInUse, Kept, MayLack, ServedBefore, StandIn};
+pub use build::{
+    AcceptedByCommand, AccessTarget, CheckContext, Config, DaysInUse, KeptSite, MayLack, ServedBefore, StandIn,
+};
 pub use changes::{Changes, Difference};
 pub use draft::{AdminAddress, Draft, TOKEN, read};
 pub use last_good::{FOLDER as LAST_GOOD, FormerCopy, Fresh, LastGood, key_in_pem};

@@ -13,7 +13,7 @@ use crate::tls::rule::day;
 
 /// A file that exists and holds no usable key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unusable {
+pub struct UnusableKeyFile {
     /// The file.
     pub file: PathBuf,
     /// The fault.
@@ -27,8 +27,8 @@ pub struct Unusable {
 /// # Errors
 ///
 /// If there is one, and it cannot be read, or holds no private key.
-pub fn read(file: &Path) -> Result<Option<Pin>, Unusable> {
-    let unusable = |why: String, is_forbidden| Unusable { file: file.to_owned(), why, is_forbidden };
+pub fn read(file: &Path) -> Result<Option<Pin>, UnusableKeyFile> {
+    let unusable = |why: String, is_forbidden| UnusableKeyFile { file: file.to_owned(), why, is_forbidden };
     let contents = match plain_file::read(file, FILE_MAX) {
         Ok(contents) => contents,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -50,7 +50,7 @@ pub fn read(file: &Path) -> Result<Option<Pin>, Unusable> {
     }
 }
 
-impl Unusable {
+impl UnusableKeyFile {
     /// The fault of a next key. `held_until` is the end of the promises that clients hold now.
     #[must_use]
     pub fn next_key(&self, held_until: Option<Seconds>) -> Reason {

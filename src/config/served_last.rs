@@ -16,13 +16,13 @@ use crate::policy::promise::{Promise, Promises, Seconds, SiteNames, others};
 use crate::tls::certificate::Chain;
 
 /// A pair in use, and the names that it is used for.
-struct InUse<'a> {
+struct PairInUse<'a> {
     label: String,
     names: SiteNames<'a>,
     chain: &'a Chain,
 }
 
-impl InUse<'_> {
+impl PairInUse<'_> {
     /// The excuse for the promises that the pair breaks, if one of them is new. It also covers those
     /// that were accepted for this pair and these names before: one record must cover all of them.
     fn excuse(&self, new: &HashSet<String>, book: &Book, promises: &Promises<'_>, at: Seconds) -> Option<Accepted> {
@@ -80,7 +80,7 @@ impl Draft {
             for path in site.certificates.iter().filter_map(|pair| pair.chain.as_ref()) {
                 let served = copies.read(&self.folder.join(&path.value), hosts);
                 let Some(chain) = served.and_then(|contents| Chain::from_pem(&contents).ok()) else { continue };
-                let pair = InUse { label: label.clone(), names: SiteNames { hosts, except }, chain: &chain };
+                let pair = PairInUse { label: label.clone(), names: SiteNames { hosts, except }, chain: &chain };
                 excuses.extend(pair.excuse(new, book, &promises, at));
             }
         }
@@ -95,7 +95,7 @@ impl Config {
         let promises = Promises::alive(book.promises().iter(), now);
         let at = noted_at(book, now);
         let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry, pair)));
-        let in_use = pairs.map(|(entry, pair)| InUse {
+        let in_use = pairs.map(|(entry, pair)| PairInUse {
             label: entry.report.name().to_owned(),
             names: entry.names(),
             chain: &pair.chain,

@@ -8,19 +8,20 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
-use super::admin::{Answer, Command, bad, gone, json_answer, parameter};
-use super::reload::{Installed, Verdict};
+use super::admin::{AdminAnswer, AdminCommand, bad, gone, json_answer, parameter};
+use super::reload::{Installed, ReloadOutcome};
 use crate::acme::driver::Driver;
 use crate::acme::driver::end::Ending;
 use crate::acme::facts::NextKey;
-use crate::acme::lost::Lost;
+use crate::acme::lost::LostKey;
 use crate::acme::outlook::Outlook;
 use crate::acme::request::{
-    CandidateKey, End, InUse, KeyFacts, LockedOut, Renew, Renewing, Request, Revoke, Revoking, Served, ask,
+    CandidateKey, CertificateInUse, DriverEnd, DriverRequest, KeyFacts, LockedOutClients, Renew, Renewing, Revoke,
+    Revoking, ServedCertificates, ask,
 };
 use crate::acme::step::KeyChoice;
 use crate::config::AcceptedByCommand;
-use crate::config::report::Site;
+use crate::config::report::SiteReport;
 use crate::ledger::{Burnt, Record};
 use crate::policy::promise::Promises;
 use crate::reason::Problem;
@@ -29,17 +30,17 @@ use crate::tls::certificate::Chain;
 /// The driver, once a certificate is to be obtained.
 #[derive(Default)]
 pub(super) struct Desk {
-    running: Option<Running>,
+    running: Option<RunningDriver>,
 }
 
-struct Running {
+struct RunningDriver {
     driver: Driver,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<DriverRequest>,
 }
 
 impl Desk {
     /// Waits for a question of the driver; forever without one.
-    pub(super) async fn request(&mut self) -> Request {
+    pub(super) async fn request(&mut self) -> DriverRequest {
         match &mut self.running {
             Some(running) => match running.requests.recv().await {
                 Some(request) => request,
@@ -62,50 +63,50 @@ impl Control {
         if self.acme.running.is_none() && settings.is_some() {
             let answers = self.config.snapshot.answers.clone();
             match Driver::start(self.config.name_servers.clone(), answers) {
-                Ok((driver, requests)) => self.acme.running = Some(Running { driver, requests }),
+                Ok((driver, requests)) => self.acme.running = Some(RunningDriver { driver, requests }),
                 Err(error) => tracing::error!(%error, "ACME: no thread; no certificate is obtained"),
             }
         }
-        if let Some(Running { driver, .. }) = &self.acme.running {
+        if let Some(RunningDriver { driver, .. }) = &self.acme.running {
             driver.settings(settings);
         }
     }
 
     /// Ends the work of the driver, before another process begins. The rest of its end needs no waiting.
-    pub(super) async fn end_acme(&mut self, how: End) -> Option<Ending> {
-        let Running { driver, requests } = self.acme.running.take()?;
+    pub(super) async fn end_acme(&mut self, how: DriverEnd) -> Option<Ending> {
+        let RunningDriver { driver, requests } = self.acme.running.take()?;
         drop(requests);
         Some(driver.end(how).await)
     }
 
     /// Answers a question of the driver.
-    pub(super) async fn answer_acme(&mut self, request: Request) {
+    pub(super) async fn answer_acme(&mut self, request: DriverRequest) {
         match request {
-            Request::Keys { asked, reply } => {
+            DriverRequest::Keys { asked, reply } => {
                 let _ = reply.send(self.next_keys(&asked));
             }
-            Request::Served(reply) => {
+            DriverRequest::Served(reply) => {
                 let pins = self.config.sites().flat_map(|site| &site.certificates).map(|found| found.pin).collect();
-                let _ = reply.send(Served { pins, behind_proxy: !self.config.snapshot.trust.is_empty() });
+                let _ = reply.send(ServedCertificates { pins, behind_proxy: !self.config.snapshot.trust.is_empty() });
             }
-            Request::Judge { site, path, chain, accept, reply } => {
+            DriverRequest::Judge { site, path, chain, accept, reply } => {
                 let _ = reply.send(self.judge_chain(site, path, chain, accept));
             }
-            Request::Serve { site, certificate: (pin, serial), accept, reply } => {
+            DriverRequest::Serve { site, certificate: (pin, serial), accept, reply } => {
                 let verdict = self.look_at_site(&site, accept, Some(Installed { pin, serial })).await;
                 let _ = reply.send(errors(verdict));
             }
-            Request::Serves { site, pin, reply } => {
+            DriverRequest::Serves { site, pin, reply } => {
                 let mut of_site = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.certificates);
                 let _ = reply.send(of_site.any(|certificate| certificate.pin == pin));
             }
-            Request::Burn { site, pin, reply } => {
+            DriverRequest::Burn { site, pin, reply } => {
                 let burnt = Record::Burnt(Burnt { site, pin, at: self.now() });
                 let is_known = self.ledger().book().burnt(pin).is_some();
                 let written = if is_known { Ok(()) } else { self.record(vec![burnt]).await };
                 let _ = reply.send(written.map_err(|error| error.to_string()));
             }
-            Request::LockedOut { asked, reply } => {
+            DriverRequest::LockedOut { asked, reply } => {
                 let _ = reply.send(self.locked_out(&asked));
             }
         }
@@ -128,18 +129,18 @@ impl Control {
     }
 
     /// The clients whom a certificate with a key would lock out, with the promises that it would break.
-    fn locked_out(&self, CandidateKey { site, hosts: own, pin }: &CandidateKey) -> Vec<LockedOut> {
+    fn locked_out(&self, CandidateKey { site, hosts: own, pin }: &CandidateKey) -> Vec<LockedOutClients> {
         let now = self.now();
         let ledger = self.ledger();
         let alive = Promises::alive(ledger.book().promises(), now);
         let except = self.config.site_names().get(site.as_str()).map_or(&[][..], |names| names.except);
-        let mut found: Vec<LockedOut> = Vec::new();
+        let mut found: Vec<LockedOutClients> = Vec::new();
         for promise in alive.broken_by(own, except, &[*pin]) {
             let bound = own.iter().filter(|host| promise.binds(host, except)).map(ToString::to_string).collect();
             let (site, until) = (promise.site.clone(), promise.honoured_until());
             match found.iter_mut().find(|known| known.site == site && known.hosts == bound) {
                 Some(known) => known.until = known.until.max(until),
-                None => found.push(LockedOut { site, hosts: bound, until }),
+                None => found.push(LockedOutClients { site, hosts: bound, until }),
             }
         }
         found
@@ -175,13 +176,13 @@ impl Control {
     }
 
     /// The certificates in use, of sites whose certificates pintle obtains.
-    fn in_use(&self) -> Vec<InUse> {
+    fn in_use(&self) -> Vec<CertificateInUse> {
         let managed: Vec<&str> =
             self.config.acme.iter().flat_map(|acme| &acme.certificates).map(|of| of.site.as_str()).collect();
         let sites = self.config.sites().filter(|site| managed.contains(&site.name()));
-        let of_site = |site: &'_ Site| -> Vec<InUse> {
+        let of_site = |site: &'_ SiteReport| -> Vec<CertificateInUse> {
             let served = site.certificates.iter().filter(|certificate| certificate.served);
-            let in_use = served.map(|certificate| InUse {
+            let in_use = served.map(|certificate| CertificateInUse {
                 site: site.name().to_owned(),
                 algorithm: certificate.algorithm,
                 pin: certificate.pin,
@@ -196,7 +197,7 @@ impl Control {
 
     /// The driver, with the site of a host whose certificates it obtains.
     fn driver_of(&self, host: &str) -> Option<(&Driver, String)> {
-        let Running { driver, .. } = self.acme.running.as_ref()?;
+        let RunningDriver { driver, .. } = self.acme.running.as_ref()?;
         let site = self.site_of(host)?;
         let is_managed = self.config.acme.iter().flat_map(|acme| &acme.certificates).any(|of| of.site == site);
         is_managed.then_some((driver, site))
@@ -206,7 +207,7 @@ impl Control {
     pub(super) fn ask_acme(&self, asked: AcmeCommand) {
         match asked {
             AcmeCommand::Plans(reply) => match &self.acme.running {
-                Some(Running { driver, .. }) => driver.plans(reply),
+                Some(RunningDriver { driver, .. }) => driver.plans(reply),
                 None => _ = reply.send(Value::Array(Vec::new())),
             },
             AcmeCommand::Renew { host, asked, reply } => match self.driver_of(&host) {
@@ -250,14 +251,14 @@ fn not_obtained(host: &str) -> Revoking {
 }
 
 /// Carries out a command about certificates that pintle obtains; `None` if the path is unknown.
-pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<AdminCommand>) -> Option<AdminAnswer> {
     let host = parameter(query, "host").unwrap_or_default();
     match path {
         "/acme/renew" => {
             let is_set = |name| parameter(query, name).is_some_and(|value| value == "true");
             let (rotate, despite_preflight) = (is_set("rotate"), is_set("despite_preflight"));
             let asked = Renew { site: String::new(), rotate, despite_preflight };
-            let renewing = ask(commands, |reply| Command::Acme(AcmeCommand::Renew { host, asked, reply })).await;
+            let renewing = ask(commands, |reply| AdminCommand::Acme(AcmeCommand::Renew { host, asked, reply })).await;
             Some(renewing.map_or_else(gone, |renewing| outcome(renewing.ok, &json!(renewing))))
         }
         "/acme/revoke" => {
@@ -273,7 +274,7 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Comman
                 accept: parameter(query, "accept_lockout_until"),
                 dry_run: parameter(query, "dry_run").is_some_and(|dry_run| dry_run == "true"),
             };
-            let revoking = ask(commands, |reply| Command::Acme(AcmeCommand::Revoke { host, asked, reply })).await;
+            let revoking = ask(commands, |reply| AdminCommand::Acme(AcmeCommand::Revoke { host, asked, reply })).await;
             Some(revoking.map_or_else(gone, |revoking| outcome(revoking.ok, &json!(revoking))))
         }
         _ => None,
@@ -281,11 +282,11 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Comman
 }
 
 /// The answer of the driver: a refusal is a conflict.
-fn outcome(is_ok: bool, answer: &Value) -> Answer {
+fn outcome(is_ok: bool, answer: &Value) -> AdminAnswer {
     json_answer(if is_ok { StatusCode::OK } else { StatusCode::CONFLICT }, answer)
 }
 
-fn errors(verdict: Verdict) -> Vec<String> {
+fn errors(verdict: ReloadOutcome) -> Vec<String> {
     let ok = verdict.ok;
     let mut errors: Vec<String> =
         verdict.reasons().into_iter().filter(Problem::is_error).map(|problem| problem.reason.line()).collect();
@@ -301,6 +302,6 @@ fn errors(verdict: Verdict) -> Vec<String> {
 pub(super) async fn prepare(certificates: Arc<[crate::config::Managed]>) -> Result<(), String> {
     let made = tokio::task::spawn_blocking(move || crate::acme::store::prepare(&certificates)).await;
     let lost = made.unwrap_or_else(|panic| Err(panic.to_string()))?;
-    lost.iter().for_each(Lost::log);
+    lost.iter().for_each(LostKey::log);
     Ok(())
 }

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::events::{self, Tested};
-use super::explain::{Asked, QUESTION_MAX};
-use super::reload::{Installed, Verdict};
-use super::served::{Judge, Objection};
+use super::explain::{DescribedRequest, QUESTION_MAX};
+use super::reload::{Installed, ReloadOutcome};
+use super::served::{CertificateToJudge, Objection};
 use super::socket::Caller;
-use super::upgrade::Upgraded;
+use super::upgrade::UpgradeOutcome;
 use super::{Control, acme};
 use crate::acme::request::ask;
 use crate::config::{DaysInUse, TOKEN};
@@ -38,14 +38,14 @@ pub const HEADER: &str = "pintle-admin";
 pub(super) const DRAINING: &str = "draining";
 
 /// A command of the operator.
-pub(super) enum Command {
-    Reload(oneshot::Sender<Verdict>),
+pub(super) enum AdminCommand {
+    Reload(oneshot::Sender<ReloadOutcome>),
     /// Look at a site's files now, and accept a lockout until `accept`: by any chain, or by the installed one.
     Certificates {
         host: String,
         accept: Option<String>,
         installed: Option<Installed>,
-        reply: oneshot::Sender<Verdict>,
+        reply: oneshot::Sender<ReloadOutcome>,
     },
     Status(oneshot::Sender<Value>),
     Metrics {
@@ -58,7 +58,7 @@ pub(super) enum Command {
         strict: bool,
         reply: oneshot::Sender<Result<(), String>>,
     },
-    Upgrade(oneshot::Sender<Upgraded>),
+    Upgrade(oneshot::Sender<UpgradeOutcome>),
     /// Add records to the ledger. Answers with the number of new ones.
     Ledger {
         records: Vec<Record>,
@@ -73,8 +73,8 @@ pub(super) enum Command {
     Served(oneshot::Sender<Value>),
     /// May this certificate be served? It is not in place yet.
     Judge {
-        asked: Judge,
-        reply: oneshot::Sender<Verdict>,
+        asked: CertificateToJudge,
+        reply: oneshot::Sender<ReloadOutcome>,
     },
     /// Since when is each pin of a site promised?
     Promised {
@@ -85,7 +85,7 @@ pub(super) enum Command {
     Acme(acme::AcmeCommand),
     /// Explain a request.
     Explain {
-        asked: Box<Asked>,
+        asked: Box<DescribedRequest>,
         reply: oneshot::Sender<Result<Value, Reason>>,
     },
     /// Send a test to a hook, or to all. Answers with each hook and its failure.
@@ -94,12 +94,12 @@ pub(super) enum Command {
         reply: oneshot::Sender<Tested>,
     },
     /// All records of the ledger.
-    Book(oneshot::Sender<Known>),
+    Book(oneshot::Sender<PromisesInForce>),
 }
 
 /// The process's knowledge of promises, and its time for judgements.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Known {
+pub struct PromisesInForce {
     /// The time, in seconds since 1970.
     pub now: Seconds,
     /// The book, one line per record.
@@ -109,9 +109,13 @@ pub struct Known {
     pub days: Option<DaysInUse>,
 }
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type AdminAnswer = Response<Full<Bytes>>;
 
-pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands: &mpsc::Sender<Command>) -> Answer {
+pub(super) async fn answer(
+    request: Request<Incoming>,
+    caller: &Caller,
+    commands: &mpsc::Sender<AdminCommand>,
+) -> AdminAnswer {
     if let Some(refusal) = refusal(&request, caller) {
         return refusal;
     }
@@ -150,17 +154,17 @@ pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
 }
 
 /// Answers a question; `None` if the path is unknown.
-async fn shown(path: &str, query: &str, format: Format, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+async fn shown(path: &str, query: &str, format: Format, commands: &mpsc::Sender<AdminCommand>) -> Option<AdminAnswer> {
     let json = |shown: Option<Value>| shown.map_or_else(gone, |shown| json_answer(StatusCode::OK, &shown));
     Some(match path {
-        "/status" => json(ask(commands, Command::Status).await),
-        "/metrics" => match ask(commands, |reply| Command::Metrics { format, reply }).await {
+        "/status" => json(ask(commands, AdminCommand::Status).await),
+        "/metrics" => match ask(commands, |reply| AdminCommand::Metrics { format, reply }).await {
             Some(text) => text_answer(format.content_type(), text),
             None => gone(),
         },
         "/ready" => {
             let strict = query.split('&').any(|name| name == "strict");
-            let ready = ask(commands, |reply| Command::Ready { strict, reply }).await;
+            let ready = ask(commands, |reply| AdminCommand::Ready { strict, reply }).await;
             match ready.unwrap_or_else(|| Err(DRAINING.to_owned())) {
                 Ok(()) => text_answer("text/plain; charset=utf-8", "ready\n".into()),
                 Err(why) => {
@@ -172,22 +176,27 @@ async fn shown(path: &str, query: &str, format: Format, commands: &mpsc::Sender<
         }
         "/promised" => {
             let site = parameter(query, "site").unwrap_or_default();
-            let promised = ask(commands, |reply| Command::Promised { site, reply }).await;
+            let promised = ask(commands, |reply| AdminCommand::Promised { site, reply }).await;
             let row = |(pin, since): (Pin, i64)| json!({ "pin": pin.to_string(), "since": since });
             json(promised.map(|pins| pins.into_iter().map(row).collect::<Vec<_>>().into()))
         }
-        "/ledger" => json(ask(commands, Command::Book).await.map(|known| json!(known))),
-        "/served" => json(ask(commands, Command::Served).await),
-        "/acme" => json(ask(commands, |reply| Command::Acme(acme::AcmeCommand::Plans(reply))).await),
+        "/ledger" => json(ask(commands, AdminCommand::Book).await.map(|known| json!(known))),
+        "/served" => json(ask(commands, AdminCommand::Served).await),
+        "/acme" => json(ask(commands, |reply| AdminCommand::Acme(acme::AcmeCommand::Plans(reply))).await),
         _ => return None,
     })
 }
 
 /// Carries a command out; `None` if the path is unknown.
-async fn done(request: Request<Incoming>, path: &str, query: &str, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+async fn done(
+    request: Request<Incoming>,
+    path: &str,
+    query: &str,
+    commands: &mpsc::Sender<AdminCommand>,
+) -> Option<AdminAnswer> {
     Some(match path {
-        "/reload" => verdict(ask(commands, Command::Reload).await),
-        "/upgrade" => match ask(commands, Command::Upgrade).await {
+        "/reload" => verdict(ask(commands, AdminCommand::Reload).await),
+        "/upgrade" => match ask(commands, AdminCommand::Upgrade).await {
             Some(upgraded) => {
                 json_answer(if upgraded.ok { StatusCode::OK } else { StatusCode::CONFLICT }, &json!(upgraded))
             }
@@ -201,11 +210,11 @@ async fn done(request: Request<Incoming>, path: &str, query: &str, commands: &mp
             let installed = pin.zip(parameter(query, "serial")).map(|(pin, serial)| Installed { pin, serial });
             let host = parameter(query, "host").unwrap_or_default();
             let accept = parameter(query, "accept_lockout_until");
-            verdict(ask(commands, |reply| Command::Certificates { host, accept, installed, reply }).await)
+            verdict(ask(commands, |reply| AdminCommand::Certificates { host, accept, installed, reply }).await)
         }
         "/hook/test" => {
             let name = parameter(query, "name");
-            events::tested(ask(commands, |reply| Command::TestHooks { name, reply }).await)
+            events::tested(ask(commands, |reply| AdminCommand::TestHooks { name, reply }).await)
         }
         "/explain" => match body(request, QUESTION_MAX).await {
             Ok(body) => explain(&body, commands).await,
@@ -225,7 +234,7 @@ async fn done(request: Request<Incoming>, path: &str, query: &str, commands: &mp
 }
 
 /// The refusal of a caller who may not send commands; `None` if the caller may.
-fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<Answer> {
+fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<AdminAnswer> {
     let error = |status, why: String| Some(json_answer(status, &json!({ "error": why })));
     match caller {
         Caller::Owner => None,
@@ -258,7 +267,7 @@ fn is_from_here<B>(request: &Request<B>) -> bool {
 }
 
 /// Reads the body of a command, of at most `max` bytes.
-async fn body(request: Request<Incoming>, max: usize) -> Result<Bytes, Answer> {
+async fn body(request: Request<Incoming>, max: usize) -> Result<Bytes, AdminAnswer> {
     let too_long = || {
         let why = format!("the body is longer than {max} bytes");
         json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": why }))
@@ -275,12 +284,12 @@ async fn body(request: Request<Incoming>, max: usize) -> Result<Bytes, Answer> {
     }
 }
 
-pub(super) fn bad(why: &str) -> Answer {
+pub(super) fn bad(why: &str) -> AdminAnswer {
     json_answer(StatusCode::BAD_REQUEST, &json!({ "error": why }))
 }
 
 /// Takes records as ledger lines: those of another node, or promises for another program.
-async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<Command>) -> Answer {
+async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<AdminCommand>) -> AdminAnswer {
     let (book, notices) = crate::ledger::read_book(body);
     if !notices.is_empty() {
         let texts: Vec<String> = notices.iter().map(ToString::to_string).collect();
@@ -288,10 +297,10 @@ async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<Command>) ->
     }
     let records = book.records().collect();
     let taken = match are_new {
-        true => ask(commands, |reply| Command::Promise { records, reply }).await,
-        false => {
-            ask(commands, |reply| Command::Ledger { records, reply }).await.map(|taken| taken.map_err(Objection::from))
-        }
+        true => ask(commands, |reply| AdminCommand::Promise { records, reply }).await,
+        false => ask(commands, |reply| AdminCommand::Ledger { records, reply })
+            .await
+            .map(|taken| taken.map_err(Objection::from)),
     };
     match taken {
         Some(Ok(news)) => json_answer(StatusCode::OK, &json!({ "ok": true, "news": news })),
@@ -300,28 +309,28 @@ async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<Command>) ->
     }
 }
 
-async fn explain(body: &[u8], commands: &mpsc::Sender<Command>) -> Answer {
+async fn explain(body: &[u8], commands: &mpsc::Sender<AdminCommand>) -> AdminAnswer {
     let asked = match serde_json::from_slice(body) {
         Ok(asked) => Box::new(asked),
         Err(error) => return bad(&error.to_string()),
     };
-    match ask(commands, |reply| Command::Explain { asked, reply }).await {
+    match ask(commands, |reply| AdminCommand::Explain { asked, reply }).await {
         Some(Ok(report)) => json_answer(StatusCode::OK, &report),
         Some(Err(reason)) => bad(&reason.line()),
         None => gone(),
     }
 }
 
-async fn judge(body: &[u8], commands: &mpsc::Sender<Command>) -> Answer {
+async fn judge(body: &[u8], commands: &mpsc::Sender<AdminCommand>) -> AdminAnswer {
     match serde_json::from_slice(body) {
-        Ok(asked) => verdict(ask(commands, |reply| Command::Judge { asked, reply }).await),
+        Ok(asked) => verdict(ask(commands, |reply| AdminCommand::Judge { asked, reply }).await),
         Err(error) => bad(&error.to_string()),
     }
 }
 
 /// For the tests of the sandbox: makes an attempt that must fail, on an ordinary thread.
 #[cfg(debug_assertions)]
-async fn attempt(what: String, with: String) -> Answer {
+async fn attempt(what: String, with: String) -> AdminAnswer {
     let tried = tokio::task::spawn_blocking(move || crate::os::sandbox::attempts::attempt(&what, &with)).await;
     let outcome = match tried {
         Ok(Ok(())) => "done".to_owned(),
@@ -331,7 +340,7 @@ async fn attempt(what: String, with: String) -> Answer {
     json_answer(StatusCode::OK, &json!({ "outcome": outcome }))
 }
 
-fn verdict(verdict: Option<Verdict>) -> Answer {
+fn verdict(verdict: Option<ReloadOutcome>) -> AdminAnswer {
     match verdict {
         Some(verdict) => {
             let status = if verdict.ok { StatusCode::OK } else { StatusCode::CONFLICT };
@@ -341,23 +350,23 @@ fn verdict(verdict: Option<Verdict>) -> Answer {
     }
 }
 
-fn other_method(allowed: &'static str) -> Answer {
+fn other_method(allowed: &'static str) -> AdminAnswer {
     let mut answer = json_answer(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": format!("only {allowed}") }));
     answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 
-pub(super) fn gone() -> Answer {
+pub(super) fn gone() -> AdminAnswer {
     json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "pintle is stopping" }))
 }
 
-pub(super) fn json_answer(status: StatusCode, value: &Value) -> Answer {
+pub(super) fn json_answer(status: StatusCode, value: &Value) -> AdminAnswer {
     let mut answer = text_answer("application/json", format!("{value:#}\n"));
     *answer.status_mut() = status;
     answer
 }
 
-fn text_answer(kind: &'static str, text: String) -> Answer {
+fn text_answer(kind: &'static str, text: String) -> AdminAnswer {
     let mut answer = Response::new(Full::new(Bytes::from(text)));
     answer.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
@@ -365,50 +374,50 @@ fn text_answer(kind: &'static str, text: String) -> Answer {
 
 impl Control {
     /// Carries out a command. The answer is dropped if its caller has gone.
-    pub(super) async fn obey(&mut self, command: Command) {
+    pub(super) async fn obey(&mut self, command: AdminCommand) {
         match command {
-            Command::Reload(reply) => {
+            AdminCommand::Reload(reply) => {
                 let verdict = self.reload().await;
                 let _ = reply.send(verdict);
             }
-            Command::Certificates { host, accept, installed, reply } => {
+            AdminCommand::Certificates { host, accept, installed, reply } => {
                 let verdict = self.look_at_site(&host, accept, installed).await;
                 let _ = reply.send(verdict);
             }
-            Command::Ready { strict, reply } => {
+            AdminCommand::Ready { strict, reply } => {
                 let _ = reply.send(if strict { self.strictly_ready() } else { Ok(()) });
             }
-            Command::Upgrade(reply) => self.begin_upgrade(Some(reply)),
-            Command::Status(reply) => {
+            AdminCommand::Upgrade(reply) => self.begin_upgrade(Some(reply)),
+            AdminCommand::Status(reply) => {
                 let _ = reply.send(self.status());
             }
-            Command::Metrics { format, reply } => {
+            AdminCommand::Metrics { format, reply } => {
                 let _ = reply.send(self.metrics(format));
             }
-            Command::Ledger { records, reply } => {
+            AdminCommand::Ledger { records, reply } => {
                 let result = self.merge(records).await;
                 let _ = reply.send(result);
             }
-            Command::Promise { records, reply } => {
+            AdminCommand::Promise { records, reply } => {
                 let result = self.promise(records).await;
                 let _ = reply.send(result);
             }
-            Command::Served(reply) => {
+            AdminCommand::Served(reply) => {
                 let _ = reply.send(self.served());
             }
-            Command::Judge { asked, reply } => {
+            AdminCommand::Judge { asked, reply } => {
                 let _ = reply.send(self.judge_certificate(&asked));
             }
-            Command::Promised { site, reply } => {
+            AdminCommand::Promised { site, reply } => {
                 let _ = reply.send(self.promised(&site));
             }
-            Command::Explain { asked, reply } => {
+            AdminCommand::Explain { asked, reply } => {
                 let report = self.explain(&asked).await;
                 let _ = reply.send(report);
             }
-            Command::Acme(asked) => self.ask_acme(asked),
-            Command::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),
-            Command::Book(reply) => {
+            AdminCommand::Acme(asked) => self.ask_acme(asked),
+            AdminCommand::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),
+            AdminCommand::Book(reply) => {
                 // The caller reads the file, too.
                 let _ = self.keep_ledger().await;
                 let _ = reply.send(self.known());
@@ -417,10 +426,10 @@ impl Control {
     }
 
     /// The book, and the time for judgements.
-    pub(super) fn known(&self) -> Known {
+    pub(super) fn known(&self) -> PromisesInForce {
         let now = self.now();
         let lines = self.ledger().book().records().map(|record| record.line()).collect();
-        Known { now, lines, days: Some(self.config.days()) }
+        PromisesInForce { now, lines, days: Some(self.config.days()) }
     }
 
     pub(super) fn promised(&self, site: &str) -> Vec<(Pin, i64)> {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Control;
 use crate::config::{Config, Difference, Fresh, LastGood, report};
-use crate::ledger::leases::Renewal;
+use crate::ledger::leases::LeaseRenewal;
 use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
 use crate::policy::promise::Seconds;
@@ -137,7 +137,7 @@ impl Control {
         });
         self.grant_leases(at_once);
         self.follow_upstreams();
-        let rotates = renewal.as_ref().is_some_and(Renewal::has_leases);
+        let rotates = renewal.as_ref().is_some_and(LeaseRenewal::has_leases);
         self.server.publish(self.config.snapshot.clone(), rotates);
         self.server.settled().await;
         self.grant_leases(renewal);
@@ -218,7 +218,7 @@ fn announce_changes(before: &Config, after: &Config) -> u64 {
 }
 
 /// Logs what a site serves.
-pub(super) fn announce_site(site: &report::Site) {
+pub(super) fn announce_site(site: &report::SiteReport) {
     let upstream = site.upstream.as_ref().map(|u| u.url.as_str()).unwrap_or_default();
     tracing::info!(site = site.name(), hosts = site.hosts.join(" "), upstream, "site");
     for certificate in &site.certificates {
@@ -232,7 +232,7 @@ pub(super) fn announce_site(site: &report::Site) {
     }
 }
 
-fn announce_certificate(site: &str, certificate: &report::Certificate) {
+fn announce_certificate(site: &str, certificate: &report::CertificateReport) {
     tracing::info!(
         site,
         serial = certificate.serial,

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::Control;
-use super::expiry::{Stage, left, remedy};
+use super::expiry::{ExpiryStage, left, remedy};
 use super::status::{is_out, todo};
-use crate::acme::outlook::{Outlook, Step, of_site};
-use crate::acme::step::Standing;
+use crate::acme::outlook::{Outlook, OutlookStep, of_site};
+use crate::acme::step::CertificateStanding;
 use crate::clock::uptime;
-use crate::config::report::{Lack, Site};
-use crate::events::Line;
+use crate::config::report::{CertificateLack, SiteReport};
+use crate::events::HookLine;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::telemetry::LogThread;
@@ -53,15 +53,16 @@ impl Control {
         reasons.into_iter().map(|reason| Item { site: None, reason }).collect()
     }
 
-    fn of_site(&self, site: &Site, now: Seconds, items: &mut Vec<Item>) {
+    fn of_site(&self, site: &SiteReport, now: Seconds, items: &mut Vec<Item>) {
         let outlooks = self.outlooks();
-        let waits = of_site(&outlooks, site.name()).iter().any(|o| o.standing == Standing::Missing && fails(o));
+        let waits =
+            of_site(&outlooks, site.name()).iter().any(|o| o.standing == CertificateStanding::Missing && fails(o));
         let mut add = |reason: Reason| items.push(Item::of(site, reason));
         match site.lacks_certificate {
             // The outlook says more.
-            Some(Lack::NotYet) if waits => {}
-            Some(Lack::NotYet) => add(Reason::new("no certificate yet: pintle waits for the CA")),
-            Some(Lack::Broken) => add(Reason::new("no certificate: TLS is refused, plain HTTP gets 503")),
+            Some(CertificateLack::NotYet) if waits => {}
+            Some(CertificateLack::NotYet) => add(Reason::new("no certificate yet: pintle waits for the CA")),
+            Some(CertificateLack::Broken) => add(Reason::new("no certificate: TLS is refused, plain HTTP gets 503")),
             None if !site.missing.is_empty() => {
                 add(Reason::new("one of its certificates is missing; the others are served"));
             }
@@ -86,12 +87,12 @@ impl Control {
         }
         for certificate in &site.certificates {
             let hint = remedy(site.name(), certificate);
-            match Stage::of(certificate, now) {
-                Stage::ENDED => {
+            match ExpiryStage::of(certificate, now) {
+                ExpiryStage::ENDED => {
                     add(Reason::new(format!("the certificate {} has expired: clients refuse it", certificate.path))
                         .hint(hint));
                 }
-                stage if stage > Stage::default() => {
+                stage if stage > ExpiryStage::default() => {
                     let left = left(certificate, now);
                     add(Reason::new(format!("the certificate {} is about to expire: {left}", certificate.path))
                         .hint(hint));
@@ -144,7 +145,7 @@ fn fails(outlook: &Outlook) -> bool {
 fn of_outlook(outlook: &Outlook) -> Vec<Item> {
     let mut reasons = Vec::new();
     let of = |words: String| format!("{}: {words}", outlook.algorithm);
-    if outlook.is_overdue() || (outlook.standing == Standing::Missing && fails(outlook)) {
+    if outlook.is_overdue() || (outlook.standing == CertificateStanding::Missing && fails(outlook)) {
         reasons.push(Reason::new(of(outlook.words())).hints(outlook.hint.clone()));
     }
     if let Some(fault) = &outlook.key_fault {
@@ -152,9 +153,9 @@ fn of_outlook(outlook: &Outlook) -> Vec<Item> {
     }
     if let Some((pin, step)) = outlook.compromised {
         let doing = match step {
-            Step::Ordering => "pintle orders a certificate for another key",
-            Step::Revoking => "another key serves, and its certificates are not revoked yet",
-            Step::Burning => "another key serves, and it is not recorded as burnt yet",
+            OutlookStep::Ordering => "pintle orders a certificate for another key",
+            OutlookStep::Revoking => "another key serves, and its certificates are not revoked yet",
+            OutlookStep::Burning => "another key serves, and it is not recorded as burnt yet",
         };
         let hint = format!("pintle acme plan --site {}", outlook.site);
         reasons.push(Reason::new(of(format!("the key {pin} is compromised: {doing}"))).hint(hint));
@@ -174,13 +175,13 @@ fn of_outlook(outlook: &Outlook) -> Vec<Item> {
 }
 
 impl Item {
-    fn of(site: &Site, reason: Reason) -> Self {
+    fn of(site: &SiteReport, reason: Reason) -> Self {
         Self { site: Some(site.name().to_owned()), reason }
     }
 }
 
 /// The last failure of a hook.
-fn of_hook(line: &Line) -> Option<Reason> {
+fn of_hook(line: &HookLine) -> Option<Reason> {
     let (name, problem) = (&line.hook.name, line.problem()?);
     let waiting = crate::reason::counted(line.numbers().waiting, "event");
     Some(match line.is_disabled() {

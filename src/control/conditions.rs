@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::events::date;
-use super::expiry::{Stage, left};
+use super::expiry::{ExpiryStage, left};
 use super::promises::is_sent;
 use crate::clock::uptime;
-use crate::config::report::Site;
+use crate::config::report::SiteReport;
 use crate::events::EventKind;
 use crate::ledger::Book;
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
@@ -109,7 +109,7 @@ impl Control {
         conditions
     }
 
-    fn of_certificates(&self, site: &Site, now: Seconds, conditions: &mut Vec<Condition>) {
+    fn of_certificates(&self, site: &SiteReport, now: Seconds, conditions: &mut Vec<Condition>) {
         let refused = self.files.refused.get(site.name());
         let reasons = || refused.iter().flat_map(|refused| &refused.reasons).map(|reason| reason.line());
         let hint = || refused.and_then(|refused| refused.reasons.first()?.hint_line());
@@ -127,16 +127,16 @@ impl Control {
             conditions.push(Condition::new(EventKind::CertificateRefused, site.name(), data).with(refused.since));
         }
         for certificate in &site.certificates {
-            let stage = Stage::of(certificate, now);
-            if stage == Stage::default() {
+            let stage = ExpiryStage::of(certificate, now);
+            if stage == ExpiryStage::default() {
                 continue;
             }
             let (begins, version) = match stage {
-                Stage::ENDED => (EventKind::CertificateExpired, 0),
+                ExpiryStage::ENDED => (EventKind::CertificateExpired, 0),
                 stage => (EventKind::CertificateExpiring, i64::try_from(stage.number()).unwrap_or_default()),
             };
             let what = match stage {
-                Stage::ENDED => "the certificate has ended: clients refuse it".to_owned(),
+                ExpiryStage::ENDED => "the certificate has ended: clients refuse it".to_owned(),
                 _ => format!("the certificate is about to end: {}", left(certificate, now)),
             };
             let data = json!({
@@ -152,7 +152,7 @@ impl Control {
     /// The upstreams that do not answer. Sites that share one get one event.
     fn of_upstreams(&self, conditions: &mut Vec<Condition>) {
         let now = uptime();
-        let mut down: Vec<(*const Upstream, &Site, Vec<&str>)> = Vec::new();
+        let mut down: Vec<(*const Upstream, &SiteReport, Vec<&str>)> = Vec::new();
         for (site, upstream) in self.sites() {
             let Some(upstream) = upstream.filter(|upstream| is_down(upstream, now)) else { continue };
             match down.iter_mut().find(|(known, ..)| std::ptr::eq(*known, upstream)) {
@@ -216,8 +216,8 @@ pub(super) fn promises(book: &Book, now: Seconds) -> (Held, Vec<Expiry>) {
     let mut last: BTreeMap<(&str, &str), (&Promise, bool)> = BTreeMap::new();
     for promise in book.promises().iter().filter(|promise| promise.is_alive(now)) {
         let channel = match &promise.channel {
-            Channel::Header(_) => HEADER,
-            Channel::Export { form, .. } => form,
+            PromiseChannel::Header(_) => HEADER,
+            PromiseChannel::Export { form, .. } => form,
         };
         let sent = is_sent(promise, now);
         let known = last.entry((&promise.site, channel)).or_insert((promise, sent));
@@ -247,7 +247,7 @@ mod tests {
 
     const DAY: Seconds = 86_400;
 
-    fn promise(site: &str, channel: Channel, max_age: Seconds, last_sent: Seconds) -> Record {
+    fn promise(site: &str, channel: PromiseChannel, max_age: Seconds, last_sent: Seconds) -> Record {
         Record::Promise(Promise {
             site: site.to_owned(),
             hosts: Vec::new(),
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn promises_that_end_soon() {
         let now = 1000 * DAY;
-        let header = || Channel::Header(Mode::Enforce);
-        let export = |form: &str| Channel::Export { form: form.into(), id: "1".into(), leaf_only: false };
+        let header = || PromiseChannel::Header(Mode::Enforce);
+        let export = |form: &str| PromiseChannel::Export { form: form.into(), id: "1".into(), leaf_only: false };
         let mut book = Book::default();
         for record in [
             promise("sent.example", header(), DAY, now + 60),

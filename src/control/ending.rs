@@ -7,10 +7,10 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, sleep};
 
 use super::Control;
-use super::admin::{Command, DRAINING};
+use super::admin::{AdminCommand, DRAINING};
 use super::events::Tested;
 use super::upgrade::Successor;
-use crate::acme::request::End;
+use crate::acme::request::DriverEnd;
 use crate::server::Drain;
 
 /// The interval between checks whether everything has finished.
@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum ProcessEnd {
     /// Everything has finished, or the time limit has passed.
     Drained,
     /// A second signal asked for an end without waiting.
@@ -37,10 +37,14 @@ impl Control {
     /// # Errors
     ///
     /// If a worker ended by a bug.
-    pub(super) async fn end(mut self, successor: Option<Successor>, stop: &mut impl AsyncFnMut()) -> io::Result<Ended> {
+    pub(super) async fn end(
+        mut self,
+        successor: Option<Successor>,
+        stop: &mut impl AsyncFnMut(),
+    ) -> io::Result<ProcessEnd> {
         let limit = self.config.snapshot.limits.drain;
         self.draining = true;
-        let how = if successor.is_some() { End::HandOver } else { End::Stop };
+        let how = if successor.is_some() { DriverEnd::HandOver } else { DriverEnd::Stop };
         let acme = self.end_acme(how).await;
         self.operator.push = None;
         let hooks_end = spawn_local(self.end_hooks(successor.as_ref().map(|successor| successor.pid)));
@@ -64,7 +68,7 @@ impl Control {
                 biased;
                 () = stop() => {
                     tracing::warn!("second signal: stopping without waiting");
-                    return Ok(Ended::Asked);
+                    return Ok(ProcessEnd::Asked);
                 }
                 _ = self.operator.reopen_asked.recv() => self.reopen_log().await,
                 Some(command) = self.operator.commands.recv() => self.answer_at_the_end(command),
@@ -94,7 +98,7 @@ impl Control {
         let requests = self.server.counters().requests.get();
         self.server.finish()?;
         tracing::info!(requests, "stopped");
-        Ok(Ended::Drained)
+        Ok(ProcessEnd::Drained)
     }
 
     /// Stops accepting, and then tells the successor.
@@ -119,23 +123,23 @@ impl Control {
     }
 
     /// Questions are answered; commands that change something are refused.
-    fn answer_at_the_end(&self, command: Command) {
+    fn answer_at_the_end(&self, command: AdminCommand) {
         match command {
-            Command::Status(reply) => _ = reply.send(self.status()),
-            Command::Metrics { format, reply } => _ = reply.send(self.metrics(format)),
-            Command::Ready { reply, .. } => _ = reply.send(Err(DRAINING.to_owned())),
-            Command::Promised { site, reply } => _ = reply.send(self.promised(&site)),
-            Command::Book(reply) => _ = reply.send(self.known()),
-            Command::Served(reply) => _ = reply.send(self.served()),
-            Command::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
-            Command::TestHooks { reply, .. } => _ = reply.send(Tested::default()),
-            Command::Reload(_)
-            | Command::Certificates { .. }
-            | Command::Ledger { .. }
-            | Command::Promise { .. }
-            | Command::Acme(_)
-            | Command::Explain { .. }
-            | Command::Upgrade(_) => {}
+            AdminCommand::Status(reply) => _ = reply.send(self.status()),
+            AdminCommand::Metrics { format, reply } => _ = reply.send(self.metrics(format)),
+            AdminCommand::Ready { reply, .. } => _ = reply.send(Err(DRAINING.to_owned())),
+            AdminCommand::Promised { site, reply } => _ = reply.send(self.promised(&site)),
+            AdminCommand::Book(reply) => _ = reply.send(self.known()),
+            AdminCommand::Served(reply) => _ = reply.send(self.served()),
+            AdminCommand::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
+            AdminCommand::TestHooks { reply, .. } => _ = reply.send(Tested::default()),
+            AdminCommand::Reload(_)
+            | AdminCommand::Certificates { .. }
+            | AdminCommand::Ledger { .. }
+            | AdminCommand::Promise { .. }
+            | AdminCommand::Acme(_)
+            | AdminCommand::Explain { .. }
+            | AdminCommand::Upgrade(_) => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::Control;
-use super::admin::{Answer, gone, json_answer};
+use super::admin::{AdminAnswer, gone, json_answer};
 use super::conditions::{Condition, Expiry};
 use crate::config::{Config, Difference};
 use crate::events::{Event, EventKind, Hooks, programs};
@@ -209,7 +209,7 @@ impl Control {
 }
 
 /// The outcome of a test of hooks: 404 without any, 409 if one failed.
-pub(super) fn tested(tested: Option<Tested>) -> Answer {
+pub(super) fn tested(tested: Option<Tested>) -> AdminAnswer {
     let Some(tested) = tested else { return gone() };
     let ok = tested.hooks.iter().all(|(_, error)| error.is_none());
     let status = match tested.hooks.is_empty() {

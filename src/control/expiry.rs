@@ -21,14 +21,14 @@ const RENEW: &str = "renew it: pintle loads new files by itself, and `pintle ins
 
 /// The number of passed thresholds before the end of a certificate, the end included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stage(usize);
+pub(super) struct ExpiryStage(usize);
 
-impl Stage {
+impl ExpiryStage {
     /// The certificate has ended.
     pub(super) const ENDED: Self = Self(DAYS.len() + 1);
 
     /// The stage of a certificate.
-    pub(super) fn of(certificate: &report::Certificate, now: Seconds) -> Self {
+    pub(super) fn of(certificate: &report::CertificateReport, now: Seconds) -> Self {
         let end = certificate.not_after.as_second();
         if end <= now {
             return Self::ENDED;
@@ -52,7 +52,7 @@ impl Stage {
 }
 
 /// The times of the thresholds, without the end.
-fn thresholds(certificate: &report::Certificate) -> impl Iterator<Item = Seconds> {
+fn thresholds(certificate: &report::CertificateReport) -> impl Iterator<Item = Seconds> {
     let end = certificate.not_after.as_second();
     let lifetime = end.saturating_sub(certificate.not_before.as_second()).max(0);
     DAYS.iter().map(move |days| {
@@ -66,7 +66,7 @@ fn thresholds(certificate: &report::Certificate) -> impl Iterator<Item = Seconds
 }
 
 /// The remedy for a certificate that is about to end.
-pub(super) fn remedy(site: &str, certificate: &report::Certificate) -> String {
+pub(super) fn remedy(site: &str, certificate: &report::CertificateReport) -> String {
     match certificate.is_managed {
         true => report::hint_to_renewal(site),
         false => RENEW.to_owned(),
@@ -74,7 +74,7 @@ pub(super) fn remedy(site: &str, certificate: &report::Certificate) -> String {
 }
 
 /// The time left, for people, to the nearest day; below two days to the nearest hour.
-pub(super) fn left(certificate: &report::Certificate, now: Seconds) -> String {
+pub(super) fn left(certificate: &report::CertificateReport, now: Seconds) -> String {
     match certificate.not_after.as_second().saturating_sub(now) {
         ..=0 => "expired".to_owned(),
         seconds if seconds >= 2 * DAY => format!("{} days left", (seconds + DAY / 2) / DAY),
@@ -84,9 +84,9 @@ pub(super) fn left(certificate: &report::Certificate, now: Seconds) -> String {
 }
 
 /// A certificate: site, serial number and pin.
-type Key = (String, String, Pin);
+type CertificateId = (String, String, Pin);
 
-fn key(site: &report::Site, certificate: &report::Certificate) -> Key {
+fn key(site: &report::SiteReport, certificate: &report::CertificateReport) -> CertificateId {
     (site.name().to_owned(), certificate.serial.clone(), certificate.pin)
 }
 
@@ -94,7 +94,7 @@ fn key(site: &report::Site, certificate: &report::Certificate) -> Key {
 #[derive(Default)]
 pub(super) struct Reported {
     /// By site, serial number and pin; with the time at which the certificate was first seen in use.
-    stages: HashMap<Key, (Stage, Seconds)>,
+    stages: HashMap<CertificateId, (ExpiryStage, Seconds)>,
     /// The next threshold of any certificate; `None` after a change of certificates.
     next: Option<Seconds>,
 }
@@ -106,7 +106,7 @@ impl Reported {
     }
 
     /// Returns the time since which a certificate is in use; `None` if it was not looked at yet.
-    pub(super) fn since(&self, site: &report::Site, certificate: &report::Certificate) -> Option<Seconds> {
+    pub(super) fn since(&self, site: &report::SiteReport, certificate: &report::CertificateReport) -> Option<Seconds> {
         self.stages.get(&key(site, certificate)).map(|(_, since)| *since)
     }
 }
@@ -126,8 +126,9 @@ impl Control {
                 let ends = std::iter::once(certificate.not_after.as_second());
                 next = thresholds(certificate).chain(ends).filter(|time| *time > now).fold(next, Seconds::min);
                 let key = key(site, certificate);
-                let stage = Stage::of(certificate, now);
-                let (known, since) = self.endings.stages.get(&key).copied().unwrap_or_else(|| (Stage::default(), now));
+                let stage = ExpiryStage::of(certificate, now);
+                let (known, since) =
+                    self.endings.stages.get(&key).copied().unwrap_or_else(|| (ExpiryStage::default(), now));
                 if stage > known {
                     log(site, certificate, stage, now);
                 }
@@ -140,11 +141,11 @@ impl Control {
     }
 }
 
-fn log(site: &report::Site, certificate: &report::Certificate, stage: Stage, now: Seconds) {
+fn log(site: &report::SiteReport, certificate: &report::CertificateReport, stage: ExpiryStage, now: Seconds) {
     let (site, file) = (site.name(), certificate.path.as_str());
     let (serial, not_after) = (certificate.serial.as_str(), certificate.not_after.to_string());
     let hint = remedy(site, certificate);
-    if stage == Stage::ENDED {
+    if stage == ExpiryStage::ENDED {
         tracing::error!(site, file, serial, not_after, hint, "certificate has expired: clients refuse it");
     } else {
         let left = left(certificate, now);
@@ -159,8 +160,8 @@ mod tests {
     use super::*;
     use crate::keys::key_file::KeyAlgorithm;
 
-    fn certificate(lifetime: i64) -> report::Certificate {
-        report::Certificate {
+    fn certificate(lifetime: i64) -> report::CertificateReport {
+        report::CertificateReport {
             path: String::new(),
             serial: "01".into(),
             issuer: String::new(),
@@ -179,7 +180,7 @@ mod tests {
     #[test]
     fn thresholds_by_lifetime() {
         let check = |lifetime: i64, left: i64, stage: usize| {
-            let got = Stage::of(&certificate(lifetime), lifetime - left).number();
+            let got = ExpiryStage::of(&certificate(lifetime), lifetime - left).number();
             assert_eq!(got, stage, "{} h of {} h left", left / 3600, lifetime / 3600);
         };
         for lifetime in [42, 47, 64, 90, 398].map(|days| days * DAY) {
@@ -205,8 +206,8 @@ mod tests {
     #[test]
     fn thresholds_of_certificates_that_pintle_renews() {
         let check = |lifetime: i64, left: i64, stage: usize| {
-            let certificate = report::Certificate { is_managed: true, ..certificate(lifetime) };
-            let got = Stage::of(&certificate, lifetime - left).number();
+            let certificate = report::CertificateReport { is_managed: true, ..certificate(lifetime) };
+            let got = ExpiryStage::of(&certificate, lifetime - left).number();
             assert_eq!(got, stage, "{} h of {} h left", left / 3600, lifetime / 3600);
         };
         // Renewal is due at a third of the lifetime, and at half of a short one; the CA's window may halve what is left.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::watch::Watch;
+use super::watch::FileWatch;
 use super::{Control, Keep};
-use crate::config::{Config, Draft, Kept, LastGood, Problems};
+use crate::config::{Config, Draft, KeptSite, LastGood, Problems};
 use crate::ledger::time::wall;
 use crate::policy::promise::{Promise, Seconds};
 use crate::reason::{Problem, Reason};
@@ -24,9 +24,9 @@ const SETTLE: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The files of the sites: watched, read, refused; and copies of the pairs in use.
-pub(super) struct Files {
-    pub(super) watch: Watch,
-    pub(super) pending: Option<Pending>,
+pub(super) struct SiteFiles {
+    pub(super) watch: FileWatch,
+    pub(super) pending: Option<ChangedFiles>,
     /// Sites whose files are unfit to be served, by their first name.
     pub(super) refused: BTreeMap<String, Refused>,
     /// The reason why the files on disk cannot be served at all.
@@ -37,11 +37,11 @@ pub(super) struct Files {
     pub(super) copied: Instant,
 }
 
-impl Files {
+impl SiteFiles {
     /// Nothing is watched yet.
     pub(super) fn new(draft: &Draft, config: &Config, copies: Option<LastGood>) -> Self {
         Self {
-            watch: Watch::start(),
+            watch: FileWatch::start(),
             pending: None,
             refused: at_start(draft, config),
             unservable: Vec::new(),
@@ -51,7 +51,7 @@ impl Files {
     }
 }
 
-impl Files {
+impl SiteFiles {
     /// Logs the sites that have no certificate, at the start.
     pub(super) fn announce_sites_without(&self) {
         for (site, refused) in self.refused.iter().filter(|(_, refused)| refused.lacks) {
@@ -75,7 +75,7 @@ impl Refused {
 }
 
 /// Files that have changed.
-pub(super) struct Pending {
+pub(super) struct ChangedFiles {
     first: Instant,
     last: Instant,
     /// The time at which pintle reads them.
@@ -102,7 +102,7 @@ impl Control {
     pub(super) fn files_changed(&mut self) {
         let now = Instant::now();
         let first = self.files.pending.as_ref().map_or(now, |p| p.first);
-        self.files.pending = Some(Pending { first, last: now, due: (now + QUIET).min(first + PATIENCE) });
+        self.files.pending = Some(ChangedFiles { first, last: now, due: (now + QUIET).min(first + PATIENCE) });
     }
 
     /// Reads all files, and uses the fit ones.
@@ -115,7 +115,7 @@ impl Control {
         let Some(config) = config else { return self.cannot_serve(&problems) };
         self.files.unservable.clear();
         if !settled && config.kept.iter().any(|kept| !kept.by_guard) {
-            self.files.pending = Some(Pending { first: now, last, due: last + SETTLE });
+            self.files.pending = Some(ChangedFiles { first: now, last, due: last + SETTLE });
         }
         let _ = self.take(config, &problems, |_| settled).await;
     }
@@ -167,13 +167,18 @@ impl Control {
     }
 
     /// `true` if a site's files are the same ones whose refusal was reported before.
-    pub(super) fn is_known_refusal(&self, kept: &Kept) -> bool {
+    pub(super) fn is_known_refusal(&self, kept: &KeptSite) -> bool {
         let candidate = candidate(kept);
         // The order of the site's names may have changed, and with it the first one.
         self.files.refused.values().any(|known| known.candidate == candidate)
     }
 
-    pub(super) async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems, settled: impl Fn(&str) -> bool) {
+    pub(super) async fn note_refusals(
+        &mut self,
+        kept: &[KeptSite],
+        problems: &Problems,
+        settled: impl Fn(&str) -> bool,
+    ) {
         let mut before = std::mem::take(&mut self.files.refused);
         for site in kept {
             let known = before.remove(&site.site);
@@ -211,7 +216,7 @@ impl Control {
 
 /// The sites that a start found unfit, and serves from copies.
 fn at_start(draft: &Draft, config: &Config) -> BTreeMap<String, Refused> {
-    let refused = |kept: &Kept| {
+    let refused = |kept: &KeptSite| {
         let reasons =
             kept.problems.iter().filter(|p| p.is_error()).map(|p| draft.problems().placed(p).reason).collect();
         let (by_guard, lacks, candidate) = (kept.by_guard, kept.lacks, candidate(kept));
@@ -223,7 +228,7 @@ fn at_start(draft: &Draft, config: &Config) -> BTreeMap<String, Refused> {
 
 /// Identifies refused files independently of the messages: dates in them move as promises are
 /// renewed, and places move as the file is edited.
-fn candidate(kept: &Kept) -> String {
+fn candidate(kept: &KeptSite) -> String {
     if kept.by_guard && !kept.certificates.is_empty() {
         return kept.certificates.iter().map(|c| format!("{} {} {};", c.serial, c.pin, c.not_after)).collect();
     }
@@ -232,7 +237,7 @@ fn candidate(kept: &Kept) -> String {
 }
 
 /// All problems of a site, each with its place and remedy.
-fn reasons(kept: &Kept, problems: &Problems) -> Vec<Reason> {
+fn reasons(kept: &KeptSite, problems: &Problems) -> Vec<Reason> {
     kept.problems.iter().filter(|p| p.is_error()).map(|p| problems.placed(p).reason).collect()
 }
 

@@ -39,26 +39,26 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{AcceptedByCommand, Config, Context, Draft, MayLack, Problems, Stamps, StandIn};
+use crate::config::{AcceptedByCommand, CheckContext, Config, Draft, MayLack, Problems, Stamps, StandIn};
 use crate::policy::Scheme;
 use crate::server::Server;
 use crate::tls::key_process;
 use crate::upstream::dns::Resolver;
 
 use expiry::Reported;
-use files::Files;
+use files::SiteFiles;
 use operator::Operator;
-use promises::Promises;
+use promises::LedgerState;
 use reload::Fixed;
 use upgrade::Upgrades;
 
-pub use ending::Ended;
+pub use ending::ProcessEnd;
 pub use files::Refused;
 pub use promises::{dates_ahead, hint_to_move, hints_to_read, moved, open_ledger, remedy};
-pub use reload::{Verdict, log_warnings};
+pub use reload::{ReloadOutcome, log_warnings};
 pub use starting::{Beginning, StartError};
-pub use takeover::{Listeners, Newcomer};
-pub use upgrade::Upgraded;
+pub use takeover::{Listeners, NewProcess};
+pub use upgrade::UpgradeOutcome;
 
 /// The interval between checks of leases, ramps and the clock. A lease lasts at least eight of these.
 const TICK: Duration = Duration::from_millis(500);
@@ -74,11 +74,11 @@ pub struct Control {
     fixed: Fixed,
     server: Server,
     resolver: Rc<Resolver>,
-    promises: Promises,
-    files: Files,
+    promises: LedgerState,
+    files: SiteFiles,
     operator: Operator,
     upgrades: Upgrades,
-    counts: Counts,
+    counts: ProcessCounts,
     acme: acme::Desk,
     reporter: events::Reporter,
     started: Timestamp,
@@ -108,7 +108,7 @@ enum Keep {
 
 /// Counters since the start.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Counts {
+pub struct ProcessCounts {
     /// Certificates that came into use after the start.
     pub rotations: u64,
     /// Refused certificates.
@@ -154,7 +154,7 @@ impl Control {
     /// # Errors
     ///
     /// If a worker ended by a bug.
-    pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> io::Result<Ended> {
+    pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> io::Result<ProcessEnd> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.upgrades.released.is_none() {
@@ -272,7 +272,7 @@ impl Control {
     ) -> (Option<Config>, Problems) {
         let now = self.now();
         let ledger = self.ledger();
-        let context = Context {
+        let context = CheckContext {
             before: Some(&self.config),
             keeps_sites: !matches!(keep, Keep::NoPair | Keep::Nothing),
             stand_in: if keep == Keep::NoPair { StandIn::Never } else { StandIn::Always },
@@ -283,7 +283,7 @@ impl Control {
             },
             accept,
             looked,
-            ..Context::new(ledger.book(), now)
+            ..CheckContext::new(ledger.book(), now)
         };
         draft.build(&context)
     }

@@ -6,9 +6,9 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::admin::Command;
+use super::admin::AdminCommand;
 use super::socket::AdminListener;
-use crate::graphite::{Graphite, Numbers};
+use crate::graphite::{Graphite, GraphiteCounters};
 use crate::os::systemd::Notify;
 use crate::telemetry::LogThread;
 
@@ -21,9 +21,9 @@ pub(super) struct Operator {
     pub(super) hangup: Signal,
     /// SIGUSR1: reopen the logs.
     pub(super) reopen_asked: Signal,
-    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commands: mpsc::Receiver<AdminCommand>,
     /// For the connections of the admin socket.
-    pub(super) sender: mpsc::Sender<Command>,
+    pub(super) sender: mpsc::Sender<AdminCommand>,
     pub(super) listener: AdminListener,
     pub(super) notify: Notify,
     /// The time of the last notification to the service manager's watchdog.
@@ -31,7 +31,7 @@ pub(super) struct Operator {
     pub(super) access_log: Option<LogThread>,
     /// The thread that sends metrics, if it is wanted.
     pub(super) push: Option<Push>,
-    pub(super) graphite_numbers: Arc<Numbers>,
+    pub(super) graphite_numbers: Arc<GraphiteCounters>,
 }
 
 /// The thread that sends metrics, and the time of the next ones.

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::Control;
 use crate::config::Draft;
-use crate::ledger::leases::{Leases, Renewal};
+use crate::ledger::leases::{LeaseRenewal, Leases};
 use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, day, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record, boot, set_id};
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::Reason;
 
 /// The pause before the ledger is written again after a failure.
@@ -27,7 +27,7 @@ const LEDGER_LOOK: Duration = Duration::from_secs(5);
 const DATED_EVERY: Seconds = 86400;
 
 /// The ledger, the leases, and what has delayed a ramp.
-pub(super) struct Promises {
+pub(super) struct LedgerState {
     pub(super) ledger: Arc<Mutex<Ledger>>,
     pub(super) time: RefCell<Time>,
     pub(super) leases: RefCell<Leases>,
@@ -43,7 +43,7 @@ pub(super) struct Promises {
     pub(super) waited: BTreeMap<String, usize>,
 }
 
-impl Promises {
+impl LedgerState {
     pub(super) fn new(ledger: Ledger, time: Time, leases: Leases, trouble: Option<LedgerTrouble>) -> Self {
         Self {
             ledger: Arc::new(Mutex::new(ledger)),
@@ -178,7 +178,7 @@ pub fn moved(folder: &Path) -> Option<String> {
 
 /// `true` if a set is in an answer now, or may be.
 pub(super) fn is_sent(promise: &Promise, now: Seconds) -> bool {
-    matches!(promise.channel, Channel::Header(_)) && promise.last_sent >= now
+    matches!(promise.channel, PromiseChannel::Header(_)) && promise.last_sent >= now
 }
 
 /// The sets that are sent now, by their ids.
@@ -347,7 +347,7 @@ impl Control {
     }
 
     /// Lets workers send the pins of a renewal that is durable.
-    pub(super) fn grant_leases(&mut self, renewal: Option<Renewal>) {
+    pub(super) fn grant_leases(&mut self, renewal: Option<LeaseRenewal>) {
         let Some(renewal) = renewal else { return };
         self.promises.leases.borrow_mut().granted(&renewal);
         if self.promises.trouble.take().is_some() {
@@ -356,7 +356,7 @@ impl Control {
     }
 
     /// Writes the leases that are due. Returns those that may be granted.
-    pub(super) async fn record_leases(&mut self) -> Option<Renewal> {
+    pub(super) async fn record_leases(&mut self) -> Option<LeaseRenewal> {
         // After an upgrade, the previous process may still serve a chain that the pins break.
         if self.upgrades.released.is_some() {
             return None;

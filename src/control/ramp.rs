@@ -113,7 +113,7 @@ impl Control {
     }
 }
 
-fn name(ramp: &report::Ramp) -> &'static str {
+fn name(ramp: &report::RampReport) -> &'static str {
     match ramp.policy {
         Ramped::Hpkp => "hpkp",
         Ramped::Hsts => "hsts",

@@ -10,7 +10,7 @@ use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Diff
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::os::read_error;
-use crate::os::sandbox::Settings;
+use crate::os::sandbox::SandboxSettings;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, of_peer, texts};
 use crate::server::{BindError, Bound, bind};
@@ -19,7 +19,7 @@ use crate::upstream::dns::NameServers;
 
 /// The outcome of a reload, or of a look at a certificate.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub struct Verdict {
+pub struct ReloadOutcome {
     /// `true` if it is in use.
     pub ok: bool,
     /// Errors and warnings as texts, for programs and commands of older versions.
@@ -31,7 +31,7 @@ pub struct Verdict {
     pub notes: Vec<String>,
 }
 
-impl Verdict {
+impl ReloadOutcome {
     pub(super) fn new(ok: bool, reasons: Vec<Problem>, notes: Vec<String>) -> Self {
         Self { ok, problems: texts(&reasons), reasons, notes }
     }
@@ -58,7 +58,7 @@ pub(super) struct Fixed {
     name_servers: NameServers,
     process: Process,
     key_process: bool,
-    sandbox: Settings,
+    sandbox: SandboxSettings,
 }
 
 impl Fixed {
@@ -116,7 +116,7 @@ struct NewListeners {
 
 impl Control {
     /// Reads the file again. An error changes nothing.
-    pub(super) async fn reload(&mut self) -> Verdict {
+    pub(super) async fn reload(&mut self) -> ReloadOutcome {
         // Whatever the file contains: a program that moves a log away does not wait for it to be
         // valid.
         let reopening = self.operator.access_log.as_ref().map(LogThread::reopen);
@@ -143,7 +143,7 @@ impl Control {
                 reasons.extend(log_trouble);
                 let what_changed = if notes.is_empty() { "nothing has changed".to_owned() } else { notes.join("; ") };
                 tracing::info!(notes = what_changed, "reloaded");
-                Verdict::new(true, reasons, notes)
+                ReloadOutcome::new(true, reasons, notes)
             }
             Err(refusal) => {
                 self.counts.reloads_refused += 1;
@@ -157,7 +157,7 @@ impl Control {
                         "reload refused; pintle keeps serving the previous configuration"
                     );
                 }
-                Verdict::refused(refusal.into_iter().chain(log_trouble).collect())
+                ReloadOutcome::refused(refusal.into_iter().chain(log_trouble).collect())
             }
         }
     }
@@ -294,28 +294,28 @@ impl Control {
         host: &str,
         accept: Option<String>,
         installed: Option<Installed>,
-    ) -> Verdict {
+    ) -> ReloadOutcome {
         let Some(site) = self.site_of(host) else {
-            return Verdict::refused(vec![format!("no site has the host {host}").into()]);
+            return ReloadOutcome::refused(vec![format!("no site has the host {host}").into()]);
         };
         let keep = Keep::UnfitAndShorter(vec![site.clone()]);
         let pin = installed.as_ref().map(|installed| installed.pin);
         let accept = accept.map(|day| AcceptedByCommand { site: site.clone(), day, pin });
         let (config, problems) = self.build(&self.draft, keep, accept);
         let Some(config) = config else {
-            return Verdict::refused(problems.shown());
+            return ReloadOutcome::refused(problems.shown());
         };
         let notes: Vec<String> = differences(&self.config, &config, &Changes::default());
         if let Err(error) = self.take(config, &problems, |of| of == site).await {
-            return Verdict::refused(vec![no_lockout(&error)]);
+            return ReloadOutcome::refused(vec![no_lockout(&error)]);
         }
         match self.files.refused.get(&site) {
-            None => Verdict::new(true, problems.shown(), notes),
+            None => ReloadOutcome::new(true, problems.shown(), notes),
             Some(refused) => {
                 // Another pair of the site may be the refused one.
                 let ok = installed.is_some_and(|installed| self.serves(&site, &installed));
                 let notes = if ok { notes } else { Vec::new() };
-                Verdict::new(ok, refused.reasons.iter().cloned().map(Problem::from).collect(), notes)
+                ReloadOutcome::new(ok, refused.reasons.iter().cloned().map(Problem::from).collect(), notes)
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::watch::Ways;
 use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
-use crate::events::Target;
+use crate::events::HookTarget;
 use crate::os::plain_file::folder_of;
 use crate::os::sandbox::{self, Calls, Rules, Sandbox, Strength};
 use crate::reason::Reason;
@@ -104,8 +104,8 @@ fn ports_of_acme(config: &Config) -> Vec<u16> {
 /// The ports of webhooks and of Graphite.
 fn ports_of_senders(config: &Config) -> impl Iterator<Item = u16> {
     let urls = config.hooks.iter().filter_map(|hook| match &hook.target {
-        Target::Url { url, .. } => url.parse::<http::Uri>().ok(),
-        Target::Command(_) => None,
+        HookTarget::Url { url, .. } => url.parse::<http::Uri>().ok(),
+        HookTarget::Command(_) => None,
     });
     let default = |url: &http::Uri| if url.scheme_str() == Some("http") { HTTP } else { HTTPS };
     urls.map(move |url| url.port_u16().unwrap_or_else(|| default(&url))).chain(config.graphite.iter().map(|to| to.port))

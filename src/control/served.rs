@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::Control;
 use super::client::{ClientError, ask};
-use super::reload::Verdict;
-use crate::config::{AcceptedByCommand, AdminAddress, Context, report};
+use super::reload::ReloadOutcome;
+use crate::config::{AcceptedByCommand, AdminAddress, CheckContext, report};
 use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
@@ -23,16 +23,16 @@ use crate::reason::{Problem, Reason};
 
 /// A site, as clients see it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Served {
+pub struct ServedNow {
     /// Its hosts.
     pub hosts: Vec<String>,
     /// Its chains.
-    pub chains: Vec<Chain>,
+    pub chains: Vec<ServedChain>,
 }
 
 /// A chain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Chain {
+pub struct ServedChain {
     /// The file, as configured.
     pub file: String,
     /// The pins of the whole chain, the leaf's first.
@@ -47,7 +47,7 @@ pub struct Chain {
 
 /// A site whose clients a promise would lock out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockedOut {
+pub struct LockedOutSite {
     /// The site's first name.
     pub site: String,
     /// All its hosts.
@@ -67,7 +67,7 @@ pub struct Objection {
     pub hints: Vec<String>,
     /// The sites whose clients it would lock out.
     #[serde(default)]
-    pub locked_out: Vec<LockedOut>,
+    pub locked_out: Vec<LockedOutSite>,
 }
 
 impl Objection {
@@ -87,7 +87,7 @@ impl From<Reason> for Objection {
 
 /// A certificate to be judged.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Judge {
+pub struct CertificateToJudge {
     /// A host of the site.
     pub host: String,
     /// The chain, in PEM.
@@ -96,10 +96,10 @@ pub struct Judge {
     pub accept: Option<String>,
 }
 
-impl Served {
-    fn of(site: &report::Site) -> Self {
+impl ServedNow {
+    fn of(site: &report::SiteReport) -> Self {
         let texts = |pins: &[Pin]| pins.iter().map(ToString::to_string).collect();
-        let chain = |c: &report::Certificate| Chain {
+        let chain = |c: &report::CertificateReport| ServedChain {
             file: c.path.clone(),
             pins: texts(&c.pins),
             certain: texts(&c.certain),
@@ -116,7 +116,7 @@ impl Served {
     }
 }
 
-impl Chain {
+impl ServedChain {
     /// The leaf's pin.
     #[must_use]
     pub fn pin(&self) -> Option<Pin> {
@@ -146,27 +146,27 @@ pub struct Sites(Vec<(Vec<HostPattern>, Vec<Vec<Pin>>)>);
 
 impl Sites {
     /// The sites of a configuration.
-    pub fn of_reports<'s>(sites: impl Iterator<Item = &'s report::Site>) -> Self {
-        Self::of(&sites.map(Served::of).collect::<Vec<_>>())
+    pub fn of_reports<'s>(sites: impl Iterator<Item = &'s report::SiteReport>) -> Self {
+        Self::of(&sites.map(ServedNow::of).collect::<Vec<_>>())
     }
 
     /// The sites of the running process.
     #[must_use]
-    pub fn of(served: &[Served]) -> Self {
-        let hosts = |site: &Served| site.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect();
-        let chains = |site: &Served| site.chains.iter().map(|chain| pins(&chain.certain)).collect();
+    pub fn of(served: &[ServedNow]) -> Self {
+        let hosts = |site: &ServedNow| site.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect();
+        let chains = |site: &ServedNow| site.chains.iter().map(|chain| pins(&chain.certain)).collect();
         Self(served.iter().map(|site| (hosts(site), chains(site))).collect())
     }
 
     /// The sites whose clients a promise would lock out; each chain is judged by itself.
     #[must_use]
-    pub fn locked_out(&self, promise: &Promise) -> Vec<LockedOut> {
+    pub fn locked_out(&self, promise: &Promise) -> Vec<LockedOutSite> {
         locked_out(promise, &self.offers()).into_iter().filter_map(|(site, chain)| self.named(site, chain)).collect()
     }
 
     /// The chains that break any of these promises, with the broken promises.
     #[must_use]
-    pub fn breaking<'p>(&self, promises: &'p [Promise], now: Seconds) -> Vec<(LockedOut, Vec<&'p Promise>)> {
+    pub fn breaking<'p>(&self, promises: &'p [Promise], now: Seconds) -> Vec<(LockedOutSite, Vec<&'p Promise>)> {
         let breaches = judge(&self.offers(), promises, now).breaches;
         breaches.into_iter().filter_map(|b| Some((self.named(b.site, b.chain)?, b.broken))).collect()
     }
@@ -181,11 +181,11 @@ impl Sites {
             .collect()
     }
 
-    fn named(&self, site: usize, chain: usize) -> Option<LockedOut> {
+    fn named(&self, site: usize, chain: usize) -> Option<LockedOutSite> {
         let (hosts, chains) = self.0.get(site)?;
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let pin = chains.get(chain)?.first().map(ToString::to_string).unwrap_or_default();
-        Some(LockedOut { site: hosts.first().cloned().unwrap_or_default(), hosts, pin })
+        Some(LockedOutSite { site: hosts.first().cloned().unwrap_or_default(), hosts, pin })
     }
 }
 
@@ -194,7 +194,7 @@ impl Sites {
 /// # Errors
 ///
 /// If a process runs and cannot be asked.
-pub fn ask_for_served(address: &AdminAddress) -> Result<Option<Vec<Served>>, ClientError> {
+pub fn ask_for_served(address: &AdminAddress) -> Result<Option<Vec<ServedNow>>, ClientError> {
     match ask(address, Method::GET, "/served", String::new()) {
         Ok((StatusCode::OK, answer)) => serde_json::from_str(&answer).map(Some).map_err(|error| {
             ClientError::Other(format!("cannot understand the answer of the running process: {error}"))
@@ -211,7 +211,10 @@ pub fn ask_for_served(address: &AdminAddress) -> Result<Option<Vec<Served>>, Cli
 /// # Errors
 ///
 /// If a process runs and cannot be asked.
-pub fn ask_for_judgement(address: &AdminAddress, asked: &Judge) -> Result<Option<Verdict>, ClientError> {
+pub fn ask_for_judgement(
+    address: &AdminAddress,
+    asked: &CertificateToJudge,
+) -> Result<Option<ReloadOutcome>, ClientError> {
     let body = serde_json::to_string(asked).map_err(|error| ClientError::Other(error.to_string()))?;
     match ask(address, Method::POST, "/certificates/judge", body) {
         Ok((StatusCode::NOT_FOUND, _)) | Err(ClientError::NotRunning(_)) => Ok(None),
@@ -243,14 +246,14 @@ pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<()
 
 impl Control {
     pub(super) fn served(&self) -> Value {
-        serde_json::json!(self.config.sites().map(Served::of).collect::<Vec<_>>())
+        serde_json::json!(self.config.sites().map(ServedNow::of).collect::<Vec<_>>())
     }
 
     /// Takes promises for another program, unless a chain in use breaks them.
     pub(super) async fn promise(&mut self, records: Vec<Record>) -> Result<usize, Objection> {
         repair::fit_to_merge(&records, self.now())?;
         let sites = Sites::of_reports(self.config.sites());
-        let mut found: Vec<LockedOut> = Vec::new();
+        let mut found: Vec<LockedOutSite> = Vec::new();
         for record in &records {
             let Record::Promise(promise) = record else {
                 return Err(Reason::new("only promises are taken here").into());
@@ -258,7 +261,7 @@ impl Control {
             let news = sites.locked_out(promise).into_iter().filter(|site| !found.contains(site)).collect::<Vec<_>>();
             found.extend(news);
         }
-        if let Some(LockedOut { hosts, pin, .. }) = found.first() {
+        if let Some(LockedOutSite { hosts, pin, .. }) = found.first() {
             let error = format!(
                 "would lock its users out of {}: the chain that is served there has none of these keys ({pin})",
                 hosts.join(", ")
@@ -269,8 +272,8 @@ impl Control {
     }
 
     /// Judges a certificate as if its file were in place. The caller has the key, and it fits.
-    pub(super) fn judge_certificate(&self, asked: &Judge) -> Verdict {
-        let refused = |reason: Reason| Verdict::refused(vec![reason.into()]);
+    pub(super) fn judge_certificate(&self, asked: &CertificateToJudge) -> ReloadOutcome {
+        let refused = |reason: Reason| ReloadOutcome::refused(vec![reason.into()]);
         let Some(site) = self.site_of(&asked.host) else {
             let reason = Reason::new(format!("no site has the host {}", asked.host));
             return refused(reason.hint("`pintle reload`, if the configuration has changed since the process read it"));
@@ -281,7 +284,7 @@ impl Control {
         };
         let is_rsa = |algorithm: &KeyAlgorithm| matches!(algorithm, KeyAlgorithm::Rsa(_));
         let of_site = || self.config.sites().filter(|s| s.name() == site);
-        let places: Vec<&report::Certificate> = of_site().flat_map(|s| &s.certificates).collect();
+        let places: Vec<&report::CertificateReport> = of_site().flat_map(|s| &s.certificates).collect();
         let missing: Vec<&PathBuf> = of_site().flat_map(|s| &s.missing).filter_map(|m| m.path.as_ref()).collect();
         let like = places.iter().find(|c| is_rsa(&c.algorithm) == is_rsa(&chain.leaf.algorithm));
         let place = match (places.as_slice(), missing.as_slice()) {
@@ -296,7 +299,7 @@ impl Control {
         };
         let accept = asked.accept.clone().map(|day| AcceptedByCommand { site, day, pin: Some(chain.pin()) });
         let errors = self.judge_in_place(path, asked.chain.clone().into_bytes(), accept);
-        Verdict::new(errors.is_empty(), errors, Vec::new())
+        ReloadOutcome::new(errors.is_empty(), errors, Vec::new())
     }
 
     /// Judges a chain as if it were in a file. Returns the errors that it adds, with their places.
@@ -308,12 +311,12 @@ impl Control {
     ) -> Vec<Problem> {
         let now = self.now();
         let ledger = self.ledger();
-        let context = |instead: HashMap<PathBuf, Vec<u8>>, accept| Context {
+        let context = |instead: HashMap<PathBuf, Vec<u8>>, accept| CheckContext {
             before: Some(&self.config),
             chains_alone: true,
             instead,
             accept,
-            ..Context::new(ledger.book(), now)
+            ..CheckContext::new(ledger.book(), now)
         };
         let (_, old) = self.draft.build(&context(HashMap::new(), None));
         let (_, new) = self.draft.build(&context(HashMap::from([(path.clone(), chain)]), accept));

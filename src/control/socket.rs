@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::Control;
-use super::admin::{Command, answer};
+use super::admin::{AdminCommand, answer};
 use super::token::Token;
 use crate::config::AdminAddress;
 
@@ -35,7 +35,7 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
 /// The open socket.
-pub(super) struct Listening {
+pub(super) struct OpenSocket {
     address: AdminAddress,
     /// Device and inode of a Unix socket.
     file: Option<(u64, u64)>,
@@ -57,7 +57,7 @@ pub(super) enum Caller {
     Tcp(Rc<Token>),
 }
 
-impl Listening {
+impl OpenSocket {
     /// `true` if clients still find the socket: it may have been deleted, or replaced by another
     /// process's.
     fn is_there(&self) -> bool {
@@ -88,7 +88,7 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
+impl Drop for OpenSocket {
     fn drop(&mut self) {
         self.task.abort();
         if let (AdminAddress::Unix(path), true) = (&self.address, self.is_there()) {
@@ -103,7 +103,7 @@ fn file_of(path: &Path) -> Option<(u64, u64)> {
 
 /// The listener for commands, or why there is none.
 pub(super) struct AdminListener {
-    open: Option<Listening>,
+    open: Option<OpenSocket>,
     /// Permits for connections, over all sockets that there were.
     places: Rc<Semaphore>,
     trouble: Option<String>,
@@ -149,7 +149,7 @@ impl Control {
         self.operator.listener.look_at = Instant::now() + LOOK_EVERY;
         let wanted = self.config.admin.as_ref();
         if self.operator.listener.open.as_ref().map(|open| &open.address) == wanted
-            && self.operator.listener.open.as_ref().is_none_or(Listening::is_there)
+            && self.operator.listener.open.as_ref().is_none_or(OpenSocket::is_there)
         {
             return;
         }
@@ -188,10 +188,10 @@ impl Control {
 /// Opens a listener.
 fn listen(
     address: &AdminAddress,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<AdminCommand>,
     places: &Rc<Semaphore>,
     replaces: bool,
-) -> io::Result<Listening> {
+) -> io::Result<OpenSocket> {
     let limit = places.clone();
     let (task, file, token) = match address {
         AdminAddress::Unix(path) => {
@@ -232,7 +232,7 @@ fn listen(
             (task, None, Some(token))
         }
     };
-    Ok(Listening { address: address.clone(), file, token, task: task.abort_handle() })
+    Ok(OpenSocket { address: address.clone(), file, token, task: task.abort_handle() })
 }
 
 /// The file's permissions decide who may connect, and a slip can widen them. The kernel says who
@@ -288,7 +288,7 @@ fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
 fn begin(
     socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
     caller: Caller,
-    commands: &mpsc::Sender<Command>,
+    commands: &mpsc::Sender<AdminCommand>,
     limit: &Rc<Semaphore>,
 ) {
     let Ok(permit) = limit.clone().try_acquire_owned_local() else { return };

@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
-use super::files::Files;
+use super::files::SiteFiles;
 use super::operator::Operator;
-use super::promises::{LedgerTrouble, Promises, sent_sets};
+use super::promises::{LedgerState, LedgerTrouble, sent_sets};
 use super::reload::Fixed;
 use super::upgrade::Upgrades;
-use super::{Control, Counts, adopt};
+use super::{Control, ProcessCounts, adopt};
 use crate::config::{AccessTarget, Config, Draft, LastGood};
 use crate::handover::Launcher;
 use crate::lease::Lease;
@@ -113,12 +113,12 @@ impl Control {
             fixed: Fixed::of(&config),
             server,
             resolver,
-            promises: Promises::new(ledger, time, leases, trouble),
-            files: Files::new(&draft, &config, copies),
+            promises: LedgerState::new(ledger, time, leases, trouble),
+            files: SiteFiles::new(&draft, &config, copies),
             draft,
             operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log),
             upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo, beginning.tie),
-            counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
+            counts: ProcessCounts { lockouts_accepted: config.accepted.len() as u64, ..ProcessCounts::default() },
             acme: super::acme::Desk::default(),
             reporter: super::events::Reporter::new(config.name_servers.clone()),
             started: Timestamp::now(),

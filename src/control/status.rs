@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Control;
-use super::expiry::{Stage, left};
+use super::expiry::{ExpiryStage, left};
 use super::promises::{HeldSets, LedgerTrouble, held};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
@@ -98,7 +98,7 @@ impl Control {
     }
 
     /// Each site with its upstream.
-    pub(super) fn sites(&self) -> impl Iterator<Item = (&report::Site, Option<&Upstream>)> {
+    pub(super) fn sites(&self) -> impl Iterator<Item = (&report::SiteReport, Option<&Upstream>)> {
         let upstreams = self.config.snapshot.upstreams.iter().map(Option::as_deref);
         self.config.sites().zip(upstreams)
     }
@@ -126,7 +126,7 @@ impl Control {
     /// The state of one site. `usable_from` returns the time from which a key breaks no promise.
     fn site(
         &self,
-        site: &report::Site,
+        site: &report::SiteReport,
         upstream: Option<&Upstream>,
         (book, now): (&Book, Seconds),
         counted: Counted,
@@ -141,7 +141,7 @@ impl Control {
                 "seconds_left": c.not_after.as_second().saturating_sub(now).max(0),
                 "days_left": c.not_after.as_second().saturating_sub(now).max(0) / DAY,
                 "left": left(c, now),
-                "state": Stage::of(c, now).word(),
+                "state": ExpiryStage::of(c, now).word(),
             })
         });
         let sent = site.hpkp.is_some() && site.withheld.is_none() && self.promises.trouble.is_none();
@@ -150,7 +150,7 @@ impl Control {
             "upstream": site.upstream.as_ref().map(|u| &u.url),
             "upstream_health": upstream.map(health),
             "certificates": certificates.collect::<Vec<_>>(),
-            "without_certificate": site.lacks_certificate.map(report::Lack::word),
+            "without_certificate": site.lacks_certificate.map(report::CertificateLack::word),
             "missing": missing(site),
             "refused_names": site.refused_names,
             "renewals": self.renewals(name),
@@ -204,7 +204,7 @@ impl Control {
         })
     }
 
-    pub(super) fn why_not_sent(&self, site: &report::Site) -> Option<String> {
+    pub(super) fn why_not_sent(&self, site: &report::SiteReport) -> Option<String> {
         if let Some(withheld) = site.withheld {
             return Some(withheld.why().into());
         }
@@ -234,7 +234,7 @@ fn renewal(outlook: &Outlook) -> Value {
 }
 
 /// The pairs that a site should have and has not.
-fn missing(site: &report::Site) -> Vec<Value> {
+fn missing(site: &report::SiteReport) -> Vec<Value> {
     let pairs = site.missing.iter();
     pairs.map(|pair| json!({ "file": pair.path.as_deref().map(absolute), "reason": pair.lack.word() })).collect()
 }
@@ -276,7 +276,7 @@ fn seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-fn ramp(ramp: &report::Ramp) -> Value {
+fn ramp(ramp: &report::RampReport) -> Value {
     json!({
         "policy": match ramp.policy { Ramped::Hpkp => "hpkp", Ramped::Hsts => "hsts" },
         "step": ramp.step + 1,
@@ -288,7 +288,7 @@ fn ramp(ramp: &report::Ramp) -> Value {
 }
 
 /// The operator's tasks, as commands that can be pasted.
-pub(super) fn todo(site: &report::Site, config: &Path) -> Vec<String> {
+pub(super) fn todo(site: &report::SiteReport, config: &Path) -> Vec<String> {
     let config = match config::DEFAULT_PATHS.iter().any(|default| Path::new(default) == config) {
         true => String::new(),
         false => format!(" -c {}", absolute(config)),

@@ -58,7 +58,7 @@ impl Control {
     }
 }
 
-/// `true` if a `state.directory`, in the form of [`crate::handover::Answer::Ready`], is this folder.
+/// `true` if a `state.directory`, in the form of [`crate::handover::HandoverAnswer::Ready`], is this folder.
 fn are_one(theirs: &[PathBuf], own: &Path) -> bool {
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     theirs.iter().any(|theirs| real(theirs) == real(own))

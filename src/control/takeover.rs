@@ -12,9 +12,9 @@ use super::promises::{hints_to_read, open_ledger_with, remedy};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
 use super::{Control, prove, reload};
-use crate::config::{AdminAddress, Config, Context, DaysInUse, Draft, LastGood, MayLack, ServedBefore, StandIn};
+use crate::config::{AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, ServedBefore, StandIn};
 use crate::handover::channel::ChannelError;
-use crate::handover::{Answer, Channel, Go, Hello, Released, ServedSite, VARIABLE, VERSION};
+use crate::handover::{Channel, Go, HandoverAnswer, Hello, Released, ServedSite, VARIABLE, VERSION};
 use crate::host::HostPattern;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
@@ -31,7 +31,7 @@ const SEND: Duration = Duration::from_secs(10);
 const RELEASE: Duration = Duration::from_secs(10);
 
 /// A new process that was started to take over from another.
-pub struct Newcomer {
+pub struct NewProcess {
     channel: Arc<Mutex<Channel>>,
     lent: Vec<Lent>,
     records: Vec<Record>,
@@ -42,7 +42,7 @@ pub struct Newcomer {
     days: Option<DaysInUse>,
 }
 
-impl Newcomer {
+impl NewProcess {
     /// Receives the old process's first message; `None` if this is not an upgrade.
     ///
     /// # Errors
@@ -149,12 +149,12 @@ impl Newcomer {
 
     /// Tells the old process why it must continue.
     pub fn fail(&self, problems: Vec<Problem>) {
-        let answer = Answer::Failed { reasons: texts(&problems), problems };
+        let answer = HandoverAnswer::Failed { reasons: texts(&problems), problems };
         let _ = self.channel.lock().unwrap_or_else(PoisonError::into_inner).send(&answer, &[], SEND);
     }
 
     /// Reports that everything is checked, and waits for the old process's go.
-    async fn stand_by(&self, ready: Answer) -> Result<Go, ChannelError> {
+    async fn stand_by(&self, ready: HandoverAnswer) -> Result<Go, ChannelError> {
         let channel = self.channel.clone();
         let waiting = spawn_blocking(move || {
             let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +169,7 @@ impl Newcomer {
         let channel = self.channel.clone();
         spawn_blocking(move || {
             let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = channel.send(&Answer::Serving, &[], SEND);
+            let _ = channel.send(&HandoverAnswer::Serving, &[], SEND);
             let _ = channel.receive::<Released>(Some(RELEASE), None);
         })
     }
@@ -184,7 +184,7 @@ impl Control {
     pub async fn take_over(
         draft: Draft,
         config: Config,
-        newcomer: Newcomer,
+        newcomer: NewProcess,
         listeners: Listeners,
         beginning: Beginning,
     ) -> Result<Self, Vec<Problem>> {
@@ -200,7 +200,7 @@ impl Control {
     async fn try_take_over(
         draft: Draft,
         mut config: Config,
-        newcomer: &Newcomer,
+        newcomer: &NewProcess,
         listeners: Listeners,
         beginning: Beginning,
     ) -> Result<Self, Vec<Problem>> {
@@ -223,20 +223,21 @@ impl Control {
         };
         tracing::info!(sites = proven, "upgrade: this process is ready to take over");
         let state = config.state.iter().cloned().collect();
-        let ready = Answer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes, state: Some(state) };
+        let ready =
+            HandoverAnswer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes, state: Some(state) };
         let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string().into()])?;
 
         let (ledger, before) = ledger(&draft, &go)?;
         config.tickets().take_over(go.tickets);
         let (now, _) = judged_now(ledger.book().newest());
-        let context = Context {
+        let context = CheckContext {
             before: Some(&config),
             is_served: false,
             last_good: config.state.as_deref().map(LastGood::of),
             stand_in: StandIn::Always,
             may_lack: if beginning.strict { MayLack::None } else { newcomer.may_lack() },
             days_in_use: newcomer.days(),
-            ..Context::new(ledger.book(), now)
+            ..CheckContext::new(ledger.book(), now)
         };
         // A promise or a file may have changed since the first look.
         let (again, problems) = draft.build(&context);

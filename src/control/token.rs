@@ -23,9 +23,9 @@ const FILE_MAX: u64 = 1024;
 const TOO_OPEN: u32 = 0o037;
 
 /// Device, inode and change time of the file: a write, a new mode or a new owner changes them.
-type Stamp = (u64, u64, i64, i64);
+type TokenStamp = (u64, u64, i64, i64);
 
-fn stamp(is: &fs::Metadata) -> Stamp {
+fn stamp(is: &fs::Metadata) -> TokenStamp {
     (is.dev(), is.ino(), is.ctime(), is.ctime_nsec())
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Token {
     path: PathBuf,
     /// If the operator removes the file, pintle makes a new token; every other change of the file
     /// is checked.
-    file: Stamp,
+    file: TokenStamp,
 }
 
 impl Token {

@@ -17,10 +17,10 @@ use tokio::time::sleep;
 
 use super::Control;
 use super::promises::lock;
-use crate::acme::request::End;
+use crate::acme::request::DriverEnd;
 use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
-use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, ServedSite, Sockets, VERSION};
+use crate::handover::{Channel, Go, HandoverAnswer, Hello, Launcher, Released, ServedSite, Sockets, VERSION};
 use crate::ledger::time::wall;
 use crate::ledger::{Ledger, OpenError, Record};
 use crate::os::supervisor::Tie;
@@ -43,7 +43,7 @@ const TRY_IT: &str = "check that the program file is a pintle for this host: `pi
 
 /// The outcome of an upgrade.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub struct Upgraded {
+pub struct UpgradeOutcome {
     /// `true` if the new process serves.
     pub ok: bool,
     /// The reasons against it as texts, for programs and commands of older versions.
@@ -59,7 +59,7 @@ pub struct Upgraded {
     pub version: Option<String>,
 }
 
-impl Upgraded {
+impl UpgradeOutcome {
     /// The reasons against it, whatever the version of the process that found them.
     #[must_use]
     pub fn reasons(&self) -> Vec<Problem> {
@@ -109,7 +109,7 @@ impl Upgrades {
 pub(super) struct Upgrade {
     standing_by: StandingBy,
     called_off: Arc<AtomicBool>,
-    reply: Option<oneshot::Sender<Upgraded>>,
+    reply: Option<oneshot::Sender<UpgradeOutcome>>,
 }
 
 /// A new process that has checked everything, and waits.
@@ -119,7 +119,7 @@ pub(super) struct Standby {
     version: String,
     kept: Vec<(SocketAddr, bool)>,
     notes: Vec<String>,
-    /// Its `state.directory`, in the form of [`Answer::Ready`].
+    /// Its `state.directory`, in the form of [`HandoverAnswer::Ready`].
     state: Option<Vec<PathBuf>>,
 }
 
@@ -141,7 +141,7 @@ impl Drop for Upgrade {
 
 impl Control {
     /// Has a new process started, unless an upgrade is under way.
-    pub(super) fn begin_upgrade(&mut self, reply: Option<oneshot::Sender<Upgraded>>) {
+    pub(super) fn begin_upgrade(&mut self, reply: Option<oneshot::Sender<UpgradeOutcome>>) {
         match self.have_started() {
             Ok((standing_by, called_off)) => {
                 tracing::info!("upgrade: a new process is started, and checks everything");
@@ -206,7 +206,7 @@ impl Control {
         let (pid, version, notes) = (standby.pid, standby.version.clone(), standby.notes.clone());
         let state = standby.state.clone();
         // The new process continues the orders.
-        drop(self.end_acme(End::HandOver).await);
+        drop(self.end_acme(DriverEnd::HandOver).await);
         if let Err(error) = self.keep_ledger().await {
             tracing::warn!(%error, "cannot write the ledger's file: the new process gets its contents");
         }
@@ -225,8 +225,13 @@ impl Control {
                 tracing::info!(pid, version, notes = notes.join("; "), "upgrade: the new process serves");
                 self.set_ledger_aside(state).await;
                 if let Some(reply) = reply {
-                    let upgraded =
-                        Upgraded { ok: true, notes, pid: Some(pid), version: Some(version), ..Upgraded::default() };
+                    let upgraded = UpgradeOutcome {
+                        ok: true,
+                        notes,
+                        pid: Some(pid),
+                        version: Some(version),
+                        ..UpgradeOutcome::default()
+                    };
                     let _ = reply.send(upgraded);
                 }
                 Some(successor)
@@ -304,7 +309,7 @@ impl Control {
         self.upgrades.no_launcher = Some(format!("it has ended: {how}"));
     }
 
-    fn upgrade_failed(&self, reply: Option<oneshot::Sender<Upgraded>>, reasons: Vec<Problem>) {
+    fn upgrade_failed(&self, reply: Option<oneshot::Sender<UpgradeOutcome>>, reasons: Vec<Problem>) {
         for Problem { reason, .. } in reasons.iter().filter(|problem| problem.is_error()) {
             tracing::error!(
                 reason = reason.line(),
@@ -313,7 +318,7 @@ impl Control {
             );
         }
         if let Some(reply) = reply {
-            let _ = reply.send(Upgraded { problems: texts(&reasons), reasons, ..Upgraded::default() });
+            let _ = reply.send(UpgradeOutcome { problems: texts(&reasons), reasons, ..UpgradeOutcome::default() });
         }
     }
 
@@ -355,14 +360,14 @@ fn stand_by(
     // If the process ends without listening, its reasons arrive below.
     let _ = channel.send(hello, &files, SEND.min(limit));
     let reason = match channel.receive(Some(limit), Some(called_off)) {
-        Ok(Answer::Ready { version, kept, notes, state }) => {
+        Ok(HandoverAnswer::Ready { version, kept, notes, state }) => {
             return Ok(Standby { channel, pid, version, kept, notes, state });
         }
-        Ok(Answer::Failed { reasons, problems }) => {
+        Ok(HandoverAnswer::Failed { reasons, problems }) => {
             let _ = launcher.kill();
             return Err(of_peer(problems, &reasons));
         }
-        Ok(Answer::Serving) => Reason::new(OUT_OF_ORDER),
+        Ok(HandoverAnswer::Serving) => Reason::new(OUT_OF_ORDER),
         Err(ChannelError::Ended) => {
             // It may be about to end: its exit status is worth the wait.
             std::thread::sleep(RETAKE_PAUSE);
@@ -386,13 +391,13 @@ fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<Problem>> {
     let Standby { mut channel, pid, kept, .. } = standby;
     let answer = channel.send(go, &[], SEND).and_then(|()| channel.receive(Some(TAKE_OVER), None));
     match answer {
-        Ok(Answer::Serving) => {
+        Ok(HandoverAnswer::Serving) => {
             let scheme = |tls| if tls { Scheme::Https } else { Scheme::Http };
             let kept = kept.into_iter().map(|(a, tls)| (a, scheme(tls))).collect();
             Ok(Successor { channel, pid, kept, rotates: false })
         }
-        Ok(Answer::Failed { reasons, problems }) => Err(of_peer(problems, &reasons)),
-        Ok(Answer::Ready { .. }) => Err(vec![OUT_OF_ORDER.into()]),
+        Ok(HandoverAnswer::Failed { reasons, problems }) => Err(of_peer(problems, &reasons)),
+        Ok(HandoverAnswer::Ready { .. }) => Err(vec![OUT_OF_ORDER.into()]),
         Err(ChannelError::Ended) => Err(vec!["the new process ended while taking over".into()]),
         Err(error) => Err(vec![format!("the new process did not take over: {error}").into()]),
     }

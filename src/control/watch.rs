@@ -22,12 +22,12 @@ const POLL_SHARE: u32 = 20;
 const LINKS_MAX: usize = 40;
 
 /// File names compared byte by byte: faster than as paths, and there are many.
-type Names = HashSet<OsString, foldhash::fast::RandomState>;
-type Files = HashMap<OsString, Stamp, foldhash::fast::RandomState>;
+type FileNames = HashSet<OsString, foldhash::fast::RandomState>;
+type FileStamps = HashMap<OsString, Stamp, foldhash::fast::RandomState>;
 
 /// Watches files until it is dropped. The slow work, following links and polling, is done by a
 /// thread of its own: there may be twenty thousand files.
-pub(super) struct Watch {
+pub(super) struct FileWatch {
     changed: Arc<Notify>,
     files: Sender<Vec<(PathBuf, Stamp)>>,
 }
@@ -36,14 +36,14 @@ pub(super) struct Watch {
 struct Looker {
     changed: Arc<Notify>,
     /// The files, as they were at the last look.
-    files: Files,
+    files: FileStamps,
     /// The relevant names: the files', and those of links on the way to them.
-    entries: Arc<Mutex<Names>>,
+    entries: Arc<Mutex<FileNames>>,
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
 }
 
-impl Watch {
+impl FileWatch {
     /// Starts the thread; it watches nothing yet.
     pub(super) fn start() -> Self {
         let changed = Arc::new(Notify::new());
@@ -70,7 +70,7 @@ impl Watch {
 
 impl Looker {
     fn new(changed: Arc<Notify>) -> Self {
-        let entries = Arc::<Mutex<Names>>::default();
+        let entries = Arc::<Mutex<FileNames>>::default();
         let (word, wanted) = (changed.clone(), entries.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else { return };
@@ -84,7 +84,7 @@ impl Looker {
         let watcher = watcher.inspect_err(|error| {
             tracing::warn!(%error, "cannot watch files by inotify: they are polled every few seconds");
         });
-        Self { changed, files: Files::default(), entries, watcher: watcher.ok(), folders: BTreeSet::new() }
+        Self { changed, files: FileStamps::default(), entries, watcher: watcher.ok(), folders: BTreeSet::new() }
     }
 
     fn run(mut self, lists: &Receiver<Vec<(PathBuf, Stamp)>>) {
@@ -117,7 +117,7 @@ impl Looker {
     /// Watches the folders that lead to the files now.
     fn follow(&mut self) {
         let mut ways = Ways::default();
-        let (mut entries, mut folders) = (Names::default(), Names::default());
+        let (mut entries, mut folders) = (FileNames::default(), FileNames::default());
         for file in self.files.keys() {
             ways.follow(Path::new(file), |entry| {
                 add_folder(&mut folders, &entry);
@@ -146,8 +146,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The watched files with their stamps: the stamp of the last look, or, for new files and for files
 /// that are still as they were read, the stamp of the read. Such a change is in use already.
-fn watched(files: Vec<(PathBuf, Stamp)>, before: &Files) -> Files {
-    let mut all = Files::with_capacity_and_hasher(files.len(), <_>::default());
+fn watched(files: Vec<(PathBuf, Stamp)>, before: &FileStamps) -> FileStamps {
+    let mut all = FileStamps::with_capacity_and_hasher(files.len(), <_>::default());
     for (path, read) in files {
         let known = before.get(path.as_os_str()).filter(|known| **known != read && Stamp::of(&path) != read);
         let stamp = known.cloned().unwrap_or(read);
@@ -158,7 +158,7 @@ fn watched(files: Vec<(PathBuf, Stamp)>, before: &Files) -> Files {
 }
 
 /// Returns `true` if a file has changed since the last look.
-fn look(files: &mut Files) -> bool {
+fn look(files: &mut FileStamps) -> bool {
     let mut changed = false;
     for (path, stamp) in files {
         let before = std::mem::replace(stamp, Stamp::of(Path::new(path)));
@@ -198,7 +198,7 @@ impl Ways {
 
     /// The folders that lead to the files.
     pub(super) fn folders<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> BTreeSet<PathBuf> {
-        let mut all = Names::default();
+        let mut all = FileNames::default();
         for file in files {
             self.follow(file, |entry| add_folder(&mut all, &entry));
         }
@@ -207,13 +207,13 @@ impl Ways {
 }
 
 /// Adds the folder of an entry.
-fn add_folder(all: &mut Names, entry: &Path) {
+fn add_folder(all: &mut FileNames, entry: &Path) {
     if let Some(folder) = entry.parent().filter(|folder| !all.contains(folder.as_os_str())) {
         all.insert(folder.into());
     }
 }
 
-fn paths(names: Names) -> BTreeSet<PathBuf> {
+fn paths(names: FileNames) -> BTreeSet<PathBuf> {
     names.into_iter().map(PathBuf::from).collect()
 }
 
@@ -298,7 +298,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a");
         let read = |stamp: Stamp| vec![(file.clone(), stamp)];
-        let mut files = watched(read(Stamp::Absent), &Files::default());
+        let mut files = watched(read(Stamp::Absent), &FileStamps::default());
         assert!(!look(&mut files));
         fs::write(&file, "x").unwrap();
         assert!(look(&mut files) && !look(&mut files));
@@ -312,7 +312,7 @@ mod tests {
         files = watched(read(Stamp::of(&file)), &files);
         assert!(!look(&mut files));
         // Read, then changed before it was watched.
-        let mut files = watched(read(Stamp::Absent), &Files::default());
+        let mut files = watched(read(Stamp::Absent), &FileStamps::default());
         assert!(look(&mut files) && !look(&mut files));
     }
 
@@ -322,6 +322,6 @@ mod tests {
         let file = dir.path().join("a");
         fs::write(&file, "x").unwrap();
         let twice = vec![(file.clone(), Stamp::Absent), (file.clone(), Stamp::of(&file))];
-        assert!(look(&mut watched(twice, &Files::default())));
+        assert!(look(&mut watched(twice, &FileStamps::default())));
     }
 }

@@ -1,7 +1,7 @@
 //! The queue of connections that wait to be accepted.
 
 use super::counters::is_full;
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 use super::sockets::Tcp;
 use super::sysctl::set_and_keep;
@@ -19,8 +19,8 @@ const LOST: [&str; 4] =
 
 /// Checks the bound of the queue, its fill, and the counters of lost connections.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     let bound = host.files.number(SOMAXCONN);
     let raise = |finding: Finding| {
         finding
@@ -62,7 +62,7 @@ pub(super) fn check(host: &Host) -> Results {
 
 #[cfg(test)]
 mod tests {
-    use super::super::counters::Counters;
+    use super::super::counters::KernelCounters;
     use super::super::files::tests::tree;
     use super::*;
 
@@ -77,7 +77,7 @@ mod tests {
             ("128", "00000000", 0, Some("accept.somaxconn")),
         ] {
             let (_folder, files) = tree(&[(SOMAXCONN, bound), ("/proc/net/tcp", &table(waiting))]);
-            let counters = |value| Counters([("TcpExt.ListenOverflows".to_owned(), value)].into());
+            let counters = |value| KernelCounters([("TcpExt.ListenOverflows".to_owned(), value)].into());
             let mut host = Host { before: counters(7), after: counters(7 + lost), ..Host::of_files(files) };
             host.wanted.listen = vec!["0.0.0.0:443".parse().unwrap()];
             let found: Vec<&str> = check(&host).findings.iter().map(|finding| finding.id).collect();

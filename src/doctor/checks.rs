@@ -1,6 +1,6 @@
 //! All checks, in the order in which people read their findings.
 
-use super::finding::{Finding, Results, Unknown};
+use super::finding::{CheckResults, Finding, Unknown};
 use super::host::Host;
 use super::{
     accept_queue, clock, conntrack, descriptors, docker, huge_pages, key_files, listeners, name_servers, neighbours,
@@ -14,7 +14,7 @@ pub struct Check {
     /// The subject, for people.
     pub subject: &'static str,
     /// The function.
-    pub check: fn(&Host) -> Results,
+    pub check: fn(&Host) -> CheckResults,
 }
 
 /// The checks.
@@ -39,7 +39,7 @@ pub const CHECKS: &[Check] = &[
 
 /// The results of all checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct DoctorReport {
     /// The findings, faults first.
     pub findings: Vec<Finding>,
     /// Parts that could not be judged.
@@ -53,14 +53,14 @@ pub fn wanted(only: &[String]) -> impl Iterator<Item = &'static Check> {
 
 /// Runs the checks with these names; all if there are none. Returns the results of each.
 #[must_use]
-pub fn run(host: &Host, only: &[String]) -> Vec<(&'static Check, Results)> {
+pub fn run(host: &Host, only: &[String]) -> Vec<(&'static Check, CheckResults)> {
     wanted(only).map(|check| (check, (check.check)(host))).collect()
 }
 
-impl Report {
+impl DoctorReport {
     /// Joins the results of checks.
     #[must_use]
-    pub fn of(all: Vec<(&'static Check, Results)>) -> Self {
+    pub fn of(all: Vec<(&'static Check, CheckResults)>) -> Self {
         let mut report = Self::default();
         for (Check { id, .. }, results) in all {
             report.findings.extend(results.findings);
@@ -109,12 +109,12 @@ mod tests {
     fn a_healthy_host_has_no_findings() {
         let (_folder, files) = tree(HEALTHY);
         let host = Host { synchronised: Some(true), ..Host::of_files(files) };
-        assert_eq!(Report::of(run(&host, &[])), Report::default());
+        assert_eq!(DoctorReport::of(run(&host, &[])), DoctorReport::default());
     }
 
     #[test]
     fn an_empty_root_has_no_findings() {
-        assert_eq!(Report::of(run(&Host::of_files(tree(&[]).1), &[])).findings, []);
+        assert_eq!(DoctorReport::of(run(&Host::of_files(tree(&[]).1), &[])).findings, []);
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
             let (_folder, files) = tree(&contents);
             let mut host = Host { running: Some(Default::default()), ..Host::of_files(files) };
             host.wanted.listen = vec!["[::]:443".parse().unwrap()];
-            host.before = super::super::counters::Counters::read(&host.files);
+            host.before = super::super::counters::KernelCounters::read(&host.files);
             let _ = run(&host, &[]);
         }
     }

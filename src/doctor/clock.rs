@@ -1,6 +1,6 @@
 //! The clock: pins, certificates and ACME depend on it.
 
-use super::finding::{Finding, Results, Verdict};
+use super::finding::{CheckResults, Finding, FindingSeverity};
 use super::host::Host;
 
 /// Seconds by which the clock may differ from those of the upstreams.
@@ -10,14 +10,14 @@ const FAR_OFF: i64 = 300;
 
 /// Checks the clock against the Date fields of the upstreams, and the state of the kernel's clock.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     let mut seen: Vec<(i64, String)> =
         host.visits().filter_map(|(upstream, visit)| Some((visit.clock_ahead?, upstream.place()))).collect();
     seen.sort_unstable();
     // The middle one: a single upstream with a wrong clock does not decide among three.
     if let Some((ahead, _)) = seen.get(seen.len() / 2).filter(|(ahead, _)| ahead.abs() > OFF) {
-        let verdict = if ahead.abs() > FAR_OFF { Verdict::Fault } else { Verdict::Warning };
+        let verdict = if ahead.abs() > FAR_OFF { FindingSeverity::Fault } else { FindingSeverity::Warning };
         let side = if *ahead > 0 { "ahead of" } else { "behind" };
         let what = format!("this clock is {} s {side} the upstreams' clocks", ahead.abs());
         let facts = seen.iter().map(|(ahead, place)| format!("{place}: Date differs by {ahead} s"));
@@ -43,7 +43,7 @@ fn with_remedy(finding: Finding) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::files::tests::tree;
-    use super::super::host::{Visit, Visited};
+    use super::super::host::{UpstreamVisit, Visited};
     use super::*;
 
     #[test]
@@ -51,13 +51,13 @@ mod tests {
         for (offsets, synchronised, want) in [
             (vec![0, 2, -3], None, None),
             (vec![0], Some(true), None),
-            (vec![0], Some(false), Some(("clock.unsynchronised", Verdict::Warning))),
-            (vec![], Some(false), Some(("clock.unsynchronised", Verdict::Warning))),
-            (vec![40], None, Some(("clock.offset", Verdict::Warning))),
-            (vec![-4000], None, Some(("clock.offset", Verdict::Fault))),
+            (vec![0], Some(false), Some(("clock.unsynchronised", FindingSeverity::Warning))),
+            (vec![], Some(false), Some(("clock.unsynchronised", FindingSeverity::Warning))),
+            (vec![40], None, Some(("clock.offset", FindingSeverity::Warning))),
+            (vec![-4000], None, Some(("clock.offset", FindingSeverity::Fault))),
             (vec![0, 0, 9000], None, None),
         ] {
-            let visit = |ahead| Visit { clock_ahead: Some(ahead), ..Visit::default() };
+            let visit = |ahead| UpstreamVisit { clock_ahead: Some(ahead), ..UpstreamVisit::default() };
             let visited = Visited { visits: offsets.iter().copied().map(visit).collect(), ..Visited::default() };
             let host = Host { visited: vec![visited], synchronised, ..Host::of_files(tree(&[]).1) };
             let found = check(&host).findings;

@@ -1,7 +1,7 @@
 //! The table of connections that the firewall tracks.
 
 use super::counters::is_full;
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 use super::sysctl::{keep, set_now};
 
@@ -13,8 +13,8 @@ const LOST: [&str; 3] = ["conntrack.drop", "conntrack.early_drop", "conntrack.in
 
 /// Checks the fill of the table. Without the module, there is none.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     let read = |name: &str| host.files.number(&format!("{FOLDER}/{name}"));
     let (Some(count), Some(max)) = (read("nf_conntrack_count"), read("nf_conntrack_max").filter(|max| *max > 0)) else {
         return results;
@@ -45,7 +45,7 @@ pub(super) fn check(host: &Host) -> Results {
 
 #[cfg(test)]
 mod tests {
-    use super::super::counters::Counters;
+    use super::super::counters::KernelCounters;
     use super::super::files::tests::tree;
     use super::*;
 
@@ -62,11 +62,11 @@ mod tests {
                 (&format!("{FOLDER}/nf_conntrack_count"), count),
                 (&format!("{FOLDER}/nf_conntrack_max"), "100\n"),
             ]);
-            let counters = |value| Counters([("conntrack.drop".to_owned(), value)].into());
+            let counters = |value| KernelCounters([("conntrack.drop".to_owned(), value)].into());
             let host = Host { before: counters(0), after: counters(drops), ..Host::of_files(files) };
             let found: Vec<&str> = check(&host).findings.iter().map(|finding| finding.id).collect();
             assert_eq!(found, want.into_iter().collect::<Vec<_>>(), "{count}");
         }
-        assert_eq!(check(&Host::of_files(tree(&[]).1)), Results::default());
+        assert_eq!(check(&Host::of_files(tree(&[]).1)), CheckResults::default());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::files::Files;
+use super::files::HostFiles;
 
 /// The counters of a network device that point at lost frames.
 pub const OF_DEVICE: [&str; 9] = [
@@ -19,12 +19,12 @@ pub const OF_DEVICE: [&str; 9] = [
 
 /// Counters by their names: `TcpExt.ListenDrops`, `conntrack.drop`, `eth0.rx_dropped`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counters(pub BTreeMap<String, u64>);
+pub struct KernelCounters(pub BTreeMap<String, u64>);
 
-impl Counters {
+impl KernelCounters {
     /// Reads all counters.
     #[must_use]
-    pub fn read(files: &Files) -> Self {
+    pub fn read(files: &HostFiles) -> Self {
         let mut all = BTreeMap::new();
         for path in ["/proc/net/netstat", "/proc/net/snmp"] {
             pairs(&files.text(path).unwrap_or_default(), &mut all);
@@ -124,7 +124,7 @@ mod tests {
             ("/sys/class/net/eth0/statistics/rx_dropped", "5\n"),
             ("/sys/class/net/eth0/carrier_changes", "2\n"),
         ]);
-        let now = Counters::read(&files);
+        let now = KernelCounters::read(&files);
         for (name, value) in [
             ("TcpExt.ListenOverflows", 7),
             ("IpExt.InOctets", 9),
@@ -135,7 +135,7 @@ mod tests {
         ] {
             assert_eq!(now.get(name), Some(value), "{name}");
         }
-        let before = Counters([("conntrack.drop".to_owned(), 1), ("eth0.rx_dropped".to_owned(), 9)].into());
+        let before = KernelCounters([("conntrack.drop".to_owned(), 1), ("eth0.rx_dropped".to_owned(), 9)].into());
         assert_eq!(now.rise(&before, "conntrack.drop"), 2);
         assert_eq!(now.rise(&before, "eth0.rx_dropped"), 0, "a device that was replaced");
         assert_eq!(now.rise(&before, "TcpExt.ListenOverflows"), 0, "unknown before");

@@ -1,7 +1,7 @@
 //! File descriptors: the limits of the process and of the host.
 
 use super::counters::is_full;
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 use super::sysctl::set_and_keep;
 
@@ -11,8 +11,8 @@ const FULL: u64 = 90;
 
 /// Checks the limits of open files against the configured connections.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     if let Some(running) = &host.running {
         of_process(host, running.pid, &mut results);
     }
@@ -32,7 +32,7 @@ pub(super) fn check(host: &Host) -> Results {
     results
 }
 
-fn of_process(host: &Host, pid: u32, results: &mut Results) {
+fn of_process(host: &Host, pid: u32, results: &mut CheckResults) {
     let path = format!("/proc/{pid}/limits");
     let Some(limits) = host.files.text(&path) else { return results.needs(format!("permission to read {path}")) };
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
@@ -74,7 +74,7 @@ fn of_process(host: &Host, pid: u32, results: &mut Results) {
 #[cfg(test)]
 mod tests {
     use super::super::files::tests::tree;
-    use super::super::host::Running;
+    use super::super::host::RunningProcess;
     use super::*;
 
     #[test]
@@ -94,13 +94,14 @@ mod tests {
                 ("/proc/7/fd/1", ""),
                 (OF_HOST, file_nr),
             ]);
-            let mut host = Host { running: Some(Running { pid: 7, upstream_errors: 0 }), ..Host::of_files(files) };
+            let mut host =
+                Host { running: Some(RunningProcess { pid: 7, upstream_errors: 0 }), ..Host::of_files(files) };
             host.wanted.open_files = 20_000;
             let found = check(&host).findings;
             assert_eq!(found.first().map(|finding| finding.id), want, "{limit}");
             assert_eq!(found.iter().any(|finding| finding.id == "descriptors.used"), limit == "2");
         }
-        let host = Host { running: Some(Running { pid: 7, upstream_errors: 0 }), ..Host::of_files(tree(&[]).1) };
+        let host = Host { running: Some(RunningProcess { pid: 7, upstream_errors: 0 }), ..Host::of_files(tree(&[]).1) };
         assert_eq!(check(&host).unknown, ["permission to read /proc/7/limits"]);
     }
 }

@@ -8,7 +8,7 @@ use hickory_resolver::proto::op::{Message, Query, ResponseCode};
 use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::time::Instant;
 
-use super::files::Files;
+use super::files::HostFiles;
 use super::host::ServerAnswer;
 use super::visit::is_timeout;
 
@@ -23,7 +23,7 @@ const ANSWER_MAX: usize = 4096;
 
 /// Returns the name servers of the system.
 #[must_use]
-pub fn of_system(files: &Files) -> Vec<SocketAddr> {
+pub fn of_system(files: &HostFiles) -> Vec<SocketAddr> {
     let text = files.text("/etc/resolv.conf").unwrap_or_default();
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next());
     servers.filter_map(|server| server.parse::<IpAddr>().ok()).map(|ip| SocketAddr::new(ip, 53)).collect()

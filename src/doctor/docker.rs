@@ -1,14 +1,14 @@
 //! Docker: its networks need ip_forward, and its FORWARD policy depends on who has set that.
 
-use super::files::Files;
-use super::finding::{Finding, Results};
+use super::files::HostFiles;
+use super::finding::{CheckResults, Finding};
 use super::host::{Forward, Host};
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// Returns the proof that Docker has networks on this host.
 #[must_use]
-pub fn evidence(files: &Files) -> Option<String> {
+pub fn evidence(files: &HostFiles) -> Option<String> {
     let is_bridge = |name: &&String| {
         let id = name.strip_prefix("br-").unwrap_or_default();
         name.as_str() == "docker0" || (id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -44,8 +44,8 @@ fn drop_commands() -> Vec<String> {
 
 /// Checks that containers are connected, and that the host routes for them only.
 #[must_use]
-pub fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     let Some(proof) = evidence(&host.files) else { return results };
     let Some(forward) = host.files.word(FORWARD) else { return results };
     if forward == "0" {

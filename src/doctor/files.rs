@@ -16,11 +16,11 @@ const NAMES_MAX: usize = 65_536;
 
 /// The files of a host.
 #[derive(Debug, Clone)]
-pub struct Files {
+pub struct HostFiles {
     root: PathBuf,
 }
 
-impl Files {
+impl HostFiles {
     /// The files below a folder.
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -144,7 +144,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A tree of files for a test: path and contents. A content `-> TARGET` makes a link, one that ends in `/` a folder.
-    pub(in crate::doctor) fn tree(files: &[(&str, &str)]) -> (TempDir, Files) {
+    pub(in crate::doctor) fn tree(files: &[(&str, &str)]) -> (TempDir, HostFiles) {
         let folder = TempDir::new().unwrap();
         for (path, contents) in files {
             let place = folder.path().join(path.trim_start_matches('/'));
@@ -155,7 +155,7 @@ pub(super) mod tests {
                 None => fs::write(&place, contents).unwrap(),
             }
         }
-        let files = Files::below(folder.path());
+        let files = HostFiles::below(folder.path());
         (folder, files)
     }
 

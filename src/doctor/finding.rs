@@ -2,14 +2,14 @@
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum FindingSeverity {
     /// It will cause trouble, or makes it worse.
     Warning,
     /// It breaks something now, or at the next boot.
     Fault,
 }
 
-impl Verdict {
+impl FindingSeverity {
     /// Returns the word for people and programs.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -37,7 +37,7 @@ pub struct Finding {
     /// The thing that it is about: a key, an address, a device.
     pub subject: String,
     /// The severity.
-    pub verdict: Verdict,
+    pub verdict: FindingSeverity,
     /// The fault, in one line.
     pub what: String,
     /// The facts that it rests on.
@@ -48,18 +48,23 @@ pub struct Finding {
 
 impl Finding {
     /// A finding without evidence and remedy.
-    pub fn new(id: &'static str, verdict: Verdict, subject: impl Into<String>, what: impl Into<String>) -> Self {
+    pub fn new(
+        id: &'static str,
+        verdict: FindingSeverity,
+        subject: impl Into<String>,
+        what: impl Into<String>,
+    ) -> Self {
         Self { id, subject: subject.into(), verdict, what: what.into(), evidence: Vec::new(), remedies: Vec::new() }
     }
 
     /// A finding that breaks something.
     pub fn fault(id: &'static str, subject: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::new(id, Verdict::Fault, subject, what)
+        Self::new(id, FindingSeverity::Fault, subject, what)
     }
 
     /// A finding that will cause trouble.
     pub fn warning(id: &'static str, subject: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::new(id, Verdict::Warning, subject, what)
+        Self::new(id, FindingSeverity::Warning, subject, what)
     }
 
     /// Adds a fact.
@@ -101,14 +106,14 @@ pub struct Unknown {
 
 /// The results of one check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Results {
+pub struct CheckResults {
     /// Its findings.
     pub findings: Vec<Finding>,
     /// The needs of parts that could not be judged.
     pub unknown: Vec<String>,
 }
 
-impl Results {
+impl CheckResults {
     /// Adds a finding.
     pub fn push(&mut self, finding: Finding) {
         self.findings.push(finding);
@@ -120,7 +125,7 @@ impl Results {
     }
 }
 
-impl From<Vec<Finding>> for Results {
+impl From<Vec<Finding>> for CheckResults {
     fn from(findings: Vec<Finding>) -> Self {
         Self { findings, unknown: Vec::new() }
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::counters::Counters;
-use super::files::Files;
-use super::host::{Host, Running, ServerAnswer, Visited, Wanted};
+use super::counters::KernelCounters;
+use super::files::HostFiles;
+use super::host::{Host, HostDemands, RunningProcess, ServerAnswer, Visited};
 use super::neighbour_history::History;
-use super::netlink::{self, Changes};
+use super::netlink::{self, NeighbourChanges};
 use super::network::{Mac, Network};
 use super::{dns, neighbours, programs, visit};
 
@@ -25,26 +25,26 @@ const ASKED_MAX: usize = 4;
 
 /// The part of the host that outlasts a round.
 #[derive(Debug)]
-pub struct Watch {
-    files: Files,
+pub struct HostWatch {
+    files: HostFiles,
     history: History,
     /// The counters at the beginning of the last round.
-    counters: Option<Counters>,
+    counters: Option<KernelCounters>,
 }
 
-impl Watch {
+impl HostWatch {
     /// A watch on the files of a host.
     #[must_use]
-    pub fn new(files: Files) -> Self {
+    pub fn new(files: HostFiles) -> Self {
         Self { files, history: History::default(), counters: None }
     }
 
     /// Collects the facts of one round.
     #[must_use]
-    pub fn round(&mut self, wanted: Wanted, running: Option<Running>) -> Host {
+    pub fn round(&mut self, wanted: HostDemands, running: Option<RunningProcess>) -> Host {
         let files = self.files.clone();
         let is_root = rustix::process::geteuid().is_root();
-        let before = self.counters.take().unwrap_or_else(|| Counters::read(&files));
+        let before = self.counters.take().unwrap_or_else(|| KernelCounters::read(&files));
         let start = Instant::now();
         let (visited, servers) = self.while_watching(|| {
             let visited = visit::all(&wanted.upstreams);
@@ -66,7 +66,7 @@ impl Watch {
             self.history.note(neighbour);
         }
         let answering = if is_root { ask_next_hops(&network, &visited) } else { Vec::new() };
-        let after = Counters::read(&files);
+        let after = KernelCounters::read(&files);
         self.counters = Some(after.clone());
         Host {
             now: Timestamp::now().as_second(),
@@ -92,7 +92,7 @@ impl Watch {
         if let Ok(network) = netlink::network(&[]) {
             network.neighbours.iter().for_each(|neighbour| history.note(neighbour));
         }
-        let Ok(changes) = Changes::subscribe() else { return act() };
+        let Ok(changes) = NeighbourChanges::subscribe() else { return act() };
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             let watching = scope.spawn(|| {
@@ -124,7 +124,7 @@ fn ask_next_hops(network: &Result<Network, String>, visited: &[Visited]) -> Vec<
 }
 
 /// Asks the name servers for the names of the upstreams.
-fn ask_servers(wanted: &Wanted, files: &Files) -> Vec<ServerAnswer> {
+fn ask_servers(wanted: &HostDemands, files: &HostFiles) -> Vec<ServerAnswer> {
     let names = wanted.upstreams.iter().map(|upstream| upstream.host.clone());
     let mut names: Vec<String> = names.filter(|host| host.contains('.') && host.parse::<IpAddr>().is_err()).collect();
     names.sort_unstable();

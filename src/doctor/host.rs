@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::counters::Counters;
-use super::files::Files;
+use super::counters::KernelCounters;
+use super::files::HostFiles;
 use super::neighbour_history::History;
 use super::network::{Mac, Network};
 use super::sockets::{self, Socket};
@@ -13,7 +13,7 @@ use crate::host::bracketed;
 
 /// The demands of the configuration on its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct HostDemands {
     /// The upstreams, each address and name once.
     pub upstreams: Vec<WantedUpstream>,
     /// The addresses of the listeners.
@@ -66,7 +66,7 @@ pub struct Times {
 
 /// A step of a visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum VisitStep {
     /// The DNS lookup.
     Dns,
     /// The TCP handshake.
@@ -81,7 +81,7 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     /// The step that failed.
-    pub step: Step,
+    pub step: VisitStep,
     /// The error.
     pub why: String,
     /// `true` if nothing came within the time limit.
@@ -92,7 +92,7 @@ pub struct Failed {
 
 /// A visit to one address of an upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Visit {
+pub struct UpstreamVisit {
     /// The address; `None` if the name has none.
     pub address: Option<SocketAddr>,
     /// The times.
@@ -115,7 +115,7 @@ pub struct Visited {
     /// The upstream.
     pub upstream: WantedUpstream,
     /// A visit for each address.
-    pub visits: Vec<Visit>,
+    pub visits: Vec<UpstreamVisit>,
 }
 
 /// An answer of a name server.
@@ -142,7 +142,7 @@ pub enum Forward {
 
 /// The running pintle, as its status describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Running {
+pub struct RunningProcess {
     /// The process.
     pub pid: u32,
     /// Requests that failed at an upstream.
@@ -153,7 +153,7 @@ pub struct Running {
 #[derive(Debug, Clone)]
 pub struct Host {
     /// Its files.
-    pub files: Files,
+    pub files: HostFiles,
     /// The time, in seconds since 1970.
     pub now: i64,
     /// Neighbours and routes.
@@ -163,7 +163,7 @@ pub struct Host {
     /// The hardware addresses that answer now for doubtful next hops: address, link, answer.
     pub answering: Vec<(IpAddr, String, Mac)>,
     /// The demands of the configuration.
-    pub wanted: Wanted,
+    pub wanted: HostDemands,
     /// The visits to the upstreams.
     pub visited: Vec<Visited>,
     /// The answers of the name servers.
@@ -173,11 +173,11 @@ pub struct Host {
     /// The policy for forwarded packets.
     pub forward: Forward,
     /// The running pintle.
-    pub running: Option<Running>,
+    pub running: Option<RunningProcess>,
     /// The counters at the beginning.
-    pub before: Counters,
+    pub before: KernelCounters,
     /// The counters at the end.
-    pub after: Counters,
+    pub after: KernelCounters,
     /// The TCP sockets, once a check has asked for them.
     pub(super) sockets: OnceCell<Option<Vec<Socket>>>,
 }
@@ -185,21 +185,21 @@ pub struct Host {
 impl Host {
     /// A host of which only the files are known.
     #[must_use]
-    pub fn of_files(files: Files) -> Self {
+    pub fn of_files(files: HostFiles) -> Self {
         Self {
             files,
             now: 0,
             network: Ok(Network::default()),
             history: History::default(),
             answering: Vec::new(),
-            wanted: Wanted::default(),
+            wanted: HostDemands::default(),
             visited: Vec::new(),
             servers: Vec::new(),
             synchronised: None,
             forward: Forward::Unknown("root".to_owned()),
             running: None,
-            before: Counters::default(),
-            after: Counters::default(),
+            before: KernelCounters::default(),
+            after: KernelCounters::default(),
             sockets: OnceCell::new(),
         }
     }
@@ -211,12 +211,12 @@ impl Host {
     }
 
     /// Returns all visits, with their upstreams.
-    pub fn visits(&self) -> impl Iterator<Item = (&WantedUpstream, &Visit)> {
+    pub fn visits(&self) -> impl Iterator<Item = (&WantedUpstream, &UpstreamVisit)> {
         self.visited.iter().flat_map(|of| of.visits.iter().map(move |visit| (&of.upstream, visit)))
     }
 
     /// Returns the visits to an address.
-    pub fn visits_at(&self, address: IpAddr) -> impl Iterator<Item = (&WantedUpstream, &Visit)> {
+    pub fn visits_at(&self, address: IpAddr) -> impl Iterator<Item = (&WantedUpstream, &UpstreamVisit)> {
         self.visits().filter(move |(_, visit)| visit.address.is_some_and(|at| at.ip() == address))
     }
 

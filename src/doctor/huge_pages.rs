@@ -1,6 +1,6 @@
 //! Transparent huge pages: the kernel may stop a process to make one.
 
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 
 const FOLDER: &str = "/sys/kernel/mm/transparent_hugepage";
@@ -8,11 +8,11 @@ const FOLDER: &str = "/sys/kernel/mm/transparent_hugepage";
 /// Reports a kernel that makes huge pages for all programs, and lets a request for memory wait for them. The default
 /// (`madvise` for defrag) is fine.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
+pub(super) fn check(host: &Host) -> CheckResults {
     let chosen =
         |name: &str| host.files.text(&format!("{FOLDER}/{name}")).is_some_and(|text| text.contains("[always]"));
     if !chosen("enabled") || !chosen("defrag") {
-        return Results::default();
+        return CheckResults::default();
     }
     vec![
         Finding::warning(

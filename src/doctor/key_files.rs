@@ -1,6 +1,6 @@
 //! The permissions of private keys.
 
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 use crate::reason::shell_word;
 
@@ -9,7 +9,7 @@ const TOO_MUCH: u32 = 0o027;
 
 /// Checks that nobody but the owner and a group reads private keys, and that only the owner changes them.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
+pub(super) fn check(host: &Host) -> CheckResults {
     let wide = host.wanted.key_files.iter().filter_map(|path| {
         let mode = host.files.mode(path).filter(|mode| mode & TOO_MUCH != 0)?;
         let who = if mode & 0o007 != 0 { "everybody on this host" } else { "a whole group" };

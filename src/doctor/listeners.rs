@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 use super::sockets::{Socket, Tcp};
 
@@ -13,8 +13,8 @@ const HOLDER: &str = "systemd";
 
 /// Checks that no other program listens on the configured ports.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     let ours = |socket: &&Socket| {
         let meets = |address: &std::net::SocketAddr| {
             let same = address.ip() == socket.local.ip()
@@ -81,7 +81,7 @@ fn owners(host: &Host, sockets: &[&Socket]) -> BTreeMap<u64, (u32, String)> {
 #[cfg(test)]
 mod tests {
     use super::super::files::tests::tree;
-    use super::super::host::Running;
+    use super::super::host::RunningProcess;
     use super::*;
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
         let table = "sl\n 0: 00000000:01BB 00000000:0000 0A 0:0 0:0 0 0 0 77 1\n";
         let seen = |name: &str, fd: &str, listen: &str, pid: Option<u32>| {
             let (_folder, files) = tree(&[("/proc/net/tcp", table), ("/proc/9/comm", name), ("/proc/9/fd/3", fd)]);
-            let running = pid.map(|pid| Running { pid, upstream_errors: 0 });
+            let running = pid.map(|pid| RunningProcess { pid, upstream_errors: 0 });
             let mut host = Host { running, ..Host::of_files(files) };
             host.wanted.listen = vec![listen.parse().unwrap()];
             let results = check(&host);

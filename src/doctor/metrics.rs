@@ -8,17 +8,17 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::checks::Check;
-use super::finding::{Results, Verdict};
+use super::finding::{CheckResults, FindingSeverity};
 use super::host::Host;
 use crate::telemetry::exposition::{Exposition, Format, Labels, Values};
 
 /// Returns the results of checks.
 #[must_use]
-pub fn text(host: &Host, all: &[(&Check, Results)]) -> String {
+pub fn text(host: &Host, all: &[(&Check, CheckResults)]) -> String {
     let mut metrics = Exposition::new(Format::Text);
     let (mut findings, mut unknown) = (Values::new(), Values::new());
     for (check, results) in all {
-        for verdict in [Verdict::Fault, Verdict::Warning] {
+        for verdict in [FindingSeverity::Fault, FindingSeverity::Warning] {
             let labels = Labels::new(&[("check", check.id), ("verdict", verdict.word())]);
             let count = results.findings.iter().filter(|finding| finding.verdict == verdict).count();
             findings.push((labels, count as f64));

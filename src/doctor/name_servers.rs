@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 
 /// An answer that takes longer holds requests up when addresses change.
@@ -10,8 +10,8 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// Checks the answers of each name server.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     let mut servers: Vec<_> = host.servers.iter().map(|answer| answer.server).collect();
     servers.sort_unstable();
     servers.dedup();

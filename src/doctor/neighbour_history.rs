@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::network::{Mac, Neighbour, State};
+use super::network::{EntryState, Mac, Neighbour};
 
 /// The most neighbours with a history.
 const NEIGHBOURS_MAX: usize = 4096;
@@ -13,11 +13,11 @@ const CHANGES_MAX: usize = 64;
 /// The changes of each neighbour, the oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    changes: BTreeMap<(String, IpAddr), Vec<Change>>,
+    changes: BTreeMap<(String, IpAddr), Vec<NeighbourChange>>,
 }
 
 /// A state, and the hardware address in it.
-type Change = (State, Option<Mac>);
+type NeighbourChange = (EntryState, Option<Mac>);
 
 impl History {
     /// Adds what was seen of a neighbour.
@@ -47,13 +47,14 @@ impl History {
     /// Returns how often a neighbour went from REACHABLE to STALE, and its states as `STALE → DELAY`.
     #[must_use]
     pub fn cycles(&self, address: IpAddr, link: &str) -> (usize, String) {
-        let states: Vec<State> = self.of(address, link).iter().map(|(state, _)| *state).collect();
-        let cycles = states.windows(2).filter(|pair| pair[0] == State::Reachable && pair[1] == State::Stale).count();
+        let states: Vec<EntryState> = self.of(address, link).iter().map(|(state, _)| *state).collect();
+        let cycles =
+            states.windows(2).filter(|pair| pair[0] == EntryState::Reachable && pair[1] == EntryState::Stale).count();
         let shown: Vec<&str> = states.iter().map(|state| state.word()).collect();
         (cycles, shown.join(" → "))
     }
 
-    fn of(&self, address: IpAddr, link: &str) -> &[Change] {
+    fn of(&self, address: IpAddr, link: &str) -> &[NeighbourChange] {
         self.changes.get(&(link.to_owned(), address)).map(Vec::as_slice).unwrap_or_default()
     }
 }
@@ -69,13 +70,13 @@ mod tests {
             address: "10.0.0.1".parse().unwrap(),
             link: "eth0".into(),
             mac: Mac::parse("02:00:00:00:00:01"),
-            state: State::Reachable,
+            state: EntryState::Reachable,
             confirmed: None,
             probes: 0,
         };
         history.note(&entry);
         history.note(&entry);
-        entry.state = State::Stale;
+        entry.state = EntryState::Stale;
         history.note(&entry);
         entry.mac = Mac::parse("02:00:00:00:00:02");
         history.note(&entry);
@@ -84,7 +85,7 @@ mod tests {
         assert!(history.macs(entry.address, "eth1").is_empty());
         for at in 0..10_000_u32 {
             entry.address = IpAddr::from(at.to_be_bytes());
-            entry.state = if at % 2 == 0 { State::Stale } else { State::Reachable };
+            entry.state = if at % 2 == 0 { EntryState::Stale } else { EntryState::Reachable };
             history.note(&entry);
         }
         assert!(history.changes.len() <= NEIGHBOURS_MAX);

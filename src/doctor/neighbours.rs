@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::counters::is_full;
-use super::finding::{Finding, Results};
-use super::host::{Host, Step, Visit};
-use super::network::{Mac, Neighbour, Network, Route, State};
+use super::finding::{CheckResults, Finding};
+use super::host::{Host, UpstreamVisit, VisitStep};
+use super::network::{EntryState, Mac, Neighbour, Network, Route};
 use super::sysctl::{keep, set_now};
 
 /// The number of IPv4 addresses on a link that may share a hardware address: a router with an address of its own and one
@@ -21,8 +21,8 @@ const CYCLES: usize = 2;
 
 /// Checks the neighbours.
 #[must_use]
-pub fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     let network = match &host.network {
         Ok(network) => network,
         Err(why) => {
@@ -60,8 +60,8 @@ fn of_next_hop(host: &Host, entry: &Neighbour, routes: &[&Route]) -> Vec<Finding
         .collect();
     let mut found: Vec<Finding> = flapping(host, entry).into_iter().collect();
     let what = match entry.state {
-        State::Failed => format!("next hop {} does not answer on {}", entry.address, entry.link),
-        State::Incomplete if !failures.is_empty() => {
+        EntryState::Failed => format!("next hop {} does not answer on {}", entry.address, entry.link),
+        EntryState::Incomplete if !failures.is_empty() => {
             format!("next hop {} has no hardware address on {}", entry.address, entry.link)
         }
         _ if found.is_empty() && is_silent(visits().map(|(_, visit)| visit)) => {
@@ -80,10 +80,10 @@ fn of_next_hop(host: &Host, entry: &Neighbour, routes: &[&Route]) -> Vec<Finding
 }
 
 /// `true` if connections through a next hop time out, and none succeeds: else, its entry is right.
-pub(super) fn is_silent<'v>(visits: impl Iterator<Item = &'v Visit>) -> bool {
+pub(super) fn is_silent<'v>(visits: impl Iterator<Item = &'v UpstreamVisit>) -> bool {
     let mut has_timeout = false;
     for visit in visits {
-        let Some(failed) = visit.failed.as_ref().filter(|failed| failed.step == Step::Tcp) else { return false };
+        let Some(failed) = visit.failed.as_ref().filter(|failed| failed.step == VisitStep::Tcp) else { return false };
         has_timeout |= failed.timed_out;
     }
     has_timeout
@@ -170,7 +170,9 @@ fn flapping(host: &Host, entry: &Neighbour) -> Option<Finding> {
 fn shared(network: &Network) -> Vec<Finding> {
     let mut owners: BTreeMap<(&str, &Mac), Vec<&Neighbour>> = BTreeMap::new();
     let known = network.neighbours.iter().filter(|entry| entry.address.is_ipv4());
-    for entry in known.filter(|entry| !matches!(entry.state, State::Failed | State::Incomplete | State::NoArp)) {
+    for entry in
+        known.filter(|entry| !matches!(entry.state, EntryState::Failed | EntryState::Incomplete | EntryState::NoArp))
+    {
         if let Some(mac) = &entry.mac {
             owners.entry((entry.link.as_str(), mac)).or_default().push(entry);
         }
@@ -197,8 +199,9 @@ fn table(host: &Host, network: &Network) -> Vec<Finding> {
     for (family, is_four) in [("ipv4", true), ("ipv6", false)] {
         let path = format!("/proc/sys/net/{family}/neigh/default/gc_thresh3");
         let Some(max) = host.files.number(&path).filter(|max| *max > 0) else { continue };
-        let counts =
-            |n: &&Neighbour| n.address.is_ipv4() == is_four && !matches!(n.state, State::NoArp | State::Permanent);
+        let counts = |n: &&Neighbour| {
+            n.address.is_ipv4() == is_four && !matches!(n.state, EntryState::NoArp | EntryState::Permanent)
+        };
         let count = u64::try_from(network.neighbours.iter().filter(counts).count()).unwrap_or(u64::MAX);
         if !is_full(count, max, FULL) {
             continue;
@@ -228,7 +231,7 @@ mod tests {
     use super::super::host::{Failed, Visited, WantedUpstream};
     use super::*;
 
-    fn entry(address: &str, mac: &str, state: State) -> Neighbour {
+    fn entry(address: &str, mac: &str, state: EntryState) -> Neighbour {
         Neighbour {
             address: address.parse().unwrap(),
             link: "eth0".into(),
@@ -242,9 +245,13 @@ mod tests {
     fn host(neighbours: Vec<Neighbour>, failed: Option<(&str, bool)>) -> Host {
         let to: IpAddr = "192.0.2.80".parse().unwrap();
         let route = Route { to, gateway: Some("10.0.0.1".parse().unwrap()), link: "eth0".into() };
-        let failed =
-            failed.map(|(why, timed_out)| Failed { step: Step::Tcp, why: why.to_owned(), timed_out, no_route: false });
-        let visit = Visit { address: Some((to, 443).into()), failed, ..Visit::default() };
+        let failed = failed.map(|(why, timed_out)| Failed {
+            step: VisitStep::Tcp,
+            why: why.to_owned(),
+            timed_out,
+            no_route: false,
+        });
+        let visit = UpstreamVisit { address: Some((to, 443).into()), failed, ..UpstreamVisit::default() };
         let upstream = WantedUpstream { host: "up.example".into(), port: 443, ..Default::default() };
         Host {
             network: Ok(Network { neighbours, routes: vec![route] }),
@@ -263,28 +270,30 @@ mod tests {
     #[test]
     fn states_of_the_next_hop() {
         for (state, failed, want) in [
-            (State::Reachable, None, None),
-            (State::Stale, None, None),
-            (State::Delay, None, None),
-            (State::Permanent, None, None),
-            (State::Incomplete, None, None),
-            (State::Failed, None, Some("neighbour.failed")),
-            (State::Incomplete, Some(("no route to host", false)), Some("neighbour.failed")),
-            (State::Stale, Some(("timed out", true)), Some("neighbour.doubtful")),
-            (State::Permanent, Some(("timed out", true)), Some("neighbour.doubtful")),
-            (State::Reachable, Some(("connection refused", false)), None),
+            (EntryState::Reachable, None, None),
+            (EntryState::Stale, None, None),
+            (EntryState::Delay, None, None),
+            (EntryState::Permanent, None, None),
+            (EntryState::Incomplete, None, None),
+            (EntryState::Failed, None, Some("neighbour.failed")),
+            (EntryState::Incomplete, Some(("no route to host", false)), Some("neighbour.failed")),
+            (EntryState::Stale, Some(("timed out", true)), Some("neighbour.doubtful")),
+            (EntryState::Permanent, Some(("timed out", true)), Some("neighbour.doubtful")),
+            (EntryState::Reachable, Some(("connection refused", false)), None),
         ] {
             let host = host(vec![entry("10.0.0.1", ONE, state)], failed);
             assert_eq!(ids(&host), want.into_iter().collect::<Vec<_>>(), "{state:?} {failed:?}");
         }
         // Another machine on the link is not our concern.
-        assert_eq!(ids(&host(vec![entry("10.0.0.9", ONE, State::Failed)], None)), [""; 0]);
+        assert_eq!(ids(&host(vec![entry("10.0.0.9", ONE, EntryState::Failed)], None)), [""; 0]);
     }
 
     #[test]
     fn the_cycles_of_a_doubtful_entry() {
-        let mut host = host(vec![entry("10.0.0.1", ONE, State::Stale)], Some(("timed out", true)));
-        for state in [State::Reachable, State::Stale, State::Probe, State::Reachable, State::Stale] {
+        let mut host = host(vec![entry("10.0.0.1", ONE, EntryState::Stale)], Some(("timed out", true)));
+        for state in
+            [EntryState::Reachable, EntryState::Stale, EntryState::Probe, EntryState::Reachable, EntryState::Stale]
+        {
             host.history.note(&entry("10.0.0.1", ONE, state));
         }
         let evidence = &check(&host).findings[0].evidence;
@@ -295,7 +304,7 @@ mod tests {
     #[test]
     fn the_hardware_address_that_answers_decides() {
         for (answer, want) in [(ONE, None), (TWO, Some("neighbour.wrong-mac"))] {
-            let mut host = host(vec![entry("10.0.0.1", ONE, State::Reachable)], Some(("timed out", true)));
+            let mut host = host(vec![entry("10.0.0.1", ONE, EntryState::Reachable)], Some(("timed out", true)));
             host.answering = vec![("10.0.0.1".parse().unwrap(), "eth0".into(), Mac::parse(answer).unwrap())];
             assert_eq!(ids(&host), want.into_iter().collect::<Vec<_>>(), "{answer}");
         }
@@ -303,23 +312,23 @@ mod tests {
 
     #[test]
     fn one_upstream_that_answers_proves_the_entry() {
-        let mut host = host(vec![entry("10.0.0.1", ONE, State::Stale)], Some(("timed out", true)));
-        let fine = Visit { address: host.visited[0].visits[0].address, ..Visit::default() };
+        let mut host = host(vec![entry("10.0.0.1", ONE, EntryState::Stale)], Some(("timed out", true)));
+        let fine = UpstreamVisit { address: host.visited[0].visits[0].address, ..UpstreamVisit::default() };
         host.visited[0].visits.push(fine);
         assert_eq!(ids(&host), [""; 0]);
     }
 
     #[test]
     fn remedies_name_address_and_link() {
-        let finding = &check(&host(vec![entry("10.0.0.1", ONE, State::Failed)], None)).findings[0];
+        let finding = &check(&host(vec![entry("10.0.0.1", ONE, EntryState::Failed)], None)).findings[0];
         assert_eq!(finding.remedies[0].run, ["ip neigh del 10.0.0.1 dev eth0", "ip neigh flush to 10.0.0.1 dev eth0"]);
     }
 
     #[test]
     fn an_address_that_changes_hands() {
-        let mut host = host(vec![entry("10.0.0.1", TWO, State::Stale)], None);
+        let mut host = host(vec![entry("10.0.0.1", TWO, EntryState::Stale)], None);
         for mac in [ONE, ONE, TWO] {
-            host.history.note(&entry("10.0.0.1", mac, State::Stale));
+            host.history.note(&entry("10.0.0.1", mac, EntryState::Stale));
         }
         assert_eq!(ids(&host), ["neighbour.flapping"]);
     }
@@ -327,7 +336,7 @@ mod tests {
     #[test]
     fn one_machine_behind_many_addresses() {
         let many = |mac: &str, count: u8| {
-            let entries = (1..=count).map(|n| entry(&format!("10.0.0.{n}"), mac, State::Reachable)).collect();
+            let entries = (1..=count).map(|n| entry(&format!("10.0.0.{n}"), mac, EntryState::Reachable)).collect();
             ids(&host(entries, None))
         };
         assert_eq!(many(ONE, 2), [""; 0]);
@@ -339,8 +348,8 @@ mod tests {
     fn a_full_table() {
         let (_folder, files) = tree(&[("/proc/sys/net/ipv4/neigh/default/gc_thresh3", "8\n")]);
         let count = |count: u8| {
-            let entries =
-                (1..=count).map(|n| entry(&format!("10.0.0.{n}"), &format!("02:00:00:00:00:{n:02x}"), State::Stale));
+            let entries = (1..=count)
+                .map(|n| entry(&format!("10.0.0.{n}"), &format!("02:00:00:00:00:{n:02x}"), EntryState::Stale));
             ids(&Host { files: files.clone(), ..host(entries.collect(), None) })
         };
         assert_eq!(count(5), [""; 0]);

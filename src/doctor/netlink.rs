@@ -17,7 +17,7 @@ use rustix::net::{
 };
 use tokio::time::Instant;
 
-use super::network::{Mac, Neighbour, Network, Route, State};
+use super::network::{EntryState, Mac, Neighbour, Network, Route};
 
 /// Time limit for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,11 +48,11 @@ pub fn network(addresses: &[IpAddr]) -> io::Result<Network> {
 
 /// A subscription to changes of neighbours.
 #[derive(Debug)]
-pub struct Changes {
+pub struct NeighbourChanges {
     socket: OwnedFd,
 }
 
-impl Changes {
+impl NeighbourChanges {
     /// Subscribes.
     ///
     /// # Errors
@@ -151,15 +151,15 @@ fn neighbour(socket: &OwnedFd, entry: &NeighbourMessage) -> Option<Neighbour> {
         }
     }
     let state = match entry.header.state {
-        NeighbourState::Incomplete => State::Incomplete,
-        NeighbourState::Reachable => State::Reachable,
-        NeighbourState::Stale => State::Stale,
-        NeighbourState::Delay => State::Delay,
-        NeighbourState::Probe => State::Probe,
-        NeighbourState::Failed => State::Failed,
-        NeighbourState::Noarp => State::NoArp,
-        NeighbourState::Permanent => State::Permanent,
-        _ => State::Other,
+        NeighbourState::Incomplete => EntryState::Incomplete,
+        NeighbourState::Reachable => EntryState::Reachable,
+        NeighbourState::Stale => EntryState::Stale,
+        NeighbourState::Delay => EntryState::Delay,
+        NeighbourState::Probe => EntryState::Probe,
+        NeighbourState::Failed => EntryState::Failed,
+        NeighbourState::Noarp => EntryState::NoArp,
+        NeighbourState::Permanent => EntryState::Permanent,
+        _ => EntryState::Other,
     };
     let link = index_to_name(socket, entry.header.ifindex).ok()?;
     Some(Neighbour { address: address?, link, mac, state, confirmed, probes })

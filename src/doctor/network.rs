@@ -30,7 +30,7 @@ impl fmt::Debug for Mac {
 
 /// The state of a neighbour's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum EntryState {
     /// The kernel asks for the hardware address.
     Incomplete,
     /// Confirmed a short time ago.
@@ -51,7 +51,7 @@ pub enum State {
     Other,
 }
 
-impl State {
+impl EntryState {
     /// Returns the word that `ip neigh` prints.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -79,7 +79,7 @@ pub struct Neighbour {
     /// Its hardware address, if known.
     pub mac: Option<Mac>,
     /// Its state.
-    pub state: State,
+    pub state: EntryState,
     /// Seconds since the last confirmation, if the kernel says so.
     pub confirmed: Option<u64>,
     /// Probes without an answer.

@@ -1,8 +1,8 @@
 //! Network devices: drivers known to lose packets, and counters of loss that rise.
 
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
-use super::nic_drivers::{DRIVERS, Driver, When};
+use super::nic_drivers::{DRIVERS, NicDriver, When};
 
 /// Counters of lost frames, for devices of any driver.
 const LOSSES: [&str; 5] = ["rx_errors", "rx_missed_errors", "rx_fifo_errors", "rx_crc_errors", "tx_errors"];
@@ -13,8 +13,8 @@ const FLAPS: u64 = 2;
 
 /// Checks the network devices that have hardware, or a driver of a hypervisor.
 #[must_use]
-pub fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     for device in host.files.names("/sys/class/net") {
         if let Some(driver) = host.files.link_name(&format!("/sys/class/net/{device}/device/driver")) {
             results.findings.extend(of_device(host, &device, &driver));
@@ -60,7 +60,7 @@ fn kernel(host: &Host) -> String {
 }
 
 /// Returns the fact that makes an entry apply.
-fn applies(host: &Host, device: &str, known: &Driver, version: Option<&str>) -> Option<String> {
+fn applies(host: &Host, device: &str, known: &NicDriver, version: Option<&str>) -> Option<String> {
     match known.when {
         When::OlderOnEc2(least) => {
             let is = numbers(version?)?;
@@ -132,14 +132,15 @@ fn flapping(host: &Host, device: &str) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::counters::Counters;
+    use super::super::counters::KernelCounters;
     use super::super::files::tests::tree;
     use super::*;
 
     fn ids(contents: &[(&str, &str)], rise: &[(&str, u64)]) -> Vec<&'static str> {
         let (_folder, files) = tree(contents);
-        let counters =
-            |factor: u64| Counters(rise.iter().map(|(name, by)| ((*name).to_owned(), 100 + by * factor)).collect());
+        let counters = |factor: u64| {
+            KernelCounters(rise.iter().map(|(name, by)| ((*name).to_owned(), 100 + by * factor)).collect())
+        };
         let host = Host { before: counters(0), after: counters(1), ..Host::of_files(files) };
         check(&host).findings.iter().map(|finding| finding.id).collect()
     }

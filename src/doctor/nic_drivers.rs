@@ -15,7 +15,7 @@ pub(super) enum When {
 
 /// A driver.
 #[derive(Debug)]
-pub(super) struct Driver {
+pub(super) struct NicDriver {
     /// The names of the driver, as sysfs has them.
     pub(super) names: &'static [&'static str],
     /// The condition under which it applies.
@@ -37,8 +37,8 @@ const LOST_IN: &[&str] = &["rx_missed_errors", "rx_fifo_errors", "rx_errors"];
 const OFFLOADS_OFF: &[&str] = &["ethtool -K DEV tso off gso off"];
 
 /// The known drivers.
-pub(super) const DRIVERS: &[Driver] = &[
-    Driver {
+pub(super) const DRIVERS: &[NicDriver] = &[
+    NicDriver {
         names: &["ixgbevf"],
         when: When::OlderOnEc2([2, 14, 2]),
         symptom: "the flow logs of EC2 show packets that the guest never counts; RHEL 6.8 and 7.2 had 2.12",
@@ -46,7 +46,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: &[],
         source: "AWS minimum, by berkeley-stat/bce#75; Red Hat solution 2740491",
     },
-    Driver {
+    NicDriver {
         names: &["ena"],
         when: When::QueueTimeout,
         symptom: "\"Found a Tx that wasn't completed on time\", then a reset of the device and seconds of silence",
@@ -54,7 +54,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: &[],
         source: "amzn-drivers#27, #134, #163, #220, #259",
     },
-    Driver {
+    NicDriver {
         names: &["xen_netfront", "vif", "xennet"],
         when: When::Rises(LOST_OUT),
         symptom: "\"skb rides the rocket\": large responses stall",
@@ -62,7 +62,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: OFFLOADS_OFF,
         source: "craftycode.co.za 2014-06-27",
     },
-    Driver {
+    NicDriver {
         names: &["e1000e"],
         when: When::QueueTimeout,
         symptom: "\"Detected Hardware Unit Hang\" (I219, 82579)",
@@ -70,7 +70,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: OFFLOADS_OFF,
         source: "incus-os#849, harvester#8887",
     },
-    Driver {
+    NicDriver {
         names: &["r8169"],
         when: When::QueueTimeout,
         symptom: "\"transmit queue 0 timed out\" (RTL8168h; ASPM)",
@@ -78,7 +78,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: &["ethtool -K DEV tx off"],
         source: "home-assistant/operating-system#5019, openwrt#13248",
     },
-    Driver {
+    NicDriver {
         names: &["igc"],
         when: When::QueueTimeout,
         symptom: "timeouts, resets and link flaps (I225-V)",
@@ -86,7 +86,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: &[],
         source: "RROrg/rr#33782, xcp-ng#535",
     },
-    Driver {
+    NicDriver {
         names: &["bnxt_en"],
         when: When::QueueTimeout,
         symptom: "IOMMU faults, a firmware reset, a lost port (BCM57414)",
@@ -94,7 +94,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: &[],
         source: "tailscale#20806",
     },
-    Driver {
+    NicDriver {
         names: &["hv_netvsc"],
         when: When::Rises(LOST_OUT),
         symptom: "random loss, tx_send_full and rx_comp_busy rise (RHEL 7.5, 4.14.44)",
@@ -102,7 +102,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: &[],
         source: "azure-linux-kernel#36, #42; coreos/bugs#2454",
     },
-    Driver {
+    NicDriver {
         names: &["mlx4_core", "mlx4_en", "mlx5_core"],
         when: When::Rises(LOST_IN),
         symptom: "a virtual function leaves and returns at host servicing; \"hw csum failure\" with some firmware",
@@ -110,7 +110,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: &["ethtool -K DEV rx off"],
         source: "lis-next#556, azure-docs#100444, immortalwrt#2175, libreswan#993",
     },
-    Driver {
+    NicDriver {
         names: &["vmxnet3"],
         when: When::Rises(LOST_IN),
         symptom: "the receive ring runs out, or drops above the MTU with LRO",
@@ -118,7 +118,7 @@ pub(super) const DRIVERS: &[Driver] = &[
         run: &["ethtool -G DEV rx 4096", "ethtool -K DEV lro off"],
         source: "Broadcom KB 312565; Cisco 217375",
     },
-    Driver {
+    NicDriver {
         names: &["virtio_net"],
         when: When::Rises(LOST_OUT),
         symptom: "the next hop drops packets with bad checksums (host kernel 6.17; old offloads)",

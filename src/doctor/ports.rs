@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::counters::is_full;
-use super::files::Files;
-use super::finding::{Finding, Results};
+use super::files::HostFiles;
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 use super::sockets::Tcp;
 use super::sysctl::set_and_keep;
@@ -17,8 +17,8 @@ const FULL: u64 = 75;
 
 /// Checks the ports in use towards each address, and the number of connections in TIME_WAIT.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     let Some(sockets) = host.sockets() else { return results };
     let mut towards: HashMap<(IpAddr, SocketAddr), (u64, u64)> = HashMap::new();
     for socket in sockets.iter().filter(|socket| socket.state != Tcp::Listen && socket.remote.port() != 0) {
@@ -60,7 +60,7 @@ pub(super) fn check(host: &Host) -> Results {
     results
 }
 
-fn of_address(files: &Files, local: IpAddr, remote: SocketAddr, (all, late): (u64, u64), ports: u64) -> Finding {
+fn of_address(files: &HostFiles, local: IpAddr, remote: SocketAddr, (all, late): (u64, u64), ports: u64) -> Finding {
     let what = format!("connections to {remote} use {all} of {ports} local ports");
     Finding::warning("ports.ephemeral", remote.to_string(), what)
         .evidence(format!("/proc/net/tcp: {all} sockets from {local} to {remote}, {late} of them in TIME_WAIT"))

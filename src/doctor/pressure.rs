@@ -1,7 +1,7 @@
 //! Memory and pressure: of the host, and of the control group of pintle.
 
 use super::counters::is_full;
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -12,8 +12,8 @@ const BOUNDS: [(&str, &str, f64); 3] = [("memory", "full", 5.0), ("io", "full", 
 
 /// Checks the pressure, and the memory of the control group.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     for (resource, kind, bound) in BOUNDS {
         match host.files.text(&format!("/proc/pressure/{resource}")) {
             Some(text) => results.findings.extend(waiting(
@@ -42,7 +42,7 @@ fn group(host: &Host) -> Option<String> {
     is_inside.then(|| format!("{CGROUPS}/{path}").trim_end_matches('/').to_owned())
 }
 
-fn of_group(host: &Host, group: &str, results: &mut Results) {
+fn of_group(host: &Host, group: &str, results: &mut CheckResults) {
     let number = |name: &str| host.files.number(&format!("{group}/{name}"));
     let service = group.rsplit('/').next().unwrap_or_default();
     if let Some(text) = host.files.text(&format!("{group}/memory.pressure")) {
@@ -109,7 +109,7 @@ fn waiting(path: &str, subject: &str, resource: &str, kind: &str, bound: f64, te
 #[cfg(test)]
 mod tests {
     use super::super::files::tests::tree;
-    use super::super::host::Running;
+    use super::super::host::RunningProcess;
     use super::*;
 
     const CALM: &str =
@@ -123,7 +123,7 @@ mod tests {
         all.push(("/proc/7/cgroup".into(), "1:cpu:/x\n0::/system.slice/pintle.service\n".into()));
         let all: Vec<(&str, &str)> = all.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         let (_folder, files) = tree(&all);
-        let host = Host { running: Some(Running { pid: 7, upstream_errors: 0 }), ..Host::of_files(files) };
+        let host = Host { running: Some(RunningProcess { pid: 7, upstream_errors: 0 }), ..Host::of_files(files) };
         check(&host).findings.iter().map(|finding| finding.id).collect()
     }
 

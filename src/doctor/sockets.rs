@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::files::Files;
+use super::files::HostFiles;
 
 /// A state of a socket that a check looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Socket {
 
 /// Reads all TCP sockets. `None` if the kernel's tables cannot be read.
 #[must_use]
-pub fn read(files: &Files) -> Option<Vec<Socket>> {
+pub fn read(files: &HostFiles) -> Option<Vec<Socket>> {
     let four = files.table("/proc/net/tcp");
     let six = files.table("/proc/net/tcp6");
     if four.is_none() && six.is_none() {

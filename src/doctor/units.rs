@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::finding::{Finding, Results};
+use super::finding::{CheckResults, Finding};
 use super::host::Host;
 use crate::reason::shell_word;
 
@@ -34,7 +34,7 @@ const FILES_LEAST: u64 = 65_536;
 
 /// Checks the overrides of the service.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
+pub(super) fn check(host: &Host) -> CheckResults {
     // A file hides those of the same name in later folders.
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     for folder in FOLDERS {
@@ -49,7 +49,7 @@ pub(super) fn check(host: &Host) -> Results {
     if host.files.is_there(&own) {
         paths.insert(0, own);
     }
-    let mut results = Results::default();
+    let mut results = CheckResults::default();
     for path in paths {
         match host.files.read(&path) {
             Ok(text) => results.findings.extend(of_file(&path, &text)),
@@ -157,7 +157,7 @@ mod tests {
         let package = include_str!("../../dist/deb/package.conf");
         let own = format!("/etc/systemd/system/{UNIT}");
         let below = format!("/usr/lib/systemd/system/{UNIT}.d/10-package.conf");
-        assert_eq!(check(&Host::of_files(tree(&[(&own, unit), (&below, package)]).1)), Results::default());
+        assert_eq!(check(&Host::of_files(tree(&[(&own, unit), (&below, package)]).1)), CheckResults::default());
         // A file of the operator's hides ours.
         let masked = format!("/etc/systemd/system/{UNIT}.d/10-package.conf");
         let (_folder, files) = tree(&[(&below, "User=root"), (&masked, "-> /dev/null")]);

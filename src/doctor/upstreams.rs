@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::files::Files;
-use super::finding::{Finding, Results, Verdict};
-use super::host::{Host, Step, Visit, Visited};
+use super::files::HostFiles;
+use super::finding::{CheckResults, Finding, FindingSeverity};
+use super::host::{Host, UpstreamVisit, VisitStep, Visited};
 use super::sysctl::set_and_keep;
 
 /// A step that takes longer is slow for readers.
@@ -16,8 +16,8 @@ const LATE: i64 = 10;
 
 /// Checks the visits to the upstreams.
 #[must_use]
-pub(super) fn check(host: &Host) -> Results {
-    let mut results = Results::default();
+pub(super) fn check(host: &Host) -> CheckResults {
+    let mut results = CheckResults::default();
     for visited in &host.visited {
         results.findings.extend(reached(visited));
         results.findings.extend(path(&host.files, visited));
@@ -27,7 +27,7 @@ pub(super) fn check(host: &Host) -> Results {
     results
 }
 
-fn line(visit: &Visit) -> String {
+fn line(visit: &UpstreamVisit) -> String {
     let address = visit.address.map_or_else(|| "-".to_owned(), |address| address.to_string());
     match &visit.failed {
         Some(failed) => format!("{address}: {}", failed.why),
@@ -37,7 +37,7 @@ fn line(visit: &Visit) -> String {
 
 /// Returns the times of a visit: `TCP 3 ms, TLS 9 ms, first byte 20 ms`.
 #[must_use]
-pub fn times(visit: &Visit) -> String {
+pub fn times(visit: &UpstreamVisit) -> String {
     let times = visit.times;
     let all = [("DNS", times.dns), ("TCP", times.tcp), ("TLS", times.tls), ("first byte", times.first_byte)];
     let known = all.iter().filter_map(|(name, time)| Some(format!("{name} {} ms", (*time)?.as_millis())));
@@ -45,15 +45,15 @@ pub fn times(visit: &Visit) -> String {
 }
 
 /// Returns `true` if a visit failed because this host has no IPv6: nothing is wrong with the upstream's address.
-fn is_foreign(visit: &Visit) -> bool {
+fn is_foreign(visit: &UpstreamVisit) -> bool {
     let is_six = visit.address.is_some_and(|address| address.is_ipv6());
     is_six && visit.failed.as_ref().is_some_and(|failed| failed.no_route)
 }
 
 fn reached(visited: &Visited) -> Option<Finding> {
-    let tried: Vec<&Visit> = visited.visits.iter().filter(|visit| !is_foreign(visit)).collect();
+    let tried: Vec<&UpstreamVisit> = visited.visits.iter().filter(|visit| !is_foreign(visit)).collect();
     let all = if tried.is_empty() { visited.visits.iter().collect() } else { tried };
-    let failed: Vec<&&Visit> = all.iter().filter(|visit| visit.failed.is_some()).collect();
+    let failed: Vec<&&UpstreamVisit> = all.iter().filter(|visit| visit.failed.is_some()).collect();
     let first = failed.first()?.failed.as_ref()?;
     let place = visited.upstream.place();
     let stalls = failed.iter().all(|visit| visit.large_stalls);
@@ -84,18 +84,18 @@ fn reached(visited: &Visited) -> Option<Finding> {
         );
     }
     let (id, what) = match first.step {
-        Step::Dns => ("upstream.dns", format!("upstream {place}: the name has no address")),
-        Step::Tcp => ("upstream.unreachable", format!("upstream {place} cannot be reached")),
-        Step::Tls => ("upstream.tls", format!("upstream {place}: the TLS handshake fails")),
-        Step::Http => ("upstream.no-response", format!("upstream {place} does not answer a request")),
+        VisitStep::Dns => ("upstream.dns", format!("upstream {place}: the name has no address")),
+        VisitStep::Tcp => ("upstream.unreachable", format!("upstream {place} cannot be reached")),
+        VisitStep::Tls => ("upstream.tls", format!("upstream {place}: the TLS handshake fails")),
+        VisitStep::Http => ("upstream.no-response", format!("upstream {place} does not answer a request")),
     };
     let host = &visited.upstream.host;
     let finding = Finding::fault(id, &place, what).evidence(site).evidences(facts);
     Some(match first.step {
-        Step::Dns => finding
+        VisitStep::Dns => finding
             .remedy("ask by hand", [format!("getent ahosts {host}")])
             .advice("correct the site's upstream, or its DNS"),
-        Step::Tcp => finding
+        VisitStep::Tcp => finding
             .remedy(
                 "see the route, and where packets end",
                 [
@@ -107,7 +107,7 @@ fn reached(visited: &Visited) -> Option<Finding> {
                 ],
             )
             .advice("start the upstream, or open its firewall for this host"),
-        Step::Tls | Step::Http => finding.remedy("try by hand", [by_hand(visited)]),
+        VisitStep::Tls | VisitStep::Http => finding.remedy("try by hand", [by_hand(visited)]),
     })
 }
 
@@ -118,12 +118,13 @@ fn by_hand(visited: &Visited) -> String {
     format!("curl -vk --max-time 20 -o /dev/null --connect-to ::{host}:{} {scheme}://{name}/", upstream.port)
 }
 
-fn path(files: &Files, visited: &Visited) -> Option<Finding> {
-    let stalling: Vec<&Visit> = visited.visits.iter().filter(|visit| visit.large_stalls).collect();
+fn path(files: &HostFiles, visited: &Visited) -> Option<Finding> {
+    let stalling: Vec<&UpstreamVisit> = visited.visits.iter().filter(|visit| visit.large_stalls).collect();
     let address = stalling.first()?.address?;
     let place = visited.upstream.place();
-    let mtu =
-        |visit: &&Visit| visit.mtu.map_or_else(String::new, |mtu| format!(", path MTU {mtu} as the kernel knows it"));
+    let mtu = |visit: &&UpstreamVisit| {
+        visit.mtu.map_or_else(String::new, |mtu| format!(", path MTU {mtu} as the kernel knows it"))
+    };
     let facts =
         stalling.iter().map(|visit| format!("{}: small packets pass, full packets do not{}", line(visit), mtu(visit)));
     let what = format!("upstream {place}: full-size packets are lost on the path (a path MTU black hole)");
@@ -138,7 +139,7 @@ fn path(files: &Files, visited: &Visited) -> Option<Finding> {
 }
 
 fn slow(visited: &Visited) -> Option<Finding> {
-    let is_slow = |visit: &&Visit| {
+    let is_slow = |visit: &&UpstreamVisit| {
         let times = visit.times;
         [times.dns, times.tcp, times.tls, times.first_byte].into_iter().flatten().any(|time| time > SLOW)
     };
@@ -165,10 +166,12 @@ fn certificate(visited: &Visited, now: i64) -> Option<Finding> {
     let days = left / 86_400;
     let stopped = "its operator must renew it: pintle forwards no request until then";
     let (verdict, what, advice) = match left {
-        ..=0 => (Verdict::Fault, format!("upstream {place}: the certificate has expired"), stopped),
-        _ if from > now => (Verdict::Fault, format!("upstream {place}: the certificate is not yet valid"), stopped),
+        ..=0 => (FindingSeverity::Fault, format!("upstream {place}: the certificate has expired"), stopped),
+        _ if from > now => {
+            (FindingSeverity::Fault, format!("upstream {place}: the certificate is not yet valid"), stopped)
+        }
         _ if left < to.saturating_sub(from) / LATE => (
-            Verdict::Warning,
+            FindingSeverity::Warning,
             format!("upstream {place}: the certificate expires in {days} days"),
             "its operator must renew it in time: pintle forwards no request to an expired certificate",
         ),
@@ -190,12 +193,12 @@ mod tests {
 
     const DAY: i64 = 86_400;
 
-    fn visit(address: &str, failed: Option<Step>) -> Visit {
+    fn visit(address: &str, failed: Option<VisitStep>) -> UpstreamVisit {
         let failed = failed.map(|step| Failed { step, why: "why".into(), timed_out: true, no_route: false });
-        Visit { address: address.parse().ok(), failed, ..Visit::default() }
+        UpstreamVisit { address: address.parse().ok(), failed, ..UpstreamVisit::default() }
     }
 
-    fn found(visits: Vec<Visit>) -> Vec<(&'static str, Verdict)> {
+    fn found(visits: Vec<UpstreamVisit>) -> Vec<(&'static str, FindingSeverity)> {
         let upstream =
             WantedUpstream { site: "a.example".into(), host: "up.example".into(), port: 443, ..Default::default() };
         let host = Host { visited: vec![Visited { upstream, visits }], now: 100 * DAY, ..Host::of_files(tree(&[]).1) };
@@ -209,17 +212,17 @@ mod tests {
     fn reachable_or_not() {
         assert_eq!(found(vec![visit(FOUR, None), visit(SIX, None)]), []);
         for (step, id) in [
-            (Step::Dns, "upstream.dns"),
-            (Step::Tcp, "upstream.unreachable"),
-            (Step::Tls, "upstream.tls"),
-            (Step::Http, "upstream.no-response"),
+            (VisitStep::Dns, "upstream.dns"),
+            (VisitStep::Tcp, "upstream.unreachable"),
+            (VisitStep::Tls, "upstream.tls"),
+            (VisitStep::Http, "upstream.no-response"),
         ] {
-            assert_eq!(found(vec![visit(FOUR, Some(step))]), [(id, Verdict::Fault)]);
+            assert_eq!(found(vec![visit(FOUR, Some(step))]), [(id, FindingSeverity::Fault)]);
         }
-        assert_eq!(found(vec![visit(FOUR, None), visit(SIX, Some(Step::Tcp))])[0].0, "upstream.ipv6-dead");
-        assert_eq!(found(vec![visit(FOUR, Some(Step::Tcp)), visit(SIX, None)])[0].0, "upstream.address-dead");
+        assert_eq!(found(vec![visit(FOUR, None), visit(SIX, Some(VisitStep::Tcp))])[0].0, "upstream.ipv6-dead");
+        assert_eq!(found(vec![visit(FOUR, Some(VisitStep::Tcp)), visit(SIX, None)])[0].0, "upstream.address-dead");
         // A host without IPv6 is healthy.
-        let mut foreign = visit(SIX, Some(Step::Tcp));
+        let mut foreign = visit(SIX, Some(VisitStep::Tcp));
         foreign.failed.as_mut().unwrap().no_route = true;
         assert_eq!(found(vec![visit(FOUR, None), foreign.clone()]), []);
         assert_eq!(found(vec![foreign])[0].0, "upstream.unreachable");
@@ -227,24 +230,27 @@ mod tests {
 
     #[test]
     fn path_and_times() {
-        let stalls = Visit { large_stalls: true, mtu: Some(1500), ..visit(FOUR, None) };
-        assert_eq!(found(vec![stalls]), [("upstream.path-mtu", Verdict::Fault)]);
-        let stalls = Visit { large_stalls: true, ..visit(FOUR, Some(Step::Tls)) };
-        assert_eq!(found(vec![stalls]), [("upstream.path-mtu", Verdict::Fault)]);
+        let stalls = UpstreamVisit { large_stalls: true, mtu: Some(1500), ..visit(FOUR, None) };
+        assert_eq!(found(vec![stalls]), [("upstream.path-mtu", FindingSeverity::Fault)]);
+        let stalls = UpstreamVisit { large_stalls: true, ..visit(FOUR, Some(VisitStep::Tls)) };
+        assert_eq!(found(vec![stalls]), [("upstream.path-mtu", FindingSeverity::Fault)]);
         let times = Times { first_byte: Some(Duration::from_secs(4)), ..Times::default() };
-        assert_eq!(found(vec![Visit { times, ..visit(FOUR, None) }]), [("upstream.slow", Verdict::Warning)]);
+        assert_eq!(
+            found(vec![UpstreamVisit { times, ..visit(FOUR, None) }]),
+            [("upstream.slow", FindingSeverity::Warning)]
+        );
     }
 
     #[test]
     fn the_end_of_the_certificate() {
         for (from, to, want) in [
             (50, 150, None),
-            (10, 105, Some(Verdict::Warning)),
+            (10, 105, Some(FindingSeverity::Warning)),
             (97, 103, None),
-            (10, 99, Some(Verdict::Fault)),
-            (101, 200, Some(Verdict::Fault)),
+            (10, 99, Some(FindingSeverity::Fault)),
+            (101, 200, Some(FindingSeverity::Fault)),
         ] {
-            let visit = Visit { validity: Some((from * DAY, to * DAY)), ..visit(FOUR, None) };
+            let visit = UpstreamVisit { validity: Some((from * DAY, to * DAY)), ..visit(FOUR, None) };
             assert_eq!(found(vec![visit]).first().map(|(_, verdict)| *verdict), want, "{from} {to}");
         }
     }

@@ -12,7 +12,7 @@ use rustls::{ClientConnection, StreamOwned};
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::host::{Failed, Step, Times, Visit, Visited, WantedUpstream};
+use super::host::{Failed, Times, UpstreamVisit, VisitStep, Visited, WantedUpstream};
 use crate::tls::{KeyTypes, Possession};
 
 /// Time limit for each step.
@@ -53,7 +53,7 @@ fn visit(upstream: &WantedUpstream) -> Visited {
             visits.into_iter().filter_map(|thread| thread.join().ok()).collect()
         }),
         Err(error) => {
-            vec![Visit { failed: Some(failed(Step::Dns, &error)), ..Visit::default() }]
+            vec![UpstreamVisit { failed: Some(failed(VisitStep::Dns, &error)), ..UpstreamVisit::default() }]
         }
     };
     Visited { upstream: upstream.clone(), visits }
@@ -82,14 +82,14 @@ pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 
-fn failed(step: Step, error: &io::Error) -> Failed {
+fn failed(step: VisitStep, error: &io::Error) -> Failed {
     let timed_out = is_timeout(error);
     let no_route = matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable);
     let name = match step {
-        Step::Dns => "DNS lookup",
-        Step::Tcp => "TCP",
-        Step::Tls => "TLS",
-        Step::Http => "request",
+        VisitStep::Dns => "DNS lookup",
+        VisitStep::Tcp => "TCP",
+        VisitStep::Tls => "TLS",
+        VisitStep::Http => "request",
     };
     let why = match timed_out {
         true => format!("{name}: nothing within {} s", PATIENCE.as_secs()),
@@ -129,12 +129,12 @@ impl Write for Limited {
     }
 }
 
-enum Stream {
+enum VisitStream {
     Plain(Limited),
     Tls(Box<StreamOwned<ClientConnection, Limited>>),
 }
 
-impl Stream {
+impl VisitStream {
     fn restart(&mut self, patience: Duration) {
         let limited = match self {
             Self::Plain(limited) => limited,
@@ -158,16 +158,16 @@ impl Stream {
     }
 }
 
-fn one(upstream: &WantedUpstream, address: SocketAddr, dns: Option<Duration>) -> Visit {
+fn one(upstream: &WantedUpstream, address: SocketAddr, dns: Option<Duration>) -> UpstreamVisit {
     let times = Times { dns, ..Times::default() };
-    let mut visit = Visit { address: Some(address), times, ..Visit::default() };
+    let mut visit = UpstreamVisit { address: Some(address), times, ..UpstreamVisit::default() };
     match try_one(upstream, address, &mut visit, false) {
         Ok(()) => visit.large_stalls = large_stalls(upstream, address),
         Err((step, error)) => {
             visit.failed = Some(failed(step, &error));
             // Perhaps the long ClientHello gets lost.
-            let is_stalled = step == Step::Tls && is_timeout(&error);
-            visit.large_stalls = is_stalled && try_one(upstream, address, &mut Visit::default(), true).is_ok();
+            let is_stalled = step == VisitStep::Tls && is_timeout(&error);
+            visit.large_stalls = is_stalled && try_one(upstream, address, &mut UpstreamVisit::default(), true).is_ok();
         }
     }
     visit
@@ -176,19 +176,19 @@ fn one(upstream: &WantedUpstream, address: SocketAddr, dns: Option<Duration>) ->
 fn try_one(
     upstream: &WantedUpstream,
     address: SocketAddr,
-    visit: &mut Visit,
+    visit: &mut UpstreamVisit,
     short: bool,
-) -> Result<(), (Step, io::Error)> {
+) -> Result<(), (VisitStep, io::Error)> {
     let mut stream = connect(upstream, address, visit, short)?;
     let asked_at = Timestamp::now();
-    let head = ask(&mut stream, upstream, 0, &mut visit.times).map_err(|error| (Step::Http, error))?;
+    let head = ask(&mut stream, upstream, 0, &mut visit.times).map_err(|error| (VisitStep::Http, error))?;
     visit.clock_ahead = date(&head).map(|theirs| asked_at.as_second() - theirs);
     Ok(())
 }
 
 /// Sends a request that fills packets. `true` if no byte comes back, though a small one was answered.
 fn large_stalls(upstream: &WantedUpstream, address: SocketAddr) -> bool {
-    let mut visit = Visit::default();
+    let mut visit = UpstreamVisit::default();
     let Ok(mut stream) = connect(upstream, address, &mut visit, true) else { return false };
     ask(&mut stream, upstream, PADDING, &mut visit.times).is_err_and(|error| is_timeout(&error))
 }
@@ -196,18 +196,18 @@ fn large_stalls(upstream: &WantedUpstream, address: SocketAddr) -> bool {
 fn connect(
     upstream: &WantedUpstream,
     address: SocketAddr,
-    visit: &mut Visit,
+    visit: &mut UpstreamVisit,
     short: bool,
-) -> Result<Stream, (Step, io::Error)> {
+) -> Result<VisitStream, (VisitStep, io::Error)> {
     let start = Instant::now();
-    let socket = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| (Step::Tcp, error))?;
+    let socket = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| (VisitStep::Tcp, error))?;
     visit.times.tcp = Some(start.elapsed());
     let _ = socket.set_nodelay(true);
     visit.mtu = if address.is_ipv4() { ip_mtu(&socket) } else { ipv6_mtu(&socket) }.ok();
     let limited = Limited { socket, end: Instant::now() + PATIENCE };
-    let Some(name) = &upstream.tls else { return Ok(Stream::Plain(limited)) };
+    let Some(name) = &upstream.tls else { return Ok(VisitStream::Plain(limited)) };
     let start = Instant::now();
-    let stream = handshake(limited, name, short).map_err(|error| (Step::Tls, error))?;
+    let stream = handshake(limited, name, short).map_err(|error| (VisitStep::Tls, error))?;
     visit.times.tls = Some(start.elapsed());
     let leaf = stream.conn.peer_certificates().and_then(<[_]>::first);
     let parsed = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
@@ -215,7 +215,7 @@ fn connect(
         let validity = leaf.validity();
         (validity.not_before.timestamp(), validity.not_after.timestamp())
     });
-    Ok(Stream::Tls(Box::new(stream)))
+    Ok(VisitStream::Tls(Box::new(stream)))
 }
 
 /// Accepts any certificate: requests judge it, and count their failures.
@@ -226,7 +226,7 @@ fn handshake(limited: Limited, name: &str, short: bool) -> io::Result<StreamOwne
 }
 
 /// Sends a request, notes the time of the first byte, and returns the head of the response.
-fn ask(stream: &mut Stream, upstream: &WantedUpstream, padding: usize, times: &mut Times) -> io::Result<Vec<u8>> {
+fn ask(stream: &mut VisitStream, upstream: &WantedUpstream, padding: usize, times: &mut Times) -> io::Result<Vec<u8>> {
     let start = Instant::now();
     stream.restart(if padding > 0 { PATIENCE_LARGE } else { PATIENCE });
     // One field of a usual length each: servers refuse long ones, which is an answer, too.

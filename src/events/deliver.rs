@@ -11,18 +11,18 @@ use tokio::time::{Instant, timeout};
 
 use super::hook::{Hook, HookLimits};
 use super::kind::Event;
-use super::line::{Line, Turn};
+use super::line::{DeliveryTurn, HookLine};
 use super::outcome::{Means, Tried};
 use crate::os::runtime;
 use crate::upstream::dns::NameServers;
 
-type Lines = Arc<[Arc<Line>]>;
+type HookLines = Arc<[Arc<HookLine>]>;
 
 /// All hooks, as the control thread holds them.
 pub struct Hooks {
     servers: NameServers,
-    lines: Lines,
-    thread: Option<(watch::Sender<Lines>, JoinHandle<()>)>,
+    lines: HookLines,
+    thread: Option<(watch::Sender<HookLines>, JoinHandle<()>)>,
 }
 
 impl Hooks {
@@ -40,10 +40,10 @@ impl Hooks {
     /// If no thread can be started.
     pub fn set(&mut self, hooks: &[Hook], limits: HookLimits) -> io::Result<()> {
         let known = |hook: &Hook| self.lines.iter().find(|line| line.hook == *hook && line.limits == limits).cloned();
-        let fresh = |hook: &Hook| Arc::new(Line::new(hook.clone(), limits));
-        let lines: Lines = hooks.iter().map(|hook| known(hook).unwrap_or_else(|| fresh(hook))).collect();
+        let fresh = |hook: &Hook| Arc::new(HookLine::new(hook.clone(), limits));
+        let lines: HookLines = hooks.iter().map(|hook| known(hook).unwrap_or_else(|| fresh(hook))).collect();
         lines.iter().for_each(|line| line.enable());
-        let is_kept = |line: &Arc<Line>| lines.iter().any(|kept| Arc::ptr_eq(kept, line));
+        let is_kept = |line: &Arc<HookLine>| lines.iter().any(|kept| Arc::ptr_eq(kept, line));
         self.lines.iter().filter(|line| !is_kept(line)).for_each(|line| line.close());
         self.lines = lines;
         match &self.thread {
@@ -54,7 +54,7 @@ impl Hooks {
         Ok(())
     }
 
-    fn start(&self) -> io::Result<(watch::Sender<Lines>, JoinHandle<()>)> {
+    fn start(&self) -> io::Result<(watch::Sender<HookLines>, JoinHandle<()>)> {
         let (sender, lines) = watch::channel(self.lines.clone());
         let servers = self.servers.clone();
         let lost = "hooks: no runtime; no event is delivered";
@@ -69,7 +69,7 @@ impl Hooks {
 
     /// Returns the hooks.
     #[must_use]
-    pub fn lines(&self) -> &[Arc<Line>] {
+    pub fn lines(&self) -> &[Arc<HookLine>] {
         &self.lines
     }
 
@@ -104,8 +104,8 @@ impl Hooks {
 }
 
 /// Runs a task for each hook until the control thread lets go.
-async fn run(mut lines: watch::Receiver<Lines>, servers: NameServers) {
-    let mut known: Vec<Arc<Line>> = Vec::new();
+async fn run(mut lines: watch::Receiver<HookLines>, servers: NameServers) {
+    let mut known: Vec<Arc<HookLine>> = Vec::new();
     let mut tasks = JoinSet::new();
     loop {
         let now = lines.borrow_and_update().clone();
@@ -120,16 +120,16 @@ async fn run(mut lines: watch::Receiver<Lines>, servers: NameServers) {
     while tasks.join_next().await.is_some() {}
 }
 
-async fn serve(line: Arc<Line>, servers: NameServers) {
+async fn serve(line: Arc<HookLine>, servers: NameServers) {
     let mut means = Means::of(&line.hook, &servers, line.limits);
     loop {
         match line.turn(Instant::now()) {
-            Turn::Deliver(waiting) => {
+            DeliveryTurn::Deliver(waiting) => {
                 let tried = means.deliver(&line.hook, &waiting.event).await;
                 line.note(waiting, tried);
             }
-            Turn::WaitUntil(until) => line.wait(until).await,
-            Turn::End => return,
+            DeliveryTurn::WaitUntil(until) => line.wait(until).await,
+            DeliveryTurn::End => return,
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Hook {
     /// The events that it wants.
     pub events: Vec<Pattern>,
     /// The receiver.
-    pub target: Target,
+    pub target: HookTarget,
     /// The pauses before each new attempt.
     pub retry: Vec<Duration>,
 }
@@ -44,7 +44,7 @@ pub fn is_of_name(c: char) -> bool {
 
 /// The receiver of a hook's events.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum HookTarget {
     /// A URL that gets POST requests.
     Url {
         /// The URL.
@@ -60,7 +60,7 @@ pub enum Target {
     Command(PathBuf),
 }
 
-impl Target {
+impl HookTarget {
     /// Returns the program, if it is one.
     #[must_use]
     pub fn program(&self) -> Option<&Path> {
@@ -72,7 +72,7 @@ impl Target {
 }
 
 /// A URL may contain a secret.
-impl std::fmt::Debug for Target {
+impl std::fmt::Debug for HookTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Url { .. } => f.write_str("Url(..)"),

@@ -14,11 +14,11 @@ use super::kind::Event;
 use super::outcome::Tried;
 
 /// A hook and its events, shared by the control thread and the thread that delivers.
-pub struct Line {
+pub struct HookLine {
     /// The hook.
     pub hook: Hook,
     pub(super) limits: HookLimits,
-    queue: Mutex<Queue>,
+    queue: Mutex<EventQueue>,
     wake: Notify,
     delivered: AtomicU64,
     failed: AtomicU64,
@@ -28,7 +28,7 @@ pub struct Line {
 
 /// The counters of a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Numbers {
+pub struct HookCounters {
     /// Events that the receiver has.
     pub delivered: u64,
     /// Attempts that failed.
@@ -40,17 +40,17 @@ pub struct Numbers {
 }
 
 #[derive(Default)]
-struct Queue {
-    events: VecDeque<Waiting>,
+struct EventQueue {
+    events: VecDeque<WaitingEvent>,
     paused_until: Option<Instant>,
     /// The last failure; `None` once something was delivered.
     problem: Option<String>,
-    end: End,
+    end: LineEnd,
 }
 
 /// The end of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum End {
+enum LineEnd {
     /// It does not.
     #[default]
     Open,
@@ -61,7 +61,7 @@ enum End {
 }
 
 /// An event that waits.
-pub(super) struct Waiting {
+pub(super) struct WaitingEvent {
     pub(super) event: Arc<Event>,
     tries: usize,
     due: Instant,
@@ -70,13 +70,13 @@ pub(super) struct Waiting {
 }
 
 /// The next step of the task that delivers.
-pub(super) enum Turn {
-    Deliver(Waiting),
+pub(super) enum DeliveryTurn {
+    Deliver(WaitingEvent),
     WaitUntil(Option<Instant>),
     End,
 }
 
-impl Line {
+impl HookLine {
     pub(super) fn new(hook: Hook, limits: HookLimits) -> Self {
         Self {
             hook,
@@ -90,7 +90,7 @@ impl Line {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, EventQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,13 +104,13 @@ impl Line {
             return self.count_dropped(1);
         }
         let mut queue = self.queue();
-        queue.events.push_back(Waiting { event, tries: 0, due: Instant::now(), reply: None });
+        queue.events.push_back(WaitingEvent { event, tries: 0, due: Instant::now(), reply: None });
         self.keep_bound(&mut queue);
         drop(queue);
         self.wake.notify_one();
     }
 
-    fn keep_bound(&self, queue: &mut Queue) {
+    fn keep_bound(&self, queue: &mut EventQueue) {
         while queue.events.len() > self.limits.queue {
             queue.events.pop_front();
             self.count_dropped(1);
@@ -120,40 +120,40 @@ impl Line {
     /// Adds a test: tried once, before all others, whatever the state of the hook.
     pub(super) fn push_test(&self, event: Event) -> oneshot::Receiver<Tried> {
         let (reply, tried) = oneshot::channel();
-        let test = Waiting { event: Arc::new(event), tries: 0, due: Instant::now(), reply: Some(reply) };
+        let test = WaitingEvent { event: Arc::new(event), tries: 0, due: Instant::now(), reply: Some(reply) };
         self.queue().events.push_front(test);
         self.wake.notify_one();
         tried
     }
 
-    pub(super) fn turn(&self, now: Instant) -> Turn {
+    pub(super) fn turn(&self, now: Instant) -> DeliveryTurn {
         let mut queue = self.queue();
         match queue.end {
-            End::Open => {}
-            End::LastTries => {
+            LineEnd::Open => {}
+            LineEnd::LastTries => {
                 let all = queue.events.len();
                 queue.events.retain(|waiting| waiting.tries == 0);
                 self.count_dropped(all.saturating_sub(queue.events.len()));
-                return queue.events.pop_front().map_or(Turn::End, Turn::Deliver);
+                return queue.events.pop_front().map_or(DeliveryTurn::End, DeliveryTurn::Deliver);
             }
-            End::Closed => {
+            LineEnd::Closed => {
                 self.count_dropped(queue.events.len());
                 queue.events.clear();
-                return Turn::End;
+                return DeliveryTurn::End;
             }
         }
         let paused_until = queue.paused_until.filter(|until| *until > now);
-        let due = |waiting: &Waiting| match (&waiting.reply, paused_until) {
+        let due = |waiting: &WaitingEvent| match (&waiting.reply, paused_until) {
             (None, Some(until)) => waiting.due.max(until),
             _ => waiting.due,
         };
         let next = queue.events.iter().map(due).enumerate().min_by_key(|(at, due)| (*due, *at));
         match next {
             Some((at, due)) if due <= now => match queue.events.remove(at) {
-                Some(waiting) => Turn::Deliver(waiting),
-                None => Turn::WaitUntil(None),
+                Some(waiting) => DeliveryTurn::Deliver(waiting),
+                None => DeliveryTurn::WaitUntil(None),
             },
-            next => Turn::WaitUntil(next.map(|(_, due)| due)),
+            next => DeliveryTurn::WaitUntil(next.map(|(_, due)| due)),
         }
     }
 
@@ -166,7 +166,7 @@ impl Line {
     }
 
     /// Notes the outcome of an attempt, and puts the event back if there will be another one.
-    pub(super) fn note(&self, mut waiting: Waiting, tried: Tried) {
+    pub(super) fn note(&self, mut waiting: WaitingEvent, tried: Tried) {
         let (hook, event, id) = (self.hook.name.as_str(), waiting.event.kind.name(), waiting.event.id.as_str());
         if let Some(reply) = waiting.reply.take() {
             let _ = reply.send(tried);
@@ -222,13 +222,13 @@ impl Line {
 
     /// Lets events that were not tried yet be tried once, then ends.
     pub(super) fn try_last(&self) {
-        self.queue().end = End::LastTries;
+        self.queue().end = LineEnd::LastTries;
         self.wake.notify_one();
     }
 
     /// Gives all events up, and ends.
     pub(super) fn close(&self) {
-        self.queue().end = End::Closed;
+        self.queue().end = LineEnd::Closed;
         self.wake.notify_one();
     }
 
@@ -253,10 +253,10 @@ impl Line {
 
     /// Returns the counters.
     #[must_use]
-    pub fn numbers(&self) -> Numbers {
+    pub fn numbers(&self) -> HookCounters {
         let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
         let (delivered, failed, dropped) = (of(&self.delivered), of(&self.failed), of(&self.dropped));
-        Numbers { delivered, failed, dropped, waiting: self.queue().events.len() }
+        HookCounters { delivered, failed, dropped, waiting: self.queue().events.len() }
     }
 }
 
@@ -273,23 +273,23 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::events::hook::{RETRY, Target};
+    use crate::events::hook::{HookTarget, RETRY};
     use crate::events::kind::{EventKind, Pattern};
 
-    fn line(queue: usize, retry: &[Duration]) -> Line {
-        let target = Target::Command("/bin/true".into());
+    fn line(queue: usize, retry: &[Duration]) -> HookLine {
+        let target = HookTarget::Command("/bin/true".into());
         let hook = Hook { name: "x".into(), events: vec![Pattern::All], target, retry: retry.to_vec() };
-        Line::new(hook, HookLimits { queue, time: Duration::from_secs(20) })
+        HookLine::new(hook, HookLimits { queue, time: Duration::from_secs(20) })
     }
 
     fn event() -> Arc<Event> {
         Arc::new(Event::new(EventKind::UpstreamDown, Value::Null))
     }
 
-    fn taken(line: &Line, now: Instant) -> Waiting {
+    fn taken(line: &HookLine, now: Instant) -> WaitingEvent {
         match line.turn(now) {
-            Turn::Deliver(waiting) => waiting,
-            Turn::WaitUntil(_) | Turn::End => panic!("nothing to deliver"),
+            DeliveryTurn::Deliver(waiting) => waiting,
+            DeliveryTurn::WaitUntil(_) | DeliveryTurn::End => panic!("nothing to deliver"),
         }
     }
 
@@ -308,7 +308,7 @@ mod tests {
             ids.push(waiting.event.id.clone());
             line.note(waiting, failed(false, None));
             // Not at `now`, which is ahead: a later pause may be the shorter one, by its jitter.
-            let Turn::WaitUntil(Some(due)) = line.turn(Instant::now()) else { panic!("no retry") };
+            let DeliveryTurn::WaitUntil(Some(due)) = line.turn(Instant::now()) else { panic!("no retry") };
             let real = due.duration_since(Instant::now()).as_secs_f64();
             let want = pause.as_secs_f64();
             assert!(real > want * 0.79 - 1.0 && real < want * 1.21, "{real} {want}");
@@ -318,7 +318,7 @@ mod tests {
         ids.push(waiting.event.id.clone());
         line.note(waiting, failed(false, None));
         assert!(ids.iter().all(|id| *id == ids[0]));
-        assert_eq!(line.numbers(), Numbers { delivered: 0, failed: 10, dropped: 1, waiting: 0 });
+        assert_eq!(line.numbers(), HookCounters { delivered: 0, failed: 10, dropped: 1, waiting: 0 });
     }
 
     #[test]
@@ -339,7 +339,7 @@ mod tests {
         line.push(event());
         let now = Instant::now();
         line.note(taken(&line, now), failed(true, Some(100)));
-        let Turn::WaitUntil(Some(due)) = line.turn(now) else { panic!("not held") };
+        let DeliveryTurn::WaitUntil(Some(due)) = line.turn(now) else { panic!("not held") };
         assert!(due.duration_since(now).as_secs() >= 99);
         // A test passes.
         let mut tried = line.push_test(Event::new(EventKind::HookTest, Value::Null));
@@ -356,7 +356,7 @@ mod tests {
         line.note(taken(&line, Instant::now()), Tried::Gone);
         line.push(event());
         assert!(line.is_disabled() && line.problem().is_some());
-        assert_eq!(line.numbers(), Numbers { delivered: 0, failed: 1, dropped: 3, waiting: 0 });
+        assert_eq!(line.numbers(), HookCounters { delivered: 0, failed: 1, dropped: 3, waiting: 0 });
         line.enable();
         line.push(event());
         assert_eq!(line.numbers().waiting, 1);
@@ -371,7 +371,7 @@ mod tests {
         line.push(event());
         line.try_last();
         line.note(taken(&line, now), failed(false, None));
-        assert!(matches!(line.turn(now), Turn::End));
+        assert!(matches!(line.turn(now), DeliveryTurn::End));
         assert_eq!(line.numbers().dropped, 2);
     }
 }

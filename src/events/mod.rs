@@ -13,8 +13,8 @@ pub mod programs;
 mod sign;
 
 pub use deliver::Hooks;
-pub use hook::{Hook, HookLimits, RETRY, Target, is_of_name};
+pub use hook::{Hook, HookLimits, HookTarget, RETRY, is_of_name};
 pub use kind::{Event, EventKind, Pattern, known_patterns};
-pub use line::{Line, Numbers};
+pub use line::{HookCounters, HookLine};
 pub use outcome::Tried;
 pub use sign::{SECRETS_MAX, Secret, secrets};

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 
-use super::hook::{Hook, HookLimits, Target};
+use super::hook::{Hook, HookLimits, HookTarget};
 use super::kind::Event;
 use super::programs;
 use super::sign::signature;
@@ -66,7 +66,7 @@ pub(super) enum Means {
 
 impl Means {
     pub(super) fn of(hook: &Hook, servers: &NameServers, limits: HookLimits) -> Self {
-        let Target::Url { roots, .. } = &hook.target else { return Self::Program };
+        let HookTarget::Url { roots, .. } = &hook.target else { return Self::Program };
         let limits = FetchLimits { whole: limits.time, connect: CONNECT_TIMEOUT.min(limits.time), answer: 0 };
         match Fetcher::new(roots.as_deref(), servers, limits) {
             Ok(fetcher) => Self::Http(Box::new(fetcher.with_plain().without_bodies())),
@@ -77,7 +77,7 @@ impl Means {
     /// Makes one attempt.
     pub(super) async fn deliver(&mut self, hook: &Hook, event: &Event) -> Tried {
         match (self, &hook.target) {
-            (Self::Http(fetcher), Target::Url { url, secrets, .. }) => {
+            (Self::Http(fetcher), HookTarget::Url { url, secrets, .. }) => {
                 let seconds = Timestamp::now().as_second();
                 let request = Request::builder()
                     .method(Method::POST)
@@ -96,7 +96,7 @@ impl Means {
                     Err(error) => Tried::failed(error.to_string()),
                 }
             }
-            (Self::Program, Target::Command(program)) => {
+            (Self::Program, HookTarget::Command(program)) => {
                 let (program, event) = (program.clone(), event.clone());
                 let ran = spawn_blocking(move || programs::run(&program, &event)).await;
                 match ran.unwrap_or_else(|panic| Err(panic.to_string())) {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::{Event, EventKind};
 use crate::handover::{Helper, helper};
-use crate::os::program::{self, Limit, Run};
+use crate::os::program::{self, ProgramEnd, TimeLimit};
 
 /// The hidden command that runs it.
 pub const COMMAND: &str = "event-hook";
@@ -23,7 +23,7 @@ pub const COMMAND: &str = "event-hook";
 const BODY_MAX: usize = 20_000;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Request {
+struct ProgramRequest {
     /// The program's place in the list of the start.
     program: usize,
     event: String,
@@ -31,7 +31,7 @@ struct Request {
     body: String,
 }
 
-impl Request {
+impl ProgramRequest {
     /// Returns `true` for an event that pintle could have made.
     fn is_sound(&self) -> bool {
         let is_id = |id: &str| id.len() < 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -75,8 +75,12 @@ pub fn run(program: &Path, event: &Event) -> Result<(), String> {
     let unknown = || "pintle started without this program: `pintle upgrade`, or restart it".to_owned();
     let running = RUNNING.get().ok_or_else(unknown)?;
     let at = running.programs.iter().position(|known| known == program).ok_or_else(unknown)?;
-    let request =
-        Request { program: at, event: event.kind.name().to_owned(), id: event.id.clone(), body: event.body.clone() };
+    let request = ProgramRequest {
+        program: at,
+        event: event.kind.name().to_owned(),
+        id: event.id.clone(),
+        body: event.body.clone(),
+    };
     let report = running.helper.run(&request);
     let report = report.map_err(|error| format!("the process for hooks does not answer ({error}): restart pintle"))?;
     let (event, program) = (event.kind.name(), program.display());
@@ -95,13 +99,13 @@ pub fn run(program: &Path, event: &Event) -> Result<(), String> {
 ///
 /// If standard input is not a channel.
 pub fn serve(programs: &[OsString], time: Duration) -> io::Result<()> {
-    helper::serve(|request: Request| match programs.get(request.program).filter(|_| request.is_sound()) {
+    helper::serve(|request: ProgramRequest| match programs.get(request.program).filter(|_| request.is_sound()) {
         Some(program) => {
             let mut command = Command::new(program);
             command.env("PINTLE_EVENT", &request.event).env("PINTLE_EVENT_ID", &request.id);
-            program::run(command, request.body.as_bytes(), Limit { time, key: "limits.hook_timeout" })
+            program::run(command, request.body.as_bytes(), TimeLimit { time, key: "limits.hook_timeout" })
         }
-        None => Run::failed("no event of pintle"),
+        None => ProgramEnd::failed("no event of pintle"),
     })
 }
 
@@ -112,7 +116,7 @@ mod tests {
     #[test]
     fn only_events_reach_a_program() {
         let check = |event: &str, id: &str, length: usize, want: bool| {
-            let request = Request { program: 0, event: event.into(), id: id.into(), body: "x".repeat(length) };
+            let request = ProgramRequest { program: 0, event: event.into(), id: id.into(), body: "x".repeat(length) };
             assert_eq!(request.is_sound(), want, "{event} {id} {length}");
         };
         check("upstream.down", "evt_0a1b", 100, true);

@@ -1,6 +1,6 @@
 //! Apps: OkHttp, Android's Network Security Config, NSPinnedDomains of iOS, TrustKit.
 
-use super::form::Form;
+use super::form::ExportForm;
 use super::set::{PinSet, describe};
 
 /// Writes a complete `CertificatePinner`. OkHttp's patterns are like ours: `*.` matches one label,
@@ -13,7 +13,7 @@ pub(super) fn okhttp(set: &PinSet) -> String {
          // the next export before this one ends.\n\
          import okhttp3.CertificatePinner\n\n\
          val certificatePinner: CertificatePinner = CertificatePinner.Builder()\n",
-        set.title(Form::OkHttp)
+        set.title(ExportForm::OkHttp)
     );
     for host in &set.hosts {
         let pattern = match set.header.include_subdomains {
@@ -52,7 +52,7 @@ struct Domain<'a> {
 
 /// Returns the site's names, each once. Android rejects a repeated name; in a plist the last one
 /// wins.
-fn domains(set: &PinSet, form: Form) -> Vec<Domain<'_>> {
+fn domains(set: &PinSet, form: ExportForm) -> Vec<Domain<'_>> {
     let mut domains: Vec<Domain<'_>> = Vec::new();
     for host in set.named(form) {
         // An IPv6 address is written without its brackets.
@@ -77,9 +77,9 @@ const WIDER: &str = "Replaces the wildcard below this name; the name itself is p
 pub(super) fn android(set: &PinSet) -> String {
     let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<!-- {} -->\n<network-security-config>\n    <domain-config>\n",
-        xml_comment(&set.title(Form::Android))
+        xml_comment(&set.title(ExportForm::Android))
     );
-    for domain in domains(set, Form::Android) {
+    for domain in domains(set, ExportForm::Android) {
         if domain.widened {
             text.push_str(&format!("        <!-- {WIDER} -->\n"));
         }
@@ -111,9 +111,9 @@ pub(super) fn ios(set: &PinSet) -> String {
          iOS has no end date for pins: ship a release with the next export before this one ends. -->\n\
          <plist version=\"1.0\">\n<dict>\n    <key>NSAppTransportSecurity</key>\n    <dict>\n        \
          <key>NSPinnedDomains</key>\n        <dict>\n",
-        xml_comment(&set.title(Form::Ios))
+        xml_comment(&set.title(ExportForm::Ios))
     );
-    for domain in domains(set, Form::Ios) {
+    for domain in domains(set, ExportForm::Ios) {
         text.push_str(&domain_key(&domain));
         text.push_str(&format!(
             "                <key>NSIncludesSubdomains</key>\n                <{}/>\n                \
@@ -145,9 +145,9 @@ pub(super) fn trustkit(set: &PinSet) -> String {
     let mut text = format!(
         "{PLIST}<!-- {} -->\n<plist version=\"1.0\">\n<dict>\n    <key>TSKConfiguration</key>\n    <dict>\n        \
          <key>TSKSwizzleNetworkDelegates</key>\n        <false/>\n        <key>TSKPinnedDomains</key>\n        <dict>\n",
-        xml_comment(&set.title(Form::TrustKit))
+        xml_comment(&set.title(ExportForm::TrustKit))
     );
-    for domain in domains(set, Form::TrustKit) {
+    for domain in domains(set, ExportForm::TrustKit) {
         text.push_str(&domain_key(&domain));
         text.push_str(&format!(
             "                <key>TSKIncludeSubdomains</key>\n                <{}/>\n                \

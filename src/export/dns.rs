@@ -1,7 +1,7 @@
 //! All records of a site for its zone: HTTPS (RFC 9460), CAA (RFC 8659, RFC 8657), TLSA, and
 //! dns-persist-01.
 
-use super::form::Form;
+use super::form::ExportForm;
 use super::set::{HTTPS, Issuer, PinSet};
 use super::tools;
 use crate::host::HostPattern;
@@ -15,9 +15,9 @@ const STRING_MAX: usize = 255;
 
 /// Writes the records, with a word on each kind.
 pub(super) fn zone(set: &PinSet) -> String {
-    let mut text = format!("; {}\n", set.title(Form::Dns));
+    let mut text = format!("; {}\n", set.title(ExportForm::Dns));
     text.push_str("; HTTPS: browsers come by https at once. Leave these lines out for a name that is a CNAME.\n");
-    for host in set.named(Form::Dns) {
+    for host in set.named(ExportForm::Dns) {
         set.ports.iter().for_each(|port| text.push_str(&https(host, *port)));
     }
     text.push_str(&caa(set));
@@ -55,7 +55,7 @@ fn caa(set: &PinSet) -> String {
     }
     if text.is_empty() {
         text.push_str("; CAA: no other authority, account or challenge can get a certificate for these names.\n");
-        for host in set.named(Form::Dns) {
+        for host in set.named(ExportForm::Dns) {
             text.extend(set.issuers.iter().map(|issuer| caa_record(host, issuer)));
         }
     }
@@ -80,7 +80,7 @@ fn persistent(set: &PinSet) -> String {
     let mut text = String::new();
     for issuer in set.issuers.iter().filter(|issuer| issuer.methods.contains(&PERSIST)) {
         let (Some(identity), Some(account)) = (&issuer.identity, &issuer.account) else { continue };
-        for host in set.named(Form::Dns) {
+        for host in set.named(ExportForm::Dns) {
             let policy = if host.is_wildcard() { "; policy=wildcard" } else { "" };
             let value = format!("{identity}; accounturi={account}{policy}");
             let strings: Vec<String> = value

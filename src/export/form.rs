@@ -2,7 +2,7 @@
 
 /// The format of an export. `--help` prints these comments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
-pub enum Form {
+pub enum ExportForm {
     /// The Public-Key-Pins header (RFC 7469)
     Header,
     /// OkHttp's CertificatePinner, in Kotlin
@@ -50,7 +50,7 @@ pub enum WithoutBackup {
     Warned,
 }
 
-impl Form {
+impl ExportForm {
     /// Returns its name on the command line, in the ledger and in comments.
     #[must_use]
     pub fn name(self) -> &'static str {

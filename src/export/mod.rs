@@ -12,28 +12,28 @@ mod servers;
 mod set;
 mod tools;
 
-pub use form::{Form, WithoutBackup};
-pub use set::{HTTPS, Issuer, Key, PinSet, Role};
+pub use form::{ExportForm, WithoutBackup};
+pub use set::{HTTPS, Issuer, PinSet, Role, SiteKey};
 
 /// Renders an export. `None` if the form can express none of the hosts.
 #[must_use]
-pub fn render(form: Form, set: &PinSet) -> Option<String> {
+pub fn render(form: ExportForm, set: &PinSet) -> Option<String> {
     set.named(form).next()?;
     Some(match form {
-        Form::Header => servers::header(set),
-        Form::Nginx => servers::nginx(set),
-        Form::Vcl => servers::vcl(set),
-        Form::Envoy => servers::envoy(set),
-        Form::OkHttp => apps::okhttp(set),
-        Form::Android => apps::android(set),
-        Form::Ios => apps::ios(set),
-        Form::TrustKit => apps::trustkit(set),
-        Form::Curl => tools::curl(set),
-        Form::Tlsa => tools::tlsa(set),
-        Form::Dns => dns::zone(set),
-        Form::CertSpotter => tools::certspotter(set),
-        Form::SslMate => tools::sslmate(set),
-        Form::Json => tools::json(set),
+        ExportForm::Header => servers::header(set),
+        ExportForm::Nginx => servers::nginx(set),
+        ExportForm::Vcl => servers::vcl(set),
+        ExportForm::Envoy => servers::envoy(set),
+        ExportForm::OkHttp => apps::okhttp(set),
+        ExportForm::Android => apps::android(set),
+        ExportForm::Ios => apps::ios(set),
+        ExportForm::TrustKit => apps::trustkit(set),
+        ExportForm::Curl => tools::curl(set),
+        ExportForm::Tlsa => tools::tlsa(set),
+        ExportForm::Dns => dns::zone(set),
+        ExportForm::CertSpotter => tools::certspotter(set),
+        ExportForm::SslMate => tools::sslmate(set),
+        ExportForm::Json => tools::json(set),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Servers: the header itself; nginx and Varnish, which send it; Envoy, which enforces the pins of
 //! its upstream.
 
-use super::form::Form;
+use super::form::ExportForm;
 use super::set::{PinSet, describe};
 
 /// Writes the field line.
@@ -16,7 +16,7 @@ pub(super) fn nginx(set: &PinSet) -> String {
          # For server blocks that listen with ssl only (RFC 7469 section 2.2.2). A block with an add_header of its own\n\
          # inherits none from the blocks around it.\n\
          add_header {} {} always;\n",
-        set.title(Form::Nginx),
+        set.title(ExportForm::Nginx),
         set.header.name(),
         nginx_string(&set.header.value())
     )
@@ -39,7 +39,7 @@ pub(super) fn vcl(set: &PinSet) -> String {
                  set resp.http.{} = {};\n    \
              }}\n\
          }}\n",
-        set.title(Form::Vcl),
+        set.title(ExportForm::Vcl),
         set.header.name(),
         vcl_string(&set.header.value())
     )
@@ -58,7 +58,7 @@ pub(super) fn envoy(set: &PinSet) -> String {
          # Part of a cluster. Envoy compares the leaf certificate alone, in addition to the checks below.\n\
          transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \
          \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n",
-        set.title(Form::Envoy)
+        set.title(ExportForm::Envoy)
     );
     match set.hosts.iter().filter(|h| h.address().is_none()).find_map(|h| h.exact()) {
         Some(name) => text.push_str(&format!("    sni: {}\n", yaml(name))),

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::form::Form;
+use super::form::ExportForm;
 use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
@@ -44,7 +44,7 @@ impl Role {
 
 /// A key of the site.
 #[derive(Debug, Clone)]
-pub struct Key {
+pub struct SiteKey {
     /// Its pin.
     pub pin: Pin,
     /// Its algorithm.
@@ -78,7 +78,7 @@ pub struct PinSet {
     /// All names of the site.
     pub hosts: Vec<HostPattern>,
     /// The live keys, then the backups, each once.
-    pub keys: Vec<Key>,
+    pub keys: Vec<SiteKey>,
     /// The header: the same pins, and whether they bind the names below the site's, too.
     pub header: Hpkp,
     /// The end of the export.
@@ -93,7 +93,7 @@ impl PinSet {
     /// Returns the number of the export. Equal pins, names and end give an equal number, so that a
     /// build that exports each time gets the same file each time.
     #[must_use]
-    pub fn number(&self, form: Form) -> String {
+    pub fn number(&self, form: ExportForm) -> String {
         let mut digest = Sha256::new();
         digest.update(form.name());
         for host in &self.hosts {
@@ -106,7 +106,7 @@ impl PinSet {
         if form.has_tlsa() && self.ports != [HTTPS] {
             digest.update(format!(" {:?}", self.ports));
         }
-        if form == Form::Dns && !self.issuers.is_empty() {
+        if form == ExportForm::Dns && !self.issuers.is_empty() {
             digest.update(format!(" {:?}", self.issuers));
         }
         digest.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
@@ -122,13 +122,13 @@ impl PinSet {
     /// on its last day holds the pins for `max-age` after that. Android takes the date as
     /// midnight in the device's time zone; the last time zone is twelve hours behind UTC.
     #[must_use]
-    pub fn held_until(&self, form: Form) -> Timestamp {
+    pub fn held_until(&self, form: ExportForm) -> Timestamp {
         if form.is_header() {
             let held = i64::try_from(self.header.max_age).unwrap_or(i64::MAX);
             let end = self.valid_until.checked_add(SignedDuration::from_secs(held));
             return end.unwrap_or(Timestamp::MAX);
         }
-        if form != Form::Android {
+        if form != ExportForm::Android {
             return self.valid_until;
         }
         let midnight = self.valid_until.as_second().div_euclid(86400) * 86400;
@@ -139,7 +139,7 @@ impl PinSet {
     /// Returns the names that the export binds as its clients read it, and `true` with those that
     /// bind the names below them, too.
     #[must_use]
-    pub fn bindings(&self, form: Form) -> Vec<(Vec<HostPattern>, bool)> {
+    pub fn bindings(&self, form: ExportForm) -> Vec<(Vec<HostPattern>, bool)> {
         let mut groups = [(Vec::new(), false), (Vec::new(), true)];
         for host in self.named(form) {
             let base = HostPattern::parse(host.base()).ok().filter(|_| form.widens_wildcards());
@@ -152,13 +152,13 @@ impl PinSet {
     }
 
     /// The hosts that the form can express.
-    pub(super) fn named(&self, form: Form) -> impl Iterator<Item = &HostPattern> {
+    pub(super) fn named(&self, form: ExportForm) -> impl Iterator<Item = &HostPattern> {
         self.hosts.iter().filter(move |h| form.takes_addresses() || h.address().is_none())
     }
 
     /// Returns a line like `pintle export 0123456789ab for blog.example.com, valid until
     /// 2026-12-01`.
-    pub(super) fn title(&self, form: Form) -> String {
+    pub(super) fn title(&self, form: ExportForm) -> String {
         let (number, site, last) = (self.number(form), &self.site, self.last_day());
         if !form.is_header() {
             return format!("pintle export {number} for {site}, valid until {last}");
@@ -174,7 +174,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Returns `live, ecdsa-p256, blog.pem`, without the folder, which concerns the operator alone.
-pub(super) fn describe(key: &Key) -> String {
+pub(super) fn describe(key: &SiteKey) -> String {
     let file = key.file.rsplit('/').next().unwrap_or_default();
     one_line(&format!("{}, {}, {file}", key.role.name(), key.algorithm))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::form::Form;
+use super::form::ExportForm;
 use super::set::{HTTPS, PinSet, describe};
 
 /// Writes `sha256//...;sha256//...` and nothing else: the output is an argument.
@@ -15,13 +15,13 @@ pub(super) fn curl(set: &PinSet) -> String {
 /// 7671 section 5.1), one for each key. The next key's record must be published for longer than its
 /// TTL before that key is served (RFC 7671 section 8.1).
 pub(super) fn tlsa(set: &PinSet) -> String {
-    format!("; {}\n", set.title(Form::Tlsa)) + &tlsa_records(set)
+    format!("; {}\n", set.title(ExportForm::Tlsa)) + &tlsa_records(set)
 }
 
 /// Writes the records alone.
 pub(super) fn tlsa_records(set: &PinSet) -> String {
     let mut text = String::new();
-    for host in set.named(Form::Tlsa) {
+    for host in set.named(ExportForm::Tlsa) {
         // An asterisk is a wildcard as the leftmost label only (RFC 4592 section 2.1.1):
         // `_443._tcp.*` would be a literal name.
         let owners: Vec<String> = if host.is_wildcard() {
@@ -51,7 +51,7 @@ pub(super) fn certspotter(set: &PinSet) -> String {
         "# {}\n\
          # Known keys of {}. certspotter does not read such a list; a script in its hooks.d does:\n\
          #     grep -qx \"$PUBKEY_SHA256\" /etc/certspotter/known-keys && exit 0\n",
-        set.title(Form::CertSpotter),
+        set.title(ExportForm::CertSpotter),
         hosts.join(", ")
     );
     for key in &set.keys {
@@ -64,8 +64,8 @@ pub(super) fn certspotter(set: &PinSet) -> String {
 /// Spotter then reports no certificate with that key and these names. JSON has no comments.
 pub(super) fn sslmate(set: &PinSet) -> String {
     let names: Vec<String> =
-        set.named(Form::SslMate).filter(|h| h.address().is_none()).map(ToString::to_string).collect();
-    let body = |key: &super::set::Key| json!({ "pubkey_sha256": key.pin.to_hex(), "dns_names": names });
+        set.named(ExportForm::SslMate).filter(|h| h.address().is_none()).map(ToString::to_string).collect();
+    let body = |key: &super::set::SiteKey| json!({ "pubkey_sha256": key.pin.to_hex(), "dns_names": names });
     set.keys.iter().map(|key| format!("{}\n", body(key))).collect()
 }
 
@@ -83,7 +83,7 @@ pub(super) fn json(set: &PinSet) -> String {
         })
         .collect();
     let all = json!({
-        "id": set.number(Form::Json),
+        "id": set.number(ExportForm::Json),
         "site": set.site,
         "hosts": set.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "pins": pins,

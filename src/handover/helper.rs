@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::channel::{Channel, ChannelError};
-use crate::os::program::Run;
+use crate::os::program::ProgramEnd;
 
 /// The time for messages.
 const SEND: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ impl Helper {
     /// # Errors
     ///
     /// If the process does not answer.
-    pub fn run(&self, request: &impl Serialize) -> Result<Run, ChannelError> {
+    pub fn run(&self, request: &impl Serialize) -> Result<ProgramEnd, ChannelError> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.number += 1;
         let number = inner.number;
@@ -75,7 +75,7 @@ impl Helper {
         let end = Instant::now() + self.limit + GRACE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let report: Numbered<Run> = inner.channel.receive(Some(left), None)?;
+            let report: Numbered<ProgramEnd> = inner.channel.receive(Some(left), None)?;
             if report.number == number {
                 return Ok(report.message);
             }
@@ -96,7 +96,7 @@ impl Drop for Helper {
 /// # Errors
 ///
 /// If standard input is not a channel.
-pub fn serve<T: DeserializeOwned>(mut run: impl FnMut(T) -> Run) -> io::Result<()> {
+pub fn serve<T: DeserializeOwned>(mut run: impl FnMut(T) -> ProgramEnd) -> io::Result<()> {
     let mut channel = Channel::of_stdin()?;
     // The end of the serving process closes the channel.
     while let Ok(Numbered { number, message }) = channel.receive::<Numbered<T>>(None, None) {

@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const DISMISS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Request {
+enum LauncherRequest {
     /// Start the program; the file sent along becomes its standard input.
     Start,
     /// Kill the started process, and report how it ended.
@@ -33,7 +33,7 @@ enum Request {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Report {
+enum LauncherReport {
     Started { pid: u32 },
     Failed { why: String },
     Ended { how: String },
@@ -69,10 +69,10 @@ impl Launcher {
     ///
     /// If the program cannot be started.
     pub fn launch(&mut self, stdin: OwnedFd) -> Result<u32, String> {
-        self.channel.send(&Request::Start, &[stdin.as_fd()], ANSWER).map_err(|e| gone(&e))?;
+        self.channel.send(&LauncherRequest::Start, &[stdin.as_fd()], ANSWER).map_err(|e| gone(&e))?;
         match self.channel.receive(Some(ANSWER), None).map_err(|e| gone(&e))? {
-            Report::Started { pid } => Ok(pid),
-            Report::Failed { why } | Report::Ended { how: why } => Err(why),
+            LauncherReport::Started { pid } => Ok(pid),
+            LauncherReport::Failed { why } | LauncherReport::Ended { how: why } => Err(why),
         }
     }
 
@@ -82,10 +82,10 @@ impl Launcher {
     ///
     /// If the launcher has ended.
     pub fn kill(&mut self) -> Result<String, String> {
-        self.channel.send(&Request::Kill, &[], ANSWER).map_err(|e| gone(&e))?;
+        self.channel.send(&LauncherRequest::Kill, &[], ANSWER).map_err(|e| gone(&e))?;
         match self.channel.receive(Some(ANSWER), None).map_err(|e| gone(&e))? {
-            Report::Ended { how } | Report::Failed { why: how } => Ok(how),
-            Report::Started { pid } => Err(format!("process {pid} was started unasked")),
+            LauncherReport::Ended { how } | LauncherReport::Failed { why: how } => Ok(how),
+            LauncherReport::Started { pid } => Err(format!("process {pid} was started unasked")),
         }
     }
 
@@ -146,16 +146,16 @@ pub fn run(program: &OsStr, arguments: &[OsString]) -> io::Result<()> {
         // Without this poll, an ended child would stay a zombie until the next request.
         let wait = child.as_ref().map(|_| LOOK_EVERY);
         match channel.receive(wait, None) {
-            Ok(Request::Start) => {
+            Ok(LauncherRequest::Start) => {
                 let report = match channel.take_file() {
                     Some(stdin) => start(program, arguments, stdin, &mut child),
-                    None => Report::Failed { why: "no standard input for the new process".into() },
+                    None => LauncherReport::Failed { why: "no standard input for the new process".into() },
                 };
                 if channel.send(&report, &[], ANSWER).is_err() {
                     return Ok(());
                 }
             }
-            Ok(Request::Kill) => {
+            Ok(LauncherRequest::Kill) => {
                 let how = match child.take() {
                     Some(mut child) => {
                         let _ = child.kill();
@@ -163,7 +163,7 @@ pub fn run(program: &OsStr, arguments: &[OsString]) -> io::Result<()> {
                     }
                     None => "no such process".to_owned(),
                 };
-                if channel.send(&Report::Ended { how }, &[], ANSWER).is_err() {
+                if channel.send(&LauncherReport::Ended { how }, &[], ANSWER).is_err() {
                     return Ok(());
                 }
             }
@@ -178,9 +178,9 @@ pub fn run(program: &OsStr, arguments: &[OsString]) -> io::Result<()> {
     }
 }
 
-fn start(program: &OsStr, arguments: &[OsString], stdin: OwnedFd, child: &mut Option<Child>) -> Report {
+fn start(program: &OsStr, arguments: &[OsString], stdin: OwnedFd, child: &mut Option<Child>) -> LauncherReport {
     if child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None))) {
-        return Report::Failed { why: "another started process is still running".into() };
+        return LauncherReport::Failed { why: "another started process is still running".into() };
     }
     let mut command = Command::new(program);
     command.args(arguments).env(VARIABLE, "1").stdin(Stdio::from(stdin));
@@ -192,8 +192,10 @@ fn start(program: &OsStr, arguments: &[OsString], stdin: OwnedFd, child: &mut Op
         Ok(started) => {
             let pid = started.id();
             *child = Some(started);
-            Report::Started { pid }
+            LauncherReport::Started { pid }
         }
-        Err(error) => Report::Failed { why: format!("{} cannot be started: {error}", Path::new(program).display()) },
+        Err(error) => {
+            LauncherReport::Failed { why: format!("{} cannot be started: {error}", Path::new(program).display()) }
+        }
     }
 }

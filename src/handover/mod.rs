@@ -2,8 +2,8 @@
 //! launcher of the new process. The helper processes for the operator's programs use the same channel.
 //!
 //! The old process sends [`Hello`] and its sockets. The new one checks everything and answers
-//! [`Answer::Ready`]. The old one releases the ledger and sends [`Go`]. The new one takes over and
-//! answers [`Answer::Serving`]. The old one stops accepting, and sends [`Released`] once it has no
+//! [`HandoverAnswer::Ready`]. The old one releases the ledger and sends [`Go`]. The new one takes over and
+//! answers [`HandoverAnswer::Serving`]. The old one stops accepting, and sends [`Released`] once it has no
 //! listener and no name any more. Until `Serving`, the old process can continue as if nothing had
 //! happened. A process that sees the channel close before that ends, or continues alone.
 
@@ -74,7 +74,7 @@ pub struct Sockets {
 
 /// An answer of the new process.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Answer {
+pub enum HandoverAnswer {
     /// Everything is checked; the process waits for [`Go`].
     Ready {
         /// Its version.

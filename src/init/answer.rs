@@ -6,7 +6,7 @@ use super::document::Document;
 use super::text::{begins, clean};
 use crate::message::Name;
 use crate::policy::Scheme;
-use crate::verify::client::Response;
+use crate::verify::client::VisitResponse;
 use crate::verify::judge::page::is_html;
 use crate::verify::target::Url;
 
@@ -15,7 +15,7 @@ pub const SHOWN: usize = 100;
 
 /// The outcome of a request.
 #[derive(Debug, Default)]
-pub enum Look {
+pub enum ProbeOutcome {
     /// The request was not sent.
     #[default]
     NotAsked,
@@ -27,24 +27,24 @@ pub enum Look {
         unreachable: bool,
     },
     /// An answer.
-    Answered(Box<Answer>),
+    Answered(Box<UpstreamAnswer>),
 }
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct UpstreamAnswer {
     /// The URL that was asked for. Its host is the Host field.
     pub url: Url,
     /// The response.
-    pub response: Response,
+    pub response: VisitResponse,
     /// Its page; empty if the response is no page.
     pub page: Document,
 }
 
-impl Look {
+impl ProbeOutcome {
     /// Returns the answer, if there is one.
     #[must_use]
-    pub fn answer(&self) -> Option<&Answer> {
+    pub fn answer(&self) -> Option<&UpstreamAnswer> {
         match self {
             Self::Answered(answer) => Some(answer),
             _ => None,
@@ -62,10 +62,10 @@ impl Look {
     }
 }
 
-impl Answer {
+impl UpstreamAnswer {
     /// Takes a response. Bodies with a coding are not read: none was requested.
     #[must_use]
-    pub fn new(url: Url, response: Response) -> Self {
+    pub fn new(url: Url, response: VisitResponse) -> Self {
         let page = if is_html(&response) { Document::read(plain_body(&response)) } else { Document::default() };
         Self { url, response, page }
     }
@@ -135,22 +135,22 @@ impl Answer {
     }
 }
 
-fn plain_body(response: &Response) -> &[u8] {
+fn plain_body(response: &VisitResponse) -> &[u8] {
     let is_coded = response.values_of("content-encoding").any(|c| !c.eq_ignore_ascii_case(b"identity"));
     if is_coded { &[] } else { &response.body }
 }
 
 #[cfg(test)]
-impl Look {
+impl ProbeOutcome {
     /// Makes an answer with these fields, each `name: value`.
     pub(super) fn sample(url: &str, status: u16, fields: &[&str], body: &str) -> Self {
-        let mut response = Response { body: body.as_bytes().to_vec(), ..Response::default() };
+        let mut response = VisitResponse { body: body.as_bytes().to_vec(), ..VisitResponse::default() };
         response.head.status = StatusCode::from_u16(status).unwrap();
         response.head.fields.push(b"Content-Type", b"text/html");
         for (name, value) in fields.iter().filter_map(|field| field.split_once(": ")) {
             response.head.fields.push(name.as_bytes(), value.as_bytes());
         }
-        Self::Answered(Box::new(Answer::new(url.parse().unwrap(), response)))
+        Self::Answered(Box::new(UpstreamAnswer::new(url.parse().unwrap(), response)))
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn redirects() {
         let check = |url: &str, status: u16, location: &str, leads_to_https: bool, is_here: bool| {
-            let look = Look::sample(url, status, &[&format!("location: {location}")], "");
+            let look = ProbeOutcome::sample(url, status, &[&format!("location: {location}")], "");
             let answer = look.answer().unwrap();
             assert_eq!((answer.leads_to_https(), answer.is_here()), (leads_to_https, is_here), "{url} {location}");
         };
@@ -173,7 +173,10 @@ mod tests {
         check("https://a.example/", 200, "https://b.example/", false, true);
         check("https://a.example/", 301, "https://[", false, false);
         check("https://a.example/", 404, "", false, false);
-        assert_eq!(Look::sample("http://a.example/", 301, &["location: x\u{1b}[0m"], "").words(), "301 to x?[0m");
-        assert_eq!(Look::NotAsked.words(), "not asked");
+        assert_eq!(
+            ProbeOutcome::sample("http://a.example/", 301, &["location: x\u{1b}[0m"], "").words(),
+            "301 to x?[0m"
+        );
+        assert_eq!(ProbeOutcome::NotAsked.words(), "not asked");
     }
 }

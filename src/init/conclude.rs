@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::answer::{Answer, Look, SHOWN};
-use super::choose::{Choice, Decision, Host, honours_forwarded_proto, is_loop};
-use super::evidence::{Certificate, Evidence};
-use super::fingerprint::{Verdict, identify};
+use super::answer::{ProbeOutcome, SHOWN, UpstreamAnswer};
+use super::choose::{HostChoice, InitDecision, UpstreamChoice, honours_forwarded_proto, is_loop};
+use super::evidence::{CertificateEvidence, Evidence};
+use super::fingerprint::{PlatformVerdict, identify};
 use super::platform::Platform;
-use super::probe::{Target, written};
+use super::probe::{BlogTarget, written};
 use super::text::clean;
 use crate::host::{bare, bracketed, is_within};
 use crate::message::Name;
@@ -15,8 +15,8 @@ use crate::policy::Scheme;
 use crate::reason::counted;
 use crate::verify::field::PolicyField;
 use crate::verify::grammar::read;
-use crate::verify::page::{Page, scan, upgrades};
-use crate::verify::target::{Place, Url};
+use crate::verify::page::{PageFindings, scan, upgrades};
+use crate::verify::target::{ConnectTo, Url};
 
 /// The most insecure references and cookies that are listed.
 const LISTED: usize = 5;
@@ -25,15 +25,15 @@ pub const WP_CONFIG: &str = "if (($_SERVER['HTTP_X_FORWARDED_PROTO'] ?? '') === 
 
 /// The four names of the upstream, and its URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
+pub struct UpstreamNames {
     /// `upstream`.
     pub upstream: String,
     /// `connect`, if it differs from the host and port of `upstream`.
-    pub connect: Option<Decision<String>>,
+    pub connect: Option<InitDecision<String>>,
     /// The host and port that pintle connects to.
     pub connects_to: String,
     /// `server_name`, if it differs from the host of `upstream`.
-    pub server_name: Option<Decision<String>>,
+    pub server_name: Option<InitDecision<String>>,
     /// The name in SNI and in the certificate. `None` without TLS.
     pub tls_name: Option<String>,
     /// `ca`: roots of the operator's own.
@@ -53,7 +53,7 @@ pub struct Cookie {
 
 /// The site's own HSTS policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hsts {
+pub struct OwnHsts {
     /// Seconds.
     pub max_age: u64,
     /// `true` if it binds the names below.
@@ -83,21 +83,21 @@ pub struct Conclusion {
     /// The site's first name.
     pub public: String,
     /// The platform.
-    pub verdict: Verdict,
+    pub verdict: PlatformVerdict,
     /// Scheme and Host.
-    pub choice: Choice,
+    pub choice: UpstreamChoice,
     /// The names.
-    pub names: Names,
+    pub names: UpstreamNames,
     /// `true` if the upstream believes `X-Forwarded-Proto`; `None` if unknown.
     pub forwarded_proto: Option<bool>,
     /// The blog's own HSTS policy.
-    pub hsts: Option<Hsts>,
+    pub hsts: Option<OwnHsts>,
     /// The cookies with a `Domain`.
     pub cookies: Vec<Cookie>,
     /// The number of links of the start page that name the upstream.
     pub own_links: usize,
     /// The insecure references of the start page, if there was a page.
-    pub page: Option<Page>,
+    pub page: Option<PageFindings>,
     /// The answers in words.
     pub answers: Vec<(String, String)>,
     /// Remarks.
@@ -108,7 +108,7 @@ pub struct Conclusion {
 
 /// Draws all conclusions.
 #[must_use]
-pub fn conclude(evidence: &Evidence, target: &Target, choice: Choice, ca: Option<PathBuf>) -> Conclusion {
+pub fn conclude(evidence: &Evidence, target: &BlogTarget, choice: UpstreamChoice, ca: Option<PathBuf>) -> Conclusion {
     let names = names(evidence, target, &choice, ca);
     let mut conclusion = Conclusion {
         url: evidence.url.clone(),
@@ -130,7 +130,7 @@ pub fn conclude(evidence: &Evidence, target: &Target, choice: Choice, ca: Option
     conclusion
 }
 
-fn names(evidence: &Evidence, target: &Target, choice: &Choice, ca: Option<PathBuf>) -> Names {
+fn names(evidence: &Evidence, target: &BlogTarget, choice: &UpstreamChoice, ca: Option<PathBuf>) -> UpstreamNames {
     let scheme = choice.scheme.value;
     let url = &evidence.url;
     let over = url.over(scheme);
@@ -144,45 +144,47 @@ fn names(evidence: &Evidence, target: &Target, choice: &Choice, ca: Option<PathB
         (Some(place), _) => {
             let answered = evidence.address(scheme).is_some();
             let why = "the address of --connect".to_owned();
-            Some(Decision { value: place_text(&place, port), proven: answered, why })
+            Some(InitDecision { value: place_text(&place, port), proven: answered, why })
         }
         (None, Some(address)) if evidence.is_own_public() => {
             let value = written(address);
             let why = format!("the address of {} today: its name will point to pintle", url.host);
-            Some(Decision { value, proven: true, why })
+            Some(InitDecision { value, proven: true, why })
         }
         _ => None,
     };
     let is_https = scheme == Scheme::Https;
-    let server_name = (is_https && url.address().is_some() && evidence.foreign_certificate == Certificate::Trusted)
+    let server_name = (is_https
+        && url.address().is_some()
+        && evidence.foreign_certificate == CertificateEvidence::Trusted)
         .then(|| {
             let why = format!("{} has a valid certificate for this name", url.host);
-            Decision { value: evidence.public.clone(), proven: true, why }
+            InitDecision { value: evidence.public.clone(), proven: true, why }
         });
     let connects_to = connect.as_ref().map_or(own, |connect| connect.value.clone());
     let own_name = bare(&url.host).to_owned();
     let tls_name = is_https.then(|| server_name.as_ref().map_or(own_name, |name| name.value.clone()));
     let ca = ca.filter(|_| is_https);
-    Names { upstream: format!("{}://{at}", scheme.as_str()), connect, connects_to, server_name, tls_name, ca }
+    UpstreamNames { upstream: format!("{}://{at}", scheme.as_str()), connect, connects_to, server_name, tls_name, ca }
 }
 
-fn place_text(place: &Place, port: u16) -> String {
+fn place_text(place: &ConnectTo, port: u16) -> String {
     format!("{}:{}", bracketed(&place.host), place.port.unwrap_or(port))
 }
 
 /// The start page as visitors will get it, or as the blog shows it now.
-fn start_page(evidence: &Evidence) -> Option<&Answer> {
+fn start_page(evidence: &Evidence) -> Option<&UpstreamAnswer> {
     let looks = [&evidence.rehearsal, &evidence.secure, &evidence.declared, &evidence.plain];
-    looks.into_iter().filter_map(Look::answer).find(|answer| answer.has_document() && !answer.is_refusal())
+    looks.into_iter().filter_map(ProbeOutcome::answer).find(|answer| answer.has_document() && !answer.is_refusal())
 }
 
-fn mixed(answer: &Answer) -> Page {
+fn mixed(answer: &UpstreamAnswer) -> PageFindings {
     let mut page = scan(answer.body());
     page.upgraded |= answer.response.values_of("content-security-policy").any(upgrades);
     page
 }
 
-fn own_links(page: &Answer, evidence: &Evidence) -> usize {
+fn own_links(page: &UpstreamAnswer, evidence: &Evidence) -> usize {
     if evidence.is_own_public() {
         return 0;
     }
@@ -191,8 +193,8 @@ fn own_links(page: &Answer, evidence: &Evidence) -> usize {
     urls.filter_map(|r| page.url.join(std::str::from_utf8(r).ok()?)).filter(|u| u.host == evidence.url.host).count()
 }
 
-fn hsts(evidence: &Evidence) -> Option<Hsts> {
-    if evidence.certificate != Certificate::Trusted || evidence.url.address().is_some() {
+fn hsts(evidence: &Evidence) -> Option<OwnHsts> {
+    if evidence.certificate != CertificateEvidence::Trusted || evidence.url.address().is_some() {
         return None;
     }
     let answer = evidence.secure.answer()?;
@@ -200,13 +202,13 @@ fn hsts(evidence: &Evidence) -> Option<Hsts> {
     let reading = read(PolicyField::Sts, values.first()?);
     let max_age = reading.max_age.filter(|age| *age > 0 && reading.is_valid())?;
     let is_public = evidence.is_own_public();
-    Some(Hsts { max_age, include_subdomains: reading.include_subdomains, is_public })
+    Some(OwnHsts { max_age, include_subdomains: reading.include_subdomains, is_public })
 }
 
 /// The cookies with a `Domain`, each name once.
 fn cookies(evidence: &Evidence) -> Vec<Cookie> {
     let looks = [&evidence.rehearsal, &evidence.login, &evidence.secure, &evidence.plain, &evidence.declared];
-    let answers = looks.into_iter().filter_map(Look::answer);
+    let answers = looks.into_iter().filter_map(ProbeOutcome::answer);
     let mut cookies: Vec<Cookie> = Vec::new();
     for value in answers.flat_map(|answer| answer.response.values(Name::SetCookie)) {
         let mut parts = value.split(|b| *b == b';');
@@ -242,7 +244,7 @@ fn answers(evidence: &Evidence) -> Vec<(String, String)> {
         ("the feed".to_owned(), &evidence.feed),
         ("/wp-login.php".to_owned(), &evidence.login),
     ];
-    let asked = looks.into_iter().filter(|(_, look)| !matches!(look, Look::NotAsked));
+    let asked = looks.into_iter().filter(|(_, look)| !matches!(look, ProbeOutcome::NotAsked));
     asked.map(|(what, look)| (what, look.words())).collect()
 }
 
@@ -267,7 +269,7 @@ fn of_connection(evidence: &Evidence, conclusion: &Conclusion, notes: &mut Vec<N
     if let Some(doubt) = &verdict.doubt {
         notes.push(note(format!("The platform is unknown: {doubt}.")));
     }
-    if let (false, Certificate::Refused(why)) = (choice.scheme.proven, &evidence.certificate) {
+    if let (false, CertificateEvidence::Refused(why)) = (choice.scheme.proven, &evidence.certificate) {
         let from = "If it comes from a CA of your own, name that CA in ca.";
         notes.push(warning(format!("pintle will refuse the upstream's certificate: {why}. {from}")));
     } else if !choice.scheme.proven {
@@ -328,7 +330,7 @@ fn of_redirects(evidence: &Evidence, conclusion: &Conclusion, notes: &mut Vec<No
 }
 
 /// The target of a redirect that neither pintle nor the site answers.
-fn leads_away(look: &Look, evidence: &Evidence) -> Option<Url> {
+fn leads_away(look: &ProbeOutcome, evidence: &Evidence) -> Option<Url> {
     let to = look.answer()?.redirect()?;
     (to.host != evidence.url.host && !evidence.is_public(&to.host)).then_some(to)
 }
@@ -363,15 +365,15 @@ fn of_page(conclusion: &Conclusion, notes: &mut Vec<Note>) {
 
 /// Returns the platform's name, or `unknown`.
 #[must_use]
-pub fn platform_name(verdict: &Verdict) -> &'static str {
+pub fn platform_name(verdict: &PlatformVerdict) -> &'static str {
     verdict.platform.map_or("unknown", Platform::name)
 }
 
 /// Returns the value of `host_header`.
 #[must_use]
-pub fn host_word(host: Host) -> &'static str {
+pub fn host_word(host: HostChoice) -> &'static str {
     match host {
-        Host::Upstream => "upstream",
-        Host::Client => "client",
+        HostChoice::Upstream => "upstream",
+        HostChoice::Client => "client",
     }
 }

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use super::answer::{Answer, Look};
+use super::answer::{ProbeOutcome, UpstreamAnswer};
 use crate::host::HostPattern;
 use crate::policy::Scheme;
 use crate::verify::target::Url;
 
 /// The verdict on the certificate that the server showed for its own name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Certificate {
+pub enum CertificateEvidence {
     /// None was seen.
     #[default]
     Unseen,
@@ -29,25 +29,25 @@ pub struct Evidence {
     /// The site's name that is asked for.
     pub public: String,
     /// The own name over https.
-    pub secure: Look,
+    pub secure: ProbeOutcome,
     /// Its certificate.
-    pub certificate: Certificate,
+    pub certificate: CertificateEvidence,
     /// The own name over http.
-    pub plain: Look,
+    pub plain: ProbeOutcome,
     /// The own name over http, with `X-Forwarded-Proto: https`.
-    pub declared: Look,
+    pub declared: ProbeOutcome,
     /// The public name, by Host.
-    pub foreign: Look,
+    pub foreign: ProbeOutcome,
     /// The certificate shown for the public name, if that name was sent as SNI.
-    pub foreign_certificate: Certificate,
+    pub foreign_certificate: CertificateEvidence,
     /// The start page, asked for as pintle will ask.
-    pub rehearsal: Look,
+    pub rehearsal: ProbeOutcome,
     /// `/robots.txt`.
-    pub robots: Look,
+    pub robots: ProbeOutcome,
     /// The feed that the start page names.
-    pub feed: Look,
+    pub feed: ProbeOutcome,
     /// `/wp-login.php`, asked for as pintle will ask.
-    pub login: Look,
+    pub login: ProbeOutcome,
     /// The address that answered over https.
     pub secure_address: Option<SocketAddr>,
     /// The address that answered over http.
@@ -64,16 +64,16 @@ impl Evidence {
             url,
             hosts: Vec::new(),
             public: String::new(),
-            secure: Look::NotAsked,
-            certificate: Certificate::Unseen,
-            plain: Look::NotAsked,
-            declared: Look::NotAsked,
-            foreign: Look::NotAsked,
-            foreign_certificate: Certificate::Unseen,
-            rehearsal: Look::NotAsked,
-            robots: Look::NotAsked,
-            feed: Look::NotAsked,
-            login: Look::NotAsked,
+            secure: ProbeOutcome::NotAsked,
+            certificate: CertificateEvidence::Unseen,
+            plain: ProbeOutcome::NotAsked,
+            declared: ProbeOutcome::NotAsked,
+            foreign: ProbeOutcome::NotAsked,
+            foreign_certificate: CertificateEvidence::Unseen,
+            rehearsal: ProbeOutcome::NotAsked,
+            robots: ProbeOutcome::NotAsked,
+            feed: ProbeOutcome::NotAsked,
+            login: ProbeOutcome::NotAsked,
             secure_address: None,
             plain_address: None,
             requests: 0,
@@ -107,14 +107,15 @@ impl Evidence {
     }
 
     /// Returns the answers under the blog's own name.
-    pub fn own(&self) -> impl Iterator<Item = &Answer> {
-        [&self.secure, &self.plain, &self.declared].into_iter().filter_map(Look::answer)
+    pub fn own(&self) -> impl Iterator<Item = &UpstreamAnswer> {
+        [&self.secure, &self.plain, &self.declared].into_iter().filter_map(ProbeOutcome::answer)
     }
 
     /// Returns all answers that describe the blog: those of its own name, and pages under the public
     /// one.
-    pub fn of_blog(&self) -> impl Iterator<Item = &Answer> {
-        let others = [&self.foreign, &self.rehearsal].into_iter().filter_map(Look::answer).filter(|a| a.is_page());
+    pub fn of_blog(&self) -> impl Iterator<Item = &UpstreamAnswer> {
+        let others =
+            [&self.foreign, &self.rehearsal].into_iter().filter_map(ProbeOutcome::answer).filter(|a| a.is_page());
         self.own().chain(others).filter(|answer| !answer.is_refusal())
     }
 

@@ -1,10 +1,10 @@
 //! Names the platform. A wrong name is worse than none.
 
-use super::answer::{Answer, Look, SHOWN};
+use super::answer::{ProbeOutcome, SHOWN, UpstreamAnswer};
 use super::document::feed_generator;
 use super::evidence::Evidence;
 use super::platform::Platform;
-use super::signs::{OTHER_JOURNALS, OTHER_MAKERS, OWN_SERVERS, SIGNS, Sign, Test, Value, Weight};
+use super::signs::{OTHER_JOURNALS, OTHER_MAKERS, OWN_SERVERS, PlatformSign, SIGNS, Test, Value, Weight};
 use super::text::{begins, clean, contains};
 use crate::host::{is_below, is_within};
 use crate::message::Name;
@@ -12,7 +12,7 @@ use crate::verify::target::Url;
 
 /// A sign that was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenSign {
     /// Its platform.
     pub platform: Platform,
     /// Its strength as evidence.
@@ -23,22 +23,22 @@ pub struct Seen {
 
 /// The platform, and the reasons.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct PlatformVerdict {
     /// The platform. `None` if the signs are too few or contradict each other.
     pub platform: Option<Platform>,
     /// The signs of the platform, or all signs without one.
-    pub signs: Vec<Seen>,
+    pub signs: Vec<SeenSign>,
     /// The reason why there is no platform.
     pub doubt: Option<String>,
 }
 
 /// Names the platform of a blog.
 #[must_use]
-pub fn identify(evidence: &Evidence) -> Verdict {
+pub fn identify(evidence: &Evidence) -> PlatformVerdict {
     if let Some(refusal) = refusal(evidence) {
-        return Verdict { doubt: Some(refusal), ..Verdict::default() };
+        return PlatformVerdict { doubt: Some(refusal), ..PlatformVerdict::default() };
     }
-    let seen: Vec<Seen> = SIGNS.iter().filter_map(|sign| see(sign, evidence)).collect();
+    let seen: Vec<SeenSign> = SIGNS.iter().filter_map(|sign| see(sign, evidence)).collect();
     let is_moved = is_made_by_others(evidence);
     for is_software in [false, true] {
         for weight in [Weight::Strong, Weight::Weak] {
@@ -55,16 +55,16 @@ pub fn identify(evidence: &Evidence) -> Verdict {
                 [] => {}
                 [platform] => {
                     let signs = seen.into_iter().filter(|sign| sign.platform == platform).collect();
-                    return Verdict { platform: Some(platform), signs, doubt: None };
+                    return PlatformVerdict { platform: Some(platform), signs, doubt: None };
                 }
                 [one, other, ..] => {
                     let doubt = format!("the answers have signs of {} and of {}", one.name(), other.name());
-                    return Verdict { platform: None, signs: seen, doubt: Some(doubt) };
+                    return PlatformVerdict { platform: None, signs: seen, doubt: Some(doubt) };
                 }
             }
         }
     }
-    Verdict { platform: None, signs: seen, doubt: None }
+    PlatformVerdict { platform: None, signs: seen, doubt: None }
 }
 
 /// A guard in front of the blog: its pages are not the blog's.
@@ -79,7 +79,7 @@ fn is_made_by_others(evidence: &Evidence) -> bool {
 }
 
 /// Looks for a sign.
-fn see(sign: &Sign, evidence: &Evidence) -> Option<Seen> {
+fn see(sign: &PlatformSign, evidence: &Evidence) -> Option<SeenSign> {
     if is_vetoed(sign, evidence) {
         return None;
     }
@@ -105,7 +105,7 @@ fn see(sign: &Sign, evidence: &Evidence) -> Option<Seen> {
         }
         _ => evidence.of_blog().find_map(|answer| in_answer(&sign.test, answer, evidence)),
     };
-    words.map(|words| Seen { platform: sign.platform, weight: sign.weight, words })
+    words.map(|words| SeenSign { platform: sign.platform, weight: sign.weight, words })
 }
 
 /// Pages write an apostrophe as it is, as an entity, or as a typographic one.
@@ -115,11 +115,11 @@ fn has_text(body: &[u8], text: &str) -> bool {
         .any(|apostrophe| contains(body, text.replace('\'', apostrophe).as_bytes()))
 }
 
-fn page_of(look: &Look) -> Option<&Answer> {
+fn page_of(look: &ProbeOutcome) -> Option<&UpstreamAnswer> {
     look.answer().filter(|answer| answer.is_page())
 }
 
-fn in_answer(test: &Test, answer: &Answer, evidence: &Evidence) -> Option<String> {
+fn in_answer(test: &Test, answer: &UpstreamAnswer, evidence: &Evidence) -> Option<String> {
     // A page of errors may be anybody's.
     let page = &answer.page;
     let has_page = answer.is_page();
@@ -160,13 +160,13 @@ fn in_answer(test: &Test, answer: &Answer, evidence: &Evidence) -> Option<String
 }
 
 /// A reference of the page as a URL.
-fn joined(answer: &Answer, reference: &[u8]) -> Option<Url> {
+fn joined(answer: &UpstreamAnswer, reference: &[u8]) -> Option<Url> {
     answer.url.join(std::str::from_utf8(reference).ok()?)
 }
 
 /// Pictures of other blogs say nothing about this one.
-fn is_of_blog(url: &Url, answer: &Answer, evidence: &Evidence) -> bool {
-    let is_target = |a: &Answer| a.redirect().is_some_and(|to| to.host == url.host);
+fn is_of_blog(url: &Url, answer: &UpstreamAnswer, evidence: &Evidence) -> bool {
+    let is_target = |a: &UpstreamAnswer| a.redirect().is_some_and(|to| to.host == url.host);
     let is_canonical = |own: &Vec<u8>| joined(answer, own).is_some_and(|own| own.host == url.host);
     url.host == evidence.url.host
         || evidence.is_public(&url.host)
@@ -198,7 +198,7 @@ fn is(value: Value, found: &[u8]) -> bool {
 }
 
 /// A strong sign that others show, too, in some circumstances.
-fn is_vetoed(sign: &Sign, evidence: &Evidence) -> bool {
+fn is_vetoed(sign: &PlatformSign, evidence: &Evidence) -> bool {
     let server = |name: &str| {
         let mut servers = evidence.of_blog().flat_map(|a| a.response.values_of("server"));
         servers.any(|value| begins(value, name.as_bytes()))
@@ -210,7 +210,8 @@ fn is_vetoed(sign: &Sign, evidence: &Evidence) -> bool {
         }),
         // GitHub itself.
         (Platform::GitHubPages, Test::Field(..)) => {
-            let cookies = |a: &Answer| a.response.values(Name::SetCookie).iter().any(|c| begins(c, b"_gh_sess="));
+            let cookies =
+                |a: &UpstreamAnswer| a.response.values(Name::SetCookie).iter().any(|c| begins(c, b"_gh_sess="));
             evidence.url.host == "github.com" || evidence.of_blog().any(cookies)
         }
         _ => false,
@@ -225,7 +226,7 @@ mod tests {
         let mut evidence = Evidence::new("https://own.example/".parse().unwrap());
         let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-        evidence.secure = Look::sample("https://own.example/", 200, &fields, body);
+        evidence.secure = ProbeOutcome::sample("https://own.example/", 200, &fields, body);
         identify(&evidence).platform.map(Platform::id)
     }
 
@@ -294,13 +295,13 @@ mod tests {
             [(403, "host-header: WordPress.com"), (429, "x-tumblr-user: a"), (503, "server: Netlify")]
         {
             let mut evidence = Evidence::new("https://own.example/".parse().unwrap());
-            evidence.secure = Look::sample("https://own.example/", status, &[field], "");
+            evidence.secure = ProbeOutcome::sample("https://own.example/", status, &[field], "");
             let verdict = identify(&evidence);
             assert_eq!((verdict.platform, verdict.doubt.is_some()), (None, true), "{status}");
         }
         let mut evidence = Evidence::new("https://own.example/".parse().unwrap());
         evidence.secure =
-            Look::sample("https://own.example/", 200, &["cf-mitigated: challenge", "server: Netlify"], "");
+            ProbeOutcome::sample("https://own.example/", 200, &["cf-mitigated: challenge", "server: Netlify"], "");
         assert_eq!(identify(&evidence).platform, None);
     }
 

@@ -8,17 +8,17 @@ use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::time::{Instant, timeout};
 
-use super::answer::{Answer, Look, SHOWN};
-use super::choose::{Choice, Host, choose};
-use super::evidence::{Certificate, Evidence};
+use super::answer::{ProbeOutcome, SHOWN, UpstreamAnswer};
+use super::choose::{HostChoice, UpstreamChoice, choose};
+use super::evidence::{CertificateEvidence, Evidence};
 use super::fingerprint::identify;
 use super::platform::Platform;
 use super::text::clean;
 use crate::host::bare;
 use crate::policy::Scheme;
-use crate::verify::chain::{Chain, Trust};
-use crate::verify::client::{Failure, KeyTypes, Response, addresses, connect, exchange, handshake};
-use crate::verify::target::{Place, Url, default_port};
+use crate::verify::chain::{ClientTrust, SeenChain};
+use crate::verify::client::{KeyTypes, VisitFailure, VisitResponse, addresses, connect, exchange, handshake};
+use crate::verify::target::{ConnectTo, Url, default_port};
 
 /// The most requests to a blog.
 pub const REQUESTS_MAX: usize = 8;
@@ -33,54 +33,54 @@ const USER_AGENT: &str = concat!("pintle-init/", env!("CARGO_PKG_VERSION"));
 
 /// A blog to look at.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct BlogTarget {
     /// Its URL.
     pub url: Url,
     /// The address to connect to instead of DNS.
-    pub connect: Option<Place>,
+    pub connect: Option<ConnectTo>,
     /// The address of plain HTTP.
-    pub connect_http: Option<Place>,
+    pub connect_http: Option<ConnectTo>,
     /// The certificates to trust.
-    pub trust: Trust,
+    pub trust: ClientTrust,
     /// The time at which certificates must be valid.
     pub now: Timestamp,
 }
 
-impl Target {
+impl BlogTarget {
     /// Returns the place that answers over this scheme. `None` if there is none to ask: the URL names
     /// a port of its own, which speaks one scheme only.
     #[must_use]
-    pub fn place(&self, scheme: Scheme) -> Option<Place> {
+    pub fn place(&self, scheme: Scheme) -> Option<ConnectTo> {
         let named = self.connect.clone();
-        let own = Place { host: bare(&self.url.host).to_owned(), port: Some(self.url.port) };
+        let own = ConnectTo { host: bare(&self.url.host).to_owned(), port: Some(self.url.port) };
         let is_default = |port: u16| port == default_port(self.url.scheme);
         let of_url = match named {
-            Some(Place { host, port }) => Place { host, port: Some(port.unwrap_or(self.url.port)) },
+            Some(ConnectTo { host, port }) => ConnectTo { host, port: Some(port.unwrap_or(self.url.port)) },
             None => own,
         };
         if scheme == Scheme::Http && self.connect_http.is_some() {
             return self
                 .connect_http
                 .clone()
-                .map(|place| Place { port: Some(place.port.unwrap_or_else(|| default_port(scheme))), ..place });
+                .map(|place| ConnectTo { port: Some(place.port.unwrap_or_else(|| default_port(scheme))), ..place });
         }
         if scheme == self.url.scheme {
             return Some(of_url);
         }
         let port = Some(default_port(scheme));
-        of_url.port.is_some_and(is_default).then_some(Place { host: of_url.host, port })
+        of_url.port.is_some_and(is_default).then_some(ConnectTo { host: of_url.host, port })
     }
 }
 
 /// Sends the requests.
 pub struct Prober<'a> {
-    target: &'a Target,
+    target: &'a BlogTarget,
     asked: usize,
     end: Instant,
 }
 
 /// One request.
-struct Ask<'a> {
+struct ProbeRequest<'a> {
     scheme: Scheme,
     /// The Host field, and the target.
     url: Url,
@@ -93,7 +93,7 @@ struct Ask<'a> {
 impl<'a> Prober<'a> {
     /// Begins.
     #[must_use]
-    pub fn new(target: &'a Target) -> Self {
+    pub fn new(target: &'a BlogTarget) -> Self {
         Self { target, asked: 0, end: Instant::now() + PATIENCE_IN_ALL }
     }
 
@@ -115,11 +115,13 @@ impl<'a> Prober<'a> {
         evidence.plain = look;
         evidence.plain_address = shown.map(|(address, _)| address);
         evidence.requests = self.asked;
-        let is_lost = |look: &Look| matches!(look, Look::NotAsked | Look::Failed { unreachable: true, .. });
+        let is_lost = |look: &ProbeOutcome| {
+            matches!(look, ProbeOutcome::NotAsked | ProbeOutcome::Failed { unreachable: true, .. })
+        };
         if is_lost(&evidence.secure) && is_lost(&evidence.plain) {
             let looks = [("https", &evidence.secure), ("http", &evidence.plain)];
             let reasons = looks.iter().filter_map(|(scheme, look)| match look {
-                Look::Failed { why, .. } => Some(format!("{scheme}: {why}")),
+                ProbeOutcome::Failed { why, .. } => Some(format!("{scheme}: {why}")),
                 _ => None,
             });
             return Err(reasons.collect::<Vec<_>>().join("; "));
@@ -129,7 +131,7 @@ impl<'a> Prober<'a> {
 
     /// Asks for the rest, once the site's names are known. Returns the choice that the rehearsal was
     /// made with.
-    pub async fn rest(&mut self, evidence: &mut Evidence) -> Choice {
+    pub async fn rest(&mut self, evidence: &mut Evidence) -> UpstreamChoice {
         let is_secure = evidence.secure.answer().is_some();
         if is_secure || evidence.plain.answer().is_some() {
             self.foreign(evidence, if is_secure { Scheme::Https } else { Scheme::Http }).await;
@@ -177,21 +179,27 @@ impl<'a> Prober<'a> {
     }
 
     /// Asks as pintle will ask for its clients.
-    async fn as_pintle(&mut self, evidence: &Evidence, choice: &Choice, target: &str) -> Look {
+    async fn as_pintle(&mut self, evidence: &Evidence, choice: &UpstreamChoice, target: &str) -> ProbeOutcome {
         let public = &evidence.public;
         let fields = format!("X-Forwarded-Proto: https\r\nX-Forwarded-Host: {public}\r\nVia: 1.1 pintle\r\n");
         self.chosen(choice, evidence, target, &fields).await
     }
 
-    async fn page(&mut self, choice: &Choice, evidence: &Evidence, target: &str) -> Look {
+    async fn page(&mut self, choice: &UpstreamChoice, evidence: &Evidence, target: &str) -> ProbeOutcome {
         self.chosen(choice, evidence, target, "X-Forwarded-Proto: https\r\n").await
     }
 
-    async fn chosen(&mut self, choice: &Choice, evidence: &Evidence, target: &str, fields: &str) -> Look {
+    async fn chosen(
+        &mut self,
+        choice: &UpstreamChoice,
+        evidence: &Evidence,
+        target: &str,
+        fields: &str,
+    ) -> ProbeOutcome {
         let public = || ServerName::try_from(evidence.public.clone()).ok();
         let sni = if evidence.url.address().is_some() { public() } else { evidence.url.server_name() };
         let mut ask = self.request(choice.scheme.value, sni, fields);
-        if choice.host.value == Host::Client {
+        if choice.host.value == HostChoice::Client {
             ask.url = public_url(ask.url, evidence);
         }
         ask.url.target = target.to_owned();
@@ -199,35 +207,35 @@ impl<'a> Prober<'a> {
     }
 
     /// A request for the start page under the own name.
-    fn request<'f>(&self, scheme: Scheme, sni: Option<ServerName<'static>>, fields: &'f str) -> Ask<'f> {
-        Ask { scheme, url: self.target.url.over(scheme), sni, fields }
+    fn request<'f>(&self, scheme: Scheme, sni: Option<ServerName<'static>>, fields: &'f str) -> ProbeRequest<'f> {
+        ProbeRequest { scheme, url: self.target.url.over(scheme), sni, fields }
     }
 
-    fn judge(&self, chain: &[CertificateDer<'static>], name: &ServerName<'_>) -> Certificate {
-        let Target { trust, now, .. } = self.target;
-        match Chain::examine(chain, trust, name, *now).distrust {
-            None => Certificate::Trusted,
-            Some(distrust) => Certificate::Refused(clean(distrust.message.as_bytes(), 2 * SHOWN)),
+    fn judge(&self, chain: &[CertificateDer<'static>], name: &ServerName<'_>) -> CertificateEvidence {
+        let BlogTarget { trust, now, .. } = self.target;
+        match SeenChain::examine(chain, trust, name, *now).distrust {
+            None => CertificateEvidence::Trusted,
+            Some(distrust) => CertificateEvidence::Refused(clean(distrust.message.as_bytes(), 2 * SHOWN)),
         }
     }
 
     /// Sends a request, unless there were enough or too little time is left.
-    async fn ask(&mut self, ask: &Ask<'_>) -> (Look, Option<Shown>) {
-        let Some(place) = self.target.place(ask.scheme) else { return (Look::NotAsked, None) };
+    async fn ask(&mut self, ask: &ProbeRequest<'_>) -> (ProbeOutcome, Option<Shown>) {
+        let Some(place) = self.target.place(ask.scheme) else { return (ProbeOutcome::NotAsked, None) };
         let left = self.end.saturating_duration_since(Instant::now());
         if self.asked >= REQUESTS_MAX || left.is_zero() || (ask.scheme == Scheme::Https && ask.sni.is_none()) {
-            return (Look::NotAsked, None);
+            return (ProbeOutcome::NotAsked, None);
         }
         self.asked += 1;
         let mut shown = None;
         let asking = send(ask, &place, PATIENCE.min(left), &mut shown);
         let look = match timeout(left, asking).await {
-            Ok(Ok(response)) => Look::Answered(Box::new(Answer::new(ask.url.clone(), response))),
-            Ok(Err(failure)) => Look::Failed {
+            Ok(Ok(response)) => ProbeOutcome::Answered(Box::new(UpstreamAnswer::new(ask.url.clone(), response))),
+            Ok(Err(failure)) => ProbeOutcome::Failed {
                 why: clean(failure.to_string().as_bytes(), 2 * SHOWN),
                 unreachable: failure.is_unreachable(),
             },
-            Err(_) => Look::Failed { why: "the time was up".into(), unreachable: false },
+            Err(_) => ProbeOutcome::Failed { why: "the time was up".into(), unreachable: false },
         };
         (look, shown)
     }
@@ -242,11 +250,11 @@ fn public_url(url: Url, evidence: &Evidence) -> Url {
 type Shown = (SocketAddr, Vec<CertificateDer<'static>>);
 
 async fn send(
-    ask: &Ask<'_>,
-    place: &Place,
+    ask: &ProbeRequest<'_>,
+    place: &ConnectTo,
     patience: Duration,
     shown: &mut Option<Shown>,
-) -> Result<Response, Failure> {
+) -> Result<VisitResponse, VisitFailure> {
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: text/html, */*;q=0.8\r\n\
          Accept-Encoding: identity\r\n{}Connection: close\r\n\r\n",
@@ -254,7 +262,7 @@ async fn send(
         ask.url.authority(),
         ask.fields
     );
-    let slow = |step| move |_| Failure::Timeout(step, patience);
+    let slow = |step| move |_| VisitFailure::Timeout(step, patience);
     let all = addresses(place, ask.url.port).await?;
     let (address, mut socket) = timeout(patience, connect(&all, 0)).await.map_err(slow("connecting"))??;
     *shown = Some((address, Vec::new()));
@@ -270,7 +278,7 @@ async fn send(
 /// The feed that the start page names, if it is the blog's own.
 fn feed_of(evidence: &Evidence) -> Option<String> {
     let pages = [&evidence.rehearsal, &evidence.secure, &evidence.plain];
-    let page = pages.into_iter().filter_map(Look::answer).find(|answer| answer.is_page())?;
+    let page = pages.into_iter().filter_map(ProbeOutcome::answer).find(|answer| answer.is_page())?;
     let feed = page.url.join(std::str::from_utf8(page.page.feed()?).ok()?)?;
     let is_own = feed.host == evidence.url.host || evidence.is_public(&feed.host);
     is_own.then_some(feed.target)

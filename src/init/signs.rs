@@ -62,7 +62,7 @@ pub enum Test {
 
 /// A sign.
 #[derive(Debug, Clone, Copy)]
-pub struct Sign {
+pub struct PlatformSign {
     /// Its platform.
     pub platform: Platform,
     /// Its strength as evidence.
@@ -71,16 +71,16 @@ pub struct Sign {
     pub test: Test,
 }
 
-const fn strong(platform: Platform, test: Test) -> Sign {
-    Sign { platform, weight: Weight::Strong, test }
+const fn strong(platform: Platform, test: Test) -> PlatformSign {
+    PlatformSign { platform, weight: Weight::Strong, test }
 }
 
-const fn weak(platform: Platform, test: Test) -> Sign {
-    Sign { platform, weight: Weight::Weak, test }
+const fn weak(platform: Platform, test: Test) -> PlatformSign {
+    PlatformSign { platform, weight: Weight::Weak, test }
 }
 
-const fn backing(platform: Platform, test: Test) -> Sign {
-    Sign { platform, weight: Weight::Backing, test }
+const fn backing(platform: Platform, test: Test) -> PlatformSign {
+    PlatformSign { platform, weight: Weight::Backing, test }
 }
 
 use Platform as P;
@@ -88,7 +88,7 @@ use Test::{Asset, Below, Cookie, DataGhost, Feed, Field, Foreign, Generator, Htm
 use Value::{Any, Contains, Hex, Is, Place};
 
 /// All signs.
-pub const SIGNS: &[Sign] = &[
+pub const SIGNS: &[PlatformSign] = &[
     strong(P::WordPressCom, Field("host-header", Is("WordPress.com"))),
     strong(P::WordPressCom, Field("host-header", Is("wpcloud"))),
     weak(P::WordPressCom, Field("x-ac", Place)),

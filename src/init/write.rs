@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::choose::Decision;
+use super::choose::InitDecision;
 use super::conclude::{Conclusion, Note, host_word, platform_name};
 use super::text::clean;
 use crate::host::{HostPattern, both_forms, file_stem};
@@ -44,7 +44,7 @@ pub struct Wishes {
 /// Writes the file.
 #[must_use]
 pub fn render(conclusion: &Conclusion, wishes: &Wishes) -> String {
-    let mut file = File::default();
+    let mut file = FileText::default();
     head(&mut file, conclusion, wishes);
     if !wishes.is_system {
         file.blank();
@@ -52,8 +52,8 @@ pub fn render(conclusion: &Conclusion, wishes: &Wishes) -> String {
         file.comment("Promises and keys; /etc/pintle/pintle.toml would use /var/lib/pintle.");
         file.line("directory = \"state\"");
     }
-    let acme = Acme::of(conclusion, wishes);
-    Acme::table(&mut file, wishes);
+    let acme = AcmeChoice::of(conclusion, wishes);
+    AcmeChoice::table(&mut file, wishes);
     site(&mut file, conclusion);
     certificate(&mut file, conclusion, &acme);
     hsts(&mut file, conclusion);
@@ -62,9 +62,9 @@ pub fn render(conclusion: &Conclusion, wishes: &Wishes) -> String {
 }
 
 #[derive(Default)]
-struct File(String);
+struct FileText(String);
 
-impl File {
+impl FileText {
     fn line(&mut self, line: &str) {
         self.0.push_str(line);
         self.0.push('\n');
@@ -100,7 +100,7 @@ impl File {
     }
 
     /// A decision: its reason, and its line.
-    fn decision(&mut self, key: &str, decision: &Decision<String>) {
+    fn decision(&mut self, key: &str, decision: &InitDecision<String>) {
         self.comment(&decision.why);
         self.key(key, &quoted(&decision.value), decision.proven);
     }
@@ -124,7 +124,7 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
-fn head(file: &mut File, conclusion: &Conclusion, wishes: &Wishes) {
+fn head(file: &mut FileText, conclusion: &Conclusion, wishes: &Wishes) {
     let url = &conclusion.url;
     file.comment(&format!("Written by `pintle init` on {} for {url}", wishes.day));
     let signs: Vec<&str> = conclusion.verdict.signs.iter().map(|s| s.words.as_str()).collect();
@@ -139,7 +139,7 @@ fn head(file: &mut File, conclusion: &Conclusion, wishes: &Wishes) {
     file.comment("The answers do not prove the lines in comments: remove the # to use them.");
 }
 
-fn site(file: &mut File, conclusion: &Conclusion) {
+fn site(file: &mut FileText, conclusion: &Conclusion) {
     let names = &conclusion.names;
     file.blank();
     file.line("[[site]]");
@@ -184,7 +184,7 @@ fn site(file: &mut File, conclusion: &Conclusion) {
 }
 
 /// Certificates from an authority.
-enum Acme {
+enum AcmeChoice {
     /// All lines are active.
     Active,
     /// The lines are comments, for this reason.
@@ -193,7 +193,7 @@ enum Acme {
     Unwanted,
 }
 
-impl Acme {
+impl AcmeChoice {
     fn of(conclusion: &Conclusion, wishes: &Wishes) -> Self {
         let mut hosts = conclusion.hosts.iter().filter_map(|host| HostPattern::parse(host).ok());
         if wishes.email.is_none() {
@@ -211,7 +211,7 @@ impl Acme {
         Self::Active
     }
 
-    fn table(file: &mut File, wishes: &Wishes) {
+    fn table(file: &mut FileText, wishes: &Wishes) {
         let Some(email) = &wishes.email else { return };
         file.blank();
         file.line("[acme]");
@@ -223,22 +223,22 @@ impl Acme {
     }
 }
 
-fn certificate(file: &mut File, conclusion: &Conclusion, acme: &Acme) {
+fn certificate(file: &mut FileText, conclusion: &Conclusion, acme: &AcmeChoice) {
     let stem = file_stem(conclusion.hosts.first().unwrap_or(&conclusion.public));
     file.blank();
     match acme {
-        Acme::Active => {
+        AcmeChoice::Active => {
             file.line("[site.certificate]");
             file.key("acme", "true", true);
             return;
         }
-        Acme::Possible(why) => {
+        AcmeChoice::Possible(why) => {
             file.comment(why);
             file.line("# [site.certificate]");
             file.key("acme", "true", false);
             file.comment("Or, with a certificate from elsewhere:");
         }
-        Acme::Unwanted => file.comment(
+        AcmeChoice::Unwanted => file.comment(
             "Put the certificate with its intermediates, and its key, at these paths, and remove the # of the three lines:",
         ),
     }
@@ -247,7 +247,7 @@ fn certificate(file: &mut File, conclusion: &Conclusion, acme: &Acme) {
     file.key("key", &quoted(&format!("certs/{stem}.key")), false);
 }
 
-fn hsts(file: &mut File, conclusion: &Conclusion) {
+fn hsts(file: &mut FileText, conclusion: &Conclusion) {
     let mut hosts = conclusion.hosts.iter().filter_map(|host| HostPattern::parse(host).ok());
     let has_name = hosts.any(|host| host.address().is_none());
     file.blank();
@@ -270,11 +270,11 @@ fn hsts(file: &mut File, conclusion: &Conclusion) {
     }
 }
 
-fn pins(file: &mut File, conclusion: &Conclusion, wishes: &Wishes, acme: &Acme) {
+fn pins(file: &mut FileText, conclusion: &Conclusion, wishes: &Wishes, acme: &AcmeChoice) {
     let host = conclusion.hosts.first().unwrap_or(&conclusion.public);
     let (path, host) = (&wishes.path, shell_word(host));
     file.blank();
-    if wishes.pins && matches!(acme, Acme::Active) {
+    if wishes.pins && matches!(acme, AcmeChoice::Active) {
         file.line("[site.hpkp]");
         file.comment(
             "Pins bind apps and curl to the live key and to the next one, which pintle makes; browsers ignore them. A \
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn comments_are_wrapped() {
-        let mut file = File::default();
+        let mut file = FileText::default();
         file.comment(&"word ".repeat(50));
         assert!(file.0.lines().count() > 2 && file.0.lines().all(|line| line.starts_with("# ") && line.len() <= WIDTH));
     }
@@ -317,7 +317,7 @@ mod tests {
 
         #[test]
         fn a_comment_stays_one(text in "(\\PC|[\\x00-\\x1f]|\n){0,60}") {
-            let mut file = File::default();
+            let mut file = FileText::default();
             file.comment(&text);
             file.code(&text);
             prop_assert!(DeTable::parse(&file.0).unwrap().get_ref().is_empty());

@@ -14,7 +14,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-pub use self::algorithm::{KeyAlgorithm, Unusable};
+pub use self::algorithm::{KeyAlgorithm, UnusableForTls};
 pub use self::foreign::{Foreign, Want};
 use self::foreign::{beside, shell};
 use crate::keys::pem::{self, PemError, Section};
@@ -85,7 +85,7 @@ pub enum KeyFileError {
         pem: bool,
     },
     /// A private key of an algorithm or size that TLS cannot use.
-    Unsupported(Unusable),
+    Unsupported(UnusableForTls),
     /// A format that pintle does not read.
     Foreign(Foreign),
     /// Two different keys, in these lines: it is unclear which one is meant.
@@ -130,7 +130,7 @@ impl KeyFileError {
                     }
                 })
             }
-            Self::Unsupported(Unusable::ExplicitCurve) => {
+            Self::Unsupported(UnusableForTls::ExplicitCurve) => {
                 Some(format!("openssl ec -in {file} -param_enc named_curve -out {}", shell(&beside(path, "new.key"))))
             }
             Self::Unsupported(_) => Some(match want {
@@ -222,8 +222,8 @@ fn part_of_section(section: Section) -> Result<Option<FilePart>, KeyFileError> {
         "EC PARAMETERS" | "DH PARAMETERS" | "X9.42 DH PARAMETERS" | "DSA PARAMETERS" => return Ok(None),
         "PKCS7" | "PKCS #7 SIGNED DATA" => return Err(KeyFileError::Foreign(Foreign::Pkcs7 { pem: true })),
         "OPENSSH PRIVATE KEY" => return Err(KeyFileError::Foreign(Foreign::OpenSsh)),
-        "DSA PRIVATE KEY" => return Err(KeyFileError::Unsupported(Unusable::Algorithm("DSA"))),
-        "RSA-PSS PRIVATE KEY" => return Err(KeyFileError::Unsupported(Unusable::Algorithm("RSA-PSS"))),
+        "DSA PRIVATE KEY" => return Err(KeyFileError::Unsupported(UnusableForTls::Algorithm("DSA"))),
+        "RSA-PSS PRIVATE KEY" => return Err(KeyFileError::Unsupported(UnusableForTls::Algorithm("RSA-PSS"))),
         _ => return Err(KeyFileError::Label(line, label)),
     };
     Ok(Some(FilePart { line: Some(line), kind, der }))
@@ -370,7 +370,7 @@ fn unusable_private(der: &[u8]) -> Option<KeyFileError> {
     Some(if RSA_BITS.contains(&bits) {
         KeyFileError::Malformed("private key", None)
     } else {
-        KeyFileError::Unsupported(Unusable::RsaSize(bits))
+        KeyFileError::Unsupported(UnusableForTls::RsaSize(bits))
     })
 }
 

@@ -7,7 +7,7 @@ use super::record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair, Re
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::lease::ahead;
-use crate::policy::promise::{Channel, Promise, Seconds, SiteNames};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds, SiteNames};
 
 /// Seconds that an expired promise stays in the history.
 const HISTORY: i64 = 400 * 86400;
@@ -45,7 +45,7 @@ struct SetKey {
     pins: Vec<Pin>,
     max_age: u64,
     include_subdomains: bool,
-    channel: Channel,
+    channel: PromiseChannel,
 }
 
 impl SetKey {
@@ -71,8 +71,8 @@ impl SetKey {
 /// Returns the time at which a promise was last recorded.
 pub(super) fn written(promise: &Promise) -> Seconds {
     match promise.channel {
-        Channel::Header(_) => promise.last_sent.saturating_sub(ahead(promise.max_age)).max(promise.first_sent),
-        Channel::Export { .. } => promise.last_sent,
+        PromiseChannel::Header(_) => promise.last_sent.saturating_sub(ahead(promise.max_age)).max(promise.first_sent),
+        PromiseChannel::Export { .. } => promise.last_sent,
     }
 }
 
@@ -427,7 +427,7 @@ mod tests {
             pins: vec![Pin::of_spki(b"")],
             max_age: 100,
             include_subdomains: false,
-            channel: Channel::Header(crate::policy::hpkp::Mode::Enforce),
+            channel: PromiseChannel::Header(crate::policy::hpkp::Mode::Enforce),
             first_sent: 0,
             last_sent,
         };
@@ -462,7 +462,7 @@ mod tests {
             pins: vec![Pin::of_spki(b"")],
             max_age: 100,
             include_subdomains: true,
-            channel: Channel::Header(crate::policy::hpkp::Mode::Enforce),
+            channel: PromiseChannel::Header(crate::policy::hpkp::Mode::Enforce),
             first_sent: 0,
             last_sent: 0,
         };

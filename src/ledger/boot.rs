@@ -26,14 +26,14 @@ fn boot_id() -> Option<&'static str> {
 
 /// A moment by both clocks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment<'b> {
+pub(super) struct BootMoment<'b> {
     boot: Option<&'b str>,
     uptime: u64,
     /// The wall clock, in milliseconds since 1970.
     wall: i64,
 }
 
-impl Moment<'static> {
+impl BootMoment<'static> {
     pub(super) fn now() -> Self {
         Self { boot: boot_id(), uptime: since_boot(), wall: wall_millis() }
     }
@@ -41,7 +41,7 @@ impl Moment<'static> {
 
 /// Returns the error of the dates in a book by a clock of this boot, if it is too large for one that
 /// drifts. A note of another boot says nothing.
-fn behind(book: &Book, now: &Moment<'_>) -> Option<Behind> {
+fn behind(book: &Book, now: &BootMoment<'_>) -> Option<Behind> {
     let note = book.clock(now.boot?)?;
     let booted = now.wall.saturating_sub(i64::try_from(now.uptime).unwrap_or(i64::MAX));
     let behind = booted.saturating_sub(note.booted());
@@ -50,7 +50,7 @@ fn behind(book: &Book, now: &Moment<'_>) -> Option<Behind> {
 
 /// Corrects the dates in a book, and its note. Returns their error. A clock that cannot be right
 /// corrects nothing.
-pub(super) fn catch_up(book: &mut Book, now: &Moment<'_>) -> Option<Behind> {
+pub(super) fn catch_up(book: &mut Book, now: &BootMoment<'_>) -> Option<Behind> {
     let behind = behind(book, now).filter(|behind| behind.seconds <= DOUBT)?;
     correct(book, now, behind);
     Some(behind)
@@ -58,13 +58,13 @@ pub(super) fn catch_up(book: &mut Book, now: &Moment<'_>) -> Option<Behind> {
 
 /// The same by a clock that the operator has confirmed, however far it has gone on.
 pub(super) fn catch_up_confirmed(book: &mut Book) {
-    let now = Moment::now();
+    let now = BootMoment::now();
     if let Some(behind) = behind(book, &now) {
         correct(book, &now, behind);
     }
 }
 
-fn correct(book: &mut Book, now: &Moment<'_>, behind: Behind) {
+fn correct(book: &mut Book, now: &BootMoment<'_>, behind: Behind) {
     let late = redated(book, behind, now.wall.div_euclid(1000));
     late.into_iter().for_each(|record| _ = book.apply(record));
     let boot = now.boot.unwrap_or_default().to_owned();
@@ -97,7 +97,7 @@ mod tests {
     use crate::host::HostPattern;
     use crate::keys::pin::Pin;
     use crate::policy::hpkp::Mode;
-    use crate::policy::promise::{Channel, Promise};
+    use crate::policy::promise::{Promise, PromiseChannel};
 
     const BOOT: &str = "this";
 
@@ -110,7 +110,7 @@ mod tests {
             pins: vec![Pin::of_spki(b"a")],
             max_age: 100,
             include_subdomains: false,
-            channel: Channel::Header(Mode::Enforce),
+            channel: PromiseChannel::Header(Mode::Enforce),
             first_sent: 1000,
             last_sent: 1016,
         }));
@@ -118,8 +118,8 @@ mod tests {
         book
     }
 
-    fn at(boot: &str, uptime: u64, wall: i64) -> Moment<'_> {
-        Moment { boot: Some(boot), uptime, wall }
+    fn at(boot: &str, uptime: u64, wall: i64) -> BootMoment<'_> {
+        BootMoment { boot: Some(boot), uptime, wall }
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
             ("it was set back", at(BOOT, 25_000, 20_000)),
             ("it cannot be right", at(BOOT, 25_000, far)),
             ("another boot", at("other", 25_000, 2_020_000)),
-            ("no boot is known", Moment { boot: None, ..at(BOOT, 25_000, 2_020_000) }),
+            ("no boot is known", BootMoment { boot: None, ..at(BOOT, 25_000, 2_020_000) }),
         ] {
             let mut book = book();
             assert_eq!(catch_up(&mut book, &now), None, "{what}");

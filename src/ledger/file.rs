@@ -12,7 +12,7 @@
 use serde::Deserialize;
 
 use super::book::Book;
-use super::boot::{Moment, catch_up};
+use super::boot::{BootMoment, catch_up};
 use super::json::LineJson;
 use super::line::{Read, VERSION, sum};
 use super::notice::Notice;
@@ -150,7 +150,7 @@ impl FileContents {
     /// Corrects dates that a clock of this boot, set right since, left too early. Returns `true` if
     /// there are any.
     pub(super) fn catch_up(&mut self) -> bool {
-        let behind = catch_up(&mut self.book, &Moment::now());
+        let behind = catch_up(&mut self.book, &BootMoment::now());
         self.notices.extend(behind.map(|behind| Notice::DatedEarly { seconds: behind.seconds }));
         behind.is_some()
     }
@@ -159,11 +159,11 @@ impl FileContents {
 /// Returns the heads that a new file follows.
 fn heads_before(json: &str) -> Vec<Position> {
     #[derive(Deserialize)]
-    struct Format {
+    struct FirstLine {
         #[serde(default)]
         after: Vec<String>,
     }
-    let format = serde_json::from_str::<Format>(json);
+    let format = serde_json::from_str::<FirstLine>(json);
     format.map(|f| f.after.iter().filter_map(|text| Position::parse(text)).collect()).unwrap_or_default()
 }
 
@@ -179,7 +179,7 @@ enum Previous {
 /// Reads a file, and compares it with its head, if it has one.
 pub(super) fn read(contents: &[u8], head: Option<&Position>) -> FileContents {
     let found = FileContents { is_current: true, ..FileContents::default() };
-    let mut reader = Reader { found, previous: Previous::None, head, holds_head: head.is_none(), unnumbered: 0 };
+    let mut reader = LedgerReader { found, previous: Previous::None, head, holds_head: head.is_none(), unnumbered: 0 };
     let mut torn = 0;
     for (number, segment) in contents.split_inclusive(|b| *b == b'\n').enumerate() {
         if let Some(text) = segment.strip_suffix(b"\n") {
@@ -199,7 +199,7 @@ pub(super) fn read(contents: &[u8], head: Option<&Position>) -> FileContents {
 }
 
 /// The state of reading a file line by line.
-struct Reader<'h> {
+struct LedgerReader<'h> {
     found: FileContents,
     previous: Previous,
     head: Option<&'h Position>,
@@ -209,7 +209,7 @@ struct Reader<'h> {
     unnumbered: u64,
 }
 
-impl Reader<'_> {
+impl LedgerReader<'_> {
     /// Reads a complete line, without its end. `number` counts from 1.
     fn line(&mut self, number: usize, text: &[u8]) {
         if text.is_empty() {

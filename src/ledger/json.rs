@@ -9,7 +9,7 @@ use super::record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair, Re
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::Mode;
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 
 /// The max-age, in seconds, assumed for a newer version's promise that states it in an unknown
 /// form: a year.
@@ -201,12 +201,12 @@ pub(super) fn strictest(json: &str) -> Option<Promise> {
     let any: AnyPromise = serde_json::from_str(json).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let channel = match any.kind.as_str() {
-        "promise" => Channel::Header(match any.mode.as_str() {
+        "promise" => PromiseChannel::Header(match any.mode.as_str() {
             Some("report-only") => Mode::ReportOnly,
             Some("withdraw") => Mode::Withdraw,
             _ => Mode::Enforce,
         }),
-        "export" => Channel::Export {
+        "export" => PromiseChannel::Export {
             form: text(&any.form).unwrap_or_default(),
             id: text(&any.id).unwrap_or_default(),
             leaf_only: any.leaf_only.as_bool() != Some(false),
@@ -263,7 +263,7 @@ fn promise_json(promise: &Promise) -> RecordJson {
         last_sent: time(promise.last_sent),
     };
     match &promise.channel {
-        Channel::Header(mode) => RecordJson::Promise {
+        PromiseChannel::Header(mode) => RecordJson::Promise {
             set,
             mode: match mode {
                 Mode::Enforce => ModeJson::Enforce,
@@ -271,7 +271,7 @@ fn promise_json(promise: &Promise) -> RecordJson {
                 Mode::Withdraw => ModeJson::Withdraw,
             },
         },
-        Channel::Export { form, id, leaf_only } => {
+        PromiseChannel::Export { form, id, leaf_only } => {
             RecordJson::Export { set, form: form.clone(), id: id.clone(), leaf_only: *leaf_only }
         }
     }
@@ -286,10 +286,10 @@ fn of_json(text: RecordJson) -> Option<Record> {
                 ModeJson::ReportOnly => Mode::ReportOnly,
                 ModeJson::Withdraw => Mode::Withdraw,
             };
-            Record::Promise(promise_of(set, Channel::Header(mode))?)
+            Record::Promise(promise_of(set, PromiseChannel::Header(mode))?)
         }
         RecordJson::Export { set, form, id, leaf_only } => {
-            Record::Promise(promise_of(set, Channel::Export { form, id, leaf_only })?)
+            Record::Promise(promise_of(set, PromiseChannel::Export { form, id, leaf_only })?)
         }
         RecordJson::Ramp { site, policy, step, since } => {
             Record::Ramp(Ramp { site, policy, step, since: since.as_second() })
@@ -318,7 +318,7 @@ fn of_json(text: RecordJson) -> Option<Record> {
     })
 }
 
-fn promise_of(set: SetJson, channel: Channel) -> Option<Promise> {
+fn promise_of(set: SetJson, channel: PromiseChannel) -> Option<Promise> {
     let mut pins: Vec<Pin> = set.pins.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?;
     pins.sort_unstable();
     pins.dedup();

@@ -13,7 +13,7 @@ use super::record::Record;
 use super::time::Behind;
 use crate::lease::{self, Lease};
 use crate::policy::hpkp::Mode;
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 
 /// Workers stop this many milliseconds before the recorded end. Their clock ticks twice a second,
 /// the ledger's clock may lag as much unnoticed, and a response takes time to reach the client.
@@ -48,7 +48,7 @@ struct HeldLease {
 
 /// A renewal that is being written.
 #[derive(Debug)]
-pub struct Renewal {
+pub struct LeaseRenewal {
     /// The records to write.
     pub records: Vec<Record>,
     granted: Vec<(Arc<Lease>, Granted)>,
@@ -60,7 +60,7 @@ struct Granted {
     renew_at: u64,
 }
 
-impl Renewal {
+impl LeaseRenewal {
     /// Returns `true` if it has leases to grant.
     #[must_use]
     pub fn has_leases(&self) -> bool {
@@ -115,8 +115,8 @@ impl Leases {
 
     /// Returns the records to write now; `None` if nothing is due.
     #[must_use]
-    pub fn due(&self, now: Seconds, uptime: u64) -> Option<Renewal> {
-        let mut renewal = Renewal { records: self.mended.clone(), granted: Vec::new() };
+    pub fn due(&self, now: Seconds, uptime: u64) -> Option<LeaseRenewal> {
+        let mut renewal = LeaseRenewal { records: self.mended.clone(), granted: Vec::new() };
         for held in self.held.iter().filter(|h| h.renew_at <= uptime) {
             let (record, granted) = lease(&held.pledge.promise, now, uptime);
             renewal.records.push(record);
@@ -126,7 +126,7 @@ impl Leases {
     }
 
     /// Grants the leases of a renewal that is durable.
-    pub fn granted(&mut self, renewal: &Renewal) {
+    pub fn granted(&mut self, renewal: &LeaseRenewal) {
         self.mended.clear();
         let granted: HashMap<*const Lease, Granted> =
             renewal.granted.iter().map(|(lease, granted)| (Arc::as_ptr(lease), *granted)).collect();
@@ -154,7 +154,7 @@ fn lease(promise: &Promise, now: Seconds, uptime: u64) -> (Record, Granted) {
 /// most now. An export ends on its written date, whatever the clock was.
 pub(super) fn redated(book: &Book, behind: Behind, now: Seconds) -> Vec<Record> {
     let late = |promise: &Promise| {
-        let concerns = promise.channel == Channel::Header(Mode::Enforce) && promise.last_sent > behind.since;
+        let concerns = promise.channel == PromiseChannel::Header(Mode::Enforce) && promise.last_sent > behind.since;
         let last_sent = promise.last_sent.saturating_add(behind.seconds).min(now.saturating_add(1));
         (concerns && last_sent > promise.last_sent).then(|| Record::Promise(Promise { last_sent, ..promise.clone() }))
     };
@@ -175,7 +175,7 @@ mod tests {
             pins: vec![Pin::of_spki(&[key])],
             max_age,
             include_subdomains: false,
-            channel: Channel::Header(Mode::Enforce),
+            channel: PromiseChannel::Header(Mode::Enforce),
             first_sent: 0,
             last_sent: 0,
         };

@@ -121,13 +121,14 @@ pub(super) mod tests {
     use crate::keys::pin::Pin;
     use crate::ledger::record::{Accepted, ClockNote, Ramp, Ramped, Repair, Replaced};
     use crate::policy::hpkp::Mode;
-    use crate::policy::promise::Channel;
+    use crate::policy::promise::PromiseChannel;
     use proptest::prelude::*;
 
-    fn any_channel() -> impl Strategy<Value = Channel> {
+    fn any_channel() -> impl Strategy<Value = PromiseChannel> {
         prop_oneof![
-            prop_oneof![Just(Mode::Enforce), Just(Mode::ReportOnly), Just(Mode::Withdraw)].prop_map(Channel::Header),
-            ("[a-z]{1,8}", "[a-z0-9-]{1,12}", any::<bool>()).prop_map(|(form, id, leaf_only)| Channel::Export {
+            prop_oneof![Just(Mode::Enforce), Just(Mode::ReportOnly), Just(Mode::Withdraw)]
+                .prop_map(PromiseChannel::Header),
+            ("[a-z]{1,8}", "[a-z0-9-]{1,12}", any::<bool>()).prop_map(|(form, id, leaf_only)| PromiseChannel::Export {
                 form,
                 id,
                 leaf_only
@@ -211,7 +212,7 @@ pub(super) mod tests {
             pins: vec![Pin::of_spki(b"")],
             max_age: 2_592_000,
             include_subdomains: false,
-            channel: Channel::Header(Mode::ReportOnly),
+            channel: PromiseChannel::Header(Mode::ReportOnly),
             first_sent: 1_790_000_000,
             last_sent: 1_790_003_600,
         };

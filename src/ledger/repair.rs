@@ -6,7 +6,7 @@ use super::boot::catch_up_confirmed;
 use super::record::{Record, Repair};
 use super::time::{DOUBT, day};
 use crate::lease::ahead;
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::Reason;
 
 /// Seconds that a date may lie ahead of the clock before it counts as wrong: the clocks of two
@@ -149,8 +149,8 @@ fn as_of(record: &Record, now: Seconds) -> Record {
     match record.clone() {
         Record::Promise(promise) => {
             let latest = match promise.channel {
-                Channel::Header(_) => now.saturating_add(ahead(promise.max_age)),
-                Channel::Export { .. } => now,
+                PromiseChannel::Header(_) => now.saturating_add(ahead(promise.max_age)),
+                PromiseChannel::Export { .. } => now,
             };
             Record::Promise(Promise {
                 first_sent: promise.first_sent.min(now),

@@ -9,7 +9,7 @@ use super::line::tests::any_record;
 use super::*;
 use crate::host::HostPattern;
 use crate::policy::hpkp::Mode;
-use crate::policy::promise::{Channel, Promise};
+use crate::policy::promise::{Promise, PromiseChannel};
 
 /// Checks that a book has all acknowledged promises.
 fn holds_all(book: &Book, acknowledged: &[Promise]) -> bool {
@@ -275,14 +275,14 @@ fn a_ledger_of_the_first_format() {
 #[test]
 fn values_of_a_newer_program() {
     let Record::Promise(promise) = &sample(1).0[0] else { unreachable!() };
-    let promise = Promise { channel: Channel::Header(Mode::ReportOnly), max_age: 100, ..promise.clone() };
+    let promise = Promise { channel: PromiseChannel::Header(Mode::ReportOnly), max_age: 100, ..promise.clone() };
     let json = Record::Promise(promise.clone()).json();
     let newer = |from: &str, to: &str| {
         let json = json.replace(from, to);
         assert!(json.contains(to), "{json}");
         format!("{{\"sum\":\"{}\",\"record\":{json}}}\n", line::sum(&json))
     };
-    let enforced = Channel::Header(Mode::Enforce);
+    let enforced = PromiseChannel::Header(Mode::Enforce);
     let pins: Vec<String> = promise.pins.iter().map(|pin| format!("\"{pin}\"")).collect();
     for (line, want) in [
         (newer("report-only", "enforce-gently"), Promise { channel: enforced, ..promise.clone() }),
@@ -353,7 +353,7 @@ fn dates_that_cannot_be_right() {
     const NOW: Seconds = 1_800_000_000;
     const FAR: Seconds = 4_000_000_000;
     let Record::Promise(promise) = &sample(1).0[0] else { unreachable!() };
-    let channel = Channel::Header(Mode::Enforce);
+    let channel = PromiseChannel::Header(Mode::Enforce);
     let promise = Promise { max_age: 1000, first_sent: NOW - 5000, channel, ..promise.clone() };
     let usual = Promise { last_sent: NOW + 101, ..promise.clone() };
     let poisoned = Promise { last_sent: FAR, max_age: 2000, ..promise.clone() };

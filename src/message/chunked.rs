@@ -15,13 +15,13 @@ const TRAILER_FIELDS_MAX: usize = 32;
 /// Extracts a body from the bytes of a connection.
 #[derive(Debug)]
 pub struct BodyDecoder {
-    state: State,
+    state: ChunkState,
     /// Requests must follow the syntax exactly. In responses, white space may follow a chunk size.
     strict: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     Length(u64),
     UntilClose,
     ChunkSize,
@@ -88,10 +88,10 @@ impl BodyDecoder {
 
     fn new(framing: Framing, strict: bool) -> Self {
         let state = match framing {
-            Framing::None | Framing::Length(0) => State::End,
-            Framing::Length(n) => State::Length(n),
-            Framing::Chunked => State::ChunkSize,
-            Framing::UntilClose => State::UntilClose,
+            Framing::None | Framing::Length(0) => ChunkState::End,
+            Framing::Length(n) => ChunkState::Length(n),
+            Framing::Chunked => ChunkState::ChunkSize,
+            Framing::UntilClose => ChunkState::UntilClose,
         };
         Self { state, strict }
     }
@@ -99,15 +99,15 @@ impl BodyDecoder {
     /// Returns `true` if the whole body was decoded.
     #[must_use]
     pub fn is_end(&self) -> bool {
-        self.state == State::End
+        self.state == ChunkState::End
     }
 
     /// Returns the number of bytes still to come, if the framing states it.
     #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         match self.state {
-            State::Length(n) => Some(n),
-            State::End => Some(0),
+            ChunkState::Length(n) => Some(n),
+            ChunkState::End => Some(0),
             _ => None,
         }
     }
@@ -120,35 +120,35 @@ impl BodyDecoder {
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Decoded, BodyFault> {
         loop {
             match self.state {
-                State::End => return Ok(Decoded::End),
-                State::Length(n) | State::ChunkData(n) => {
+                ChunkState::End => return Ok(Decoded::End),
+                ChunkState::Length(n) | ChunkState::ChunkData(n) => {
                     if buf.is_empty() {
                         return Ok(Decoded::More);
                     }
                     let take = usize::try_from(n).unwrap_or(usize::MAX).min(buf.len());
                     let left = n - take as u64;
                     self.state = match (self.state, left) {
-                        (State::Length(_), 0) => State::End,
-                        (State::Length(_), _) => State::Length(left),
-                        (_, 0) => State::ChunkEnd,
-                        _ => State::ChunkData(left),
+                        (ChunkState::Length(_), 0) => ChunkState::End,
+                        (ChunkState::Length(_), _) => ChunkState::Length(left),
+                        (_, 0) => ChunkState::ChunkEnd,
+                        _ => ChunkState::ChunkData(left),
                     };
                     return Ok(Decoded::Data(buf.split_to(take).freeze()));
                 }
-                State::UntilClose => {
+                ChunkState::UntilClose => {
                     if buf.is_empty() {
                         return Ok(Decoded::More);
                     }
                     return Ok(Decoded::Data(buf.split().freeze()));
                 }
-                State::ChunkSize => match size_line(buf, self.strict)? {
+                ChunkState::ChunkSize => match size_line(buf, self.strict)? {
                     None => return Ok(Decoded::More),
                     Some((len, size)) => {
                         buf.advance(len);
-                        self.state = if size == 0 { State::Trailers } else { State::ChunkData(size) };
+                        self.state = if size == 0 { ChunkState::Trailers } else { ChunkState::ChunkData(size) };
                     }
                 },
-                State::ChunkEnd => {
+                ChunkState::ChunkEnd => {
                     if buf.len() < 2 {
                         return if buf.first().is_some_and(|b| *b != b'\r') {
                             Err(BodyFault::ChunkEnd)
@@ -160,12 +160,12 @@ impl BodyDecoder {
                         return Err(BodyFault::ChunkEnd);
                     }
                     buf.advance(2);
-                    self.state = State::ChunkSize;
+                    self.state = ChunkState::ChunkSize;
                 }
-                State::Trailers => {
+                ChunkState::Trailers => {
                     let Some((len, fields)) = trailers(buf, self.strict)? else { return Ok(Decoded::More) };
                     buf.advance(len);
-                    self.state = State::End;
+                    self.state = ChunkState::End;
                     if !fields.is_empty() {
                         return Ok(Decoded::Trailers(fields));
                     }
@@ -181,8 +181,8 @@ impl BodyDecoder {
     /// Returns [`BodyFault::Truncated`], unless the body ends there.
     pub fn finish(&mut self) -> Result<(), BodyFault> {
         match self.state {
-            State::End | State::UntilClose => {
-                self.state = State::End;
+            ChunkState::End | ChunkState::UntilClose => {
+                self.state = ChunkState::End;
                 Ok(())
             }
             _ => Err(BodyFault::Truncated),

@@ -51,14 +51,14 @@ pub struct Fields {
     raw: Vec<u8>,
     list: Vec<Field>,
     /// The names that were added, a bit for each: most questions are for fields that are not there.
-    names: Names,
+    names: NameSet,
 }
 
 /// A set of names.
 #[derive(Debug, Clone, Copy, Default)]
-struct Names(u64);
+struct NameSet(u64);
 
-impl Names {
+impl NameSet {
     fn add(&mut self, name: Name) {
         self.0 |= 1 << name as u8;
     }
@@ -73,7 +73,7 @@ impl Fields {
     pub fn clear(&mut self) {
         self.raw.clear();
         self.list.clear();
-        self.names = Names::default();
+        self.names = NameSet::default();
     }
 
     /// Returns `true` if the buffers have a usual size.
@@ -110,7 +110,7 @@ impl Fields {
         self.raw.extend_from_slice(head);
         self.list.clear();
         self.list.reserve(fields);
-        self.names = Names::default();
+        self.names = NameSet::default();
     }
 
     /// Adds a field that is in the buffer already.
@@ -229,7 +229,7 @@ impl Fields {
     }
 
     /// Reads the Connection fields.
-    pub(super) fn read_connection(&self, said: &mut Connection) {
+    pub(super) fn read_connection(&self, said: &mut ConnectionOptions) {
         for value in self.get_all(Name::Connection) {
             said.any = true;
             match value {
@@ -246,7 +246,7 @@ impl Fields {
             self.list.iter().filter(|f| f.name == Name::Connection).map(Field::value_range).collect();
         let Self { raw, list, .. } = self;
         let tokens = lists.into_iter().flat_map(|list| tokens(&raw[list]));
-        mark(raw, list, tokens.filter(|token| !Connection::default().is_read(token)));
+        mark(raw, list, tokens.filter(|token| !ConnectionOptions::default().is_read(token)));
     }
 
     /// Marks the fields with these names.
@@ -274,7 +274,7 @@ impl Fields {
 
 /// The content of Connection fields.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Connection {
+pub(super) struct ConnectionOptions {
     /// The head has a Connection field.
     pub(super) any: bool,
     pub(super) keep_alive: bool,
@@ -284,7 +284,7 @@ pub(super) struct Connection {
     pub(super) names_fields: bool,
 }
 
-impl Connection {
+impl ConnectionOptions {
     fn read(&mut self, token: &[u8]) {
         self.names_fields |= !self.is_read(token);
     }

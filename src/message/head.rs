@@ -5,7 +5,7 @@ use std::ops::Range;
 use http::{Method, StatusCode};
 
 use super::fault::HeadFault;
-use super::field::{Connection, Fields, has_token};
+use super::field::{ConnectionOptions, Fields, has_token};
 use super::name::Name;
 use super::target;
 use crate::host::{InvalidHost, split_authority};
@@ -221,7 +221,7 @@ impl RequestHead {
     /// Reads the Connection fields, and marks the fields that they name. Must be called after all
     /// fields were added.
     pub(super) fn read_connection(&mut self) {
-        let mut said = Connection::default();
+        let mut said = ConnectionOptions::default();
         self.fields.read_connection(&mut said);
         if said.names_fields {
             self.fields.mark_hop();

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use memchr::{memchr, memchr_iter};
 
 use super::fault::HeadFault;
-use super::field::{Connection, Field, Fields, has_token, tokens};
+use super::field::{ConnectionOptions, Field, Fields, has_token, tokens};
 use super::head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
 use super::name::Name;
 
@@ -324,7 +324,7 @@ fn parse_response_with<'b>(
     head.clear();
     head.status = StatusCode::from_u16(response.code.unwrap_or(0)).map_err(|_| HeadFault::Syntax("status code"))?;
     head.fields.set_raw(&buf[..len], response.headers.len());
-    let mut said = Connection::default();
+    let mut said = ConnectionOptions::default();
     for h in response.headers.iter() {
         // Nearly every response says it, and it does not pass.
         if h.value == b"keep-alive" && Name::of(h.name.as_bytes()) == Name::Connection {
@@ -368,7 +368,7 @@ fn response_framing(head: &ResponseHead, http11: bool, to_head: bool) -> Result<
     })
 }
 
-fn response_keeps_alive(head: &ResponseHead, said: Connection, http11: bool, to_head: bool) -> bool {
+fn response_keeps_alive(head: &ResponseHead, said: ConnectionOptions, http11: bool, to_head: bool) -> bool {
     let keeps = if said.any { !said.close && (http11 || said.keep_alive) } else { http11 };
     keeps && head.framing != Framing::UntilClose && !announces_a_stray_body(head, to_head)
 }
@@ -395,7 +395,7 @@ fn is_bodiless(status: StatusCode, to_head: bool) -> bool {
     to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
-fn drop_hop_by_hop(head: &mut ResponseHead, said: Connection) {
+fn drop_hop_by_hop(head: &mut ResponseHead, said: ConnectionOptions) {
     let lengths = head.fields.get_all(Name::ContentLength).count();
     let bodiless = head.status == StatusCode::NO_CONTENT || head.status.is_informational();
     if said.names_fields {

@@ -175,22 +175,22 @@ const fn middle(name: &[u8]) -> [u64; 2] {
 
 /// The kind of a match.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum NameMatch {
     Exactly,
     ByLooks,
 }
 
 #[inline]
-fn find(name: &[u8]) -> Option<(Name, Found)> {
+fn find(name: &[u8]) -> Option<(Name, NameMatch)> {
     let mut at = place(name);
     while let Some(number) = TABLE[at].checked_sub(1) {
         let known = &SPELLED[usize::from(number)];
         if name.len() == known.len {
             if known.is(name) {
-                return Some((known.name, Found::Exactly));
+                return Some((known.name, NameMatch::Exactly));
             }
             if looks_like(name, KNOWN[usize::from(number)].0) {
-                return Some((known.name, Found::ByLooks));
+                return Some((known.name, NameMatch::ByLooks));
             }
         }
         at = (at + 1) % PLACES;
@@ -209,10 +209,10 @@ fn looks_like(name: &[u8], spelled: &str) -> bool {
 }
 
 #[inline(never)]
-fn find_family(name: &[u8], first: u8, third: u8) -> Option<(Name, Found)> {
+fn find_family(name: &[u8], first: u8, third: u8) -> Option<(Name, NameMatch)> {
     let family = families(fold(first), fold(third)).iter().find(|family| begins_with(name, family.as_bytes()))?;
     let known = if *family == OTHER_FORWARDED { Name::XForwardedOther } else { Name::Claim };
-    Some((known, Found::Exactly))
+    Some((known, NameMatch::Exactly))
 }
 
 impl Name {
@@ -220,8 +220,8 @@ impl Name {
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
         match find(name) {
-            Some((known, Found::Exactly)) | Some((known @ Self::Claim, _)) => known,
-            Some((_, Found::ByLooks)) => Self::Lookalike,
+            Some((known, NameMatch::Exactly)) | Some((known @ Self::Claim, _)) => known,
+            Some((_, NameMatch::ByLooks)) => Self::Lookalike,
             None => Self::Other,
         }
     }

@@ -21,7 +21,7 @@ const STICKY: u32 = 0o1000;
 
 /// A user of this system, with one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub struct UserAccount {
     /// The user's name.
     pub user: String,
     /// The group's name.
@@ -46,7 +46,7 @@ fn name_of(uid: Uid) -> String {
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-impl Account {
+impl UserAccount {
     /// Finds a user by name or number, with the named group or the user's own.
     ///
     /// # Errors
@@ -298,11 +298,11 @@ mod tests {
 
     #[test]
     fn accounts() {
-        let root = Account::find("root", None).unwrap();
+        let root = UserAccount::find("root", None).unwrap();
         assert!(root.is_root() && root.group == "root");
-        assert_eq!(Account::find("0", None).unwrap(), root);
-        assert!(Account::find("no such user", None).is_err());
-        assert_eq!(Account::find("root", Some("no such group")).unwrap_err(), "no such group: \"no such group\"");
+        assert_eq!(UserAccount::find("0", None).unwrap(), root);
+        assert!(UserAccount::find("no such user", None).is_err());
+        assert_eq!(UserAccount::find("root", Some("no such group")).unwrap_err(), "no such group: \"no such group\"");
     }
 
     #[test]
@@ -313,7 +313,8 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let account = Account { user: "one".into(), group: "one".into(), uid: Uid::from_raw(1), gid: Gid::from_raw(1) };
+        let account =
+            UserAccount { user: "one".into(), group: "one".into(), uid: Uid::from_raw(1), gid: Gid::from_raw(1) };
         let owner = |name: &str| fs::symlink_metadata(at(name)).unwrap().uid();
         fs::create_dir(at("there")).unwrap();
         fs::write(at("there/file"), "x").unwrap();

@@ -31,7 +31,7 @@ const OWN: [&str; 8] = [
 
 /// The limit on a program's time.
 #[derive(Debug, Clone, Copy)]
-pub struct Limit {
+pub struct TimeLimit {
     /// The time.
     pub time: Duration,
     /// Its key in the configuration.
@@ -40,14 +40,14 @@ pub struct Limit {
 
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub struct ProgramEnd {
     /// `None` for exit code 0.
     pub failure: Option<String>,
     /// The program's standard error, cut to 8 KiB, without control characters except line ends.
     pub said: String,
 }
 
-impl Run {
+impl ProgramEnd {
     /// Returns a run that did not begin.
     #[must_use]
     pub fn failed(why: impl Into<String>) -> Self {
@@ -69,7 +69,7 @@ impl Run {
 /// Runs a program to its end, or kills it and its children. `input` becomes its standard input; it must fit into a pipe
 /// (64 KiB), so that a program that does not read it delays nothing.
 #[must_use]
-pub fn run(mut command: Command, input: &[u8], limit: Limit) -> Run {
+pub fn run(mut command: Command, input: &[u8], limit: TimeLimit) -> ProgramEnd {
     let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
     command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
     for own in OWN {
@@ -77,7 +77,7 @@ pub fn run(mut command: Command, input: &[u8], limit: Limit) -> Run {
     }
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return Run::failed(format!("cannot be started: {error}")),
+        Err(error) => return ProgramEnd::failed(format!("cannot be started: {error}")),
     };
     if let Some(mut stdin) = child.stdin.take() {
         // A program may end without reading.
@@ -112,7 +112,7 @@ pub fn run(mut command: Command, input: &[u8], limit: Limit) -> Run {
     let said = said.lock().unwrap_or_else(PoisonError::into_inner);
     let said = String::from_utf8_lossy(&said);
     let said = said.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
-    Run { failure, said }
+    ProgramEnd { failure, said }
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {

@@ -26,7 +26,7 @@ pub enum Tie {
 
 /// The facts that decide.
 #[derive(Debug, Clone, Copy)]
-struct Facts {
+struct SupervisorFacts {
     pid: u32,
     parent: i32,
     /// `true` in a process namespace other than the host's.
@@ -39,7 +39,7 @@ struct Facts {
     main: Option<u32>,
 }
 
-impl Facts {
+impl SupervisorFacts {
     fn tie(self) -> Option<Tie> {
         if self.pid == 1 {
             return Some(Tie::Container);
@@ -87,7 +87,7 @@ impl std::fmt::Display for Tie {
 pub fn tie() -> Option<Tie> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let namespace = std::fs::read_link("/proc/self/ns/pid").ok();
-    Facts {
+    SupervisorFacts {
         pid: std::process::id(),
         parent: Pid::as_raw(getppid()),
         in_container: namespace.is_some_and(|namespace| namespace != Path::new(HOST_NAMESPACE)),
@@ -127,28 +127,39 @@ mod tests {
 
     #[test]
     fn what_ends_with_this_process() {
-        let plain = Facts { pid: 7, parent: 6, in_container: false, under_systemd: false, notifies: false, main: None };
-        let of_init = Facts { parent: 1, ..plain };
-        let unit = Facts { under_systemd: true, main: Some(7), ..of_init };
+        let plain = SupervisorFacts {
+            pid: 7,
+            parent: 6,
+            in_container: false,
+            under_systemd: false,
+            notifies: false,
+            main: None,
+        };
+        let of_init = SupervisorFacts { parent: 1, ..plain };
+        let unit = SupervisorFacts { under_systemd: true, main: Some(7), ..of_init };
         for (facts, tie, case) in [
             (plain, None, "from a shell"),
-            (Facts { in_container: true, ..plain }, None, "from a shell in a container"),
-            (Facts { pid: 1, parent: 0, in_container: true, ..plain }, Some(Tie::Container), "docker run"),
+            (SupervisorFacts { in_container: true, ..plain }, None, "from a shell in a container"),
+            (SupervisorFacts { pid: 1, parent: 0, in_container: true, ..plain }, Some(Tie::Container), "docker run"),
             (
-                Facts { pid: 1, parent: 0, in_container: true, notifies: true, ..plain },
+                SupervisorFacts { pid: 1, parent: 0, in_container: true, notifies: true, ..plain },
                 Some(Tie::Container),
                 "podman run --sdnotify=container",
             ),
-            (Facts { pid: 1, parent: 0, ..plain }, Some(Tie::Container), "init=/usr/bin/pintle"),
-            (Facts { in_container: true, ..of_init }, Some(Tie::Entrypoint), "docker run --init"),
-            (Facts { parent: 0, in_container: true, ..plain }, None, "docker exec"),
+            (SupervisorFacts { pid: 1, parent: 0, ..plain }, Some(Tie::Container), "init=/usr/bin/pintle"),
+            (SupervisorFacts { in_container: true, ..of_init }, Some(Tie::Entrypoint), "docker run --init"),
+            (SupervisorFacts { parent: 0, in_container: true, ..plain }, None, "docker exec"),
             (of_init, None, "sysvinit on a machine"),
-            (Facts { notifies: true, ..unit }, None, "the unit of dist/systemd"),
-            (Facts { notifies: true, in_container: true, ..unit }, None, "the same in a container that boots systemd"),
+            (SupervisorFacts { notifies: true, ..unit }, None, "the unit of dist/systemd"),
+            (
+                SupervisorFacts { notifies: true, in_container: true, ..unit },
+                None,
+                "the same in a container that boots systemd",
+            ),
             (unit, Some(Tie::Unit), "Type=simple"),
-            (Facts { main: Some(5), ..unit }, None, "its parent has ended"),
-            (Facts { main: None, ..unit }, None, "nohup, and logged out"),
-            (Facts { parent: 6, ..unit }, None, "a script that systemd started"),
+            (SupervisorFacts { main: Some(5), ..unit }, None, "its parent has ended"),
+            (SupervisorFacts { main: None, ..unit }, None, "nohup, and logged out"),
+            (SupervisorFacts { parent: 6, ..unit }, None, "a script that systemd started"),
         ] {
             assert_eq!(facts.tie(), tie, "{case}");
         }

@@ -73,7 +73,7 @@ impl Hpkp {
 
 /// A fault of a set of pins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
+pub enum PinFinding {
     /// No pin matches a key of the served chain: clients would ignore the header (section 2.5).
     NoLivePin,
     /// No backup, or none outside the served chain (section 4.3).
@@ -90,7 +90,7 @@ pub enum Finding {
     OutlivesCertificate,
 }
 
-impl Finding {
+impl PinFinding {
     /// `true` if the pins must not be sent.
     #[must_use]
     pub fn is_fatal(self) -> bool {
@@ -101,41 +101,41 @@ impl Finding {
 /// Judges a set of pins against the chains that are served with it. `lifetime` is the remaining
 /// validity of the shortest-lived certificate, in seconds.
 #[must_use]
-pub fn judge(chains: &[Vec<Pin>], backups: &[Pin], max_age: u64, lifetime: u64) -> Vec<Finding> {
+pub fn judge(chains: &[Vec<Pin>], backups: &[Pin], max_age: u64, lifetime: u64) -> Vec<PinFinding> {
     let mut findings = Vec::new();
     // The leaf's pin is the live pin, so every chain that has one of the pins matches.
     if chains.is_empty() || chains.iter().any(Vec::is_empty) {
-        findings.push(Finding::NoLivePin);
+        findings.push(PinFinding::NoLivePin);
     }
     let mut outside = Vec::new();
     for backup in backups {
         if chains.iter().any(|chain| chain.contains(backup)) {
-            findings.push(Finding::BackupIsServed(*backup));
+            findings.push(PinFinding::BackupIsServed(*backup));
         } else if outside.contains(backup) {
-            findings.push(Finding::BackupTwice(*backup));
+            findings.push(PinFinding::BackupTwice(*backup));
         } else {
             outside.push(*backup);
         }
     }
     match outside.len() {
-        0 => findings.push(Finding::NoBackup),
+        0 => findings.push(PinFinding::NoBackup),
         1 => {
-            findings.push(Finding::SingleBackup);
+            findings.push(PinFinding::SingleBackup);
             if max_age > lifetime {
-                findings.push(Finding::OutlivesCertificate);
+                findings.push(PinFinding::OutlivesCertificate);
             }
         }
         _ => {}
     }
     if max_age > MAX_AGE_CAP {
-        findings.push(Finding::MaxAgeAboveCap);
+        findings.push(PinFinding::MaxAgeAboveCap);
     }
     findings
 }
 
 /// The consequence of the findings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct PinStanding {
     /// The site must not be served like this.
     pub is_refused: bool,
     /// The site may be served without pins: its last backup has become live.
@@ -147,12 +147,12 @@ pub struct Standing {
 /// Sums up findings. A backup that is served has become live, as backups are meant to: the site
 /// continues, without pins until there is another backup.
 #[must_use]
-pub fn standing(findings: &[Finding]) -> Standing {
-    let mut standing = Standing::default();
+pub fn standing(findings: &[PinFinding]) -> PinStanding {
+    let mut standing = PinStanding::default();
     for finding in findings.iter().filter(|f| f.is_fatal()) {
         match finding {
-            Finding::BackupIsServed(pin) => standing.promoted.push(*pin),
-            Finding::NoBackup if !standing.promoted.is_empty() => standing.is_withheld = true,
+            PinFinding::BackupIsServed(pin) => standing.promoted.push(*pin),
+            PinFinding::NoBackup if !standing.promoted.is_empty() => standing.is_withheld = true,
             _ => standing.is_refused = true,
         }
     }
@@ -202,23 +202,28 @@ mod tests {
     #[test]
     fn judgement() {
         let day = 86400;
-        let check = |chains: &[&[u8]], backups: &[u8], max_age: u64, want: &[Finding]| {
+        let check = |chains: &[&[u8]], backups: &[u8], max_age: u64, want: &[PinFinding]| {
             let chains: Vec<Vec<Pin>> = chains.iter().map(|c| c.iter().map(|n| pin(*n)).collect()).collect();
             let backups: Vec<Pin> = backups.iter().map(|n| pin(*n)).collect();
             assert_eq!(judge(&chains, &backups, max_age, 90 * day), want, "{backups:?}");
         };
         check(&[&[1, 9]], &[2, 3], 30 * day, &[]);
         check(&[&[1, 9], &[5, 9]], &[2, 3], 30 * day, &[]);
-        check(&[&[1, 9]], &[2], 30 * day, &[Finding::SingleBackup]);
-        check(&[&[1, 9]], &[], 30 * day, &[Finding::NoBackup]);
-        check(&[&[1, 9]], &[1], 30 * day, &[Finding::BackupIsServed(pin(1)), Finding::NoBackup]);
-        check(&[&[1, 9]], &[9, 2, 3], 30 * day, &[Finding::BackupIsServed(pin(9))]);
-        check(&[&[1, 9], &[5, 9]], &[5, 2], 30 * day, &[Finding::BackupIsServed(pin(5)), Finding::SingleBackup]);
-        check(&[&[1]], &[2, 2], 30 * day, &[Finding::BackupTwice(pin(2)), Finding::SingleBackup]);
-        check(&[], &[2, 3], 30 * day, &[Finding::NoLivePin]);
-        check(&[&[1]], &[2, 3], 61 * day, &[Finding::MaxAgeAboveCap]);
-        check(&[&[1]], &[2], 91 * day, &[Finding::SingleBackup, Finding::OutlivesCertificate, Finding::MaxAgeAboveCap]);
-        check(&[&[1]], &[2, 3], 91 * day, &[Finding::MaxAgeAboveCap]);
+        check(&[&[1, 9]], &[2], 30 * day, &[PinFinding::SingleBackup]);
+        check(&[&[1, 9]], &[], 30 * day, &[PinFinding::NoBackup]);
+        check(&[&[1, 9]], &[1], 30 * day, &[PinFinding::BackupIsServed(pin(1)), PinFinding::NoBackup]);
+        check(&[&[1, 9]], &[9, 2, 3], 30 * day, &[PinFinding::BackupIsServed(pin(9))]);
+        check(&[&[1, 9], &[5, 9]], &[5, 2], 30 * day, &[PinFinding::BackupIsServed(pin(5)), PinFinding::SingleBackup]);
+        check(&[&[1]], &[2, 2], 30 * day, &[PinFinding::BackupTwice(pin(2)), PinFinding::SingleBackup]);
+        check(&[], &[2, 3], 30 * day, &[PinFinding::NoLivePin]);
+        check(&[&[1]], &[2, 3], 61 * day, &[PinFinding::MaxAgeAboveCap]);
+        check(
+            &[&[1]],
+            &[2],
+            91 * day,
+            &[PinFinding::SingleBackup, PinFinding::OutlivesCertificate, PinFinding::MaxAgeAboveCap],
+        );
+        check(&[&[1]], &[2, 3], 91 * day, &[PinFinding::MaxAgeAboveCap]);
     }
 
     #[test]

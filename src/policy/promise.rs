@@ -16,7 +16,7 @@ pub type Seconds = i64;
 
 /// The way in which a promise was made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Channel {
+pub enum PromiseChannel {
     /// In a header.
     Header(Mode),
     /// In an export with a lifetime: an app's pin set, a TLSA record.
@@ -46,7 +46,7 @@ pub struct Promise {
     /// `true` if the names below the hosts are bound, too.
     pub include_subdomains: bool,
     /// Its origin.
-    pub channel: Channel,
+    pub channel: PromiseChannel,
     /// The time at which it was first sent.
     pub first_sent: Seconds,
     /// Until when it may have been sent. This may lie in the future, since a lease is written
@@ -66,8 +66,8 @@ impl Promise {
     pub fn is_alive(&self, now: Seconds) -> bool {
         let enforced = match &self.channel {
             // RFC 7469 section 2.3.1: clients note nothing for a max-age of 0.
-            Channel::Header(mode) => *mode == Mode::Enforce && self.max_age > 0,
-            Channel::Export { .. } => true,
+            PromiseChannel::Header(mode) => *mode == Mode::Enforce && self.max_age > 0,
+            PromiseChannel::Export { .. } => true,
         };
         enforced && now < self.honoured_until()
     }
@@ -75,7 +75,7 @@ impl Promise {
     /// `true` if a chain, leaf first, keeps it.
     #[must_use]
     pub fn is_kept_by(&self, chain: &[Pin]) -> bool {
-        let leaf_only = matches!(self.channel, Channel::Export { leaf_only: true, .. });
+        let leaf_only = matches!(self.channel, PromiseChannel::Export { leaf_only: true, .. });
         let looked_at = if leaf_only { &chain[..chain.len().min(1)] } else { chain };
         looked_at.iter().any(|pin| self.pins.binary_search(pin).is_ok())
     }
@@ -86,7 +86,8 @@ impl Promise {
     pub fn binds(&self, target: &HostPattern, except: &[HostPattern]) -> bool {
         // RFC 7469 section 2.3.1: clients note no header's pins for an address, whatever an older
         // ledger says. Apps check addresses if they are built so.
-        let noted = |host: &&HostPattern| host.address().is_none() || matches!(self.channel, Channel::Export { .. });
+        let noted =
+            |host: &&HostPattern| host.address().is_none() || matches!(self.channel, PromiseChannel::Export { .. });
         let mut hosts = self.hosts.iter().filter(noted);
         hosts.any(|host| binds((host, &self.except), self.include_subdomains, (target, except)))
     }
@@ -103,7 +104,7 @@ impl Promise {
             pins,
             max_age: if policy.mode == Mode::Withdraw { 0 } else { policy.max_age },
             include_subdomains: policy.include_subdomains,
-            channel: Channel::Header(policy.mode),
+            channel: PromiseChannel::Header(policy.mode),
             first_sent: Seconds::default(),
             last_sent: Seconds::default(),
         }
@@ -141,11 +142,15 @@ impl SiteNames<'_> {
 }
 
 /// The names that a pattern covers, without the exceptions.
-type Names<'a> = (&'a HostPattern, &'a [HostPattern]);
+type CoveredNames<'a> = (&'a HostPattern, &'a [HostPattern]);
 
 /// `true` if a client that noted pins for a name of `noted` checks them when it visits a name of
 /// `target`.
-fn binds((noted, not_noted): Names<'_>, include_subdomains: bool, (target, not_visited): Names<'_>) -> bool {
+fn binds(
+    (noted, not_noted): CoveredNames<'_>,
+    include_subdomains: bool,
+    (target, not_visited): CoveredNames<'_>,
+) -> bool {
     let (noted_base, target_base) = (noted.base(), target.base());
     let is_below = include_subdomains && is_below(target_base, noted_base);
     match (noted.is_wildcard(), target.is_wildcard()) {
@@ -297,7 +302,7 @@ mod tests {
             pins,
             max_age: 100,
             include_subdomains,
-            channel: Channel::Header(Mode::Enforce),
+            channel: PromiseChannel::Header(Mode::Enforce),
             first_sent: 0,
             last_sent: 1000,
         }
@@ -323,12 +328,12 @@ mod tests {
 
     #[test]
     fn what_binds_and_what_does_not() {
-        let report = Promise { channel: Channel::Header(Mode::ReportOnly), ..promise("a.example", &[1], true) };
-        let withdrawn = Promise { channel: Channel::Header(Mode::Withdraw), ..report.clone() };
+        let report = Promise { channel: PromiseChannel::Header(Mode::ReportOnly), ..promise("a.example", &[1], true) };
+        let withdrawn = Promise { channel: PromiseChannel::Header(Mode::Withdraw), ..report.clone() };
         let nothing = Promise { max_age: 0, last_sent: 2000, ..promise("a.example", &[1], true) };
         assert!(broken(&[report, withdrawn, nothing], "a.example", &[4], 1050).is_empty());
         let export = |leaf_only| Promise {
-            channel: Channel::Export { form: "curl".into(), id: "1".into(), leaf_only },
+            channel: PromiseChannel::Export { form: "curl".into(), id: "1".into(), leaf_only },
             ..promise("a.example", &[7], false)
         };
         // The chain's second certificate has the key.
@@ -342,7 +347,7 @@ mod tests {
     fn addresses_are_bound_by_exports_alone() {
         let old = promise("192.0.2.1", &[1], false);
         assert!(broken(std::slice::from_ref(&old), "192.0.2.1", &[4], 1050).is_empty());
-        let export = Channel::Export { form: "curl".into(), id: "1".into(), leaf_only: false };
+        let export = PromiseChannel::Export { form: "curl".into(), id: "1".into(), leaf_only: false };
         assert_eq!(broken(&[Promise { channel: export, ..old }], "192.0.2.1", &[4], 1050).len(), 1);
         let policy =
             Hpkp { mode: Mode::Enforce, max_age: 9, pins: vec![pin(1)], include_subdomains: true, report_uri: None };

@@ -14,7 +14,7 @@ pub struct Steps {
 
 /// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Next {
+pub struct NextRampStep {
     /// Its number, from 0.
     pub step: usize,
     /// Its max-age in seconds.
@@ -56,10 +56,10 @@ impl Steps {
     /// The step after a step that has been free of faults since that time; `None` after the last
     /// one.
     #[must_use]
-    pub fn next(&self, step: usize, since: Seconds) -> Option<Next> {
+    pub fn next(&self, step: usize, since: Seconds) -> Option<NextRampStep> {
         let max_age = *self.ages.get(step.checked_add(1)?)?;
         let every = i64::try_from(self.every).unwrap_or(i64::MAX);
-        Some(Next { step: step + 1, max_age, at: since.saturating_add(every) })
+        Some(NextRampStep { step: step + 1, max_age, at: since.saturating_add(every) })
     }
 }
 
@@ -72,8 +72,8 @@ mod tests {
         let steps = Steps::new(vec![300, 3600], 10, Some(86400));
         assert_eq!(steps.count(), 3);
         assert_eq!((steps.max_age(0), steps.max_age(2), steps.max_age(9)), (300, 86400, 86400));
-        assert_eq!(steps.next(0, 100), Some(Next { step: 1, max_age: 3600, at: 110 }));
-        assert_eq!(steps.next(1, 100), Some(Next { step: 2, max_age: 86400, at: 110 }));
+        assert_eq!(steps.next(0, 100), Some(NextRampStep { step: 1, max_age: 3600, at: 110 }));
+        assert_eq!(steps.next(1, 100), Some(NextRampStep { step: 2, max_age: 86400, at: 110 }));
         assert_eq!(steps.next(2, 100), None);
         assert_eq!(steps.next(usize::MAX, 100), None);
     }

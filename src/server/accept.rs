@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::channels::{Drain, Listening};
+use super::channels::{Drain, WorkerListeners};
 use super::connection;
 use super::worker::{EVERY_SITE, Worker};
 use crate::policy::Scheme;
@@ -40,7 +40,7 @@ enum Until {
 /// Accepts on the listeners, as they change, until a drain begins. Returns how to drain.
 pub(super) async fn listen(
     worker: &Rc<Worker>,
-    mut listeners: watch::Receiver<Listening>,
+    mut listeners: watch::Receiver<WorkerListeners>,
     draining: &mut watch::Receiver<Drain>,
 ) -> io::Result<Drain> {
     let mut accepting: Vec<Accepting> = Vec::new();

@@ -32,9 +32,9 @@ impl Default for Admission {
 
 /// A network of clients: a /32 of IPv4, or a /56 of IPv6, as households get it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Network(u64);
+pub(super) struct ClientNetwork(u64);
 
-impl Network {
+impl ClientNetwork {
     /// The network that an address is in.
     pub(super) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
@@ -59,7 +59,7 @@ pub(super) enum Reached {
     /// The limit of all connections.
     Total,
     /// The limit of the client's network.
-    Client(Network),
+    Client(ClientNetwork),
 }
 
 impl Admission {
@@ -67,11 +67,11 @@ impl Admission {
     /// trusted proxies, which speak for many clients.
     pub(super) fn admit(
         self: &Arc<Self>,
-        network: Option<Network>,
+        network: Option<ClientNetwork>,
         max: usize,
         max_per_client: usize,
-    ) -> (Pass, Option<Reached>) {
-        let mut pass = Pass { admission: self.clone(), buckets: None };
+    ) -> (AdmissionPass, Option<Reached>) {
+        let mut pass = AdmissionPass { admission: self.clone(), buckets: None };
         let is_full = self.total.fetch_add(1, Ordering::Relaxed) >= max;
         let of_client = network.and_then(|network| pass.count(network, max_per_client));
         (pass, of_client.or_else(|| is_full.then_some(Reached::Total)))
@@ -87,26 +87,26 @@ impl Admission {
         self.total.load(Ordering::Relaxed)
     }
 
-    fn buckets(&self, network: Network) -> [usize; 2] {
+    fn buckets(&self, network: ClientNetwork) -> [usize; 2] {
         [0, 1].map(|n| self.bucket(n, network))
     }
 
-    fn bucket(&self, table: usize, network: Network) -> usize {
+    fn bucket(&self, table: usize, network: ClientNetwork) -> usize {
         let bucket = self.hashers[table].hash_one(network) % BUCKETS as u64;
         usize::try_from(bucket).expect("a remainder of BUCKETS is below it")
     }
 }
 
 /// A counted connection.
-pub(super) struct Pass {
+pub(super) struct AdmissionPass {
     admission: Arc<Admission>,
     buckets: Option<[usize; 2]>,
 }
 
-impl Pass {
+impl AdmissionPass {
     /// Counts the connection for a network that is known now, instead of the previous one. Returns a limit if the network
     /// exceeds it.
-    pub(super) fn count(&mut self, network: Network, max_per_client: usize) -> Option<Reached> {
+    pub(super) fn count(&mut self, network: ClientNetwork, max_per_client: usize) -> Option<Reached> {
         self.forget();
         let buckets = self.admission.buckets(network);
         let counts = [0, 1].map(|n| self.admission.tables[n][buckets[n]].fetch_add(1, Ordering::Relaxed));
@@ -122,7 +122,7 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for AdmissionPass {
     fn drop(&mut self) {
         self.admission.total.fetch_sub(1, Ordering::Relaxed);
         self.forget();
@@ -133,8 +133,8 @@ impl Drop for Pass {
 mod tests {
     use super::*;
 
-    fn network(text: &str) -> Network {
-        Network::of(text.parse().unwrap())
+    fn network(text: &str) -> ClientNetwork {
+        ClientNetwork::of(text.parse().unwrap())
     }
 
     #[test]

@@ -37,11 +37,11 @@ impl ChallengeAnswer {
 pub struct Answers {
     /// `true` if there is an answer to tls-alpn-01: without one, no handshake looks further.
     by_tls: AtomicBool,
-    pending: RwLock<Pending>,
+    pending: RwLock<PendingAnswers>,
 }
 
 #[derive(Default)]
-struct Pending {
+struct PendingAnswers {
     /// By token and name: the order, and the contents.
     http: HashMap<String, (String, Bytes)>,
     /// By the name in SNI: the orders, and their settings. The last one counts.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::admission::{Admission, Network};
+use super::admission::{Admission, ClientNetwork};
 use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::Snapshot;
@@ -38,7 +38,7 @@ pub enum Drain {
 
 /// A snapshot with its number.
 #[derive(Clone)]
-pub(super) struct Published {
+pub(super) struct PublishedSnapshot {
     pub(super) number: u64,
     pub(super) snapshot: Arc<Snapshot>,
     /// It sends pins that earlier chains break: handshakes with those end before a worker counts as having taken it.
@@ -49,7 +49,7 @@ pub(super) struct Published {
 
 /// The listeners of a worker: those to keep (others are closed), and new ones to take.
 #[derive(Default)]
-pub(super) struct Listening {
+pub(super) struct WorkerListeners {
     pub(super) keep: Vec<(SocketAddr, Scheme)>,
     pub(super) new: Mutex<Vec<(TcpListener, Scheme)>>,
 }
@@ -60,7 +60,7 @@ pub(super) struct SharedState {
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) access: Option<(LogSink, AccessFormat)>,
-    pub(super) snapshot: watch::Receiver<Published>,
+    pub(super) snapshot: watch::Receiver<PublishedSnapshot>,
     /// Notified when a worker has taken a snapshot.
     pub(super) news: Arc<Notify>,
     pub(super) draining: watch::Receiver<Drain>,
@@ -85,7 +85,7 @@ pub(super) struct Vitals {
 /// The input of one worker.
 pub(super) struct Assignment {
     pub(super) number: usize,
-    pub(super) listeners: watch::Receiver<Listening>,
+    pub(super) listeners: watch::Receiver<WorkerListeners>,
     /// Requests from the other workers.
     pub(super) requests: mpsc::Receiver<RoomRequest>,
     pub(super) vitals: Vitals,
@@ -93,7 +93,7 @@ pub(super) struct Assignment {
 
 /// A request from one worker to another: end a connection of a network, or of any.
 pub(super) struct RoomRequest {
-    pub(super) network: Option<Network>,
+    pub(super) network: Option<ClientNetwork>,
     pub(super) reply: oneshot::Sender<bool>,
 }
 

@@ -13,13 +13,13 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::admission::{Network, Pass};
-use super::connections::Entry;
+use super::admission::{AdmissionPass, ClientNetwork};
+use super::connections::ConnectionEntry;
 use super::context::{ClientTransport, Context, TlsFacts};
-use super::handshake_record::Failure;
+use super::handshake_record::HandshakeFailure;
 use super::handshakes::{Begin, HandshakeSlot};
 use super::proxy_header::{self, ProxyHeader};
-use super::relief::Newcomer;
+use super::relief::ArrivingConnection;
 use super::snapshot::Snapshot;
 use super::why::{self, Why};
 use super::worker::{Open, Worker};
@@ -63,9 +63,9 @@ async fn establish(
     let view = worker.view();
     let shared = &view.shared;
     let peer = Peer::new(address.ip(), listener, &shared.trust);
-    let network = Network::of(peer.address);
+    let network = ClientNetwork::of(peer.address);
     let entry = worker.listed.list(network, worker.ticks(), alarm);
-    let newcomer = Newcomer { worker, entry: &entry, alarm };
+    let newcomer = ArrivingConnection { worker, entry: &entry, alarm };
     let Some(pass) = newcomer.admit(peer.proxy.is_none().then_some(network)).await else {
         return refused(address, worker);
     };
@@ -92,7 +92,7 @@ async fn establish(
     // Clients open connections ahead of time. One that speaks after a rotation must not get the
     // chain from before it: on another connection, its client may have noted the new pins.
     let view = worker.view();
-    let beginning = Beginning { client: &client, slot: &slot, begin };
+    let beginning = HandshakeStart { client: &client, slot: &slot, begin };
     let stream = handshake(socket, hello.into_received(), &view.shared, worker, &beginning, alarm).await?;
     drop(slot);
     if stream.alpn() == Some(acme_challenge::PROTOCOL) {
@@ -121,8 +121,8 @@ struct Arrival<'a> {
     socket: TcpStream,
     received: Vec<u8>,
     peer: Peer,
-    entry: Entry,
-    pass: Pass,
+    entry: ConnectionEntry,
+    pass: AdmissionPass,
     shared: &'a Snapshot,
     worker: &'a Worker,
     alarm: &'a Alarm,
@@ -131,7 +131,7 @@ struct Arrival<'a> {
 }
 
 /// A handshake that begins.
-struct Beginning<'a> {
+struct HandshakeStart<'a> {
     client: &'a Client,
     slot: &'a HandshakeSlot,
     /// The time at which the connection was accepted. `None` if nobody measures.
@@ -148,11 +148,11 @@ impl Arrival<'_> {
             return self.gone();
         };
         self.peer.speaks_for(header.source, header.scheme, &shared.trust);
-        let network = Network::of(self.peer.address);
+        let network = ClientNetwork::of(self.peer.address);
         // The client counts, not the proxy.
         let is_client = !shared.trust.contains(self.peer.address);
         let reached = is_client.then(|| self.pass.count(network, shared.limits.connections_per_client)).flatten();
-        if !(Newcomer { worker, entry: &self.entry, alarm }).make_room(reached).await {
+        if !(ArrivingConnection { worker, entry: &self.entry, alarm }).make_room(reached).await {
             return refused(address, worker);
         }
         self.entry.is_of(network);
@@ -184,7 +184,7 @@ impl Arrival<'_> {
     /// Takes a slot for the handshake: from here on the connection costs cryptography.
     fn begin_handshake(&self, client: &Client, received: &[u8]) -> Option<HandshakeSlot> {
         let Self { shared, worker, alarm, .. } = *self;
-        let network = Network::of(client.peer.address);
+        let network = ClientNetwork::of(client.peer.address);
         let begin = worker.handshakes.begin(shared.limits.handshakes, network, alarm, &worker.clock);
         if !matches!(begin, Begin::Begun(_)) {
             worker.counters.handshakes_shed.increment();
@@ -201,7 +201,7 @@ impl Arrival<'_> {
 
     fn failed(&self, client: &Client, received: &[u8], why: Why, error: &str) {
         let has_begun = !received.is_empty();
-        self.worker.handshake_failed(&Failure { client, begin: self.begin, has_begun, received, why, error });
+        self.worker.handshake_failed(&HandshakeFailure { client, begin: self.begin, has_begun, received, why, error });
     }
 
     /// Ends a connection whose client has said nothing of use; with a reset, if it must make room for others.
@@ -273,7 +273,7 @@ async fn handshake(
     received: Vec<u8>,
     shared: &Snapshot,
     worker: &Worker,
-    beginning: &Beginning<'_>,
+    beginning: &HandshakeStart<'_>,
     alarm: &Alarm,
 ) -> Option<TlsStream<ServerSession>> {
     let client = beginning.client;
@@ -311,7 +311,7 @@ async fn handshake(
                 _ => why::of_handshake(&error, stream.alert_sent()),
             };
             let (begin, received, words) = (beginning.begin, &*offered, words_of(&error, &why));
-            worker.handshake_failed(&Failure { client, begin, has_begun: true, received, why, error: &words });
+            worker.handshake_failed(&HandshakeFailure { client, begin, has_begun: true, received, why, error: &words });
             None
         }
     }

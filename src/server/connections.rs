@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::admission::Network;
+use super::admission::ClientNetwork;
 use super::crowd::{Crowd, Member};
 use super::handshakes::FAIR_SHARE;
 use crate::clock::{Alarm, ticks_of};
@@ -25,14 +25,19 @@ pub(super) struct Connections {
 
 impl Connections {
     /// Lists a silent connection while the entry lives. `now` is in ticks.
-    pub(super) fn list(self: &Rc<Self>, network: Network, now: u32, alarm: &Alarm) -> Entry {
+    pub(super) fn list(self: &Rc<Self>, network: ClientNetwork, now: u32, alarm: &Alarm) -> ConnectionEntry {
         let number = self.silent.borrow_mut().add(Member { network, since: now, ringer: alarm.ringer() });
-        Entry { connections: self.clone(), number: Cell::new(number), is_silent: Cell::new(true) }
+        ConnectionEntry { connections: self.clone(), number: Cell::new(number), is_silent: Cell::new(true) }
     }
 
     /// Ends one connection of a network to make room for another of it, or one of any network if `network` is `None`.
     /// Returns `false` if none can be ended. A newcomer of this worker is listed already.
-    pub(super) fn make_room(&self, network: Option<Network>, newcomer: Option<&Entry>, now: u32) -> bool {
+    pub(super) fn make_room(
+        &self,
+        network: Option<ClientNetwork>,
+        newcomer: Option<&ConnectionEntry>,
+        now: u32,
+    ) -> bool {
         let newcomer = newcomer.map(|entry| entry.number.get());
         let end = |number: Option<u64>| number.is_some_and(|n| Some(n) != newcomer && self.end_silent(n));
         match network {
@@ -74,7 +79,7 @@ impl Connections {
 
     /// Ends an idle connection of a network, or of any. Continues where the last search stopped, so that many busy ones are
     /// not searched again each time.
-    fn end_resting_of(&self, network: Option<Network>) -> bool {
+    fn end_resting_of(&self, network: Option<ClientNetwork>) -> bool {
         let open = self.open.borrow();
         let mut at = self.looked_at.get();
         let found = open.round(network, at).take(LOOKED_AT).find(|number| {
@@ -89,13 +94,13 @@ impl Connections {
 }
 
 /// The entry of a listed connection.
-pub(super) struct Entry {
+pub(super) struct ConnectionEntry {
     connections: Rc<Connections>,
     number: Cell<u64>,
     is_silent: Cell<bool>,
 }
 
-impl Entry {
+impl ConnectionEntry {
     /// Notes that the client has sent a ClientHello or a request.
     pub(super) fn speaks(&self) {
         if self.is_silent.get()
@@ -107,7 +112,7 @@ impl Entry {
     }
 
     /// Notes that the client is in another network than its socket's address.
-    pub(super) fn is_of(&self, network: Network) {
+    pub(super) fn is_of(&self, network: ClientNetwork) {
         let mut crowd = self.crowd().borrow_mut();
         if let Some(member) = crowd.remove(self.number.get()) {
             self.number.set(crowd.add(Member { network, ..member }));
@@ -119,7 +124,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         self.crowd().borrow_mut().remove(self.number.get());
     }
@@ -140,7 +145,7 @@ mod tests {
             Self { clock: Rc::default(), connections: Rc::default() }
         }
 
-        fn add(&self, n: u8) -> (Alarm, Entry) {
+        fn add(&self, n: u8) -> (Alarm, ConnectionEntry) {
             let alarm = self.clock.alarm();
             let entry = self.connections.list(network(n), self.clock.ticks(), &alarm);
             (alarm, entry)
@@ -151,8 +156,8 @@ mod tests {
         }
     }
 
-    fn network(n: u8) -> Network {
-        Network::of([192, 0, 2, n].into())
+    fn network(n: u8) -> ClientNetwork {
+        ClientNetwork::of([192, 0, 2, n].into())
     }
 
     #[test]
@@ -209,7 +214,7 @@ mod tests {
     fn a_newcomer_does_not_give_way_to_itself() {
         let bed = Bed::new();
         let (alarm, own) = bed.add(1);
-        let make_room = |of: Option<Network>| bed.connections.make_room(of, Some(&own), bed.clock.ticks());
+        let make_room = |of: Option<ClientNetwork>| bed.connections.make_room(of, Some(&own), bed.clock.ticks());
         assert!(!make_room(Some(network(1))) && !make_room(None) && !alarm.is_due());
         let (other, _second) = bed.add(1);
         assert!(!make_room(Some(network(1))), "the other one is younger: its turn comes with the next");

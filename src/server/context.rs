@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::{CipherSuite, ProtocolVersion};
 use tokio::time::Instant;
 
-use super::admission::Pass;
-use super::connections::Entry;
+use super::admission::AdmissionPass;
+use super::connections::ConnectionEntry;
 use super::snapshot::{SiteOfView, View};
 use super::worker::{Open, Worker};
 use crate::keys::pin::Pin;
@@ -35,9 +35,9 @@ pub(super) struct Context {
     /// The facts above as the access log writes them, and the rules that it followed. Written with the first record.
     log_text: RefCell<Option<(LogRules, Box<str>)>>,
     /// The entry among the connections that may have to make room for others.
-    pub(super) entry: Entry,
+    pub(super) entry: ConnectionEntry,
     _open: Open,
-    _pass: Pass,
+    _pass: AdmissionPass,
 }
 
 /// The facts from the handshake: the name in the SNI, and the certificates for it.
@@ -80,9 +80,9 @@ impl Context {
         worker: Rc<Worker>,
         client: Client,
         tls: Option<TlsFacts>,
-        entry: Entry,
+        entry: ConnectionEntry,
         open: Open,
-        pass: Pass,
+        pass: AdmissionPass,
     ) -> Self {
         Self { worker, client, tls, log_text: RefCell::default(), entry, _open: open, _pass: pass }
     }
@@ -164,7 +164,7 @@ impl Context {
         let peer = &self.client.peer;
         let negotiated = self.tls.as_ref().and_then(|tls| Some((tls, tls.negotiated.as_ref()?)));
         let cipher = negotiated.map(|(_, negotiated)| cipher_name(negotiated.suite)).unwrap_or_default();
-        let tls = negotiated.map(|(tls, negotiated)| access::TlsFacts {
+        let tls = negotiated.map(|(tls, negotiated)| access::HandshakeFacts {
             version: if negotiated.version == ProtocolVersion::TLSv1_3 { "1.3" } else { "1.2" },
             cipher: &cipher,
             group: negotiated.group.and_then(|group| group.as_str()),

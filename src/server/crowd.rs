@@ -3,23 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::admission::Network;
+use super::admission::ClientNetwork;
 use crate::clock::Ringer;
 
 /// The connections, the oldest first. A change costs the logarithm of their number; no request causes one.
 #[derive(Default)]
 pub(super) struct Crowd {
     members: BTreeMap<u64, Member>,
-    by_network: BTreeSet<(Network, u64)>,
-    sizes: HashMap<Network, usize>,
+    by_network: BTreeSet<(ClientNetwork, u64)>,
+    sizes: HashMap<ClientNetwork, usize>,
     /// The same sizes, in order.
-    largest: BTreeSet<(usize, Network)>,
+    largest: BTreeSet<(usize, ClientNetwork)>,
     next: u64,
 }
 
 /// A connection.
 pub(super) struct Member {
-    pub(super) network: Network,
+    pub(super) network: ClientNetwork,
     /// The tick at which it entered this state.
     pub(super) since: u32,
     pub(super) ringer: Ringer,
@@ -44,7 +44,7 @@ impl Crowd {
         Some(member)
     }
 
-    fn resize(&mut self, network: Network, change: impl FnOnce(usize) -> usize) {
+    fn resize(&mut self, network: ClientNetwork, change: impl FnOnce(usize) -> usize) {
         let before = self.sizes.remove(&network).unwrap_or_default();
         self.largest.remove(&(before, network));
         let size = change(before);
@@ -63,7 +63,7 @@ impl Crowd {
     }
 
     /// Returns the number of connections of a network.
-    pub(super) fn size_of(&self, network: Network) -> usize {
+    pub(super) fn size_of(&self, network: ClientNetwork) -> usize {
         self.sizes.get(&network).copied().unwrap_or_default()
     }
 
@@ -73,12 +73,12 @@ impl Crowd {
     }
 
     /// Returns the oldest connection of a network.
-    pub(super) fn oldest_of(&self, network: Network) -> Option<u64> {
+    pub(super) fn oldest_of(&self, network: ClientNetwork) -> Option<u64> {
         self.by_network.range((network, 0)..=(network, u64::MAX)).next().map(|(_, number)| *number)
     }
 
     /// Returns all connections of a network, or of all networks: by number from `from` on, then those before it.
-    pub(super) fn round(&self, network: Option<Network>, from: u64) -> impl Iterator<Item = u64> {
+    pub(super) fn round(&self, network: Option<ClientNetwork>, from: u64) -> impl Iterator<Item = u64> {
         let of_network = network.into_iter().flat_map(move |network| {
             let behind = self.by_network.range((network, from)..=(network, u64::MAX));
             behind.chain(self.by_network.range((network, 0)..(network, from))).map(|(_, number)| *number)
@@ -88,7 +88,7 @@ impl Crowd {
     }
 
     /// Returns the network with the most connections, and their number.
-    pub(super) fn largest(&self) -> Option<(Network, usize)> {
+    pub(super) fn largest(&self) -> Option<(ClientNetwork, usize)> {
         self.largest.last().map(|(size, network)| (*network, *size))
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn by_age_and_by_network() {
         let clock = Rc::new(Clock::default());
-        let network = |n: u8| Network::of([192, 0, 2, n].into());
+        let network = |n: u8| ClientNetwork::of([192, 0, 2, n].into());
         let alarm = clock.alarm();
         let mut crowd = Crowd::default();
         let add = |crowd: &mut Crowd, n| crowd.add(Member { network: network(n), since: 0, ringer: alarm.ringer() });

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::admission::Network;
+use super::admission::ClientNetwork;
 use crate::clock::ticks_of;
 
 /// Failures of one network in a minute that have records of their own.
@@ -19,7 +19,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct FailedHandshakes {
     since: Cell<u32>,
-    networks: RefCell<HashMap<Network, u64>>,
+    networks: RefCell<HashMap<ClientNetwork, u64>>,
     /// Failures of further networks, once `networks` is full.
     others: Cell<u64>,
 }
@@ -27,7 +27,7 @@ pub(super) struct FailedHandshakes {
 /// The failures of a minute without records of their own.
 pub(super) struct Sums {
     /// By network.
-    pub(super) networks: Vec<(Network, u64)>,
+    pub(super) networks: Vec<(ClientNetwork, u64)>,
     /// Failures of further networks.
     pub(super) others: u64,
     /// The time in which they happened.
@@ -36,7 +36,7 @@ pub(super) struct Sums {
 
 impl FailedHandshakes {
     /// Counts a failure. Returns `true` if it gets a record of its own.
-    pub(super) fn count(&self, network: Network, most: usize, now: u32) -> bool {
+    pub(super) fn count(&self, network: ClientNetwork, most: usize, now: u32) -> bool {
         let mut networks = self.networks.borrow_mut();
         if networks.is_empty() && self.others.get() == 0 {
             self.since.set(now);
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn few_records_and_a_bounded_sum() {
         let failed = FailedHandshakes::default();
-        let network = |n: u8| Network::of([192, 0, 2, n].into());
+        let network = |n: u8| ClientNetwork::of([192, 0, 2, n].into());
         let recorded = (0..10).filter(|_| failed.count(network(1), 2, 5)).count();
         assert_eq!(recorded, 3);
         assert!(failed.count(network(2), 2, 6));
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn addresses_of_networks() {
         for (address, want) in [("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2ff:3::4", "2001:db8:1:200::")] {
-            assert_eq!(Network::of(address.parse().unwrap()).address(), want.parse::<IpAddr>().unwrap());
+            assert_eq!(ClientNetwork::of(address.parse().unwrap()).address(), want.parse::<IpAddr>().unwrap());
         }
     }
 }

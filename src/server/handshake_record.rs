@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tokio::time::Instant;
 
-use super::admission::Network;
+use super::admission::ClientNetwork;
 use super::failed_handshakes::Sums;
 use super::why::Why;
 use super::worker::Worker;
@@ -15,7 +15,7 @@ use crate::tls::offered::Offered;
 use crate::upstream::Client;
 
 /// A handshake that has failed.
-pub(super) struct Failure<'a> {
+pub(super) struct HandshakeFailure<'a> {
     pub(super) client: &'a Client,
     /// The time at which the connection was accepted. `None` if nobody measures.
     pub(super) begin: Option<Instant>,
@@ -38,7 +38,7 @@ impl Worker {
     }
 
     /// Counts a failed handshake, and records it, or counts it for a sum.
-    pub(super) fn handshake_failed(&self, failure: &Failure<'_>) {
+    pub(super) fn handshake_failed(&self, failure: &HandshakeFailure<'_>) {
         self.meters.handshakes.count(&HANDSHAKES, &("failed", reason(failure)));
         if let Some(limit) = failure.why.limit {
             self.limit_reached(limit);
@@ -49,12 +49,12 @@ impl Worker {
         }
     }
 
-    fn record_failure(&self, failure: &Failure<'_>) {
+    fn record_failure(&self, failure: &HandshakeFailure<'_>) {
         let Some(access) = &self.access else { return };
         let view = self.view();
         let peer = &failure.client.peer;
         let most = view.shared.limits.log_networks;
-        if !self.failed_handshakes.count(Network::of(peer.address), most, self.ticks()) {
+        if !self.failed_handshakes.count(ClientNetwork::of(peer.address), most, self.ticks()) {
             return;
         }
         let offered = Offered::read(failure.received);
@@ -92,7 +92,7 @@ impl Worker {
 }
 
 /// The reason of a failure, for the metrics.
-fn reason(failure: &Failure<'_>) -> &'static str {
+fn reason(failure: &HandshakeFailure<'_>) -> &'static str {
     let Why { ended, limit, alert_sent, alert_received, .. } = failure.why;
     match (alert_sent, alert_received) {
         _ if !failure.has_begun => "no_hello",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-use super::admission::Network;
+use super::admission::ClientNetwork;
 use super::crowd::{Crowd, Member};
 use crate::clock::{Alarm, Clock, ticks_of};
 
@@ -38,7 +38,7 @@ pub(super) enum Begin {
 
 impl Handshakes {
     /// Begins a handshake, which counts while its slot lives. `alarm` is that of its connection.
-    pub(super) fn begin(self: &Rc<Self>, max: usize, network: Network, alarm: &Alarm, clock: &Clock) -> Begin {
+    pub(super) fn begin(self: &Rc<Self>, max: usize, network: ClientNetwork, alarm: &Alarm, clock: &Clock) -> Begin {
         let now = clock.ticks();
         let mut under_way = self.under_way.borrow_mut();
         let full = under_way.len() >= max;
@@ -72,7 +72,7 @@ impl Handshakes {
 
 /// Returns the handshake that makes room for one of `network`: the oldest of the largest network, if that has more than
 /// `network` will have; else the oldest of all, if it has had its time.
-fn victim(under_way: &Crowd, network: Network, now: u32) -> Option<u64> {
+fn victim(under_way: &Crowd, network: ClientNetwork, now: u32) -> Option<u64> {
     let own = under_way.size_of(network) + 1;
     let larger = under_way.largest().filter(|(_, size)| *size > own);
     let of_larger = larger.and_then(|(network, _)| under_way.oldest_of(network));
@@ -105,8 +105,8 @@ impl Drop for HandshakeSlot {
 mod tests {
     use super::*;
 
-    fn network(n: u8) -> Network {
-        Network::of([192, 0, 2, n].into())
+    fn network(n: u8) -> ClientNetwork {
+        ClientNetwork::of([192, 0, 2, n].into())
     }
 
     #[test]

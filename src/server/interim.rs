@@ -10,7 +10,7 @@ use crate::message::{RequestHead, ResponseHead};
 use crate::site::HeaderRules;
 
 /// The part that passes.
-pub(super) enum Passed {
+pub(super) enum PassedPart {
     /// The status code, without fields.
     Bare,
     /// 103, with the fields that `hints` gives.
@@ -30,13 +30,13 @@ impl<'a> InterimFilter<'a> {
     }
 
     /// Returns the part of an interim response that passes, or `None`.
-    pub(super) fn pass(&mut self, head: &ResponseHead) -> Option<Passed> {
+    pub(super) fn pass(&mut self, head: &ResponseHead) -> Option<PassedPart> {
         match head.status {
-            StatusCode::CONTINUE => std::mem::take(&mut self.expects_continue).then_some(Passed::Bare),
-            StatusCode::EARLY_HINTS => self.hints(head).next().is_some().then_some(Passed::Hints),
+            StatusCode::CONTINUE => std::mem::take(&mut self.expects_continue).then_some(PassedPart::Bare),
+            StatusCode::EARLY_HINTS => self.hints(head).next().is_some().then_some(PassedPart::Hints),
             // Another protocol would follow, which the client has not asked for.
             StatusCode::SWITCHING_PROTOCOLS => None,
-            _ => Some(Passed::Bare),
+            _ => Some(PassedPart::Bare),
         }
     }
 
@@ -82,7 +82,7 @@ mod tests {
             ("X-Link", "c"),
         ];
         let hints = response(103, &all);
-        assert!(matches!(filter.pass(&hints), Some(Passed::Hints)));
+        assert!(matches!(filter.pass(&hints), Some(PassedPart::Hints)));
         let passed: Vec<_> = filter.hints(&hints).collect();
         assert_eq!(passed, [(&b"LINK"[..], &b"</a.css>"[..]), (b"link", b"</b.css>")]);
         assert!(filter.pass(&response(103, &all[..1])).is_none());
@@ -90,7 +90,7 @@ mod tests {
             assert!(filter.pass(&response(status, &all)).is_none(), "{status}");
         }
         for status in [102, 104, 110, 199] {
-            assert!(matches!(filter.pass(&response(status, &all)), Some(Passed::Bare)), "{status}");
+            assert!(matches!(filter.pass(&response(status, &all)), Some(PassedPart::Bare)), "{status}");
         }
         let rules = HeaderRules { dropped: vec![(*b"link").into()], ..HeaderRules::default() };
         assert!(InterimFilter::new(&request(false), Some(&rules)).pass(&hints).is_none());
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn one_continue_for_those_who_wait() {
         let mut filter = InterimFilter::new(&request(true), None);
-        assert!(matches!(filter.pass(&response(100, &[])), Some(Passed::Bare)));
+        assert!(matches!(filter.pass(&response(100, &[])), Some(PassedPart::Bare)));
         assert!(filter.pass(&response(100, &[])).is_none());
         assert!(InterimFilter::new(&request(false), None).pass(&response(100, &[])).is_none());
     }

@@ -13,12 +13,12 @@ const BACKLOG: i32 = 4096;
 
 /// Bound listeners that no worker has yet.
 pub struct Bound {
-    listeners: Vec<Group>,
+    listeners: Vec<ListenerGroup>,
     workers: usize,
 }
 
 /// The listeners of one address: at least one for each worker.
-struct Group {
+struct ListenerGroup {
     asked: SocketAddr,
     scheme: Scheme,
     listeners: Vec<TcpListener>,
@@ -41,7 +41,7 @@ pub struct Lent {
 }
 
 /// Sockets that are in use, for a process that takes over.
-pub struct Shared {
+pub struct SharedSockets {
     /// The address in the configuration.
     pub asked: SocketAddr,
     /// The address that they are bound to.
@@ -113,7 +113,7 @@ pub fn bind(
             Some(lent) => Ok(lent.listeners),
             None => bind_one(address, workers),
         };
-        match listeners.and_then(|listeners| Group::new(address, scheme, listeners, workers)) {
+        match listeners.and_then(|listeners| ListenerGroup::new(address, scheme, listeners, workers)) {
             Ok(group) => bound.listeners.push(group),
             Err(error) => errors.push(BindError { address, scheme, error }),
         }
@@ -135,7 +135,7 @@ fn take(lent: &mut Vec<Lent>, asked: SocketAddr, scheme: Scheme) -> Option<Lent>
     Some(lent.remove(at))
 }
 
-impl Group {
+impl ListenerGroup {
     fn new(asked: SocketAddr, scheme: Scheme, mut listeners: Vec<TcpListener>, workers: usize) -> io::Result<Self> {
         let distinct = listeners.len();
         for listener in &listeners {
@@ -195,11 +195,11 @@ impl Bound {
     /// # Errors
     ///
     /// If descriptors have run out.
-    pub(super) fn shared(&self) -> io::Result<Vec<Shared>> {
+    pub(super) fn shared(&self) -> io::Result<Vec<SharedSockets>> {
         let mut shared = Vec::with_capacity(self.listeners.len());
         for group in &self.listeners {
             let listeners = group.listeners.iter().take(group.distinct).map(TcpListener::try_clone);
-            shared.push(Shared {
+            shared.push(SharedSockets {
                 asked: group.asked,
                 address: group.address().unwrap_or(group.asked),
                 scheme: group.scheme,

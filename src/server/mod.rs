@@ -54,11 +54,11 @@ use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, TrafficSum};
 
 pub use answers::{Answers, ChallengeAnswer};
 pub use channels::Drain;
-pub use listener::{BindError, Bound, Lent, Shared, bind};
-pub use reports::{NO_SITE, Report, Reports};
+pub use listener::{BindError, Bound, Lent, SharedSockets, bind};
+pub use reports::{NO_SITE, Reports, ViolationReport};
 pub use snapshot::{Snapshot, View};
 
-use channels::{Assignment, Listening, Published, SharedState, Vitals, peers};
+use channels::{Assignment, PublishedSnapshot, SharedState, Vitals, WorkerListeners, peers};
 use retired::Retired;
 
 /// For the fuzzers.
@@ -75,7 +75,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(3);
 /// A running server: N workers, each a thread with its own state.
 pub struct Server {
     workers: Vec<WorkerHandle>,
-    snapshot: watch::Sender<Published>,
+    snapshot: watch::Sender<PublishedSnapshot>,
     traffic: traffic::Traffic,
     retired: Retired,
     /// Notified when a worker has taken a snapshot.
@@ -83,7 +83,7 @@ pub struct Server {
     draining: watch::Sender<Drain>,
     admission: Arc<admission::Admission>,
     /// The listening sockets, for a process that takes over.
-    shared: Vec<Shared>,
+    shared: Vec<SharedSockets>,
     reports: Arc<Reports>,
     listening: Vec<(SocketAddr, Scheme)>,
 }
@@ -92,7 +92,7 @@ pub struct Server {
 struct WorkerHandle {
     thread: JoinHandle<io::Result<()>>,
     vitals: Vitals,
-    listeners: watch::Sender<Listening>,
+    listeners: watch::Sender<WorkerListeners>,
 }
 
 impl Server {
@@ -105,7 +105,7 @@ impl Server {
         // The entropy pool of AWS-LC is slow at first use: better now than in a client's handshake.
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
         let traffic = traffic::Traffic::new(bound.workers(), &snapshot);
-        let published = Published { number: 1, snapshot, rotates: false, traffic: traffic.current() };
+        let published = PublishedSnapshot { number: 1, snapshot, rotates: false, traffic: traffic.current() };
         let (snapshot, snapshots) = watch::channel(published);
         let news = Arc::<Notify>::default();
         let (draining, drains) = watch::channel(Drain::No);
@@ -138,7 +138,7 @@ impl Server {
         let keep = server.listening.clone();
         for (number, (listeners, requests)) in bound.into_workers().into_iter().zip(requests).enumerate() {
             let (shared, vitals) = (shared.clone(), Vitals::default());
-            let (sender, receiver) = watch::channel(Listening { keep: keep.clone(), new: Mutex::new(listeners) });
+            let (sender, receiver) = watch::channel(WorkerListeners { keep: keep.clone(), new: Mutex::new(listeners) });
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             vitals.pulse.store(crate::clock::uptime(), Ordering::Relaxed);
             let own = Assignment { number, listeners: receiver, requests, vitals: vitals.clone() };
@@ -158,7 +158,7 @@ impl Server {
         };
         self.traffic.follow(&self.snapshot.borrow().snapshot, &snapshot);
         let traffic = self.traffic.current();
-        let before = self.snapshot.send_replace(Published { number, snapshot, rotates, traffic });
+        let before = self.snapshot.send_replace(PublishedSnapshot { number, snapshot, rotates, traffic });
         self.retired.take(before.snapshot);
     }
 
@@ -230,7 +230,7 @@ impl Server {
 
     /// Returns the sockets for a process that takes over.
     #[must_use]
-    pub fn shared(&self) -> &[Shared] {
+    pub fn shared(&self) -> &[SharedSockets] {
         &self.shared
     }
 

@@ -13,7 +13,7 @@ use super::snapshot::View;
 use super::why::{self, Why};
 use crate::message::{Name, RequestHead};
 use crate::policy::forwarded::SchemeSource;
-use crate::telemetry::access::{End, Ended, Entry};
+use crate::telemetry::access::{AccessEntry, End, Ended};
 use crate::telemetry::meters::CAUSES;
 use crate::upstream::UpstreamError;
 
@@ -30,7 +30,7 @@ pub(super) struct Sent {
 }
 
 /// The end of a request.
-pub(super) struct Outcome {
+pub(super) struct RequestOutcome {
     status: u16,
     bytes: u64,
     received: u64,
@@ -42,7 +42,7 @@ pub(super) struct Outcome {
     too_slow: bool,
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// Returns the outcome of an answer. `begin` is `None` if nobody measures. Logs an upstream whose body was cut short.
     pub(super) fn of(
         reply: &Reply,
@@ -115,7 +115,7 @@ impl Outcome {
 }
 
 /// Records a request. `asked` is `None` if its head could not be read.
-pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &Outcome) {
+pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &RequestOutcome) {
     let counters = &context.worker.counters;
     counters.requests.increment();
     if outcome.too_slow {
@@ -142,7 +142,7 @@ fn measure(
     head: &RequestHead,
     asked: Option<&Asked>,
     view: &View,
-    outcome: &Outcome,
+    outcome: &RequestOutcome,
     duration: Option<Duration>,
 ) {
     let worker = &context.worker;
@@ -164,7 +164,7 @@ fn log(
     head: &RequestHead,
     asked: Option<&Asked>,
     view: &View,
-    outcome: &Outcome,
+    outcome: &RequestOutcome,
     duration: Option<Duration>,
 ) {
     let Some(access) = &context.worker.access else { return };
@@ -176,7 +176,7 @@ fn log(
     if !access.takes(rules, has_failed) {
         return;
     }
-    let entry = Entry {
+    let entry = AccessEntry {
         connection: &context.log_text(access, rules),
         site: site.map(|site| &*site.name),
         client: asked.map_or(context.client.peer.address, |a| a.origin.client),

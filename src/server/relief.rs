@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::admission::{Network, Pass, Reached};
+use super::admission::{AdmissionPass, ClientNetwork, Reached};
 use super::channels::RoomRequest;
-use super::connections::Entry;
+use super::connections::ConnectionEntry;
 use super::worker::Worker;
 use crate::clock::Alarm;
 
@@ -25,16 +25,16 @@ pub(super) async fn hear(worker: Rc<Worker>, mut requests: mpsc::Receiver<RoomRe
 }
 
 /// A connection that arrives. It is listed already, and may itself have to make room while it waits.
-pub(super) struct Newcomer<'a> {
+pub(super) struct ArrivingConnection<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) entry: &'a Entry,
+    pub(super) entry: &'a ConnectionEntry,
     pub(super) alarm: &'a Alarm,
 }
 
-impl Newcomer<'_> {
+impl ArrivingConnection<'_> {
     /// Admits the connection, or returns `None`. At its network's limit, a connection of that network makes room; near the
     /// limit of all, any connection does.
-    pub(super) async fn admit(&self, network: Option<Network>) -> Option<Pass> {
+    pub(super) async fn admit(&self, network: Option<ClientNetwork>) -> Option<AdmissionPass> {
         let (worker, view) = (self.worker, self.worker.view());
         let limits = &view.shared.limits;
         let (pass, reached) = worker.admission.admit(network, limits.connections, limits.connections_per_client);

@@ -9,7 +9,7 @@ use super::snapshot::SiteOfView;
 use super::why::Why;
 use crate::message::{FieldSink, Framing, Name, ResponseHead, content_length};
 use crate::site::HeaderRules;
-use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
+use crate::upstream::{ResponseBody, UpgradedConnection, UpstreamError};
 use crate::wire::body::{Body, Frame};
 
 /// An answer.
@@ -33,7 +33,7 @@ pub(super) struct Reply {
     /// The request fields that it depends on. A cache must not serve it to requests that differ in them.
     pub(super) vary: Option<&'static str>,
     /// The WebSocket behind a 101.
-    pub upgraded: Option<Box<Upgraded>>,
+    pub upgraded: Option<Box<UpgradedConnection>>,
     /// `true` if the client's connection must end with this answer.
     pub closes: bool,
     /// The cause of a refusal, for the access log.

@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::admission::Network;
+use super::admission::ClientNetwork;
 use super::page;
 use super::rejection::Rejection;
 use super::snapshot::Snapshot;
@@ -37,17 +37,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The reports of all workers.
 #[derive(Debug, Default)]
 pub struct Reports {
-    state: Mutex<State>,
+    state: Mutex<ReportsState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ReportsState {
     counts: HashMap<String, u64>,
     refused: u64,
-    recent: VecDeque<Report>,
+    recent: VecDeque<ViolationReport>,
     minute: Option<Minute>,
     /// The networks that have reported last, by site, each with the time of its newest report.
-    witnesses: HashMap<String, Vec<(Network, i64)>>,
+    witnesses: HashMap<String, Vec<(ClientNetwork, i64)>>,
 }
 
 /// The reports of the current minute.
@@ -56,12 +56,12 @@ struct Minute {
     begin: Instant,
     count: u64,
     /// The same by network. No larger than the number of reports.
-    by_network: HashMap<Network, u64>,
+    by_network: HashMap<ClientNetwork, u64>,
 }
 
 /// The useful part of a report.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct ViolationReport {
     /// The time of arrival, in seconds since 1970.
     pub at: i64,
     /// The site whose pins did not match, by its first name.
@@ -89,7 +89,7 @@ struct Text {
 }
 
 impl Reports {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReportsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,7 +107,7 @@ impl Reports {
 
     /// Returns the latest reports, the oldest first.
     #[must_use]
-    pub fn recent(&self) -> Vec<Report> {
+    pub fn recent(&self) -> Vec<ViolationReport> {
         self.state().recent.iter().cloned().collect()
     }
 
@@ -131,7 +131,7 @@ impl Reports {
         if head.expects_continue() {
             interim.interim(&page::answer(StatusCode::CONTINUE));
         }
-        let taken = self.try_take(body, Network::of(client), snapshot, alarm).await;
+        let taken = self.try_take(body, ClientNetwork::of(client), snapshot, alarm).await;
         if taken.is_err() {
             self.state().refused += 1;
         }
@@ -141,7 +141,7 @@ impl Reports {
     async fn try_take(
         &self,
         body: Option<RequestBody>,
-        network: Network,
+        network: ClientNetwork,
         snapshot: &Snapshot,
         alarm: &Alarm,
     ) -> Result<(), Rejection> {
@@ -171,7 +171,7 @@ impl Reports {
 
     /// Returns `true` if this minute has room for another report. A report beyond its network's limit does not use up the
     /// limit of all.
-    fn is_in_time(&self, network: Network, per_minute: u64, per_client: u64) -> bool {
+    fn is_in_time(&self, network: ClientNetwork, per_minute: u64, per_client: u64) -> bool {
         let now = Instant::now();
         let mut state = self.state();
         let over = |minute: &mut Minute| now.duration_since(minute.begin) >= MINUTE;
@@ -189,8 +189,8 @@ impl Reports {
     }
 }
 
-impl State {
-    fn witness(&mut self, network: Network, report: &Report) {
+impl ReportsState {
+    fn witness(&mut self, network: ClientNetwork, report: &ViolationReport) {
         let known = self.witnesses.entry(report.site.clone()).or_default();
         // The newest is the last.
         known.retain(|(other, _)| *other != network);
@@ -222,7 +222,7 @@ async fn collect(mut body: RequestBody, min_rate: MinRate, alarm: &Alarm) -> Res
     }
 }
 
-fn read(contents: &[u8], snapshot: &Snapshot) -> Option<Report> {
+fn read(contents: &[u8], snapshot: &Snapshot) -> Option<ViolationReport> {
     let text: Text = serde_json::from_slice(contents).ok()?;
     let noted = text.noted_hostname.unwrap_or_else(|| text.hostname.clone());
     let is_name = |name: &str| !name.is_empty() && name.len() <= TEXT_MAX && name.bytes().all(|b| b.is_ascii_graphic());
@@ -235,7 +235,7 @@ fn read(contents: &[u8], snapshot: &Snapshot) -> Option<Report> {
     };
     // The pins are those of the noted name. The visited host may be a subdomain of it, and another site.
     let site = site_of(&noted).or_else(|| site_of(&text.hostname)).unwrap_or_else(|| NO_SITE.to_owned());
-    Some(Report {
+    Some(ViolationReport {
         at: jiff::Timestamp::now().as_second(),
         site,
         hostname: text.hostname,

@@ -18,7 +18,9 @@ use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
 use crate::telemetry::access::UpstreamFacts;
 use crate::upstream::rewrite::{SendsBack, rewrite};
-use crate::upstream::{Forwarded, Forwarding, Interim, Response, Upstream, UpstreamError, UpstreamRequest, is_grpc};
+use crate::upstream::{
+    Forwarded, Forwarding, Interim, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse, is_grpc,
+};
 use crate::wire::body::RequestBody;
 
 pub(super) use super::decide::Work;
@@ -124,7 +126,7 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
 
 /// Turns the upstream's response, or its failure, into an answer. `begin` is when it was asked.
 pub(super) fn answered(
-    sent: Result<Response, UpstreamError>,
+    sent: Result<UpstreamResponse, UpstreamError>,
     key: Option<&str>,
     turn: &Turn<'_>,
     upstream: &Upstream,
@@ -139,7 +141,7 @@ pub(super) fn answered(
         return reject(Rejection::Misdirected, head, Some(asked), context);
     };
     let rejection = match sent {
-        Ok(Response { head: mut response, body, upgraded }) => {
+        Ok(UpstreamResponse { head: mut response, body, upgraded }) => {
             let checked = check_upgrade(head, &response, key, upgraded.is_some()).and_then(|()| {
                 let ports = context.worker.https_ports();
                 let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };

@@ -109,7 +109,7 @@ impl<A: Account> Drop for Http2Duplex<A> {
 }
 
 /// The side on which a direction failed.
-enum Broken {
+enum BrokenSide {
     From(io::Error),
     To(io::Error),
 }
@@ -149,18 +149,18 @@ impl Direction {
         to: &mut B,
         cx: &mut Context<'_>,
         moved: &mut bool,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), BrokenSide>> {
         while !self.closed {
             let before = self.waiting.len();
-            let written = to.poll_write(cx, &mut self.waiting).map_err(Broken::To)?;
+            let written = to.poll_write(cx, &mut self.waiting).map_err(BrokenSide::To)?;
             *moved |= self.waiting.len() < before;
             self.passed += (before - self.waiting.len()) as u64;
             if self.ended {
                 ready!(written);
-                ready!(to.poll_close(cx)).map_err(Broken::To)?;
+                ready!(to.poll_close(cx)).map_err(BrokenSide::To)?;
                 self.closed = true;
             } else if self.waiting.len() < BUFFER {
-                match ready!(from.poll_read(cx, &mut self.waiting)).map_err(Broken::From)? {
+                match ready!(from.poll_read(cx, &mut self.waiting)).map_err(BrokenSide::From)? {
                     0 => self.ended = true,
                     _ => *moved = true,
                 }
@@ -197,10 +197,10 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
             alarm.set(idle);
         }
         match (a, b) {
-            (Poll::Ready(Err(Broken::To(error))), _) | (_, Poll::Ready(Err(Broken::From(error)))) => {
+            (Poll::Ready(Err(BrokenSide::To(error))), _) | (_, Poll::Ready(Err(BrokenSide::From(error)))) => {
                 Poll::Ready(Some(error))
             }
-            (Poll::Ready(Err(Broken::From(_))), _) | (_, Poll::Ready(Err(Broken::To(_)))) => Poll::Ready(None),
+            (Poll::Ready(Err(BrokenSide::From(_))), _) | (_, Poll::Ready(Err(BrokenSide::To(_)))) => Poll::Ready(None),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(None),
             _ => alarm.poll_due(cx).map(|()| {
                 silent = !ending;

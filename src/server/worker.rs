@@ -11,10 +11,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::admission::{Admission, Network};
+use super::admission::{Admission, ClientNetwork};
 use super::challenge::ReadSlots;
-use super::channels::{Drain, Peers, Published, SharedState, Vitals};
-use super::connections::{Connections, Entry};
+use super::channels::{Drain, Peers, PublishedSnapshot, SharedState, Vitals};
+use super::connections::{ConnectionEntry, Connections};
 use super::failed_handshakes::FailedHandshakes;
 use super::handshakes::Handshakes;
 use super::loop_guard::LoopGuard;
@@ -75,7 +75,7 @@ impl Worker {
     pub(super) async fn new(number: usize, shared: &mut SharedState, vitals: &Vitals) -> Self {
         let (clock, counters) = (Rc::new(Clock::default()), vitals.counters.clone());
         let streaming = Rc::new(Cell::new(0));
-        let Published { number: taken, snapshot, traffic, .. } = shared.snapshot.borrow_and_update().clone();
+        let PublishedSnapshot { number: taken, snapshot, traffic, .. } = shared.snapshot.borrow_and_update().clone();
         vitals.taken.store(taken, Ordering::Release);
         Self {
             view: RefCell::new(View::new(snapshot, traffic, None, &clock, &streaming, &counters).await),
@@ -172,7 +172,7 @@ impl Worker {
     }
 
     /// Ends a silent or idle connection of a network, or of any. Returns `false` if there is none.
-    pub(super) fn make_room(&self, network: Option<Network>, newcomer: Option<&Entry>) -> bool {
+    pub(super) fn make_room(&self, network: Option<ClientNetwork>, newcomer: Option<&ConnectionEntry>) -> bool {
         let made = self.listed.make_room(network, newcomer, self.clock.ticks());
         if made {
             self.counters.connections_shed.increment();
@@ -188,12 +188,12 @@ impl Worker {
 
     pub(super) async fn follow_snapshots(
         &self,
-        mut snapshots: watch::Receiver<Published>,
+        mut snapshots: watch::Receiver<PublishedSnapshot>,
         taken: &AtomicU64,
         news: &Notify,
     ) {
         while snapshots.changed().await.is_ok() {
-            let Published { number, snapshot, rotates, traffic } = snapshots.borrow_and_update().clone();
+            let PublishedSnapshot { number, snapshot, rotates, traffic } = snapshots.borrow_and_update().clone();
             let before = self.view();
             let view = View::new(snapshot, traffic, Some(&before), &self.clock, &self.streaming, &self.counters).await;
             self.view.replace(view);

@@ -66,7 +66,7 @@ impl<S: Subscriber, F: Fn(Vec<u8>) + 'static> Layer<S> for ToJournal<F> {
 }
 
 fn datagram(event: &Event<'_>) -> Vec<u8> {
-    let mut fields = Fields::default();
+    let mut fields = EventFields::default();
     event.record(&mut fields);
     let priority = match *event.metadata().level() {
         Level::ERROR => "3",
@@ -121,21 +121,21 @@ fn push(name: &str, value: &str, out: &mut Vec<u8>) {
 
 /// The message and the fields of an event.
 #[derive(Default)]
-struct Fields {
+struct EventFields {
     message: String,
     /// The fields as words behind the message: ` site=a.example`.
     words: String,
     values: Vec<(&'static str, String)>,
 }
 
-impl Fields {
+impl EventFields {
     fn add(&mut self, field: &Field, value: String) {
         let _ = write!(self.words, " {}={value}", field.name());
         self.values.push((field.name(), value));
     }
 }
 
-impl Visit for Fields {
+impl Visit for EventFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let value = format!("{value:?}");
         if field.name() == "message" { self.message = value } else { self.add(field, value) }

@@ -52,7 +52,7 @@ pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThre
             let _ = tracing::subscriber::set_global_default(registry.with(ToJournal(move |event| sink.send(event))));
             return Ok(thread);
         }
-        let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(Lines { sink, format, color });
+        let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(LogLines { sink, format, color });
         // If a process starts twice (tests), the first log stays.
         let _ = match format {
             LogFormat::Text => tracing::subscriber::set_global_default(registry.with(layer.with_ansi(color))),
@@ -65,27 +65,27 @@ pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThre
 }
 
 #[derive(Clone)]
-struct Lines {
+struct LogLines {
     sink: LogSink,
     format: LogFormat,
     color: bool,
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line;
+impl<'a> MakeWriter<'a> for LogLines {
+    type Writer = LogLine;
 
-    fn make_writer(&'a self) -> Line {
-        Line { text: Vec::with_capacity(160), lines: self.clone() }
+    fn make_writer(&'a self) -> LogLine {
+        LogLine { text: Vec::with_capacity(160), lines: self.clone() }
     }
 }
 
 /// One line, sent when it is complete.
-struct Line {
+struct LogLine {
     text: Vec<u8>,
-    lines: Lines,
+    lines: LogLines,
 }
 
-impl io::Write for Line {
+impl io::Write for LogLine {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.text.extend_from_slice(buf);
         Ok(buf.len())
@@ -96,10 +96,10 @@ impl io::Write for Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for LogLine {
     fn drop(&mut self) {
         if !self.text.is_empty() {
-            let Lines { sink, format, color } = &self.lines;
+            let LogLines { sink, format, color } = &self.lines;
             let text = std::mem::take(&mut self.text);
             let is_text = *format == LogFormat::Text;
             sink.send(if is_text { harmless(text, *color) } else { harmless_json(text) });

@@ -15,11 +15,11 @@ const KINDS: usize = METHODS.len() * STATUSES.len();
 
 /// The traffic of one site, by worker.
 #[derive(Debug)]
-pub struct SiteTraffic(Box<[OnceLock<Box<Counts>>]>);
+pub struct SiteTraffic(Box<[OnceLock<Box<TrafficCounts>>]>);
 
 /// The counts of one worker, or of all.
 #[derive(Debug, Default)]
-struct Counts {
+struct TrafficCounts {
     requests: [AtomicU64; KINDS],
     received: AtomicU64,
     sent: AtomicU64,

@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The destination of a log.
-enum Target {
+enum LogTarget {
     Stdout,
     Stderr,
     File(PathBuf, File),
@@ -35,7 +35,7 @@ enum Target {
     Journal(Journal),
 }
 
-impl Target {
+impl LogTarget {
     /// The file that takes lines. `None` for the journal, which takes events.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
@@ -143,7 +143,7 @@ impl LogThread {
     ///
     /// If no more threads can be created.
     pub fn stdout() -> io::Result<Self> {
-        Self::start(Target::Stdout)
+        Self::start(LogTarget::Stdout)
     }
 
     /// Starts a log on standard error.
@@ -152,7 +152,7 @@ impl LogThread {
     ///
     /// If no more threads can be created.
     pub fn stderr() -> io::Result<Self> {
-        Self::start(Target::Stderr)
+        Self::start(LogTarget::Stderr)
     }
 
     /// Starts a log in the journal.
@@ -161,7 +161,7 @@ impl LogThread {
     ///
     /// If no more threads can be created.
     pub(super) fn journal(journal: Journal) -> io::Result<Self> {
-        Self::start(Target::Journal(journal))
+        Self::start(LogTarget::Journal(journal))
     }
 
     /// Starts a log that appends to a file, and creates it if needed.
@@ -170,7 +170,7 @@ impl LogThread {
     ///
     /// If the file cannot be opened for writing.
     pub fn file(path: &Path) -> io::Result<Self> {
-        Self::start(Target::File(path.to_owned(), open_log(path)?))
+        Self::start(LogTarget::File(path.to_owned(), open_log(path)?))
     }
 
     /// Reopens the file, which may have been moved away (logrotate). The thread does so whether the
@@ -214,11 +214,11 @@ impl LogThread {
         self.progress.borrow().failures
     }
 
-    fn start(target: Target) -> io::Result<Self> {
+    fn start(target: LogTarget) -> io::Result<Self> {
         let (queue, batches) = sync_channel::<Vec<u8>>(QUEUE);
         let (lost, asked) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (published, progress) = watch::channel(Progress::default());
-        let sink = LogSink { queue, lost: lost.clone(), events: matches!(target, Target::Journal(_)) };
+        let sink = LogSink { queue, lost: lost.clone(), events: matches!(target, LogTarget::Journal(_)) };
         let writer = Writer {
             target,
             lost,
@@ -245,7 +245,7 @@ impl LogThread {
 
 /// The thread's state.
 struct Writer {
-    target: Target,
+    target: LogTarget,
     lost: Arc<AtomicU64>,
     /// Lost lines that were already reported.
     reported_lost: u64,
@@ -293,7 +293,7 @@ impl Writer {
                 self.not_written = Some(error);
                 self.publish();
             }
-            return !matches!(self.target, Target::Stdout);
+            return !matches!(self.target, LogTarget::Stdout);
         }
         if self.not_written.take().is_some() {
             self.publish();
@@ -309,7 +309,7 @@ impl Writer {
 
     /// Writes whole lines. Counts lost lines. A line that was begun is completed with a later batch.
     fn write_lines(&mut self, batch: &[u8]) -> io::Result<()> {
-        if let Target::Journal(journal) = &self.target {
+        if let LogTarget::Journal(journal) = &self.target {
             return journal.send(batch).inspect_err(|_| {
                 self.lost.fetch_add(1, Ordering::Relaxed);
             });
@@ -342,12 +342,12 @@ impl Writer {
 
     fn reopen(&mut self) {
         self.tried = Instant::now();
-        let Target::File(path, _) = &self.target else { return };
+        let LogTarget::File(path, _) = &self.target else { return };
         let opened = open_log(path);
         if opened.is_ok() {
             self.complete();
         }
-        let Target::File(_, file) = &mut self.target else { return };
+        let LogTarget::File(_, file) = &mut self.target else { return };
         match opened {
             Ok(opened) => {
                 *file = opened;
@@ -370,7 +370,7 @@ impl Writer {
             trouble: trouble.clone(),
         });
         // The operator's own log has no other place to report its faults.
-        if before.trouble == trouble || matches!(self.target, Target::Stderr | Target::Journal(_)) {
+        if before.trouble == trouble || matches!(self.target, LogTarget::Stderr | LogTarget::Journal(_)) {
             return;
         }
         match trouble {

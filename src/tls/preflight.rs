@@ -19,7 +19,7 @@ const RSA_MIN: usize = 2048;
 
 /// A fault of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum ChainFault {
     /// It expired at this time.
     Expired(Timestamp),
     /// It is valid from this time.
@@ -67,7 +67,7 @@ pub enum Fault {
     Transparency(transparency::TooFew),
 }
 
-impl Fault {
+impl ChainFault {
     /// Returns `true` if the chain must not be served.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
@@ -124,7 +124,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ChainFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expired(at) => write!(f, "expired on {}", day(*at)),
@@ -162,54 +162,54 @@ impl fmt::Display for Fault {
 
 /// Judges a chain to be served for these names from now on, instead of the one in use.
 #[must_use]
-pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Option<&Chain>) -> Vec<Fault> {
+pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Option<&Chain>) -> Vec<ChainFault> {
     let leaf = &chain.leaf;
     let mut faults = Vec::new();
     if now > leaf.not_after {
-        faults.push(Fault::Expired(leaf.not_after));
+        faults.push(ChainFault::Expired(leaf.not_after));
     } else if now < leaf.not_before {
-        faults.push(Fault::NotYetValid(leaf.not_before));
+        faults.push(ChainFault::NotYetValid(leaf.not_before));
     } else if ends_soon(leaf.not_before, leaf.not_after, now) {
-        faults.push(Fault::ExpiresSoon(leaf.not_after));
+        faults.push(ChainFault::ExpiresSoon(leaf.not_after));
     }
     // Each certificate of a site must cover all its names: the client's choice depends on the
     // algorithm only.
     let missing: Vec<HostPattern> = hosts.iter().filter(|h| !leaf.covers_pattern(h)).cloned().collect();
     if !missing.is_empty() {
-        faults.push(Fault::Names(missing));
+        faults.push(ChainFault::Names(missing));
     }
-    faults.extend(chain.broken_rules(now).into_iter().map(Fault::Path));
+    faults.extend(chain.broken_rules(now).into_iter().map(ChainFault::Path));
     if !leaf.is_for_servers {
-        faults.push(Fault::Usage);
+        faults.push(ChainFault::Usage);
     }
     if leaf.is_authority {
-        faults.push(Fault::Authority);
+        faults.push(ChainFault::Authority);
     }
     if leaf.must_staple {
-        faults.push(Fault::MustStaple);
+        faults.push(ChainFault::MustStaple);
     }
     if !leaf.may_sign {
-        faults.push(Fault::KeyUsage);
+        faults.push(ChainFault::KeyUsage);
     }
     faults.extend(lifetime(leaf));
-    if let transparency::Verdict::TooFew(too_few) = transparency::judge_chain(chain.der(), now) {
-        faults.push(Fault::Transparency(too_few));
+    if let transparency::TransparencyVerdict::TooFew(too_few) = transparency::judge_chain(chain.der(), now) {
+        faults.push(ChainFault::Transparency(too_few));
     }
     if matches!(leaf.algorithm, KeyAlgorithm::Ed25519 | KeyAlgorithm::EcdsaP521) {
-        faults.push(Fault::Unusual(leaf.algorithm));
+        faults.push(ChainFault::Unusual(leaf.algorithm));
     }
     if matches!(leaf.algorithm, KeyAlgorithm::Rsa(bits) if bits < RSA_MIN) {
-        faults.push(Fault::Weak(leaf.algorithm));
+        faults.push(ChainFault::Weak(leaf.algorithm));
     }
     if leaf.has_issuer_elsewhere && chain.pins.len() == 1 {
-        faults.push(Fault::Alone);
+        faults.push(ChainFault::Alone);
     }
     if let Some(in_use) = in_use {
         if in_use.leaf.not_after > leaf.not_after {
-            faults.push(Fault::Older { ends: leaf.not_after, in_use: in_use.leaf.not_after });
+            faults.push(ChainFault::Older { ends: leaf.not_after, in_use: in_use.leaf.not_after });
         }
         if in_use.pins.len() > chain.pins.len() {
-            faults.push(Fault::Shorter(chain.pins.len(), in_use.pins.len()));
+            faults.push(ChainFault::Shorter(chain.pins.len(), in_use.pins.len()));
         }
     }
     faults
@@ -227,14 +227,14 @@ const PUBLIC_LIFETIMES: [(Timestamp, i64); 4] = [
 /// The limit for private CAs, in days: what Apple's systems accept (support.apple.com/HT210176).
 const PRIVATE_LIFETIME: i64 = 825;
 
-fn lifetime(leaf: &Leaf) -> Option<Fault> {
+fn lifetime(leaf: &Leaf) -> Option<ChainFault> {
     // Both ends are included (RFC 5280 section 4.1.2.5); one second beyond the last day is
     // tolerated.
     let seconds = leaf.not_after.duration_since(leaf.not_before).as_secs();
     let days = seconds.saturating_add(86399) / 86400;
     let public = || PUBLIC_LIFETIMES.iter().find(|(from, _)| leaf.not_before >= *from).map_or(398, |(_, max)| *max);
     let max = if leaf.looks_public { public() } else { PRIVATE_LIFETIME };
-    (seconds > max * 86400).then_some(Fault::Lifetime { days, max, is_public: leaf.looks_public })
+    (seconds > max * 86400).then_some(ChainFault::Lifetime { days, max, is_public: leaf.looks_public })
 }
 
 #[cfg(test)]
@@ -288,7 +288,7 @@ mod tests {
         });
         assert_eq!(faults(&for_both, "a.example", now), Vec::<String>::new());
         let older = judge(&good, &[], now, Some(&chain(&["a.example"], |p| p.not_after += time::Duration::days(9))));
-        assert!(matches!(older[..], [Fault::Older { .. }]) && !older[0].is_fatal());
+        assert!(matches!(older[..], [ChainFault::Older { .. }]) && !older[0].is_fatal());
     }
 
     #[test]
@@ -302,8 +302,8 @@ mod tests {
         let mut alone = whole.clone();
         alone.pins.truncate(1);
         let found = judge(&alone, &[], now, Some(&whole));
-        assert_eq!(found, [Fault::Alone, Fault::Shorter(1, 2)]);
-        assert!(!found.iter().any(Fault::is_fatal));
+        assert_eq!(found, [ChainFault::Alone, ChainFault::Shorter(1, 2)]);
+        assert!(!found.iter().any(ChainFault::is_fatal));
         // A private CA that issues leaves directly is not a fault.
         let mut private = chain(&["a.example"], |_| {});
         private.pins.truncate(1);
@@ -334,7 +334,7 @@ mod tests {
             let mut leaf = chain.leaf;
             (leaf.not_before, leaf.not_after, leaf.looks_public) = (not_before, not_after, is_public);
             let found = lifetime(&leaf).map(|fault| match fault {
-                Fault::Lifetime { max, .. } => max,
+                ChainFault::Lifetime { max, .. } => max,
                 other => panic!("{other:?}"),
             });
             assert_eq!(found, want, "{begins} {days} {is_public}");

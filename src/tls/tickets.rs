@@ -47,12 +47,12 @@ struct SealingKey {
 
 /// A moment on the wall clock and on the monotonic clock, in seconds.
 #[derive(Debug, Clone, Copy)]
-struct Moment {
+struct TicketMoment {
     wall: u64,
     uptime: u64,
 }
 
-impl Moment {
+impl TicketMoment {
     fn now() -> Self {
         Self { wall: jiff::Timestamp::now().as_second().unsigned_abs(), uptime: crate::clock::uptime() / 1000 }
     }
@@ -66,12 +66,12 @@ impl fmt::Debug for Tickets {
 }
 
 impl SealingKey {
-    fn new(raw: TicketKey, now: Moment) -> Result<Self, Unspecified> {
+    fn new(raw: TicketKey, now: TicketMoment) -> Result<Self, Unspecified> {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &raw.secret[..])?);
         Ok(Self { key, age: now.wall.saturating_sub(raw.made), since: now.uptime, raw })
     }
 
-    fn generate(now: Moment) -> Result<Self, Unspecified> {
+    fn generate(now: TicketMoment) -> Result<Self, Unspecified> {
         let mut raw = TicketKey { name: [0; NAME_LEN], secret: Zeroizing::default(), made: now.wall };
         rand::fill(&mut raw.name)?;
         rand::fill(&mut raw.secret[..])?;
@@ -81,18 +81,18 @@ impl SealingKey {
     /// Returns the key's age in seconds. A clock that was ahead when the key was made, and was
     /// corrected since, does not make it younger. The monotonic clock misses the sleep of a
     /// machine, which the wall clock counts.
-    fn age(&self, now: Moment) -> u64 {
+    fn age(&self, now: TicketMoment) -> u64 {
         let here = self.age.saturating_add(now.uptime.saturating_sub(self.since));
         here.max(now.wall.saturating_sub(self.raw.made))
     }
 
-    fn is_aged(&self, age: u64, now: Moment) -> bool {
+    fn is_aged(&self, age: u64, now: TicketMoment) -> bool {
         self.age(now) >= age
     }
 
     /// Returns the key for another process, with its age as a time on the wall clock: the processes
     /// share only that.
-    fn hand_over(&self, now: Moment) -> TicketKey {
+    fn hand_over(&self, now: TicketMoment) -> TicketKey {
         TicketKey { made: now.wall.saturating_sub(self.age(now)), ..self.raw.clone() }
     }
 }
@@ -104,16 +104,16 @@ impl Tickets {
     ///
     /// If the system has no randomness.
     pub fn new() -> Result<Self, Unspecified> {
-        Ok(Self { keys: RwLock::new(vec![SealingKey::generate(Moment::now())?]) })
+        Ok(Self { keys: RwLock::new(vec![SealingKey::generate(TicketMoment::now())?]) })
     }
 
     /// Returns the keys for the process that takes over.
     #[must_use]
     pub fn keys(&self) -> Vec<TicketKey> {
-        self.keys_at(Moment::now())
+        self.keys_at(TicketMoment::now())
     }
 
-    fn keys_at(&self, now: Moment) -> Vec<TicketKey> {
+    fn keys_at(&self, now: TicketMoment) -> Vec<TicketKey> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         keys.iter().map(|key| key.hand_over(now)).collect()
     }
@@ -121,17 +121,17 @@ impl Tickets {
     /// Replaces the keys by those of the previous process. Ignores malformed keys, and an empty
     /// list.
     pub fn take_over(&self, raw: Vec<TicketKey>) {
-        self.take_over_at(Moment::now(), raw);
+        self.take_over_at(TicketMoment::now(), raw);
     }
 
-    fn take_over_at(&self, now: Moment, raw: Vec<TicketKey>) {
+    fn take_over_at(&self, now: TicketMoment, raw: Vec<TicketKey>) {
         let taken: Vec<SealingKey> = raw.into_iter().filter_map(|raw| SealingKey::new(raw, now).ok()).collect();
         if !taken.is_empty() {
             *self.keys.write().unwrap_or_else(PoisonError::into_inner) = taken;
         }
     }
 
-    fn encrypt_at(&self, now: Moment, chain: ChainId, session: &[u8]) -> Option<Vec<u8>> {
+    fn encrypt_at(&self, now: TicketMoment, chain: ChainId, session: &[u8]) -> Option<Vec<u8>> {
         let is_due = |keys: &[SealingKey]| keys.first().is_none_or(|key| key.is_aged(ROTATE, now));
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         if !is_due(&keys) {
@@ -148,7 +148,7 @@ impl Tickets {
         seal(keys.first()?, chain, session)
     }
 
-    fn decrypt_at(&self, now: Moment, ticket: &[u8]) -> Option<(ChainId, Vec<u8>)> {
+    fn decrypt_at(&self, now: TicketMoment, ticket: &[u8]) -> Option<(ChainId, Vec<u8>)> {
         let (name, rest) = ticket.split_at_checked(NAME_LEN)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
@@ -189,11 +189,11 @@ impl ProducesTickets for Tickets {
 
     /// Makes no ticket if the chain of the session is not known.
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.encrypt_at(Moment::now(), session_chain::current()?, plain)
+        self.encrypt_at(TicketMoment::now(), session_chain::current()?, plain)
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let (chain, session) = self.decrypt_at(Moment::now(), cipher)?;
+        let (chain, session) = self.decrypt_at(TicketMoment::now(), cipher)?;
         if !session_chain::is_served(chain) {
             return None;
         }
@@ -209,11 +209,11 @@ mod tests {
     const CHAIN: ChainId = ChainId([7; 32]);
 
     impl Tickets {
-        fn seal(&self, now: Moment, session: &[u8]) -> Option<Vec<u8>> {
+        fn seal(&self, now: TicketMoment, session: &[u8]) -> Option<Vec<u8>> {
             self.encrypt_at(now, CHAIN, session)
         }
 
-        fn open(&self, now: Moment, ticket: &[u8]) -> Option<Vec<u8>> {
+        fn open(&self, now: TicketMoment, ticket: &[u8]) -> Option<Vec<u8>> {
             let (chain, session) = self.decrypt_at(now, ticket)?;
             assert_eq!(chain, CHAIN);
             Some(session)
@@ -223,15 +223,15 @@ mod tests {
     #[test]
     fn what_was_sealed_can_be_opened_and_nothing_else() {
         let (own, other) = (Tickets::new().unwrap(), Tickets::new().unwrap());
-        let ticket = own.seal(Moment::now(), b"session").unwrap();
-        assert_eq!(own.open(Moment::now(), &ticket).as_deref(), Some(&b"session"[..]));
-        assert_ne!(own.seal(Moment::now(), b"session").unwrap(), ticket);
-        assert_eq!(other.open(Moment::now(), &ticket), None);
+        let ticket = own.seal(TicketMoment::now(), b"session").unwrap();
+        assert_eq!(own.open(TicketMoment::now(), &ticket).as_deref(), Some(&b"session"[..]));
+        assert_ne!(own.seal(TicketMoment::now(), b"session").unwrap(), ticket);
+        assert_eq!(other.open(TicketMoment::now(), &ticket), None);
         for at in 0..ticket.len() {
             let mut damaged = ticket.clone();
             damaged[at] ^= 1;
-            assert_eq!(own.open(Moment::now(), &damaged), None, "byte {at}");
-            assert_eq!(own.open(Moment::now(), &ticket[..at]), None, "{at} bytes");
+            assert_eq!(own.open(TicketMoment::now(), &damaged), None, "byte {at}");
+            assert_eq!(own.open(TicketMoment::now(), &ticket[..at]), None, "{at} bytes");
         }
     }
 
@@ -244,18 +244,18 @@ mod tests {
         let unique = Nonce::assume_unique_for_key(nonce);
         keys[0].key.seal_in_place_append_tag(unique, Aad::from(&keys[0].raw.name), &mut sealed).unwrap();
         let ticket = [&keys[0].raw.name[..], &nonce, &sealed].concat();
-        assert_eq!(tickets.decrypt_at(Moment::now(), &ticket), None);
+        assert_eq!(tickets.decrypt_at(TicketMoment::now(), &ticket), None);
     }
 
     /// Returns a moment this many seconds later on both clocks.
-    fn later(than: Moment, seconds: u64) -> Moment {
-        Moment { wall: than.wall + seconds, uptime: than.uptime + seconds }
+    fn later(than: TicketMoment, seconds: u64) -> TicketMoment {
+        TicketMoment { wall: than.wall + seconds, uptime: than.uptime + seconds }
     }
 
     #[test]
     fn keys_change_and_old_ones_open_for_a_while() {
         let tickets = Tickets::new().unwrap();
-        let now = Moment::now();
+        let now = TicketMoment::now();
         let start = |seconds| later(now, seconds);
         let first = tickets.seal(start(0), b"first").unwrap();
         assert_eq!(tickets.seal(start(ROTATE - 60), b"x").unwrap()[..NAME_LEN], first[..NAME_LEN]);
@@ -273,11 +273,11 @@ mod tests {
     /// here and in the next process. The same holds for a clock that is set back or stands still.
     #[test]
     fn keys_made_under_a_wrong_clock_age() {
-        let right = Moment::now();
+        let right = TicketMoment::now();
         let lifetime = u64::from(LIFETIME);
         for ahead in [0, 3600, 10 * 365 * 86_400] {
             let tickets = Tickets { keys: RwLock::new(Vec::new()) };
-            let wrong = Moment { wall: right.wall + ahead, ..right };
+            let wrong = TicketMoment { wall: right.wall + ahead, ..right };
             let first = tickets.seal(wrong, b"first").unwrap();
             assert_eq!(tickets.open(right, &first).as_deref(), Some(&b"first"[..]), "{ahead}");
             let next = tickets.seal(later(right, ROTATE), b"x").unwrap();
@@ -286,7 +286,7 @@ mod tests {
             // Handed over half-way, to a process whose monotonic clock begins anew.
             let heir = Tickets::new().unwrap();
             let handed = later(right, ROTATE);
-            let begin = Moment { wall: handed.wall, uptime: 5 };
+            let begin = TicketMoment { wall: handed.wall, uptime: 5 };
             heir.take_over_at(begin, tickets.keys_at(handed));
             let left = lifetime - ROTATE;
             assert!(heir.open(later(begin, left - 1), &first).is_some(), "{ahead}");
@@ -299,20 +299,20 @@ mod tests {
         // A machine that slept: only the wall clock has advanced.
         let tickets = Tickets { keys: RwLock::new(Vec::new()) };
         let first = tickets.seal(right, b"first").unwrap();
-        assert_eq!(tickets.open(Moment { wall: right.wall + lifetime, ..right }, &first), None);
+        assert_eq!(tickets.open(TicketMoment { wall: right.wall + lifetime, ..right }, &first), None);
     }
 
     #[test]
     fn the_next_process_goes_on_with_the_keys() {
         let (old, new) = (Tickets::new().unwrap(), Tickets::new().unwrap());
-        let first = old.seal(Moment::now(), b"first").unwrap();
-        let second = old.seal(later(Moment::now(), ROTATE + 60), b"second").unwrap();
+        let first = old.seal(TicketMoment::now(), b"first").unwrap();
+        let second = old.seal(later(TicketMoment::now(), ROTATE + 60), b"second").unwrap();
         let json = serde_json::to_string(&old.keys()).unwrap();
         new.take_over(serde_json::from_str(&json).unwrap());
-        assert_eq!(new.open(Moment::now(), &first).as_deref(), Some(&b"first"[..]));
-        assert_eq!(new.open(Moment::now(), &second).as_deref(), Some(&b"second"[..]));
+        assert_eq!(new.open(TicketMoment::now(), &first).as_deref(), Some(&b"first"[..]));
+        assert_eq!(new.open(TicketMoment::now(), &second).as_deref(), Some(&b"second"[..]));
         new.take_over(Vec::new());
-        assert!(new.open(Moment::now(), &second).is_some(), "an empty list keeps the keys");
+        assert!(new.open(TicketMoment::now(), &second).is_some(), "an empty list keeps the keys");
         assert_eq!(format!("{new:?}"), "Tickets");
     }
 }

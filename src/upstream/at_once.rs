@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::error::UpstreamError;
-use super::http1::{Exchange, Outcome};
+use super::http1::{Exchange, SendOutcome};
 use super::interim::Interim;
 use super::pool::Pool;
 use super::request::UpstreamRequest;
-use super::response::Response;
+use super::response::UpstreamResponse;
 use crate::clock::Alarm;
 use crate::message::Framing;
 use crate::telemetry::access::UpstreamFacts;
@@ -27,7 +27,7 @@ pub struct Forwarding {
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
 pub enum Forwarded {
     /// The head of a response, or the error of a request that has none.
-    Over(Result<Response, UpstreamError>),
+    Over(Result<UpstreamResponse, UpstreamError>),
     /// The kept connection had ended. [`Pool::send`] sends the request again, and takes this error.
     Stale(UpstreamError),
 }
@@ -71,16 +71,16 @@ impl Forwarding {
         let Some(exchange) = self.exchange.take() else { return Poll::Pending };
         let pool = &self.pool;
         let over = match exchange.end(outcome) {
-            Outcome::Stale(_, error) => return Poll::Ready(Forwarded::Stale(error)),
-            Outcome::Response(head, rest) => {
+            SendOutcome::Stale(_, error) => return Poll::Ready(Forwarded::Stale(error)),
+            SendOutcome::Response(head, rest) => {
                 pool.upstream.health.address_answered(address);
-                Ok(Response::from_http1(head, rest))
+                Ok(UpstreamResponse::from_http1(head, rest))
             }
-            Outcome::Failed(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
-            Outcome::Failed(error) => Err(pool.failed_at(address, error)),
+            SendOutcome::Failed(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
+            SendOutcome::Failed(error) => Err(pool.failed_at(address, error)),
         };
         pool.upstream.health.note(over.as_ref().err(), pool.clock.uptime());
-        if !over.as_ref().is_ok_and(Response::is_under_way) {
+        if !over.as_ref().is_ok_and(UpstreamResponse::is_under_way) {
             alarm.uncap();
         }
         Poll::Ready(Forwarded::Over(over))

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::error::UpstreamError;
-use super::health::Check;
+use super::health::HealthCheck;
 use super::settings::{Protocols, Upstream, UpstreamTransport};
 use super::tls::secure;
 use crate::message::{ParseProgress, ResponseHead, ResponseLimits, parse_response};
@@ -37,7 +37,7 @@ pub fn watch(upstream: &Arc<Upstream>) -> Option<impl Future<Output = ()> + use<
 }
 
 async fn run_checks(upstream: Weak<Upstream>) {
-    let mut runs: HashMap<SocketAddr, Run> = HashMap::new();
+    let mut runs: HashMap<SocketAddr, AnswerRun> = HashMap::new();
     while let Some(upstream) = upstream.upgrade() {
         let Some(check) = &upstream.health.check else { return };
         let interval = check.interval;
@@ -58,14 +58,14 @@ async fn run_checks(upstream: Weak<Upstream>) {
 
 /// A run of good answers, or of bad ones.
 #[derive(Debug, Default)]
-struct Run {
+struct AnswerRun {
     good: bool,
     length: u32,
 }
 
-impl Run {
+impl AnswerRun {
     /// Counts an answer. Returns whether the address is fit, once the run is long enough.
-    fn note(&mut self, good: bool, check: &Check) -> Option<bool> {
+    fn note(&mut self, good: bool, check: &HealthCheck) -> Option<bool> {
         self.length = if good == self.good { self.length.saturating_add(1) } else { 1 };
         self.good = good;
         (self.length >= if good { check.healthy } else { check.unhealthy }).then_some(good)
@@ -73,7 +73,7 @@ impl Run {
 }
 
 /// Checks one address. Returns a message if it is unfit.
-async fn ask(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<(), String> {
+async fn ask(upstream: &Upstream, check: &HealthCheck, address: SocketAddr) -> Result<(), String> {
     let asking = async {
         let transport = connected(upstream, address).await?;
         status_of(transport, upstream.http2_only, &check.path, &check.host).await
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_run_decides() {
-        let check = Check {
+        let check = HealthCheck {
             path: "/".into(),
             host: "a".into(),
             interval: Duration::ZERO,
@@ -174,7 +174,7 @@ mod tests {
             unhealthy: 3,
             status: 200..=299,
         };
-        let mut run = Run::default();
+        let mut run = AnswerRun::default();
         let mut verdicts = |good: &[bool]| good.iter().map(|g| run.note(*g, &check)).collect::<Vec<_>>();
         assert_eq!(verdicts(&[false, false, true, false, false]), [None; 5]);
         assert_eq!(verdicts(&[false, false]), [Some(false); 2]);

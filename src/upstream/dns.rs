@@ -81,14 +81,14 @@ impl Addresses {
 
 /// A name to look up, for [`follow`] on the control thread.
 #[derive(Debug)]
-pub struct Name {
+pub struct UpstreamName {
     host: String,
     port: u16,
     state: watch::Sender<Resolution>,
     nudge: Arc<Notify>,
 }
 
-impl Name {
+impl UpstreamName {
     /// Makes a name, and the handle through which its addresses are read.
     #[must_use]
     pub fn new(host: &str, port: u16) -> (Self, Addresses) {
@@ -104,7 +104,7 @@ impl Name {
 pub struct NameServers(pub Vec<SocketAddr>);
 
 /// Looks a name up, again and again, for as long as its addresses are in use.
-pub async fn follow(name: Name, resolver: Rc<Resolver>) {
+pub async fn follow(name: UpstreamName, resolver: Rc<Resolver>) {
     let mut failures = 0u32;
     loop {
         let wait = match resolver.look_up(&name).await {
@@ -129,7 +129,7 @@ pub async fn follow(name: Name, resolver: Rc<Resolver>) {
     }
 }
 
-fn publish(name: &Name, found: &[IpAddr]) {
+fn publish(name: &UpstreamName, found: &[IpAddr]) {
     let addresses: Arc<[SocketAddr]> =
         found.iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, name.port)).collect();
     name.state.send_if_modified(|state| {
@@ -152,7 +152,7 @@ fn same_set(a: &[SocketAddr], b: &[SocketAddr]) -> bool {
     a.len() == b.len() && a.iter().all(|x| b.contains(x))
 }
 
-fn report_failure(name: &Name, why: &str, failures: u32) {
+fn report_failure(name: &UpstreamName, why: &str, failures: u32) {
     name.state.send_if_modified(|state| {
         let kept = state.addresses.len();
         if failures == 1 {
@@ -184,7 +184,7 @@ struct Families {
 }
 
 /// The outcome of a lookup for one family.
-enum Lookup {
+enum FamilyLookup {
     /// At least one address, and the TTL.
     Found(Vec<IpAddr>, Duration),
     /// The name has no addresses of this family.
@@ -209,7 +209,7 @@ impl Resolver {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
-        let (name, addresses) = Name::new(host, port);
+        let (name, addresses) = UpstreamName::new(host, port);
         self.look_up(&name).await?;
         Ok(addresses.known().to_vec())
     }
@@ -217,7 +217,7 @@ impl Resolver {
     /// Looks a name up, publishes the addresses, and returns their TTL.
     ///
     /// If DNS fails, asks the C library, which also follows nsswitch.conf.
-    async fn look_up(&self, name: &Name) -> Result<Duration, String> {
+    async fn look_up(&self, name: &UpstreamName) -> Result<Duration, String> {
         let why = match self.current() {
             Some(resolvers) => match look_up_both(resolvers, name).await {
                 Ok(ttl) => return Ok(ttl),
@@ -282,10 +282,10 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
 /// The first answer is published after [`RESOLUTION_DELAY`], even if the other has not come: some
 /// name servers never answer for one family. The known addresses of a family stay while its lookup
 /// is under way, and if it fails.
-async fn look_up_both(resolvers: Families, name: &Name) -> Result<Duration, String> {
+async fn look_up_both(resolvers: Families, name: &UpstreamName) -> Result<Duration, String> {
     let mut v4 = pin!(look_up_one(&resolvers.v4, &name.host));
     let mut v6 = pin!(look_up_one(&resolvers.v6, &name.host));
-    let (mut four, mut six): (Option<Lookup>, Option<Lookup>) = (None, None);
+    let (mut four, mut six): (Option<FamilyLookup>, Option<FamilyLookup>) = (None, None);
     let mut publish_at: Option<Instant> = None;
     while four.is_none() || six.is_none() {
         tokio::select! {
@@ -301,36 +301,36 @@ async fn look_up_both(resolvers: Families, name: &Name) -> Result<Duration, Stri
                 }
             }
         }
-        let found = [&four, &six].into_iter().any(|answer| matches!(answer, Some(Lookup::Found(..))));
+        let found = [&four, &six].into_iter().any(|answer| matches!(answer, Some(FamilyLookup::Found(..))));
         if found && publish_at.is_none() {
             publish_at = Some(Instant::now() + RESOLUTION_DELAY);
         }
     }
     match (&four, &six) {
-        (Some(Lookup::Found(_, a)), Some(Lookup::Found(_, b))) => {
+        (Some(FamilyLookup::Found(_, a)), Some(FamilyLookup::Found(_, b))) => {
             publish_both(name, four.as_ref(), six.as_ref());
             Ok(*a.min(b))
         }
-        (Some(Lookup::Found(_, ttl)), _) | (_, Some(Lookup::Found(_, ttl))) => {
+        (Some(FamilyLookup::Found(_, ttl)), _) | (_, Some(FamilyLookup::Found(_, ttl))) => {
             publish_both(name, four.as_ref(), six.as_ref());
             Ok(*ttl)
         }
-        (Some(Lookup::Failed(why)), _) | (_, Some(Lookup::Failed(why))) => Err(why.clone()),
-        (Some(Lookup::Nothing(why)), _) => Err(why.clone()),
+        (Some(FamilyLookup::Failed(why)), _) | (_, Some(FamilyLookup::Failed(why))) => Err(why.clone()),
+        (Some(FamilyLookup::Nothing(why)), _) => Err(why.clone()),
         (None, _) => Err("no answer".into()),
     }
 }
 
 /// Publishes the addresses of both families. A family without an answer, or with an error, keeps
 /// its known addresses.
-fn publish_both(name: &Name, four: Option<&Lookup>, six: Option<&Lookup>) {
+fn publish_both(name: &UpstreamName, four: Option<&FamilyLookup>, six: Option<&FamilyLookup>) {
     let known = name.state.borrow().addresses.clone();
     let known_of = |is_v4: bool| known.iter().map(SocketAddr::ip).filter(move |ip| ip.is_ipv4() == is_v4);
-    let of = |answer: Option<&Lookup>, is_v4: bool| -> Vec<IpAddr> {
+    let of = |answer: Option<&FamilyLookup>, is_v4: bool| -> Vec<IpAddr> {
         match answer {
-            Some(Lookup::Found(addresses, _)) => addresses.clone(),
-            Some(Lookup::Nothing(_)) => Vec::new(),
-            Some(Lookup::Failed(_)) | None => known_of(is_v4).collect(),
+            Some(FamilyLookup::Found(addresses, _)) => addresses.clone(),
+            Some(FamilyLookup::Nothing(_)) => Vec::new(),
+            Some(FamilyLookup::Failed(_)) | None => known_of(is_v4).collect(),
         }
     };
     let mut all = of(four, true);
@@ -342,17 +342,21 @@ fn publish_both(name: &Name, four: Option<&Lookup>, six: Option<&Lookup>) {
     publish(name, &all);
 }
 
-async fn look_up_one(resolver: &TokioResolver, host: &str) -> Lookup {
+async fn look_up_one(resolver: &TokioResolver, host: &str) -> FamilyLookup {
     match resolver.lookup_ip(host).await {
         Ok(found) => {
             let ttl = Instant::from_std(found.valid_until()).saturating_duration_since(Instant::now());
             // Entries of /etc/hosts have the largest possible TTL.
             let ttl = if ttl > Duration::from_secs(12 * 3600) { TTL_UNKNOWN } else { ttl };
             let addresses: Vec<IpAddr> = found.iter().collect();
-            if addresses.is_empty() { Lookup::Nothing("no address".into()) } else { Lookup::Found(addresses, ttl) }
+            if addresses.is_empty() {
+                FamilyLookup::Nothing("no address".into())
+            } else {
+                FamilyLookup::Found(addresses, ttl)
+            }
         }
-        Err(error) if error.is_no_records_found() => Lookup::Nothing(words(&error)),
-        Err(error) => Lookup::Failed(words(&error)),
+        Err(error) if error.is_no_records_found() => FamilyLookup::Nothing(words(&error)),
+        Err(error) => FamilyLookup::Failed(words(&error)),
     }
 }
 

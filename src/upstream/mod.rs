@@ -20,10 +20,10 @@ mod error;
 
 pub use at_once::{Forwarded, Forwarding};
 pub use error::{Sign, UpstreamError};
-pub use health::{BreakerRule, Check, Circuit, Health};
-pub use http1::Upgraded;
+pub use health::{BreakerRule, Circuit, Health, HealthCheck};
+pub use http1::UpgradedConnection;
 pub use interim::Interim;
 pub use pool::{Pool, PoolLimits};
 pub use request::{Client, PSEUDONYM, UpstreamRequest, is_grpc, is_reserved, is_vouched, own_hops};
-pub use response::{Response, ResponseBody};
+pub use response::{ResponseBody, UpstreamResponse};
 pub use settings::{HostHeader, Upstream, UpstreamTls, UpstreamTransport};

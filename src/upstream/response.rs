@@ -5,22 +5,22 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::error::UpstreamError;
-use super::http1::{Http1Body, Rest, Upgraded};
+use super::http1::{Http1Body, Rest, UpgradedConnection};
 use super::http2::Http2Body;
 use crate::message::ResponseHead;
 use crate::wire::body::{Body, Frame};
 
 /// A response: its head has been received, its body may still come.
-pub struct Response {
+pub struct UpstreamResponse {
     /// The head.
     pub head: ResponseHead,
     /// The body.
     pub body: ResponseBody,
     /// The connection, if it has switched to WebSocket with a 101.
-    pub upgraded: Option<Box<Upgraded>>,
+    pub upgraded: Option<Box<UpgradedConnection>>,
 }
 
-impl Response {
+impl UpstreamResponse {
     /// Returns `true` if the upstream still has something to send.
     pub(super) fn is_under_way(&self) -> bool {
         self.upgraded.is_none() && !self.body.is_end()

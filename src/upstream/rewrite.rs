@@ -38,7 +38,7 @@ pub fn rewrite(
         authority.push(':');
         authority.push_str(itoa::Buffer::new().format(port));
     }
-    let names = Names { request, authority, site, upstream };
+    let names = RewriteNames { request, authority, site, upstream };
     // A cookie, or the time, may make a difference.
     let may_end = |head: &ResponseHead| {
         head.fields.has(Name::SetCookie)
@@ -64,7 +64,7 @@ pub fn rewrite(
     back
 }
 
-struct Names<'a> {
+struct RewriteNames<'a> {
     request: &'a RequestHead,
     /// The host and port by which the client reaches the site.
     authority: String,
@@ -73,7 +73,7 @@ struct Names<'a> {
 }
 
 /// An absolute URL, or one without its scheme.
-struct Url<'a> {
+struct UrlParts<'a> {
     /// `Some(false)` for http, `Some(true)` for https.
     scheme: Option<bool>,
     host: String,
@@ -81,7 +81,7 @@ struct Url<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Url<'a> {
+impl<'a> UrlParts<'a> {
     fn parse(text: &'a [u8]) -> Option<Self> {
         let starts = |prefix: &[u8]| text.get(..prefix.len()).is_some_and(|t| t.eq_ignore_ascii_case(prefix));
         let (scheme, at) = if starts(b"http://") {
@@ -108,11 +108,11 @@ fn is_default(port: Option<u16>) -> bool {
     matches!(port, None | Some(80 | 443))
 }
 
-impl Names<'_> {
+impl RewriteNames<'_> {
     /// Returns a URL with the upstream's name under the site's name, and an http URL of the site
     /// with https.
     fn url(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let url = Url::parse(text)?;
+        let url = UrlParts::parse(text)?;
         let authority = if self.is_own(&url.host, url.port) {
             &self.authority
         } else if url.scheme == Some(false) && is_default(url.port) && self.is_site(&url.host) {
@@ -199,7 +199,7 @@ impl Names<'_> {
         if !status.is_redirection() || status == StatusCode::NOT_MODIFIED || !is_safe {
             return None;
         }
-        let leads_here = match Url::parse(after.unwrap_or(before)) {
+        let leads_here = match UrlParts::parse(after.unwrap_or(before)) {
             Some(url) => {
                 let is_here = url.host == self.request.host() && self.is_port_of_request(url.port);
                 url.scheme != Some(false) && is_here && self.is_target(url.rest)
@@ -207,7 +207,7 @@ impl Names<'_> {
             // A path, which begins at the requested host.
             None => before.starts_with(b"/") && self.is_target(before),
         };
-        let to_http = Url::parse(before).is_some_and(|url| url.scheme == Some(false));
+        let to_http = UrlParts::parse(before).is_some_and(|url| url.scheme == Some(false));
         leads_here.then_some(if to_http { SendsBack::ToHttp } else { SendsBack::ToItself })
     }
 

@@ -9,15 +9,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::error::UpstreamError;
-use super::http1::{self, Outcome};
-use super::http2::{self, Failure};
+use super::http1::{self, SendOutcome};
+use super::http2::{self, StreamFailure};
 use super::interim::Interim;
 use super::pool::Pool;
 use super::pool::budget::RETRIES_MAX;
 use super::pool::checkout::{Checkout, Wish};
 use super::replay::Unsent;
 use super::request::UpstreamRequest;
-use super::response::Response;
+use super::response::UpstreamResponse;
 use super::settings::Protocols;
 use super::unprocessed::UnprocessedRetries;
 use crate::clock::Alarm;
@@ -25,7 +25,7 @@ use crate::telemetry::access::UpstreamFacts;
 use crate::wire::body::RequestBody;
 
 /// A request that found its connection at its end, and may be sent again.
-struct Lost {
+struct LostRequest {
     error: UpstreamError,
     address: SocketAddr,
     /// Another request had used the connection before.
@@ -57,7 +57,7 @@ impl Pool {
         stale: Option<UpstreamError>,
         alarm: &Alarm,
         interim: &mut dyn Interim,
-    ) -> Result<Response, UpstreamError> {
+    ) -> Result<UpstreamResponse, UpstreamError> {
         let pass = self.upstream.health.admit(self.clock.uptime()).inspect_err(|_| {
             self.counters.circuit_refused.increment();
         })?;
@@ -70,7 +70,7 @@ impl Pool {
             sent => sent,
         };
         pass.end(sent.as_ref().err(), self.clock.uptime());
-        if !sent.as_ref().is_ok_and(Response::is_under_way) {
+        if !sent.as_ref().is_ok_and(UpstreamResponse::is_under_way) {
             alarm.uncap();
         }
         sent
@@ -93,7 +93,7 @@ impl Pool {
         stale: Option<UpstreamError>,
         alarm: &Alarm,
         interim: &mut dyn Interim,
-    ) -> Result<Response, UpstreamError> {
+    ) -> Result<UpstreamResponse, UpstreamError> {
         let protocols = if upstream_request.head.websocket { Protocols::Http1 } else { Protocols::Any };
         let mut wish = Wish { protocols, fresh: false, avoid: None };
         let mut body = body.map(Unsent::New);
@@ -112,34 +112,34 @@ impl Pool {
                     let mut exchange = http1::Exchange::new(self, upstream_request, connection, unsent, alarm);
                     let head = poll_fn(|cx| exchange.poll_head(alarm, interim, cx)).await;
                     match exchange.end(head) {
-                        Outcome::Response(head, rest) => {
-                            return Ok(self.answered(address, Response::from_http1(head, rest)));
+                        SendOutcome::Response(head, rest) => {
+                            return Ok(self.answered(address, UpstreamResponse::from_http1(head, rest)));
                         }
-                        Outcome::Stale(unsent, error) => {
+                        SendOutcome::Stale(unsent, error) => {
                             body = unsent.map(Unsent::New);
-                            Lost { error, address, reused }
+                            LostRequest { error, address, reused }
                         }
-                        Outcome::Failed(error) => return Err(self.failed_at(address, error)),
+                        SendOutcome::Failed(error) => return Err(self.failed_at(address, error)),
                     }
                 }
                 Checkout::Http2(stream) => {
                     let address = stream.address();
                     match Box::pin(http2::send(self, stream, upstream_request, body.take(), alarm, interim)).await {
                         Ok((head, rest)) => {
-                            return Ok(self.answered(address, Response::from_http2(head, rest)));
+                            return Ok(self.answered(address, UpstreamResponse::from_http2(head, rest)));
                         }
-                        Err(Failure::Unprocessed(error, unsent)) => {
+                        Err(StreamFailure::Unprocessed(error, unsent)) => {
                             body = unsent;
                             let retries = unprocessed.get_or_insert_with(|| Box::new(UnprocessedRetries::begin(self)));
                             Box::pin(retries.pause(self, error, alarm)).await?;
                             UpstreamFacts::note(facts, |facts| facts.retries += 1);
                             continue;
                         }
-                        Err(Failure::Lost(error, unsent, reused)) => {
+                        Err(StreamFailure::Lost(error, unsent, reused)) => {
                             body = unsent;
-                            Lost { error, address, reused }
+                            LostRequest { error, address, reused }
                         }
-                        Err(Failure::Final(error)) => return Err(self.failed_at(address, error)),
+                        Err(StreamFailure::Final(error)) => return Err(self.failed_at(address, error)),
                     }
                 }
             };
@@ -148,7 +148,7 @@ impl Pool {
     }
 
     /// Notes that an address has answered.
-    fn answered(&self, address: SocketAddr, response: Response) -> Response {
+    fn answered(&self, address: SocketAddr, response: UpstreamResponse) -> UpstreamResponse {
         self.upstream.health.address_answered(address);
         response
     }
@@ -160,12 +160,12 @@ impl Pool {
     /// address is at fault: another address may do better, the same one will not.
     fn retry_lost(
         &self,
-        lost: Lost,
+        lost: LostRequest,
         wish: &mut Wish,
         retries: &mut u32,
         facts: &Cell<UpstreamFacts>,
     ) -> Result<(), UpstreamError> {
-        let Lost { error, address, reused } = lost;
+        let LostRequest { error, address, reused } = lost;
         let (error, has_chance) = match reused {
             true => (error, !wish.fresh),
             false => (self.failed_at(address, error), self.upstream.addresses.are_several()),

@@ -25,7 +25,7 @@ const SEQUENCE: u8 = 0x30;
 
 /// A certificate of the chain.
 #[derive(Debug, Clone)]
-pub struct Certificate {
+pub struct SeenCertificate {
     /// The best-known part of its subject name.
     pub subject: String,
     /// The pin of its key.
@@ -45,9 +45,9 @@ pub struct Root {
 
 /// A server's chain, and the verdict of a client.
 #[derive(Debug, Clone)]
-pub struct Chain {
+pub struct SeenChain {
     /// The certificates in the order sent, the leaf first, without unreadable ones.
-    pub served: Vec<Certificate>,
+    pub served: Vec<SeenCertificate>,
     /// The reason why a client does not trust it, if any.
     pub distrust: Option<Distrust>,
     /// The root, if a client trusts the chain.
@@ -59,7 +59,7 @@ pub struct Chain {
 
 /// The certificates that a client trusts.
 #[derive(Debug, Clone)]
-pub struct Trust {
+pub struct ClientTrust {
     /// The roots.
     pub roots: Arc<RootCertStore>,
     /// Certificates that are trusted as they are: those of `--ca`. Many test servers send a root as
@@ -78,12 +78,12 @@ pub struct Distrust {
     pub hint: Option<&'static str>,
 }
 
-impl Chain {
+impl SeenChain {
     /// Examines a chain as a client with this trust would.
     #[must_use]
-    pub fn examine(der: &[CertificateDer<'_>], trust: &Trust, name: &ServerName<'_>, now: Timestamp) -> Self {
+    pub fn examine(der: &[CertificateDer<'_>], trust: &ClientTrust, name: &ServerName<'_>, now: Timestamp) -> Self {
         let der = der.get(..CHAIN_MAX).unwrap_or(der);
-        let served: Vec<Certificate> = der.iter().filter_map(|d| Certificate::read(d)).collect();
+        let served: Vec<SeenCertificate> = der.iter().filter_map(|d| SeenCertificate::read(d)).collect();
         let clock = UnixTime::since_unix_epoch(Duration::from_secs(now.as_second().unsigned_abs()));
         let (mut path, mut root) = (Vec::new(), None);
         let verdict = match der.first().filter(|leaf| trust.own.contains(leaf)) {
@@ -120,7 +120,7 @@ impl Chain {
     }
 }
 
-impl Certificate {
+impl SeenCertificate {
     fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let pin = Pin::of_spki(certificate.tbs_certificate.subject_pki.raw);
@@ -145,7 +145,7 @@ fn verify(
 /// and this day.
 fn verify_own(
     der: &CertificateDer<'_>,
-    leaf: Option<&Certificate>,
+    leaf: Option<&SeenCertificate>,
     name: &ServerName<'_>,
     now: Timestamp,
 ) -> Result<(), rustls::Error> {
@@ -160,7 +160,7 @@ fn verify_own(
     certificate.verify_is_valid_for_subject_name(name).map_err(|_| CertificateError::NotValidForName.into())
 }
 
-fn distrust(error: &rustls::Error, leaf: Option<&Certificate>, name: &ServerName<'_>, now: Timestamp) -> Distrust {
+fn distrust(error: &rustls::Error, leaf: Option<&SeenCertificate>, name: &ServerName<'_>, now: Timestamp) -> Distrust {
     let certificate = match error {
         rustls::Error::InvalidCertificate(certificate) => certificate,
         rustls::Error::NoCertificatesPresented => return invalid("no certificate was sent", None),
@@ -313,12 +313,12 @@ mod tests {
         (certificate.der().clone(), Pin::of_spki(&key.subject_public_key_info()))
     }
 
-    fn examine(der: &[CertificateDer<'static>], root: &Authority, name: &str) -> Chain {
+    fn examine(der: &[CertificateDer<'static>], root: &Authority, name: &str) -> SeenChain {
         let mut roots = RootCertStore::empty();
         roots.add(root.certificate.der().clone()).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let trust = Trust { roots: Arc::new(roots), own: vec![root.certificate.der().clone()] };
-        Chain::examine(der, &trust, &name, Timestamp::now())
+        let trust = ClientTrust { roots: Arc::new(roots), own: vec![root.certificate.der().clone()] };
+        SeenChain::examine(der, &trust, &name, Timestamp::now())
     }
 
     #[test]

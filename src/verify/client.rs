@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::hello::{ANSWER_MAX, Answer, RANDOM_LEN, Version, client_hello, read_answer};
-use super::target::{Place, Url};
+use super::hello::{ANSWER_MAX, HelloAnswer, RANDOM_LEN, TlsVersion, client_hello, read_answer};
+use super::target::{ConnectTo, Url};
 use crate::message::{BodyDecoder, Decoded, Framing, HeadFault, Name, ResponseHead, ResponseLimits, parse_response};
 pub use crate::tls::KeyTypes;
 use crate::tls::Possession;
@@ -40,7 +40,7 @@ const USER_AGENT: &str = concat!("pintle-verify/", env!("CARGO_PKG_VERSION"));
 
 /// The reason why a visit failed.
 #[derive(Debug)]
-pub enum Failure {
+pub enum VisitFailure {
     /// The name has no address.
     Lookup(String, io::Error),
     /// The connection was not accepted.
@@ -55,7 +55,7 @@ pub enum Failure {
     Timeout(&'static str, Duration),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for VisitFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lookup(name, error) => write!(f, "{name}: no address: {}", of_lookup(error)),
@@ -86,7 +86,7 @@ fn in_lower_case(text: &str) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
-impl Failure {
+impl VisitFailure {
     /// Returns `true` if the server could not be reached.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
@@ -102,7 +102,7 @@ impl Failure {
 
 /// A response: its head with all fields in their order, repeated ones included, and its body.
 #[derive(Debug, Clone, Default)]
-pub struct Response {
+pub struct VisitResponse {
     /// Status and fields.
     pub head: ResponseHead,
     /// The body as sent, or its first bytes: [`get`] reads [`BODY_MAX`] at most.
@@ -111,7 +111,7 @@ pub struct Response {
     pub cut: bool,
 }
 
-impl Response {
+impl VisitResponse {
     /// Returns the values of all fields with this name.
     #[must_use]
     pub fn values(&self, name: Name) -> Vec<&[u8]> {
@@ -131,7 +131,7 @@ pub struct Handshake {
     /// The server's address.
     pub address: SocketAddr,
     /// The negotiated version.
-    pub version: Option<Version>,
+    pub version: Option<TlsVersion>,
     /// The chain as sent.
     pub certificates: Vec<CertificateDer<'static>>,
 }
@@ -140,12 +140,13 @@ pub struct Handshake {
 ///
 /// # Errors
 ///
-/// [`Failure::Lookup`].
-pub async fn addresses(place: &Place, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+/// [`VisitFailure::Lookup`].
+pub async fn addresses(place: &ConnectTo, port: u16) -> Result<Vec<SocketAddr>, VisitFailure> {
     let (name, port) = (place.host.as_str(), place.port.unwrap_or(port));
-    let failed = |e| Failure::Lookup(name.to_owned(), e);
-    let found =
-        timeout(PATIENCE, lookup_host((name, port))).await.map_err(|_| Failure::Timeout("the DNS lookup", PATIENCE))?;
+    let failed = |e| VisitFailure::Lookup(name.to_owned(), e);
+    let found = timeout(PATIENCE, lookup_host((name, port)))
+        .await
+        .map_err(|_| VisitFailure::Timeout("the DNS lookup", PATIENCE))?;
     let all: Vec<SocketAddr> = found.map_err(failed)?.take(ADDRESSES_MAX).collect();
     if all.is_empty() { Err(failed(io::Error::other("the answer is empty"))) } else { Ok(all) }
 }
@@ -155,9 +156,9 @@ pub async fn addresses(place: &Place, port: u16) -> Result<Vec<SocketAddr>, Fail
 ///
 /// # Errors
 ///
-/// [`Failure`] of the last address.
-pub async fn connect(addresses: &[SocketAddr], first: usize) -> Result<(SocketAddr, TcpStream), Failure> {
-    let mut failure = Failure::Timeout("connecting", PATIENCE);
+/// [`VisitFailure`] of the last address.
+pub async fn connect(addresses: &[SocketAddr], first: usize) -> Result<(SocketAddr, TcpStream), VisitFailure> {
+    let mut failure = VisitFailure::Timeout("connecting", PATIENCE);
     // They share the time.
     let patience = PATIENCE / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for at in 0..addresses.len() {
@@ -167,8 +168,8 @@ pub async fn connect(addresses: &[SocketAddr], first: usize) -> Result<(SocketAd
                 let _ = socket.set_nodelay(true);
                 return Ok((address, socket));
             }
-            Ok(Err(error)) => failure = Failure::Connect(address, error),
-            Err(_) => failure = Failure::Connect(address, io::ErrorKind::TimedOut.into()),
+            Ok(Err(error)) => failure = VisitFailure::Connect(address, error),
+            Err(_) => failure = VisitFailure::Connect(address, io::ErrorKind::TimedOut.into()),
         }
     }
     Err(failure)
@@ -179,23 +180,24 @@ pub async fn connect(addresses: &[SocketAddr], first: usize) -> Result<(SocketAd
 ///
 /// # Errors
 ///
-/// [`Failure`].
+/// [`VisitFailure`].
 pub async fn handshake(
     address: SocketAddr,
     socket: TcpStream,
     name: &ServerName<'static>,
     keys: KeyTypes,
-) -> Result<(Handshake, TlsStream<TcpStream>), Failure> {
-    let connecting = TlsConnector::from(config(keys).map_err(|e| Failure::Tls(io::Error::other(e)))?);
+) -> Result<(Handshake, TlsStream<TcpStream>), VisitFailure> {
+    let connecting = TlsConnector::from(config(keys).map_err(|e| VisitFailure::Tls(io::Error::other(e)))?);
     let connecting = connecting.connect(name.clone(), socket);
-    let stream = timeout(PATIENCE, connecting).await.map_err(|_| Failure::Timeout("the TLS handshake", PATIENCE))?;
-    let stream = stream.map_err(Failure::Tls)?;
+    let stream =
+        timeout(PATIENCE, connecting).await.map_err(|_| VisitFailure::Timeout("the TLS handshake", PATIENCE))?;
+    let stream = stream.map_err(VisitFailure::Tls)?;
     let session = stream.get_ref().1;
     let shown = Handshake {
         address,
         version: match session.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => Some(Version::Tls13),
-            Some(ProtocolVersion::TLSv1_2) => Some(Version::Tls12),
+            Some(ProtocolVersion::TLSv1_3) => Some(TlsVersion::Tls13),
+            Some(ProtocolVersion::TLSv1_2) => Some(TlsVersion::Tls12),
             _ => None,
         },
         certificates: session.peer_certificates().unwrap_or_default().to_vec(),
@@ -213,8 +215,8 @@ fn config(keys: KeyTypes) -> Result<Arc<ClientConfig>, Error> {
 ///
 /// # Errors
 ///
-/// [`Failure`].
-pub async fn get<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, url: &Url) -> Result<Response, Failure> {
+/// [`VisitFailure`].
+pub async fn get<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, url: &Url) -> Result<VisitResponse, VisitFailure> {
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: text/html, */*;q=0.8\r\n\
          Accept-Encoding: identity\r\nConnection: close\r\n\r\n",
@@ -229,21 +231,22 @@ pub async fn get<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, url: &Url) -
 ///
 /// # Errors
 ///
-/// [`Failure`], if there is no head. A failure in the body sets [`Response::cut`].
+/// [`VisitFailure`], if there is no head. A failure in the body sets [`VisitResponse::cut`].
 pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     request: &[u8],
     body_max: usize,
     patience: Duration,
-) -> Result<Response, Failure> {
+) -> Result<VisitResponse, VisitFailure> {
     let mut buffer = BytesMut::new();
     let asking = async {
-        stream.write_all(request).await.map_err(Failure::Broken)?;
-        stream.flush().await.map_err(Failure::Broken)?;
+        stream.write_all(request).await.map_err(VisitFailure::Broken)?;
+        stream.flush().await.map_err(VisitFailure::Broken)?;
         read_head(stream, &mut buffer).await
     };
-    let head = timeout(patience, asking).await.map_err(|_| Failure::Timeout("waiting for a response", patience))??;
-    let mut response = Response { head, ..Response::default() };
+    let head =
+        timeout(patience, asking).await.map_err(|_| VisitFailure::Timeout("waiting for a response", patience))??;
+    let mut response = VisitResponse { head, ..VisitResponse::default() };
     let reading = read_body(stream, buffer, body_max, &mut response);
     if timeout(patience, reading).await.is_err() {
         response.cut = true;
@@ -251,16 +254,16 @@ pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(response)
 }
 
-async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> Result<ResponseHead, Failure> {
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> Result<ResponseHead, VisitFailure> {
     let mut head = ResponseHead::default();
     for _ in 0..=INTERIM_MAX {
         let len = loop {
             if let Some(len) = parse_response(buffer, false, &HEAD_LIMITS, &mut head).map_err(unreadable)? {
                 break len;
             }
-            if stream.read_buf(buffer).await.map_err(Failure::Broken)? == 0 {
+            if stream.read_buf(buffer).await.map_err(VisitFailure::Broken)? == 0 {
                 let what = if buffer.is_empty() { "the connection was closed" } else { "its head is incomplete" };
-                return Err(Failure::Http(what.into()));
+                return Err(VisitFailure::Http(what.into()));
             }
         };
         let _ = buffer.split_to(len);
@@ -268,11 +271,11 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) 
             return Ok(head);
         }
     }
-    Err(Failure::Http("interim responses only".into()))
+    Err(VisitFailure::Http("interim responses only".into()))
 }
 
-fn unreadable(fault: HeadFault) -> Failure {
-    Failure::Http(match fault {
+fn unreadable(fault: HeadFault) -> VisitFailure {
+    VisitFailure::Http(match fault {
         HeadFault::Syntax(what) => format!("its {what} is invalid"),
         HeadFault::Framing(what) => format!("its end is ambiguous: {what}"),
         HeadFault::TooLarge | HeadFault::FieldTooLarge => "its head is too large".into(),
@@ -280,12 +283,12 @@ fn unreadable(fault: HeadFault) -> Failure {
     })
 }
 
-/// Reads the available body; [`Response::cut`] says if it is incomplete.
+/// Reads the available body; [`VisitResponse::cut`] says if it is incomplete.
 async fn read_body<S: AsyncRead + Unpin>(
     stream: &mut S,
     mut buffer: BytesMut,
     body_max: usize,
-    response: &mut Response,
+    response: &mut VisitResponse,
 ) {
     let mut decoder = BodyDecoder::response(response.head.framing);
     loop {
@@ -320,10 +323,10 @@ async fn read_body<S: AsyncRead + Unpin>(
 ///
 /// # Errors
 ///
-/// [`Failure`], if there is no answer.
-pub async fn probe(addresses: &[SocketAddr], host: &str, version: Version) -> Result<Answer, Failure> {
+/// [`VisitFailure`], if there is no answer.
+pub async fn probe(addresses: &[SocketAddr], host: &str, version: TlsVersion) -> Result<HelloAnswer, VisitFailure> {
     let mut random = [0; RANDOM_LEN];
-    let no_random = |_| Failure::Tls(io::Error::other("no random bytes"));
+    let no_random = |_| VisitFailure::Tls(io::Error::other("no random bytes"));
     provider().secure_random.fill(&mut random).map_err(no_random)?;
     let (_, mut socket) = connect(addresses, 0).await?;
     let asking = async {
@@ -334,7 +337,7 @@ pub async fn probe(addresses: &[SocketAddr], host: &str, version: Version) -> Re
                 return io::Result::Ok(answer);
             }
             if received.len() >= ANSWER_MAX || socket.read_buf(&mut received).await? == 0 {
-                return Ok(Answer::Other);
+                return Ok(HelloAnswer::Other);
             }
         }
     };
@@ -342,9 +345,9 @@ pub async fn probe(addresses: &[SocketAddr], host: &str, version: Version) -> Re
         Ok(Ok(answer)) => Ok(answer),
         // Many servers refuse with a reset.
         Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
-            Ok(Answer::Other)
+            Ok(HelloAnswer::Other)
         }
-        Ok(Err(error)) => Err(Failure::Broken(error)),
-        Err(_) => Err(Failure::Timeout("the answer to a ClientHello", PATIENCE)),
+        Ok(Err(error)) => Err(VisitFailure::Broken(error)),
+        Err(_) => Err(VisitFailure::Timeout("the answer to a ClientHello", PATIENCE)),
     }
 }

@@ -1,14 +1,14 @@
 //! Grammar errors of header values: name, message and remedy of each.
 
 use super::field::PolicyField;
-use super::finding::{Finding, Group, Level, excerpt};
+use super::finding::{Group, Level, VerifyFinding, excerpt};
 
 /// The most characters of a value that are shown.
 const SHOWN: usize = 72;
 
 /// A grammar error, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct GrammarFault {
     /// The kind of error.
     pub kind: FaultKind,
     /// The directive or value as sent, shortened.
@@ -153,14 +153,14 @@ impl FaultKind {
     }
 }
 
-impl Fault {
+impl GrammarFault {
     pub(super) fn new(kind: FaultKind, at: &[u8]) -> Self {
         Self { kind, at: excerpt(at, SHOWN), more: 0 }
     }
 
     /// Returns the row of the table.
     #[must_use]
-    pub fn finding(&self, field: PolicyField) -> Finding {
+    pub fn finding(&self, field: PolicyField) -> VerifyFinding {
         let (what, hint) = self.kind.words();
         let mut message = what.to_owned();
         if !self.at.is_empty() {
@@ -173,7 +173,7 @@ impl Fault {
             message = format!("report-only: {message}");
         }
         let group = if field == PolicyField::Sts { Group::Hsts } else { Group::Pins };
-        let finding = Finding::new(group, self.kind.level(), self.kind.check(field), message);
+        let finding = VerifyFinding::new(group, self.kind.level(), self.kind.check(field), message);
         if hint.is_empty() { finding } else { finding.hint(hint) }
     }
 }

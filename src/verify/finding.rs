@@ -63,7 +63,7 @@ impl Group {
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct VerifyFinding {
     /// The subject.
     pub group: Group,
     /// The severity.
@@ -76,7 +76,7 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
-impl Finding {
+impl VerifyFinding {
     /// Creates a row. The message may contain text from the server: control characters are removed,
     /// so that a terminal does not interpret them.
     #[must_use]
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn nothing_reaches_the_terminal_as_a_command() {
         let finding =
-            Finding::new(Group::Page, Level::Note, "page-status", "a\x1b[31mb\r\n\u{9b}c\u{202e}d").hint("e\x07");
+            VerifyFinding::new(Group::Page, Level::Note, "page-status", "a\x1b[31mb\r\n\u{9b}c\u{202e}d").hint("e\x07");
         assert_eq!(finding.message, "a\u{fffd}[31mb\u{fffd}\u{fffd}\u{fffd}c\u{fffd}d");
         assert_eq!(finding.hint.as_deref(), Some("e\u{fffd}"));
     }

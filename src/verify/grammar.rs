@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 
-use super::fault::{Fault, FaultKind};
+use super::fault::{FaultKind, GrammarFault};
 use super::field::PolicyField;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::is_report_uri;
@@ -34,7 +34,7 @@ pub struct Reading {
     /// The URI for reports of violations.
     pub report_uri: Option<String>,
     /// The grammar errors.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<GrammarFault>,
 }
 
 impl Reading {
@@ -49,7 +49,7 @@ impl Reading {
 /// Reads a field's value.
 #[must_use]
 pub fn read(field: PolicyField, value: &[u8]) -> Reading {
-    let mut reader = Reader { field, reading: Reading::default(), seen: HashSet::new() };
+    let mut reader = HeaderReader { field, reading: Reading::default(), seen: HashSet::new() };
     let pieces = split(value, true).unwrap_or_else(|| {
         // A quote is not closed: without quotes, each directive can still be reported on.
         reader.fault(FaultKind::Syntax, value);
@@ -69,14 +69,14 @@ pub fn read(field: PolicyField, value: &[u8]) -> Reading {
     reader.reading
 }
 
-struct Piece<'a> {
+struct HeaderPiece<'a> {
     bytes: &'a [u8],
     behind_comma: bool,
 }
 
 /// Splits at semicolons, and at commas, a frequent mistake. With `quotes`, not inside quoted
 /// strings; then `None` if one of those is not closed.
-fn split(value: &[u8], quotes: bool) -> Option<Vec<Piece<'_>>> {
+fn split(value: &[u8], quotes: bool) -> Option<Vec<HeaderPiece<'_>>> {
     let (mut pieces, mut start, mut behind_comma) = (Vec::new(), 0, false);
     let (mut quoted, mut escaped) = (false, false);
     for (at, b) in value.iter().enumerate() {
@@ -85,13 +85,13 @@ fn split(value: &[u8], quotes: bool) -> Option<Vec<Piece<'_>>> {
             b'\\' if quoted => escaped = true,
             b'"' if quotes => quoted = !quoted,
             b';' | b',' if !quoted => {
-                pieces.push(Piece { bytes: &value[start..at], behind_comma });
+                pieces.push(HeaderPiece { bytes: &value[start..at], behind_comma });
                 (start, behind_comma) = (at + 1, *b == b',');
             }
             _ => {}
         }
     }
-    pieces.push(Piece { bytes: &value[start..], behind_comma });
+    pieces.push(HeaderPiece { bytes: &value[start..], behind_comma });
     (!quoted).then_some(pieces)
 }
 
@@ -105,18 +105,18 @@ enum Argument<'a> {
     Bad(&'a [u8]),
 }
 
-struct Reader {
+struct HeaderReader {
     field: PolicyField,
     reading: Reading,
     /// The names so far, in lower case.
     seen: HashSet<String>,
 }
 
-impl Reader {
+impl HeaderReader {
     fn fault(&mut self, kind: FaultKind, at: &[u8]) {
         match self.reading.faults.iter_mut().find(|fault| fault.kind == kind) {
             Some(fault) => fault.more += 1,
-            None => self.reading.faults.push(Fault::new(kind, at)),
+            None => self.reading.faults.push(GrammarFault::new(kind, at)),
         }
     }
 

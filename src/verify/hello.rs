@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 /// A TLS version, requested alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
+pub enum TlsVersion {
     /// SSL 3.0 (RFC 6101); RFC 7568 forbids it.
     Ssl30,
     /// TLS 1.0 (RFC 2246); RFC 8996 forbids it.
@@ -19,7 +19,7 @@ pub enum Version {
     Tls13,
 }
 
-impl Version {
+impl TlsVersion {
     /// All versions, newest first.
     pub const ALL: [Self; 5] = [Self::Tls13, Self::Tls12, Self::Tls11, Self::Tls10, Self::Ssl30];
 
@@ -48,7 +48,7 @@ impl Version {
 
 /// The answer to a ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum HelloAnswer {
     /// A ServerHello with the version that it chooses.
     Hello(u16),
     /// An alert (RFC 8446 section 6).
@@ -57,10 +57,10 @@ pub enum Answer {
     Other,
 }
 
-impl Answer {
+impl HelloAnswer {
     /// Returns `true` if the server continues in the version requested.
     #[must_use]
-    pub fn accepts(self, version: Version) -> bool {
+    pub fn accepts(self, version: TlsVersion) -> bool {
         self == Self::Hello(version.number())
     }
 }
@@ -92,11 +92,11 @@ const SIGNATURES: [u16; 13] =
 
 /// Writes the record of a ClientHello that offers this version and no other.
 #[must_use]
-pub fn client_hello(version: Version, host: &str, random: &[u8; RANDOM_LEN]) -> Vec<u8> {
-    let tls13 = version == Version::Tls13;
+pub fn client_hello(version: TlsVersion, host: &str, random: &[u8; RANDOM_LEN]) -> Vec<u8> {
+    let tls13 = version == TlsVersion::Tls13;
     let mut hello = Vec::with_capacity(512);
     // RFC 8446 section 4.1.2: an extension requests 1.3; the version field says 1.2.
-    push_u16(&mut hello, version.number().min(Version::Tls12.number()));
+    push_u16(&mut hello, version.number().min(TlsVersion::Tls12.number()));
     hello.extend_from_slice(&random[..32]);
     // Appendix D.4: middleboxes may block a ClientHello without a session id.
     if tls13 {
@@ -108,19 +108,19 @@ pub fn client_hello(version: Version, host: &str, random: &[u8; RANDOM_LEN]) -> 
     // No compression.
     hello.extend_from_slice(&[1, 0]);
     // Servers of SSL 3.0 do not understand extensions.
-    if version != Version::Ssl30 {
+    if version != TlsVersion::Ssl30 {
         with_len16(&mut hello, |out| extensions(out, version, host, random));
     }
     let mut message = vec![CLIENT_HELLO, 0];
     with_len16(&mut message, |out| out.extend_from_slice(&hello));
     let mut record = vec![RECORD_HANDSHAKE];
     // Appendix D: the record says 1.0 for any offer; only a record of SSL 3.0 says SSL 3.0.
-    push_u16(&mut record, version.number().min(Version::Tls10.number()));
+    push_u16(&mut record, version.number().min(TlsVersion::Tls10.number()));
     with_len16(&mut record, |out| out.extend_from_slice(&message));
     record
 }
 
-fn extensions(out: &mut Vec<u8>, version: Version, host: &str, random: &[u8; RANDOM_LEN]) {
+fn extensions(out: &mut Vec<u8>, version: TlsVersion, host: &str, random: &[u8; RANDOM_LEN]) {
     // RFC 6066 section 3: no IP addresses.
     if host.parse::<IpAddr>().is_err() && !host.starts_with('[') {
         extension(out, 0, |out| {
@@ -131,7 +131,7 @@ fn extensions(out: &mut Vec<u8>, version: Version, host: &str, random: &[u8; RAN
         });
     }
     extension(out, 10, |out| with_len16(out, |out| list(out, &GROUPS)));
-    if version == Version::Tls13 {
+    if version == TlsVersion::Tls13 {
         extension(out, SUPPORTED_VERSIONS, |out| with_len8(out, |out| list(out, &[version.number()])));
         // Any 32 bytes are a public key of X25519. It is never used: only the answer matters.
         extension(out, 51, |out| {
@@ -144,7 +144,7 @@ fn extensions(out: &mut Vec<u8>, version: Version, host: &str, random: &[u8; RAN
         // Uncompressed points.
         extension(out, 11, |out| with_len8(out, |out| out.push(0)));
     }
-    if matches!(version, Version::Tls12 | Version::Tls13) {
+    if matches!(version, TlsVersion::Tls12 | TlsVersion::Tls13) {
         extension(out, 13, |out| with_len16(out, |out| list(out, &SIGNATURES)));
     }
 }
@@ -181,25 +181,25 @@ fn with_len16(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// Reads a server's answer. `None` if more bytes can still complete it.
 #[must_use]
-pub fn read_answer(bytes: &[u8]) -> Option<Answer> {
+pub fn read_answer(bytes: &[u8]) -> Option<HelloAnswer> {
     // A handshake message may span records (RFC 8446 section 5.1).
     let (mut message, mut rest) = (Vec::new(), bytes);
     loop {
         let Some((&[kind, major, _, high, low], body)) = rest.split_first_chunk::<5>() else {
             // Bytes that do not begin like a record never become one.
             let hopeless = rest.first().is_some_and(|kind| !matches!(*kind, RECORD_ALERT | RECORD_HANDSHAKE));
-            return (hopeless || bytes.len() >= ANSWER_MAX).then_some(Answer::Other);
+            return (hopeless || bytes.len() >= ANSWER_MAX).then_some(HelloAnswer::Other);
         };
         if major != 3 || !matches!(kind, RECORD_ALERT | RECORD_HANDSHAKE) {
-            return Some(Answer::Other);
+            return Some(HelloAnswer::Other);
         }
         let len = usize::from(u16::from_be_bytes([high, low]));
         let body_now = body.get(..len).unwrap_or(body);
         if kind == RECORD_ALERT {
             return match body_now {
-                [_, description, ..] => Some(Answer::Alert(*description)),
+                [_, description, ..] => Some(HelloAnswer::Alert(*description)),
                 _ if body.len() < len => None,
-                _ => Some(Answer::Other),
+                _ => Some(HelloAnswer::Other),
             };
         }
         message.extend_from_slice(body_now);
@@ -207,24 +207,24 @@ pub fn read_answer(bytes: &[u8]) -> Option<Answer> {
             return Some(answer);
         }
         if body.len() < len {
-            return (bytes.len() >= ANSWER_MAX).then_some(Answer::Other);
+            return (bytes.len() >= ANSWER_MAX).then_some(HelloAnswer::Other);
         }
         rest = &body[len..];
     }
 }
 
 /// Returns the version that a ServerHello chooses; a HelloRetryRequest has the same form.
-fn server_hello(message: &[u8]) -> Option<Answer> {
+fn server_hello(message: &[u8]) -> Option<HelloAnswer> {
     let (&[kind, high, middle, low], body) = message.split_first_chunk::<4>()?;
     if kind != SERVER_HELLO {
-        return Some(Answer::Other);
+        return Some(HelloAnswer::Other);
     }
     let len = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
     if len > ANSWER_MAX {
-        return Some(Answer::Other);
+        return Some(HelloAnswer::Other);
     }
     let body = body.get(..len)?;
-    Some(chosen_version(body).map_or(Answer::Other, Answer::Hello))
+    Some(chosen_version(body).map_or(HelloAnswer::Other, HelloAnswer::Hello))
 }
 
 /// RFC 8446 section 4.1.3: version, random, session id, suite, compression, extensions. The version
@@ -268,20 +268,20 @@ mod tests {
     /// rustls reads these hellos: name, suites, signatures.
     #[test]
     fn another_parser_understands_our_hello() {
-        for version in [Version::Tls12, Version::Tls13] {
+        for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
             let mut acceptor = Acceptor::default();
             acceptor.read_tls(&mut &client_hello(version, "a.example", &RANDOM)[..]).unwrap();
             let accepted = acceptor.accept().unwrap_or_else(|(e, _)| panic!("{version:?}: {e}")).unwrap();
             let hello = accepted.client_hello();
             assert_eq!(hello.server_name(), Some("a.example"));
-            let suites = if version == Version::Tls13 { SUITES_13.len() } else { SUITES_12.len() };
+            let suites = if version == TlsVersion::Tls13 { SUITES_13.len() } else { SUITES_12.len() };
             assert_eq!(hello.cipher_suites().len(), suites);
             assert_eq!(hello.signature_schemes().len(), SIGNATURES.len());
         }
-        for version in Version::ALL {
+        for version in TlsVersion::ALL {
             let for_name = client_hello(version, "a.example", &RANDOM);
             let named = for_name.windows(9).any(|w| w == b"a.example");
-            assert_eq!(named, version != Version::Ssl30, "{version:?}");
+            assert_eq!(named, version != TlsVersion::Ssl30, "{version:?}");
             assert!(!client_hello(version, "192.0.2.1", &RANDOM).windows(9).any(|w| w == b"192.0.2.1"));
         }
     }
@@ -304,17 +304,17 @@ mod tests {
 
     #[test]
     fn answers() {
-        let check = |bytes: &[u8], want: Option<Answer>| assert_eq!(read_answer(bytes), want, "{bytes:x?}");
-        check(&hello(0x0303, None), Some(Answer::Hello(0x0303)));
-        check(&hello(0x0302, None), Some(Answer::Hello(0x0302)));
-        check(&hello(0x0303, Some(0x0304)), Some(Answer::Hello(0x0304)));
-        check(&[21, 3, 1, 0, 2, 2, 70], Some(Answer::Alert(70)));
+        let check = |bytes: &[u8], want: Option<HelloAnswer>| assert_eq!(read_answer(bytes), want, "{bytes:x?}");
+        check(&hello(0x0303, None), Some(HelloAnswer::Hello(0x0303)));
+        check(&hello(0x0302, None), Some(HelloAnswer::Hello(0x0302)));
+        check(&hello(0x0303, Some(0x0304)), Some(HelloAnswer::Hello(0x0304)));
+        check(&[21, 3, 1, 0, 2, 2, 70], Some(HelloAnswer::Alert(70)));
         check(&[21, 3, 1, 0, 2, 2], None);
-        check(&[21, 3, 1, 0, 1, 2], Some(Answer::Other));
-        check(b"HTTP/1.1 400 Bad Request", Some(Answer::Other));
-        check(b"H", Some(Answer::Other));
-        check(&[22, 2, 0, 0, 0], Some(Answer::Other));
-        check(&[22, 3, 3, 0, 4, 1, 0, 0, 0], Some(Answer::Other));
+        check(&[21, 3, 1, 0, 1, 2], Some(HelloAnswer::Other));
+        check(b"HTTP/1.1 400 Bad Request", Some(HelloAnswer::Other));
+        check(b"H", Some(HelloAnswer::Other));
+        check(&[22, 2, 0, 0, 0], Some(HelloAnswer::Other));
+        check(&[22, 3, 3, 0, 4, 1, 0, 0, 0], Some(HelloAnswer::Other));
         check(b"", None);
         let whole = hello(0x0303, Some(0x0304));
         for cut in 0..whole.len() {
@@ -327,8 +327,11 @@ mod tests {
             records.extend_from_slice(&[RECORD_HANDSHAKE, 3, 3]);
             with_len16(&mut records, |out| out.extend_from_slice(part));
         }
-        check(&records, Some(Answer::Hello(0x0304)));
-        assert!(Answer::Hello(0x0304).accepts(Version::Tls13) && !Answer::Hello(0x0303).accepts(Version::Tls11));
+        check(&records, Some(HelloAnswer::Hello(0x0304)));
+        assert!(
+            HelloAnswer::Hello(0x0304).accepts(TlsVersion::Tls13)
+                && !HelloAnswer::Hello(0x0303).accepts(TlsVersion::Tls11)
+        );
     }
 
     proptest! {

@@ -22,17 +22,17 @@ pub mod style;
 pub mod target;
 pub mod visits;
 
-use client::Failure;
+use client::VisitFailure;
 
 pub use options::Options;
-pub use report::Report;
+pub use report::VerifyReport;
 
 /// Verifies a server: two visits, and the checks between them.
 ///
 /// # Errors
 ///
-/// [`Failure`], if the server cannot be reached. Later failures are part of the report.
-pub async fn verify(options: &Options) -> Result<Report, Failure> {
+/// [`VisitFailure`], if the server cannot be reached. Later failures are part of the report.
+pub async fn verify(options: &Options) -> Result<VerifyReport, VisitFailure> {
     let gathered = visits::gather(options).await?;
     Ok(report::report(options, gathered))
 }

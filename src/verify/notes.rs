@@ -7,7 +7,7 @@ use crate::keys::pin::Pin;
 
 /// One visit, as far as policies depend on it.
 #[derive(Debug, Clone, Default)]
-pub struct Seen<'a> {
+pub struct NotedVisit<'a> {
     /// `true` if the URL's host is an IP address.
     pub host_is_address: bool,
     /// `true` if TLS was established without any error or warning.
@@ -44,11 +44,11 @@ pub struct NotedPins {
 
 /// The effect of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome<T> {
+pub enum HeaderEffect<T> {
     /// The response has no such header.
     Absent,
     /// The client ignores the header.
-    Ignored(Reason),
+    Ignored(IgnoreReason),
     /// max-age=0: the client forgets its note.
     Forgotten,
     /// The client notes it.
@@ -57,7 +57,7 @@ pub enum Outcome<T> {
 
 /// The reason why a client ignores a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum IgnoreReason {
     /// The connection had an error (RFC 6797 section 8.1, RFC 7469 section 2.3.1).
     NotSecure,
     /// IP addresses have no policies (RFC 6797 section 8.1.1, RFC 7469 section 2.3.3).
@@ -71,7 +71,7 @@ pub enum Reason {
     NoBackup,
 }
 
-impl Reason {
+impl IgnoreReason {
     /// Returns the reason in words.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -85,7 +85,7 @@ impl Reason {
     }
 }
 
-impl<T> Outcome<T> {
+impl<T> HeaderEffect<T> {
     /// Returns the noted policy, if any.
     #[must_use]
     pub fn noted(&self) -> Option<&T> {
@@ -98,45 +98,45 @@ impl<T> Outcome<T> {
 
 /// Returns the effect of Strict-Transport-Security.
 #[must_use]
-pub fn note_hsts(seen: &Seen<'_>) -> Outcome<NotedHsts> {
+pub fn note_hsts(seen: &NotedVisit<'_>) -> HeaderEffect<NotedHsts> {
     // RFC 6797 section 8.1: clients process the first field only.
-    let Some(first) = seen.sts.first() else { return Outcome::Absent };
+    let Some(first) = seen.sts.first() else { return HeaderEffect::Absent };
     if let Some(reason) = refusal(seen) {
-        return Outcome::Ignored(reason);
+        return HeaderEffect::Ignored(reason);
     }
     let reading = read(PolicyField::Sts, first);
     match reading.max_age {
-        Some(0) if reading.is_valid() => Outcome::Forgotten,
+        Some(0) if reading.is_valid() => HeaderEffect::Forgotten,
         Some(max_age) if reading.is_valid() => {
-            Outcome::Noted(NotedHsts { max_age, include_subdomains: reading.include_subdomains })
+            HeaderEffect::Noted(NotedHsts { max_age, include_subdomains: reading.include_subdomains })
         }
-        _ => Outcome::Ignored(Reason::Grammar),
+        _ => HeaderEffect::Ignored(IgnoreReason::Grammar),
     }
 }
 
 /// Returns the effect of Public-Key-Pins.
 #[must_use]
-pub fn note_pins(seen: &Seen<'_>) -> Outcome<NotedPins> {
+pub fn note_pins(seen: &NotedVisit<'_>) -> HeaderEffect<NotedPins> {
     // RFC 7469 section 2.3.1: clients process the first field only.
-    let Some(first) = seen.pkp.first() else { return Outcome::Absent };
+    let Some(first) = seen.pkp.first() else { return HeaderEffect::Absent };
     if let Some(reason) = refusal(seen) {
-        return Outcome::Ignored(reason);
+        return HeaderEffect::Ignored(reason);
     }
     let reading = read(PolicyField::Pkp, first);
     let Some(max_age) = reading.max_age.filter(|_| reading.is_valid()) else {
-        return Outcome::Ignored(Reason::Grammar);
+        return HeaderEffect::Ignored(IgnoreReason::Grammar);
     };
     let pins = distinct(&reading.pins);
     if !pins.iter().any(|pin| seen.path.contains(pin)) {
-        return Outcome::Ignored(Reason::NoMatch);
+        return HeaderEffect::Ignored(IgnoreReason::NoMatch);
     }
     if pins.iter().all(|pin| seen.path.contains(pin)) {
-        return Outcome::Ignored(Reason::NoBackup);
+        return HeaderEffect::Ignored(IgnoreReason::NoBackup);
     }
     if max_age == 0 {
-        return Outcome::Forgotten;
+        return HeaderEffect::Forgotten;
     }
-    Outcome::Noted(NotedPins {
+    HeaderEffect::Noted(NotedPins {
         pins,
         max_age,
         include_subdomains: reading.include_subdomains,
@@ -144,11 +144,11 @@ pub fn note_pins(seen: &Seen<'_>) -> Outcome<NotedPins> {
     })
 }
 
-fn refusal(seen: &Seen<'_>) -> Option<Reason> {
+fn refusal(seen: &NotedVisit<'_>) -> Option<IgnoreReason> {
     if seen.host_is_address {
-        Some(Reason::Address)
+        Some(IgnoreReason::Address)
     } else if !seen.secure {
-        Some(Reason::NotSecure)
+        Some(IgnoreReason::NotSecure)
     } else {
         None
     }
@@ -168,7 +168,7 @@ pub fn distinct(pins: &[Pin]) -> Vec<Pin> {
 
 /// The reason why a client ends its next visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum VisitRefusal {
     /// HSTS is noted, and TLS has an error: the user cannot click through (RFC 6797 section 8.4).
     Tls,
     /// No noted pin is in the validated path: the client ends the connection (RFC 7469 section
@@ -178,41 +178,41 @@ pub enum Refusal {
 
 /// The policies that a client remembers of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct ClientMemory {
     /// The host's HSTS.
     pub hsts: Option<NotedHsts>,
     /// The host's pins.
     pub pins: Option<NotedPins>,
 }
 
-impl Memory {
+impl ClientMemory {
     /// Checks a visit against the noted policies.
     ///
     /// # Errors
     ///
-    /// [`Refusal`], if the client ends the connection.
-    pub fn admits(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
+    /// [`VisitRefusal`], if the client ends the connection.
+    pub fn admits(&self, seen: &NotedVisit<'_>) -> Result<(), VisitRefusal> {
         if self.hsts.is_some() && !seen.secure {
-            return Err(Refusal::Tls);
+            return Err(VisitRefusal::Tls);
         }
         match &self.pins {
-            Some(noted) if !noted.pins.iter().any(|pin| seen.path.contains(pin)) => Err(Refusal::Pins),
+            Some(noted) if !noted.pins.iter().any(|pin| seen.path.contains(pin)) => Err(VisitRefusal::Pins),
             _ => Ok(()),
         }
     }
 
     /// Notes the policies of a visit: each valid header replaces the previous one (RFC 7469 section
     /// 2.3.1).
-    pub fn note(&mut self, hsts: &Outcome<NotedHsts>, pins: &Outcome<NotedPins>) {
+    pub fn note(&mut self, hsts: &HeaderEffect<NotedHsts>, pins: &HeaderEffect<NotedPins>) {
         match hsts {
-            Outcome::Noted(noted) => self.hsts = Some(*noted),
-            Outcome::Forgotten => self.hsts = None,
-            Outcome::Absent | Outcome::Ignored(_) => {}
+            HeaderEffect::Noted(noted) => self.hsts = Some(*noted),
+            HeaderEffect::Forgotten => self.hsts = None,
+            HeaderEffect::Absent | HeaderEffect::Ignored(_) => {}
         }
         match pins {
-            Outcome::Noted(noted) => self.pins = Some(noted.clone()),
-            Outcome::Forgotten => self.pins = None,
-            Outcome::Absent | Outcome::Ignored(_) => {}
+            HeaderEffect::Noted(noted) => self.pins = Some(noted.clone()),
+            HeaderEffect::Forgotten => self.pins = None,
+            HeaderEffect::Absent | HeaderEffect::Ignored(_) => {}
         }
     }
 }
@@ -230,8 +230,8 @@ mod tests {
         pins.iter().map(|n| format!("pin-sha256=\"{}\"; ", pin(*n))).collect::<String>() + rest
     }
 
-    fn seen<'a>(path: &[u8], sts: &[&'a str], pkp: &[&'a str]) -> Seen<'a> {
-        Seen {
+    fn seen<'a>(path: &[u8], sts: &[&'a str], pkp: &[&'a str]) -> NotedVisit<'a> {
+        NotedVisit {
             host_is_address: false,
             secure: true,
             path: path.iter().map(|n| pin(*n)).collect(),
@@ -242,28 +242,28 @@ mod tests {
 
     #[test]
     fn hsts() {
-        let check = |values: &[&str], want: Outcome<NotedHsts>| {
+        let check = |values: &[&str], want: HeaderEffect<NotedHsts>| {
             assert_eq!(note_hsts(&seen(&[], values, &[])), want, "{values:?}");
         };
-        let noted = |max_age, include_subdomains| Outcome::Noted(NotedHsts { max_age, include_subdomains });
-        check(&[], Outcome::Absent);
+        let noted = |max_age, include_subdomains| HeaderEffect::Noted(NotedHsts { max_age, include_subdomains });
+        check(&[], HeaderEffect::Absent);
         check(&["max-age=5"], noted(5, false));
         check(&["max-age=5; includeSubDomains; unknown"], noted(5, true));
-        check(&["max-age=0"], Outcome::Forgotten);
-        check(&["max-age: 5"], Outcome::Ignored(Reason::Grammar));
+        check(&["max-age=0"], HeaderEffect::Forgotten);
+        check(&["max-age: 5"], HeaderEffect::Ignored(IgnoreReason::Grammar));
         // Only the first field counts, valid or not.
         check(&["max-age=5", "max-age=0"], noted(5, false));
-        check(&["nonsense", "max-age=5"], Outcome::Ignored(Reason::Grammar));
+        check(&["nonsense", "max-age=5"], HeaderEffect::Ignored(IgnoreReason::Grammar));
         let mut visit = seen(&[], &["max-age=5"], &[]);
         visit.secure = false;
-        assert_eq!(note_hsts(&visit), Outcome::Ignored(Reason::NotSecure));
+        assert_eq!(note_hsts(&visit), HeaderEffect::Ignored(IgnoreReason::NotSecure));
         visit.host_is_address = true;
-        assert_eq!(note_hsts(&visit), Outcome::Ignored(Reason::Address));
+        assert_eq!(note_hsts(&visit), HeaderEffect::Ignored(IgnoreReason::Address));
     }
 
     #[test]
     fn pins() {
-        let check = |path: &[u8], values: &[&str], want: Result<&[u8], Outcome<NotedPins>>| {
+        let check = |path: &[u8], values: &[&str], want: Result<&[u8], HeaderEffect<NotedPins>>| {
             let got = note_pins(&seen(path, &[], values));
             match want {
                 Ok(pins) => {
@@ -274,43 +274,43 @@ mod tests {
             }
         };
         let good = pins_value(&[1, 2], "max-age=5");
-        check(&[1, 9], &[], Err(Outcome::Absent));
+        check(&[1, 9], &[], Err(HeaderEffect::Absent));
         check(&[1, 9], &[&good], Ok(&[1, 2]));
         check(&[1, 9], &[&good, "nonsense"], Ok(&[1, 2]));
-        check(&[1, 9], &["nonsense", &good], Err(Outcome::Ignored(Reason::Grammar)));
+        check(&[1, 9], &["nonsense", &good], Err(HeaderEffect::Ignored(IgnoreReason::Grammar)));
         // The root's pin counts like the leaf's, and a repeated pin counts once.
         check(&[7, 9], &[&pins_value(&[9, 9, 2], "max-age=5")], Ok(&[9, 2]));
-        check(&[3, 9], &[&good], Err(Outcome::Ignored(Reason::NoMatch)));
-        check(&[1, 2, 9], &[&good], Err(Outcome::Ignored(Reason::NoBackup)));
-        check(&[1, 9], &[&pins_value(&[1], "max-age=5")], Err(Outcome::Ignored(Reason::NoBackup)));
-        check(&[1, 9], &["max-age=5"], Err(Outcome::Ignored(Reason::NoMatch)));
-        check(&[1, 9], &[&pins_value(&[1, 2], "max-age=0")], Err(Outcome::Forgotten));
+        check(&[3, 9], &[&good], Err(HeaderEffect::Ignored(IgnoreReason::NoMatch)));
+        check(&[1, 2, 9], &[&good], Err(HeaderEffect::Ignored(IgnoreReason::NoBackup)));
+        check(&[1, 9], &[&pins_value(&[1], "max-age=5")], Err(HeaderEffect::Ignored(IgnoreReason::NoBackup)));
+        check(&[1, 9], &["max-age=5"], Err(HeaderEffect::Ignored(IgnoreReason::NoMatch)));
+        check(&[1, 9], &[&pins_value(&[1, 2], "max-age=0")], Err(HeaderEffect::Forgotten));
         // RFC 7469 section 2.3.1: max-age=0 needs a valid header, too.
-        check(&[3, 9], &[&pins_value(&[1, 2], "max-age=0")], Err(Outcome::Ignored(Reason::NoMatch)));
-        check(&[1, 9], &[&pins_value(&[1, 2], "max-age=5;")], Err(Outcome::Ignored(Reason::Grammar)));
+        check(&[3, 9], &[&pins_value(&[1, 2], "max-age=0")], Err(HeaderEffect::Ignored(IgnoreReason::NoMatch)));
+        check(&[1, 9], &[&pins_value(&[1, 2], "max-age=5;")], Err(HeaderEffect::Ignored(IgnoreReason::Grammar)));
     }
 
     #[test]
     fn the_next_visit() {
         let value = pins_value(&[1, 2], "max-age=5");
         let first = seen(&[1, 9], &["max-age=5"], &[&value]);
-        let mut memory = Memory::default();
-        assert_eq!(memory.admits(&Seen::default()), Ok(()));
+        let mut memory = ClientMemory::default();
+        assert_eq!(memory.admits(&NotedVisit::default()), Ok(()));
         memory.note(&note_hsts(&first), &note_pins(&first));
-        let check = |memory: &Memory, path: &[u8], secure, want| {
-            assert_eq!(memory.admits(&Seen { secure, ..seen(path, &[], &[]) }), want);
+        let check = |memory: &ClientMemory, path: &[u8], secure, want| {
+            assert_eq!(memory.admits(&NotedVisit { secure, ..seen(path, &[], &[]) }), want);
         };
         check(&memory, &[1, 9], true, Ok(()));
         check(&memory, &[2], true, Ok(()));
-        check(&memory, &[3, 9], true, Err(Refusal::Pins));
-        check(&memory, &[1, 9], false, Err(Refusal::Tls));
+        check(&memory, &[3, 9], true, Err(VisitRefusal::Pins));
+        check(&memory, &[1, 9], false, Err(VisitRefusal::Tls));
         // Without headers nothing changes; max-age=0 removes the note.
-        memory.note(&Outcome::Absent, &Outcome::Ignored(Reason::NoMatch));
-        check(&memory, &[3, 9], true, Err(Refusal::Pins));
+        memory.note(&HeaderEffect::Absent, &HeaderEffect::Ignored(IgnoreReason::NoMatch));
+        check(&memory, &[3, 9], true, Err(VisitRefusal::Pins));
         let value = pins_value(&[1, 2], "max-age=0");
         let last = seen(&[1, 9], &["max-age=0"], &[&value]);
         memory.note(&note_hsts(&last), &note_pins(&last));
-        assert_eq!(memory, Memory::default());
+        assert_eq!(memory, ClientMemory::default());
     }
 
     proptest! {
@@ -325,8 +325,8 @@ mod tests {
             let sound = inside > 0 && inside < pins.len();
             let outcome = note_pins(&visit);
             prop_assert_eq!(outcome.noted().is_some(), sound);
-            let mut memory = Memory::default();
-            memory.note(&Outcome::Absent, &outcome);
+            let mut memory = ClientMemory::default();
+            memory.note(&HeaderEffect::Absent, &outcome);
             prop_assert_eq!(memory.admits(&visit), Ok(()));
         }
     }

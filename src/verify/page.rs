@@ -19,7 +19,7 @@ const URL_SHOWN: usize = 160;
 
 /// The reaction of browsers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum BrowserReaction {
     /// Browsers block it: scripts, styles, frames, objects.
     Active,
     /// Browsers request it by https instead: pictures, sound, films.
@@ -32,7 +32,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Insecure {
     /// The reaction of browsers.
-    pub kind: Kind,
+    pub kind: BrowserReaction,
     /// The element and its attribute, such as `img src`.
     pub element: String,
     /// The URL as written in the page, shortened.
@@ -43,7 +43,7 @@ pub struct Insecure {
 
 /// The findings about a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct PageFindings {
     /// The first insecure references.
     pub insecure: Vec<Insecure>,
     /// The number of insecure references.
@@ -62,7 +62,7 @@ pub fn upgrades(policy: &[u8]) -> bool {
 
 /// Scans a page for insecure references.
 #[must_use]
-pub fn scan(html: &[u8]) -> Page {
+pub fn scan(html: &[u8]) -> PageFindings {
     let mut scanner = Scanner { html, ..Scanner::default() };
     let mut emitter = DefaultEmitter::<usize>::new_with_span();
     // The contents of script, style, title and the like are text.
@@ -95,7 +95,7 @@ pub fn scan(html: &[u8]) -> Page {
 #[derive(Default)]
 struct Scanner<'a> {
     html: &'a [u8],
-    page: Page,
+    page: PageFindings,
     /// `true` if a `base` element makes relative references lead to http.
     base_is_http: bool,
     has_base: bool,
@@ -119,7 +119,7 @@ impl Scanner<'_> {
         }
         // Obsolete, and still supported.
         if let Some(url) = get("background") {
-            self.reference(Kind::Passive, &name, "background", url, at);
+            self.reference(BrowserReaction::Passive, &name, "background", url, at);
         }
         for (kind, attribute) in subresources(&name) {
             if let Some(url) = get(attribute) {
@@ -134,7 +134,7 @@ impl Scanner<'_> {
             "form" | "button" | "input" => {
                 let attribute = if name == "form" { "action" } else { "formaction" };
                 if let Some(url) = get(attribute) {
-                    self.reference(Kind::Form, &name, attribute, url, at);
+                    self.reference(BrowserReaction::Form, &name, attribute, url, at);
                 }
             }
             _ => {}
@@ -153,9 +153,9 @@ impl Scanner<'_> {
         let rel = String::from_utf8_lossy(attribute(attributes, "rel").unwrap_or_default()).to_ascii_lowercase();
         let is = |names: &[&str]| rel.split_ascii_whitespace().any(|word| names.contains(&word));
         let kind = if is(&["stylesheet", "preload", "modulepreload", "manifest"]) {
-            Kind::Active
+            BrowserReaction::Active
         } else if is(&["icon", "apple-touch-icon", "apple-touch-icon-precomposed", "mask-icon", "prefetch"]) {
-            Kind::Passive
+            BrowserReaction::Passive
         } else {
             return;
         };
@@ -182,7 +182,7 @@ impl Scanner<'_> {
             let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
             // A comma may be part of a URL, but not its end.
             let url = without_commas(&rest[..end]);
-            self.reference(Kind::Passive, element, attribute, url, at);
+            self.reference(BrowserReaction::Passive, element, attribute, url, at);
             rest = if url.len() < end {
                 &rest[end..]
             } else {
@@ -201,12 +201,12 @@ impl Scanner<'_> {
 
     fn style(&mut self, place: &str, css: &[u8], at: usize) {
         for (is_import, url) in references(css) {
-            let kind = if is_import { Kind::Active } else { Kind::Passive };
+            let kind = if is_import { BrowserReaction::Active } else { BrowserReaction::Passive };
             self.reference(kind, place, if is_import { "@import" } else { "url()" }, &url, at);
         }
     }
 
-    fn reference(&mut self, kind: Kind, element: &str, attribute: &str, url: &[u8], at: usize) {
+    fn reference(&mut self, kind: BrowserReaction, element: &str, attribute: &str, url: &[u8], at: usize) {
         if !leaves_tls(url, self.base_is_http) {
             return;
         }
@@ -228,8 +228,8 @@ impl Scanner<'_> {
 }
 
 /// Returns the attributes with which browsers fetch a resource for an element.
-fn subresources(element: &str) -> &'static [(Kind, &'static str)] {
-    use Kind::{Active, Passive};
+fn subresources(element: &str) -> &'static [(BrowserReaction, &'static str)] {
+    use BrowserReaction::{Active, Passive};
     match element {
         "script" => &[(Active, "src"), (Active, "href"), (Active, "xlink:href")],
         "iframe" | "frame" | "embed" => &[(Active, "src")],

@@ -2,21 +2,21 @@
 
 use std::net::SocketAddr;
 
-use super::chain::Chain;
-use super::client::{Failure, Response};
-use super::finding::{Finding, Group, Level};
-use super::hello::Version;
+use super::chain::SeenChain;
+use super::client::{VisitFailure, VisitResponse};
+use super::finding::{Group, Level, VerifyFinding};
+use super::hello::TlsVersion;
 use super::judge::again::{self, Visits};
-use super::judge::pins::{Path, Served};
+use super::judge::pins::{Path, PinFacts};
 use super::judge::preload::{self, Preload};
-use super::judge::redirect::{self, Asked, Plain};
-use super::judge::versions::{self, Offer};
+use super::judge::redirect::{self, Plain, RedirectUrls};
+use super::judge::versions::{self, VersionResult};
 use super::judge::{certificate, hsts, page as page_judge, pins};
-use super::notes::{Memory, note_hsts, note_pins};
+use super::notes::{ClientMemory, note_hsts, note_pins};
 use super::options::Options;
-use super::page::Page;
+use super::page::PageFindings;
 use super::target::Url;
-use super::visits::{Gathered, Landing, Visit};
+use super::visits::{GatheredVisits, Landing, Visit};
 use crate::message::Name;
 
 /// The response to plain HTTP.
@@ -32,32 +32,32 @@ pub struct PlainAnswer {
 
 /// The findings of a verification, and the facts behind them.
 #[derive(Debug)]
-pub struct Report {
+pub struct VerifyReport {
     /// The rows.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<VerifyFinding>,
     /// The address of the first visit.
     pub address: SocketAddr,
     /// The versions of TLS.
-    pub versions: Vec<Offer>,
+    pub versions: Vec<VersionResult>,
     /// The version of the first visit.
-    pub negotiated: Option<Version>,
+    pub negotiated: Option<TlsVersion>,
     /// The chain of the first visit.
-    pub chain: Option<Chain>,
+    pub chain: Option<SeenChain>,
     /// The chains of other visits that differ from the first.
-    pub other_chains: Vec<Chain>,
+    pub other_chains: Vec<SeenChain>,
     /// The first response.
-    pub response: Option<Response>,
+    pub response: Option<VisitResponse>,
     /// Plain HTTP.
     pub plain: PlainAnswer,
     /// The policies that a client remembers after the visits.
-    pub memory: Memory,
+    pub memory: ClientMemory,
     /// The state for the preload list.
     pub preload: Option<Preload>,
     /// The page.
-    pub page: Option<Page>,
+    pub page: Option<PageFindings>,
 }
 
-impl Report {
+impl VerifyReport {
     /// Returns the number of findings of a level.
     #[must_use]
     pub fn count(&self, level: Level) -> usize {
@@ -66,16 +66,16 @@ impl Report {
 }
 
 /// Judges the gathered facts.
-pub(super) fn report(options: &Options, gathered: Gathered) -> Report {
+pub(super) fn report(options: &Options, gathered: GatheredVisits) -> VerifyReport {
     let url = &options.url;
-    let mut judge = Judge { options, findings: versions::judge(&gathered.versions) };
+    let mut judge = ReportBuilder { options, findings: versions::judge(&gathered.versions) };
     // The http port is guessed for an https port other than 443, and may belong to another server.
     let port_is_known = url.port == 443 || options.connect_http.is_some();
-    let asked = Asked { plain: &gathered.plain_url, secure: url, port_is_known };
+    let asked = RedirectUrls { plain: &gathered.plain_url, secure: url, port_is_known };
     let (findings, leads) = redirect::judge(&asked, &gathered.plain);
     judge.findings.extend(findings);
     let plain = plain_answer(&gathered);
-    let mut report = Report {
+    let mut report = VerifyReport {
         findings: Vec::new(),
         address: gathered.address,
         versions: gathered.versions,
@@ -84,13 +84,13 @@ pub(super) fn report(options: &Options, gathered: Gathered) -> Report {
         other_chains: Vec::new(),
         response: None,
         plain,
-        memory: Memory::default(),
+        memory: ClientMemory::default(),
         preload: None,
         page: None,
     };
     match gathered.first {
         Err(failure) => {
-            let finding = Finding::new(Group::Tls, Level::Error, "tls-handshake", failure.to_string());
+            let finding = VerifyFinding::new(Group::Tls, Level::Error, "tls-handshake", failure.to_string());
             judge.findings.push(finding.hint("checks that need a connection were skipped"));
         }
         Ok(first) => {
@@ -102,7 +102,7 @@ pub(super) fn report(options: &Options, gathered: Gathered) -> Report {
                 report.page = gathered.landing.and_then(|landing| judge.page(response, &landing));
             }
             let trusted = first.chain.distrust.is_none();
-            let facts = preload::Facts { url, trusted, leads, sts: &first.seen(url).sts };
+            let facts = preload::PreloadFacts { url, trusted, leads, sts: &first.seen(url).sts };
             let preload = preload::examine(&facts);
             judge.findings.push(preload::judge(&facts, &preload));
             report.preload = Some(preload);
@@ -121,7 +121,7 @@ pub(super) fn report(options: &Options, gathered: Gathered) -> Report {
 }
 
 /// Returns the paths of all certificates that clients may get.
-fn paths(first: &Visit, other: Option<&Chain>) -> Vec<Path> {
+fn paths(first: &Visit, other: Option<&SeenChain>) -> Vec<Path> {
     let mut paths = vec![Path { label: String::new(), pins: first.chain.pins() }];
     if let Some(other) = other {
         let kind = other.served.first().map(|c| c.facts.algorithm.to_string()).unwrap_or_default();
@@ -130,32 +130,32 @@ fn paths(first: &Visit, other: Option<&Chain>) -> Vec<Path> {
     paths
 }
 
-struct Judge<'a> {
+struct ReportBuilder<'a> {
     options: &'a Options,
-    findings: Vec<Finding>,
+    findings: Vec<VerifyFinding>,
 }
 
-impl Judge<'_> {
-    fn chains(&mut self, first: &Visit, other: Option<&Chain>) {
+impl ReportBuilder<'_> {
+    fn chains(&mut self, first: &Visit, other: Option<&SeenChain>) {
         self.findings.extend(certificate::judge(&first.chain, self.options.now));
         self.findings.extend(other.map(certificate::judge_other));
         if let Some(expected) = &self.options.pins {
             self.findings.extend(pins::judge_file(&paths(first, other), expected));
         }
         if let Err(failure) = &first.response {
-            self.findings.push(Finding::new(Group::Tls, Level::Error, "http-response", failure.to_string()));
+            self.findings.push(VerifyFinding::new(Group::Tls, Level::Error, "http-response", failure.to_string()));
         }
     }
 
     /// Judges the policies of the first response; returns what a client remembers of them.
-    fn policies(&mut self, first: &Visit, response: &Response, paths: &[Path]) -> Memory {
+    fn policies(&mut self, first: &Visit, response: &VisitResponse, paths: &[Path]) -> ClientMemory {
         let url = &self.options.url;
         let seen = first.seen(url);
         let (noted_hsts, noted_pins) = (note_hsts(&seen), note_pins(&seen));
         self.findings.extend(hsts::judge(&seen.sts, &noted_hsts));
         let report_only = response.values(Name::PublicKeyPinsReportOnly);
-        self.findings.extend(pins::judge(&Served { url, paths }, &seen.pkp, &report_only, &noted_pins));
-        let mut memory = Memory::default();
+        self.findings.extend(pins::judge(&PinFacts { url, paths }, &seen.pkp, &report_only, &noted_pins));
+        let mut memory = ClientMemory::default();
         memory.note(&noted_hsts, &noted_pins);
         memory
     }
@@ -164,15 +164,15 @@ impl Judge<'_> {
     fn again(
         &mut self,
         first: &Visit,
-        second: Option<&Result<Visit, Failure>>,
+        second: Option<&Result<Visit, VisitFailure>>,
         plain: &Url,
-        mut memory: Memory,
-    ) -> Memory {
+        mut memory: ClientMemory,
+    ) -> ClientMemory {
         let visit = match second {
             Some(Ok(visit)) if visit.response.is_ok() => visit,
             Some(Ok(Visit { response: Err(failure), .. }) | Err(failure)) => {
                 let message = format!("the second visit failed: {failure}");
-                self.findings.push(Finding::new(Group::Tls, Level::Error, "visit-again", message));
+                self.findings.push(VerifyFinding::new(Group::Tls, Level::Error, "visit-again", message));
                 return memory;
             }
             _ => return memory,
@@ -180,7 +180,7 @@ impl Judge<'_> {
         let secure = &self.options.url;
         let (first, second) = (&first.seen(secure), &visit.seen(secure));
         let (noted_hsts, noted_pins) = (note_hsts(second), note_pins(second));
-        let mut alone = Memory::default();
+        let mut alone = ClientMemory::default();
         alone.note(&noted_hsts, &noted_pins);
         let visits = Visits { first, second, after_first: &memory, after_second: &alone, plain, secure };
         self.findings.extend(again::judge(&visits));
@@ -191,9 +191,9 @@ impl Judge<'_> {
         memory
     }
 
-    fn page(&mut self, first: &Response, landing: &Landing) -> Option<Page> {
+    fn page(&mut self, first: &VisitResponse, landing: &Landing) -> Option<PageFindings> {
         let url = &landing.url;
-        let not_checked = |why: String| Finding::new(Group::Page, Level::Note, "page-not-checked", why);
+        let not_checked = |why: String| VerifyFinding::new(Group::Page, Level::Note, "page-not-checked", why);
         let response = match &landing.response {
             None => first,
             Some(Ok(response)) => response,
@@ -215,7 +215,7 @@ impl Judge<'_> {
     }
 }
 
-fn plain_answer(gathered: &Gathered) -> PlainAnswer {
+fn plain_answer(gathered: &GatheredVisits) -> PlainAnswer {
     let head = match &gathered.plain {
         Plain::Answered(response) => Some(&response.head),
         _ => None,

@@ -131,14 +131,14 @@ pub fn default_port(scheme: Scheme) -> u16 {
 /// An address to connect to instead of DNS: `HOST:PORT`, `HOST`, or an IP address with or without a
 /// port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ConnectTo {
     /// A name, or an IP address without brackets.
     pub host: String,
     /// The port, if given.
     pub port: Option<u16>,
 }
 
-impl FromStr for Place {
+impl FromStr for ConnectTo {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn places() {
         let check = |text: &str, host: &str, port: Option<u16>| {
-            assert_eq!(text.parse(), Ok(Place { host: host.into(), port }), "{text}");
+            assert_eq!(text.parse(), Ok(ConnectTo { host: host.into(), port }), "{text}");
         };
         check("192.0.2.1", "192.0.2.1", None);
         check("192.0.2.1:8443", "192.0.2.1", Some(8443));
@@ -223,7 +223,7 @@ mod tests {
         check("Edge.example.net:443", "edge.example.net", Some(443));
         check("edge.example.net", "edge.example.net", None);
         for bad in ["", ":443", "a b", "a:b", "https://a.example", "a:99999"] {
-            assert!(bad.parse::<Place>().is_err(), "{bad}");
+            assert!(bad.parse::<ConnectTo>().is_err(), "{bad}");
         }
     }
 
@@ -231,7 +231,7 @@ mod tests {
         #[test]
         fn texts_never_panic(text in "\\PC{0,40}", location in "[a-z:/?#.\\[\\]@%\u{fc} ]{0,20}") {
             let _ = text.parse::<Url>();
-            let _ = text.parse::<Place>();
+            let _ = text.parse::<ConnectTo>();
             let base: Url = "http://a.example/".parse().unwrap();
             if let Some(url) = base.join(&location) {
                 prop_assert_eq!(url.to_string().parse(), Ok(url));

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use rustls::pki_types::ServerName;
 
-use super::chain::Chain;
-use super::client::{self, Failure, Handshake, KeyTypes, Response};
-use super::hello::{Answer, Version};
+use super::chain::SeenChain;
+use super::client::{self, Handshake, KeyTypes, VisitFailure, VisitResponse};
+use super::hello::{HelloAnswer, TlsVersion};
 use super::judge::redirect::{Plain, leads_to};
-use super::judge::versions::Offer;
-use super::notes::Seen;
+use super::judge::versions::VersionResult;
+use super::notes::NotedVisit;
 use super::options::Options;
-use super::target::{Place, Url};
+use super::target::{ConnectTo, Url};
 use crate::host::bare;
 use crate::message::Name;
 use crate::policy::Scheme;
@@ -27,15 +27,15 @@ const ALTERNATE_PORTS: (u16, u16) = (8443, 8080);
 #[derive(Debug)]
 pub(super) struct Visit {
     pub handshake: Handshake,
-    pub chain: Chain,
-    pub response: Result<Response, Failure>,
+    pub chain: SeenChain,
+    pub response: Result<VisitResponse, VisitFailure>,
 }
 
 impl Visit {
     /// Returns the facts that policies depend on.
-    pub(super) fn seen(&self, url: &Url) -> Seen<'_> {
+    pub(super) fn seen(&self, url: &Url) -> NotedVisit<'_> {
         let values = |name| self.response.as_ref().map(|r| r.values(name)).unwrap_or_default();
-        Seen {
+        NotedVisit {
             host_is_address: url.address().is_some(),
             secure: self.chain.distrust.is_none(),
             path: self.chain.pins(),
@@ -53,18 +53,18 @@ pub(super) struct Landing {
     /// The target of a redirect that leads elsewhere; it is not followed.
     pub elsewhere: Option<Url>,
     /// The last response, unless it is the first visit's.
-    pub response: Option<Result<Response, Failure>>,
+    pub response: Option<Result<VisitResponse, VisitFailure>>,
 }
 
 /// The results of all visits.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub(super) struct GatheredVisits {
     pub address: SocketAddr,
-    pub first: Result<Visit, Failure>,
-    pub second: Option<Result<Visit, Failure>>,
-    pub other: Option<Chain>,
+    pub first: Result<Visit, VisitFailure>,
+    pub second: Option<Result<Visit, VisitFailure>>,
+    pub other: Option<SeenChain>,
     pub landing: Option<Landing>,
-    pub versions: Vec<Offer>,
+    pub versions: Vec<VersionResult>,
     pub plain_url: Url,
     pub plain: Plain,
 }
@@ -73,12 +73,13 @@ pub(super) struct Gathered {
 ///
 /// # Errors
 ///
-/// [`Failure`], if nothing listens there. Later failures are part of the result.
-pub(super) async fn gather(options: &Options) -> Result<Gathered, Failure> {
-    let default = Place { host: bare(&options.url.host).to_owned(), port: None };
+/// [`VisitFailure`], if nothing listens there. Later failures are part of the result.
+pub(super) async fn gather(options: &Options) -> Result<GatheredVisits, VisitFailure> {
+    let default = ConnectTo { host: bare(&options.url.host).to_owned(), port: None };
     let place = options.connect.as_ref().unwrap_or(&default);
     let addresses = client::addresses(place, options.url.port).await?;
-    let name = options.url.server_name().ok_or_else(|| Failure::Http("no certificate can have that name".into()))?;
+    let name =
+        options.url.server_name().ok_or_else(|| VisitFailure::Http("no certificate can have that name".into()))?;
     let visitor = Visitor { options, addresses, name };
 
     // The two visits come first, with nothing between them: the server may react to the number of
@@ -102,7 +103,7 @@ pub(super) async fn gather(options: &Options) -> Result<Gathered, Failure> {
     };
     let versions = visitor.versions(first.as_ref().ok()).await;
     let (plain_url, plain) = visitor.plain().await;
-    Ok(Gathered { address: visitor.addresses[0], first, second, other, landing, versions, plain_url, plain })
+    Ok(GatheredVisits { address: visitor.addresses[0], first, second, other, landing, versions, plain_url, plain })
 }
 
 struct Visitor<'a> {
@@ -112,7 +113,7 @@ struct Visitor<'a> {
 }
 
 impl Visitor<'_> {
-    async fn visit(&self, nth: usize, url: &Url) -> Result<Visit, Failure> {
+    async fn visit(&self, nth: usize, url: &Url) -> Result<Visit, VisitFailure> {
         let (address, socket) = client::connect(&self.addresses, nth).await?;
         let (handshake, mut stream) = client::handshake(address, socket, &self.name, KeyTypes::Any).await?;
         let chain = self.examine(&handshake);
@@ -120,12 +121,12 @@ impl Visitor<'_> {
         Ok(Visit { handshake, chain, response })
     }
 
-    fn examine(&self, handshake: &Handshake) -> Chain {
-        Chain::examine(&handshake.certificates, &self.options.trust, &self.name, self.options.now)
+    fn examine(&self, handshake: &Handshake) -> SeenChain {
+        SeenChain::examine(&handshake.certificates, &self.options.trust, &self.name, self.options.now)
     }
 
     /// Returns the chain for clients that accept only the other kind of key, if there is one.
-    async fn other_kind(&self, first: &Visit) -> Option<Chain> {
+    async fn other_kind(&self, first: &Visit) -> Option<SeenChain> {
         let keys = if first.chain.is_rsa() { KeyTypes::Elliptic } else { KeyTypes::Rsa };
         let (address, socket) = client::connect(&self.addresses, 0).await.ok()?;
         let (handshake, _) = client::handshake(address, socket, &self.name, keys).await.ok()?;
@@ -135,21 +136,21 @@ impl Visitor<'_> {
 
     /// Returns the versions that the server offers, each requested alone. The version of the first
     /// visit counts as offered in any case.
-    async fn versions(&self, first: Option<&Visit>) -> Vec<Offer> {
+    async fn versions(&self, first: Option<&Visit>) -> Vec<VersionResult> {
         let negotiated = first.and_then(|v| v.handshake.version);
         // In parallel: a server that does not answer costs one timeout.
-        let probes = Version::ALL.map(|version| client::probe(&self.addresses, &self.options.url.host, version));
+        let probes = TlsVersion::ALL.map(|version| client::probe(&self.addresses, &self.options.url.host, version));
         let answers = join_all(probes).await;
-        let offer = |(version, answer): (Version, Result<Answer, Failure>)| match answer {
-            _ if negotiated == Some(version) => Offer { version, offered: Some(true), unknown: None },
-            Ok(answer) => Offer { version, offered: Some(answer.accepts(version)), unknown: None },
-            Err(failure) => Offer { version, offered: None, unknown: Some(failure.to_string()) },
+        let offer = |(version, answer): (TlsVersion, Result<HelloAnswer, VisitFailure>)| match answer {
+            _ if negotiated == Some(version) => VersionResult { version, offered: Some(true), unknown: None },
+            Ok(answer) => VersionResult { version, offered: Some(answer.accepts(version)), unknown: None },
+            Err(failure) => VersionResult { version, offered: None, unknown: Some(failure.to_string()) },
         };
-        Version::ALL.into_iter().zip(answers).map(offer).collect()
+        TlsVersion::ALL.into_iter().zip(answers).map(offer).collect()
     }
 
     /// Follows redirects on the same host.
-    async fn land(&self, first: &Response) -> Landing {
+    async fn land(&self, first: &VisitResponse) -> Landing {
         let mut landing = Landing { url: self.options.url.clone(), elsewhere: None, response: None };
         for _ in 0..REDIRECTS_MAX {
             let current = match &landing.response {

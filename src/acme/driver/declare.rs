@@ -2,30 +2,33 @@
 
 use std::rc::Rc;
 
-use super::Run;
+use super::DriverThread;
 use crate::acme::facts::Compromise;
 use crate::acme::held;
 use crate::acme::issued::{self, Issued};
-use crate::acme::request::{CandidateKey, Compromised, LockedOut, Request, Revoke, Revoking, ToRevoke, ask};
+use crate::acme::request::{
+    CandidateKey, Compromised, DriverRequest, LockedOutClients, Revoke, Revoking, ToRevoke, ask,
+};
 use crate::acme::step::KeyChoice;
 use crate::acme::store;
 use crate::acme::words::time;
-use crate::acme::work::Work;
+use crate::acme::work::CertificateWork;
 use crate::config::{Managed, safe_day};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::reason::near::did_you_mean;
 
-impl Run {
+impl DriverThread {
     /// Declares keys compromised. Changes nothing if one of them cannot be declared, or if the operator does not accept a
     /// lockout. If a record cannot be written, the keys before it stay declared.
     pub(super) async fn declare(&mut self, asked: &Revoke) -> Revoking {
         self.ask_control().await;
         let of_site = self.certificates.values().filter(|work| work.certificate.site == asked.site);
-        let all: Vec<Rc<Work>> = of_site.cloned().collect();
-        let algorithm = |work: &Work| work.certificate.algorithm.to_string();
-        let is_meant = |work: &&Rc<Work>| asked.algorithm.as_ref().is_none_or(|wanted| *wanted == algorithm(work));
-        let meant: Vec<Rc<Work>> = all.iter().filter(is_meant).cloned().collect();
+        let all: Vec<Rc<CertificateWork>> = of_site.cloned().collect();
+        let algorithm = |work: &CertificateWork| work.certificate.algorithm.to_string();
+        let is_meant =
+            |work: &&Rc<CertificateWork>| asked.algorithm.as_ref().is_none_or(|wanted| *wanted == algorithm(work));
+        let meant: Vec<Rc<CertificateWork>> = all.iter().filter(is_meant).cloned().collect();
         if meant.is_empty() {
             let known: Vec<String> = all.iter().map(|work| algorithm(work)).collect();
             let wanted = asked.algorithm.as_deref().unwrap_or_default();
@@ -57,7 +60,7 @@ impl Run {
     }
 
     /// The effects for one key; a refusal if it cannot be declared.
-    async fn effects(&self, work: &Work, asked: &Revoke) -> Result<Compromised, Revoking> {
+    async fn effects(&self, work: &CertificateWork, asked: &Revoke) -> Result<Compromised, Revoking> {
         let Managed { site, hosts, algorithm, .. } = &work.certificate;
         let placed = |error: &str| format!("{site} ({algorithm}): {error}");
         let read = |choice| match store::usable_pin(&work.certificate, choice) {
@@ -106,20 +109,20 @@ impl Run {
         ToRevoke { serial: issued.serial.clone(), not_after: time(issued.not_after), authority }
     }
 
-    async fn locked_out(&self, asked: CandidateKey) -> Vec<LockedOut> {
-        ask(&self.questions, |reply| Request::LockedOut { asked, reply }).await.unwrap_or_default()
+    async fn locked_out(&self, asked: CandidateKey) -> Vec<LockedOutClients> {
+        ask(&self.questions, |reply| DriverRequest::LockedOut { asked, reply }).await.unwrap_or_default()
     }
 }
 
 /// The certificates of a key that are neither revoked nor expired, the one in use included.
-fn certificates(work: &Work, pin: Pin) -> Vec<Issued> {
+fn certificates(work: &CertificateWork, pin: Pin) -> Vec<Issued> {
     let mut record = work.record.borrow().clone();
     note_in_use(&mut record, work);
     issued::open(&record.issued, pin, wall())
 }
 
 /// Remembers the certificate in use, as an earlier version may not have done.
-fn note_in_use(record: &mut store::Record, work: &Work) {
+fn note_in_use(record: &mut store::CertificateRecord, work: &CertificateWork) {
     if let (Some(chain), Some(from)) = (store::chain(&work.certificate), record.from.clone()) {
         issued::note(&mut record.issued, Issued::new(&chain, &from), wall());
     }
@@ -153,7 +156,7 @@ fn lockout(keys: &[Compromised], asked: &Revoke) -> Option<Revoking> {
 }
 
 /// Writes the declaration down, before anything is done.
-fn note(work: &Work, asked: &Revoke) -> Result<(), String> {
+fn note(work: &CertificateWork, asked: &Revoke) -> Result<(), String> {
     let Some(pin) = store::pin_of(&work.certificate, asked.key) else { return Err("the key is gone".to_owned()) };
     let changed = work.change(|record| {
         note_in_use(record, work);

@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{Driver, Run};
+use super::{Driver, DriverThread};
 use crate::acme::hook;
-use crate::acme::request::End;
+use crate::acme::request::DriverEnd;
 
 /// The time limit for the removal of DNS records at the end of the process. The next start removes what is left.
 const REMOVAL: Duration = Duration::from_secs(10);
@@ -31,9 +31,9 @@ impl Ending {
 
 impl Driver {
     /// Ends all work: nothing is ordered or written any more. An open order is on disk.
-    pub async fn end(self, how: End) -> Ending {
+    pub async fn end(self, how: DriverEnd) -> Ending {
         let Self { messages, end, stopped, thread, .. } = self;
-        if let Some(hook) = hook::running().filter(|_| how == End::HandOver) {
+        if let Some(hook) = hook::running().filter(|_| how == DriverEnd::HandOver) {
             hook.hand_over();
         }
         let _ = end.send(how);
@@ -45,22 +45,22 @@ impl Driver {
     }
 }
 
-impl Run {
+impl DriverThread {
     /// Ends all tasks, says so, and then removes DNS records, or leaves them to another process.
-    pub(super) async fn end(mut self, how: End, stopped: oneshot::Sender<()>) {
+    pub(super) async fn end(mut self, how: DriverEnd, stopped: oneshot::Sender<()>) {
         for (_, task) in self.busy.drain() {
             task.abort();
             let _ = task.await;
         }
         let _ = stopped.send(());
         match (how, hook::running()) {
-            (End::Stop, _) => {
+            (DriverEnd::Stop, _) => {
                 for work in self.certificates.values() {
                     work.clean().await;
                 }
             }
-            (End::HandOver, Some(hook)) => _ = spawn_blocking(move || hook.forget()).await,
-            (End::HandOver, None) => {}
+            (DriverEnd::HandOver, Some(hook)) => _ = spawn_blocking(move || hook.forget()).await,
+            (DriverEnd::HandOver, None) => {}
         }
     }
 }

@@ -4,19 +4,19 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Run;
-use crate::acme::budget::{Ask, Budget};
-use crate::acme::facts::{Ca, Facts, NextKey, UnusableNext};
-use crate::acme::request::{CandidateKey, Request, ask};
+use super::DriverThread;
+use crate::acme::budget::{CountedOrder, OrderBudget};
+use crate::acme::facts::{Ca, CertificateFacts, NextKey, UnusableNext};
+use crate::acme::request::{CandidateKey, DriverRequest, ask};
 use crate::acme::step::KeyChoice;
-use crate::acme::work::Work;
+use crate::acme::work::CertificateWork;
 use crate::acme::{held, store};
 use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
 
-impl Run {
+impl DriverThread {
     /// Asks for the ledger's facts about all next keys, and for the certificates in use.
     pub(super) async fn ask_control(&mut self) {
         let mut places = Vec::new();
@@ -30,28 +30,28 @@ impl Run {
                 asked.push(CandidateKey { site: site.clone(), hosts: hosts.clone(), pin });
             }
         }
-        if let Some(known) = ask(&self.questions, |reply| Request::Keys { asked, reply }).await {
+        if let Some(known) = ask(&self.questions, |reply| DriverRequest::Keys { asked, reply }).await {
             self.next_keys = places.into_iter().zip(known.next).collect();
             self.burnt = known.burnt;
             self.in_use = Some(known.in_use);
         }
     }
 
-    pub(super) fn budget(&mut self, settings: &Acme, directory: &str) -> Rc<RefCell<Budget>> {
+    pub(super) fn budget(&mut self, settings: &Acme, directory: &str) -> Rc<RefCell<OrderBudget>> {
         let load = || {
             let path = store::file_of(&settings.folder, "budget", directory);
             let read = store::load(&path).unwrap_or_else(|error| {
                 tracing::error!(file = %path.display(), %error, "ACME: cannot read the budget of orders");
                 None
             });
-            let mut budget: Budget = read.unwrap_or_default();
+            let mut budget: OrderBudget = read.unwrap_or_default();
             budget.settle(wall());
             Rc::new(RefCell::new(budget))
         };
         self.budgets.entry(directory.to_owned()).or_insert_with(load).clone()
     }
 
-    pub(super) fn facts(&mut self, work: &Work, settings: &Arc<Acme>, now: Seconds) -> Facts {
+    pub(super) fn facts(&mut self, work: &CertificateWork, settings: &Arc<Acme>, now: Seconds) -> CertificateFacts {
         let certificate = &work.certificate;
         let record = work.record.borrow();
         let chain = held::in_use(certificate, &record, self.in_use.as_deref(), now);
@@ -63,7 +63,7 @@ impl Run {
         let pin = next.ok().flatten();
         let unknown = |pin| NextKey { pin, promised_since: None, usable_from: Some(Seconds::MAX), longest: 0 };
         let known = known.filter(|key| Some(key.pin) == pin).cloned();
-        let mut facts = Facts {
+        let mut facts = CertificateFacts {
             site: certificate.site.clone(),
             algorithm: certificate.algorithm.to_string(),
             names: held::names(certificate),
@@ -94,7 +94,7 @@ impl Run {
         facts.settle(now);
         for at in 0..facts.cas.len() {
             let budget = self.budget(settings, &facts.cas[at].directory);
-            let ask = Ask { names: &facts.names, replaces: facts.replaces(at).is_some() };
+            let ask = CountedOrder { names: &facts.names, replaces: facts.replaces(at).is_some() };
             let from = budget.borrow().order_from(ask, now).map(|delay| (delay.from, delay.to_string()));
             facts.cas[at].order_from = from;
         }

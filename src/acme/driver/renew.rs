@@ -2,19 +2,19 @@
 
 use std::rc::Rc;
 
-use super::Run;
+use super::DriverThread;
 use crate::acme::plan;
-use crate::acme::request::{Renew, Renewal, Renewing};
-use crate::acme::step::Next;
+use crate::acme::request::{Renew, Renewing, WantedRenewal};
+use crate::acme::step::NextStep;
 use crate::acme::words::{OTHER_LIMITS, stop_text, time};
-use crate::acme::work::Work;
+use crate::acme::work::CertificateWork;
 use crate::ledger::time::wall;
 
-impl Run {
+impl DriverThread {
     /// Has the certificates of a site renewed, or their keys changed over. Says when pintle orders.
     pub(super) fn renew(&mut self, asked: &Renew) -> Renewing {
         let of_site = self.certificates.values().filter(|work| work.certificate.site == asked.site);
-        let works: Vec<Rc<Work>> = of_site.cloned().collect();
+        let works: Vec<Rc<CertificateWork>> = of_site.cloned().collect();
         if works.is_empty() {
             return Renewing::refused("pintle cannot read the record of the certificate", "the log names the file");
         }
@@ -38,12 +38,12 @@ impl Run {
     }
 
     /// The time of the next order, and why it is not now.
-    fn renewal(&mut self, work: &Work, algorithm: String) -> Renewal {
-        let mut renewal = Renewal { algorithm, ..Renewal::default() };
+    fn renewal(&mut self, work: &CertificateWork, algorithm: String) -> WantedRenewal {
+        let mut renewal = WantedRenewal { algorithm, ..WantedRenewal::default() };
         let Some(settings) = self.settings.clone() else { return renewal };
         let now = wall();
         let plan = plan::next(&self.facts(work, &settings, now), now);
-        if let Next::OperatorsTurn { stop, until } = &plan.next {
+        if let NextStep::OperatorsTurn { stop, until } = &plan.next {
             (renewal.from, renewal.why) = (Some(time(*until)), Some(stop_text(stop)));
         } else if let Some(hold) = &plan.hold {
             (renewal.from, renewal.why) = (Some(time(hold.until)), Some(hold.cause.to_string()));

@@ -6,28 +6,34 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Place, Run};
+use super::{CertificateFolder, DriverThread};
 use crate::acme::backoff::DAY;
-use crate::acme::facts::Facts;
+use crate::acme::facts::CertificateFacts;
 use crate::acme::outlook::Outlook;
 use crate::acme::plan;
 use crate::acme::shown::plan_json;
-use crate::acme::step::{Hold, HoldCause, Next, Plan, Stop};
+use crate::acme::step::{CertificatePlan, Hold, HoldCause, NextStep, Stop};
 use crate::acme::words::{stop_text, time};
-use crate::acme::work::Work;
+use crate::acme::work::CertificateWork;
 use crate::config::Acme;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
 
-impl Run {
+impl DriverThread {
     /// Logs each stop that only the operator can end, once.
-    pub(super) fn say(&mut self, place: &Place, work: &Work, plan: &Plan, now: Seconds) {
+    pub(super) fn say(
+        &mut self,
+        place: &CertificateFolder,
+        work: &CertificateWork,
+        plan: &CertificatePlan,
+        now: Seconds,
+    ) {
         let certificate = &work.certificate;
         let (site, algorithm) = (&certificate.site, certificate.algorithm);
         let text = match &plan.next {
             // The fault of the key is logged by itself.
-            Next::OperatorsTurn { stop: Stop::Key(_), .. } => String::new(),
-            Next::OperatorsTurn { stop, .. } => format!("{stop:?}"),
+            NextStep::OperatorsTurn { stop: Stop::Key(_), .. } => String::new(),
+            NextStep::OperatorsTurn { stop, .. } => format!("{stop:?}"),
             _ if plan.hold.as_ref().is_some_and(|hold| matches!(hold.cause, HoldCause::Budget(_))) => {
                 "budget".to_owned()
             }
@@ -39,8 +45,8 @@ impl Run {
             return;
         }
         match &plan.next {
-            Next::OperatorsTurn { stop: Stop::Key(_), .. } => {}
-            Next::OperatorsTurn { stop, until } => {
+            NextStep::OperatorsTurn { stop: Stop::Key(_), .. } => {}
+            NextStep::OperatorsTurn { stop, until } => {
                 tracing::error!(
                     site,
                     %algorithm,
@@ -64,7 +70,7 @@ impl Run {
     }
 
     /// Gives the outlooks of all certificates to the control thread, and logs overdue renewals, each once a day.
-    pub(super) fn publish(&mut self, outlooks: Vec<(Place, Outlook)>, now: Seconds) {
+    pub(super) fn publish(&mut self, outlooks: Vec<(CertificateFolder, Outlook)>, now: Seconds) {
         for (place, outlook) in &outlooks {
             self.say_overdue(place, outlook, now);
             self.say_key(place, outlook);
@@ -75,7 +81,7 @@ impl Run {
     }
 
     /// Logs each fault of a key, once.
-    fn say_key(&mut self, place: &Place, outlook: &Outlook) {
+    fn say_key(&mut self, place: &CertificateFolder, outlook: &Outlook) {
         let Some(fault) = &outlook.key_fault else {
             self.said_keys.remove(place);
             return;
@@ -86,7 +92,7 @@ impl Run {
         }
     }
 
-    fn say_overdue(&mut self, place: &Place, outlook: &Outlook, now: Seconds) {
+    fn say_overdue(&mut self, place: &CertificateFolder, outlook: &Outlook, now: Seconds) {
         if !outlook.is_overdue() {
             self.said_overdue.remove(place);
             return;
@@ -110,7 +116,12 @@ impl Run {
     }
 
     /// The facts about a certificate, its plan and its outlook.
-    pub(super) fn outlook(&mut self, work: &Work, settings: &Arc<Acme>, now: Seconds) -> (Facts, Plan, Outlook) {
+    pub(super) fn outlook(
+        &mut self,
+        work: &CertificateWork,
+        settings: &Arc<Acme>,
+        now: Seconds,
+    ) -> (CertificateFacts, CertificatePlan, Outlook) {
         let facts = self.facts(work, settings, now);
         let plan = plan::next(&facts, now);
         let mut outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
@@ -126,7 +137,7 @@ impl Run {
     pub(super) fn plans(&mut self) -> Value {
         let Some(settings) = self.settings.clone() else { return json!([]) };
         let now = wall();
-        let works: Vec<Rc<Work>> = self.certificates.values().cloned().collect();
+        let works: Vec<Rc<CertificateWork>> = self.certificates.values().cloned().collect();
         let mut plans = Vec::new();
         for work in works {
             let (facts, plan, outlook) = self.outlook(&work, &settings, now);

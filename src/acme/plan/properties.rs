@@ -2,12 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::super::facts::Asked;
-use super::super::problem::Remedy;
+use super::super::facts::OperatorRequests;
+use super::super::problem::Reaction;
 use super::tests::*;
 use super::*;
 
-fn any_facts() -> impl Strategy<Value = (Facts, Seconds)> {
+fn any_facts() -> impl Strategy<Value = (CertificateFacts, Seconds)> {
     let time = || T0 - 100 * DAY..T0 + 200 * DAY;
     let chain = prop::option::of((time(), prop::sample::select(vec![60, 160 * HOUR, 45 * DAY, 90 * DAY]), 0u8..4));
     let next_key = prop::option::of((0u8..4, prop::option::of(time()), prop::option::of(time()), 0..90 * DAY));
@@ -32,21 +32,23 @@ type Drawn = (
     Seconds,
 );
 
-fn build((chain, live, next_key, window_at, failures, checked, flags, rest, now): Drawn) -> (Facts, Seconds) {
-    const REMEDIES: [Remedy; 13] = [
-        Remedy::NewNonce,
-        Remedy::WithoutReplaces,
-        Remedy::ReadOrder,
-        Remedy::Register,
-        Remedy::Temporary,
-        Remedy::RateLimit,
-        Remedy::Validation,
-        Remedy::Candidate,
-        Remedy::Caa,
-        Remedy::Key,
-        Remedy::Profile,
-        Remedy::Name,
-        Remedy::Operator,
+fn build(
+    (chain, live, next_key, window_at, failures, checked, flags, rest, now): Drawn,
+) -> (CertificateFacts, Seconds) {
+    const REMEDIES: [Reaction; 13] = [
+        Reaction::NewNonce,
+        Reaction::WithoutReplaces,
+        Reaction::ReadOrder,
+        Reaction::Register,
+        Reaction::Temporary,
+        Reaction::RateLimit,
+        Reaction::Validation,
+        Reaction::Candidate,
+        Reaction::Caa,
+        Reaction::Key,
+        Reaction::Profile,
+        Reaction::Name,
+        Reaction::Operator,
     ];
     let mut f = facts(now);
     f.live = live.map(pin);
@@ -73,11 +75,12 @@ fn build((chain, live, next_key, window_at, failures, checked, flags, rest, now)
         Some((at, failures, verdict)) => {
             let checked = f.checked.as_mut().unwrap();
             (checked.at, checked.failures) = (at.min(now), failures);
-            checked.verdict = [Verdict::Fine, Verdict::Unknown, Verdict::Broken][usize::from(verdict)];
+            checked.verdict =
+                [PreflightVerdict::Fine, PreflightVerdict::Unknown, PreflightVerdict::Broken][usize::from(verdict)];
         }
         None => f.checked = None,
     }
-    f.asked = Asked { renew: flags.0, rotate: flags.1, despite_preflight: false };
+    f.asked = OperatorRequests { renew: flags.0, rotate: flags.1, despite_preflight: false };
     f.compromise = flags.2.and_then(|(key, accepts, is_revoked)| {
         compromise(key, accepts).map(|compromise| Compromise { is_revoked, ..compromise })
     });
@@ -101,10 +104,10 @@ proptest! {
     fn any_plan((facts, now) in any_facts()) {
         let plan = next(&facts, now);
         match plan.next {
-            Next::Wait { until } | Next::OperatorsTurn { until, .. } => {
+            NextStep::Wait { until } | NextStep::OperatorsTurn { until, .. } => {
                 prop_assert!((now + 1..=now + DAY).contains(&until), "{}", until - now);
             }
-            Next::Order { key, ca, .. } => {
+            NextStep::Order { key, ca, .. } => {
                 prop_assert!(plan.due <= now && ca < facts.cas.len());
                 let next_key = facts.next.as_ref().unwrap();
                 let pin = if key == KeyChoice::Live { facts.live.unwrap() } else { next_key.pin };

@@ -1,6 +1,6 @@
-use super::super::backoff::{Attempts, Failure};
+use super::super::backoff::{AttemptFailure, Attempts};
 use super::super::facts::{ChainInUse, Checked};
-use super::super::problem::Remedy;
+use super::super::problem::Reaction;
 use super::super::renewal_info::{RenewalInfo, Window};
 use super::*;
 
@@ -12,7 +12,7 @@ pub(super) fn pin(key: u8) -> Pin {
 }
 
 /// A site with a certificate for 90 days since T0 on key 1, next key 2, checked just now, and two CAs.
-pub(super) fn facts(now: Seconds) -> Facts {
+pub(super) fn facts(now: Seconds) -> CertificateFacts {
     let names = vec!["a.example".to_owned(), "b.example".to_owned()];
     let ca = |directory: &str| Ca { directory: directory.to_owned(), has_renewal_info: true, ..Ca::default() };
     let chain = ChainInUse {
@@ -24,7 +24,7 @@ pub(super) fn facts(now: Seconds) -> Facts {
         from: Some("first".to_owned()),
         spread: 0.0,
     };
-    Facts {
+    CertificateFacts {
         site: "a.example".to_owned(),
         algorithm: "ecdsa-p256".to_owned(),
         names: names.clone(),
@@ -33,85 +33,88 @@ pub(super) fn facts(now: Seconds) -> Facts {
         live_since: T0,
         next: Some(NextKey { pin: pin(2), promised_since: Some(T0), usable_from: None, longest: 30 * DAY }),
         info: RenewalInfo { asked: Some(now), wait: 6 * HOUR, ..RenewalInfo::default() },
-        checked: Some(Checked { at: now, names, verdict: Verdict::Fine, ..Checked::default() }),
+        checked: Some(Checked { at: now, names, verdict: PreflightVerdict::Fine, ..Checked::default() }),
         cas: vec![ca("first"), ca("second")],
-        ..Facts::default()
+        ..CertificateFacts::default()
     }
 }
 
-pub(super) fn window(facts: &mut Facts, start: Seconds, end: Seconds, chosen: Seconds) {
+pub(super) fn window(facts: &mut CertificateFacts, start: Seconds, end: Seconds, chosen: Seconds) {
     facts.info.window = Some(Window { start, end, chosen, since: start.max(T0), explanation: None });
 }
 
-pub(super) fn fail(facts: &mut Facts, ca: usize, remedy: Remedy, at: Seconds) {
-    let failure = Failure { remedy, text: "why".to_owned(), retry_after: None, key: facts.live };
+pub(super) fn fail(facts: &mut CertificateFacts, ca: usize, remedy: Reaction, at: Seconds) {
+    let failure = AttemptFailure { remedy, text: "why".to_owned(), retry_after: None, key: facts.live };
     facts.cas[ca].attempts.failed(failure, at, Some(DAY), 0.0);
 }
 
-pub(super) fn order(key: KeyChoice, ca: usize) -> Next {
-    Next::Order { key, ca, replaces: (ca == 0).then(|| "a.b".to_owned()) }
+pub(super) fn order(key: KeyChoice, ca: usize) -> NextStep {
+    NextStep::Order { key, ca, replaces: (ca == 0).then(|| "a.b".to_owned()) }
 }
 
 #[test]
 fn from_nothing_to_a_certificate() {
-    let mut f = Facts { chain: None, live: None, next: None, checked: None, ..facts(T0) };
-    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Live));
+    let mut f = CertificateFacts { chain: None, live: None, next: None, checked: None, ..facts(T0) };
+    assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Live));
     f.live = Some(pin(1));
-    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Next));
+    assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Next));
     f.next = facts(T0).next;
-    assert_eq!(next(&f, T0).next, Next::Preflight);
+    assert_eq!(next(&f, T0).next, NextStep::Preflight);
     f.checked = facts(T0).checked;
     let plan = next(&f, T0);
-    assert_eq!(plan.next, Next::Order { key: KeyChoice::Live, ca: 0, replaces: None });
-    assert_eq!((plan.standing, plan.why, plan.key), (Standing::Missing, Why::First, KeyChoice::Live));
+    assert_eq!(plan.next, NextStep::Order { key: KeyChoice::Live, ca: 0, replaces: None });
+    assert_eq!(
+        (plan.standing, plan.why, plan.key),
+        (CertificateStanding::Missing, OrderReason::First, KeyChoice::Live)
+    );
     // The second CA from the first failure on, since there is no certificate.
-    fail(&mut f, 0, Remedy::Temporary, T0);
-    assert_eq!(next(&f, T0).next, Next::Order { key: KeyChoice::Live, ca: 1, replaces: None });
-    fail(&mut f, 1, Remedy::RateLimit, T0);
-    assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + 60 });
-    fail(&mut f, 0, Remedy::Operator, T0);
-    assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + HOUR });
-    fail(&mut f, 1, Remedy::Name, T0);
+    fail(&mut f, 0, Reaction::Temporary, T0);
+    assert_eq!(next(&f, T0).next, NextStep::Order { key: KeyChoice::Live, ca: 1, replaces: None });
+    fail(&mut f, 1, Reaction::RateLimit, T0);
+    assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + 60 });
+    fail(&mut f, 0, Reaction::Operator, T0);
+    assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + HOUR });
+    fail(&mut f, 1, Reaction::Name, T0);
     let stop = Stop::Refused("why".to_owned());
-    assert_eq!(next(&f, T0).next, Next::OperatorsTurn { stop, until: T0 + DAY });
+    assert_eq!(next(&f, T0).next, NextStep::OperatorsTurn { stop, until: T0 + DAY });
     // A day later, it may be cured.
     f.checked.as_mut().unwrap().at = T0 + DAY;
-    assert!(matches!(next(&f, T0 + DAY).next, Next::Order { ca: 0, .. }));
+    assert!(matches!(next(&f, T0 + DAY).next, NextStep::Order { ca: 0, .. }));
     f.checked.as_mut().unwrap().at = T0;
     f.cas.clear();
-    assert_eq!(next(&f, T0).next, Next::OperatorsTurn { stop: Stop::NoAuthority, until: T0 + DAY });
+    assert_eq!(next(&f, T0).next, NextStep::OperatorsTurn { stop: Stop::NoAuthority, until: T0 + DAY });
 }
 
 #[test]
 fn a_preflight_that_fails_costs_no_order() {
-    let mut f = Facts { chain: None, ..facts(T0) };
+    let mut f = CertificateFacts { chain: None, ..facts(T0) };
     for (failures, wait) in [(1, 60), (2, 300), (3, 900), (4, HOUR), (40, HOUR)] {
         let checked = f.checked.as_mut().unwrap();
-        (checked.verdict, checked.failures) = (Verdict::Broken, failures);
-        assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + wait });
-        assert_eq!(next(&f, T0 + wait).next, Next::Preflight);
+        (checked.verdict, checked.failures) = (PreflightVerdict::Broken, failures);
+        assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + wait });
+        assert_eq!(next(&f, T0 + wait).next, NextStep::Preflight);
     }
     let plan = next(&f, T0);
     assert_eq!(plan.hold, Some(Hold { until: T0 + HOUR, cause: HoldCause::Preflight }));
     assert_eq!(plan.next_check, Some(T0 + HOUR));
     // The operator knows better.
     f.asked.despite_preflight = true;
-    assert!(matches!(next(&f, T0).next, Next::Order { .. }));
+    assert!(matches!(next(&f, T0).next, NextStep::Order { .. }));
     f.asked.despite_preflight = false;
-    f.checked.as_mut().unwrap().verdict = Verdict::Unknown;
-    assert!(matches!(next(&f, T0).next, Next::Order { .. }));
+    f.checked.as_mut().unwrap().verdict = PreflightVerdict::Unknown;
+    assert!(matches!(next(&f, T0).next, NextStep::Order { .. }));
     f.names.push("c.example".to_owned());
-    assert_eq!(next(&f, T0).next, Next::Preflight);
+    assert_eq!(next(&f, T0).next, NextStep::Preflight);
 }
 
 #[test]
 fn the_challenge_path_is_checked_every_day() {
     let f = facts(T0);
-    assert_eq!(next(&f, T0 + HOUR).next, Next::Wait { until: T0 + 6 * HOUR });
+    assert_eq!(next(&f, T0 + HOUR).next, NextStep::Wait { until: T0 + 6 * HOUR });
     let mut f = facts(T0);
     f.info.wait = 30 * DAY;
-    assert_eq!(next(&f, T0 + HOUR).next, Next::Wait { until: T0 + DAY });
-    assert_eq!(next(&f, T0 + DAY).next, Next::Preflight);
+    assert_eq!(next(&f, T0 + HOUR).next, NextStep::Wait { until: T0 + DAY });
+    assert_eq!(next(&f, T0 + DAY).next, NextStep::Preflight);
 }
 
 /// A broken preflight does not stop a renewal for ever: it may be wrong.
@@ -120,12 +123,15 @@ fn a_broken_preflight_before_a_renewal() {
     let broken = |now| {
         let mut f = facts(now);
         let checked = f.checked.as_mut().unwrap();
-        (checked.verdict, checked.failures) = (Verdict::Broken, 9);
+        (checked.verdict, checked.failures) = (PreflightVerdict::Broken, 9);
         next(&f, now)
     };
     let due = T0 + 60 * DAY;
-    assert_eq!((broken(due).next, broken(due).standing), (Next::Wait { until: due + HOUR }, Standing::Overdue));
-    assert_eq!(broken(due + 15 * DAY - 1).next, Next::Wait { until: due + 15 * DAY - 1 + HOUR });
+    assert_eq!(
+        (broken(due).next, broken(due).standing),
+        (NextStep::Wait { until: due + HOUR }, CertificateStanding::Overdue)
+    );
+    assert_eq!(broken(due + 15 * DAY - 1).next, NextStep::Wait { until: due + 15 * DAY - 1 + HOUR });
     assert_eq!(broken(due + 15 * DAY).next, order(KeyChoice::Live, 0));
 }
 
@@ -144,7 +150,7 @@ fn when_by_the_lifetime() {
         (chain.not_after, chain.spread) = (T0 + lifetime, spread);
         let plan = next(&f, T0);
         assert!((plan.due - T0 - due).abs() <= 1, "{lifetime} {spread}: {}", plan.due - T0);
-        assert_eq!((plan.why, plan.standing), (Why::Lifetime, Standing::Current));
+        assert_eq!((plan.why, plan.standing), (OrderReason::Lifetime, CertificateStanding::Current));
     }
 }
 
@@ -153,23 +159,23 @@ fn when_by_the_window() {
     let mut f = facts(T0);
     window(&mut f, T0 + 10 * DAY, T0 + 12 * DAY, T0 + 11 * DAY);
     let plan = next(&f, T0);
-    assert_eq!((plan.due, plan.why), (T0 + 11 * DAY, Why::Window(None)));
+    assert_eq!((plan.due, plan.why), (T0 + 11 * DAY, OrderReason::Window(None)));
     // The past: now.
     window(&mut f, T0 - 9 * DAY, T0 - 8 * DAY, T0 - 8 * DAY);
     assert_eq!(next(&f, T0).next, order(KeyChoice::Live, 0));
-    assert_eq!(next(&f, T0).standing, Standing::Due);
+    assert_eq!(next(&f, T0).standing, CertificateStanding::Due);
     // After the end, or nearly: half of the usual time is left.
     window(&mut f, T0 + 100 * DAY, T0 + 101 * DAY, T0 + 101 * DAY);
     assert_eq!(next(&f, T0).due, T0 + 75 * DAY);
     // The question comes first.
     f.info.wait = 0;
-    assert_eq!(next(&f, T0).next, Next::AskWindow);
-    assert_ne!(next(&f, T0 + 90 * DAY).next, Next::AskWindow);
+    assert_eq!(next(&f, T0).next, NextStep::AskWindow);
+    assert_ne!(next(&f, T0 + 90 * DAY).next, NextStep::AskWindow);
     f.cas[0].has_renewal_info = false;
-    assert_ne!(next(&f, T0).next, Next::AskWindow);
+    assert_ne!(next(&f, T0).next, NextStep::AskWindow);
     f.cas[0].has_renewal_info = true;
     f.chain.as_mut().unwrap().from = None;
-    assert_ne!(next(&f, T0).next, Next::AskWindow);
+    assert_ne!(next(&f, T0).next, NextStep::AskWindow);
 }
 
 #[test]
@@ -177,21 +183,21 @@ fn overdue_is_a_state_of_its_own() {
     let due = T0 + 60 * DAY;
     let mut f = facts(due);
     for (now, want) in [
-        (due - 1, Standing::Current),
-        (due, Standing::Due),
-        (due + 90 * DAY / 100 - 1, Standing::Due),
-        (due + 90 * DAY / 100, Standing::Overdue),
-        (T0 + 90 * DAY - 1, Standing::Overdue),
-        (T0 + 90 * DAY, Standing::Expired),
+        (due - 1, CertificateStanding::Current),
+        (due, CertificateStanding::Due),
+        (due + 90 * DAY / 100 - 1, CertificateStanding::Due),
+        (due + 90 * DAY / 100, CertificateStanding::Overdue),
+        (T0 + 90 * DAY - 1, CertificateStanding::Overdue),
+        (T0 + 90 * DAY, CertificateStanding::Expired),
     ] {
         assert_eq!(next(&f, now).standing, want, "{}", now - due);
     }
     // A failure before it was due does not count, one since then does at once.
-    fail(&mut f, 0, Remedy::Temporary, due - 5);
-    assert_eq!(next(&f, due).standing, Standing::Due);
-    fail(&mut f, 0, Remedy::Temporary, due);
-    assert_eq!(next(&f, due).standing, Standing::Overdue);
-    assert!(next(&f, due).standing.is_overdue() && Standing::Missing.is_alarming());
+    fail(&mut f, 0, Reaction::Temporary, due - 5);
+    assert_eq!(next(&f, due).standing, CertificateStanding::Due);
+    fail(&mut f, 0, Reaction::Temporary, due);
+    assert_eq!(next(&f, due).standing, CertificateStanding::Overdue);
+    assert!(next(&f, due).standing.is_overdue() && CertificateStanding::Missing.is_alarming());
     assert_eq!(next(&f, due).next, order(KeyChoice::Live, 1));
 }
 
@@ -200,11 +206,11 @@ fn the_second_ca_only_if_it_is_due() {
     let mut f = facts(T0);
     f.asked.renew = true;
     assert_eq!(next(&f, T0).next, order(KeyChoice::Live, 0));
-    fail(&mut f, 0, Remedy::Temporary, T0);
-    assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + 60 });
+    fail(&mut f, 0, Reaction::Temporary, T0);
+    assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + 60 });
     let due = T0 + 60 * DAY;
-    let mut f = Facts { cas: f.cas, asked: f.asked, ..facts(due) };
-    fail(&mut f, 0, Remedy::Temporary, due);
+    let mut f = CertificateFacts { cas: f.cas, asked: f.asked, ..facts(due) };
+    fail(&mut f, 0, Reaction::Temporary, due);
     assert_eq!(next(&f, due).next, order(KeyChoice::Live, 1));
 }
 
@@ -216,7 +222,7 @@ fn the_budget_delays() {
     assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
     f.cas[1].order_from = Some((now + 50, "orders for the same names".to_owned()));
     let plan = next(&f, now);
-    assert_eq!(plan.next, Next::Wait { until: now + 50 });
+    assert_eq!(plan.next, NextStep::Wait { until: now + 50 });
     assert_eq!(plan.hold, Some(Hold { until: now + 50, cause: HoldCause::Budget("orders for the same names".into()) }));
 }
 
@@ -225,15 +231,15 @@ fn names_added_and_removed() {
     let mut f = facts(T0);
     f.names = vec!["a.example".to_owned()];
     f.checked.as_mut().unwrap().names = f.names.clone();
-    assert_eq!(next(&f, T0 + 1).standing, Standing::Current);
+    assert_eq!(next(&f, T0 + 1).standing, CertificateStanding::Current);
     f.names.push("c.example".to_owned());
     f.checked.as_mut().unwrap().names = f.names.clone();
     let plan = next(&f, T0 + 1);
-    assert_eq!((plan.next, plan.why), (order(KeyChoice::Live, 0), Why::Names(vec!["c.example".to_owned()])));
+    assert_eq!((plan.next, plan.why), (order(KeyChoice::Live, 0), OrderReason::Names(vec!["c.example".to_owned()])));
     // No shared name: nothing is replaced.
     f.names.remove(0);
     f.checked.as_mut().unwrap().names = f.names.clone();
-    assert_eq!(next(&f, T0 + 1).next, Next::Order { key: KeyChoice::Live, ca: 0, replaces: None });
+    assert_eq!(next(&f, T0 + 1).next, NextStep::Order { key: KeyChoice::Live, ca: 0, replaces: None });
 }
 
 /// Renewal is not rotation.
@@ -248,7 +254,7 @@ fn which_key() {
     let want = Changeover { cause: Cause::RotateEvery, wanted: T0 + year, from: T0 + year };
     assert_eq!(plan.changeover, Some(want));
     // The day of the changeover, with a certificate that is not due.
-    let at = |now: Seconds, edit: &dyn Fn(&mut Facts)| {
+    let at = |now: Seconds, edit: &dyn Fn(&mut CertificateFacts)| {
         let mut f = facts(now);
         f.rotate_every = Some(year);
         let chain = f.chain.as_mut().unwrap();
@@ -257,23 +263,23 @@ fn which_key() {
         next(&f, now)
     };
     let plan = at(T0 + year, &|_| {});
-    assert_eq!((plan.next, plan.why), (order(KeyChoice::Next, 0), Why::Changeover(Cause::RotateEvery)));
+    assert_eq!((plan.next, plan.why), (order(KeyChoice::Next, 0), OrderReason::Changeover(Cause::RotateEvery)));
     assert_eq!(at(T0 + year - 1, &|_| {}).key, KeyChoice::Next);
     // The next key is not known for long enough, or not to all.
-    let young = |f: &mut Facts| f.next.as_mut().unwrap().promised_since = Some(T0 + year - 30 * DAY + 5);
+    let young = |f: &mut CertificateFacts| f.next.as_mut().unwrap().promised_since = Some(T0 + year - 30 * DAY + 5);
     let plan = at(T0 + year, &young);
-    assert!(plan.changeover.unwrap().waits(T0 + year) && plan.next == Next::Wait { until: T0 + year + 5 });
-    let unknown = |f: &mut Facts| f.next.as_mut().unwrap().usable_from = Some(T0 + year + 7);
-    assert_eq!(at(T0 + year, &unknown).next, Next::Wait { until: T0 + year + 7 });
+    assert!(plan.changeover.unwrap().waits(T0 + year) && plan.next == NextStep::Wait { until: T0 + year + 5 });
+    let unknown = |f: &mut CertificateFacts| f.next.as_mut().unwrap().usable_from = Some(T0 + year + 7);
+    assert_eq!(at(T0 + year, &unknown).next, NextStep::Wait { until: T0 + year + 7 });
     // A renewal that is due meanwhile takes the live key.
-    let due = |f: &mut Facts| {
+    let due = |f: &mut CertificateFacts| {
         unknown(f);
         f.chain.as_mut().unwrap().not_after = T0 + year + 20 * DAY;
         f.chain.as_mut().unwrap().not_before = T0 + year - 70 * DAY;
     };
     assert_eq!(at(T0 + year, &due).next, order(KeyChoice::Live, 0));
     // By hand: as soon as possible.
-    let asked = |f: &mut Facts| f.asked.rotate = true;
+    let asked = |f: &mut CertificateFacts| f.asked.rotate = true;
     assert_eq!(at(T0 + 40 * DAY, &asked).next, order(KeyChoice::Next, 0));
     let plan = at(T0 + 20 * DAY, &asked);
     assert_eq!(plan.changeover.unwrap().from, T0 + 30 * DAY);
@@ -284,20 +290,23 @@ fn which_key() {
 fn a_refused_key() {
     let now = T0 + 60 * DAY;
     let mut f = facts(now);
-    fail(&mut f, 0, Remedy::Key, now);
+    fail(&mut f, 0, Reaction::Key, now);
     // Every living promise has the next key: it is used.
     assert_eq!(next(&f, now).next, order(KeyChoice::Next, 0));
     // Else the other CA, and else it is the operator's turn, until the next key is usable.
     f.next.as_mut().unwrap().usable_from = Some(now + 5 * DAY);
     assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
-    fail(&mut f, 1, Remedy::Key, now);
-    let Next::OperatorsTurn { stop, until } = next(&f, now).next else { panic!() };
+    fail(&mut f, 1, Reaction::Key, now);
+    let NextStep::OperatorsTurn { stop, until } = next(&f, now).next else { panic!() };
     assert_eq!((stop, until), (Stop::KeysRefused(Some(now + 5 * DAY)), now + 6 * HOUR));
     // The CA may have changed its mind a day later.
     let checked = facts(now + DAY).checked;
-    let day_later = Facts { checked, info: facts(now + DAY).info, ..f.clone() };
+    let day_later = CertificateFacts { checked, info: facts(now + DAY).info, ..f.clone() };
     assert_eq!(next(&day_later, now + DAY).next, order(KeyChoice::Live, 0));
-    assert_eq!(next(&Facts { checked: facts(now + 5 * DAY).checked, ..f }, now + 5 * DAY).next, Next::AskWindow);
+    assert_eq!(
+        next(&CertificateFacts { checked: facts(now + 5 * DAY).checked, ..f }, now + 5 * DAY).next,
+        NextStep::AskWindow
+    );
 }
 
 pub(super) fn compromise(key: u8, accepts_lockout: bool) -> Option<Compromise> {
@@ -308,50 +317,50 @@ pub(super) fn compromise(key: u8, accepts_lockout: bool) -> Option<Compromise> {
 
 #[test]
 fn a_compromised_key() {
-    let mut f = Facts { compromise: compromise(1, false), ..facts(T0) };
+    let mut f = CertificateFacts { compromise: compromise(1, false), ..facts(T0) };
     // Every living promise has the next key: nobody is locked out.
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
     // Without the operator's consent to a lockout it waits, and the certificate stays valid meanwhile.
     f.next.as_mut().unwrap().usable_from = Some(T0 + 30 * DAY);
     assert_eq!(next(&f, T0).changeover.unwrap().from, T0 + 30 * DAY);
     assert_eq!(next(&f, T0).key, KeyChoice::Next);
-    assert!(matches!(next(&f, T0).next, Next::Wait { .. }));
+    assert!(matches!(next(&f, T0).next, NextStep::Wait { .. }));
     f.compromise = compromise(1, true);
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
     // An emergency does not wait for the preflight, which may be wrong.
-    f.checked.as_mut().unwrap().verdict = Verdict::Broken;
+    f.checked.as_mut().unwrap().verdict = PreflightVerdict::Broken;
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
-    f.checked.as_mut().unwrap().verdict = Verdict::Fine;
-    fail(&mut f, 0, Remedy::Temporary, T0);
+    f.checked.as_mut().unwrap().verdict = PreflightVerdict::Fine;
+    fail(&mut f, 0, Reaction::Temporary, T0);
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 1));
     // The new key serves: revoke, then mark as burnt. And a fresh next key first.
     (f.live, f.chain.as_mut().unwrap().pin) = (Some(pin(2)), pin(2));
-    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Next));
+    assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Next));
     f.next.as_mut().unwrap().pin = pin(3);
-    assert_eq!(next(&f, T0).next, Next::Revoke);
-    let failure = Failure { remedy: Remedy::Temporary, text: String::new(), retry_after: None, key: None };
+    assert_eq!(next(&f, T0).next, NextStep::Revoke);
+    let failure = AttemptFailure { remedy: Reaction::Temporary, text: String::new(), retry_after: None, key: None };
     f.compromise.as_mut().unwrap().attempts.failed(failure, T0, None, 0.0);
-    assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + 60 });
-    assert_eq!(next(&f, T0 + 60).next, Next::Revoke);
+    assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + 60 });
+    assert_eq!(next(&f, T0 + 60).next, NextStep::Revoke);
     f.compromise.as_mut().unwrap().is_revoked = true;
-    assert_eq!(next(&f, T0).next, Next::Burn);
+    assert_eq!(next(&f, T0).next, NextStep::Burn);
 }
 
 #[test]
 fn a_burnt_key_is_never_ordered_with() {
-    let mut f = Facts { burnt: vec![pin(1)], ..facts(T0 + 40 * DAY) };
+    let mut f = CertificateFacts { burnt: vec![pin(1)], ..facts(T0 + 40 * DAY) };
     assert_eq!(next(&f, T0 + 40 * DAY).next, order(KeyChoice::Next, 0));
     f.next.as_mut().unwrap().usable_from = Some(T0 + 50 * DAY);
     assert_eq!(next(&f, T0 + 40 * DAY).due, T0 + 50 * DAY);
     let now = T0 + 60 * DAY;
-    let mut f = Facts { burnt: vec![pin(1)], ..facts(now) };
+    let mut f = CertificateFacts { burnt: vec![pin(1)], ..facts(now) };
     f.next.as_mut().unwrap().usable_from = Some(T0 + 70 * DAY);
     let stop = Stop::Burnt(T0 + 70 * DAY);
-    assert_eq!(next(&f, now).next, Next::OperatorsTurn { stop, until: now + 6 * HOUR });
-    let f = Facts { burnt: vec![pin(2)], ..facts(T0) };
-    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Next));
-    let f = Facts { compromise: compromise(2, false), ..facts(T0) };
-    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Next));
+    assert_eq!(next(&f, now).next, NextStep::OperatorsTurn { stop, until: now + 6 * HOUR });
+    let f = CertificateFacts { burnt: vec![pin(2)], ..facts(T0) };
+    assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Next));
+    let f = CertificateFacts { compromise: compromise(2, false), ..facts(T0) };
+    assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Next));
 }
 
 #[test]
@@ -379,37 +388,37 @@ fn an_open_order() {
         f.order = Some(order);
         next(&f, now).next
     };
-    assert_eq!(with(&|_| {}), Next::Resume);
-    assert_eq!(with(&|o| o.poll_from = now + 9), Next::Wait { until: now + 9 });
-    assert_eq!(with(&|o| o.expires = Some(now)), Next::Abandon { why: Abandoned::Expired });
+    assert_eq!(with(&|_| {}), NextStep::Resume);
+    assert_eq!(with(&|o| o.poll_from = now + 9), NextStep::Wait { until: now + 9 });
+    assert_eq!(with(&|o| o.expires = Some(now)), NextStep::Abandon { why: Abandoned::Expired });
     // The clock may have jumped: the CA is asked once more.
     let expired = |o: &mut OpenOrder| (o.url, o.expires) = (Some("https://ca/1".to_owned()), Some(now));
-    assert_eq!(with(&expired), Next::Resume);
+    assert_eq!(with(&expired), NextStep::Resume);
     let seen = |o: &mut OpenOrder| (o.url, o.expires, o.seen) = (Some("https://ca/1".to_owned()), Some(now), now);
-    assert_eq!(with(&seen), Next::Abandon { why: Abandoned::Expired });
-    assert_eq!(with(&|o| o.names.clear()), Next::Abandon { why: Abandoned::Names });
-    assert_eq!(with(&|o| o.key = pin(9)), Next::Abandon { why: Abandoned::Key });
-    assert_eq!(with(&|o| o.ca.clear()), Next::Abandon { why: Abandoned::Authority });
+    assert_eq!(with(&seen), NextStep::Abandon { why: Abandoned::Expired });
+    assert_eq!(with(&|o| o.names.clear()), NextStep::Abandon { why: Abandoned::Names });
+    assert_eq!(with(&|o| o.key = pin(9)), NextStep::Abandon { why: Abandoned::Key });
+    assert_eq!(with(&|o| o.ca.clear()), NextStep::Abandon { why: Abandoned::Authority });
     // The CA has all that it asked for, and does not issue: another one does.
     let since = Some(now - STUCK);
     let processing = |o: &mut OpenOrder| (o.waiting_since, o.is_finalized, o.poll_from) = (since, true, now + 99);
-    assert_eq!(with(&processing), Next::Abandon { why: Abandoned::Stuck });
-    assert_eq!(with(&|o| o.waiting_since = since), Next::Abandon { why: Abandoned::Stuck });
+    assert_eq!(with(&processing), NextStep::Abandon { why: Abandoned::Stuck });
+    assert_eq!(with(&|o| o.waiting_since = since), NextStep::Abandon { why: Abandoned::Stuck });
     let young = |o: &mut OpenOrder| (o.waiting_since, o.poll_from) = (Some(now - STUCK + 9), now + 99);
-    assert_eq!(with(&young), Next::Wait { until: now + 9 });
+    assert_eq!(with(&young), NextStep::Wait { until: now + 9 });
     // Without another one, the order stays: somebody may have to approve it.
     let mut alone = f.clone();
     alone.cas.truncate(1);
     let mut slow = open.clone();
     processing(&mut slow);
     alone.order = Some(slow);
-    assert_eq!(next(&alone, now).next, Next::Wait { until: now + 99 });
+    assert_eq!(next(&alone, now).next, NextStep::Wait { until: now + 99 });
     assert_eq!(next(&alone, now).hold, Some(Hold { until: now + 99, cause: HoldCause::Order }));
     // Its CA is down, and the certificate is due.
     f.order = Some(open);
-    fail(&mut f, 0, Remedy::Temporary, now);
+    fail(&mut f, 0, Reaction::Temporary, now);
     assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
-    fail(&mut f, 1, Remedy::RateLimit, now);
-    assert_eq!(next(&f, now).next, Next::Wait { until: now + 60 });
-    assert_eq!(next(&f, now + 60).next, Next::Resume);
+    fail(&mut f, 1, Reaction::RateLimit, now);
+    assert_eq!(next(&f, now).next, NextStep::Wait { until: now + 60 });
+    assert_eq!(next(&f, now + 60).next, NextStep::Resume);
 }

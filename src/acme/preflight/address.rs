@@ -74,7 +74,7 @@ const RANGES: [(&str, &str); 43] = [
 
 /// The answer to a probe of one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum ProbeAnswer {
     /// The probe's own contents.
     Ours {
         /// A network that passed them on.
@@ -93,11 +93,11 @@ pub enum Answer {
 
 /// The facts about one address of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenAddress {
     /// The address.
     pub address: IpAddr,
     /// The answer to the probe.
-    pub answer: Answer,
+    pub answer: ProbeAnswer,
     /// The local address from which packets go there; `None` if there is no route.
     pub source: Option<IpAddr>,
     /// A certificate that is not one of pintle's, which is shown there.
@@ -106,18 +106,18 @@ pub struct Seen {
 
 /// The judgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AddressVerdict {
     /// It leads here.
     Here,
     /// It cannot be judged from here, and why.
     Unknown(&'static str),
     /// It does not lead here.
-    Fault(Fault),
+    Fault(AddressFault),
 }
 
 /// The reason why an address does not lead here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum AddressFault {
     /// It belongs to this host, and nothing answers there.
     Closed(String),
     /// Nothing answers there.
@@ -132,43 +132,43 @@ pub enum Fault {
 
 /// Judges an address. `behind_proxy`: pintle trusts proxies in front of it.
 #[must_use]
-pub fn judge(seen: &Seen, behind_proxy: bool) -> Verdict {
+pub fn judge(seen: &SeenAddress, behind_proxy: bool) -> AddressVerdict {
     match &seen.answer {
-        Answer::Ours { cdn: Some(cdn) } => Verdict::Fault(Fault::Cdn(cdn)),
-        Answer::Ours { cdn: None } => match &seen.foreign {
+        ProbeAnswer::Ours { cdn: Some(cdn) } => AddressVerdict::Fault(AddressFault::Cdn(cdn)),
+        ProbeAnswer::Ours { cdn: None } => match &seen.foreign {
             // Behind an offloader, the certificate is the offloader's.
-            Some(certificate) if !behind_proxy => Verdict::Fault(Fault::Tls(certificate.clone())),
-            _ => Verdict::Here,
+            Some(certificate) if !behind_proxy => AddressVerdict::Fault(AddressFault::Tls(certificate.clone())),
+            _ => AddressVerdict::Here,
         },
-        Answer::Other { what, cdn } => match cdn.or_else(|| cdn_of(seen.address)) {
-            Some(cdn) => Verdict::Fault(Fault::Cdn(cdn)),
-            None => Verdict::Fault(Fault::Elsewhere(what.clone())),
+        ProbeAnswer::Other { what, cdn } => match cdn.or_else(|| cdn_of(seen.address)) {
+            Some(cdn) => AddressVerdict::Fault(AddressFault::Cdn(cdn)),
+            None => AddressVerdict::Fault(AddressFault::Elsewhere(what.clone())),
         },
-        Answer::Nothing(why) => silent(seen, why, behind_proxy),
+        ProbeAnswer::Nothing(why) => silent(seen, why, behind_proxy),
     }
 }
 
 /// No answer: a router that does not lead its own network's packets back in (no hairpin) is the one
 /// innocent reason.
-fn silent(seen: &Seen, why: &str, behind_proxy: bool) -> Verdict {
+fn silent(seen: &SeenAddress, why: &str, behind_proxy: bool) -> AddressVerdict {
     let address = seen.address;
     if is_own(address, seen.source) {
-        return Verdict::Fault(Fault::Closed(why.to_owned()));
+        return AddressVerdict::Fault(AddressFault::Closed(why.to_owned()));
     }
     if let Some(cdn) = cdn_of(address) {
-        return Verdict::Fault(Fault::Cdn(cdn));
+        return AddressVerdict::Fault(AddressFault::Cdn(cdn));
     }
     if !is_public(address) {
-        return Verdict::Fault(Fault::Dead(why.to_owned()));
+        return AddressVerdict::Fault(AddressFault::Dead(why.to_owned()));
     }
     if behind_proxy {
-        return Verdict::Unknown("a proxy in front of pintle may have this address");
+        return AddressVerdict::Unknown("a proxy in front of pintle may have this address");
     }
     match seen.source {
         Some(source) if is_translated(source) => {
-            Verdict::Unknown("this host has a private address, and its router may not return packets to it")
+            AddressVerdict::Unknown("this host has a private address, and its router may not return packets to it")
         }
-        _ => Verdict::Fault(Fault::Dead(why.to_owned())),
+        _ => AddressVerdict::Fault(AddressFault::Dead(why.to_owned())),
     }
 }
 
@@ -238,20 +238,26 @@ pub fn cdn_by<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Option<&
 mod tests {
     use super::*;
 
-    fn seen(address: &str, answer: Answer, source: Option<&str>) -> Seen {
-        Seen { address: address.parse().unwrap(), answer, source: source.map(|s| s.parse().unwrap()), foreign: None }
+    fn seen(address: &str, answer: ProbeAnswer, source: Option<&str>) -> SeenAddress {
+        SeenAddress {
+            address: address.parse().unwrap(),
+            answer,
+            source: source.map(|s| s.parse().unwrap()),
+            foreign: None,
+        }
     }
 
-    fn nothing() -> Answer {
-        Answer::Nothing("timeout".into())
+    fn nothing() -> ProbeAnswer {
+        ProbeAnswer::Nothing("timeout".into())
     }
 
     #[test]
     fn silent_addresses() {
-        let dead = Verdict::Fault(Fault::Dead("timeout".into()));
-        let closed = Verdict::Fault(Fault::Closed("timeout".into()));
-        let hairpin = |address, source| matches!(judge(&seen(address, nothing(), source), false), Verdict::Unknown(_));
-        let check = |address, source, want: &Verdict| {
+        let dead = AddressVerdict::Fault(AddressFault::Dead("timeout".into()));
+        let closed = AddressVerdict::Fault(AddressFault::Closed("timeout".into()));
+        let hairpin =
+            |address, source| matches!(judge(&seen(address, nothing(), source), false), AddressVerdict::Unknown(_));
+        let check = |address, source, want: &AddressVerdict| {
             assert_eq!(&judge(&seen(address, nothing(), source), false), want, "{address} from {source:?}");
         };
         check("127.0.0.2", Some("127.0.0.1"), &closed);
@@ -271,25 +277,25 @@ mod tests {
         check("8.8.8.8", Some("9.9.9.9"), &dead);
         check("2a01:4f8::1", Some("2a01:4f8::2"), &dead);
         check("2a01:4f8::1", None, &dead);
-        check("104.16.1.1", Some("192.168.1.7"), &Verdict::Fault(Fault::Cdn("Cloudflare")));
-        assert!(matches!(judge(&seen("8.8.8.8", nothing(), Some("9.9.9.9")), true), Verdict::Unknown(_)));
+        check("104.16.1.1", Some("192.168.1.7"), &AddressVerdict::Fault(AddressFault::Cdn("Cloudflare")));
+        assert!(matches!(judge(&seen("8.8.8.8", nothing(), Some("9.9.9.9")), true), AddressVerdict::Unknown(_)));
     }
 
     #[test]
     fn answers() {
-        let ours = |cdn| Answer::Ours { cdn };
-        assert_eq!(judge(&seen("8.8.8.8", ours(None), Some("10.0.0.1")), false), Verdict::Here);
+        let ours = |cdn| ProbeAnswer::Ours { cdn };
+        assert_eq!(judge(&seen("8.8.8.8", ours(None), Some("10.0.0.1")), false), AddressVerdict::Here);
         let through = judge(&seen("8.8.8.8", ours(Some("Fastly")), Some("10.0.0.1")), false);
-        assert_eq!(through, Verdict::Fault(Fault::Cdn("Fastly")));
-        let other = |cdn| Answer::Other { what: "status 404".into(), cdn };
-        let elsewhere = Verdict::Fault(Fault::Elsewhere("status 404".into()));
+        assert_eq!(through, AddressVerdict::Fault(AddressFault::Cdn("Fastly")));
+        let other = |cdn| ProbeAnswer::Other { what: "status 404".into(), cdn };
+        let elsewhere = AddressVerdict::Fault(AddressFault::Elsewhere("status 404".into()));
         assert_eq!(judge(&seen("8.8.8.8", other(None), Some("10.0.0.1")), false), elsewhere);
-        let cdn = Verdict::Fault(Fault::Cdn("Cloudflare"));
+        let cdn = AddressVerdict::Fault(AddressFault::Cdn("Cloudflare"));
         assert_eq!(judge(&seen("8.8.8.8", other(Some("Cloudflare")), Some("10.0.0.1")), false), cdn);
         assert_eq!(judge(&seen("2606:4700::1", other(None), None), false), cdn);
-        let foreign = Seen { foreign: Some("x".into()), ..seen("8.8.8.8", ours(None), None) };
-        assert_eq!(judge(&foreign, false), Verdict::Fault(Fault::Tls("x".into())));
-        assert_eq!(judge(&foreign, true), Verdict::Here);
+        let foreign = SeenAddress { foreign: Some("x".into()), ..seen("8.8.8.8", ours(None), None) };
+        assert_eq!(judge(&foreign, false), AddressVerdict::Fault(AddressFault::Tls("x".into())));
+        assert_eq!(judge(&foreign, true), AddressVerdict::Here);
     }
 
     #[test]

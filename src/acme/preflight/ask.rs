@@ -10,7 +10,7 @@ use crate::reason::{Reason, Severity};
 
 /// A CA, as CAA records see it.
 #[derive(Debug, Clone, Default)]
-pub struct Issuer {
+pub struct CaaIssuer {
     /// Its name for people.
     pub title: String,
     /// `meta.caaIdentities` of its directory.
@@ -21,15 +21,15 @@ pub struct Issuer {
 
 /// The order that is planned.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct PreflightOrder {
     /// Its names, as they will be ordered: `example.com`, `*.example.com`, addresses.
     pub names: Vec<String>,
     /// The challenge.
     pub method: Method,
     /// The CA.
-    pub issuer: Issuer,
+    pub issuer: CaaIssuer,
     /// The second CA.
-    pub fallback: Option<Issuer>,
+    pub fallback: Option<CaaIssuer>,
     /// The challenge that pintle has published for its own probe, on all workers.
     pub probe: Probe,
     /// The pins of all certificates that this pintle serves.
@@ -46,7 +46,7 @@ pub struct Ask {
 
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
+pub struct PreflightFinding {
     /// The name.
     pub name: String,
     /// The part that was checked.

@@ -14,7 +14,7 @@ const NAMED_MAX: usize = 8;
 
 /// The certificate that somebody wants.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct WantedCertificate<'a> {
     /// The names by which records mean this CA: `meta.caaIdentities`.
     pub identities: &'a [String],
     /// The URL of the account, once it exists.
@@ -27,18 +27,18 @@ pub struct Wanted<'a> {
 
 /// The judgement of one set of records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CaaVerdict {
     /// The CA may issue.
     Allowed,
     /// There are restrictions, and the CA does not say which name it goes by.
     Unknown,
     /// The CA must not issue.
-    Refused(Refusal),
+    Refused(CaaRefusal),
 }
 
 /// The reason why a set of records refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum CaaRefusal {
     /// A critical record with this unknown tag.
     Critical(String),
     /// No CA may issue.
@@ -51,7 +51,7 @@ pub enum Refusal {
     Method(Vec<String>),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for CaaRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Critical(tag) => write!(f, "have a critical tag that no CA may ignore: {tag}"),
@@ -65,10 +65,10 @@ impl fmt::Display for Refusal {
 
 /// Judges the first non-empty set of records from a name to its top-level domain.
 #[must_use]
-pub fn judge(set: &[Record], wanted: &Wanted<'_>) -> Verdict {
+pub fn judge(set: &[Record], wanted: &WantedCertificate<'_>) -> CaaVerdict {
     let unknown = |record: &&Record| record.critical && !KNOWN.iter().any(|tag| record.tag.eq_ignore_ascii_case(tag));
     if let Some(record) = set.iter().find(unknown) {
-        return Verdict::Refused(Refusal::Critical(printable(&record.tag)));
+        return CaaVerdict::Refused(CaaRefusal::Critical(printable(&record.tag)));
     }
     let tagged = |tag: &str| set.iter().filter(|r| r.tag.eq_ignore_ascii_case(tag)).collect::<Vec<_>>();
     let mut restrictions = if wanted.wildcard { tagged("issuewild") } else { Vec::new() };
@@ -76,30 +76,30 @@ pub fn judge(set: &[Record], wanted: &Wanted<'_>) -> Verdict {
         restrictions = tagged("issue");
     }
     if restrictions.is_empty() {
-        return Verdict::Allowed;
+        return CaaVerdict::Allowed;
     }
     // A malformed value counts as one that names nobody.
     let named: Vec<Issue> =
         restrictions.iter().filter_map(|r| Issue::parse(&r.value)).filter(|issue| !issue.domain.is_empty()).collect();
     if named.is_empty() {
-        return Verdict::Refused(Refusal::Nobody);
+        return CaaVerdict::Refused(CaaRefusal::Nobody);
     }
     if wanted.identities.is_empty() {
-        return Verdict::Unknown;
+        return CaaVerdict::Unknown;
     }
     let is_own = |issue: &&Issue| wanted.identities.iter().any(|own| own.eq_ignore_ascii_case(&issue.domain));
     let own: Vec<&Issue> = named.iter().filter(is_own).collect();
     if own.is_empty() {
-        return Verdict::Refused(Refusal::Others(listed(named.iter().map(|issue| issue.domain.clone()))));
+        return CaaVerdict::Refused(CaaRefusal::Others(listed(named.iter().map(|issue| issue.domain.clone()))));
     }
     let for_account: Vec<&&Issue> = own.iter().filter(|issue| issue.admits_account(wanted.account)).collect();
     if for_account.is_empty() {
-        return Verdict::Refused(Refusal::Account(listed(own.iter().flat_map(|i| i.values("accounturi")))));
+        return CaaVerdict::Refused(CaaRefusal::Account(listed(own.iter().flat_map(|i| i.values("accounturi")))));
     }
     if for_account.iter().any(|issue| issue.admits_method(wanted.method)) {
-        return Verdict::Allowed;
+        return CaaVerdict::Allowed;
     }
-    Verdict::Refused(Refusal::Method(listed(for_account.iter().flat_map(|i| i.values("validationmethods")))))
+    CaaVerdict::Refused(CaaRefusal::Method(listed(for_account.iter().flat_map(|i| i.values("validationmethods")))))
 }
 
 /// Returns the names whose records count, in the order in which to ask: the name itself, without an
@@ -193,7 +193,7 @@ mod tests {
 
     const ACCOUNT: &str = "https://ca.example/acct/7";
 
-    fn verdict(records: &[(&str, &str)], wildcard: bool) -> Verdict {
+    fn verdict(records: &[(&str, &str)], wildcard: bool) -> CaaVerdict {
         let set: Vec<Record> = records
             .iter()
             .map(|(tag, value)| {
@@ -202,16 +202,17 @@ mod tests {
             })
             .collect();
         let identities = ["ca.example".to_owned(), "ca.example.net".to_owned()];
-        judge(&set, &Wanted { identities: &identities, account: Some(ACCOUNT), method: "http-01", wildcard })
+        judge(&set, &WantedCertificate { identities: &identities, account: Some(ACCOUNT), method: "http-01", wildcard })
     }
 
     #[test]
     fn who_may_issue() {
-        let allowed = Verdict::Allowed;
-        let others =
-            |names: &[&str]| Verdict::Refused(Refusal::Others(names.iter().map(|name| (*name).to_owned()).collect()));
-        let nobody = Verdict::Refused(Refusal::Nobody);
-        type Case<'a> = (&'a [(&'a str, &'a str)], Verdict, Verdict);
+        let allowed = CaaVerdict::Allowed;
+        let others = |names: &[&str]| {
+            CaaVerdict::Refused(CaaRefusal::Others(names.iter().map(|name| (*name).to_owned()).collect()))
+        };
+        let nobody = CaaVerdict::Refused(CaaRefusal::Nobody);
+        type Case<'a> = (&'a [(&'a str, &'a str)], CaaVerdict, CaaVerdict);
         let cases: &[Case<'_>] = &[
             (&[], allowed.clone(), allowed.clone()),
             (&[("issue", "ca.example")], allowed.clone(), allowed.clone()),
@@ -232,8 +233,8 @@ mod tests {
             (&[("new", "x"), ("issue", "ca.example")], allowed.clone(), allowed.clone()),
             (
                 &[("new!", "x"), ("issue", "ca.example")],
-                Verdict::Refused(Refusal::Critical("new".into())),
-                Verdict::Refused(Refusal::Critical("new".into())),
+                CaaVerdict::Refused(CaaRefusal::Critical("new".into())),
+                CaaVerdict::Refused(CaaRefusal::Critical("new".into())),
             ),
             // A name that only begins like ours.
             (&[("issue", "ca.example.org")], others(&["ca.example.org"]), others(&["ca.example.org"])),
@@ -246,13 +247,17 @@ mod tests {
 
     #[test]
     fn accounts_and_methods() {
-        let check = |value: &str, want: Verdict| assert_eq!(verdict(&[("issue", value)], false), want, "{value}");
-        let account =
-            |urls: &[&str]| Verdict::Refused(Refusal::Account(urls.iter().map(|url| (*url).to_owned()).collect()));
+        let check = |value: &str, want: CaaVerdict| assert_eq!(verdict(&[("issue", value)], false), want, "{value}");
+        let account = |urls: &[&str]| {
+            CaaVerdict::Refused(CaaRefusal::Account(urls.iter().map(|url| (*url).to_owned()).collect()))
+        };
         let method =
-            |names: &[&str]| Verdict::Refused(Refusal::Method(names.iter().map(|n| (*n).to_owned()).collect()));
-        check("ca.example; accounturi=https://ca.example/acct/7", Verdict::Allowed);
-        check("ca.example;accounturi = https://ca.example/acct/7 ;validationmethods=dns-01,http-01", Verdict::Allowed);
+            |names: &[&str]| CaaVerdict::Refused(CaaRefusal::Method(names.iter().map(|n| (*n).to_owned()).collect()));
+        check("ca.example; accounturi=https://ca.example/acct/7", CaaVerdict::Allowed);
+        check(
+            "ca.example;accounturi = https://ca.example/acct/7 ;validationmethods=dns-01,http-01",
+            CaaVerdict::Allowed,
+        );
         check("ca.example; accounturi=https://ca.example/acct/8", account(&["https://ca.example/acct/8"]));
         check("ca.example; accounturi=", account(&[""]));
         let twice = "ca.example; accounturi=https://ca.example/acct/7; accounturi=https://ca.example/acct/7";
@@ -260,15 +265,15 @@ mod tests {
         check("ca.example; validationmethods=dns-01", method(&["dns-01"]));
         check("ca.example; validationmethods=", method(&[""]));
         check("ca.example; validationmethods=http-01x", method(&["http-01x"]));
-        check("ca.example; policy=ev", Verdict::Allowed);
-        check("ca.example; no value", Verdict::Refused(Refusal::Nobody));
-        check("ca.example; =x", Verdict::Refused(Refusal::Nobody));
+        check("ca.example; policy=ev", CaaVerdict::Allowed);
+        check("ca.example; no value", CaaVerdict::Refused(CaaRefusal::Nobody));
+        check("ca.example; =x", CaaVerdict::Refused(CaaRefusal::Nobody));
         // One record for the account by another challenge, another one for any account by ours.
         let two = [
             ("issue", "ca.example; accounturi=https://ca.example/acct/7; validationmethods=dns-01"),
             ("issue", "ca.example; validationmethods=http-01"),
         ];
-        assert_eq!(verdict(&two, false), Verdict::Allowed);
+        assert_eq!(verdict(&two, false), CaaVerdict::Allowed);
         let apart = [
             ("issue", "ca.example; accounturi=https://ca.example/acct/7; validationmethods=dns-01"),
             ("issue", "ca.example; accounturi=https://ca.example/acct/8; validationmethods=http-01"),
@@ -279,11 +284,11 @@ mod tests {
     /// Without `caaIdentities` nobody can compare, but `;` is plain.
     #[test]
     fn a_ca_without_a_name() {
-        let wanted = Wanted { identities: &[], account: None, method: "http-01", wildcard: false };
+        let wanted = WantedCertificate { identities: &[], account: None, method: "http-01", wildcard: false };
         let record = |value: &str| Record { critical: false, tag: "issue".into(), value: value.into() };
-        assert_eq!(judge(&[record("ca.example")], &wanted), Verdict::Unknown);
-        assert_eq!(judge(&[record(";")], &wanted), Verdict::Refused(Refusal::Nobody));
-        assert_eq!(judge(&[], &wanted), Verdict::Allowed);
+        assert_eq!(judge(&[record("ca.example")], &wanted), CaaVerdict::Unknown);
+        assert_eq!(judge(&[record(";")], &wanted), CaaVerdict::Refused(CaaRefusal::Nobody));
+        assert_eq!(judge(&[], &wanted), CaaVerdict::Allowed);
     }
 
     #[test]

@@ -15,17 +15,17 @@ use std::net::IpAddr;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use self::address::{Fault, Verdict};
+use self::address::{AddressFault, AddressVerdict};
 use super::backoff::DAY;
 use super::dns::{Persist, RecordState, standing};
-use super::lookup::{Found, Lookup};
+use super::lookup::{Lookup, LookupAnswer};
 use crate::config::acme::Method;
 use crate::host::bare;
 use crate::policy::promise::Seconds;
 use crate::reason::{Reason, Severity};
 use crate::upstream::dns::NameServers;
 
-pub use ask::{Ask, Finding, Issuer, Subject};
+pub use ask::{CaaIssuer, PreflightFinding, PreflightOrder, Subject};
 pub use probe::{Ports, Probe};
 
 /// The names that are checked at the same time.
@@ -36,20 +36,20 @@ const RECORD_ENDS: Seconds = 30 * DAY;
 const ADDRESSES_MAX: usize = 16;
 
 /// Checks all names of an order. Takes at most about a minute for a hundred names that time out.
-pub async fn check(ask: &Ask, servers: &NameServers) -> Vec<Finding> {
+pub async fn check(ask: &PreflightOrder, servers: &NameServers) -> Vec<PreflightFinding> {
     let lookup = match Lookup::new(servers) {
         Ok(lookup) => lookup,
         Err(why) => {
             let reason = Reason::new(format!("no name server to ask: {why}"));
             let reason = reason.hint("[resolver] name_servers = [\"192.0.2.53\"]");
             let name = ask.names.first().cloned().unwrap_or_default();
-            return vec![Finding { name, subject: Subject::Dns, severity: Severity::Warning, reason }];
+            return vec![PreflightFinding { name, subject: Subject::Dns, severity: Severity::Warning, reason }];
         }
     };
     let lookup = &lookup;
     let all = stream::iter(&ask.names).map(|name| check_name(ask, name, lookup)).buffered(NAMES_AT_ONCE);
-    let mut findings: Vec<Finding> = all.collect::<Vec<_>>().await.into_iter().flatten().collect();
-    let failed = |finding: &&mut Finding| finding.subject == Subject::Dns;
+    let mut findings: Vec<PreflightFinding> = all.collect::<Vec<_>>().await.into_iter().flatten().collect();
+    let failed = |finding: &&mut PreflightFinding| finding.subject == Subject::Dns;
     // The zone's servers are at fault only if the name servers answer at all.
     if findings.iter_mut().any(|finding| failed(&finding)) && !lookup.works().await {
         findings.iter_mut().filter(failed).for_each(words::unheard);
@@ -57,7 +57,7 @@ pub async fn check(ask: &Ask, servers: &NameServers) -> Vec<Finding> {
     findings
 }
 
-async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
+async fn check_name(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> Vec<PreflightFinding> {
     let by_dns = ask.method.is_by_dns();
     let address: Option<IpAddr> = bare(name).parse().ok();
     if name.starts_with("*.") && !by_dns {
@@ -79,15 +79,15 @@ async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
     findings
 }
 
-async fn check_addresses(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
+async fn check_addresses(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> Vec<PreflightFinding> {
     let (v4, v6) = futures_util::join!(lookup.addresses(name, false), lookup.addresses(name, true));
     let mut failed = Vec::new();
     let mut all = Vec::new();
     for (record, found) in [("A", v4), ("AAAA", v6)] {
         match found {
-            Found::Records(addresses) => all.extend(addresses.into_iter().map(|address| (record, address))),
-            Found::Nothing => {}
-            Found::Failed(why) => failed.push(words::failed(name, name, record, &why)),
+            LookupAnswer::Records(addresses) => all.extend(addresses.into_iter().map(|address| (record, address))),
+            LookupAnswer::Nothing => {}
+            LookupAnswer::Failed(why) => failed.push(words::failed(name, name, record, &why)),
         }
     }
     if all.is_empty() && failed.is_empty() {
@@ -99,14 +99,15 @@ async fn check_addresses(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding>
         (record, verdict, finding)
     });
     let probed: Vec<_> = probed.buffered(ADDRESSES_MAX).collect().await;
-    let leads_here = |of: &str| probed.iter().any(|(record, verdict, _)| *record == of && *verdict == Verdict::Here);
+    let leads_here =
+        |of: &str| probed.iter().any(|(record, verdict, _)| *record == of && *verdict == AddressVerdict::Here);
     let some_lead_here = leads_here("A") || leads_here("AAAA");
     // A CA has the other kind of address.
     failed.iter_mut().filter(|_| some_lead_here).for_each(words::other_kind);
     let others_lead_here = leads_here("A");
     let mut findings = failed;
     for (record, verdict, finding) in probed {
-        let is_silent = matches!(verdict, Verdict::Fault(Fault::Closed(_) | Fault::Dead(_)));
+        let is_silent = matches!(verdict, AddressVerdict::Fault(AddressFault::Closed(_) | AddressFault::Dead(_)));
         findings.extend(finding.map(|mut finding| {
             // A CA takes any of several A records, but an AAAA record before all of them.
             if is_silent && record == "A" && others_lead_here {
@@ -119,29 +120,29 @@ async fn check_addresses(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding>
 }
 
 async fn check_address(
-    ask: &Ask,
+    ask: &PreflightOrder,
     name: &str,
     address: IpAddr,
     record: Option<&'static str>,
-) -> (Verdict, Option<Finding>) {
+) -> (AddressVerdict, Option<PreflightFinding>) {
     let answer = match ask.method {
         Method::TlsAlpn01 => probe::by_tls(name, address, ask.ports, &ask.probe).await,
         _ => probe::by_http(name, address, ask.ports, &ask.probe).await,
     };
-    let is_ours = matches!(answer, address::Answer::Ours { .. });
+    let is_ours = matches!(answer, address::ProbeAnswer::Ours { .. });
     let foreign = match ask.method {
         // The challenge itself has shown where TLS ends.
         Method::Http01 if is_ours => probe::foreign(name, address, ask.ports, &ask.own).await,
         _ => None,
     };
-    let seen = address::Seen { address, answer, source: probe::source(address), foreign };
+    let seen = address::SeenAddress { address, answer, source: probe::source(address), foreign };
     let verdict = address::judge(&seen, ask.behind_proxy);
     (verdict.clone(), words::of_address(ask, name, record, &seen, verdict))
 }
 
 /// The record of dns-persist-01, which the operator has set.
-async fn check_record(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding> {
-    let Issuer { identities, account, .. } = &ask.issuer;
+async fn check_record(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> Option<PreflightFinding> {
+    let CaaIssuer { identities, account, .. } = &ask.issuer;
     let at = Persist::name(name);
     let values = match lookup.txt(&at).await.known() {
         Ok(values) => values,
@@ -158,15 +159,15 @@ async fn check_record(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding>
     }
 }
 
-async fn check_caa(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding> {
+async fn check_caa(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> Option<PreflightFinding> {
     for at in caa::climb(name) {
         let set = match lookup.caa(at).await {
-            Found::Nothing => continue,
-            Found::Records(set) => set,
-            Found::Failed(why) => return Some(words::failed(name, at, "CAA", &why)),
+            LookupAnswer::Nothing => continue,
+            LookupAnswer::Records(set) => set,
+            LookupAnswer::Failed(why) => return Some(words::failed(name, at, "CAA", &why)),
         };
-        let verdict = |issuer: &Issuer| {
-            let wanted = caa::Wanted {
+        let verdict = |issuer: &CaaIssuer| {
+            let wanted = caa::WantedCertificate {
                 identities: &issuer.identities,
                 account: issuer.account.as_deref(),
                 method: ask.method.name(),
@@ -175,15 +176,15 @@ async fn check_caa(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding> {
             caa::judge(&set, &wanted)
         };
         return match (verdict(&ask.issuer), ask.fallback.as_ref().map(|second| (second, verdict(second)))) {
-            (caa::Verdict::Refused(refusal), _) => {
+            (caa::CaaVerdict::Refused(refusal), _) => {
                 Some(words::of_caa(ask, name, at, &ask.issuer, &refusal, Severity::Error))
             }
-            (caa::Verdict::Unknown, _) => Some(words::caa_unknown(name, at, &ask.issuer)),
+            (caa::CaaVerdict::Unknown, _) => Some(words::caa_unknown(name, at, &ask.issuer)),
             // An account that is to be made yet matches no URI.
-            (_, Some((second, caa::Verdict::Refused(refusal)))) => {
+            (_, Some((second, caa::CaaVerdict::Refused(refusal)))) => {
                 Some(words::of_caa(ask, name, at, second, &refusal, Severity::Warning))
             }
-            (caa::Verdict::Allowed, _) => None,
+            (caa::CaaVerdict::Allowed, _) => None,
         };
     }
     None

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::address::{Answer, cdn_by};
+use super::address::{ProbeAnswer, cdn_by};
 use super::caa::printable;
 use crate::host::bracketed;
 use crate::keys::pin::Pin;
@@ -70,39 +70,39 @@ pub(super) fn source(address: IpAddr) -> Option<IpAddr> {
 }
 
 /// Asks by http-01.
-pub(super) async fn by_http(name: &str, address: IpAddr, ports: Ports, probe: &Probe) -> Answer {
+pub(super) async fn by_http(name: &str, address: IpAddr, ports: Ports, probe: &Probe) -> ProbeAnswer {
     let asked = timeout(PROBE, follow(name, address, ports, probe)).await;
-    asked.unwrap_or_else(|_| Answer::Nothing("timeout".into()))
+    asked.unwrap_or_else(|_| ProbeAnswer::Nothing("timeout".into()))
 }
 
-async fn follow(name: &str, address: IpAddr, ports: Ports, probe: &Probe) -> Answer {
-    let mut at = Target { tls: false, path: format!("/.well-known/acme-challenge/{}", probe.token) };
+async fn follow(name: &str, address: IpAddr, ports: Ports, probe: &Probe) -> ProbeAnswer {
+    let mut at = ProbeTarget { tls: false, path: format!("/.well-known/acme-challenge/{}", probe.token) };
     for _ in 0..=REDIRECTS_MAX {
         let response = match ask(name, address, ports, &at).await {
             Ok(response) => response,
-            Err(error) => return Answer::Nothing(words(&error)),
+            Err(error) => return ProbeAnswer::Nothing(words(&error)),
         };
         // A CA ignores white space at the end.
         if response.status == 200 && response.body.trim_ascii_end() == probe.content.as_bytes() {
-            return Answer::Ours { cdn: response.cdn };
+            return ProbeAnswer::Ours { cdn: response.cdn };
         }
         let next = response.location.as_deref().and_then(|location| at.redirected(name, location));
         match next {
             Some(next) => at = next,
-            None => return Answer::Other { cdn: response.cdn, what: response.words() },
+            None => return ProbeAnswer::Other { cdn: response.cdn, what: response.words() },
         }
     }
-    Answer::Other { cdn: None, what: "too many redirects".into() }
+    ProbeAnswer::Other { cdn: None, what: "too many redirects".into() }
 }
 
 /// A URL of the name.
 #[derive(Debug, PartialEq, Eq)]
-struct Target {
+struct ProbeTarget {
     tls: bool,
     path: String,
 }
 
-impl Target {
+impl ProbeTarget {
     /// Follows a redirect to the same name, at the standard ports, as a CA does.
     fn redirected(&self, name: &str, location: &str) -> Option<Self> {
         if location.starts_with('/') && !location.starts_with("//") {
@@ -122,7 +122,7 @@ impl Target {
 }
 
 /// A response, as far as it matters.
-struct Response {
+struct ProbeResponse {
     status: u16,
     server: Option<String>,
     location: Option<String>,
@@ -130,7 +130,7 @@ struct Response {
     body: Vec<u8>,
 }
 
-impl Response {
+impl ProbeResponse {
     fn words(&self) -> String {
         let server = self.server.as_ref().map(|name| format!(", server: {name}")).unwrap_or_default();
         let location = self.location.as_ref().map(|to| format!(", location: {to}")).unwrap_or_default();
@@ -138,8 +138,8 @@ impl Response {
     }
 }
 
-async fn ask(name: &str, address: IpAddr, ports: Ports, at: &Target) -> io::Result<Response> {
-    let Target { tls, path } = at;
+async fn ask(name: &str, address: IpAddr, ports: Ports, at: &ProbeTarget) -> io::Result<ProbeResponse> {
+    let ProbeTarget { tls, path } = at;
     if path.bytes().any(|b| b <= b' ' || b == 0x7f) {
         return Err(io::Error::other("invalid redirect"));
     }
@@ -163,7 +163,7 @@ async fn connect(address: IpAddr, port: u16) -> io::Result<TcpStream> {
     }
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> io::Result<Response> {
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> io::Result<ProbeResponse> {
     stream.write_all(request.as_bytes()).await?;
     let mut received = Vec::new();
     loop {
@@ -186,7 +186,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str
 }
 
 /// Reads a response; `None` while more is to come.
-fn parse(received: &[u8], is_all: bool) -> Option<io::Result<Response>> {
+fn parse(received: &[u8], is_all: bool) -> Option<io::Result<ProbeResponse>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut head = httparse::Response::new(&mut fields);
     let at = match head.parse(received) {
@@ -215,7 +215,7 @@ fn parse(received: &[u8], is_all: bool) -> Option<io::Result<Response>> {
     let (server, location) = (text("server"), text("location"));
     let status = head.code.unwrap_or_default();
     let location = location.filter(|_| (300..400).contains(&status));
-    Some(Ok(Response { status, server, location, cdn, body }))
+    Some(Ok(ProbeResponse { status, server, location, cdn, body }))
 }
 
 /// Joins the chunks of a body, as far as they are there.
@@ -266,22 +266,22 @@ fn sni(name: &str) -> String {
 }
 
 /// Asks by tls-alpn-01.
-pub(super) async fn by_tls(name: &str, address: IpAddr, ports: Ports, probe: &Probe) -> Answer {
+pub(super) async fn by_tls(name: &str, address: IpAddr, ports: Ports, probe: &Probe) -> ProbeAnswer {
     let asked = timeout(PROBE, handshake(name, address, ports.tls, ACME_TLS)).await;
     match asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok((stream, leaf)) => {
             let agreed = stream.get_ref().1.alpn_protocol() == Some(ACME_TLS);
             match digest(&leaf).filter(|_| agreed) {
-                Some(found) if found == Sha256::digest(&probe.content).as_slice() => Answer::Ours { cdn: None },
-                Some(_) => Answer::Other { what: "the challenge of another ACME client".into(), cdn: None },
-                None => Answer::Other { what: describe(&leaf), cdn: None },
+                Some(found) if found == Sha256::digest(&probe.content).as_slice() => ProbeAnswer::Ours { cdn: None },
+                Some(_) => ProbeAnswer::Other { what: "the challenge of another ACME client".into(), cdn: None },
+                None => ProbeAnswer::Other { what: describe(&leaf), cdn: None },
             }
         }
         // An alert is an answer of a server that does not know the challenge.
         Err(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-            Answer::Other { what: "TLS without acme-tls/1".into(), cdn: None }
+            ProbeAnswer::Other { what: "TLS without acme-tls/1".into(), cdn: None }
         }
-        Err(error) => Answer::Nothing(words(&error)),
+        Err(error) => ProbeAnswer::Nothing(words(&error)),
     }
 }
 
@@ -329,9 +329,9 @@ mod tests {
 
     #[test]
     fn redirects() {
-        let at = Target { tls: false, path: "/x".into() };
+        let at = ProbeTarget { tls: false, path: "/x".into() };
         let check = |location: &str, want: Option<(bool, &str)>| {
-            let want = want.map(|(tls, path)| Target { tls, path: path.to_owned() });
+            let want = want.map(|(tls, path)| ProbeTarget { tls, path: path.to_owned() });
             assert_eq!(at.redirected("a.example", location), want, "{location}");
         };
         check("/y", Some((false, "/y")));

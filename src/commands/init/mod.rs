@@ -20,10 +20,10 @@ pub use ask::{Given, email};
 use super::{Output, files, refuse};
 use crate::init::conclude::{Conclusion, conclude};
 use crate::init::evidence::Evidence;
-use crate::init::probe::{Prober, Target};
+use crate::init::probe::{BlogTarget, Prober};
 use crate::init::write::{Wishes, render};
 use crate::reason::{Reason, shell_word};
-use crate::verify::target::{Place, Url};
+use crate::verify::target::{ConnectTo, Url};
 
 /// The folder of a system's configuration.
 const SYSTEM_FOLDER: &str = "/etc/pintle";
@@ -46,9 +46,9 @@ pub struct Options {
     /// The file of roots.
     pub ca: Option<PathBuf>,
     /// The address to connect to instead of DNS.
-    pub connect: Option<Place>,
+    pub connect: Option<ConnectTo>,
     /// The address of plain HTTP.
-    pub connect_http: Option<Place>,
+    pub connect_http: Option<ConnectTo>,
     /// `true` for JSON.
     pub as_json: bool,
 }
@@ -92,7 +92,7 @@ fn run(mut options: Options, output: &Output) -> Result<(), InitError> {
         return Err(exists(&path, &options).into());
     }
     let ca = options.ca.as_deref().map(absolute).transpose()?;
-    let target = Target {
+    let target = BlogTarget {
         url: options.url.clone(),
         connect: options.connect.clone(),
         connect_http: options.connect_http.clone(),
@@ -122,7 +122,7 @@ fn run(mut options: Options, output: &Output) -> Result<(), InitError> {
 /// Sends the requests, and asks for missing answers in between.
 fn look(
     runtime: &Runtime,
-    target: &Target,
+    target: &BlogTarget,
     options: &mut Options,
     ca: Option<PathBuf>,
 ) -> Result<Conclusion, InitError> {

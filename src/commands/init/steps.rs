@@ -6,7 +6,7 @@ use crate::commands::drop_privileges::{USER, useradd};
 use crate::config::DEFAULT_PATHS;
 use crate::init::conclude::Conclusion;
 use crate::init::write::Wishes;
-use crate::os::privileges::{self, Account};
+use crate::os::privileges::{self, UserAccount};
 use crate::reason::shell_word;
 
 /// The places where packages install the unit.
@@ -32,7 +32,7 @@ pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> S
         let what = "# if you agree to the terms of Let's Encrypt, uncomment terms and acme";
         steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
     }
-    if privileges::is_root() && Account::find(USER, None).is_err() {
+    if privileges::is_root() && UserAccount::find(USER, None).is_err() {
         let what = "# make the user that serves: pintle does not serve as root";
         steps.insert(0, format!("{what}\n  {}", useradd(USER)));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::init::choose::Host;
+use crate::init::choose::HostChoice;
 use crate::init::conclude::{Conclusion, host_word, platform_name};
 
 /// Renders the conclusions.
@@ -20,8 +20,8 @@ pub(super) fn render(conclusion: &Conclusion) -> String {
         let _ = writeln!(out, "    verify     {name}");
     }
     let host = match choice.host.value {
-        Host::Client => "as the client says",
-        host @ Host::Upstream => host_word(host),
+        HostChoice::Client => "as the client says",
+        host @ HostChoice::Upstream => host_word(host),
     };
     let _ = writeln!(out, "    Host       {host}{}", open(choice.host.proven));
     let recognised = match conclusion.forwarded_proto {

@@ -3,18 +3,18 @@
 use serde_json::{Value, json};
 
 use crate::message::Name;
-use crate::verify::chain::{Certificate, Chain};
-use crate::verify::client::{Failure, Response};
-use crate::verify::finding::{Finding, Group, Level};
-use crate::verify::hello::Version;
+use crate::verify::chain::{SeenCertificate, SeenChain};
+use crate::verify::client::{VisitFailure, VisitResponse};
+use crate::verify::finding::{Group, Level, VerifyFinding};
+use crate::verify::hello::TlsVersion;
 use crate::verify::judge::preload::Preload;
-use crate::verify::judge::versions::Offer;
-use crate::verify::notes::Memory;
-use crate::verify::page::{Insecure, Kind, Page};
-use crate::verify::{Options, Report};
+use crate::verify::judge::versions::VersionResult;
+use crate::verify::notes::ClientMemory;
+use crate::verify::page::{BrowserReaction, Insecure, PageFindings};
+use crate::verify::{Options, VerifyReport};
 
 /// Returns all findings, and the facts behind them.
-pub(super) fn report(options: &Options, report: &Report) -> Value {
+pub(super) fn report(options: &Options, report: &VerifyReport) -> Value {
     let page = report.page.as_ref();
     json!({
         "ok": report.count(Level::Error) == 0,
@@ -22,7 +22,7 @@ pub(super) fn report(options: &Options, report: &Report) -> Value {
         "address": report.address.to_string(),
         "time": options.now.to_string(),
         "tls": {
-            "negotiated": report.negotiated.map(Version::as_str),
+            "negotiated": report.negotiated.map(TlsVersion::as_str),
             "versions": report.versions.iter().map(offer).collect::<Vec<_>>(),
         },
         "chain": report.chain.as_ref().map(chain).unwrap_or_default(),
@@ -42,8 +42,8 @@ pub(super) fn report(options: &Options, report: &Report) -> Value {
 }
 
 /// Returns the report for a server that could not be reached.
-pub(super) fn unreachable(options: &Options, failure: &Failure) -> Value {
-    let row = Finding::new(Group::Tls, Level::Error, "unreachable", failure.to_string());
+pub(super) fn unreachable(options: &Options, failure: &VisitFailure) -> Value {
+    let row = VerifyFinding::new(Group::Tls, Level::Error, "unreachable", failure.to_string());
     json!({
         "ok": false,
         "url": options.url.to_string(),
@@ -52,26 +52,26 @@ pub(super) fn unreachable(options: &Options, failure: &Failure) -> Value {
     })
 }
 
-fn finding(finding: &Finding) -> Value {
+fn finding(finding: &VerifyFinding) -> Value {
     json!({
         "group": finding.group.as_str(), "level": finding.level.as_str(), "check": finding.check,
         "message": finding.message, "hint": finding.hint,
     })
 }
 
-fn offer(offer: &Offer) -> Value {
+fn offer(offer: &VersionResult) -> Value {
     json!({ "version": offer.version.as_str(), "offered": offer.offered, "unknown": offer.unknown })
 }
 
 /// Returns the certificates as sent, then the root, if it was not sent.
-fn chain(chain: &Chain) -> Vec<Value> {
+fn chain(chain: &SeenChain) -> Vec<Value> {
     let mut all: Vec<Value> = chain.served.iter().map(certificate).collect();
     let root = chain.root.as_ref().filter(|root| chain.served.iter().all(|c| c.pin != root.pin));
     all.extend(root.map(|r| json!({ "subject": r.subject, "pin": r.pin.to_string(), "served": false })));
     all
 }
 
-fn certificate(certificate: &Certificate) -> Value {
+fn certificate(certificate: &SeenCertificate) -> Value {
     let facts = &certificate.facts;
     json!({
         "subject": certificate.subject, "issuer": facts.issuer, "names": facts.names(), "serial": facts.serial,
@@ -80,7 +80,7 @@ fn certificate(certificate: &Certificate) -> Value {
     })
 }
 
-fn response(response: &Response) -> Value {
+fn response(response: &VisitResponse) -> Value {
     let values = |name| {
         let values = response.values(name);
         values.iter().map(|v| String::from_utf8_lossy(v).into_owned()).collect::<Vec<_>>()
@@ -94,7 +94,7 @@ fn response(response: &Response) -> Value {
 }
 
 /// `pintle verify --pins` reads this again.
-fn noted(memory: &Memory) -> Value {
+fn noted(memory: &ClientMemory) -> Value {
     json!({
         "hsts": memory.hsts.map(|n| json!({ "max_age": n.max_age, "include_subdomains": n.include_subdomains })),
         "pins": memory.pins.as_ref().map(|n| json!({
@@ -108,12 +108,12 @@ fn preload(preload: &Preload) -> Value {
     json!({ "ready": preload.reasons.is_empty(), "asked": preload.asked, "reasons": preload.reasons })
 }
 
-fn page_json(page: &Page) -> Value {
+fn page_json(page: &PageFindings) -> Value {
     let one = |i: &Insecure| {
         let kind = match i.kind {
-            Kind::Active => "active",
-            Kind::Passive => "passive",
-            Kind::Form => "form",
+            BrowserReaction::Active => "active",
+            BrowserReaction::Passive => "passive",
+            BrowserReaction::Form => "form",
         };
         json!({ "kind": kind, "element": i.element, "url": i.url, "line": i.line })
     };

@@ -16,9 +16,9 @@ use crate::keys::pin::Pin;
 use crate::os::read_error;
 use crate::reason::Reason;
 use crate::upstream::tls::default_roots;
-use crate::verify::chain::Trust;
+use crate::verify::chain::ClientTrust;
 use crate::verify::finding::Level;
-use crate::verify::target::{Place, Url};
+use crate::verify::target::{ConnectTo, Url};
 use crate::verify::{Options, pin_file, verify as visit};
 
 /// The arguments.
@@ -27,9 +27,9 @@ pub struct Arguments {
     /// The https URL.
     pub url: Url,
     /// The address to connect to instead of DNS.
-    pub connect: Option<Place>,
+    pub connect: Option<ConnectTo>,
     /// The address of plain HTTP.
-    pub connect_http: Option<Place>,
+    pub connect_http: Option<ConnectTo>,
     /// The file of roots.
     pub ca: Option<PathBuf>,
     /// The file of pins.
@@ -71,8 +71,8 @@ pub fn verify(arguments: Arguments, as_json: bool, output: &Output) -> ExitCode 
 }
 
 /// Reads the file of roots, or takes Mozilla's.
-pub(super) fn trust(path: Option<&Path>) -> Result<Trust, Reason> {
-    let Some(path) = path else { return Ok(Trust { roots: default_roots(), own: Vec::new() }) };
+pub(super) fn trust(path: Option<&Path>) -> Result<ClientTrust, Reason> {
+    let Some(path) = path else { return Ok(ClientTrust { roots: default_roots(), own: Vec::new() }) };
     let contents = read(path)?;
     let usage = || "--ca takes certificates in PEM: roots, or the server's own".to_owned();
     let wrong = |why: &str| Reason::new(format!("{}: {why}", path.display()));
@@ -84,7 +84,7 @@ pub(super) fn trust(path: Option<&Path>) -> Result<Trust, Reason> {
         roots.add(certificate.clone()).map_err(|_| wrong("a certificate in it is not fit as a root").hint(usage()))?;
         own.push(certificate);
     }
-    Ok(Trust { roots: Arc::new(roots), own })
+    Ok(ClientTrust { roots: Arc::new(roots), own })
 }
 
 fn read_pins(path: &Path) -> Result<Vec<Pin>, Reason> {

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use crate::keys::pin::Pin;
 use crate::reason::counted;
 use crate::tls::rule::day;
-use crate::verify::chain::Chain;
-use crate::verify::finding::{Finding, Group, Level, printable};
-use crate::verify::{Options, Report};
+use crate::verify::chain::SeenChain;
+use crate::verify::finding::{Group, Level, VerifyFinding, printable};
+use crate::verify::{Options, VerifyReport};
 
 /// The width of the marks; the name of the check follows, then the message.
 const MARK: usize = 4;
@@ -15,12 +15,12 @@ const MARK: usize = 4;
 const LINE_MAX: usize = 110;
 
 /// Renders the report, in colour or not.
-pub(super) fn render(options: &Options, report: &Report, color: bool) -> String {
+pub(super) fn render(options: &Options, report: &VerifyReport, color: bool) -> String {
     let paint = Paint(color);
     let width = report.findings.iter().map(|f| f.check.len()).max().unwrap_or_default();
     let mut out = format!("{} at {}\n", paint.bold(&options.url.to_string()), report.address);
     for group in Group::ALL {
-        let rows: Vec<&Finding> = report.findings.iter().filter(|f| f.group == group).collect();
+        let rows: Vec<&VerifyFinding> = report.findings.iter().filter(|f| f.group == group).collect();
         if rows.is_empty() {
             continue;
         }
@@ -38,7 +38,7 @@ pub(super) fn render(options: &Options, report: &Report, color: bool) -> String 
     out
 }
 
-fn row(out: &mut String, finding: &Finding, width: usize, paint: Paint) {
+fn row(out: &mut String, finding: &VerifyFinding, width: usize, paint: Paint) {
     let (mark, color) = match finding.level {
         Level::Ok => ("ok", "32"),
         Level::Note => ("note", "36"),
@@ -77,7 +77,7 @@ fn margin(width: usize) -> String {
 }
 
 /// Writes the keys of the chain, as pins.
-fn chain(out: &mut String, chain: &Chain, width: usize) {
+fn chain(out: &mut String, chain: &SeenChain, width: usize) {
     let margin = margin(width);
     for certificate in &chain.served {
         let subject = printable(&certificate.subject);
@@ -91,16 +91,16 @@ fn chain(out: &mut String, chain: &Chain, width: usize) {
 }
 
 /// Writes the meaning of each noted pin.
-fn pins(out: &mut String, report: &Report, width: usize) {
+fn pins(out: &mut String, report: &VerifyReport, width: usize) {
     let Some(noted) = &report.memory.pins else { return };
-    let chains: Vec<Vec<Pin>> = report.chain.iter().chain(&report.other_chains).map(Chain::pins).collect();
+    let chains: Vec<Vec<Pin>> = report.chain.iter().chain(&report.other_chains).map(SeenChain::pins).collect();
     for pin in &noted.pins {
         let served = chains.iter().any(|chain| chain.contains(pin));
         let _ = writeln!(out, "{}{pin}  {}", margin(width), if served { "served" } else { "backup" });
     }
 }
 
-fn verdict(options: &Options, report: &Report) -> String {
+fn verdict(options: &Options, report: &VerifyReport) -> String {
     let warnings = counted(report.count(Level::Warning), "warning");
     match report.count(Level::Error) {
         0 if report.count(Level::Warning) == 0 => format!("{}: fine", options.url),

@@ -19,7 +19,7 @@ use super::results::Results;
 use super::{Output, fail};
 use crate::config::AdminAddress;
 use crate::control::client::ask_for;
-use screen::{Look, Scene, blocks};
+use screen::{DisplaySpace, Scene, blocks};
 
 /// Time limit for an answer; then the display says so, and asks again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ pub fn watch(path: &Path, options: Options, output: &Output) -> ExitCode {
         let signals = Signals::new()?;
         let terminal = is_screen.then(Terminal::enter).transpose()?;
         let color = terminal.is_some() && output.color_of_stdout;
-        let end = Watch { address, options, color, is_screen, seen: None, error: None }.run(signals).await;
+        let end = StatusWatch { address, options, color, is_screen, seen: None, error: None }.run(signals).await;
         drop(terminal);
         end
     });
@@ -124,7 +124,7 @@ impl Signals {
     }
 }
 
-struct Watch {
+struct StatusWatch {
     address: AdminAddress,
     options: Options,
     color: bool,
@@ -135,7 +135,7 @@ struct Watch {
     error: Option<String>,
 }
 
-impl Watch {
+impl StatusWatch {
     /// Shows answers until the end. Returns the failure of the last question.
     async fn run(mut self, mut signals: Signals) -> io::Result<Option<String>> {
         let mut round = 0;
@@ -191,7 +191,7 @@ impl Watch {
             Some((status, ..)) if self.options.as_json && self.error.is_none() => say(&format!("{status}\n")),
             _ if self.options.as_json => Ok(()),
             _ => {
-                let lines = blocks(self.scene(), self.error.as_deref(), &Look::PLAIN);
+                let lines = blocks(self.scene(), self.error.as_deref(), &DisplaySpace::PLAIN);
                 say(&format!("{}\n\n", lines.join("\n")))
             }
         }
@@ -207,7 +207,7 @@ impl Watch {
             return Ok(());
         }
         let (columns, rows) = size();
-        let look = Look { columns: Some(columns), rows: Some(rows), color: self.color };
+        let look = DisplaySpace { columns: Some(columns), rows: Some(rows), color: self.color };
         let lines = blocks(self.scene(), self.error.as_deref(), &look);
         // The last line has no line break: the terminal would scroll.
         say(&format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n")))

@@ -17,7 +17,7 @@ const QUIET: &str = "\x1b[0m";
 
 /// The space for a display.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
+pub(super) struct DisplaySpace {
     /// Columns; longer lines are cut.
     pub(super) columns: Option<usize>,
     /// Rows; what does not fit is counted.
@@ -26,7 +26,7 @@ pub(super) struct Look {
     pub(super) color: bool,
 }
 
-impl Look {
+impl DisplaySpace {
     /// Everything, without colours.
     pub(super) const PLAIN: Self = Self { columns: None, rows: None, color: false };
 }
@@ -149,7 +149,7 @@ fn certificates(status: &Value) -> Vec<String> {
 }
 
 /// Makes the lines of a display. What does not fit is counted, and lines are cut.
-pub(super) fn blocks(scene: Option<&Scene>, error: Option<&str>, look: &Look) -> Vec<String> {
+pub(super) fn blocks(scene: Option<&Scene>, error: Option<&str>, look: &DisplaySpace) -> Vec<String> {
     let mut lines = Vec::new();
     let nothing = Scene { head: "pintle: waiting for the running process".to_owned(), ..Scene::default() };
     let scene = scene.unwrap_or(&nothing);
@@ -197,7 +197,7 @@ fn fit(rows: &[String], room: usize) -> Vec<String> {
 }
 
 /// A line that a terminal shows in one row: only characters of one column, cut at the last column.
-fn finished(line: &str, look: &Look) -> String {
+fn finished(line: &str, look: &DisplaySpace) -> String {
     let safe: String = line.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
     let cut = look.columns.and_then(|columns| safe.get(..columns)).unwrap_or(&safe).trim_end();
     match look.color && cut.starts_with('!') {
@@ -233,8 +233,8 @@ mod tests {
         Scene::of(status, before, "2026-01-03T05:00:00Z".parse().unwrap())
     }
 
-    fn look(columns: usize, rows: usize) -> Look {
-        Look { columns: Some(columns), rows: Some(rows), color: false }
+    fn look(columns: usize, rows: usize) -> DisplaySpace {
+        DisplaySpace { columns: Some(columns), rows: Some(rows), color: false }
     }
 
     #[test]
@@ -277,8 +277,8 @@ mod tests {
         assert_eq!(lines[at + 1], "! circuit open         http://10.0.0.1");
         let at = lines.iter().position(|line| line == "certificates").unwrap();
         assert!(lines[at + 1].contains("s3.example"), "the next to end: {lines:#?}");
-        let loud = blocks(Some(&all), None, &Look { color: true, ..look(10, 24) });
+        let loud = blocks(Some(&all), None, &DisplaySpace { color: true, ..look(10, 24) });
         assert_eq!(loud[1], "\u{1b}[1;31m! ???[31m:\u{1b}[0m");
-        assert_eq!(blocks(None, None, &Look::PLAIN), ["pintle: waiting for the running process"]);
+        assert_eq!(blocks(None, None, &DisplaySpace::PLAIN), ["pintle: waiting for the running process"]);
     }
 }

@@ -14,7 +14,7 @@ use super::files::{mode, program, read, read_roots};
 use super::listen::Listen;
 use crate::config::Draft;
 use crate::config::acme::{Acme, Authority, Eab, FOLDER, Method};
-use crate::config::file::{AcmeTable, CertificateTable, EabTable, File};
+use crate::config::file::{AcmeTable, CertificateTable, ConfigFile, EabTable};
 use crate::config::problem::At;
 use crate::config::value::show_duration;
 use crate::host::HostPattern;
@@ -28,7 +28,7 @@ const ROTATE_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Checks the settings. Returns them if pintle obtains a certificate.
 pub(super) fn build(
     draft: &Draft,
-    file: &File,
+    file: &ConfigFile,
     hosts: &[Vec<At<HostPattern>>],
     (listen, limits): (&Listen, &Limits),
     r: &mut Checker<'_>,
@@ -300,7 +300,7 @@ fn check_profile(table: &AcmeTable, r: &mut Checker<'_>) {
 }
 
 /// Reports missing settings that every certificate needs.
-fn check_needs(draft: &Draft, file: &File, certificate: &CertificateTable, r: &mut Checker<'_>) {
+fn check_needs(draft: &Draft, file: &ConfigFile, certificate: &CertificateTable, r: &mut Checker<'_>) {
     let Some(span) = certificate.by_acme().cloned() else { return };
     if draft.state().is_none() && file.state_directory.is_none() {
         let what = "site.certificate.acme: keys and certificates need a place: state.directory is not set";

@@ -6,18 +6,23 @@ use std::net::{IpAddr, UdpSocket};
 
 use super::checker::Checker;
 use super::listen::Listen;
-use crate::config::file::{File, TlsTable};
+use crate::config::file::{ConfigFile, TlsTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
 
 /// The settings that decide how clients reach an address.
-pub(super) struct Places<'a> {
+pub(super) struct AddressSettings<'a> {
     pub(super) listen: &'a Listen,
     pub(super) tls: &'a TlsTable,
     pub(super) default_site: Option<usize>,
 }
 
-pub(super) fn check(file: &File, hosts: &[Vec<At<HostPattern>>], places: &Places<'_>, r: &mut Checker<'_>) {
+pub(super) fn check(
+    file: &ConfigFile,
+    hosts: &[Vec<At<HostPattern>>],
+    places: &AddressSettings<'_>,
+    r: &mut Checker<'_>,
+) {
     // Without TLS here there is nothing to choose.
     if places.listen.https.is_empty() {
         return;
@@ -67,7 +72,7 @@ fn is_here(address: IpAddr) -> bool {
     !matches!(UdpSocket::bind((address, 0)), Err(error) if error.kind() == ErrorKind::AddrNotAvailable)
 }
 
-fn remedy(host: &HostPattern, places: &Places<'_>, listen: Option<IpAddr>) -> String {
+fn remedy(host: &HostPattern, places: &AddressSettings<'_>, listen: Option<IpAddr>) -> String {
     let port = places.listen.https.first().map_or(443, std::net::SocketAddr::port);
     let default = match (places.tls.unknown_name.is_some(), places.tls.default_site.is_some()) {
         (true, true) => "make it tls.default_site".to_owned(),

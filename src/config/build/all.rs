@@ -8,24 +8,24 @@ use jiff::Timestamp;
 use super::builder::Builder;
 use super::candidate::Candidate;
 use super::checker::Checker;
-use super::entry::{Entry, by_name};
+use super::entry::{SiteEntry, by_name};
 use super::globals::globals;
 use super::hosts::hosts;
 use super::keep::{keep_unfit, mark_shorter, note_missing, note_refused};
-use super::stand_in::Change;
+use super::stand_in::CandidateChange;
 use super::{assemble, guard, planning, suites, unserved};
-use crate::config::file::File;
+use crate::config::file::ConfigFile;
 use crate::config::problem::{At, Problems};
-use crate::config::{Config, Context, Draft, Kept};
+use crate::config::{CheckContext, Config, Draft, KeptSite};
 use crate::host::HostPattern;
 use crate::ledger::time::{DOUBT, wall};
 use crate::policy::promise::others;
 
 impl Draft {
     /// Checks everything. Returns a configuration unless the problems have errors; errors of pairs that nothing replaces
-    /// count only if the context says so ([`Context::may_lack`]).
+    /// count only if the context says so ([`CheckContext::may_lack`]).
     #[must_use]
-    pub fn build(&self, context: &Context<'_>) -> (Option<Config>, Problems) {
+    pub fn build(&self, context: &CheckContext<'_>) -> (Option<Config>, Problems) {
         let mut problems = self.problems.clone();
         let Some(file) = &self.file else { return (None, problems) };
         let config = build(self, file, context, &mut problems);
@@ -34,7 +34,7 @@ impl Draft {
 }
 
 /// Checks everything. Returns a configuration only if there are no errors.
-fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Problems) -> Option<Config> {
+fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems: &mut Problems) -> Option<Config> {
     let mut r = checker(draft, context, problems);
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
@@ -61,9 +61,9 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
         context,
     };
     let mut candidates: Vec<Candidate> =
-        (0..file.sites.len()).map(|index| builder.candidate(index, &Change::default(), &mut r)).collect();
+        (0..file.sites.len()).map(|index| builder.candidate(index, &CandidateChange::default(), &mut r)).collect();
     let mut kept = keep(&mut candidates, context);
-    let entries: Vec<&Entry> = candidates.iter().filter_map(|c| c.entry.as_deref()).collect();
+    let entries: Vec<&SiteEntry> = candidates.iter().filter_map(|c| c.entry.as_deref()).collect();
     // One renewed certificate is no reason to refuse all others.
     let may_refuse = !context.keeps_sites;
     suites::check(&file.tls, &globals.offer, &entries, may_refuse, &mut r);
@@ -86,12 +86,12 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
         news.extend(candidate.news.into_iter().map(|problem| (entry.site.label(), problem)));
         entries.push(entry);
     }
-    let outcome = assemble::Outcome { admitted, kept, news };
+    let outcome = assemble::AssembleOutcome { admitted, kept, news };
     assemble::assemble(draft, globals, entries, upstreams, outcome, context)
 }
 
 /// Lets unfit sites keep what they have, or a part of it.
-fn keep(candidates: &mut [Candidate], context: &Context<'_>) -> Vec<Kept> {
+fn keep(candidates: &mut [Candidate], context: &CheckContext<'_>) -> Vec<KeptSite> {
     let mut kept = Vec::new();
     for (index, candidate) in candidates.iter_mut().enumerate() {
         note_refused(index, candidate, context, &mut kept);
@@ -107,7 +107,7 @@ fn keep(candidates: &mut [Candidate], context: &Context<'_>) -> Vec<Kept> {
     kept
 }
 
-fn checker<'a>(draft: &'a Draft, context: &'a Context<'_>, problems: &'a mut Problems) -> Checker<'a> {
+fn checker<'a>(draft: &'a Draft, context: &'a CheckContext<'_>, problems: &'a mut Problems) -> Checker<'a> {
     let doubted = Some(wall()).filter(|wall| wall.saturating_sub(context.now) > DOUBT);
     Checker {
         folder: &draft.folder,

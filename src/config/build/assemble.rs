@@ -5,29 +5,29 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use super::breach::Admitted;
-use super::entry::Entry;
+use super::entry::SiteEntry;
 use super::globals::Globals;
 use super::upstream::Upstreams;
-use crate::config::{Config, Context, Draft, Kept, Problem};
+use crate::config::{CheckContext, Config, Draft, KeptSite, Problem};
 use crate::ledger::Ramp;
 use crate::server::Snapshot;
 use crate::tls::resolver::ForProbes;
 use crate::tls::{Certificates, Tickets, config as tls_config};
 
 /// The outcome of judging all sites.
-pub(super) struct Outcome {
+pub(super) struct AssembleOutcome {
     pub(super) admitted: Admitted,
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<KeptSite>,
     pub(super) news: Vec<(String, Problem)>,
 }
 
 pub(super) fn assemble(
     draft: &Draft,
     globals: Globals,
-    entries: Vec<Arc<Entry>>,
+    entries: Vec<Arc<SiteEntry>>,
     mut upstreams: Upstreams,
-    outcome: Outcome,
-    context: &Context<'_>,
+    outcome: AssembleOutcome,
+    context: &CheckContext<'_>,
 ) -> Option<Config> {
     let certificates = certificates(&entries, &globals);
     let tickets = tickets(context)?;
@@ -83,14 +83,14 @@ pub(super) fn assemble(
 }
 
 /// The keys of session tickets: those in use, if there are any.
-fn tickets(context: &Context<'_>) -> Option<Arc<Tickets>> {
+fn tickets(context: &CheckContext<'_>) -> Option<Arc<Tickets>> {
     match context.before {
         Some(before) => Some(before.tickets.clone()),
         None => Some(Arc::new(Tickets::new().ok()?)),
     }
 }
 
-fn certificates(entries: &[Arc<Entry>], globals: &Globals) -> Arc<Certificates> {
+fn certificates(entries: &[Arc<SiteEntry>], globals: &Globals) -> Arc<Certificates> {
     let mut certificates = Certificates::default();
     for entry in entries {
         match &entry.plan.set {
@@ -112,7 +112,7 @@ fn certificates(entries: &[Arc<Entry>], globals: &Globals) -> Arc<Certificates> 
 
 /// The settings of TLS for clients, and for trusted peers that ask for the health of the process without a name.
 fn tls(
-    entries: &[Arc<Entry>],
+    entries: &[Arc<SiteEntry>],
     globals: &Globals,
     certificates: &Arc<Certificates>,
     tickets: &Arc<Tickets>,

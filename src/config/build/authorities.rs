@@ -1,7 +1,7 @@
 //! The public authorities that the configuration knows by name.
 
 /// A public authority.
-pub(super) struct Known {
+pub(super) struct KnownAuthority {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) directory: &'static str,
@@ -14,8 +14,8 @@ pub(super) struct Known {
 }
 
 const LETS_ENCRYPT: [&str; 3] = ["classic", "tlsserver", "shortlived"];
-pub(super) const KNOWN: [Known; 4] = [
-    Known {
+pub(super) const KNOWN: [KnownAuthority; 4] = [
+    KnownAuthority {
         name: "letsencrypt",
         title: "Let's Encrypt",
         directory: "https://acme-v02.api.letsencrypt.org/directory",
@@ -23,7 +23,7 @@ pub(super) const KNOWN: [Known; 4] = [
         profiles: &LETS_ENCRYPT,
         for_addresses: Some("shortlived"),
     },
-    Known {
+    KnownAuthority {
         name: "letsencrypt-staging",
         title: "Let's Encrypt",
         directory: "https://acme-staging-v02.api.letsencrypt.org/directory",
@@ -31,7 +31,7 @@ pub(super) const KNOWN: [Known; 4] = [
         profiles: &LETS_ENCRYPT,
         for_addresses: Some("shortlived"),
     },
-    Known {
+    KnownAuthority {
         name: "zerossl",
         title: "ZeroSSL",
         directory: "https://acme.zerossl.com/v2/DV90",
@@ -39,7 +39,7 @@ pub(super) const KNOWN: [Known; 4] = [
         profiles: &[],
         for_addresses: None,
     },
-    Known {
+    KnownAuthority {
         name: "google",
         title: "Google Trust Services",
         directory: "https://dv.acme-v02.api.pki.goog/directory",
@@ -50,6 +50,6 @@ pub(super) const KNOWN: [Known; 4] = [
 ];
 
 /// Finds an authority by its name.
-pub(super) fn known(name: &str) -> Option<&'static Known> {
+pub(super) fn known(name: &str) -> Option<&'static KnownAuthority> {
     KNOWN.iter().find(|known| known.name == name)
 }

@@ -2,16 +2,16 @@
 
 use std::collections::HashSet;
 
-use super::entry::Entry;
-use super::loaded::Loaded;
+use super::entry::SiteEntry;
+use super::loaded::LoadedCertificate;
 use super::refusal::{OwnKey, Refusal};
-use super::stand_in::Served;
+use super::stand_in::ServedLast;
 use crate::config::file::SiteTable;
-use crate::config::{AcceptedByCommand, Context, Problems};
+use crate::config::{AcceptedByCommand, CheckContext, Problems};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, set_id};
-use crate::policy::promise::{Channel, Promise};
+use crate::policy::promise::{Promise, PromiseChannel};
 use crate::reason::{Problem, Reason};
 
 /// The note about a pair that is as good or bad as the one in use.
@@ -25,22 +25,22 @@ pub(super) struct Admitted {
 }
 
 /// Promises that a chain breaks.
-pub(super) struct Broken<'a> {
+pub(super) struct BrokenPromises<'a> {
     pub(super) table: &'a SiteTable,
-    pub(super) entry: &'a Entry,
-    pub(super) loaded: &'a Loaded,
+    pub(super) entry: &'a SiteEntry,
+    pub(super) loaded: &'a LoadedCertificate,
     pub(super) promises: &'a [&'a Promise],
     /// The chain with the same key that is served already, if there is one. Refusing this one would help nobody whom that
     /// one locks out.
-    pub(super) served: Option<&'a Served>,
+    pub(super) served: Option<&'a ServedLast>,
     /// The sets that pintle sends from now on, whether this chain is refused or not.
     pub(super) sent: &'a HashSet<String>,
     /// `accept_lockout_until` in the file may accept this lockout.
     pub(super) counts_line: bool,
-    pub(super) context: &'a Context<'a>,
+    pub(super) context: &'a CheckContext<'a>,
 }
 
-impl Broken<'_> {
+impl BrokenPromises<'_> {
     /// The promises that the served chain of this key does not break already.
     pub(super) fn news(&self) -> Vec<&Promise> {
         let is_news = |promise: &&&Promise| self.served.is_none_or(|served| !served.breaks(promise, self.entry));
@@ -121,7 +121,8 @@ impl Broken<'_> {
     /// `true` if pintle sends a set from now on. A command does not know what a running process sends: the promise's lease
     /// tells.
     fn is_sent(&self, promise: &Promise) -> bool {
-        let is_leased = || matches!(promise.channel, Channel::Header(_)) && promise.last_sent >= self.context.now;
+        let is_leased =
+            || matches!(promise.channel, PromiseChannel::Header(_)) && promise.last_sent >= self.context.now;
         self.sent.contains(&set_id(promise)) || self.context.before.is_none() && is_leased()
     }
 
@@ -164,10 +165,10 @@ enum Acceptance {
 
 fn acceptance(
     table: &SiteTable,
-    entry: &Entry,
+    entry: &SiteEntry,
     refusal: &Refusal,
     counts_line: bool,
-    context: &Context<'_>,
+    context: &CheckContext<'_>,
 ) -> Acceptance {
     let (site, book) = (entry.site.label(), context.book);
     let day = refusal.safe_day();
@@ -195,7 +196,7 @@ fn acceptance(
 
 /// The configured keys, each of which would keep these promises: those of the chains, the backups, and the one in use as
 /// long as its file is there. (It is there while a chain is judged before it replaces the file.)
-fn satisfying(entry: &Entry, broken: &[&Promise], context: &Context<'_>) -> Vec<(Pin, String)> {
+fn satisfying(entry: &SiteEntry, broken: &[&Promise], context: &CheckContext<'_>) -> Vec<(Pin, String)> {
     let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), context.shown(&l.path).to_string()));
     let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
     let label = entry.site.label();

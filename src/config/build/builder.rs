@@ -7,28 +7,28 @@ use std::sync::Arc;
 
 use super::candidate::{self, Candidate};
 use super::checker::Checker;
-use super::entry::{ByHost, ByName, Entry};
+use super::entry::{ByHost, EntriesByName, SiteEntry};
 use super::globals::Globals;
-use super::loaded::Loaded;
+use super::loaded::LoadedCertificate;
 use super::planning::Reuse;
 use super::report::Withheld;
-use super::stand_in::{Change, MayLackHere, Served, StandIns};
+use super::stand_in::{CandidateChange, MayLackHere, ServedLast, StandIns};
 use super::upstream::Upstreams;
-use crate::config::file::{CertificateTable, File};
+use crate::config::file::{CertificateTable, ConfigFile};
 use crate::config::problem::At;
-use crate::config::{Context, Draft, FormerCopy, LastGood, MayLack, ServedBefore, StandIn};
+use crate::config::{CheckContext, Draft, FormerCopy, LastGood, MayLack, ServedBefore, StandIn};
 use crate::host::HostPattern;
 
 /// Makes candidates of sites.
 pub(super) struct Builder<'a> {
     pub(super) draft: &'a Draft,
-    pub(super) file: &'a File,
+    pub(super) file: &'a ConfigFile,
     pub(super) hosts: &'a [Vec<At<HostPattern>>],
     /// The same, without their places.
     pub(super) names: &'a [Vec<HostPattern>],
     pub(super) globals: &'a Globals,
     pub(super) except: Vec<Vec<HostPattern>>,
-    pub(super) before: ByName<'a>,
+    pub(super) before: EntriesByName<'a>,
     /// The sites of the configuration in use by all their names.
     pub(super) by_host: OnceCell<ByHost<'a>>,
     /// The sites that an earlier process served, by all their names.
@@ -37,11 +37,11 @@ pub(super) struct Builder<'a> {
     pub(super) former: OnceCell<Vec<FormerCopy>>,
     pub(super) reuse: Reuse,
     pub(super) upstreams: Upstreams,
-    pub(super) context: &'a Context<'a>,
+    pub(super) context: &'a CheckContext<'a>,
 }
 
 impl Builder<'_> {
-    pub(super) fn candidate(&mut self, index: usize, change: &Change, r: &mut Checker<'_>) -> Candidate {
+    pub(super) fn candidate(&mut self, index: usize, change: &CandidateChange, r: &mut Checker<'_>) -> Candidate {
         let (Some(table), Some(hosts)) = (self.file.sites.get(index), self.hosts.get(index)) else {
             unreachable!("called with the places of file.sites")
         };
@@ -69,12 +69,12 @@ impl Builder<'_> {
 
 impl<'a> Builder<'a> {
     /// The site with these names that clients see now. Their order may have changed.
-    pub(super) fn served_as(&self, names: &[HostPattern]) -> Option<&'a Arc<Entry>> {
+    pub(super) fn served_as(&self, names: &[HostPattern]) -> Option<&'a Arc<SiteEntry>> {
         names.iter().find_map(|name| self.in_use(name)).filter(|_| self.context.is_served)
     }
 
     /// The site of the configuration in use with this name.
-    fn in_use(&self, name: &HostPattern) -> Option<&'a Arc<Entry>> {
+    fn in_use(&self, name: &HostPattern) -> Option<&'a Arc<SiteEntry>> {
         let find = || {
             let entries = self.context.before.iter().flat_map(|before| &before.entries);
             entries.flat_map(|entry| entry.hosts().iter().map(move |host| (host, entry))).collect()
@@ -94,7 +94,7 @@ impl<'a> Builder<'a> {
         match (&self.context.may_lack, self.context.served()) {
             (MayLack::None, _) => MayLackHere::Only(Vec::new()),
             (_, Some(_)) => {
-                let own: Vec<&'a Arc<Entry>> = names.iter().filter_map(|name| self.in_use(name)).collect();
+                let own: Vec<&'a Arc<SiteEntry>> = names.iter().filter_map(|name| self.in_use(name)).collect();
                 match own.iter().any(|entry| entry.plan.set.is_some()) {
                     true => MayLackHere::Only(own.into_iter().flat_map(|entry| entry.missing()).collect()),
                     false => MayLackHere::Any,
@@ -119,7 +119,7 @@ impl<'a> Builder<'a> {
     /// do so: the operator is there to decide.
     pub(super) fn may_drop(&self, candidate: &Candidate, site: usize, pair: usize) -> bool {
         let Some(loaded) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
-        let lacks = |before: &Arc<Entry>| before.missing().any(|path| path == loaded.path);
+        let lacks = |before: &Arc<SiteEntry>| before.missing().any(|path| path == loaded.path);
         match self.may_lack(site) {
             MayLackHere::Any if self.context.served().is_some() => {
                 self.served_as(&candidate.plan.hosts).is_some_and(lacks)
@@ -129,14 +129,14 @@ impl<'a> Builder<'a> {
     }
 
     /// The pair that was served last where this one is configured.
-    pub(super) fn served(&self, candidate: &Candidate, pair: &Loaded) -> Option<Served> {
+    pub(super) fn served(&self, candidate: &Candidate, pair: &LoadedCertificate) -> Option<ServedLast> {
         self.of_pair(candidate, pair, |stand_ins, table| {
             stand_ins.served(table, pair.at, &pair.path, &self.draft.folder)
         })
     }
 
     /// The pair that was served last with the key of this one: where this one is configured, or elsewhere.
-    pub(super) fn served_with_key(&self, candidate: &Candidate, pair: &Loaded) -> Option<Served> {
+    pub(super) fn served_with_key(&self, candidate: &Candidate, pair: &LoadedCertificate) -> Option<ServedLast> {
         let pin = pair.chain.pin();
         self.of_pair(candidate, pair, |stand_ins, table| {
             let here = stand_ins.served(table, pair.at, &pair.path, &self.draft.folder);
@@ -148,13 +148,13 @@ impl<'a> Builder<'a> {
     fn of_pair(
         &self,
         candidate: &Candidate,
-        pair: &Loaded,
-        find: impl FnOnce(&StandIns<'_>, &CertificateTable) -> Option<Served>,
-    ) -> Option<Served> {
+        pair: &LoadedCertificate,
+        find: impl FnOnce(&StandIns<'_>, &CertificateTable) -> Option<ServedLast>,
+    ) -> Option<ServedLast> {
         let names = &candidate.plan.hosts;
         let site = self.names.iter().position(|of| of.first() == names.first())?;
         let table = self.file.sites.get(site)?.certificates.get(pair.at)?;
-        let none = Change::default();
+        let none = CandidateChange::default();
         let may_lack = MayLackHere::Only(Vec::new());
         find(&StandIns::of(self.served_as(names), self.context, &none, may_lack, names), table)
     }

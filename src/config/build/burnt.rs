@@ -1,8 +1,8 @@
 //! Keys that the ledger marks as burnt: they were compromised, never serve again, and are no backups.
 
-use super::entry::{Entry, timestamp};
-use super::loaded::Loaded;
-use crate::config::Context;
+use super::entry::{SiteEntry, timestamp};
+use super::loaded::LoadedCertificate;
+use crate::config::CheckContext;
 use crate::config::file::SiteTable;
 use crate::ledger::Burnt;
 use crate::reason::{Problem, Reason};
@@ -11,11 +11,11 @@ use crate::reason::{Problem, Reason};
 /// whether the same key serves already: a refusal would then help nobody.
 pub(super) fn live(
     table: &SiteTable,
-    entry: &Entry,
-    context: &Context<'_>,
-    is_served: impl Fn(&Loaded) -> bool,
+    entry: &SiteEntry,
+    context: &CheckContext<'_>,
+    is_served: impl Fn(&LoadedCertificate) -> bool,
 ) -> Vec<(usize, Problem)> {
-    let problem = |loaded: &Loaded| {
+    let problem = |loaded: &LoadedCertificate| {
         let burnt = context.book.burnt(loaded.chain.pin())?;
         let certificate = table.certificates.get(loaded.at).and_then(|c| c.chain.as_ref());
         let span = certificate.map_or(&table.span, |c| &c.span);
@@ -32,7 +32,7 @@ pub(super) fn live(
 }
 
 /// Returns the problem of a burnt backup, if there is one.
-pub(super) fn backup(table: &SiteTable, entry: &Entry, context: &Context<'_>) -> Option<Problem> {
+pub(super) fn backup(table: &SiteTable, entry: &SiteEntry, context: &CheckContext<'_>) -> Option<Problem> {
     // Without pins that are sent, no backup is promised.
     entry.pledge.as_ref()?;
     let backups = entry.plan.pins.iter().flat_map(|pins| &pins.backups);
@@ -47,7 +47,7 @@ fn compromised(burnt: &Burnt) -> String {
     format!("the key {} is burnt: it was revoked as compromised on {}", burnt.pin, timestamp(burnt.at))
 }
 
-fn change_over(entry: &Entry) -> String {
+fn change_over(entry: &SiteEntry) -> String {
     let site = entry.site.label();
     format!("change over to another key: `pintle key list --site {site}` shows which keys clients know")
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::checker::{Checker, of_site};
-use super::entry::{ByName, Entry, MadeFrom, make};
-use super::plan::Plan;
+use super::entry::{EntriesByName, MadeFrom, SiteEntry, make};
+use super::plan::SitePlan;
 use super::planning::Planned;
 use super::report;
 use super::stand_in::{MissingPair, RefusedPair};
-use crate::config::Context;
+use crate::config::CheckContext;
 use crate::config::file::SiteTable;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -21,8 +21,8 @@ use crate::tls::preflight;
 
 /// A site that is being made: its entry, if there is one, and its problems.
 pub(super) struct Candidate {
-    pub(super) entry: Option<Arc<Entry>>,
-    pub(super) plan: Arc<Plan>,
+    pub(super) entry: Option<Arc<SiteEntry>>,
+    pub(super) plan: Arc<SitePlan>,
     pub(super) problems: Vec<Problem>,
     /// New warnings: those about files that have changed.
     pub(super) news: Vec<Problem>,
@@ -33,7 +33,7 @@ pub(super) struct Candidate {
     /// Problems of files that something else replaces.
     pub(super) notes: Vec<Problem>,
     /// The fallback if this candidate is rejected: the previous files, with the ledger and the time of now.
-    pub(super) standing: Option<Arc<Entry>>,
+    pub(super) standing: Option<Arc<SiteEntry>>,
     pub(super) by_guard: bool,
     /// It is the one that was served before.
     pub(super) is_kept: bool,
@@ -41,8 +41,8 @@ pub(super) struct Candidate {
 
 impl Candidate {
     fn new(
-        entry: Option<Arc<Entry>>,
-        plan: Arc<Plan>,
+        entry: Option<Arc<SiteEntry>>,
+        plan: Arc<SitePlan>,
         problems: Vec<Problem>,
         news: Vec<Problem>,
         (refused, missing): (Vec<RefusedPair>, Vec<MissingPair>),
@@ -59,12 +59,12 @@ impl Candidate {
 /// Makes a site from its plan. Reuses the previous entry if nothing about it is new. `except` has the names that its
 /// wildcards do not cover.
 pub(super) fn candidate(
-    before: &ByName<'_>,
+    before: &EntriesByName<'_>,
     table: &SiteTable,
     except: Vec<HostPattern>,
     planned: Planned,
     withhold: Option<report::Withheld>,
-    context: &Context<'_>,
+    context: &CheckContext<'_>,
     r: &mut Checker<'_>,
 ) -> Candidate {
     let Planned { plan, mut problems, refused, missing } = planned;
@@ -118,7 +118,7 @@ pub(super) fn candidate(
 }
 
 /// Returns `true` if the site has a name, and `true` if clients note its policies.
-fn noted(plan: &Plan) -> (bool, bool) {
+fn noted(plan: &SitePlan) -> (bool, bool) {
     // Clients note nothing about addresses (RFC 6797 section 8.1.1, RFC 7469 section 2.3.1).
     let has_name = plan.hosts.iter().any(|host| host.address().is_none());
     // Without a certificate, no client sees a policy, and no ramp begins.
@@ -128,13 +128,13 @@ fn noted(plan: &Plan) -> (bool, bool) {
 /// The fallback of a site whose files are unfit: what it has now. Its ramps follow the ledger all the same.
 pub(super) fn standing(
     index: usize,
-    known: &ByName<'_>,
+    known: &EntriesByName<'_>,
     table: &SiteTable,
     except: Vec<HostPattern>,
     candidate: &Candidate,
-    context: &Context<'_>,
+    context: &CheckContext<'_>,
     r: &mut Checker<'_>,
-) -> Option<Arc<Entry>> {
+) -> Option<Arc<SiteEntry>> {
     let before = context.before?.entries.get(index)?;
     // Pins that are withheld stay withheld: an unfit file is no reason to begin sending them.
     let withhold = before.made_from.withheld;
@@ -151,14 +151,14 @@ pub(super) fn standing(
     }
 }
 
-fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Checker<'_>) {
+fn warn_of_older(table: &SiteTable, plan: &SitePlan, before: &SiteEntry, r: &mut Checker<'_>) {
     for loaded in &plan.loaded {
         let same_kind = |c: &&Chain| {
             std::mem::discriminant(&c.leaf.algorithm) == std::mem::discriminant(&loaded.chain.leaf.algorithm)
         };
         let in_use = before.chains().find(same_kind);
         for fault in preflight::judge(&loaded.chain, &plan.hosts, r.now, in_use) {
-            if matches!(fault, preflight::Fault::Older { .. } | preflight::Fault::Shorter(..)) {
+            if matches!(fault, preflight::ChainFault::Older { .. } | preflight::ChainFault::Shorter(..)) {
                 let span =
                     table.certificates.get(loaded.at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
                 let reason = Reason::new(format!("{}: {fault}", r.shown(&loaded.path)));
@@ -169,7 +169,7 @@ fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Checker
 }
 
 /// A site of addresses alone has no policies, whatever is configured.
-fn warn_of_addresses(table: &SiteTable, plan: &Plan, r: &mut Checker<'_>) {
+fn warn_of_addresses(table: &SiteTable, plan: &SitePlan, r: &mut Checker<'_>) {
     // `[site.hsts]` warns of each address by itself.
     if let Some(hpkp) = table.hpkp.as_ref().filter(|_| plan.pins.is_some()) {
         let reason =
@@ -185,21 +185,21 @@ fn at_step(policy: Hsts, steps: Option<&Steps>, step: usize) -> Hsts {
 
 /// `true` if clients of a site may hold a pin; `None` for a key that is in refused chains only: it is not live, whatever
 /// their files say.
-fn is_live_promise(context: &Context<'_>, plan: &Plan, except: &[HostPattern], pin: Pin) -> Option<bool> {
+fn is_live_promise(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPattern], pin: Pin) -> Option<bool> {
     let mut live = plan.loaded.iter().filter(|l| l.chain.pins.contains(&pin)).peekable();
     let is_refused = live.peek().is_some() && live.all(|l| breaks_any(context, plan, except, &l.chain));
     (!is_refused).then(|| is_promised(context, plan, except, pin))
 }
 
 /// `true` if a chain breaks a promise for a name of the site.
-fn breaks_any(context: &Context<'_>, plan: &Plan, except: &[HostPattern], chain: &Chain) -> bool {
+fn breaks_any(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPattern], chain: &Chain) -> bool {
     let mut broken =
         context.book.promises().iter().filter(|p| p.is_alive(context.now) && !p.is_kept_by(&chain.certain));
     broken.any(|p| plan.hosts.iter().any(|host| p.binds(host, except)))
 }
 
 /// `true` if clients of a site may hold a pin: an enforced set that is alive for one of its names has it.
-fn is_promised(context: &Context<'_>, plan: &Plan, except: &[HostPattern], pin: Pin) -> bool {
+fn is_promised(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPattern], pin: Pin) -> bool {
     let promises = context.book.promises().iter();
     promises
         .filter(|p| p.is_alive(context.now) && p.pins.binary_search(&pin).is_ok())
@@ -211,9 +211,9 @@ fn climb(
     site: &str,
     policy: Ramped,
     steps: Option<&Steps>,
-    context: &Context<'_>,
+    context: &CheckContext<'_>,
     begun: &mut Vec<Ramp>,
-) -> (usize, Option<report::Ramp>) {
+) -> (usize, Option<report::RampReport>) {
     let Some(steps) = steps else { return (0, None) };
     let (step, since) = match context.book.ramp(site, policy) {
         Some(known) => (known.step.min(steps.count() - 1), known.since),
@@ -223,6 +223,6 @@ fn climb(
         }
     };
     let next = steps.next(step, since);
-    let ramp_now = report::Ramp { policy, step, steps: steps.count(), max_age: steps.max_age(step), since, next };
+    let ramp_now = report::RampReport { policy, step, steps: steps.count(), max_age: steps.max_age(step), since, next };
     (step, Some(ramp_now))
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::checker::Checker;
 use super::files::{ONLY_IN_MEMORY, mode, read, read_as};
-use super::loaded::Loaded;
-use super::report::{Lack, hint_to_renewal};
+use super::loaded::LoadedCertificate;
+use super::report::{CertificateLack, hint_to_renewal};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
 use crate::config::file::{CertificateTable, SiteTable};
@@ -27,7 +27,7 @@ const KEY_FORM: &str = "use a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 
 #[derive(Default)]
 pub(super) struct Pairs {
     /// The pairs to serve.
-    pub(super) loaded: Vec<Loaded>,
+    pub(super) loaded: Vec<LoadedCertificate>,
     /// Pairs on disk that others replace.
     pub(super) refused: Vec<RefusedPair>,
     /// Pairs on disk that nothing replaces, where the site may do without them.
@@ -36,8 +36,15 @@ pub(super) struct Pairs {
 
 impl Pairs {
     /// Takes the pair that was served last in place of an unfit one.
-    fn replace(&mut self, at: usize, problems: Vec<Problem>, unchanged: bool, here: Option<&Loaded>, served: Loaded) {
-        let certificate = here.map(Loaded::report);
+    fn replace(
+        &mut self,
+        at: usize,
+        problems: Vec<Problem>,
+        unchanged: bool,
+        here: Option<&LoadedCertificate>,
+        served: LoadedCertificate,
+    ) {
+        let certificate = here.map(LoadedCertificate::report);
         self.refused.push(RefusedPair { at, problems, unchanged, certificate });
         self.loaded.push(served);
     }
@@ -101,10 +108,10 @@ pub(super) fn build(
             _ if is_awaited || is_refused && stand_ins.may_lack(path.as_deref()) => pairs.missing.push(MissingPair {
                 path,
                 has_key: pair.key.is_some(),
-                lack: if is_awaited { Lack::NotYet } else { Lack::Broken },
+                lack: if is_awaited { CertificateLack::NotYet } else { CertificateLack::Broken },
                 by_guard: dropped.is_some(),
                 problems: problems.into_list().into_iter().chain(dropped.into_iter().flatten().cloned()).collect(),
-                certificate: here.as_ref().map(Loaded::report),
+                certificate: here.as_ref().map(LoadedCertificate::report),
             }),
             served => {
                 r.problems.extend(problems.into_list());
@@ -118,7 +125,7 @@ pub(super) fn build(
 }
 
 /// Adds a hint if the key process has the only copy of a key: the key's file has another one, or none.
-fn hint_at_memory(served: &Loaded, problems: &mut [Problem]) {
+fn hint_at_memory(served: &LoadedCertificate, problems: &mut [Problem]) {
     let Some((keys, file)) = key_process::running().zip(served.key.as_deref()) else { return };
     if keys.load(file).map_or(true, |key| key.pin() != served.chain.pin()) {
         let errors = problems.iter_mut().filter(|problem| problem.is_error());
@@ -127,7 +134,13 @@ fn hint_at_memory(served: &Loaded, problems: &mut [Problem]) {
 }
 
 /// Reports a site's only pair if no client could use it.
-fn report_unusable(fit: &Fit, here: &Loaded, pair: &CertificateTable, hosts: &[HostPattern], r: &mut Checker<'_>) {
+fn report_unusable(
+    fit: &Fit,
+    here: &LoadedCertificate,
+    pair: &CertificateTable,
+    hosts: &[HostPattern],
+    r: &mut Checker<'_>,
+) {
     let site = hosts.first().map(ToString::to_string).unwrap_or_default();
     let problem = fit.problem(&site, &here.chain.leaf.algorithm).filter(|_| here.certificate.is_some());
     if let Some(reason) = problem {
@@ -136,7 +149,12 @@ fn report_unusable(fit: &Fit, here: &Loaded, pair: &CertificateTable, hosts: &[H
     }
 }
 
-fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut Checker<'_>) -> Option<Loaded> {
+fn load_pair(
+    table: &CertificateTable,
+    at: usize,
+    hosts: &[HostPattern],
+    r: &mut Checker<'_>,
+) -> Option<LoadedCertificate> {
     let Some(chain_at) = &table.chain else {
         if table.by_acme().is_some() {
             // Reported with the settings of [acme].
@@ -156,7 +174,7 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     let is_alone = r.chains_alone && r.instead.contains_key(&path);
     let key = table.key.as_ref().filter(|_| !is_alone).and_then(|key| read_key(key, r));
     let contents = read("site.certificate.chain", &path, &chain_at.span, r);
-    if let (Some((key_at, Key::Here(text))), Some(contents)) = (&key, &contents)
+    if let (Some((key_at, PrivateKey::Here(text))), Some(contents)) = (&key, &contents)
         && are_swapped(contents, text)
     {
         report_swapped(chain_at, key_at, &path, r);
@@ -164,7 +182,7 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     }
     let chain = contents.and_then(|contents| read_chain(&contents, &path, chain_at, r));
     let Some(chain) = chain else {
-        if let Some((at, Key::Here(contents))) = key
+        if let Some((at, PrivateKey::Here(contents))) = key
             && let Err(error) = public_key(&contents)
         {
             let path = r.path(&at.value);
@@ -174,14 +192,14 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     };
     let faults = judge(table, chain_at, &path, &chain, hosts, r);
     let text = match &key {
-        Some((_, Key::Here(contents))) => KeyText::new(contents),
+        Some((_, PrivateKey::Here(contents))) => KeyText::new(contents),
         _ => KeyText::default(),
     };
     let certificate = match key {
         Some((key_at, key)) => match key.certify(chain.clone()) {
             Ok(certificate) => Some(Arc::new(certificate)),
             // A key that is too weak to load is reported already.
-            Err(CertificateError::Key(_)) if faults.iter().any(|f| matches!(f, preflight::Fault::Weak(_))) => None,
+            Err(CertificateError::Key(_)) if faults.iter().any(|f| matches!(f, preflight::ChainFault::Weak(_))) => None,
             Err(error) => {
                 let problem = certify_problem(key_at, &path, &error, r);
                 r.report(problem);
@@ -193,7 +211,7 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     };
     let chain = certificate.as_ref().map_or_else(|| Arc::new(chain), |c| c.chain.clone());
     let key = table.key.as_ref().map(|key| r.path(&key.value).into_boxed_path());
-    Some(Loaded { at, path, key, text, chain, is_managed: table.managed.is_some(), certificate })
+    Some(LoadedCertificate { at, path, key, text, chain, is_managed: table.managed.is_some(), certificate })
 }
 
 /// Returns `true` if the file of the chain holds a key alone, and the file of the key holds certificates alone.
@@ -217,26 +235,26 @@ fn judge(
     chain: &Chain,
     hosts: &[HostPattern],
     r: &mut Checker<'_>,
-) -> Vec<preflight::Fault> {
+) -> Vec<preflight::ChainFault> {
     let mut faults = preflight::judge(chain, hosts, r.now, None);
     // If two times may be right, it is enough to be fit at one of them.
-    if let Some(then) = r.doubted.filter(|_| faults.iter().any(preflight::Fault::is_fatal)) {
+    if let Some(then) = r.doubted.filter(|_| faults.iter().any(preflight::ChainFault::is_fatal)) {
         let other = preflight::judge(chain, hosts, then, None);
-        faults = if other.iter().any(preflight::Fault::is_fatal) { faults } else { other };
+        faults = if other.iter().any(preflight::ChainFault::is_fatal) { faults } else { other };
     }
     if table.managed.is_some() {
         // pintle orders one for all names, and refuses TLS for the others until then: the site's plan says so.
-        faults.retain(|fault| !matches!(fault, preflight::Fault::Names(_)));
+        faults.retain(|fault| !matches!(fault, preflight::ChainFault::Names(_)));
     }
     for fault in &faults {
-        let ends = matches!(fault, preflight::Fault::ExpiresSoon(_) | preflight::Fault::Expired(_));
+        let ends = matches!(fault, preflight::ChainFault::ExpiresSoon(_) | preflight::ChainFault::Expired(_));
         let hint = match hosts.first() {
             Some(site) if ends && table.managed.is_some() => hint_to_renewal(site),
             _ => fault.hint(&chain.leaf),
         };
         let reason = Reason::new(format!("{}: {fault}", r.shown(path))).hint(hint);
         // Where TLS ends in front of pintle, the proxy there may staple.
-        let is_elsewhere = table.key.is_none() && *fault == preflight::Fault::MustStaple;
+        let is_elsewhere = table.key.is_none() && *fault == preflight::ChainFault::MustStaple;
         let of_severity = if fault.is_fatal() && !is_elsewhere { Problem::error } else { Problem::warning };
         r.report(of_severity(&at.span, reason).about(path));
     }
@@ -275,14 +293,14 @@ fn key_problem(
 }
 
 /// A private key, here or in the key process.
-enum Key {
+enum PrivateKey {
     /// The contents of its file.
     Here(Vec<u8>),
     /// In the key process.
     Kept(Arc<RemoteKey>),
 }
 
-impl Key {
+impl PrivateKey {
     fn certify(self, chain: Chain) -> Result<Certificate, CertificateError> {
         match self {
             Self::Here(contents) => Certificate::new(chain, &contents),
@@ -311,13 +329,13 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>
     }
 }
 
-fn read_key<'t>(at: &'t At<String>, r: &mut Checker<'_>) -> Option<(&'t At<String>, Key)> {
+fn read_key<'t>(at: &'t At<String>, r: &mut Checker<'_>) -> Option<(&'t At<String>, PrivateKey)> {
     let path = r.path(&at.value);
     let key = match key_process::running().filter(|_| !r.instead.contains_key(&path)) {
-        Some(key_process) => Key::Kept(load(key_process, &path, at, r)?),
-        None => Key::Here(read_as(Kind::UnreadableKey, "site.certificate.key", &path, &at.span, r)?),
+        Some(key_process) => PrivateKey::Kept(load(key_process, &path, at, r)?),
+        None => PrivateKey::Here(read_as(Kind::UnreadableKey, "site.certificate.key", &path, &at.span, r)?),
     };
-    let is_no_key = matches!(&key, Key::Here(contents) if !has_private_key(contents));
+    let is_no_key = matches!(&key, PrivateKey::Here(contents) if !has_private_key(contents));
     if !is_no_key && mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
         let reason = Reason::new(format!("{}: everybody on this host can read the private key", r.shown(&path)));
         let reason = reason.hint(format!("chmod o= {}", r.shown(&path)));

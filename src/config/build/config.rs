@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::{Entry, by_name};
+use super::entry::{SiteEntry, by_name};
 use super::report::{self, DaysInUse};
 use super::upstream::Upstreams;
 use crate::config::acme::Acme;
@@ -27,7 +27,7 @@ use crate::reason::Problem;
 use crate::server::Snapshot;
 use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;
-use crate::upstream::dns::{Name, NameServers};
+use crate::upstream::dns::{NameServers, UpstreamName};
 
 /// A configuration that can be served.
 pub struct Config {
@@ -40,7 +40,7 @@ pub struct Config {
     /// The snapshot for the workers.
     pub snapshot: Arc<Snapshot>,
     /// The upstreams' names that nobody follows yet.
-    pub names: Vec<Name>,
+    pub names: Vec<UpstreamName>,
     /// The name servers.
     pub name_servers: NameServers,
     /// The target of the access log.
@@ -56,13 +56,13 @@ pub struct Config {
     /// `true` if a key process has the keys.
     pub key_process: bool,
     /// The settings of the sandbox.
-    pub sandbox: sandbox::Settings,
+    pub sandbox: sandbox::SandboxSettings,
     /// The certificates that pintle obtains, if there are any.
     pub acme: Option<Arc<Acme>>,
     /// The hooks for events.
     pub hooks: Vec<Hook>,
     /// The receiver of metrics, if there is one.
-    pub graphite: Option<graphite::Settings>,
+    pub graphite: Option<graphite::GraphiteSettings>,
     /// The promises of the pin headers, site by site. They have to be in the ledger before pintle sends them.
     pub pledges: Vec<Pledge>,
     /// Lockouts that the operator has just accepted. They have to be in the ledger before they happen.
@@ -70,17 +70,17 @@ pub struct Config {
     /// Ramps that begin.
     pub ramps: Vec<Ramp>,
     /// Sites that keep what they have, or a part of it.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptSite>,
     /// Warnings about files that have changed, each with its site.
     pub news: Vec<(String, Problem)>,
-    pub(in crate::config) entries: Vec<Arc<Entry>>,
+    pub(in crate::config) entries: Vec<Arc<SiteEntry>>,
     pub(super) upstreams: Upstreams,
     pub(super) tickets: Arc<Tickets>,
 }
 
 /// A site whose files are unfit now.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct KeptSite {
     /// Its index in the file.
     pub index: usize,
     /// Its first name.
@@ -90,7 +90,7 @@ pub struct Kept {
     /// `true` if a promise would be broken, `false` if only a file is.
     pub by_guard: bool,
     /// The refused certificates, if they could be read.
-    pub certificates: Vec<report::Certificate>,
+    pub certificates: Vec<report::CertificateReport>,
     /// `true` if the site has no certificate at all.
     pub lacks: bool,
 }
@@ -118,7 +118,7 @@ impl Config {
     }
 
     /// The report of each site.
-    pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
+    pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::SiteReport> {
         self.entries.iter().map(|entry| &entry.report)
     }
 
@@ -129,7 +129,7 @@ impl Config {
     }
 
     /// The sites that pintle refuses TLS for, since they have no certificate.
-    pub fn without_certificate(&self) -> impl Iterator<Item = (&report::Site, report::Lack)> {
+    pub fn without_certificate(&self) -> impl Iterator<Item = (&report::SiteReport, report::CertificateLack)> {
         self.sites().filter_map(|site| Some((site, site.lacks_certificate?)))
     }
 
@@ -239,7 +239,7 @@ impl Config {
         let before = beside.iter().flat_map(|config| &config.entries).flat_map(|entry| {
             entry.pairs().iter().map(move |l| ((entry.report.name(), l.path.as_path()), (Arc::as_ptr(&l.chain), entry)))
         });
-        let known: HashMap<_, (_, &Arc<Entry>), foldhash::fast::RandomState> = before.collect();
+        let known: HashMap<_, (_, &Arc<SiteEntry>), foldhash::fast::RandomState> = before.collect();
         let promises = Promises::alive(book.promises(), now);
         let mut fresh: Vec<Pair> = Vec::new();
         for entry in &self.entries {

@@ -13,7 +13,7 @@ use crate::ledger::Book;
 use crate::policy::promise::Seconds;
 
 /// Everything beside the file that the checks depend on.
-pub struct Context<'a> {
+pub struct CheckContext<'a> {
     /// The promises.
     pub book: &'a Book,
     /// The time.
@@ -60,7 +60,7 @@ pub struct AcceptedByCommand {
     pub pin: Option<Pin>,
 }
 
-impl<'a> Context<'a> {
+impl<'a> CheckContext<'a> {
     /// A context with nothing in use.
     #[must_use]
     pub fn new(book: &'a Book, now: Seconds) -> Self {
@@ -84,7 +84,7 @@ impl<'a> Context<'a> {
     }
 }
 
-impl<'a> Context<'a> {
+impl<'a> CheckContext<'a> {
     /// The name of a file in messages.
     pub(super) fn shown<'p>(&'p self, path: &'p Path) -> Display<'p> {
         self.shown_as.get(path).map_or(path, PathBuf::as_path).display()

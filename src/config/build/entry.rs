@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::loaded::Loaded;
-use super::plan::Plan;
+use super::loaded::LoadedCertificate;
+use super::plan::SitePlan;
 use super::report;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -18,14 +18,14 @@ use crate::message::Rendered;
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
 use crate::policy::promise::{Promise, Promises, Seconds, SiteNames};
-use crate::site::{PinHeader, Policy, Site};
+use crate::site::{PinHeader, RenderedPolicy, Site};
 use crate::tls::certificate::Chain;
 
 /// A site, ready.
-pub(in crate::config) struct Entry {
-    pub(in crate::config) plan: Arc<Plan>,
+pub(in crate::config) struct SiteEntry {
+    pub(in crate::config) plan: Arc<SitePlan>,
     pub(in crate::config) site: Arc<Site>,
-    pub(in crate::config) report: report::Site,
+    pub(in crate::config) report: report::SiteReport,
     pub(super) pledge: Option<Pledge>,
     /// Ramps that begin with this site.
     pub(super) ramps: Vec<Ramp>,
@@ -44,12 +44,12 @@ pub(super) struct MadeFrom {
     pub(super) accepts_until: Option<String>,
     pub(super) promoted: Vec<Pin>,
     pub(super) hsts: Option<Hsts>,
-    pub(super) ramps: Vec<report::Ramp>,
+    pub(super) ramps: Vec<report::RampReport>,
 }
 
-impl Entry {
+impl SiteEntry {
     /// Its chains, with their keys.
-    pub(in crate::config) fn pairs(&self) -> &[Loaded] {
+    pub(in crate::config) fn pairs(&self) -> &[LoadedCertificate] {
         &self.plan.loaded
     }
 
@@ -63,7 +63,7 @@ impl Entry {
     }
 
     /// The promises that one of its pairs breaks.
-    pub(in crate::config) fn breaks<'p>(&self, pair: &Loaded, promises: &Promises<'p>) -> Vec<&'p Promise> {
+    pub(in crate::config) fn breaks<'p>(&self, pair: &LoadedCertificate, promises: &Promises<'p>) -> Vec<&'p Promise> {
         promises.broken_by(&self.plan.hosts, self.except(), &pair.chain.certain)
     }
 
@@ -83,18 +83,18 @@ impl Entry {
 }
 
 /// The sites of a configuration by their first names.
-pub(in crate::config) type ByName<'a> = HashMap<&'a str, &'a Arc<Entry>>;
+pub(in crate::config) type EntriesByName<'a> = HashMap<&'a str, &'a Arc<SiteEntry>>;
 
 /// The sites of a configuration by all their names.
-pub(in crate::config) type ByHost<'a> = HashMap<&'a HostPattern, &'a Arc<Entry>, foldhash::fast::RandomState>;
+pub(in crate::config) type ByHost<'a> = HashMap<&'a HostPattern, &'a Arc<SiteEntry>, foldhash::fast::RandomState>;
 
 /// Finds sites by their first names.
-pub(in crate::config) fn by_name(entries: &[Arc<Entry>]) -> ByName<'_> {
+pub(in crate::config) fn by_name(entries: &[Arc<SiteEntry>]) -> EntriesByName<'_> {
     entries.iter().map(|entry| (entry.report.name(), entry)).collect()
 }
 
 /// Makes an entry.
-pub(super) fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> Entry {
+pub(super) fn make(plan: Arc<SitePlan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> SiteEntry {
     let MadeFrom { hpkp, withheld, .. } = &made_from;
     let sent = hpkp.clone().filter(|_| withheld.is_none()).map(|policy| {
         let field = rendered(policy.name(), &policy.value());
@@ -114,30 +114,30 @@ pub(super) fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> En
             .canonical
             .clone()
             .filter(|name| !plan.refused_names().any(|refused| refused.exact() == Some(name))),
-        hsts: hsts.map(|policy| Policy { policy, field: rendered(Hsts::NAME, &policy.to_string()) }),
+        hsts: hsts.map(|policy| RenderedPolicy { policy, field: rendered(Hsts::NAME, &policy.to_string()) }),
         hpkp: sent,
         request: plan.request.clone(),
         response: plan.response.clone(),
         refuses_names: plan.lack.is_some() || plan.refused_names().next().is_some(),
         unlogged: plan.unlogged,
     };
-    Entry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
+    SiteEntry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
 }
 
 /// The facts about a site.
 fn site_report(
-    plan: &Plan,
+    plan: &SitePlan,
     hsts: Option<&Hsts>,
     hpkp: Option<&Hpkp>,
     withheld: Option<report::Withheld>,
     promoted: &[Pin],
-    ramps: &[report::Ramp],
-) -> report::Site {
+    ramps: &[report::RampReport],
+) -> report::SiteReport {
     let backups = plan.pins.iter().flat_map(|p| &p.backups);
-    report::Site {
+    report::SiteReport {
         hosts: plan.hosts.iter().map(ToString::to_string).collect(),
         upstream: plan.target.as_ref().map(|t| t.report.clone()),
-        certificates: plan.loaded.iter().map(Loaded::report).collect(),
+        certificates: plan.loaded.iter().map(LoadedCertificate::report).collect(),
         missing: plan.missing.clone(),
         lacks_certificate: plan.lack,
         refused_names: plan.refused_names().map(ToString::to_string).collect(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::checker::Checker;
 use super::suites::Fit;
 use super::{acme, addresses, hooks, limits, listen, log, metrics, offer, process};
-use crate::config::file::File;
+use crate::config::file::ConfigFile;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, Draft};
 use crate::host::{HostMap, HostPattern};
@@ -30,13 +30,18 @@ pub(super) struct Globals {
     pub(super) name_servers: crate::upstream::dns::NameServers,
     pub(super) by_host: HostMap<usize>,
     pub(super) default_site: Option<usize>,
-    pub(super) sandbox: crate::os::sandbox::Settings,
+    pub(super) sandbox: crate::os::sandbox::SandboxSettings,
     pub(super) hooks: Vec<crate::events::Hook>,
-    pub(super) graphite: Option<crate::graphite::Settings>,
+    pub(super) graphite: Option<crate::graphite::GraphiteSettings>,
 }
 
 /// Checks the settings that belong to no site.
-pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Checker<'_>) -> Globals {
+pub(super) fn globals(
+    draft: &Draft,
+    file: &ConfigFile,
+    hosts: &[Vec<At<HostPattern>>],
+    r: &mut Checker<'_>,
+) -> Globals {
     let listen = listen::build(&file.listen, r);
     let mut limits = limits::build(&file.limits, r);
     listen::check_admin(file.admin_listen.as_ref(), draft, r);
@@ -57,7 +62,7 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
     }
     let reports = file.reports.as_ref().and_then(|t| listen::reports(t, &by_host, r));
     let default_site = listen::default_site(&file.tls, hosts, &by_host, r);
-    let places = addresses::Places { listen: &listen, tls: &file.tls, default_site };
+    let places = addresses::AddressSettings { listen: &listen, tls: &file.tls, default_site };
     addresses::check(file, hosts, &places, r);
     check_default_site(file, default_site, r);
     let offer = offer::build(&file.tls, r);
@@ -105,7 +110,7 @@ fn check_state(draft: &Draft, r: &mut Checker<'_>) {
     }
 }
 
-fn check_default_site(file: &File, default_site: Option<usize>, r: &mut Checker<'_>) {
+fn check_default_site(file: &ConfigFile, default_site: Option<usize>, r: &mut Checker<'_>) {
     if default_site.and_then(|at| file.sites.get(at)).is_some_and(|s| s.certificates.iter().all(|c| c.key.is_none())) {
         let span = file.tls.default_site.as_ref().map_or(&file.tls.span, |d| &d.span).clone();
         let hint = "give it [site.certificate] with chain and key, or name another site";
@@ -113,7 +118,7 @@ fn check_default_site(file: &File, default_site: Option<usize>, r: &mut Checker<
     }
 }
 
-fn acme_webroot(file: &File, r: &mut Checker<'_>) -> Option<PathBuf> {
+fn acme_webroot(file: &ConfigFile, r: &mut Checker<'_>) -> Option<PathBuf> {
     file.acme.webroot.as_ref().map(|w| {
         let path = r.path(&w.value);
         if !path.is_dir() {

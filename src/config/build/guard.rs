@@ -3,20 +3,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::breach::{Admitted, Broken};
+use super::breach::{Admitted, BrokenPromises};
 use super::builder::Builder;
 use super::burnt;
 use super::candidate::Candidate;
 use super::checker::Checker;
-use super::entry::Entry;
+use super::entry::SiteEntry;
 use super::files::ONLY_IN_MEMORY;
 use super::keep::{keep, keep_unfit, stays_in_use};
-use super::loaded::Loaded;
+use super::loaded::LoadedCertificate;
 use super::refusal::Refusal;
-use super::stand_in::{Change, RefusedPair};
+use super::stand_in::{CandidateChange, RefusedPair};
 use super::unserved::{kept_aside, warn_of_removal};
-use crate::config::file::{File, SiteTable};
-use crate::config::{Context, Kept, StandIn};
+use crate::config::file::{ConfigFile, SiteTable};
+use crate::config::{CheckContext, KeptSite, StandIn};
 use crate::host::HostPattern;
 use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
@@ -45,7 +45,7 @@ struct Words {
 
 impl SiteObjection {
     /// The problem, once another pair is served instead: its promise is sent from now on.
-    fn beside(&self, entry: Option<&Arc<Entry>>) -> Problem {
+    fn beside(&self, entry: Option<&Arc<SiteEntry>>) -> Problem {
         let (Some(Words { refusal, notes, hints }), Some(sent)) =
             (&self.refusal, entry.and_then(|entry| entry.pledge.as_ref()))
         else {
@@ -71,7 +71,7 @@ impl SiteObjection {
 pub(super) fn admit(
     candidates: &mut [Candidate],
     builder: &mut Builder<'_>,
-    kept: &mut Vec<Kept>,
+    kept: &mut Vec<KeptSite>,
     r: &mut Checker<'_>,
 ) -> Admitted {
     let mut changes = HashMap::new();
@@ -100,9 +100,9 @@ pub(super) fn admit(
 fn settle(
     objection: &SiteObjection,
     candidates: &mut [Candidate],
-    changes: &mut HashMap<usize, Change>,
+    changes: &mut HashMap<usize, CandidateChange>,
     builder: &mut Builder<'_>,
-    kept: &mut Vec<Kept>,
+    kept: &mut Vec<KeptSite>,
     r: &mut Checker<'_>,
 ) -> bool {
     let context = builder.context;
@@ -148,7 +148,7 @@ fn settle(
 fn rebuild(
     site: usize,
     candidate: &mut Candidate,
-    change: &Change,
+    change: &CandidateChange,
     builder: &mut Builder<'_>,
     r: &mut Checker<'_>,
 ) -> Vec<RefusedPair> {
@@ -168,7 +168,7 @@ fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> 
     served.is_some_and(|served| served.loaded.chain.certain != here.chain.certain)
 }
 
-fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
+fn was_served(candidate: &Candidate, context: &CheckContext<'_>) -> bool {
     let copies = context.last_good.as_ref();
     copies.is_some_and(|copies| {
         candidate.plan.loaded.iter().any(|l| copies.read(&l.path, &candidate.plan.hosts).is_some())
@@ -176,7 +176,7 @@ fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
 }
 
 /// A site with its place and its offer to the guard.
-type Judged<'c> = (usize, &'c Candidate, &'c Arc<Entry>, Offer<'c>);
+type JudgedSite<'c> = (usize, &'c Candidate, &'c Arc<SiteEntry>, Offer<'c>);
 
 /// Returns what the guard admits, its warnings, and its objections.
 fn judge(
@@ -186,7 +186,7 @@ fn judge(
 ) -> (Admitted, Vec<SiteObjection>, Vec<SiteObjection>) {
     let (file, context) = (builder.file, builder.context);
     let (mut admitted, mut warnings, mut errors) = (Admitted::default(), Vec::new(), Vec::new());
-    let sites: Vec<Judged<'_>> = candidates
+    let sites: Vec<JudgedSite<'_>> = candidates
         .iter()
         .enumerate()
         .filter_map(|(index, c)| c.entry.as_ref().map(|entry| (index, c, entry, offer(entry, c.is_kept))))
@@ -221,7 +221,8 @@ fn judge(
             // The line may wait for a chain that the operator has not seen. It counts if nothing else can be served.
             let counts_line = is_wanted || may_count && !has_other_pair(candidate, loaded.at, builder);
             let served = served.as_ref();
-            let breach = Broken { table, entry, loaded, promises: broken, served, sent: &sent, counts_line, context };
+            let breach =
+                BrokenPromises { table, entry, loaded, promises: broken, served, sent: &sent, counts_line, context };
             // Pairs that a site keeps may break for its names what they broke before, and nothing else.
             if offer.is_kept && breach.news().is_empty() {
                 continue;
@@ -244,8 +245,8 @@ fn judge(
 fn further_warnings(
     is_idle: bool,
     table: &SiteTable,
-    entry: &Arc<Entry>,
-    context: &Context<'_>,
+    entry: &Arc<SiteEntry>,
+    context: &CheckContext<'_>,
     r: &mut Checker<'_>,
 ) -> Vec<Problem> {
     let mut problems = r.problems.scratch();
@@ -257,7 +258,7 @@ fn further_warnings(
 }
 
 /// The objection to a site whose promise would hurt another one.
-fn against_clash(clash: &Clash, file: &File, sites: &[Judged<'_>]) -> Option<SiteObjection> {
+fn against_clash(clash: &Clash, file: &ConfigFile, sites: &[JudgedSite<'_>]) -> Option<SiteObjection> {
     let [promiser, bound, blamed] = [clash.promiser, clash.bound, clash.blamed].map(|at| sites.get(at));
     let (promiser, bound, site) = (promiser?.2, bound?.2, blamed?.0);
     let problem = clash_problem(file.sites.get(site)?, clash, promiser, bound);
@@ -265,7 +266,7 @@ fn against_clash(clash: &Clash, file: &File, sites: &[Judged<'_>]) -> Option<Sit
 }
 
 /// Further hints for a site whose pair is refused.
-fn more_hints(builder: &Builder<'_>, entry: &Entry) -> Vec<String> {
+fn more_hints(builder: &Builder<'_>, entry: &SiteEntry) -> Vec<String> {
     // An installation has not replaced the key yet.
     let is_replaced = builder.draft.has_key_process() && builder.context.instead.is_empty();
     let in_memory = is_replaced.then(|| ONLY_IN_MEMORY.to_owned());
@@ -282,7 +283,7 @@ fn warn_of_idle_acceptance(table: &SiteTable, problems: &mut crate::config::Prob
 
 /// `true` if this reload brings `accept_lockout_until`, or another value of it. A start brings none: nobody knows which
 /// lines the last process had.
-fn brings_acceptance(builder: &Builder<'_>, table: &SiteTable, entry: &Entry) -> bool {
+fn brings_acceptance(builder: &Builder<'_>, table: &SiteTable, entry: &SiteEntry) -> bool {
     let Some(line) = table.accept_lockout_until.as_ref().map(|day| &day.value) else { return false };
     match (builder.served_as(entry.hosts()), &builder.context.days_in_use) {
         (Some(in_use), _) => in_use.made_from.accepts_until.as_ref() != Some(line),
@@ -296,12 +297,12 @@ fn burnt_keys(
     builder: &Builder<'_>,
     candidate: &Candidate,
     table: &SiteTable,
-    entry: &Entry,
+    entry: &SiteEntry,
 ) -> Vec<(Option<usize>, Problem)> {
     if candidate.is_kept {
         return Vec::new();
     }
-    let is_served = |loaded: &Loaded| builder.served_with_key(candidate, loaded).is_some();
+    let is_served = |loaded: &LoadedCertificate| builder.served_with_key(candidate, loaded).is_some();
     let live = burnt::live(table, entry, builder.context, is_served).into_iter();
     let backup = burnt::backup(table, entry, builder.context);
     live.map(|(pair, problem)| (Some(pair), problem)).chain(backup.map(|problem| (None, problem))).collect()
@@ -309,7 +310,10 @@ fn burnt_keys(
 
 /// The sets that pintle sends from now on, whether the entries are refused or not: if they are, the configuration in use
 /// keeps sending its sets.
-fn sent_from_now_on<'e>(entries: impl Iterator<Item = &'e Arc<Entry>>, context: &Context<'_>) -> HashSet<String> {
+fn sent_from_now_on<'e>(
+    entries: impl Iterator<Item = &'e Arc<SiteEntry>>,
+    context: &CheckContext<'_>,
+) -> HashSet<String> {
     let mut entries = entries.peekable();
     // Ten thousand sites have as many sets, and only a refusal names them.
     let in_use = context.before.filter(|_| entries.peek().is_some());
@@ -318,7 +322,7 @@ fn sent_from_now_on<'e>(entries: impl Iterator<Item = &'e Arc<Entry>>, context: 
     entries.filter_map(|entry| entry.pledge.as_ref()).map(|pledge| set_id(&pledge.promise)).chain(in_use).collect()
 }
 
-fn offer(entry: &Entry, is_kept: bool) -> Offer<'_> {
+fn offer(entry: &SiteEntry, is_kept: bool) -> Offer<'_> {
     Offer {
         hosts: &entry.plan.hosts,
         chains: entry.chains().map(|chain| chain.certain.as_slice()).collect(),
@@ -329,7 +333,7 @@ fn offer(entry: &Entry, is_kept: bool) -> Offer<'_> {
 
 /// The problem of a set that binds another site, whose chain has none of its pins. The site that promises is to blame,
 /// unless it keeps what it has.
-fn clash_problem(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Entry) -> Problem {
+fn clash_problem(table: &SiteTable, clash: &Clash, promiser: &SiteEntry, bound: &SiteEntry) -> Problem {
     let binds =
         |host: &&HostPattern| promiser.pledge.as_ref().is_some_and(|pledge| pledge.promise.binds(host, bound.except()));
     let names: Vec<String> = bound.plan.hosts.iter().filter(binds).map(HostPattern::to_string).collect();

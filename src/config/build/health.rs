@@ -9,7 +9,7 @@ use crate::config::problem::At;
 use crate::config::value::{show_duration, show_number};
 use crate::host::HostPattern;
 use crate::reason::Reason;
-use crate::upstream::{BreakerRule, Check, HostHeader};
+use crate::upstream::{BreakerRule, HealthCheck, HostHeader};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub(super) fn check(
     host_header: &HostHeader,
     hosts: &[HostPattern],
     r: &mut Checker<'_>,
-) -> Option<Check> {
+) -> Option<HealthCheck> {
     let what = "site.health_check";
     let interval = time(what, "interval", &table.interval, r);
     let timeout = time(what, "timeout", &table.timeout, r);
@@ -88,7 +88,7 @@ pub(super) fn check(
             None
         }
     };
-    Some(Check {
+    Some(HealthCheck {
         path: path?,
         host: host?,
         interval: interval.unwrap_or(INTERVAL),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::checker::{Checker, unknown};
 use super::files::{mode, program, read, read_roots};
-use crate::config::file::{File, HookTable};
+use crate::config::file::{ConfigFile, HookTable};
 use crate::config::problem::At;
-use crate::events::{Hook, Pattern, RETRY, Target, is_of_name, known_patterns, secrets};
+use crate::events::{Hook, HookTarget, Pattern, RETRY, is_of_name, known_patterns, secrets};
 use crate::host::bare;
 use crate::reason::Reason;
 
@@ -22,7 +22,7 @@ const RETRY_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// A line that creates a secret.
 const NEW_SECRET: &str = "(umask 077; echo \"whsec_$(openssl rand -base64 32)\" > ";
 
-pub(super) fn build(file: &File, r: &mut Checker<'_>) -> Vec<Hook> {
+pub(super) fn build(file: &ConfigFile, r: &mut Checker<'_>) -> Vec<Hook> {
     let mut hooks: Vec<Hook> = Vec::new();
     if let Some(beyond) = file.hooks.get(HOOKS_MAX) {
         r.error(&beyond.span, format!("hook: at most {HOOKS_MAX} hooks"));
@@ -69,7 +69,7 @@ fn retry(table: &HookTable, r: &mut Checker<'_>) -> Vec<Duration> {
     pauses.iter().map(|pause| pause.value).collect()
 }
 
-fn target(table: &HookTable, is_for_group: bool, r: &mut Checker<'_>) -> Option<Target> {
+fn target(table: &HookTable, is_for_group: bool, r: &mut Checker<'_>) -> Option<HookTarget> {
     match (&table.url, &table.command) {
         (Some(url), None) => webhook(table, url, is_for_group, r),
         (None, Some(command)) => {
@@ -78,7 +78,7 @@ fn target(table: &HookTable, is_for_group: bool, r: &mut Checker<'_>) -> Option<
                     r.error_with_hint(&at.span, format!("hook.{key}: has no effect with command"), "leave the key out");
                 }
             }
-            Some(Target::Command(program("hook.command", command, "name a program", r)))
+            Some(HookTarget::Command(program("hook.command", command, "name a program", r)))
         }
         (Some(_), Some(command)) => {
             let what = "hook: url and command: a hook has one of them";
@@ -93,7 +93,7 @@ fn target(table: &HookTable, is_for_group: bool, r: &mut Checker<'_>) -> Option<
     }
 }
 
-fn webhook(table: &HookTable, url: &At<String>, is_for_group: bool, r: &mut Checker<'_>) -> Option<Target> {
+fn webhook(table: &HookTable, url: &At<String>, is_for_group: bool, r: &mut Checker<'_>) -> Option<HookTarget> {
     check_url(url, r)?;
     let secrets = match &table.secret_file {
         Some(file) => secrets_of(file, is_for_group, r),
@@ -110,7 +110,7 @@ fn webhook(table: &HookTable, url: &At<String>, is_for_group: bool, r: &mut Chec
         Some(None) => return None,
         roots => roots.flatten(),
     };
-    Some(Target::Url { url: url.value.clone(), secrets: secrets?, roots, files })
+    Some(HookTarget::Url { url: url.value.clone(), secrets: secrets?, roots, files })
 }
 
 /// Checks a URL, which messages never show: it may contain a secret.
@@ -165,7 +165,7 @@ fn secrets_of(file: &At<String>, is_for_group: bool, r: &mut Checker<'_>) -> Opt
 }
 
 /// Returns the name: the given one, or one by the receiver, with a number if another hook has it.
-fn name(table: &HookTable, target: &Target, known: &[Hook], r: &mut Checker<'_>) -> String {
+fn name(table: &HookTable, target: &HookTarget, known: &[Hook], r: &mut Checker<'_>) -> String {
     let is_known = |name: &str| known.iter().any(|hook| hook.name == name);
     if let Some(given) = &table.name {
         if given.value.is_empty() || given.value.len() > NAME_MAX || !given.value.chars().all(is_of_name) {
@@ -181,10 +181,10 @@ fn name(table: &HookTable, target: &Target, known: &[Hook], r: &mut Checker<'_>)
         return given.value.clone();
     }
     let base = match target {
-        Target::Url { url, .. } => {
+        HookTarget::Url { url, .. } => {
             url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(|host| bare(host).to_owned()))
         }
-        Target::Command(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+        HookTarget::Command(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
     };
     let base = base.unwrap_or_default();
     let base: String = base.chars().take(NAME_MAX).map(|c| if is_of_name(c) { c } else { '-' }).collect();
@@ -195,7 +195,7 @@ fn name(table: &HookTable, target: &Target, known: &[Hook], r: &mut Checker<'_>)
 /// Returns the files of hooks, which the sandbox must let a reload read.
 pub(in crate::config) fn files(hooks: &[Hook]) -> impl Iterator<Item = &Path> {
     hooks.iter().flat_map(|hook| match &hook.target {
-        Target::Url { files, .. } => files.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
-        Target::Command(_) => Vec::new(),
+        HookTarget::Url { files, .. } => files.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
+        HookTarget::Command(_) => Vec::new(),
     })
 }

@@ -2,9 +2,9 @@
 
 use super::candidate::Candidate;
 use super::report;
-use super::report::Lack;
+use super::report::CertificateLack;
 use super::stand_in::MissingPair;
-use crate::config::{Context, Kept};
+use crate::config::{CheckContext, KeptSite};
 use crate::reason::{Problem, Reason, Severity};
 
 /// The note for a pair without a replacement.
@@ -12,7 +12,12 @@ const WITHOUT: &str = "until it can be served, the site is without a certificate
                        plain HTTP with 503, except ACME challenges";
 
 /// Notes the pairs on disk that are not served.
-pub(super) fn note_refused(index: usize, candidate: &mut Candidate, context: &Context<'_>, kept: &mut Vec<Kept>) {
+pub(super) fn note_refused(
+    index: usize,
+    candidate: &mut Candidate,
+    context: &CheckContext<'_>,
+    kept: &mut Vec<KeptSite>,
+) {
     let (unchanged, refused): (Vec<_>, Vec<_>) =
         std::mem::take(&mut candidate.refused).into_iter().partition(|pair| pair.unchanged);
     for problem in unchanged.into_iter().flat_map(|pair| pair.problems) {
@@ -28,9 +33,9 @@ pub(super) fn keep(
     index: usize,
     candidate: &mut Candidate,
     problems: Vec<Problem>,
-    certificates: impl IntoIterator<Item = report::Certificate>,
-    context: &Context<'_>,
-    kept: &mut Vec<Kept>,
+    certificates: impl IntoIterator<Item = report::CertificateReport>,
+    context: &CheckContext<'_>,
+    kept: &mut Vec<KeptSite>,
 ) {
     if !context.keeps_sites {
         let errors = problems.iter().filter(|p| p.is_error());
@@ -50,11 +55,11 @@ pub(super) fn keep(
     }
     let site = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
     let certificates = certificates.into_iter().collect();
-    kept.push(Kept { index, site, problems, by_guard, certificates, lacks: false });
+    kept.push(KeptSite { index, site, problems, by_guard, certificates, lacks: false });
 }
 
 /// Notes the pairs that nothing replaces. Returns their problems.
-pub(super) fn note_missing(index: usize, candidate: &mut Candidate, kept: &mut Vec<Kept>) -> Vec<Problem> {
+pub(super) fn note_missing(index: usize, candidate: &mut Candidate, kept: &mut Vec<KeptSite>) -> Vec<Problem> {
     let site = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
     let mut all = Vec::new();
     for missing in std::mem::take(&mut candidate.missing) {
@@ -66,7 +71,7 @@ pub(super) fn note_missing(index: usize, candidate: &mut Candidate, kept: &mut V
             }
         });
         all.extend(problems.iter().cloned());
-        if lack == Lack::NotYet {
+        if lack == CertificateLack::NotYet {
             continue;
         }
         match kept.iter_mut().find(|known| known.index == index) {
@@ -76,7 +81,7 @@ pub(super) fn note_missing(index: usize, candidate: &mut Candidate, kept: &mut V
                 known.by_guard |= by_guard;
                 known.lacks |= candidate.plan.lack.is_some();
             }
-            None => kept.push(Kept {
+            None => kept.push(KeptSite {
                 index,
                 site: site.clone(),
                 problems,
@@ -96,7 +101,7 @@ pub(super) fn stays_in_use(problem: &Problem, what: &str) -> Problem {
 }
 
 /// Marks chains that have become shorter as unfit.
-pub(super) fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>, settled: &[String]) {
+pub(super) fn mark_shorter(candidates: &mut [Candidate], context: &CheckContext<'_>, settled: &[String]) {
     let Some(before) = context.before else { return };
     for (candidate, before) in candidates.iter_mut().zip(&before.entries) {
         let Some(entry) = candidate.entry.as_ref().filter(|e| !settled.contains(&e.site.label())) else { continue };
@@ -113,7 +118,12 @@ pub(super) fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>, 
 }
 
 /// Gives an unfit candidate its fallback.
-pub(super) fn keep_unfit(candidate: &mut Candidate, index: usize, context: &Context<'_>, kept: &mut Vec<Kept>) {
+pub(super) fn keep_unfit(
+    candidate: &mut Candidate,
+    index: usize,
+    context: &CheckContext<'_>,
+    kept: &mut Vec<KeptSite>,
+) {
     if candidate.is_kept || candidate.is_fit() {
         return;
     }

@@ -14,7 +14,7 @@ use crate::tls::key_process;
 
 /// One `[site.certificate]`, as far as it could be loaded.
 #[derive(Clone)]
-pub(in crate::config) struct Loaded {
+pub(in crate::config) struct LoadedCertificate {
     /// Its place in `[[site.certificate]]`.
     pub(super) at: usize,
     pub(in crate::config) path: PathBuf,
@@ -29,7 +29,7 @@ pub(in crate::config) struct Loaded {
     pub(super) certificate: Option<Arc<Certificate>>,
 }
 
-impl Loaded {
+impl LoadedCertificate {
     /// `true` if it is the very same chain, certificate by certificate.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.der() == other.der() && self.certificate.is_some() == other.certificate.is_some()
@@ -54,9 +54,9 @@ impl Loaded {
     }
 
     /// Its part of the report.
-    pub(super) fn report(&self) -> report::Certificate {
+    pub(super) fn report(&self) -> report::CertificateReport {
         let l = self;
-        report::Certificate {
+        report::CertificateReport {
             path: l.path.display().to_string(),
             serial: l.chain.leaf.serial.clone(),
             issuer: l.chain.leaf.issuer.clone(),

@@ -2,14 +2,14 @@
 
 use super::checker::Checker;
 use super::process;
-use crate::config::file::{File, LogTable};
+use crate::config::file::{ConfigFile, LogTable};
 use crate::config::{AccessTarget, Draft};
 use crate::reason::Reason;
 use crate::telemetry::AccessFormat;
-use crate::telemetry::access::{Field, Fields, LogRules, Redact, Sample, WrongField};
+use crate::telemetry::access::{LogRules, RecordField, RecordFields, Redact, Sample, WrongField};
 
 /// The destination, and the format if the file names one.
-pub(super) fn access(file: &File, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, Option<AccessFormat>) {
+pub(super) fn access(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, Option<AccessFormat>) {
     let formats = [
         ("json", Some(AccessFormat::Json)),
         ("combined", Some(AccessFormat::Combined)),
@@ -44,11 +44,11 @@ pub(super) fn rules(table: &LogTable, r: &mut Checker<'_>) -> LogRules {
     rules
 }
 
-fn fields(table: &LogTable, r: &mut Checker<'_>) -> Fields {
-    let Some(words) = &table.fields else { return Fields::default() };
+fn fields(table: &LogTable, r: &mut Checker<'_>) -> RecordFields {
+    let Some(words) = &table.fields else { return RecordFields::default() };
     // A list that only removes fields removes them from the default.
     let only_removes = words.iter().all(|word| word.value.starts_with('-'));
-    let mut fields = if only_removes { Fields::default() } else { Fields::NONE };
+    let mut fields = if only_removes { RecordFields::default() } else { RecordFields::NONE };
     for word in words {
         match fields.with(&word.value) {
             Ok(with) => fields = with,
@@ -58,7 +58,7 @@ fn fields(table: &LogTable, r: &mut Checker<'_>) -> Fields {
                 "remove the word",
             ),
             Err(WrongField::Unknown(hint)) => {
-                let known: Vec<&str> = Field::ALL.iter().map(|field| field.name()).collect();
+                let known: Vec<&str> = RecordField::ALL.iter().map(|field| field.name()).collect();
                 let mut reason = Reason::new(format!("log.fields: unknown field {:?}", word.value));
                 reason.notes.push(format!("expected \"default\", or a name with or without -: {}", known.join(", ")));
                 reason.hints.extend(hint);

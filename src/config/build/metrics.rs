@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::checker::Checker;
 use crate::config::file::MetricsTable;
 use crate::config::problem::At;
-use crate::graphite::{Settings, push_node};
+use crate::graphite::{GraphiteSettings, push_node};
 use crate::host::bare;
 use crate::limits::Limits;
 
@@ -19,7 +19,7 @@ const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const PREFIX_MAX: usize = 200;
 const EXAMPLE: &str = "graphite = \"tcp://127.0.0.1:2003\"";
 
-pub(super) fn graphite(table: &MetricsTable, limits: &Limits, r: &mut Checker<'_>) -> Option<Settings> {
+pub(super) fn graphite(table: &MetricsTable, limits: &Limits, r: &mut Checker<'_>) -> Option<GraphiteSettings> {
     let prefix = prefix(table.graphite_prefix.as_ref(), r);
     let interval = interval(table.graphite_interval.as_ref(), r);
     let Some(at) = &table.graphite else {
@@ -34,7 +34,7 @@ pub(super) fn graphite(table: &MetricsTable, limits: &Limits, r: &mut Checker<'_
         r.error_with_hint(&at.span, format!("metrics.graphite: invalid address {:?}", at.value), EXAMPLE);
         return None;
     };
-    Some(Settings { host, port, prefix, interval, queue: limits.graphite_queue })
+    Some(GraphiteSettings { host, port, prefix, interval, queue: limits.graphite_queue })
 }
 
 /// Reads `tcp://HOST:PORT`; the port may be left out.

@@ -47,7 +47,7 @@ mod upstream_url;
 pub(in crate::config) mod refusal;
 pub mod report;
 
-pub use config::{AccessTarget, Config, Kept};
-pub use context::{AcceptedByCommand, Context, MayLack, ServedBefore, StandIn};
+pub use config::{AccessTarget, Config, KeptSite};
+pub use context::{AcceptedByCommand, CheckContext, MayLack, ServedBefore, StandIn};
 pub(super) use entry::by_name;
 pub use report::DaysInUse;

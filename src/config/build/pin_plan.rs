@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::checker::Checker;
-use super::loaded::Loaded;
+use super::loaded::LoadedCertificate;
 use super::report::Withheld;
 use crate::config::file::HpkpTable;
 use crate::config::value::show_duration;
 use crate::keys::key_file::PublicKey;
 use crate::keys::pin::Pin;
-use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, judge, standing};
+use crate::policy::hpkp::{Hpkp, MAX_AGE_CAP, Mode, PinFinding, judge, standing};
 use crate::policy::ramp::Steps;
 use crate::reason::{Problem, Reason};
 
@@ -38,7 +38,7 @@ pub(super) struct PinPlan {
 }
 
 /// A header that may be sent, or the reason against it.
-pub(super) struct Judged {
+pub(super) struct JudgedHeader {
     pub(super) policy: Hpkp,
     /// It lacks a backup.
     pub(super) withheld: Option<Withheld>,
@@ -58,10 +58,10 @@ impl PinPlan {
         &self,
         hpkp: &HpkpTable,
         max_age: u64,
-        loaded: &[Loaded],
+        loaded: &[LoadedCertificate],
         promised: impl Fn(Pin) -> Option<bool>,
         r: &mut Checker<'_>,
-    ) -> Judged {
+    ) -> JudgedHeader {
         let mut pins: Vec<Pin> = Vec::new();
         for pin in loaded.iter().map(|l| l.chain.pin()).chain(self.backups.iter().map(|b| b.key.pin)) {
             if !pins.contains(&pin) {
@@ -98,10 +98,10 @@ fn report(
     hpkp: &HpkpTable,
     plan: &PinPlan,
     policy: Hpkp,
-    loaded: &[Loaded],
+    loaded: &[LoadedCertificate],
     promised: impl Fn(Pin) -> Option<bool>,
     r: &mut Checker<'_>,
-) -> Judged {
+) -> JudgedHeader {
     let (backups, complete) = (&plan.backups, plan.complete);
     let chains: Vec<Vec<Pin>> = loaded.iter().map(|l| l.chain.pins.clone()).collect();
     let pins: Vec<Pin> = backups.iter().map(|b| b.key.pin).collect();
@@ -115,40 +115,40 @@ fn report(
     for finding in findings {
         match finding {
             // A file that could not be read may hold what is missing.
-            Finding::NoLivePin | Finding::NoBackup | Finding::SingleBackup | Finding::OutlivesCertificate if !complete => {}
-            Finding::NoLivePin => {
+            PinFinding::NoLivePin | PinFinding::NoBackup | PinFinding::SingleBackup | PinFinding::OutlivesCertificate if !complete => {}
+            PinFinding::NoLivePin => {
                 r.error_with_hint(&hpkp.span, "site.hpkp: no pin matches the served chain", "name the chain in [site.certificate]");
             }
-            Finding::NoBackup if standing.is_withheld => r.warn(
+            PinFinding::NoBackup if standing.is_withheld => r.warn(
                 &listed(0),
                 "site.hpkp: no backup is left, so pintle sends no pins; it keeps earlier promises",
                 format!("make the next key now, and name it in backups: {}", key_new(&plan.site)),
             ),
-            Finding::NoBackup => r.error_with_hint(
+            PinFinding::NoBackup => r.error_with_hint(
                 &listed(0),
                 "site.hpkp: backups has no key outside of the served chain: clients would ignore the header, and a lost key would lock them out",
                 "make one with `pintle key new --role spare`, keep it offline, and name its public key or CSR in backups",
             ),
-            Finding::BackupIsServed(pin) => {
+            PinFinding::BackupIsServed(pin) => {
                 if let Some(promised) = promised(pin) {
                     report_live(&plan.site, pin, promised, &place(pin), r);
                 }
             }
-            Finding::BackupTwice(pin) => {
+            PinFinding::BackupTwice(pin) => {
                 let what = format!("site.hpkp.backups: {pin} is listed twice, and counts once");
                 let of_severity = if plan.forgives_twice { Problem::warning } else { Problem::error };
                 r.report(of_severity(&place(pin), Reason::new(what).hint("remove one, or name another key")));
             }
-            Finding::SingleBackup | Finding::OutlivesCertificate if plan.renews_itself => {}
-            Finding::SingleBackup => r.warn(
+            PinFinding::SingleBackup | PinFinding::OutlivesCertificate if plan.renews_itself => {}
+            PinFinding::SingleBackup => r.warn(
                 &listed(0),
                 "site.hpkp.backups: only one key: once it is live, no key is left to rotate to",
                 "add a second one, and keep it offline",
             ),
-            Finding::MaxAgeAboveCap | Finding::OutlivesCertificate => report_max_age(hpkp, &finding, r),
+            PinFinding::MaxAgeAboveCap | PinFinding::OutlivesCertificate => report_max_age(hpkp, &finding, r),
         }
     }
-    Judged { policy, withheld: withheld(plan, standing.is_withheld), promoted: standing.promoted }
+    JudgedHeader { policy, withheld: withheld(plan, standing.is_withheld), promoted: standing.promoted }
 }
 
 fn withheld(plan: &PinPlan, no_backup: bool) -> Option<Withheld> {
@@ -170,9 +170,9 @@ fn report_live(site: &str, pin: Pin, promised: bool, span: &Range<usize>, r: &mu
     r.warn(span, what, format!("name a key that is not in use: {} makes one", key_new(site)));
 }
 
-fn report_max_age(hpkp: &HpkpTable, finding: &Finding, r: &mut Checker<'_>) {
+fn report_max_age(hpkp: &HpkpTable, finding: &PinFinding, r: &mut Checker<'_>) {
     let span = hpkp.max_age.as_ref().map_or(&hpkp.span, |m| &m.span);
-    if *finding == Finding::OutlivesCertificate {
+    if *finding == PinFinding::OutlivesCertificate {
         let what =
             "site.hpkp.max_age: clients hold the pins longer than the certificate lasts, and backups has one key only";
         return r.warn(span, what, "use a shorter max_age, or add a second backup");

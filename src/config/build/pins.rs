@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::checker::Checker;
 use super::files::{mode, read};
 use super::hsts::ramp;
-use super::loaded::Loaded;
+use super::loaded::LoadedCertificate;
 use super::pin_plan::{Backup, PinPlan, key_new};
 use super::stand_in::StandIns;
 use crate::config::file::{HpkpTable, SiteTable};
@@ -25,7 +25,7 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 86400);
 pub(super) fn plan(
     table: &SiteTable,
     hosts: &[At<HostPattern>],
-    (loaded, lacks_pair): (&[Loaded], bool),
+    (loaded, lacks_pair): (&[LoadedCertificate], bool),
     stand_ins: &StandIns<'_>,
     r: &mut Checker<'_>,
 ) -> Option<PinPlan> {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::hsts::HstsPlan;
-use super::loaded::Loaded;
+use super::loaded::LoadedCertificate;
 use super::pin_plan::PinPlan;
-use super::report::{Lack, Missing};
-use super::upstream::Target;
+use super::report::{CertificateLack, Missing};
+use super::upstream::SiteUpstream;
 use crate::config::stamp::{Stamp, Stamps};
 use crate::host::HostPattern;
 use crate::reason::Problem;
@@ -15,22 +15,22 @@ use crate::site::HeaderRules;
 use crate::tls::CertificateSet;
 
 /// A site, before the ledger and the time are taken into account.
-pub(in crate::config) struct Plan {
+pub(in crate::config) struct SitePlan {
     pub(super) hosts: Vec<HostPattern>,
     pub(super) canonical: Option<Box<str>>,
     /// `true` if its requests have no records in the access log.
     pub(super) unlogged: bool,
-    pub(super) loaded: Vec<Loaded>,
+    pub(super) loaded: Vec<LoadedCertificate>,
     pub(super) set: Option<CertificateSet>,
     /// The pairs that it should have and has not.
     pub(super) missing: Vec<Missing>,
     /// Names that not all of its certificates cover, with those that do; `None` if no certificate does.
     pub(super) uncovered: Vec<(HostPattern, Option<CertificateSet>)>,
     /// The reason why TLS is refused for its names, if it is.
-    pub(super) lack: Option<Lack>,
+    pub(super) lack: Option<CertificateLack>,
     pub(super) pins: Option<PinPlan>,
     pub(super) hsts: Option<HstsPlan>,
-    pub(super) target: Option<Target>,
+    pub(super) target: Option<SiteUpstream>,
     pub(super) request: Arc<HeaderRules>,
     pub(super) response: Arc<HeaderRules>,
     /// Problems, with spans from the start of the site.
@@ -41,7 +41,7 @@ pub(in crate::config) struct Plan {
     pub(super) has_stand_ins: bool,
 }
 
-impl Plan {
+impl SitePlan {
     /// The files that it was made from, with their stamps.
     pub(in crate::config) fn files(&self) -> &[(PathBuf, Stamp)] {
         &self.stamps

@@ -7,13 +7,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::checker::{Checker, of_site};
 use super::globals::Globals;
-use super::plan::{Plan, shifted};
-use super::report::{Lack, Missing};
+use super::plan::{SitePlan, shifted};
+use super::report::{CertificateLack, Missing};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
 use super::upstream::Upstreams;
 use super::{certificates, headers, hsts, own_keys, pins, upstream};
-use crate::config::file::{File, SiteTable};
+use crate::config::file::{ConfigFile, SiteTable};
 use crate::config::problem::At;
 use crate::config::{Config, Draft};
 use crate::host::HostPattern;
@@ -22,7 +22,7 @@ use crate::tls::{Certificate, CertificateSet, Certificates};
 
 /// A plan, and the findings on the way to it.
 pub(super) struct Planned {
-    pub(super) plan: Arc<Plan>,
+    pub(super) plan: Arc<SitePlan>,
     pub(super) problems: Vec<Problem>,
     /// Pairs on disk that are not served.
     pub(super) refused: Vec<RefusedPair>,
@@ -32,7 +32,7 @@ pub(super) struct Planned {
 
 /// The plans of the configuration in use, by what they were made from.
 pub(super) struct Reuse {
-    by_source: HashMap<[u8; 32], Arc<Plan>>,
+    by_source: HashMap<[u8; 32], Arc<SitePlan>>,
 }
 
 impl Reuse {
@@ -46,7 +46,7 @@ impl Reuse {
     pub(super) fn plan(
         &self,
         draft: &Draft,
-        file: &File,
+        file: &ConfigFile,
         index: usize,
         hosts: &[At<HostPattern>],
         globals: &Globals,
@@ -58,10 +58,10 @@ impl Reuse {
         let start = table.span.start;
         let end = file.sites.get(index + 1).map_or_else(|| draft.problems.text().len(), |next| next.span.start);
         let source = source(draft, globals, start..end.max(start));
-        let usable = |plan: &Arc<Plan>| {
+        let usable = |plan: &Arc<SitePlan>| {
             plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current(r.looked)
         };
-        let is_as_on_disk = |plan: &Plan| plan.stamps.iter().all(|(path, _)| !r.instead.contains_key(path));
+        let is_as_on_disk = |plan: &SitePlan| plan.stamps.iter().all(|(path, _)| !r.instead.contains_key(path));
         let known = self.by_source.get(&source).filter(|plan| is_as_on_disk(plan));
         let (plan, refused, missing) = match known.filter(|p| usable(p) && stand_ins.are_none_forced()) {
             Some(plan) => (plan.clone(), Vec::new(), Vec::new()),
@@ -101,7 +101,7 @@ fn make(
     upstreams: &mut Upstreams,
     source: [u8; 32],
     r: &mut Checker<'_>,
-) -> (Plan, Vec<RefusedPair>, Vec<MissingPair>) {
+) -> (SitePlan, Vec<RefusedPair>, Vec<MissingPair>) {
     let mut problems = r.problems.scratch();
     let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
     let r = &mut own;
@@ -127,7 +127,7 @@ fn make(
     for problem in &mut problems {
         problem.span = problem.span.start.saturating_sub(start)..problem.span.end.saturating_sub(start);
     }
-    let plan = Plan {
+    let plan = SitePlan {
         canonical,
         unlogged: table.log.as_ref().is_some_and(|log| !log.value),
         lack: lack(&missing).filter(|_| served.is_empty()),
@@ -197,10 +197,10 @@ fn report_uncovered(
 }
 
 /// The reason why a site without any certificate has none: a broken pair is worse than one that is still to come.
-fn lack(missing: &[MissingPair]) -> Option<Lack> {
+fn lack(missing: &[MissingPair]) -> Option<CertificateLack> {
     let mut lacks = missing.iter().filter(|pair| pair.has_key).map(|pair| pair.lack);
     let first = lacks.next()?;
-    Some(if lacks.any(|lack| lack == Lack::Broken) { Lack::Broken } else { first })
+    Some(if lacks.any(|lack| lack == CertificateLack::Broken) { CertificateLack::Broken } else { first })
 }
 
 /// The name that the others are redirected to.

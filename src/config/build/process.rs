@@ -5,7 +5,7 @@ use crate::config::AccessTarget;
 use crate::config::file::{ProcessTable, SandboxTable};
 use crate::config::problem::At;
 use crate::os::plain_file::folder_of;
-use crate::os::sandbox::{Settings, Strength};
+use crate::os::sandbox::{SandboxSettings, Strength};
 
 const STRENGTHS: [(&str, Strength); 3] =
     [("auto", Strength::Auto), ("off", Strength::Off), ("require", Strength::Require)];
@@ -22,7 +22,7 @@ pub(super) fn check(table: &ProcessTable, r: &mut Checker<'_>) {
     }
 }
 
-pub(super) fn sandbox(table: &SandboxTable, r: &mut Checker<'_>) -> Settings {
+pub(super) fn sandbox(table: &SandboxTable, r: &mut Checker<'_>) -> SandboxSettings {
     let landlock = r.choice("sandbox.landlock", table.landlock.as_ref(), &STRENGTHS, Strength::Auto);
     let seccomp = r.choice("sandbox.seccomp", table.seccomp.as_ref(), &STRENGTHS, Strength::Auto);
     let words = [("upstreams", false), ("any", true)];
@@ -50,7 +50,7 @@ pub(super) fn sandbox(table: &SandboxTable, r: &mut Checker<'_>) -> Settings {
         paths
     };
     let (read, write) = (paths("sandbox.read", &table.read), paths("sandbox.write", &table.write));
-    Settings { landlock, seccomp, connect_anywhere, connect_ports, read, write }
+    SandboxSettings { landlock, seccomp, connect_anywhere, connect_ports, read, write }
 }
 
 /// Reports a missing folder of the log: it must exist before the sandbox does.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::keys::pin::Pin;
 use crate::ledger::time;
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::Reason;
 
 /// Promises that one message names; it counts the rest.
@@ -143,8 +143,8 @@ fn described(promise: &Promise, still_sent: bool) -> String {
     let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
     let below = if promise.include_subdomains { " and all names below" } else { "" };
     let (what, verb) = match &promise.channel {
-        Channel::Header(_) => (String::new(), "sent"),
-        Channel::Export { form, id, .. } => (format!(" (export {id} for {form})"), "given out"),
+        PromiseChannel::Header(_) => (String::new(), "sent"),
+        PromiseChannel::Export { form, id, .. } => (format!(" (export {id} for {form})"), "given out"),
     };
     let (still, at_least) = if still_sent { (" and still sent", " at least") } else { ("", "") };
     format!(
@@ -197,7 +197,7 @@ mod tests {
             pins: vec![Pin::of_spki(b"live")],
             max_age: 600,
             include_subdomains: false,
-            channel: Channel::Header(Mode::Enforce),
+            channel: PromiseChannel::Header(Mode::Enforce),
             first_sent: 0,
             last_sent: 60,
         };

@@ -9,24 +9,24 @@ use crate::keys::key_file::{KeyAlgorithm, PublicKey};
 use crate::keys::pin::Pin;
 use crate::ledger::Ramped;
 use crate::policy::promise::Seconds;
-use crate::policy::ramp::Next;
+use crate::policy::ramp::NextRampStep;
 
 /// The days in `accept_lockout_until`, by the site's first name.
 pub type DaysInUse = BTreeMap<String, String>;
 
 /// One site.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct SiteReport {
     /// Its names.
     pub hosts: Vec<String>,
     /// Its upstream, with the four names.
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<UpstreamReport>,
     /// Its certificates.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<CertificateReport>,
     /// The pairs that it should have and has not.
     pub missing: Vec<Missing>,
     /// The reason why pintle refuses TLS for its names; `None` if it has a certificate, or needs none.
-    pub lacks_certificate: Option<Lack>,
+    pub lacks_certificate: Option<CertificateLack>,
     /// Names for which pintle refuses TLS although the site has a certificate: it does not cover them.
     pub refused_names: Vec<String>,
     /// Its Strict-Transport-Security.
@@ -38,21 +38,21 @@ pub struct Site {
     /// Backups that have become live: each needs a fresh key to replace it.
     pub promoted: Vec<Pin>,
     /// The state of its ramps.
-    pub ramps: Vec<Ramp>,
+    pub ramps: Vec<RampReport>,
     /// The backups behind the pins: file and key.
     pub backups: Vec<(String, PublicKey)>,
 }
 
 /// The reason why a site has no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lack {
+pub enum CertificateLack {
     /// It waits for its first certificate from the CA.
     NotYet,
     /// Its files cannot be served: they are missing, unreadable, expired or broken, or the guard refuses them.
     Broken,
 }
 
-impl Lack {
+impl CertificateLack {
     /// The word for programs.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -95,12 +95,12 @@ pub struct Missing {
     /// The file of its chain, if the table names one.
     pub path: Option<PathBuf>,
     /// The reason.
-    pub lack: Lack,
+    pub lack: CertificateLack,
 }
 
 /// The state of a ramp.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ramp {
+pub struct RampReport {
     /// The header that it belongs to.
     pub policy: Ramped,
     /// The step in use, from 0.
@@ -112,12 +112,12 @@ pub struct Ramp {
     /// The time since which nothing has gone wrong at this step.
     pub since: Seconds,
     /// The next step.
-    pub next: Option<Next>,
+    pub next: Option<NextRampStep>,
 }
 
 /// The upstream of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamReport {
     /// The URL of the configuration.
     pub url: String,
     /// The address that pintle connects to.
@@ -132,7 +132,7 @@ pub struct Upstream {
 
 /// A chain.
 #[derive(Debug, Clone)]
-pub struct Certificate {
+pub struct CertificateReport {
     /// Its file.
     pub path: String,
     /// The leaf's serial number.
@@ -165,7 +165,7 @@ pub fn hint_to_renewal(site: impl std::fmt::Display) -> String {
     format!("pintle renews it by itself: `pintle acme plan --site {site}` names the obstacle")
 }
 
-impl Certificate {
+impl CertificateReport {
     /// `true` if it is the very same certificate.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
@@ -174,7 +174,7 @@ impl Certificate {
     }
 }
 
-impl Site {
+impl SiteReport {
     /// Its first name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::entry::Entry;
-use super::loaded::Loaded;
+use super::entry::SiteEntry;
+use super::loaded::LoadedCertificate;
 use super::report;
-use super::report::Lack;
+use super::report::CertificateLack;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::{Breaches, KeyText, read_key};
-use crate::config::{Context, LastGood, StandIn};
+use crate::config::{CheckContext, LastGood, StandIn};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Promise;
@@ -23,10 +23,10 @@ use crate::tls::key_process;
 
 /// The pairs of one site that were served last.
 pub(super) struct StandIns<'a> {
-    before: Option<&'a Arc<Entry>>,
+    before: Option<&'a Arc<SiteEntry>>,
     last_good: Option<&'a LastGood>,
     allowed: StandIn,
-    change: &'a Change,
+    change: &'a CandidateChange,
     may_lack: MayLackHere<'a>,
     /// The site's names.
     hosts: &'a [HostPattern],
@@ -34,7 +34,7 @@ pub(super) struct StandIns<'a> {
 
 /// The ways in which a candidate must differ from its text and files.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Change {
+pub(super) struct CandidateChange {
     /// Indexes in `[[site.certificate]]` whose pair on disk would break a promise: the pair that was served last stays.
     pub(super) forced: BTreeSet<usize>,
     /// Indexes of pairs that would break a promise and that nothing replaces, with the guard's objections.
@@ -67,13 +67,13 @@ pub(super) struct MissingPair {
     pub(super) path: Option<PathBuf>,
     /// `true` if pintle would end TLS with it.
     pub(super) has_key: bool,
-    pub(super) lack: Lack,
+    pub(super) lack: CertificateLack,
     /// The guard refuses it.
     pub(super) by_guard: bool,
     /// Its problems.
     pub(super) problems: Vec<Problem>,
     /// The certificate, if it could be read.
-    pub(super) certificate: Option<report::Certificate>,
+    pub(super) certificate: Option<report::CertificateReport>,
 }
 
 /// A pair on disk that is not served.
@@ -85,26 +85,26 @@ pub(super) struct RefusedPair {
     /// It is the very pair that was served last. Time has made it unfit, and it stays in use.
     pub(super) unchanged: bool,
     /// The certificate, if it could be read.
-    pub(super) certificate: Option<report::Certificate>,
+    pub(super) certificate: Option<report::CertificateReport>,
 }
 
 /// A pair that was served last, and the promises that it breaks already.
-pub(super) struct Served {
-    pub(super) loaded: Loaded,
+pub(super) struct ServedLast {
+    pub(super) loaded: LoadedCertificate,
     by: By,
 }
 
 enum By {
     /// The site that it is served for.
-    Site(Arc<Entry>),
+    Site(Arc<SiteEntry>),
     /// Its copy names them.
     Copy(Breaches),
 }
 
-impl Served {
+impl ServedLast {
     /// `true` if it breaks a promise already, for all names for which the same key would break it at this site. A site
     /// that gets another name does not lock out that name's readers yet.
-    pub(super) fn breaks(&self, promise: &Promise, site: &Entry) -> bool {
+    pub(super) fn breaks(&self, promise: &Promise, site: &SiteEntry) -> bool {
         let (breaks, names) = match &self.by {
             By::Site(before) => (!promise.is_kept_by(&self.loaded.chain.certain), before.names()),
             By::Copy(breaches) => (breaches.has(promise), breaches.names()),
@@ -129,9 +129,9 @@ fn certificate_of(contents: &[u8], key: &Path) -> Option<Certificate> {
 impl<'a> StandIns<'a> {
     /// Those of one site.
     pub(super) fn of(
-        before: Option<&'a Arc<Entry>>,
-        context: &'a Context<'_>,
-        change: &'a Change,
+        before: Option<&'a Arc<SiteEntry>>,
+        context: &'a CheckContext<'_>,
+        change: &'a CandidateChange,
         may_lack: MayLackHere<'a>,
         hosts: &'a [HostPattern],
     ) -> Self {
@@ -149,7 +149,7 @@ impl<'a> StandIns<'a> {
     }
 
     /// The pair that was served last with this path of a chain, whatever the file holds now.
-    pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<Served> {
+    pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<ServedLast> {
         let read = || self.last_good?.read(path, self.hosts);
         self.served_where(|l| l.path == path, read, (table, at, path, folder))
     }
@@ -162,7 +162,7 @@ impl<'a> StandIns<'a> {
         at: usize,
         path: &Path,
         folder: &Path,
-    ) -> Option<Served> {
+    ) -> Option<ServedLast> {
         let read = || self.last_good?.read_with(pin, self.hosts);
         self.served_where(|l| l.chain.pin() == pin, read, (table, at, path, folder))
     }
@@ -174,7 +174,7 @@ impl<'a> StandIns<'a> {
         at: usize,
         path: &Path,
         folder: &Path,
-    ) -> Option<Loaded> {
+    ) -> Option<LoadedCertificate> {
         let read = || self.last_good?.read_any(self.hosts);
         let served = self.served_where(|_| true, read, (table, at, path, folder))?.loaded;
         self.hosts.iter().all(|host| served.chain.leaf.covers_pattern(host)).then_some(served)
@@ -182,18 +182,24 @@ impl<'a> StandIns<'a> {
 
     fn served_where(
         &self,
-        is_meant: impl Fn(&Loaded) -> bool,
+        is_meant: impl Fn(&LoadedCertificate) -> bool,
         read: impl FnOnce() -> Option<Vec<u8>>,
         (table, at, path, folder): (&CertificateTable, usize, &Path, &Path),
-    ) -> Option<Served> {
+    ) -> Option<ServedLast> {
         let key = table.key.as_ref().map(|key| folder.join(&key.value).into_boxed_path());
         if let Some(before) = self.before {
             // The pair in use is known. A copy on disk may be older.
-            let is_like = |l: &&Loaded| is_meant(l) && l.certificate.is_some() == table.key.is_some();
+            let is_like = |l: &&LoadedCertificate| is_meant(l) && l.certificate.is_some() == table.key.is_some();
             let known = before.plan.loaded.iter().find(is_like);
             let by = By::Site(before.clone());
-            return known.map(|l| Served {
-                loaded: Loaded { at, key, path: path.to_owned(), is_managed: table.managed.is_some(), ..l.clone() },
+            return known.map(|l| ServedLast {
+                loaded: LoadedCertificate {
+                    at,
+                    key,
+                    path: path.to_owned(),
+                    is_managed: table.managed.is_some(),
+                    ..l.clone()
+                },
                 by,
             });
         }
@@ -207,8 +213,8 @@ impl<'a> StandIns<'a> {
             }
         };
         let text = if key_process::running().is_some() { KeyText::default() } else { KeyText::new(&contents) };
-        Some(Served {
-            loaded: Loaded {
+        Some(ServedLast {
+            loaded: LoadedCertificate {
                 at,
                 path: path.to_owned(),
                 key,

@@ -1,7 +1,7 @@
 //! `tls.cipher_suites` against the keys of the sites.
 
 use super::checker::Checker;
-use super::entry::Entry;
+use super::entry::SiteEntry;
 use super::offer::span_of;
 use crate::config::file::TlsTable;
 use crate::keys::key_file::KeyAlgorithm;
@@ -48,7 +48,7 @@ fn message(site: &str, algorithm: &KeyAlgorithm) -> String {
 }
 
 /// Reports sites for whose keys TLS 1.2 has no suite: each of its suites fits one kind of key.
-pub(super) fn check(table: &TlsTable, offer: &TlsOffer, entries: &[&Entry], may_refuse: bool, r: &mut Checker<'_>) {
+pub(super) fn check(table: &TlsTable, offer: &TlsOffer, entries: &[&SiteEntry], may_refuse: bool, r: &mut Checker<'_>) {
     // A list without any suite of TLS 1.2 is reported already.
     let has_any = offer.suites.iter().any(|suite| !suite.tls13);
     if !offer.versions.tls12 || table.cipher_suites.is_none() || !has_any {

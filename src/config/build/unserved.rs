@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use super::builder::Builder;
 use super::checker::Checker;
-use super::entry::{Entry, timestamp};
+use super::entry::{SiteEntry, timestamp};
 use super::refusal::safe_day;
 use crate::config::file::SiteTable;
-use crate::config::{Context, FormerCopy};
+use crate::config::{CheckContext, FormerCopy};
 use crate::host::HostPattern;
 use crate::policy::hpkp::Mode;
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::{Problem, Reason};
 
 /// Warns if `[site.hpkp]` was removed: that withdraws nothing.
 pub(super) fn warn_of_removal(
     table: &SiteTable,
-    entry: &Arc<Entry>,
-    context: &Context<'_>,
+    entry: &Arc<SiteEntry>,
+    context: &CheckContext<'_>,
     problems: &mut crate::config::Problems,
 ) {
     if table.hpkp.is_some() {
@@ -26,7 +26,7 @@ pub(super) fn warn_of_removal(
     }
     let label = entry.site.label();
     let own = context.book.promises().iter().filter(|p| {
-        p.channel == Channel::Header(Mode::Enforce)
+        p.channel == PromiseChannel::Header(Mode::Enforce)
             && p.is_alive(context.now)
             && (p.site == label || p.hosts.iter().any(|h| entry.plan.hosts.contains(h)))
     });

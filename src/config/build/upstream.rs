@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 
 use super::checker::Checker;
 use super::files::read;
-use super::upstream_url::{Endpoint, Scheme, parse_url};
+use super::upstream_url::{Endpoint, UpstreamScheme, parse_url};
 use super::{health, report};
 use crate::config::file::{SiteTable, UpstreamTable};
 use crate::config::problem::At;
@@ -20,7 +20,7 @@ use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
 use crate::keys::key_file::{self, Want};
 use crate::reason::{Problem, Reason};
-use crate::upstream::dns::{Addresses, Name};
+use crate::upstream::dns::{Addresses, UpstreamName};
 use crate::upstream::tls::{Verification, client, default_roots};
 use crate::upstream::{Health, HostHeader, Upstream, UpstreamTls};
 
@@ -35,14 +35,14 @@ pub(in crate::config) struct Upstreams {
     /// Each name is followed once, however many sites use it.
     names: HashMap<(String, u16), Addresses>,
     /// Names that nobody follows yet.
-    new_names: Vec<Name>,
+    new_names: Vec<UpstreamName>,
     roots: HashMap<Option<PathBuf>, (Stamp, Arc<RootCertStore>)>,
     /// Sites with the same settings share one upstream, and its connections.
-    known: HashMap<String, Known>,
+    known: HashMap<String, KnownUpstream>,
 }
 
 #[derive(Clone)]
-struct Known {
+struct KnownUpstream {
     upstream: Arc<Upstream>,
     name: (String, u16),
 }
@@ -56,7 +56,7 @@ impl Clone for Upstreams {
 
 impl Upstreams {
     /// Returns the names that nobody follows yet, and forgets those that no site uses any longer.
-    pub(super) fn finish<'a>(&mut self, used: impl Iterator<Item = &'a Target>) -> Vec<Name> {
+    pub(super) fn finish<'a>(&mut self, used: impl Iterator<Item = &'a SiteUpstream>) -> Vec<UpstreamName> {
         let used: HashSet<*const Upstream> = used.map(|t| Arc::as_ptr(&t.upstream)).collect();
         self.known.retain(|_, known| used.contains(&Arc::as_ptr(&known.upstream)));
         let names: HashSet<&(String, u16)> = self.known.values().map(|known| &known.name).collect();
@@ -72,7 +72,7 @@ impl Upstreams {
         if let Some(known) = self.names.get(&key) {
             return known.clone();
         }
-        let (name, addresses) = Name::new(&endpoint.host, endpoint.port);
+        let (name, addresses) = UpstreamName::new(&endpoint.host, endpoint.port);
         self.new_names.push(name);
         self.names.insert(key, addresses.clone());
         addresses
@@ -80,9 +80,9 @@ impl Upstreams {
 }
 
 /// A site's upstream, and its part of the report.
-pub(super) struct Target {
+pub(super) struct SiteUpstream {
     pub(super) upstream: Arc<Upstream>,
-    pub(super) report: report::Upstream,
+    pub(super) report: report::UpstreamReport,
 }
 
 pub(super) fn build(
@@ -91,13 +91,13 @@ pub(super) fn build(
     collects: bool,
     shared: &mut Upstreams,
     r: &mut Checker<'_>,
-) -> Option<Target> {
+) -> Option<SiteUpstream> {
     let url = url(table, collects, r)?;
     let none = UpstreamTable::default();
     let options = table.upstream_options.as_deref().unwrap_or(&none);
     let (connect_timeout, response_timeout, total_timeout) = timeouts(options, r);
     let (scheme, endpoint) = parse_url(url, r)?;
-    let https = scheme == Scheme::Https;
+    let https = scheme == UpstreamScheme::Https;
     // All of these report their problems before the first failure returns.
     let connect = connect(options, &endpoint, r);
     let default_port = scheme.default_port();
@@ -122,7 +122,7 @@ pub(super) fn build(
          {check:?}"
     );
     if let Some(known) = shared.known.get(&key) {
-        return Some(Target { upstream: known.upstream.clone(), report });
+        return Some(SiteUpstream { upstream: known.upstream.clone(), report });
     }
     let tls = match &names {
         None => None,
@@ -133,7 +133,7 @@ pub(super) fn build(
         label: url.value.as_str().into(),
         addresses: shared.addresses(&connect),
         tls,
-        http2_only: scheme == Scheme::Http2,
+        http2_only: scheme == UpstreamScheme::Http2,
         host_header,
         own_names,
         connect_timeout,
@@ -141,8 +141,8 @@ pub(super) fn build(
         total_timeout,
         health: Health::new(&url.value, rule, check),
     });
-    shared.known.insert(key, Known { upstream: upstream.clone(), name: (connect.host, connect.port) });
-    Some(Target { upstream, report })
+    shared.known.insert(key, KnownUpstream { upstream: upstream.clone(), name: (connect.host, connect.port) });
+    Some(SiteUpstream { upstream, report })
 }
 
 fn url<'t>(table: &'t SiteTable, collects: bool, r: &mut Checker<'_>) -> Option<&'t At<String>> {
@@ -171,8 +171,8 @@ fn report(
     names: Option<&TlsNames>,
     skip: bool,
     host_header: &HostHeader,
-) -> report::Upstream {
-    report::Upstream {
+) -> report::UpstreamReport {
+    report::UpstreamReport {
         url: url.value.clone(),
         connect: format!("{}:{}", connect.host, connect.port),
         server_name: names.map(|n| n.sni.clone()),
@@ -237,14 +237,14 @@ fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r
 }
 
 /// Warns of plain HTTP to a public host: anybody on the way reads cookies and passwords, and changes pages.
-fn warn_of_plain_http(url: &At<String>, scheme: Scheme, connect: &Endpoint, r: &mut Checker<'_>) {
+fn warn_of_plain_http(url: &At<String>, scheme: UpstreamScheme, connect: &Endpoint, r: &mut Checker<'_>) {
     let is_near = match connect.address().map(|a| a.ip().to_canonical()) {
         Some(IpAddr::V4(a)) => a.is_loopback() || a.is_private() || a.is_link_local(),
         Some(IpAddr::V6(a)) => a.is_loopback() || a.is_unique_local() || a.is_unicast_link_local(),
         // `localhost`, a name of the local network or of a container
         None => !connect.host.contains('.') || NEAR_DOMAINS.iter().any(|d| connect.host.ends_with(d)),
     };
-    if scheme != Scheme::Https && !is_near {
+    if scheme != UpstreamScheme::Https && !is_near {
         r.warn(
             &url.span,
             format!(
@@ -315,7 +315,7 @@ fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) 
 }
 
 /// Reports keys about TLS, which have no effect for an upstream without it.
-fn unused_names(options: &UpstreamTable, scheme: Scheme, r: &mut Checker<'_>) -> Option<Option<TlsNames>> {
+fn unused_names(options: &UpstreamTable, scheme: UpstreamScheme, r: &mut Checker<'_>) -> Option<Option<TlsNames>> {
     let texts = [("server_name", &options.server_name), ("verify_name", &options.verify_name), ("ca", &options.ca)];
     let flags = [("insecure_skip_verify", &options.insecure_skip_verify), ("http2", &options.http2)];
     let spans = texts.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)));

@@ -40,14 +40,14 @@ impl Endpoint {
 
 /// The protocol of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(super) enum UpstreamScheme {
     Http,
     Https,
     /// HTTP/2 without TLS: `h2c`.
     Http2,
 }
 
-impl Scheme {
+impl UpstreamScheme {
     const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Http2];
 
     pub(super) fn word(self) -> &'static str {
@@ -66,19 +66,21 @@ impl Scheme {
 /// Returns a URL for a value without `://`: `https://HOST` for `HOST`, `http://HOST` for `http//HOST`.
 fn with_scheme(value: &str) -> String {
     let split = value.split_once("//").map(|(word, rest)| (word.trim_end_matches(':'), rest));
-    let meant = split.and_then(|(word, rest)| Some((nearest(word, Scheme::ALL.map(Scheme::word))?, rest)));
-    let (scheme, rest) = meant.unwrap_or_else(|| (Scheme::Https.word(), value.trim_start_matches('/')));
+    let meant =
+        split.and_then(|(word, rest)| Some((nearest(word, UpstreamScheme::ALL.map(UpstreamScheme::word))?, rest)));
+    let (scheme, rest) = meant.unwrap_or_else(|| (UpstreamScheme::Https.word(), value.trim_start_matches('/')));
     format!("{scheme}://{rest}")
 }
 
 /// Parses `http://host`, `https://host:port`, `h2c://host:port`. A path would have to precede that of every request.
-pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Scheme, Endpoint)> {
+pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(UpstreamScheme, Endpoint)> {
     let form =
         "expected http://HOST, https://HOST, or h2c://HOST for gRPC without TLS; with :PORT if it is not the default";
     let split = url.value.split_once("://");
-    let known = split.and_then(|(word, rest)| Some((Scheme::ALL.into_iter().find(|s| s.word() == word)?, rest)));
+    let known =
+        split.and_then(|(word, rest)| Some((UpstreamScheme::ALL.into_iter().find(|s| s.word() == word)?, rest)));
     let Some((scheme, rest)) = known else {
-        let reason = match split.and_then(|(word, _)| nearest(word, Scheme::ALL.map(Scheme::word))) {
+        let reason = match split.and_then(|(word, _)| nearest(word, UpstreamScheme::ALL.map(UpstreamScheme::word))) {
             Some(near) => {
                 let meant = url.value.replacen(split.map_or("", |(word, _)| word), near, 1);
                 Reason::new(format!("site.upstream: unknown scheme in {:?}", url.value))

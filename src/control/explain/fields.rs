@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Inputs, text};
 use crate::message::{folded, folds_to};
-use crate::server::explain::{Change, FieldChange, Why};
+use crate::server::explain::{FateReason, FieldChange, FieldFate};
 
 /// The fates of the request's fields.
 pub(super) fn of_request(inputs: &Inputs<'_>) -> Vec<Value> {
@@ -39,12 +39,12 @@ fn removals(inputs: &Inputs<'_>) -> Vec<Value> {
 fn row(inputs: &Inputs<'_>, table: &str, change: &FieldChange) -> Value {
     let values = |values: &[Vec<u8>]| values.iter().map(|value| text(value)).collect::<Vec<_>>();
     let key = match change.why {
-        Why::Rule => rule(inputs, table, &change.name),
-        Why::Host => Some("site.upstream_options.host_header"),
-        Why::Forwarding if inputs.found.peer.proxy.is_some() => Some("listen.trusted_proxies"),
-        Why::Hsts => Some("site.hsts"),
-        Why::Pins => Some("site.hpkp"),
-        Why::Names => Some("site.upstream"),
+        FateReason::Rule => rule(inputs, table, &change.name),
+        FateReason::Host => Some("site.upstream_options.host_header"),
+        FateReason::Forwarding if inputs.found.peer.proxy.is_some() => Some("listen.trusted_proxies"),
+        FateReason::Hsts => Some("site.hsts"),
+        FateReason::Pins => Some("site.hpkp"),
+        FateReason::Names => Some("site.upstream"),
         _ => None,
     };
     json!({
@@ -69,36 +69,36 @@ fn rule<'a>(inputs: &Inputs<'a>, table: &str, name: &[u8]) -> Option<&'a str> {
     })
 }
 
-fn word(change: Change) -> &'static str {
+fn word(change: FieldFate) -> &'static str {
     match change {
-        Change::Kept => "kept",
-        Change::Added => "added",
-        Change::Removed => "removed",
-        Change::Changed => "changed",
+        FieldFate::Kept => "kept",
+        FieldFate::Added => "added",
+        FieldFate::Removed => "removed",
+        FieldFate::Changed => "changed",
     }
 }
 
-fn why(why: Why) -> &'static str {
+fn why(why: FateReason) -> &'static str {
     match why {
-        Why::NoRule => "",
-        Why::Rule => "a rule of the site",
-        Why::Host => "the name that the upstream expects",
-        Why::Forwarding => "pintle itself describes the client",
-        Why::Via => "each hop adds itself",
-        Why::HopByHop => "belongs to one connection",
-        Why::NamedByConnection => "Connection names it",
-        Why::Claim => "clients could forge it",
-        Why::Framing => "pintle frames the message",
-        Why::Expect => "belongs to one hop",
-        Why::Trailers => "trailers need a rule",
-        Why::Cookie => "in one field",
-        Why::MaxForwards => "one hop less",
-        Why::WebSocket => "the WebSocket's handshake",
-        Why::Hsts => "the site's policy",
-        Why::Pins => "the site's pins; the upstream's never pass",
-        Why::AltSvc => "would lead past pintle",
-        Why::Names => "the upstream's name becomes the site's",
-        Why::Vary => "the answer depends on a proxy's field",
-        Why::Own => "pintle's own",
+        FateReason::NoRule => "",
+        FateReason::Rule => "a rule of the site",
+        FateReason::Host => "the name that the upstream expects",
+        FateReason::Forwarding => "pintle itself describes the client",
+        FateReason::Via => "each hop adds itself",
+        FateReason::HopByHop => "belongs to one connection",
+        FateReason::NamedByConnection => "Connection names it",
+        FateReason::Claim => "clients could forge it",
+        FateReason::Framing => "pintle frames the message",
+        FateReason::Expect => "belongs to one hop",
+        FateReason::Trailers => "trailers need a rule",
+        FateReason::Cookie => "in one field",
+        FateReason::MaxForwards => "one hop less",
+        FateReason::WebSocket => "the WebSocket's handshake",
+        FateReason::Hsts => "the site's policy",
+        FateReason::Pins => "the site's pins; the upstream's never pass",
+        FateReason::AltSvc => "would lead past pintle",
+        FateReason::Names => "the upstream's name becomes the site's",
+        FateReason::Vary => "the answer depends on a proxy's field",
+        FateReason::Own => "pintle's own",
     }
 }

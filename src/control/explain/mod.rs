@@ -31,7 +31,7 @@ const TEXT_MAX: usize = 8 * 1024;
 /// A request to explain, as the operator describes it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct DescribedRequest {
     /// The URL.
     pub url: String,
     /// The address of the peer.
@@ -56,7 +56,7 @@ pub struct Asked {
 
 /// The inputs of a report.
 pub(super) struct Inputs<'a> {
-    pub(super) asked: &'a Asked,
+    pub(super) asked: &'a DescribedRequest,
     pub(super) url: &'a Url,
     pub(super) question: &'a Question,
     pub(super) listening: &'a [(SocketAddr, Scheme)],
@@ -64,7 +64,7 @@ pub(super) struct Inputs<'a> {
     pub(super) config: &'a Config,
     pub(super) found: &'a Explanation,
     pub(super) lines: &'a Lines,
-    pub(super) site: Option<&'a report::Site>,
+    pub(super) site: Option<&'a report::SiteReport>,
     /// The reason why the running process sends no pins of this site; `None` from a command.
     pub(super) live: Option<Option<String>>,
 }
@@ -75,7 +75,7 @@ pub(super) struct Inputs<'a> {
 /// # Errors
 ///
 /// If the request cannot be sent by any client.
-pub async fn explained(draft: &Draft, config: &Config, asked: &Asked) -> Result<Value, Reason> {
+pub async fn explained(draft: &Draft, config: &Config, asked: &DescribedRequest) -> Result<Value, Reason> {
     config.pledges.iter().for_each(|pledge| pledge.lease.grant(u64::MAX));
     let https = config.https.iter().map(|address| (*address, Scheme::Https));
     let listening: Vec<_> = https.chain(config.http.iter().map(|address| (*address, Scheme::Http))).collect();
@@ -84,7 +84,7 @@ pub async fn explained(draft: &Draft, config: &Config, asked: &Asked) -> Result<
 
 impl Control {
     /// Explains a request by the configuration in use, the leases and the health of upstreams.
-    pub(super) async fn explain(&self, asked: &Asked) -> Result<Value, Reason> {
+    pub(super) async fn explain(&self, asked: &DescribedRequest) -> Result<Value, Reason> {
         report(&self.draft, &self.config, self.listening(), asked, Some(self)).await
     }
 }
@@ -93,7 +93,7 @@ async fn report(
     draft: &Draft,
     config: &Config,
     listening: &[(SocketAddr, Scheme)],
-    asked: &Asked,
+    asked: &DescribedRequest,
     running: Option<&Control>,
 ) -> Result<Value, Reason> {
     let url: Url = asked.url.parse().map_err(|error: String| Reason::new(format!("{:?}: {error}", asked.url)))?;
@@ -125,7 +125,7 @@ async fn report(
 }
 
 /// Makes the question of a request.
-fn question(asked: &Asked, url: &Url, listening: &[(SocketAddr, Scheme)]) -> Result<Question, Reason> {
+fn question(asked: &DescribedRequest, url: &Url, listening: &[(SocketAddr, Scheme)]) -> Result<Question, Reason> {
     let listener = if asked.http { Scheme::Http } else { url.scheme };
     let method = asked.method.as_deref().unwrap_or("GET");
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::new(format!("{method:?}: not a method")))?;
@@ -196,7 +196,7 @@ mod tests {
 
     fn ask(url: &str, fields: &[(&str, &str)]) -> Result<Question, Reason> {
         let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let asked = Asked { url: url.to_owned(), fields, ..Asked::default() };
+        let asked = DescribedRequest { url: url.to_owned(), fields, ..DescribedRequest::default() };
         question(&asked, &url.parse().unwrap(), &[])
     }
 

@@ -86,7 +86,7 @@ fn why_no_pins(inputs: &Inputs<'_>) -> String {
 
 /// The step of a ramp, and an address as host.
 fn notes(inputs: &Inputs<'_>, policy: Ramped) -> Vec<String> {
-    let of_site = |site: &report::Site| -> Vec<String> {
+    let of_site = |site: &report::SiteReport| -> Vec<String> {
         let own = site.ramps.iter().filter(|ramp| ramp.policy == policy);
         own.map(|ramp| format!("ramp: step {} of {}, max-age {}", ramp.step + 1, ramp.steps, ramp.max_age)).collect()
     };

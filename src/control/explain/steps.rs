@@ -15,14 +15,14 @@ use crate::tls::{ChosenBy, alert};
 use crate::upstream::{HostHeader, Upstream};
 
 /// One step.
-pub(super) struct Step {
+pub(super) struct ExplainStep {
     name: &'static str,
     what: String,
     why: String,
     at: Option<String>,
 }
 
-impl Step {
+impl ExplainStep {
     fn json(&self) -> Value {
         json!({ "step": self.name, "what": self.what, "why": self.why, "at": self.at })
     }
@@ -32,7 +32,7 @@ impl Inputs<'_> {
     /// Makes the report.
     pub(super) fn report(&self) -> Value {
         let found = self.found;
-        let steps: Vec<Value> = self.steps().iter().map(Step::json).collect();
+        let steps: Vec<Value> = self.steps().iter().map(ExplainStep::json).collect();
         let location = match &found.decision {
             Decided::Redirect(location) => Some(text(location)),
             _ => None,
@@ -75,7 +75,7 @@ impl Inputs<'_> {
         })
     }
 
-    fn steps(&self) -> Vec<Step> {
+    fn steps(&self) -> Vec<ExplainStep> {
         let mut steps = vec![self.listener()];
         steps.extend(self.proxy_header());
         steps.push(self.peer());
@@ -98,11 +98,11 @@ impl Inputs<'_> {
         what: impl Into<String>,
         why: impl Into<String>,
         at: &[&str],
-    ) -> Step {
-        Step { name, what: what.into(), why: why.into(), at: self.lines.at(at) }
+    ) -> ExplainStep {
+        ExplainStep { name, what: what.into(), why: why.into(), at: self.lines.at(at) }
     }
 
-    fn listener(&self) -> Step {
+    fn listener(&self) -> ExplainStep {
         let scheme = self.question.listener;
         let key = if scheme == Scheme::Https { "listen.https" } else { "listen.http" };
         let own: Vec<String> =
@@ -114,7 +114,7 @@ impl Inputs<'_> {
         }
     }
 
-    fn proxy_header(&self) -> Option<Step> {
+    fn proxy_header(&self) -> Option<ExplainStep> {
         let is_wanted = self.config.snapshot.proxy_protocol && self.found.peer.proxy.is_some();
         is_wanted.then(|| {
             let (what, why) = match self.found.proxied {
@@ -126,7 +126,7 @@ impl Inputs<'_> {
         })
     }
 
-    fn peer(&self) -> Step {
+    fn peer(&self) -> ExplainStep {
         let peer = &self.found.peer;
         let keys = ["listen.trusted_proxies"];
         let Some(proxy) = peer.proxy else {
@@ -156,7 +156,7 @@ impl Inputs<'_> {
         fields.into_iter().filter(|(name, _)| head.fields.has(*name)).map(|(_, text)| text).collect()
     }
 
-    fn certificate(&self, chosen: &Chosen) -> Step {
+    fn certificate(&self, chosen: &Chosen) -> ExplainStep {
         let why = match (&chosen.name, chosen.by) {
             (Some(name), Some(ChosenBy::Name(FoundBy::Exact))) => format!("SNI {name}: by its exact name"),
             (Some(name), Some(ChosenBy::Name(FoundBy::Wildcard))) => format!("SNI {name}: by a wildcard"),
@@ -186,7 +186,7 @@ impl Inputs<'_> {
         self.step("certificate", what, why, keys)
     }
 
-    fn scheme(&self, origin: &Origin) -> Step {
+    fn scheme(&self, origin: &Origin) -> ExplainStep {
         let (why, keys): (String, &[&str]) = match (origin.scheme_from, origin.decided_by) {
             (SchemeSource::Field(field), _) => (format!("stated by {}", field.scheme_field()), &["listen.trust"]),
             (SchemeSource::Proxy, _) => ("stated by the PROXY header's TLS TLV".to_owned(), &["listen.proxy_protocol"]),
@@ -198,7 +198,7 @@ impl Inputs<'_> {
         self.step("scheme", origin.scheme.as_str(), why, keys)
     }
 
-    fn client(&self, origin: &Origin) -> Step {
+    fn client(&self, origin: &Origin) -> ExplainStep {
         let hops: Vec<String> = origin.hops.iter().map(IpAddr::to_string).collect();
         let why = match hops.is_empty() {
             true => "the peer".to_owned(),
@@ -208,7 +208,7 @@ impl Inputs<'_> {
         self.step("client", origin.client.to_string(), why, keys)
     }
 
-    fn site_step(&self) -> Step {
+    fn site_step(&self) -> ExplainStep {
         let host = self.found.head.as_ref().map(|head| head.host().to_owned()).unwrap_or_default();
         let (Some(site), Some((_, by))) = (self.site, self.found.site) else {
             let what = if host.is_empty() { "none: no Host".to_owned() } else { format!("none for {host}") };
@@ -222,7 +222,7 @@ impl Inputs<'_> {
         self.step("site", both_forms(site.name()), format!("by {kind} {pattern}"), &[&key, "site.hosts"])
     }
 
-    fn path(&self) -> Step {
+    fn path(&self) -> ExplainStep {
         let (what, keys): (&str, &[&str]) = match &self.found.decision {
             Decided::Health => ("health of this process", &["listen.health_path"]),
             Decided::Challenge => ("ACME challenge", &["acme.webroot", "acme"]),
@@ -233,7 +233,7 @@ impl Inputs<'_> {
         self.step("path", what, "", keys)
     }
 
-    fn redirect(&self) -> Step {
+    fn redirect(&self) -> ExplainStep {
         let scheme = self.found.origin.as_ref().map(|origin| origin.scheme);
         match &self.found.decision {
             Decided::Redirect(_) if scheme == Some(Scheme::Http) => {
@@ -246,7 +246,7 @@ impl Inputs<'_> {
         }
     }
 
-    fn upstream_steps(&self, upstream: &Upstream) -> Vec<Step> {
+    fn upstream_steps(&self, upstream: &Upstream) -> Vec<ExplainStep> {
         let option = |key: &str| format!("site.upstream_options.{key}");
         let names = self.site.and_then(|site| site.upstream.as_ref());
         let mut steps = vec![self.step("upstream", &*upstream.label, "", &["site.upstream"])];

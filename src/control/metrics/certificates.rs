@@ -1,8 +1,8 @@
 //! Metrics of certificates: dates, pins, refusals.
 
 use super::{Control, flag};
-use crate::config::report::{Certificate, Lack, Site};
-use crate::control::expiry::Stage;
+use crate::config::report::{CertificateLack, CertificateReport, SiteReport};
+use crate::control::expiry::ExpiryStage;
 use crate::telemetry::exposition::{Exposition, Labels, Values};
 
 impl Control {
@@ -11,7 +11,7 @@ impl Control {
         metrics.gauges("certificate_refused", "1 if the files on disk are refused.", &refused);
         let lacks = self.by_site(&|site| flag(site.lacks_certificate.is_some()));
         metrics.gauges("site_without_certificate", "1 if TLS is refused because the site has no certificate.", &lacks);
-        let waits = self.by_site(&|site| flag(site.lacks_certificate == Some(Lack::NotYet)));
+        let waits = self.by_site(&|site| flag(site.lacks_certificate == Some(CertificateLack::NotYet)));
         metrics.gauges(
             "site_waits_for_certificate",
             "1 if the site waits for its first certificate from the CA.",
@@ -27,14 +27,14 @@ impl Control {
             Labels::new(&[&[("site", site.name())], &facts[..]].concat())
         });
         metrics.infos("certificate", "The serial number, the issuer and the pin of a certificate.", infos);
-        let labels = |site: &Site, c: &Certificate| {
+        let labels = |site: &SiteReport, c: &CertificateReport| {
             Labels::new(&[("site", site.name()), ("algorithm", &c.algorithm.to_string())])
         };
-        let of_each = |value: &dyn Fn(&Certificate) -> f64| -> Values {
+        let of_each = |value: &dyn Fn(&CertificateReport) -> f64| -> Values {
             self.certificates().map(|(site, c)| (labels(site, c), value(c))).collect()
         };
         let now = self.now();
-        let stages = of_each(&|c| Stage::of(c, now).number() as f64);
+        let stages = of_each(&|c| ExpiryStage::of(c, now).number() as f64);
         let help =
             "0 valid; 1 to 4 less than 14, 7, 3, 1 days left, or the same fractions of a short lifetime; 5 expired.";
         metrics.gauges("certificate_ending_stage", help, &stages);
@@ -59,7 +59,7 @@ impl Control {
         metrics.gauges("certificate_lifetime_left_ratio", "The part of a certificate's lifetime that is left.", &left);
     }
 
-    fn certificates(&self) -> impl Iterator<Item = (&Site, &Certificate)> {
+    fn certificates(&self) -> impl Iterator<Item = (&SiteReport, &CertificateReport)> {
         self.config.sites().flat_map(|site| site.certificates.iter().map(move |certificate| (site, certificate)))
     }
 }

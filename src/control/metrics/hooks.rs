@@ -3,15 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use super::{Control, flag};
-use crate::events::{Line, Numbers};
+use crate::events::{HookCounters, HookLine};
 use crate::telemetry::exposition::{Exposition, Labels, Values};
 
 impl Control {
     pub(super) fn hook_metrics(&self, metrics: &mut Exposition) {
         let lines = self.reporter.hooks.lines();
-        let labels = |line: &Line| Labels::new(&[("hook", &line.hook.name)]);
-        let numbers: Vec<(Labels, Numbers)> = lines.iter().map(|line| (labels(line), line.numbers())).collect();
-        let of_each = |value: &dyn Fn(&Numbers) -> f64| -> Values {
+        let labels = |line: &HookLine| Labels::new(&[("hook", &line.hook.name)]);
+        let numbers: Vec<(Labels, HookCounters)> = lines.iter().map(|line| (labels(line), line.numbers())).collect();
+        let of_each = |value: &dyn Fn(&HookCounters) -> f64| -> Values {
             numbers.iter().map(|(labels, numbers)| (labels.clone(), value(numbers))).collect()
         };
         metrics.counters("hook_events_delivered", "Events that a hook has taken.", &of_each(&|n| n.delivered as f64));

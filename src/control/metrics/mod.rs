@@ -9,7 +9,7 @@ mod renewals;
 mod upstreams;
 
 use super::Control;
-use crate::config::report::Site;
+use crate::config::report::SiteReport;
 use crate::telemetry::exposition::{Exposition, Format, Labels, Values};
 
 impl Control {
@@ -28,12 +28,12 @@ impl Control {
         metrics.finish()
     }
 
-    fn by_site(&self, value: &dyn Fn(&Site) -> f64) -> Values {
+    fn by_site(&self, value: &dyn Fn(&SiteReport) -> f64) -> Values {
         self.config.sites().map(|site| (of_site(site), value(site))).collect()
     }
 }
 
-fn of_site(site: &Site) -> Labels {
+fn of_site(site: &SiteReport) -> Labels {
     Labels::new(&[("site", site.name())])
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Control, flag, of_site};
 use crate::clock::uptime;
-use crate::config::report::Site;
+use crate::config::report::SiteReport;
 use crate::control::status::is_out;
 use crate::telemetry::exposition::{Exposition, Labels, Values};
 use crate::upstream::{Circuit, Upstream};
@@ -35,7 +35,7 @@ impl Control {
         metrics.gauges("upstream_addresses_left_out", "Addresses that are out of use because they fail.", &out);
     }
 
-    fn with_upstreams(&self) -> impl Iterator<Item = (&Site, &Upstream)> {
+    fn with_upstreams(&self) -> impl Iterator<Item = (&SiteReport, &Upstream)> {
         self.sites().filter_map(|(site, upstream)| Some((site, upstream?)))
     }
 }

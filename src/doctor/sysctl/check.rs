@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::line::{Tool, key_of};
-use super::plan::{FORWARD, Outcome, PROC, Write, outcomes, plan, running};
+use super::plan::{FORWARD, FinalValue, PROC, Write, outcomes, plan, running};
 use super::value::{Written, write};
 use super::{faults, remedy};
 use crate::doctor::docker;
-use crate::doctor::files::Files;
-use crate::doctor::finding::{Finding, Results};
+use crate::doctor::files::HostFiles;
+use crate::doctor::finding::{CheckResults, Finding};
 use crate::doctor::host::Host;
 
 /// The settings that keep containers connected.
@@ -19,9 +19,9 @@ const VENDOR: [&str; 2] = ["/usr/lib/sysctl.d/", "/lib/sysctl.d/"];
 
 /// Compares the running values with those of the next apply.
 #[must_use]
-pub fn check(host: &Host) -> Results {
+pub fn check(host: &Host) -> CheckResults {
     let files = &host.files;
-    let mut results = Results::default();
+    let mut results = CheckResults::default();
     let [systemd, procps] = Tool::ALL.map(|tool| plan(files, tool));
     let (by_systemd, by_procps) = (outcomes(files, &systemd.writes), outcomes(files, &procps.writes));
     let paths: BTreeSet<&String> = by_systemd.values.keys().chain(by_procps.values.keys()).collect();
@@ -45,13 +45,13 @@ pub fn check(host: &Host) -> Results {
 
 /// A setting that the files name.
 struct Setting<'s> {
-    files: &'s Files,
+    files: &'s HostFiles,
     /// The path below /proc/sys.
     path: &'s str,
     /// The running value.
     now: String,
     /// The outcomes of the programs, in the order of `Tool::ALL`.
-    planned: [Option<&'s Outcome>; 2],
+    planned: [Option<&'s FinalValue>; 2],
     /// All writes of procps.
     by_procps: &'s [Write],
 }
@@ -61,8 +61,8 @@ impl Setting<'_> {
         if self.planned.iter().flatten().all(|outcome| self.is_idle(outcome)) {
             return Vec::new();
         }
-        let is_change = |outcome: &&&Outcome| write(&outcome.value, &self.now) != Written::Same;
-        let changing: Vec<&Outcome> = self.planned.iter().flatten().filter(is_change).copied().collect();
+        let is_change = |outcome: &&&FinalValue| write(&outcome.value, &self.now) != Written::Same;
+        let changing: Vec<&FinalValue> = self.planned.iter().flatten().filter(is_change).copied().collect();
         let cuts = changing.iter().any(|outcome| outcome.value == "0") && self.now != "0";
         let proof = if cuts && FORWARDING.contains(&self.path) { docker::evidence(self.files) } else { None };
         let change = match proof {
@@ -74,12 +74,12 @@ impl Setting<'_> {
 
     /// A line of the distribution that nothing applies: without systemd, as in a container, its defaults are not in
     /// force, and nobody misses them. Settings of the network count everywhere.
-    fn is_idle(&self, outcome: &Outcome) -> bool {
+    fn is_idle(&self, outcome: &FinalValue) -> bool {
         let is_vendors = VENDOR.iter().any(|folder| outcome.place.file.starts_with(folder));
         is_vendors && !self.path.starts_with("net/") && !self.files.is_folder("/run/systemd/system")
     }
 
-    fn drift(&self, next: &Outcome) -> Finding {
+    fn drift(&self, next: &FinalValue) -> Finding {
         let key = key_of(self.path);
         let what = format!("{key} is {} now, and {} at the next apply", remedy::words(&self.now), next.value);
         Finding::warning("sysctl.drift", &key, what)
@@ -138,7 +138,7 @@ impl Setting<'_> {
 mod tests {
     use super::*;
     use crate::doctor::files::tests::tree;
-    use crate::doctor::finding::Verdict;
+    use crate::doctor::finding::FindingSeverity;
 
     const CLOUD: (&str, &str) = ("/etc/sysctl.d/99-cloud.conf", "# cloud image\nnet.ipv4.ip_forward = 0\n");
     const FORWARDS: (&str, &str) = ("/proc/sys/net/ipv4/ip_forward", "1\n");
@@ -172,7 +172,7 @@ mod tests {
         let all = found(&[CLOUD, FORWARDS, DOCKER]);
         assert_eq!(all.len(), 1, "{all:#?}");
         let finding = &all[0];
-        assert_eq!((finding.id, finding.verdict), ("sysctl.docker-forwarding", Verdict::Fault));
+        assert_eq!((finding.id, finding.verdict), ("sysctl.docker-forwarding", FindingSeverity::Fault));
         assert!(
             finding.evidence.iter().any(|line| line.contains("/etc/sysctl.d/99-cloud.conf:2: net.ipv4.ip_forward = 0"))
         );

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::line::{Line, Tool, key_of, read};
-use super::plan::{PROC, Place, Plan, Write, running};
+use super::line::{SysctlLine, Tool, key_of, read};
+use super::plan::{LinePlace, PROC, SysctlPlan, Write, running};
 use super::remedy;
 use super::tree::SettingsFile;
-use crate::doctor::files::Files;
+use crate::doctor::files::HostFiles;
 use crate::doctor::finding::Finding;
 
 /// The first parts of keys.
 const ROOTS: [&str; 7] = ["net.", "net/", "kernel.", "vm.", "fs.", "user.", "dev."];
 
 /// Reports the faults of all lines that a plan leaves out or that the kernel refuses.
-pub(super) fn of_lines(files: &Files, plan: &Plan, refused: &[Write]) -> Vec<Finding> {
+pub(super) fn of_lines(files: &HostFiles, plan: &SysctlPlan, refused: &[Write]) -> Vec<Finding> {
     let mut found = Vec::new();
     for write in refused.iter().filter(|write| !write.ignores_errors || glue(&write.place.text).is_some()) {
         let key = key_of(&write.path);
@@ -33,7 +33,7 @@ pub(super) fn of_lines(files: &Files, plan: &Plan, refused: &[Write]) -> Vec<Fin
     found
 }
 
-fn with_line_remedy(finding: Finding, place: &Place) -> Finding {
+fn with_line_remedy(finding: Finding, place: &LinePlace) -> Finding {
     match glue(&place.text) {
         Some(after) => finding
             .evidence("two lines became one: a line was appended to a file without a final newline")
@@ -61,7 +61,7 @@ fn glue(line: &str) -> Option<usize> {
 }
 
 /// A key such as net.ipv4.conf.eth0.5.rp_filter: the dot in the name of the device became a slash.
-fn split_interface(files: &Files, write: &Write) -> Option<Finding> {
+fn split_interface(files: &HostFiles, write: &Write) -> Option<Finding> {
     if files.is_there(&format!("{PROC}/{}", write.path)) {
         return None;
     }
@@ -88,7 +88,7 @@ fn split_interface(files: &Files, write: &Write) -> Option<Finding> {
 }
 
 /// Reports files whose last line has no end, and comments that have swallowed a setting.
-pub(super) fn of_files(files: &Files, plans: [&Plan; 2]) -> Vec<Finding> {
+pub(super) fn of_files(files: &HostFiles, plans: [&SysctlPlan; 2]) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for file in plans.iter().flat_map(|plan| &plan.files) {
@@ -108,7 +108,7 @@ fn newline(file: &SettingsFile) -> Option<Finding> {
     let last = file.text.lines().last().unwrap_or_default();
     let line = file.text.lines().count();
     let effect = match read(last, Tool::Systemd) {
-        Line::Blank => "a line that a script appends with >> becomes a part of this comment, silently",
+        SysctlLine::Blank => "a line that a script appends with >> becomes a part of this comment, silently",
         _ => "a line that a script appends with >> becomes a part of this value, and the kernel refuses both",
     };
     Some(
@@ -131,7 +131,7 @@ fn swallowed(file: &SettingsFile) -> Option<Finding> {
         .enumerate()
         .filter(|(_, text)| is_comment(text))
         .find_map(|(at, text)| Some((at, text, glue(text)?)))?;
-    let place = Place { file: file.path.clone(), line: at + 1, text: text.to_owned() };
+    let place = LinePlace { file: file.path.clone(), line: at + 1, text: text.to_owned() };
     let what = format!("{}: a setting became a part of the comment before it", place.at());
     Some(
         Finding::warning("sysctl.swallowed", place.at(), what)

@@ -25,7 +25,7 @@ impl Tool {
 
 /// The meaning of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum SysctlLine {
     /// Nothing, or a comment.
     Blank,
     /// `key = value`: the path below /proc/sys, which may be a pattern; the value; `true` if errors are ignored.
@@ -40,7 +40,7 @@ pub(super) enum Line {
 const LINE_MAX: usize = 1 << 20;
 
 /// Reads a line.
-pub(super) fn read(line: &str, tool: Tool) -> Line {
+pub(super) fn read(line: &str, tool: Tool) -> SysctlLine {
     let text = line.trim_matches(is_blank);
     // procps skips lines of one character.
     if text.is_empty()
@@ -48,12 +48,12 @@ pub(super) fn read(line: &str, tool: Tool) -> Line {
         || text.len() > LINE_MAX
         || (tool == Tool::Procps && text.len() < 2)
     {
-        return Line::Blank;
+        return SysctlLine::Blank;
     }
     let Some((key, value)) = text.split_once('=') else {
         return match text.strip_prefix('-').filter(|key| !key.is_empty()) {
-            Some(key) => Line::Exclude(path_of(key)),
-            None => Line::Fault,
+            Some(key) => SysctlLine::Exclude(path_of(key)),
+            None => SysctlLine::Fault,
         };
     };
     let (ignore, key) = match key.trim_matches(is_blank).strip_prefix('-') {
@@ -63,9 +63,9 @@ pub(super) fn read(line: &str, tool: Tool) -> Line {
         Some(key) => (true, key.trim_matches(is_blank)),
     };
     if key.is_empty() {
-        return Line::Fault;
+        return SysctlLine::Fault;
     }
-    Line::Set(path_of(key), value.trim_matches(is_blank).to_owned(), ignore)
+    SysctlLine::Set(path_of(key), value.trim_matches(is_blank).to_owned(), ignore)
 }
 
 fn is_blank(c: char) -> bool {
@@ -172,20 +172,20 @@ mod tests {
 
     #[test]
     fn lines_of_both_programs() {
-        let set = |path: &str, value: &str, ignore| Line::Set(path.into(), value.into(), ignore);
-        let same: &[(&str, Line)] = &[
-            ("", Line::Blank),
-            ("  # a = 1", Line::Blank),
-            (";a = 1", Line::Blank),
+        let set = |path: &str, value: &str, ignore| SysctlLine::Set(path.into(), value.into(), ignore);
+        let same: &[(&str, SysctlLine)] = &[
+            ("", SysctlLine::Blank),
+            ("  # a = 1", SysctlLine::Blank),
+            (";a = 1", SysctlLine::Blank),
             ("net.ipv4.ip_forward=1", set("net/ipv4/ip_forward", "1", false)),
             ("\tnet/ipv4/ip_forward =\t1 \r", set("net/ipv4/ip_forward", "1", false)),
             ("-vm.swappiness = 1 # low", set("vm/swappiness", "1 # low", true)),
             ("kernel.core_pattern=|/bin/x a=b", set("kernel/core_pattern", "|/bin/x a=b", false)),
-            ("-net.ipv4.conf.d0.rp_filter", Line::Exclude("net/ipv4/conf/d0/rp_filter".into())),
+            ("-net.ipv4.conf.d0.rp_filter", SysctlLine::Exclude("net/ipv4/conf/d0/rp_filter".into())),
             ("net.ipv4.conf.d0/5.rp_filter = 1", set("net/ipv4/conf/d0.5/rp_filter", "1", false)),
             ("net/ipv4/conf/d0.5/rp_filter = 1", set("net/ipv4/conf/d0.5/rp_filter", "1", false)),
-            ("net.ipv4.ip_forward 1", Line::Fault),
-            ("= 1", Line::Fault),
+            ("net.ipv4.ip_forward 1", SysctlLine::Fault),
+            ("= 1", SysctlLine::Fault),
         ];
         for (line, want) in same {
             for tool in Tool::ALL {

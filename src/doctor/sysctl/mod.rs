@@ -15,7 +15,7 @@ mod value;
 
 pub use line::Tool;
 
-use super::files::Files;
+use super::files::HostFiles;
 
 /// Returns the commands that set settings now. The keys have slashes, as below /proc/sys.
 pub(super) fn set_now(settings: &[(&str, &str)]) -> Vec<String> {
@@ -23,7 +23,7 @@ pub(super) fn set_now(settings: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// Returns the commands that set them at every boot: in a file that both programs read after all others.
-pub(super) fn keep(files: &Files, settings: &[(&str, &str)]) -> Vec<String> {
+pub(super) fn keep(files: &HostFiles, settings: &[(&str, &str)]) -> Vec<String> {
     let writes = plan::plan(files, Tool::Procps).writes;
     let mut commands: Vec<String> =
         settings.iter().flat_map(|(path, value)| remedy::keep(files, &writes, path, value)).collect();
@@ -33,7 +33,7 @@ pub(super) fn keep(files: &Files, settings: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// Returns the commands of both.
-pub(super) fn set_and_keep(files: &Files, path: &str, value: &str) -> Vec<String> {
+pub(super) fn set_and_keep(files: &HostFiles, path: &str, value: &str) -> Vec<String> {
     let setting = [(path, value)];
     [set_now(&setting), keep(files, &setting)].concat()
 }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::line::{Line, Tool, fits, is_pattern, read};
+use super::line::{SysctlLine, Tool, fits, is_pattern, read};
 use super::tree::{self, SettingsFile};
 use super::value::{Written, write};
-use crate::doctor::files::Files;
+use crate::doctor::files::HostFiles;
 
 /// The most paths that patterns lead to.
 const MATCHES_MAX: usize = 20_000;
@@ -18,7 +18,7 @@ const REDIRECTS: &str = "net/ipv4/conf/all/accept_redirects";
 
 /// A place in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct LinePlace {
     /// The file.
     pub file: String,
     /// The line, from 1.
@@ -27,7 +27,7 @@ pub struct Place {
     pub text: String,
 }
 
-impl Place {
+impl LinePlace {
     /// Returns `FILE:LINE`.
     #[must_use]
     pub fn at(&self) -> String {
@@ -49,27 +49,27 @@ pub struct Write {
     /// The text.
     pub value: String,
     /// The line behind it.
-    pub place: Place,
+    pub place: LinePlace,
     /// `true` if errors are ignored.
     pub ignores_errors: bool,
 }
 
 /// A line that is read, with its place.
 #[derive(Debug, Clone)]
-struct Entry {
+struct PlacedLine {
     path: String,
     value: Option<String>,
     ignores_errors: bool,
-    place: Place,
+    place: LinePlace,
 }
 
 /// The plan of a program.
 #[derive(Debug, Clone, Default)]
-pub struct Plan {
+pub struct SysctlPlan {
     /// The writes, in their order.
     pub writes: Vec<Write>,
     /// Lines without a meaning.
-    pub faults: Vec<Place>,
+    pub faults: Vec<LinePlace>,
     /// The files that the program reads, in its order.
     pub(super) files: Vec<SettingsFile>,
     /// Files that cannot be read.
@@ -78,34 +78,34 @@ pub struct Plan {
 
 /// Computes the writes of a program.
 #[must_use]
-pub fn plan(files: &Files, tool: Tool) -> Plan {
+pub fn plan(files: &HostFiles, tool: Tool) -> SysctlPlan {
     let (settings, unreadable) = tree::files(files, tool);
     let mut faults = Vec::new();
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<PlacedLine> = Vec::new();
     for file in &settings {
         for (at, text) in file.text.split('\n').enumerate() {
-            let place = || Place { file: file.path.clone(), line: at + 1, text: text.to_owned() };
+            let place = || LinePlace { file: file.path.clone(), line: at + 1, text: text.to_owned() };
             let (path, value, ignores_errors) = match read(text, tool) {
-                Line::Blank => continue,
-                Line::Fault => {
+                SysctlLine::Blank => continue,
+                SysctlLine::Fault => {
                     faults.push(place());
                     continue;
                 }
-                Line::Set(path, value, ignores) => (path, Some(value), ignores),
-                Line::Exclude(path) => (path, None, false),
+                SysctlLine::Set(path, value, ignores) => (path, Some(value), ignores),
+                SysctlLine::Exclude(path) => (path, None, false),
             };
-            entries.push(Entry { path, value, ignores_errors, place: place() });
+            entries.push(PlacedLine { path, value, ignores_errors, place: place() });
         }
     }
     if tool == Tool::Systemd {
         entries = last_of_each(entries);
     }
-    Plan { writes: expanded(files, entries), faults, files: settings, unreadable }
+    SysctlPlan { writes: expanded(files, entries), faults, files: settings, unreadable }
 }
 
 /// systemd keeps the last line of a key. It stays in its place if it repeats the earlier value.
-fn last_of_each(entries: Vec<Entry>) -> Vec<Entry> {
-    let mut kept: Vec<Option<Entry>> = Vec::new();
+fn last_of_each(entries: Vec<PlacedLine>) -> Vec<PlacedLine> {
+    let mut kept: Vec<Option<PlacedLine>> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for entry in entries {
         if let Some(at) = places.get(&entry.path).copied() {
@@ -122,10 +122,10 @@ fn last_of_each(entries: Vec<Entry>) -> Vec<Entry> {
 }
 
 /// Replaces patterns with the paths that they fit, except paths with a line of their own.
-fn expanded(files: &Files, entries: Vec<Entry>) -> Vec<Write> {
+fn expanded(files: &HostFiles, entries: Vec<PlacedLine>) -> Vec<Write> {
     let own: HashSet<String> = entries.iter().map(|entry| entry.path.clone()).collect();
     let mut writes = Vec::new();
-    for Entry { path, value, ignores_errors, place } in entries {
+    for PlacedLine { path, value, ignores_errors, place } in entries {
         let Some(value) = value else { continue };
         let paths = if is_pattern(&path) {
             let mut found = matches(files, &path);
@@ -145,7 +145,7 @@ fn expanded(files: &Files, entries: Vec<Entry>) -> Vec<Write> {
 }
 
 /// Returns the paths that a pattern leads to.
-fn matches(files: &Files, pattern: &str) -> Vec<String> {
+fn matches(files: &HostFiles, pattern: &str) -> Vec<String> {
     let mut found = vec![String::new()];
     for part in pattern.split('/').filter(|part| !part.is_empty()) {
         let chars: Vec<char> = part.chars().collect();
@@ -168,25 +168,25 @@ fn matches(files: &Files, pattern: &str) -> Vec<String> {
 
 /// The value of a setting after all writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct FinalValue {
     /// The value.
     pub value: String,
     /// The line that decides.
-    pub place: Place,
+    pub place: LinePlace,
 }
 
 /// The results of a plan.
 #[derive(Debug, Clone, Default)]
 pub struct Outcomes {
     /// The settings that would be written, by path.
-    pub values: BTreeMap<String, Outcome>,
+    pub values: BTreeMap<String, FinalValue>,
     /// Writes that the kernel would refuse.
     pub refused: Vec<Write>,
 }
 
 /// Returns the running value of a setting.
 #[must_use]
-pub fn running(files: &Files, path: &str) -> Option<String> {
+pub fn running(files: &HostFiles, path: &str) -> Option<String> {
     // A path with `..` leads out of the folder.
     if path.split('/').any(|part| part == ".." || part == ".") || path.starts_with("proc/") {
         return None;
@@ -196,7 +196,7 @@ pub fn running(files: &Files, path: &str) -> Option<String> {
 
 /// Plays the writes against the running values.
 #[must_use]
-pub fn outcomes(files: &Files, writes: &[Write]) -> Outcomes {
+pub fn outcomes(files: &HostFiles, writes: &[Write]) -> Outcomes {
     let mut result = Outcomes::default();
     let mut named: HashSet<&str> = writes.iter().map(|write| one_name(&write.path)).collect();
     named.insert(FORWARD);
@@ -213,7 +213,7 @@ pub fn outcomes(files: &Files, writes: &[Write]) -> Outcomes {
                 continue;
             }
         };
-        let outcome = |value: String| Outcome { value, place: this.place.clone() };
+        let outcome = |value: String| FinalValue { value, place: this.place.clone() };
         if path == FORWARD && value != current {
             forwarding_changes(&value, &mut now, &mut result.values, &outcome);
         }
@@ -227,8 +227,8 @@ pub fn outcomes(files: &Files, writes: &[Write]) -> Outcomes {
 fn forwarding_changes(
     value: &str,
     now: &mut HashMap<String, String>,
-    values: &mut BTreeMap<String, Outcome>,
-    outcome: &dyn Fn(String) -> Outcome,
+    values: &mut BTreeMap<String, FinalValue>,
+    outcome: &dyn Fn(String) -> FinalValue,
 ) {
     let is_on = value != "0";
     for (path, current) in now.iter_mut() {

@@ -1,14 +1,14 @@
 //! Remedies for settings: commands that work in both programs.
 
 use super::line::key_of;
-use super::plan::{Place, Write, one_name};
+use super::plan::{LinePlace, Write, one_name};
 use super::tree::{OLD_FILE, last_name};
-use crate::doctor::files::Files;
+use crate::doctor::files::HostFiles;
 use crate::reason::shell_word;
 
 /// Returns the commands that make a value survive the next apply: a later file with this value and a final newline.
 /// `writes` are those of procps.
-pub(super) fn keep(files: &Files, writes: &[Write], path: &str, value: &str) -> Vec<String> {
+pub(super) fn keep(files: &HostFiles, writes: &[Write], path: &str, value: &str) -> Vec<String> {
     let mut commands = Vec::new();
     if !files.is_folder("/etc/sysctl.d") {
         commands.push("mkdir -p /etc/sysctl.d".to_owned());
@@ -29,17 +29,17 @@ pub(super) fn set_now(path: &str, value: &str) -> String {
 }
 
 /// Returns the command that makes a line a comment.
-pub(super) fn comment_out(place: &Place) -> String {
+pub(super) fn comment_out(place: &LinePlace) -> String {
     format!("sed -i '{}s/^/# /' {}", place.line, shell_word(&place.file))
 }
 
 /// Returns the command that breaks a line after some characters.
-pub(super) fn break_line(place: &Place, after: usize) -> String {
+pub(super) fn break_line(place: &LinePlace, after: usize) -> String {
     format!("sed -i '{}s/^.\\{{{after}\\}}/&\\n/' {}", place.line, shell_word(&place.file))
 }
 
 /// Returns the command that replaces a line.
-pub(super) fn replace_line(place: &Place, line: &str) -> String {
+pub(super) fn replace_line(place: &LinePlace, line: &str) -> String {
     let escaped: String = line.chars().flat_map(|c| if "\\|&".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
     format!("sed -i {} {}", shell_word(&format!("{}s|.*|{escaped}|", place.line)), shell_word(&place.file))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::line::Tool;
-use crate::doctor::files::Files;
+use crate::doctor::files::HostFiles;
 
 /// The folders. A file hides files of the same name in later folders.
 pub(super) const FOLDERS: [&str; 5] =
@@ -30,7 +30,7 @@ impl SettingsFile {
 }
 
 /// Returns the files that a program reads, in its order. Files that cannot be read are in the second list.
-pub(super) fn files(files: &Files, tool: Tool) -> (Vec<SettingsFile>, Vec<String>) {
+pub(super) fn files(files: &HostFiles, tool: Tool) -> (Vec<SettingsFile>, Vec<String>) {
     // BTreeMap sorts bytewise, as both programs do.
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     for folder in FOLDERS {
@@ -59,7 +59,7 @@ pub(super) fn files(files: &Files, tool: Tool) -> (Vec<SettingsFile>, Vec<String
 }
 
 /// Returns a name for a file of /etc/sysctl.d that both programs read after all other files of the folders.
-pub(super) fn last_name(files: &Files) -> String {
+pub(super) fn last_name(files: &HostFiles) -> String {
     const OWN: &str = "zz-pintle.conf";
     let is_open_end = |text: &str| text.is_empty() || text.ends_with('\n');
     let own = format!("/etc/sysctl.d/{OWN}");
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::doctor::files::tests::tree;
 
-    fn names(files: &Files, tool: Tool) -> Vec<String> {
+    fn names(files: &HostFiles, tool: Tool) -> Vec<String> {
         super::files(files, tool).0.into_iter().map(|file| file.path).collect()
     }
 

@@ -25,7 +25,7 @@ pub(super) const RSA_MAX: usize = 8192;
 
 /// The reason why TLS cannot use a private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unusable {
+pub enum UnusableForTls {
     /// Its algorithm or curve is not supported.
     Algorithm(&'static str),
     /// Its curve is given by explicit parameters instead of a name.
@@ -34,7 +34,7 @@ pub enum Unusable {
     RsaSize(usize),
 }
 
-impl fmt::Display for Unusable {
+impl fmt::Display for UnusableForTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Algorithm(name) => write!(f, "{name} is not supported in TLS"),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::algorithm::Unusable;
+use super::algorithm::UnusableForTls;
 use crate::reason::shell_word;
 
 /// A format that pintle does not read.
@@ -245,7 +245,7 @@ const UNSUPPORTED: [(&[u8], &str); 19] = [
 
 /// Returns why TLS cannot use a private key in PKCS#8 or SEC1; `None` if its algorithm is usable or
 /// unknown.
-pub(super) fn unsupported_private(der: &[u8]) -> Option<Unusable> {
+pub(super) fn unsupported_private(der: &[u8]) -> Option<UnusableForTls> {
     let (SEQUENCE, outer, _) = tlv(der)? else { return None };
     let (INTEGER, _, rest) = tlv(outer)? else { return None };
     match tlv(rest)? {
@@ -257,7 +257,7 @@ pub(super) fn unsupported_private(der: &[u8]) -> Option<Unusable> {
             unsupported_curve(parameters)
         }
         // OpenSSL's own form of DSA: three parameters, then the two halves of the key.
-        (INTEGER, ..) => (integers(rest) == 5).then_some(Unusable::Algorithm("DSA")),
+        (INTEGER, ..) => (integers(rest) == 5).then_some(UnusableForTls::Algorithm("DSA")),
         _ => None,
     }
 }
@@ -299,29 +299,29 @@ fn integers(mut der: &[u8]) -> usize {
 }
 
 /// Returns why TLS cannot use the algorithm of a SubjectPublicKeyInfo.
-pub(super) fn unsupported_public(der: &[u8]) -> Option<Unusable> {
+pub(super) fn unsupported_public(der: &[u8]) -> Option<UnusableForTls> {
     let (SEQUENCE, outer, []) = tlv(der)? else { return None };
     let (SEQUENCE, algorithm, rest) = tlv(outer)? else { return None };
     let (BIT_STRING, _, []) = tlv(rest)? else { return None };
     unsupported_algorithm(algorithm)
 }
 
-fn unsupported_algorithm(algorithm: &[u8]) -> Option<Unusable> {
+fn unsupported_algorithm(algorithm: &[u8]) -> Option<UnusableForTls> {
     const EC: &[u8] = b"\x2a\x86\x48\xce\x3d\x02\x01";
     let (OID, oid, parameters) = tlv(algorithm)? else { return None };
     if oid == EC { unsupported_curve(parameters) } else { named(oid) }
 }
 
-fn unsupported_curve(parameters: &[u8]) -> Option<Unusable> {
+fn unsupported_curve(parameters: &[u8]) -> Option<UnusableForTls> {
     match tlv(parameters)? {
         (OID, curve, _) => named(curve),
-        (SEQUENCE, ..) => Some(Unusable::ExplicitCurve),
+        (SEQUENCE, ..) => Some(UnusableForTls::ExplicitCurve),
         _ => None,
     }
 }
 
-fn named(oid: &[u8]) -> Option<Unusable> {
-    UNSUPPORTED.iter().find(|(known, _)| *known == oid).map(|(_, name)| Unusable::Algorithm(name))
+fn named(oid: &[u8]) -> Option<UnusableForTls> {
+    UNSUPPORTED.iter().find(|(known, _)| *known == oid).map(|(_, name)| UnusableForTls::Algorithm(name))
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ impl Use {
 
 /// A place, and its permitted use.
 #[derive(Debug)]
-struct Place {
+struct PermittedPlace {
     /// Device and inode. A new folder under the same name is a different folder.
     is: (u64, u64),
     rights: BitFlags<AccessFs>,
@@ -79,7 +79,7 @@ pub(super) struct RulesInForce {
     /// The Landlock version.
     pub(super) abi: u32,
     /// By canonical path.
-    places: HashMap<PathBuf, Place>,
+    places: HashMap<PathBuf, PermittedPlace>,
     pub(super) connect: Option<BTreeSet<u16>>,
 }
 
@@ -95,7 +95,7 @@ pub(super) fn restrict(rules: &Rules) -> Result<(Option<RulesInForce>, Vec<Strin
     let scope = if rules.abstract_sockets { Scope::Signal.into() } else { Scope::AbstractUnixSocket | Scope::Signal };
     let ruleset = ruleset.scope(scope).map_err(tell)?;
     let mut created = ruleset.create().map_err(tell)?;
-    let mut places: HashMap<PathBuf, Place> = HashMap::new();
+    let mut places: HashMap<PathBuf, PermittedPlace> = HashMap::new();
     let names = if rules.calls == Calls::Serving { &SYSTEM[..] } else { &[] };
     let system = names.iter().flat_map(|path| [Some(PathBuf::from(path)), linked_folder(Path::new(path))]).flatten();
     let of = |paths: &BTreeSet<PathBuf>, what: Use| paths.iter().cloned().map(move |p| (p, what)).collect::<Vec<_>>();
@@ -117,7 +117,7 @@ pub(super) fn restrict(rules: &Rules) -> Result<(Option<RulesInForce>, Vec<Strin
         created = created.add_rule(PathBeneath::new(fd, rights)).map_err(tell)?;
         // If one place has several rules, the kernel enforces their union.
         let is = (metadata.dev(), metadata.ino());
-        places.entry(path).or_insert(Place { is, rights: BitFlags::EMPTY }).rights |= rights;
+        places.entry(path).or_insert(PermittedPlace { is, rights: BitFlags::EMPTY }).rights |= rights;
     }
     for port in rules.connect.iter().flatten() {
         created = created.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(tell)?;
@@ -188,7 +188,7 @@ pub(super) mod testing {
         let place = |path: &Path, what: Use| {
             let path = fs::canonicalize(path).unwrap();
             let metadata = fs::metadata(&path).unwrap();
-            (path, Place { is: (metadata.dev(), metadata.ino()), rights: what.rights(metadata.is_dir()) })
+            (path, PermittedPlace { is: (metadata.dev(), metadata.ino()), rights: what.rights(metadata.is_dir()) })
         };
         let read = read.iter().map(|path| place(path, Use::Read));
         let places = read.chain(write.iter().map(|path| place(path, Use::Write))).collect();

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 
 use crate::reason::Reason;
 
-pub use rules::{Calls, Rules, Settings, Strength};
+pub use rules::{Calls, Rules, SandboxSettings, Strength};
 
 /// The sandbox of this process.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ static HELD: OnceLock<Sandbox> = OnceLock::new();
 /// # Errors
 ///
 /// If a required part cannot be enforced.
-pub fn enter(rules: &Rules, settings: &Settings) -> Result<&'static Sandbox, Error> {
+pub fn enter(rules: &Rules, settings: &SandboxSettings) -> Result<&'static Sandbox, Error> {
     let mut held = Sandbox { files: None, calls: None, lacks: Vec::new() };
     // Set-user-ID programs and programs with capabilities gain nothing (prctl(2),
     // PR_SET_NO_NEW_PRIVS).

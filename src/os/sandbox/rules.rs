@@ -17,7 +17,7 @@ pub enum Strength {
 
 /// The operator's settings (`[sandbox]`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Settings {
+pub struct SandboxSettings {
     /// Landlock: files and ports.
     pub landlock: Strength,
     /// Seccomp: system calls.

@@ -9,7 +9,7 @@ use crate::reason::Reason;
 
 /// A passed socket.
 #[derive(Debug)]
-pub struct Passed {
+pub struct PassedSocket {
     /// The socket.
     pub listener: TcpListener,
     /// Its name (`FileDescriptorName=`), or an empty string.
@@ -21,7 +21,7 @@ pub struct Passed {
 /// # Errors
 ///
 /// The fault of a socket, and its remedy.
-pub fn passed() -> Result<Vec<Passed>, Reason> {
+pub fn passed() -> Result<Vec<PassedSocket>, Reason> {
     let meant_for: Option<u32> = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse().ok());
     if meant_for != Some(std::process::id()) {
         return Ok(Vec::new());
@@ -42,7 +42,7 @@ pub fn passed() -> Result<Vec<Passed>, Reason> {
             return Err(wrong("is not a TCP socket"));
         }
         listener.set_nonblocking(true).map_err(|error| wrong(&error.to_string()))?;
-        passed.push(Passed { listener, name });
+        passed.push(PassedSocket { listener, name });
     }
     Ok(passed)
 }

@@ -3,5 +3,5 @@
 pub mod activation;
 pub mod notify;
 
-pub use activation::Passed;
+pub use activation::PassedSocket;
 pub use notify::Notify;

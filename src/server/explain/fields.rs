@@ -5,11 +5,11 @@ use crate::message::{self, Name, RequestHead};
 use crate::site::{HeaderRules, Site};
 
 /// Names and values of fields.
-pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+pub type FieldList = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The fate of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum FieldFate {
     /// It passes as it is.
     Kept,
     /// pintle adds it.
@@ -22,7 +22,7 @@ pub enum Change {
 
 /// The reason for the fate of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum FateReason {
     /// No rule concerns it.
     NoRule,
     /// A rule of the site: `set`, `add` or `remove`.
@@ -75,13 +75,13 @@ pub struct FieldChange {
     /// The values written.
     pub after: Vec<Vec<u8>>,
     /// The fate.
-    pub change: Change,
+    pub change: FieldFate,
     /// The reason.
-    pub why: Why,
+    pub why: FateReason,
 }
 
 /// Returns the fields of written lines.
-pub(super) fn parse(lines: &[u8]) -> Fields {
+pub(super) fn parse(lines: &[u8]) -> FieldList {
     let lines = lines.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let pairs = lines.filter_map(|line| {
         let colon = line.iter().position(|b| *b == b':')?;
@@ -91,7 +91,7 @@ pub(super) fn parse(lines: &[u8]) -> Fields {
 }
 
 /// Returns the fields of a head.
-pub(super) fn list(fields: &message::Fields) -> Fields {
+pub(super) fn list(fields: &message::Fields) -> FieldList {
     fields.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
@@ -102,44 +102,46 @@ pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site) -> Vec<Fi
         head.fields.list().iter().filter(|field| field.is_named()).map(|field| head.fields.name(field)).collect();
     let is_named = |name: &[u8]| named.iter().any(|other| other.eq_ignore_ascii_case(name));
     compare(&list(&head.fields), &parse(&sent[line..]), |name| match Name::of(name) {
-        _ if is_ruled(&site.request, name) => Why::Rule,
-        Name::Host => Why::Host,
-        Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => Why::Forwarding,
-        Name::XForwardedOther | Name::XRealIp => Why::Forwarding,
-        Name::Via => Why::Via,
-        Name::ContentLength | Name::TransferEncoding => Why::Framing,
-        Name::Connection | Name::Upgrade | Name::SecWebsocketKey if head.websocket => Why::WebSocket,
-        Name::Te | Name::Trailer => Why::Trailers,
-        Name::Expect => Why::Expect,
-        known if known.is_claim() => Why::Claim,
-        known if known.is_hop_by_hop() => Why::HopByHop,
-        _ if is_named(name) => Why::NamedByConnection,
-        Name::Cookie => Why::Cookie,
-        Name::MaxForwards => Why::MaxForwards,
-        _ => Why::NoRule,
+        _ if is_ruled(&site.request, name) => FateReason::Rule,
+        Name::Host => FateReason::Host,
+        Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => FateReason::Forwarding,
+        Name::XForwardedOther | Name::XRealIp => FateReason::Forwarding,
+        Name::Via => FateReason::Via,
+        Name::ContentLength | Name::TransferEncoding => FateReason::Framing,
+        Name::Connection | Name::Upgrade | Name::SecWebsocketKey if head.websocket => FateReason::WebSocket,
+        Name::Te | Name::Trailer => FateReason::Trailers,
+        Name::Expect => FateReason::Expect,
+        known if known.is_claim() => FateReason::Claim,
+        known if known.is_hop_by_hop() => FateReason::HopByHop,
+        _ if is_named(name) => FateReason::NamedByConnection,
+        Name::Cookie => FateReason::Cookie,
+        Name::MaxForwards => FateReason::MaxForwards,
+        _ => FateReason::NoRule,
     })
 }
 
 /// Compares an upstream's fields with those that the client gets. Without the upstream's, the answer is pintle's own.
-pub(super) fn of_response(before: &Fields, after: &Fields, site: Option<&Site>) -> Vec<FieldChange> {
+pub(super) fn of_response(before: &FieldList, after: &FieldList, site: Option<&Site>) -> Vec<FieldChange> {
     let rules = site.map(|site| &*site.response);
     compare(before, after, |name| match Name::of(name) {
-        Name::StrictTransportSecurity if site.is_some_and(|site| site.hsts.is_some()) => Why::Hsts,
-        Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => Why::Pins,
-        _ if rules.is_some_and(|rules| is_ruled(rules, name)) => Why::Rule,
-        Name::StrictTransportSecurity => Why::Hsts,
-        Name::AltSvc => Why::AltSvc,
-        Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie if !before.is_empty() => Why::Names,
-        Name::Vary => Why::Vary,
-        Name::ContentLength => Why::Framing,
-        Name::Te | Name::Trailer => Why::Trailers,
-        Name::Date => Why::Own,
-        _ if !has(before, name) => Why::Own,
-        _ => Why::NoRule,
+        Name::StrictTransportSecurity if site.is_some_and(|site| site.hsts.is_some()) => FateReason::Hsts,
+        Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => FateReason::Pins,
+        _ if rules.is_some_and(|rules| is_ruled(rules, name)) => FateReason::Rule,
+        Name::StrictTransportSecurity => FateReason::Hsts,
+        Name::AltSvc => FateReason::AltSvc,
+        Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie if !before.is_empty() => {
+            FateReason::Names
+        }
+        Name::Vary => FateReason::Vary,
+        Name::ContentLength => FateReason::Framing,
+        Name::Te | Name::Trailer => FateReason::Trailers,
+        Name::Date => FateReason::Own,
+        _ if !has(before, name) => FateReason::Own,
+        _ => FateReason::NoRule,
     })
 }
 
-fn has(fields: &Fields, name: &[u8]) -> bool {
+fn has(fields: &FieldList, name: &[u8]) -> bool {
     fields.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
 }
 
@@ -149,7 +151,7 @@ fn is_ruled(rules: &HeaderRules, name: &[u8]) -> bool {
 }
 
 /// Compares two lists, name by name.
-fn compare(before: &Fields, after: &Fields, why: impl Fn(&[u8]) -> Why) -> Vec<FieldChange> {
+fn compare(before: &FieldList, after: &FieldList, why: impl Fn(&[u8]) -> FateReason) -> Vec<FieldChange> {
     let mut seen: Vec<&[u8]> = Vec::new();
     let mut changes = Vec::new();
     for (name, _) in before.iter().chain(after) {
@@ -157,17 +159,17 @@ fn compare(before: &Fields, after: &Fields, why: impl Fn(&[u8]) -> Why) -> Vec<F
             continue;
         }
         seen.push(name);
-        let values = |fields: &Fields| -> Vec<Vec<u8>> {
+        let values = |fields: &FieldList| -> Vec<Vec<u8>> {
             fields.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone()).collect()
         };
         let (before, after) = (values(before), values(after));
         let change = match (before.is_empty(), after.is_empty()) {
-            _ if before == after => Change::Kept,
-            (true, _) => Change::Added,
-            (_, true) => Change::Removed,
-            _ => Change::Changed,
+            _ if before == after => FieldFate::Kept,
+            (true, _) => FieldFate::Added,
+            (_, true) => FieldFate::Removed,
+            _ => FieldFate::Changed,
         };
-        let why = if change == Change::Kept { Why::NoRule } else { why(name) };
+        let why = if change == FieldFate::Kept { FateReason::NoRule } else { why(name) };
         changes.push(FieldChange { name: name.clone(), before, after, change, why });
     }
     changes

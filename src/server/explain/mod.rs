@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use super::admission::{Admission, Network};
+use super::admission::{Admission, ClientNetwork};
 use super::asked::{self, Asked, Turn};
-use super::channels::{Drain, Published, SharedState, Vitals, peers};
+use super::channels::{Drain, PublishedSnapshot, SharedState, Vitals, peers};
 use super::connection::tls_settings;
 use super::context::{Context, TlsFacts};
 use super::decide::{Decision, Work, decide};
@@ -30,10 +30,12 @@ use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, Peer};
 use crate::tls::greeting::{choice, client_hello};
 use crate::tls::{CertificateSet, ChosenBy};
-use crate::upstream::{Circuit, Client, Interim, Response, ResponseBody, Upstream, UpstreamError, UpstreamRequest};
+use crate::upstream::{
+    Circuit, Client, Interim, ResponseBody, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse,
+};
 
 pub use super::context::NoPins;
-pub use fields::{Change, FieldChange, Fields, Why};
+pub use fields::{FateReason, FieldChange, FieldFate, FieldList};
 
 /// A request to explain.
 #[derive(Debug, Clone)]
@@ -73,7 +75,7 @@ pub struct Explanation {
     /// The decision.
     pub decision: Decided,
     /// The answer, without fields of framing and connection.
-    pub answer: Option<Answer>,
+    pub answer: Option<ExplainedAnswer>,
     /// The head that the upstream gets.
     pub sent: Option<Vec<u8>>,
     /// Fields of the request, and their fates on the way to the upstream.
@@ -81,7 +83,7 @@ pub struct Explanation {
     /// Fields of the response, and their fates on the way to the client.
     pub response_fields: Vec<FieldChange>,
     /// Fields of the upstream's supposed response.
-    supposed: Fields,
+    supposed: FieldList,
     /// The reason why the site's pins may not be sent.
     pub pins: Result<(), NoPins>,
     /// `true` if policies may go with the answer.
@@ -138,11 +140,11 @@ pub enum Closed {
 
 /// An answer.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ExplainedAnswer {
     /// The status code.
     pub status: u16,
     /// Names and values.
-    pub fields: Fields,
+    pub fields: FieldList,
 }
 
 /// Explains a request.
@@ -206,7 +208,7 @@ pub async fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanati
 /// A worker that serves nobody.
 async fn worker(snapshot: Arc<Snapshot>) -> Rc<Worker> {
     let traffic = Traffic::new(1, &snapshot).current();
-    let (_, snapshots) = watch::channel(Published { number: 1, snapshot, rotates: false, traffic });
+    let (_, snapshots) = watch::channel(PublishedSnapshot { number: 1, snapshot, rotates: false, traffic });
     let (_, draining) = watch::channel(Drain::No);
     let mut shared = SharedState {
         admission: Arc::<Admission>::default(),
@@ -224,7 +226,7 @@ async fn worker(snapshot: Arc<Snapshot>) -> Rc<Worker> {
 
 /// A connection of that worker.
 fn connection(worker: &Rc<Worker>, client: Client, tls: Option<TlsFacts>, alarm: &Alarm) -> Context {
-    let entry = worker.listed.list(Network::of(client.peer.address), worker.ticks(), alarm);
+    let entry = worker.listed.list(ClientNetwork::of(client.peer.address), worker.ticks(), alarm);
     let (pass, _) = worker.admission.admit(None, usize::MAX, usize::MAX);
     Context::new(worker.clone(), client, tls, entry, worker.connection(), pass)
 }
@@ -334,7 +336,7 @@ impl Explanation {
         let fields = fields::parse(&written);
         let supposed = if reply.forwarded { std::mem::take(&mut self.supposed) } else { Vec::new() };
         self.response_fields = fields::of_response(&supposed, &fields, reply.site.as_deref());
-        self.answer = Some(Answer { status: reply.head.status.as_u16(), fields });
+        self.answer = Some(ExplainedAnswer { status: reply.head.status.as_u16(), fields });
         self.noted = reply.noted;
         let Some(asked) = asked else { return };
         self.origin = Some(asked.origin.clone());
@@ -349,11 +351,11 @@ fn refused(rejection: &Rejection) -> Decided {
 }
 
 /// The upstream's response that a question supposes.
-fn supposed(question: &Question, context: &Context) -> Result<Response, UpstreamError> {
+fn supposed(question: &Question, context: &Context) -> Result<UpstreamResponse, UpstreamError> {
     let limits = context.worker.view().shared.limits.pool().response_head;
     let mut head = ResponseHead::default();
     match parse_response(&question.response, false, &limits, &mut head) {
-        Ok(Some(_)) => Ok(Response { head, body: ResponseBody::Empty, upgraded: None }),
+        Ok(Some(_)) => Ok(UpstreamResponse { head, body: ResponseBody::Empty, upgraded: None }),
         Ok(None) | Err(_) => Err(UpstreamError::Malformed("response")),
     }
 }

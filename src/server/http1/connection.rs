@@ -14,19 +14,19 @@ use crate::message::{HeadFault, HeadLimits, RequestHead};
 use crate::server::context::Context;
 use crate::server::rejection::Rejection;
 use crate::server::tunnel::{self, Tunnelled};
-use crate::upstream::Upgraded;
+use crate::upstream::UpgradedConnection;
 
 /// The longest time for the rest of a request's body. After it, only the client's end is waited for.
 const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// A client's connection.
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     pub(super) link: Rc<RefCell<Link>>,
     pub(super) context: Rc<Context>,
     pub(super) alarm: Alarm,
 }
 
-impl Connection {
+impl ClientConnection {
     /// Waits for the first byte of a request. Returns `false` if the connection is to end. `first` if none came before.
     pub(super) async fn rest(&self, first: bool) -> bool {
         let worker = &self.context.worker;
@@ -80,8 +80,8 @@ impl Connection {
     }
 
     /// Passes a WebSocket on until it ends.
-    pub(super) async fn run_tunnel(&self, upgraded: Upgraded) -> Tunnelled {
-        let Upgraded { mut transport, received, .. } = upgraded;
+    pub(super) async fn run_tunnel(&self, upgraded: UpgradedConnection) -> Tunnelled {
+        let UpgradedConnection { mut transport, received, .. } = upgraded;
         let view = self.context.worker.view();
         let limits = &view.shared.limits;
         let (idle, linger) = (limits.websocket_idle, limits.linger);

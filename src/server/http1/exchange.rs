@@ -7,19 +7,19 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::connection::ClientConnection;
 use super::link::LinkInterim;
 use super::respond::Sending;
 use crate::message::RequestHead;
 use crate::server::asked::{self, Asked, Turn};
 use crate::server::local_reply::reject;
-use crate::server::record::{Outcome, record};
+use crate::server::record::{RequestOutcome, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
 use crate::server::service::{self, Asking, Work};
 use crate::server::tunnel::Tunnelled;
 use crate::server::why;
-use crate::upstream::Upgraded;
+use crate::upstream::UpgradedConnection;
 
 /// Exchanges that a thread keeps for reuse.
 const SPARE_MAX: usize = 64;
@@ -67,7 +67,7 @@ pub(super) enum Slow {
     /// An answer that needs more than a ready connection to the upstream.
     Work(Work),
     /// The tunnel behind a 101.
-    Tunnel(Box<Upgraded>),
+    Tunnel(Box<UpgradedConnection>),
 }
 
 /// The fate of the connection after an exchange.
@@ -108,10 +108,10 @@ impl Exchange {
     pub(super) fn start(
         &mut self,
         read: Result<(), Rejection>,
-        connection: &Connection,
+        connection: &ClientConnection,
         last: bool,
     ) -> Result<(), Work> {
-        let Connection { link, context, alarm } = connection;
+        let ClientConnection { link, context, alarm } = connection;
         self.begin = context.begin();
         if let Err(rejection) = read {
             self.head.keep_alive = false;
@@ -133,7 +133,7 @@ impl Exchange {
     }
 
     /// Begins to send an answer.
-    pub(super) fn answer(&mut self, mut reply: Reply, connection: &Connection) {
+    pub(super) fn answer(&mut self, mut reply: Reply, connection: &ClientConnection) {
         // An answer before the end of the request ends the connection: the next bytes are the request's rest.
         let unread = !connection.link.borrow().is_body_read();
         let keep_alive = self.head.keep_alive && !reply.closes && !unread && !connection.context.worker.is_draining();
@@ -143,8 +143,8 @@ impl Exchange {
     }
 
     /// Polls the exchange to its end, or to a slow step.
-    pub(super) fn poll(&mut self, connection: &Connection, cx: &mut TaskContext<'_>) -> Poll<Result<Next, Slow>> {
-        let Connection { link, context, alarm } = connection;
+    pub(super) fn poll(&mut self, connection: &ClientConnection, cx: &mut TaskContext<'_>) -> Poll<Result<Next, Slow>> {
+        let ClientConnection { link, context, alarm } = connection;
         if let (Stage::Asking(asking), Some(asked)) = (&mut self.stage, &self.asked) {
             let mut interim = LinkInterim::new(link, &self.head, asked);
             let turn = Turn { head: &self.head, asked, context, alarm };
@@ -168,13 +168,13 @@ impl Exchange {
     }
 
     /// Records the exchange, and decides about the connection.
-    fn end(&mut self, result: io::Result<()>, connection: &Connection, tunnelled: Option<&Tunnelled>) -> Next {
+    fn end(&mut self, result: io::Result<()>, connection: &ClientConnection, tunnelled: Option<&Tunnelled>) -> Next {
         let context = &connection.context;
         let Stage::Answering(answering) = &mut self.stage else { return Next::Gone };
         let sent = answering.sending.end(result);
         let received = tunnelled.map_or_else(|| connection.link.borrow().body_read(), |tunnelled| tunnelled.received);
         let silent = tunnelled.filter(|tunnelled| tunnelled.silent).map(|_| why::silent());
-        let outcome = Outcome::of(&answering.reply, &sent, self.begin, self.asked.as_ref(), context);
+        let outcome = RequestOutcome::of(&answering.reply, &sent, self.begin, self.asked.as_ref(), context);
         let outcome = outcome.received(received).ended_by(silent);
         record(context, &self.head, self.asked.as_ref(), &outcome);
         match sent.result {
@@ -187,7 +187,7 @@ impl Exchange {
 
     /// Ends an exchange that became a tunnel. Unless the upstream's end was passed on, the connection ends without
     /// close_notify; or with a reset, if it has no TLS.
-    pub(super) fn end_tunnel(&mut self, mut tunnelled: Tunnelled, connection: &Connection) -> Next {
+    pub(super) fn end_tunnel(&mut self, mut tunnelled: Tunnelled, connection: &ClientConnection) -> Next {
         if let Stage::Answering(answering) = &mut self.stage {
             answering.sending.add_tunnelled(tunnelled.bytes, tunnelled.broken.take());
         }
@@ -202,8 +202,8 @@ impl Exchange {
     }
 
     /// Records a request whose client has left before the answer.
-    pub(super) fn gone(&self, connection: &Connection) -> Next {
-        let outcome = Outcome::gone(self.begin).received(connection.link.borrow().body_read());
+    pub(super) fn gone(&self, connection: &ClientConnection) -> Next {
+        let outcome = RequestOutcome::gone(self.begin).received(connection.link.borrow().body_read());
         record(&connection.context, &self.head, self.asked.as_ref(), &outcome);
         Next::Gone
     }

@@ -15,7 +15,7 @@ use crate::message::{
 };
 use crate::server::asked::Asked;
 use crate::server::context::ClientTransport;
-use crate::server::interim::{InterimFilter, Passed};
+use crate::server::interim::{InterimFilter, PassedPart};
 use crate::server::snapshot::SiteOfView;
 use crate::server::trailers;
 use crate::server::tunnel::Duplex;
@@ -229,7 +229,7 @@ impl Interim for LinkInterim<'_> {
         let mut bytes = Vec::with_capacity(64);
         write_status_line(head.status, &mut bytes);
         let waiting = &mut self.link.borrow_mut().interim;
-        if let Passed::Hints = passed {
+        if let PassedPart::Hints = passed {
             for (name, value) in self.filter.hints(head) {
                 bytes.field(name, value);
             }

@@ -24,14 +24,14 @@ use crate::clock::Alarm;
 use crate::message::Framing;
 use crate::wire::body::RequestBody;
 
-use connection::Connection;
+use connection::ClientConnection;
 use exchange::{Exchange, Next, Slow};
 use link::{Link, LinkBody, LinkInterim};
 
 /// Serves a connection to its end. An idle connection holds no exchange and no buffer.
 pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context: Rc<Context>, alarm: Alarm) {
     let link = Rc::new(RefCell::new(Link::new(transport, received)));
-    let connection = Connection { link, context, alarm };
+    let connection = ClientConnection { link, context, alarm };
     let context = &connection.context;
     let mut requests = 0;
     loop {
@@ -69,7 +69,11 @@ pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context
 }
 
 /// Begins with a request, and polls it once. Mostly its head is complete, and a connection to the upstream is ready.
-fn begin(connection: &Connection, last: bool, cx: &mut TaskContext<'_>) -> (Box<Exchange>, Poll<Result<Next, Slow>>) {
+fn begin(
+    connection: &ClientConnection,
+    last: bool,
+    cx: &mut TaskContext<'_>,
+) -> (Box<Exchange>, Poll<Result<Next, Slow>>) {
     let view = connection.context.worker.view();
     let limits = &view.shared.limits;
     connection.alarm.set(limits.request_header);
@@ -88,7 +92,7 @@ fn begin(connection: &Connection, last: bool, cx: &mut TaskContext<'_>) -> (Box<
 
 /// Takes a request from its first slow step to its end. A future of its own, so that neither an idle connection nor a
 /// request in its usual course reserves memory for it.
-async fn finish(mut exchange: Box<Exchange>, mut slow: Slow, connection: &Connection, last: bool) -> Next {
+async fn finish(mut exchange: Box<Exchange>, mut slow: Slow, connection: &ClientConnection, last: bool) -> Next {
     loop {
         match slow {
             Slow::Head => {
@@ -122,8 +126,8 @@ async fn finish(mut exchange: Box<Exchange>, mut slow: Slow, connection: &Connec
 }
 
 /// Does the work for an answer. Returns `None` if the client leaves meanwhile.
-async fn answer(work: Work, connection: &Connection, exchange: &Exchange) -> Option<Reply> {
-    let Connection { link, context, alarm } = connection;
+async fn answer(work: Work, connection: &ClientConnection, exchange: &Exchange) -> Option<Reply> {
+    let ClientConnection { link, context, alarm } = connection;
     let Exchange { head, asked: Some(asked), .. } = exchange else { return None };
     let body: Option<RequestBody> = match head.framing {
         Framing::None => None,

@@ -6,7 +6,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use http::{Method, StatusCode};
 
-use super::connection::Connection;
+use super::connection::ClientConnection;
 use super::link::{Link, write_status_line};
 use crate::clock::Alarm;
 use crate::message::{FieldSink as _, RequestHead, Version};
@@ -54,8 +54,13 @@ pub(super) struct Sending {
 
 impl Sending {
     /// Prepares the head. Nothing is sent yet.
-    pub(super) fn begin(connection: &Connection, head: &RequestHead, reply: &mut Reply, keep_alive: bool) -> Self {
-        let Connection { link, context, alarm } = connection;
+    pub(super) fn begin(
+        connection: &ClientConnection,
+        head: &RequestHead,
+        reply: &mut Reply,
+        keep_alive: bool,
+    ) -> Self {
+        let ClientConnection { link, context, alarm } = connection;
         let mut bytes = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
         // Unwritten interim responses come first.
         link.borrow_mut().take_interim(&mut bytes);
@@ -88,10 +93,10 @@ impl Sending {
     pub(super) fn poll_sent(
         &mut self,
         reply: &mut Reply,
-        connection: &Connection,
+        connection: &ClientConnection,
         cx: &mut TaskContext<'_>,
     ) -> Poll<io::Result<()>> {
-        let Connection { link, alarm, .. } = connection;
+        let ClientConnection { link, alarm, .. } = connection;
         let unsent = link.borrow().transport.unsent();
         if let Poll::Ready(done) = self.poll(reply, link, cx) {
             return Poll::Ready(done);

@@ -8,7 +8,7 @@ use http::Response as HttpResponse;
 
 use super::memory::{ChargedBytes, Share};
 use crate::message::{FieldSink as _, HeaderMapSink, ResponseHead};
-use crate::server::interim::{InterimFilter, Passed};
+use crate::server::interim::{InterimFilter, PassedPart};
 use crate::upstream::Interim;
 
 /// Passes interim responses into a stream, while its memory lasts.
@@ -32,7 +32,7 @@ impl Interim for StreamInterim<'_> {
     fn interim(&mut self, head: &ResponseHead) {
         let Some(passed) = self.filter.pass(head) else { return };
         let mut fields = HeaderMapSink::default();
-        if let Passed::Hints = passed {
+        if let PassedPart::Hints = passed {
             let mut bytes = 0;
             for (name, value) in self.filter.hints(head) {
                 bytes += name.len() + value.len();

@@ -29,7 +29,7 @@ const _: () = assert!(PIECE_MIN + HEAD_FREE * HEAD_COPIES < HTTP2_STREAM_LEAST);
 
 /// The memory of one connection.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct ConnectionMemory {
     /// The budget for bodies and heads of answers, beyond what each stream may always hold; and how much of it is held.
     bodies: usize,
     held: Cell<usize>,
@@ -41,7 +41,7 @@ pub(super) struct Memory {
     round: Cell<u64>,
 }
 
-impl Memory {
+impl ConnectionMemory {
     pub(super) fn new(limits: &Limits) -> Rc<Self> {
         let memory = limits.connection_memory();
         Rc::new(Self {
@@ -86,7 +86,7 @@ impl Memory {
 /// One stream's share of the memory.
 #[derive(Debug)]
 pub(super) struct Share {
-    memory: Rc<Memory>,
+    memory: Rc<ConnectionMemory>,
     /// Charged for the request's head.
     request: usize,
     /// Bytes of the request's body that were received.
@@ -250,8 +250,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn memory() -> Rc<Memory> {
-        Memory::new(&Limits::default())
+    fn memory() -> Rc<ConnectionMemory> {
+        ConnectionMemory::new(&Limits::default())
     }
 
     fn poll(share: &Rc<Share>) -> Option<usize> {

@@ -27,11 +27,11 @@ use h2::Reason;
 use h2::server::{self, Connection};
 
 use self::corked::Corked;
-use self::memory::{ChargedBytes, Memory};
+use self::memory::{ChargedBytes, ConnectionMemory};
 use self::meter::Meter;
-use self::stream::Ended;
+use self::stream::StreamEnd;
 use super::context::{ClientTransport, Context};
-use super::record::{Outcome, record};
+use super::record::{RequestOutcome, record};
 use super::rejection::Rejection;
 use super::why;
 use crate::clock::Alarm;
@@ -80,17 +80,17 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
     .await;
     drop(handshake);
     alarm.rests(false);
-    let (min_rate, memory) = (limits.min_rate(), Memory::new(limits));
+    let (min_rate, memory) = (limits.min_rate(), ConnectionMemory::new(limits));
     drop(view);
     let Some(connection) = connection else { return };
-    let mut driver = Driver {
+    let mut driver = ConnectionDriver {
         io,
         connection,
         streams: FuturesUnordered::new(),
         requests: 0,
         since: context.worker.ticks(),
         closing: false,
-        watch: Watch::Nothing,
+        watch: WatchedEvent::Nothing,
         finished: false,
         alarm,
         stall: context.worker.clock.alarm(),
@@ -101,7 +101,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         context,
     };
     let lingers = poll_fn(|cx| driver.poll(cx)).await;
-    let Driver { io, context, alarm, .. } = driver;
+    let ConnectionDriver { io, context, alarm, .. } = driver;
     if lingers {
         linger(&io, &context, &alarm).await;
     }
@@ -118,11 +118,11 @@ async fn linger(io: &Corked, context: &Context, alarm: &Alarm) {
     .await;
 }
 
-type StreamFuture = Pin<Box<dyn Future<Output = Ended>>>;
+type StreamFuture = Pin<Box<dyn Future<Output = StreamEnd>>>;
 
 /// The event that the connection's alarm is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watch {
+enum WatchedEvent {
     /// None: streams are open, and have their own limits.
     Nothing,
     /// No stream is open: the idle time runs.
@@ -131,7 +131,7 @@ enum Watch {
     Head(u64),
 }
 
-struct Driver {
+struct ConnectionDriver {
     io: Corked,
     connection: Connection<Corked, ChargedBytes>,
     streams: FuturesUnordered<StreamFuture>,
@@ -140,7 +140,7 @@ struct Driver {
     since: u32,
     /// GOAWAY has been sent, or is about to be.
     closing: bool,
-    watch: Watch,
+    watch: WatchedEvent,
     /// The connection is over, except for bytes that wait to be sent.
     finished: bool,
     alarm: Alarm,
@@ -149,11 +149,11 @@ struct Driver {
     rate_timer: RateTimer,
     unsent: usize,
     meter: Rc<Meter>,
-    memory: Rc<Memory>,
+    memory: Rc<ConnectionMemory>,
     context: Rc<Context>,
 }
 
-impl Driver {
+impl ConnectionDriver {
     /// Reads, polls the streams, and sends the result with one write. At the end, returns `true` if the client may still have
     /// to read something.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
@@ -184,10 +184,10 @@ impl Driver {
             if self.alarm.was_rung() {
                 return self.make_room(cx);
             }
-            if self.closing && self.watch == Watch::Rest {
+            if self.closing && self.watch == WatchedEvent::Rest {
                 return Poll::Ready(false);
             }
-            if let Watch::Head(_) = self.watch {
+            if let WatchedEvent::Head(_) = self.watch {
                 self.give_up_head(cx);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -211,7 +211,7 @@ impl Driver {
                         // It was not processed (RFC 9113 section 8.7). The refusal counts as a stream given up.
                         tracing::debug!(client = self.context.client.address(), "no memory for another request head");
                         respond.send_reset(Reason::REFUSED_STREAM);
-                        self.streams.push(Box::pin(std::future::ready(Ended::GivenUp)));
+                        self.streams.push(Box::pin(std::future::ready(StreamEnd::GivenUp)));
                         continue;
                     };
                     let stream = stream::serve(request, respond, self.context.clone(), self.meter.clone(), share);
@@ -233,7 +233,7 @@ impl Driver {
             return false;
         }
         while let Poll::Ready(Some(ended)) = Pin::new(&mut self.streams).poll_next(cx) {
-            if ended == Ended::GivenUp {
+            if ended == StreamEnd::GivenUp {
                 let most = self.context.worker.view().shared.limits.http2_resets;
                 if self.meter.give_up(self.context.worker.clock.ticks(), most) {
                     self.context.worker.limit_reached("http2_resets");
@@ -288,7 +288,7 @@ impl Driver {
             self.closing = true;
             self.connection.graceful_shutdown();
             // Streams under way have their own limits. The client closes a connection without streams.
-            self.watch = Watch::Nothing;
+            self.watch = WatchedEvent::Nothing;
         }
     }
 
@@ -298,9 +298,9 @@ impl Driver {
         // An incomplete head is not a request yet.
         self.alarm.rests(self.streams.is_empty());
         let watch = match self.meter.unfinished_head() {
-            Some(number) => Watch::Head(number),
-            None if self.streams.is_empty() => Watch::Rest,
-            None => Watch::Nothing,
+            Some(number) => WatchedEvent::Head(number),
+            None if self.streams.is_empty() => WatchedEvent::Rest,
+            None => WatchedEvent::Nothing,
         };
         if watch == self.watch {
             return;
@@ -309,9 +309,9 @@ impl Driver {
         let view = self.context.worker.view();
         let limits = &view.shared.limits;
         match watch {
-            Watch::Head(_) => self.alarm.set(limits.request_header),
-            Watch::Rest => self.alarm.set(if self.closing { limits.linger } else { limits.idle }),
-            Watch::Nothing => self.alarm.clear(),
+            WatchedEvent::Head(_) => self.alarm.set(limits.request_header),
+            WatchedEvent::Rest => self.alarm.set(if self.closing { limits.linger } else { limits.idle }),
+            WatchedEvent::Nothing => self.alarm.clear(),
         }
     }
 
@@ -322,7 +322,7 @@ impl Driver {
         head.version = Version::Http2;
         let timeout = Rejection::HeadTimeout;
         let why = why::of_rejection(&timeout);
-        record(&self.context, &head, None, &Outcome::refused(timeout.status(), why, timeout.cause(), None));
+        record(&self.context, &head, None, &RequestOutcome::refused(timeout.status(), why, timeout.cause(), None));
         self.end_abruptly(cx);
     }
 

@@ -23,25 +23,25 @@ use crate::server::asked::{self, Asked, Turn};
 use crate::server::context::Context;
 use crate::server::interim::InterimFilter;
 use crate::server::local_reply::reject;
-use crate::server::record::{Outcome, Sent, record};
+use crate::server::record::{RequestOutcome, Sent, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
 use crate::server::service::{self, Work};
 use crate::server::tunnel::Tunnelled;
 use crate::server::why;
-use crate::upstream::{Upgraded, UpstreamError};
+use crate::upstream::{UpgradedConnection, UpstreamError};
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
 
 /// The end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum StreamEnd {
     /// It was answered.
     Answered,
     /// The client did not wait for the whole answer.
     GivenUp,
 }
 
-impl Ended {
+impl StreamEnd {
     /// An answer that the upstream has broken off is not the client's fault.
     fn of(sent: &Sent) -> Self {
         if sent.result.is_err() && sent.broken.is_none() { Self::GivenUp } else { Self::Answered }
@@ -55,7 +55,7 @@ pub(super) async fn serve(
     context: Rc<Context>,
     meter: Rc<Meter>,
     share: Rc<Share>,
-) -> Ended {
+) -> StreamEnd {
     let begin = context.begin();
     let alarm = context.worker.clock.alarm();
     let (parts, recv) = request.into_parts();
@@ -74,9 +74,9 @@ pub(super) async fn serve(
         let mut reply = reject(Rejection::Head(fault), &head, asked.as_ref(), context);
         unrecorded.answering(&mut reply);
         let sent = send(&exchange, &mut reply, &head).await;
-        unrecorded.record(Outcome::of(&reply, &sent, begin, asked.as_ref(), context));
+        unrecorded.record(RequestOutcome::of(&reply, &sent, begin, asked.as_ref(), context));
         discard(recv, alarm, limits.linger).await;
-        return Ended::of(&sent);
+        return StreamEnd::of(&sent);
     }
     let asked = asked::read(&mut head, context);
     let unrecorded = Unrecorded::new(owned, own_share, &head, Some(&asked), begin);
@@ -85,7 +85,7 @@ pub(super) async fn serve(
         Ok(reply) => Some(reply),
         Err(work) => answer(work, &exchange, &turn, &unrecorded).await,
     };
-    let Some(mut reply) = reply else { return Ended::GivenUp };
+    let Some(mut reply) = reply else { return StreamEnd::GivenUp };
     unrecorded.answering(&mut reply);
     if let Some(upgraded) = reply.upgraded.take() {
         // Boxed: other streams reserve no memory for a tunnel.
@@ -93,13 +93,13 @@ pub(super) async fn serve(
     }
     let sent = send(&exchange, &mut reply, &head).await;
     alarm.uncap();
-    unrecorded.record(Outcome::of(&reply, &sent, begin, Some(&asked), context));
+    unrecorded.record(RequestOutcome::of(&reply, &sent, begin, Some(&asked), context));
     // This releases the connection to the upstream.
     drop(reply);
     if sent.result.is_ok() {
         discard(recv, alarm, limits.linger).await;
     }
-    Ended::of(&sent)
+    StreamEnd::of(&sent)
 }
 
 /// A request without a record. If it is dropped before it gets one, its client has ended the connection.
@@ -132,7 +132,7 @@ impl<'a> Unrecorded<'a> {
     }
 
     /// Records the request, once.
-    fn record(&self, outcome: Outcome) {
+    fn record(&self, outcome: RequestOutcome) {
         if !self.recorded.replace(true) {
             record(&self.context, self.head, self.asked, &outcome.received(self.share.received.get()));
         }
@@ -141,7 +141,7 @@ impl<'a> Unrecorded<'a> {
 
 impl Drop for Unrecorded<'_> {
     fn drop(&mut self) {
-        self.record(Outcome::gone(self.begin).sent(self.status.get(), self.share.sent.get()));
+        self.record(RequestOutcome::gone(self.begin).sent(self.status.get(), self.share.sent.get()));
     }
 }
 
@@ -152,13 +152,13 @@ async fn answer(work: Work, exchange: &Exchange, turn: &Turn<'_>, unrecorded: &U
     match check_body(exchange, head).await {
         Ok(()) => {}
         Err(RequestBodyError::Gone) => {
-            unrecorded.record(Outcome::gone(*begin));
+            unrecorded.record(RequestOutcome::gone(*begin));
             return None;
         }
         Err(error) => {
             let wrong = Rejection::Body(error);
             let why = why::of_rejection(&wrong);
-            unrecorded.record(Outcome::refused(wrong.status(), why, wrong.cause(), *begin));
+            unrecorded.record(RequestOutcome::refused(wrong.status(), why, wrong.cause(), *begin));
             respond.borrow_mut().send_reset(Reason::PROTOCOL_ERROR);
             return None;
         }
@@ -181,7 +181,7 @@ async fn answer(work: Work, exchange: &Exchange, turn: &Turn<'_>, unrecorded: &U
         done => done.and_then(Result::ok),
     };
     if reply.is_none() {
-        unrecorded.record(Outcome::gone(*begin));
+        unrecorded.record(RequestOutcome::gone(*begin));
     }
     reply
 }
@@ -190,19 +190,19 @@ async fn answer(work: Work, exchange: &Exchange, turn: &Turn<'_>, unrecorded: &U
 async fn serve_tunnel(
     exchange: Exchange,
     reply: &Reply,
-    upgraded: Upgraded,
+    upgraded: UpgradedConnection,
     asked: &Asked,
     unrecorded: &Unrecorded<'_>,
-) -> Ended {
+) -> StreamEnd {
     let Exchange { respond, recv, context, alarm, begin, .. } = exchange;
     let tunnelled = tunnel::run(respond.into_inner(), recv, reply, upgraded, &context, &alarm).await;
     let Tunnelled { bytes, received, silent, broken, .. } = tunnelled.unwrap_or_default();
     unrecorded.share.received.set(received);
     let broken = broken.map(|error| UpstreamError::Truncated(Some(error)));
     let sent = Sent { result: Ok(()), bytes, broken };
-    let outcome = Outcome::of(reply, &sent, begin, Some(asked), &context);
+    let outcome = RequestOutcome::of(reply, &sent, begin, Some(asked), &context);
     unrecorded.record(outcome.ended_by(silent.then(why::silent)));
-    Ended::Answered
+    StreamEnd::Answered
 }
 
 /// Checks a body as far as it has come, before anything of its request is passed on. h2 compares a body with its

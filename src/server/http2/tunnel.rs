@@ -17,7 +17,7 @@ use crate::message::HeaderMapSink;
 use crate::server::context::Context;
 use crate::server::reply::Reply;
 use crate::server::tunnel::{self, Duplex, Tunnelled};
-use crate::upstream::Upgraded;
+use crate::upstream::UpgradedConnection;
 
 /// Answers an extended CONNECT (RFC 8441 section 5), and passes the WebSocket on. Returns `None` if the client has given
 /// the stream up.
@@ -25,7 +25,7 @@ pub(super) async fn run(
     mut respond: SendResponse<ChargedBytes>,
     recv: Rc<RefCell<Recv>>,
     reply: &Reply,
-    upgraded: Upgraded,
+    upgraded: UpgradedConnection,
     context: &Context,
     alarm: &Alarm,
 ) -> Option<Tunnelled> {
@@ -37,7 +37,7 @@ pub(super) async fn run(
     let send = respond.send_response(response, false).ok()?;
     let Recv { stream: recv, meter, share, .. } = Rc::try_unwrap(recv).ok()?.into_inner();
     let mut client = Metered(tunnel::Http2Duplex { recv, send, account: share }, meter);
-    let Upgraded { mut transport, received, .. } = upgraded;
+    let UpgradedConnection { mut transport, received, .. } = upgraded;
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let (idle, linger) = (limits.websocket_idle, limits.linger);

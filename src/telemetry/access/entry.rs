@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::fields::Fields;
+use super::fields::RecordFields;
 
 /// The rules of a configuration for records. A reload replaces them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LogRules {
     /// The fields.
-    pub fields: Fields,
+    pub fields: RecordFields,
     /// The fraction of requests that are recorded.
     pub sample: Sample,
     /// The parts that are left out.
@@ -78,12 +78,12 @@ pub struct ConnectionFacts<'a> {
     /// The other end.
     pub peer: IpAddr,
     /// Its TLS, if pintle terminates it.
-    pub tls: Option<TlsFacts<'a>>,
+    pub tls: Option<HandshakeFacts<'a>>,
 }
 
 /// The facts of a handshake.
 #[derive(Debug, Clone, Copy)]
-pub struct TlsFacts<'a> {
+pub struct HandshakeFacts<'a> {
     /// `1.2` or `1.3`
     pub version: &'a str,
     /// The cipher suite.
@@ -185,7 +185,7 @@ impl UpstreamFacts {
 
 /// A finished request.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
+pub struct AccessEntry<'a> {
     /// The facts of the connection, as [`super::AccessLog::connection_text`] has written them.
     pub connection: &'a str,
     /// The site's first name.

@@ -6,11 +6,11 @@ macro_rules! fields {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
         /// A field of a record that can be left out. Each record also has `time`, `schema` and `kind`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Field {
+        pub enum RecordField {
             $($(#[doc = $doc])* $name,)*
         }
 
-        impl Field {
+        impl RecordField {
             /// All fields, in the order of a record.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
@@ -121,9 +121,9 @@ const DEFAULT: &str = "default";
 
 /// A set of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fields(u64);
+pub struct RecordFields(u64);
 
-impl Default for Fields {
+impl Default for RecordFields {
     /// All fields.
     fn default() -> Self {
         Self(u64::MAX)
@@ -139,18 +139,18 @@ pub enum WrongField {
     Always,
 }
 
-impl Fields {
+impl RecordFields {
     /// No field.
     pub const NONE: Self = Self(0);
 
     /// `true` if the field is in the set.
     #[must_use]
-    pub const fn has(self, field: Field) -> bool {
+    pub const fn has(self, field: RecordField) -> bool {
         self.0 & 1 << field as u64 != 0
     }
 
     /// Adds a field.
-    pub const fn insert(&mut self, field: Field) {
+    pub const fn insert(&mut self, field: RecordField) {
         self.0 |= 1 << field as u64;
     }
 
@@ -170,8 +170,8 @@ impl Fields {
         if ALWAYS.contains(&name) {
             return if removes { Err(WrongField::Always) } else { Ok(self) };
         }
-        let known = || Field::ALL.iter().map(|field| field.name()).chain(ALWAYS).chain([DEFAULT]);
-        let found = Field::ALL.iter().find(|field| field.name() == name);
+        let known = || RecordField::ALL.iter().map(|field| field.name()).chain(ALWAYS).chain([DEFAULT]);
+        let found = RecordField::ALL.iter().find(|field| field.name() == name);
         let field = found.ok_or_else(|| WrongField::Unknown(did_you_mean(name, known())))?;
         let bit = 1 << *field as u64;
         Ok(Self(if removes { self.0 & !bit } else { self.0 | bit }))
@@ -184,13 +184,13 @@ mod tests {
 
     #[test]
     fn choices() {
-        let of = |from: Fields, words: &[&str]| words.iter().try_fold(from, |fields, word| fields.with(word));
-        assert!(Field::ALL.len() <= 64, "a set has as many bits");
-        let some = of(Fields::NONE, &["time", "client", "status"]).unwrap();
-        assert!(some.has(Field::Client) && some.has(Field::Status) && !some.has(Field::Target));
-        let most = of(Fields::NONE, &["default", "-user_agent"]).unwrap();
-        assert!(most.has(Field::Client) && !most.has(Field::UserAgent));
-        assert_eq!(of(most, &["user_agent"]).unwrap(), Fields::default());
+        let of = |from: RecordFields, words: &[&str]| words.iter().try_fold(from, |fields, word| fields.with(word));
+        assert!(RecordField::ALL.len() <= 64, "a set has as many bits");
+        let some = of(RecordFields::NONE, &["time", "client", "status"]).unwrap();
+        assert!(some.has(RecordField::Client) && some.has(RecordField::Status) && !some.has(RecordField::Target));
+        let most = of(RecordFields::NONE, &["default", "-user_agent"]).unwrap();
+        assert!(most.has(RecordField::Client) && !most.has(RecordField::UserAgent));
+        assert_eq!(of(most, &["user_agent"]).unwrap(), RecordFields::default());
         assert_eq!(of(most, &["-time"]), Err(WrongField::Always));
         let WrongField::Unknown(Some(hint)) = of(most, &["user_agnet"]).unwrap_err() else { panic!("no hint") };
         assert!(hint.contains("user_agent"), "{hint}");

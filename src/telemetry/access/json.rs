@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
 
-use super::entry::{ConnectionFacts, End, Entry, HandshakeEntry, LogRules, UpstreamFacts};
-use super::fields::Field;
+use super::entry::{AccessEntry, ConnectionFacts, End, HandshakeEntry, LogRules, UpstreamFacts};
+use super::fields::RecordField;
 use super::line::{JsonLine, push_number, push_three_digits};
 
 /// The version of the schema: it changes if the meaning or the type of a field does.
@@ -61,7 +61,7 @@ fn begin(kind: &str, id: RecordId<'_>, rules: &LogRules, now: Timestamp, out: &m
     out.extend_from_slice(b",\"kind\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.push(b'"');
-    if rules.fields.has(Field::Id) {
+    if rules.fields.has(RecordField::Id) {
         out.extend_from_slice(b",\"id\":\"");
         out.extend_from_slice(id.prefix.as_bytes());
         push_number(out, id.number);
@@ -73,22 +73,22 @@ fn begin(kind: &str, id: RecordId<'_>, rules: &LogRules, now: Timestamp, out: &m
 pub(super) fn connection(facts: &ConnectionFacts<'_>, rules: &LogRules) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     let mut line = JsonLine::new(&mut out, rules.fields);
-    line.address(Field::Peer, rules.redact.address(facts.peer));
+    line.address(RecordField::Peer, rules.redact.address(facts.peer));
     if let Some(tls) = &facts.tls {
-        line.word(Field::TlsVersion, tls.version);
-        line.text(Field::TlsCipher, tls.cipher.as_bytes(), METHOD);
+        line.word(RecordField::TlsVersion, tls.version);
+        line.text(RecordField::TlsCipher, tls.cipher.as_bytes(), METHOD);
         if let Some(group) = tls.group {
-            line.text(Field::TlsGroup, group.as_bytes(), METHOD);
+            line.text(RecordField::TlsGroup, group.as_bytes(), METHOD);
         }
-        line.flag(Field::TlsResumed, tls.resumed);
+        line.flag(RecordField::TlsResumed, tls.resumed);
         if let Some(duration) = tls.duration {
-            line.millis(Field::Handshake, duration);
+            line.millis(RecordField::Handshake, duration);
         }
         if let Some(sni) = tls.sni {
-            line.text(Field::Sni, sni.as_bytes(), HOST);
+            line.text(RecordField::Sni, sni.as_bytes(), HOST);
         }
         if let Some(alpn) = tls.alpn {
-            line.text(Field::Alpn, alpn, PROTOCOL);
+            line.text(RecordField::Alpn, alpn, PROTOCOL);
         }
     }
     line.finish();
@@ -97,7 +97,7 @@ pub(super) fn connection(facts: &ConnectionFacts<'_>, rules: &LogRules) -> Vec<u
 
 /// Writes a request.
 pub(super) fn request(
-    entry: &Entry<'_>,
+    entry: &AccessEntry<'_>,
     rules: &LogRules,
     sampled: bool,
     id: RecordId<'_>,
@@ -107,36 +107,37 @@ pub(super) fn request(
     begin("request", id, rules, now, out);
     let mut line = JsonLine::new(out, rules.fields);
     if let Some(site) = entry.site {
-        line.text(Field::Site, site.as_bytes(), HOST);
+        line.text(RecordField::Site, site.as_bytes(), HOST);
     }
-    line.address(Field::Client, rules.redact.address(entry.client));
-    line.word(Field::Scheme, entry.scheme);
-    line.word(Field::SchemeFrom, entry.scheme_from);
-    line.text(Field::Method, entry.method.as_bytes(), METHOD);
-    line.text(Field::Host, entry.host.as_bytes(), HOST);
-    line.text(Field::Target, rules.redact.url(entry.target.as_bytes()), TARGET);
-    line.word(Field::Version, entry.version);
-    line.number(Field::Status, entry.status.into());
-    line.number(Field::Bytes, entry.bytes);
-    line.number(Field::ReceivedBytes, entry.received);
-    line.millis(Field::Duration, entry.duration);
+    line.address(RecordField::Client, rules.redact.address(entry.client));
+    line.word(RecordField::Scheme, entry.scheme);
+    line.word(RecordField::SchemeFrom, entry.scheme_from);
+    line.text(RecordField::Method, entry.method.as_bytes(), METHOD);
+    line.text(RecordField::Host, entry.host.as_bytes(), HOST);
+    line.text(RecordField::Target, rules.redact.url(entry.target.as_bytes()), TARGET);
+    line.word(RecordField::Version, entry.version);
+    line.number(RecordField::Status, entry.status.into());
+    line.number(RecordField::Bytes, entry.bytes);
+    line.number(RecordField::ReceivedBytes, entry.received);
+    line.millis(RecordField::Duration, entry.duration);
     if let Some(first_byte) = entry.first_byte {
-        line.millis(Field::FirstByte, first_byte);
+        line.millis(RecordField::FirstByte, first_byte);
     }
     if let Some(upstream) = &entry.upstream {
         asked(upstream, &mut line);
     }
     line.written(entry.connection);
-    for (field, value, most) in
-        [(Field::UserAgent, entry.user_agent, AGENT), (Field::Referer, rules.redact.url(entry.referer), REFERER)]
-    {
+    for (field, value, most) in [
+        (RecordField::UserAgent, entry.user_agent, AGENT),
+        (RecordField::Referer, rules.redact.url(entry.referer), REFERER),
+    ] {
         if !value.is_empty() {
             line.text(field, value, most);
         }
     }
     why(&entry.end, &mut line);
     if sampled {
-        line.fraction(Field::Sample, rules.sample.0);
+        line.fraction(RecordField::Sample, rules.sample.0);
     }
     line.finish();
     out.extend_from_slice(b"}\n");
@@ -144,10 +145,10 @@ pub(super) fn request(
 
 fn asked(upstream: &UpstreamFacts, line: &mut JsonLine<'_>) {
     let times = [
-        (Field::UpstreamTime, upstream.time),
-        (Field::Wait, upstream.wait),
-        (Field::Connect, upstream.connect),
-        (Field::Tls, upstream.tls),
+        (RecordField::UpstreamTime, upstream.time),
+        (RecordField::Wait, upstream.wait),
+        (RecordField::Connect, upstream.connect),
+        (RecordField::Tls, upstream.tls),
     ];
     for (field, time) in times {
         if let Some(time) = time {
@@ -155,31 +156,31 @@ fn asked(upstream: &UpstreamFacts, line: &mut JsonLine<'_>) {
         }
     }
     if let Some(address) = upstream.address {
-        line.socket_address(Field::Upstream, address);
-        line.flag(Field::UpstreamReused, upstream.reused);
+        line.socket_address(RecordField::Upstream, address);
+        line.flag(RecordField::UpstreamReused, upstream.reused);
     }
-    line.number(Field::Retries, upstream.retries.into());
+    line.number(RecordField::Retries, upstream.retries.into());
 }
 
 fn why(end: &End<'_>, line: &mut JsonLine<'_>) {
-    line.word(Field::Ended, end.ended.name());
+    line.word(RecordField::Ended, end.ended.name());
     if let Some(limit) = end.limit {
-        line.word(Field::Limit, limit);
+        line.word(RecordField::Limit, limit);
     }
     if let Some(cause) = end.cause {
-        line.word(Field::Cause, cause);
+        line.word(RecordField::Cause, cause);
     }
     if let Some(errno) = end.errno {
-        line.text(Field::Errno, format!("{:?}", Errno::from_raw(errno)).as_bytes(), METHOD);
+        line.text(RecordField::Errno, format!("{:?}", Errno::from_raw(errno)).as_bytes(), METHOD);
     }
     if let Some(alert) = end.alert_sent {
-        line.word(Field::AlertSent, alert);
+        line.word(RecordField::AlertSent, alert);
     }
     if let Some(alert) = end.alert_received {
-        line.word(Field::AlertReceived, alert);
+        line.word(RecordField::AlertReceived, alert);
     }
     if let Some(error) = end.error {
-        line.text(Field::Error, error.as_bytes(), ERROR);
+        line.text(RecordField::Error, error.as_bytes(), ERROR);
     }
 }
 
@@ -194,36 +195,36 @@ pub(super) fn handshake(
     begin("handshake", id, rules, now, out);
     let mut line = JsonLine::new(out, rules.fields);
     if let Some(site) = entry.site {
-        line.text(Field::Site, site.as_bytes(), HOST);
+        line.text(RecordField::Site, site.as_bytes(), HOST);
     }
-    for (field, address) in [(Field::Client, entry.client), (Field::Peer, entry.peer)] {
+    for (field, address) in [(RecordField::Client, entry.client), (RecordField::Peer, entry.peer)] {
         if let Some(address) = address {
             line.address(field, rules.redact.address(address));
         }
     }
     if let Some(duration) = entry.duration {
-        line.millis(Field::Duration, duration);
+        line.millis(RecordField::Duration, duration);
     }
     if let Some(sni) = entry.sni {
-        line.text(Field::Sni, sni, HOST);
+        line.text(RecordField::Sni, sni, HOST);
     }
-    let lists = [(Field::VersionsOffered, entry.versions), (Field::GroupsOffered, entry.groups)];
+    let lists = [(RecordField::VersionsOffered, entry.versions), (RecordField::GroupsOffered, entry.groups)];
     for (field, values) in lists {
         if !values.is_empty() {
             line.list(field, values.iter().map(String::as_bytes), METHOD);
         }
     }
     if !entry.alpn.is_empty() {
-        line.list(Field::AlpnOffered, entry.alpn.iter().map(Vec::as_slice), PROTOCOL);
+        line.list(RecordField::AlpnOffered, entry.alpn.iter().map(Vec::as_slice), PROTOCOL);
     }
     if let Some((count, seconds)) = entry.sum {
-        line.number(Field::Count, count);
-        line.number(Field::Period, seconds);
+        line.number(RecordField::Count, count);
+        line.number(RecordField::Period, seconds);
     }
     match (entry.sum, entry.end.error) {
         (None, _) => why(&entry.end, &mut line),
         // They ended in different ways.
-        (Some(_), Some(error)) => line.text(Field::Error, error.as_bytes(), ERROR),
+        (Some(_), Some(error)) => line.text(RecordField::Error, error.as_bytes(), ERROR),
         (Some(_), None) => {}
     }
     line.finish();

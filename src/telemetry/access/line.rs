@@ -4,27 +4,27 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::fields::{Field, Fields};
+use super::fields::{RecordField, RecordFields};
 use crate::telemetry::harmless::JsonEscape;
 
 /// A JSON object in the making, at the end of a batch.
 pub(super) struct JsonLine<'o> {
     out: &'o mut Vec<u8>,
-    fields: Fields,
+    fields: RecordFields,
     /// Fields whose values were cut.
-    cut: Fields,
+    cut: RecordFields,
     /// Fields with bytes that are not UTF-8.
-    invalid: Fields,
+    invalid: RecordFields,
 }
 
 impl<'o> JsonLine<'o> {
     /// Continues an object behind its first fields.
-    pub(super) fn new(out: &'o mut Vec<u8>, fields: Fields) -> Self {
-        Self { out, fields, cut: Fields::NONE, invalid: Fields::NONE }
+    pub(super) fn new(out: &'o mut Vec<u8>, fields: RecordFields) -> Self {
+        Self { out, fields, cut: RecordFields::NONE, invalid: RecordFields::NONE }
     }
 
     /// Writes a field's name, if the field is chosen.
-    fn begin(&mut self, field: Field) -> bool {
+    fn begin(&mut self, field: RecordField) -> bool {
         if !self.fields.has(field) {
             return false;
         }
@@ -40,14 +40,14 @@ impl<'o> JsonLine<'o> {
     }
 
     /// Adds a text from outside, of at most `most` bytes.
-    pub(super) fn text(&mut self, field: Field, value: &[u8], most: usize) {
+    pub(super) fn text(&mut self, field: RecordField, value: &[u8], most: usize) {
         if self.begin(field) {
             let losses = push_json_string(self.out, value, most);
             self.mark(field, &losses);
         }
     }
 
-    fn mark(&mut self, field: Field, losses: &Losses) {
+    fn mark(&mut self, field: RecordField, losses: &Losses) {
         if losses.is_cut {
             self.cut.insert(field);
         }
@@ -57,7 +57,7 @@ impl<'o> JsonLine<'o> {
     }
 
     /// Adds a list of such texts.
-    pub(super) fn list<'t>(&mut self, field: Field, values: impl Iterator<Item = &'t [u8]>, most: usize) {
+    pub(super) fn list<'t>(&mut self, field: RecordField, values: impl Iterator<Item = &'t [u8]>, most: usize) {
         if !self.begin(field) {
             return;
         }
@@ -73,7 +73,7 @@ impl<'o> JsonLine<'o> {
     }
 
     /// Adds a word that needs no escapes.
-    pub(super) fn word(&mut self, field: Field, value: &str) {
+    pub(super) fn word(&mut self, field: RecordField, value: &str) {
         if self.begin(field) {
             self.out.push(b'"');
             self.out.extend_from_slice(value.as_bytes());
@@ -81,31 +81,31 @@ impl<'o> JsonLine<'o> {
         }
     }
 
-    pub(super) fn number(&mut self, field: Field, value: u64) {
+    pub(super) fn number(&mut self, field: RecordField, value: u64) {
         if self.begin(field) {
             push_number(self.out, value);
         }
     }
 
-    pub(super) fn fraction(&mut self, field: Field, value: f64) {
+    pub(super) fn fraction(&mut self, field: RecordField, value: f64) {
         if self.begin(field) {
             let _ = write!(self.out, "{value}");
         }
     }
 
-    pub(super) fn flag(&mut self, field: Field, value: bool) {
+    pub(super) fn flag(&mut self, field: RecordField, value: bool) {
         if self.begin(field) {
             self.out.extend_from_slice(if value { b"true" } else { b"false" });
         }
     }
 
-    pub(super) fn millis(&mut self, field: Field, value: Duration) {
+    pub(super) fn millis(&mut self, field: RecordField, value: Duration) {
         if self.begin(field) {
             push_millis(self.out, value);
         }
     }
 
-    pub(super) fn address(&mut self, field: Field, value: IpAddr) {
+    pub(super) fn address(&mut self, field: RecordField, value: IpAddr) {
         if self.begin(field) {
             self.out.push(b'"');
             push_address(self.out, value);
@@ -113,7 +113,7 @@ impl<'o> JsonLine<'o> {
         }
     }
 
-    pub(super) fn socket_address(&mut self, field: Field, value: SocketAddr) {
+    pub(super) fn socket_address(&mut self, field: RecordField, value: SocketAddr) {
         if self.begin(field) {
             self.out.push(b'"');
             push_socket_address(self.out, value);
@@ -124,11 +124,11 @@ impl<'o> JsonLine<'o> {
     /// Adds the marks of cut and invalid values, without the end of the object.
     pub(super) fn finish(self) {
         for (name, marked) in [("truncated", self.cut), ("invalid", self.invalid)] {
-            if marked == Fields::NONE {
+            if marked == RecordFields::NONE {
                 continue;
             }
             let _ = write!(self.out, ",\"{name}\":[");
-            for (at, field) in Field::ALL.iter().filter(|field| marked.has(**field)).enumerate() {
+            for (at, field) in RecordField::ALL.iter().filter(|field| marked.has(**field)).enumerate() {
                 let _ = write!(self.out, "{}\"{}\"", if at > 0 { "," } else { "" }, field.name());
             }
             self.out.push(b']');

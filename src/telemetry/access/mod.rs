@@ -16,9 +16,9 @@ use super::writer::LogSink;
 use json::RecordId;
 
 pub use entry::{
-    ConnectionFacts, End, Ended, Entry, HandshakeEntry, LogRules, Redact, Sample, TlsFacts, UpstreamFacts,
+    AccessEntry, ConnectionFacts, End, Ended, HandshakeEntry, HandshakeFacts, LogRules, Redact, Sample, UpstreamFacts,
 };
-pub use fields::{Field, Fields, WrongField};
+pub use fields::{RecordField, RecordFields, WrongField};
 
 /// A batch is sent to the log's thread at this size, in bytes, or when the worker is idle.
 const BATCH: usize = 16 * 1024;
@@ -88,7 +88,7 @@ impl AccessLog {
     }
 
     /// Adds a request. `sampled` if others like it are left out.
-    pub fn record(&self, entry: &Entry<'_>, rules: &LogRules, sampled: bool) {
+    pub fn record(&self, entry: &AccessEntry<'_>, rules: &LogRules, sampled: bool) {
         self.add(|id, now, batch| match self.format {
             AccessFormat::Json => json::request(entry, rules, sampled, id, now, batch),
             AccessFormat::Combined => text::combined(entry, rules, now, batch),
@@ -136,8 +136,8 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    fn entry<'a>(user_agent: &'a [u8], target: &'a str) -> Entry<'a> {
-        Entry {
+    fn entry<'a>(user_agent: &'a [u8], target: &'a str) -> AccessEntry<'a> {
+        AccessEntry {
             connection: r#","peer":"192.0.2.9""#,
             site: Some("a.example"),
             client: "192.0.2.1".parse().unwrap(),

@@ -5,14 +5,14 @@ use std::io::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::entry::{Entry, HandshakeEntry, LogRules};
+use super::entry::{AccessEntry, HandshakeEntry, LogRules};
 use super::line::{push_address, push_number, push_quoted};
 
 /// The most bytes of each text.
 const TEXT: usize = 8192;
 
 /// The combined format of Apache and nginx.
-pub(super) fn combined(entry: &Entry<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
+pub(super) fn combined(entry: &AccessEntry<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
     push_address(out, rules.redact.address(entry.client));
     let _ = write!(out, " - - [{}] \"", now.to_zoned(TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S %z"));
     push_quoted(out, entry.method.as_bytes(), TEXT);
@@ -30,7 +30,7 @@ fn or_dash(value: &[u8]) -> &[u8] {
 }
 
 /// A line for people: time, status, method, URL, bytes, milliseconds.
-pub(super) fn short(entry: &Entry<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
+pub(super) fn short(entry: &AccessEntry<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
     let time = now.to_zoned(TimeZone::UTC).strftime("%H:%M:%S");
     let _ = write!(out, "{time} {} ", entry.status);
     push_quoted(out, entry.method.as_bytes(), TEXT);

@@ -22,7 +22,7 @@ const SHORT: SignedDuration = SignedDuration::from_hours(180 * 24);
 
 /// The rules of a browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct BrowserPolicy {
     /// Its name.
     pub name: &'static str,
     /// SCTs of distinct logs for a lifetime of at most 180 days.
@@ -34,14 +34,14 @@ pub struct Policy {
 }
 
 /// Chrome's rules of 2026-07-22, which are Firefox's too, and Apple's since 2021-04-21.
-pub const POLICIES: [Policy; 2] = [
-    Policy { name: "Chrome and Firefox", short: 2, long: 3, operators: 2 },
-    Policy { name: "Apple's systems", short: 2, long: 3, operators: 1 },
+pub const POLICIES: [BrowserPolicy; 2] = [
+    BrowserPolicy { name: "Chrome and Firefox", short: 2, long: 3, operators: 2 },
+    BrowserPolicy { name: "Apple's systems", short: 2, long: 3, operators: 1 },
 ];
 
 /// A log's standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LogState {
     /// Qualified, usable or read-only.
     Current,
     /// Retired at this time: SCTs from before count.
@@ -54,7 +54,7 @@ enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Log {
     id: [u8; 32],
-    state: State,
+    state: LogState,
     operator: String,
 }
 
@@ -98,9 +98,9 @@ impl Log {
         let id = BASE64_STANDARD.decode(words.next()?).ok()?.try_into().ok()?;
         let (state, since) = (words.next()?, words.next()?);
         let state = match state {
-            "qualified" | "usable" | "readonly" => State::Current,
-            "retired" => State::Retired(since.parse().ok()?),
-            _ => State::Other,
+            "qualified" | "usable" | "readonly" => LogState::Current,
+            "retired" => LogState::Retired(since.parse().ok()?),
+            _ => LogState::Other,
         };
         Some(Self { id, state, operator: words.next()?.to_owned() })
     }
@@ -135,7 +135,7 @@ pub fn embedded(certificate: &X509Certificate<'_>) -> Option<Vec<Sct>> {
 
 /// The judgement of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum TransparencyVerdict {
     /// It meets every policy.
     Enough {
         /// SCTs of distinct logs.
@@ -164,22 +164,22 @@ pub struct TooFew {
     /// The browser.
     pub by: &'static str,
     /// The shortfall.
-    pub lack: Lack,
+    pub lack: TransparencyLack,
 }
 
 impl fmt::Display for TooFew {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scts, needed, by, lack } = self;
         match lack {
-            Lack::All => write!(f, "has no Certificate Transparency timestamp (SCT): {by} refuse it"),
-            Lack::Number => write!(
+            TransparencyLack::All => write!(f, "has no Certificate Transparency timestamp (SCT): {by} refuse it"),
+            TransparencyLack::Number => write!(
                 f,
                 "has too few Certificate Transparency timestamps (SCT) that count: {scts} of {needed}; {by} refuse it"
             ),
-            Lack::Operators => {
+            TransparencyLack::Operators => {
                 write!(f, "has Certificate Transparency timestamps (SCT) of one operator only; {by} refuse it")
             }
-            Lack::Current => {
+            TransparencyLack::Current => {
                 write!(f, "has Certificate Transparency timestamps (SCT) of retired logs only; {by} refuse it")
             }
         }
@@ -188,7 +188,7 @@ impl fmt::Display for TooFew {
 
 /// The missing part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lack {
+pub enum TransparencyLack {
     /// There are none, or they are unreadable.
     All,
     /// There are too few from logs that count.
@@ -208,13 +208,13 @@ pub fn count(chain: &[impl AsRef<[u8]>]) -> usize {
 
 /// Judges a chain, the leaf first, in DER.
 #[must_use]
-pub fn judge_chain(chain: &[impl AsRef<[u8]>], now: Timestamp) -> Verdict {
+pub fn judge_chain(chain: &[impl AsRef<[u8]>], now: Timestamp) -> TransparencyVerdict {
     let parsed = |der: &[u8]| X509Certificate::from_der(der).ok().map(|(_, certificate)| is_of_public_ca(&certificate));
     if !chain.iter().any(|der| parsed(der.as_ref()).unwrap_or(false)) {
-        return Verdict::Private;
+        return TransparencyVerdict::Private;
     }
-    let Some(leaf) = chain.first() else { return Verdict::Private };
-    let Ok((_, leaf)) = X509Certificate::from_der(leaf.as_ref()) else { return Verdict::Private };
+    let Some(leaf) = chain.first() else { return TransparencyVerdict::Private };
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf.as_ref()) else { return TransparencyVerdict::Private };
     let validity = leaf.validity();
     let life = validity.not_after.timestamp().saturating_sub(validity.not_before.timestamp());
     judge(&embedded(&leaf).unwrap_or_default(), SignedDuration::from_secs(life), Logs::built_in(), now)
@@ -232,24 +232,24 @@ fn is_of_public_ca(certificate: &X509Certificate<'_>) -> bool {
 
 /// Judges SCTs for a lifetime.
 #[must_use]
-pub fn judge(scts: &[Sct], life: SignedDuration, logs: &Logs, now: Timestamp) -> Verdict {
+pub fn judge(scts: &[Sct], life: SignedDuration, logs: &Logs, now: Timestamp) -> TransparencyVerdict {
     let mut distinct: Vec<&Sct> = Vec::new();
     for sct in scts {
         if distinct.iter().all(|known| known.log != sct.log) {
             distinct.push(sct);
         }
     }
-    let needed = |policy: &Policy| if life <= SHORT { policy.short } else { policy.long };
-    let too_few = |policy: &Policy, scts: usize, lack: Lack| {
-        Verdict::TooFew(TooFew { scts, needed: needed(policy), by: policy.name, lack })
+    let needed = |policy: &BrowserPolicy| if life <= SHORT { policy.short } else { policy.long };
+    let too_few = |policy: &BrowserPolicy, scts: usize, lack: TransparencyLack| {
+        TransparencyVerdict::TooFew(TooFew { scts, needed: needed(policy), by: policy.name, lack })
     };
     // A number that is too small is so by any list.
     if let Some(policy) = POLICIES.iter().find(|policy| distinct.len() < needed(policy)) {
-        let lack = if distinct.is_empty() { Lack::All } else { Lack::Number };
+        let lack = if distinct.is_empty() { TransparencyLack::All } else { TransparencyLack::Number };
         return too_few(policy, distinct.len(), lack);
     }
     if now.duration_since(logs.dated) > LIST_MAX_AGE {
-        return Verdict::Unknown { scts: distinct.len(), dated: logs.dated };
+        return TransparencyVerdict::Unknown { scts: distinct.len(), dated: logs.dated };
     }
     let counted: Vec<&Log> = distinct.iter().filter_map(|sct| logs.counts(sct)).collect();
     let mut operators: Vec<&str> = counted.iter().map(|log| log.operator.as_str()).collect();
@@ -257,16 +257,16 @@ pub fn judge(scts: &[Sct], life: SignedDuration, logs: &Logs, now: Timestamp) ->
     operators.dedup();
     for policy in &POLICIES {
         if counted.len() < needed(policy) {
-            return too_few(policy, counted.len(), Lack::Number);
+            return too_few(policy, counted.len(), TransparencyLack::Number);
         }
         if operators.len() < policy.operators {
-            return too_few(policy, counted.len(), Lack::Operators);
+            return too_few(policy, counted.len(), TransparencyLack::Operators);
         }
-        if counted.iter().all(|log| log.state != State::Current) {
-            return too_few(policy, counted.len(), Lack::Current);
+        if counted.iter().all(|log| log.state != LogState::Current) {
+            return too_few(policy, counted.len(), TransparencyLack::Current);
         }
     }
-    Verdict::Enough { scts: counted.len() }
+    TransparencyVerdict::Enough { scts: counted.len() }
 }
 
 impl Logs {
@@ -274,9 +274,9 @@ impl Logs {
     fn counts(&self, sct: &Sct) -> Option<&Log> {
         let log = self.all.iter().find(|log| log.id == sct.log)?;
         let counts = match log.state {
-            State::Current => true,
-            State::Retired(at) => u64::try_from(at.as_millisecond()).is_ok_and(|retired| sct.at < retired),
-            State::Other => false,
+            LogState::Current => true,
+            LogState::Retired(at) => u64::try_from(at.as_millisecond()).is_ok_and(|retired| sct.at < retired),
+            LogState::Other => false,
         };
         counts.then_some(log)
     }
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(logs.all.len(), lines);
         assert!(lines > 20);
         assert!(logs.dated > at("2026-01-01T00:00:00Z"));
-        assert!(logs.all.iter().all(|log| log.state != State::Other));
+        assert!(logs.all.iter().all(|log| log.state != LogState::Other));
     }
 
     /// Certificates of Let's Encrypt and of Amazon, as their servers have sent them.
@@ -311,13 +311,13 @@ mod tests {
     fn public_certificates() {
         let letsencrypt = chain(include_str!("letsencrypt.pem"));
         let then = at("2026-09-01T00:00:00Z");
-        assert_eq!(judge_chain(&letsencrypt, then), Verdict::Enough { scts: 2 });
+        assert_eq!(judge_chain(&letsencrypt, then), TransparencyVerdict::Enough { scts: 2 });
         let (_, leaf) = X509Certificate::from_der(&letsencrypt[0]).unwrap();
         let scts = embedded(&leaf).unwrap();
         assert_eq!((scts.len(), scts[0].at), (2, 1_783_354_984_810));
         // A list that has grown old judges nothing.
         let later = at("2026-11-08T00:00:00Z");
-        assert!(matches!(judge_chain(&letsencrypt, later), Verdict::Unknown { scts: 2, .. }));
+        assert!(matches!(judge_chain(&letsencrypt, later), TransparencyVerdict::Unknown { scts: 2, .. }));
         let amazon = chain(include_str!("amazon.pem"));
         let (_, leaf) = X509Certificate::from_der(&amazon[0]).unwrap();
         assert_eq!(embedded(&leaf).unwrap().len(), 3);
@@ -327,9 +327,9 @@ mod tests {
     fn a_private_ca_is_exempt() {
         let key = rcgen::KeyPair::generate().unwrap();
         let own = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
-        assert_eq!(judge_chain(&[own.der().to_vec()], at("2026-09-01T00:00:00Z")), Verdict::Private);
+        assert_eq!(judge_chain(&[own.der().to_vec()], at("2026-09-01T00:00:00Z")), TransparencyVerdict::Private);
         let none: [Vec<u8>; 0] = [];
-        assert_eq!(judge_chain(&none, at("2026-09-01T00:00:00Z")), Verdict::Private);
+        assert_eq!(judge_chain(&none, at("2026-09-01T00:00:00Z")), TransparencyVerdict::Private);
     }
 
     #[test]
@@ -352,20 +352,20 @@ mod tests {
             judge(&scts, SignedDuration::from_hours(days * 24), &logs, at("2026-09-02T00:00:00Z"))
         };
         let lack = |scts: &[(u8, u64)], days| match verdict(scts, days) {
-            Verdict::TooFew(TooFew { scts, needed, lack, .. }) => Some((scts, needed, lack)),
+            TransparencyVerdict::TooFew(TooFew { scts, needed, lack, .. }) => Some((scts, needed, lack)),
             _ => None,
         };
-        assert_eq!(verdict(&[(1, after), (3, after)], 90), Verdict::Enough { scts: 2 });
-        assert_eq!(verdict(&[(1, after), (3, after)], 180), Verdict::Enough { scts: 2 });
-        assert_eq!(lack(&[(1, after), (3, after)], 181), Some((2, 3, Lack::Number)));
-        assert_eq!(verdict(&[(1, after), (2, after), (3, after)], 398), Verdict::Enough { scts: 3 });
-        assert_eq!(lack(&[], 90), Some((0, 2, Lack::All)));
-        assert_eq!(lack(&[(1, after), (1, after)], 90), Some((1, 2, Lack::Number)));
-        assert_eq!(lack(&[(1, after), (2, after)], 90), Some((2, 2, Lack::Operators)));
-        assert_eq!(verdict(&[(1, after), (4, before)], 90), Verdict::Enough { scts: 2 });
-        assert_eq!(lack(&[(1, after), (4, after)], 90), Some((1, 2, Lack::Number)));
-        assert_eq!(lack(&[(4, before), (5, before)], 90), Some((2, 2, Lack::Current)));
-        assert_eq!(lack(&[(1, after), (6, after)], 90), Some((1, 2, Lack::Number)));
-        assert_eq!(lack(&[(1, after), (9, after)], 90), Some((1, 2, Lack::Number)));
+        assert_eq!(verdict(&[(1, after), (3, after)], 90), TransparencyVerdict::Enough { scts: 2 });
+        assert_eq!(verdict(&[(1, after), (3, after)], 180), TransparencyVerdict::Enough { scts: 2 });
+        assert_eq!(lack(&[(1, after), (3, after)], 181), Some((2, 3, TransparencyLack::Number)));
+        assert_eq!(verdict(&[(1, after), (2, after), (3, after)], 398), TransparencyVerdict::Enough { scts: 3 });
+        assert_eq!(lack(&[], 90), Some((0, 2, TransparencyLack::All)));
+        assert_eq!(lack(&[(1, after), (1, after)], 90), Some((1, 2, TransparencyLack::Number)));
+        assert_eq!(lack(&[(1, after), (2, after)], 90), Some((2, 2, TransparencyLack::Operators)));
+        assert_eq!(verdict(&[(1, after), (4, before)], 90), TransparencyVerdict::Enough { scts: 2 });
+        assert_eq!(lack(&[(1, after), (4, after)], 90), Some((1, 2, TransparencyLack::Number)));
+        assert_eq!(lack(&[(4, before), (5, before)], 90), Some((2, 2, TransparencyLack::Current)));
+        assert_eq!(lack(&[(1, after), (6, after)], 90), Some((1, 2, TransparencyLack::Number)));
+        assert_eq!(lack(&[(1, after), (9, after)], 90), Some((1, 2, TransparencyLack::Number)));
     }
 }

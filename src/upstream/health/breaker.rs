@@ -36,7 +36,7 @@ impl Default for BreakerRule {
 
 /// A change to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum CircuitChange {
     Opened,
     Closed,
 }
@@ -77,7 +77,7 @@ pub(super) struct Breaker {
 /// The request that may pass an open breaker. If it is dropped without a sign, the next request is
 /// the probe.
 #[derive(Debug)]
-pub(super) struct Probe<'b> {
+pub(super) struct BreakerProbe<'b> {
     breaker: &'b Breaker,
     now: u64,
 }
@@ -92,7 +92,7 @@ impl Breaker {
     /// # Errors
     ///
     /// Returns the time to wait, if the request may not pass.
-    pub(super) fn admit(&self, now: u64) -> Result<Option<Probe<'_>>, Duration> {
+    pub(super) fn admit(&self, now: u64) -> Result<Option<BreakerProbe<'_>>, Duration> {
         let state = self.state.load(Ordering::Relaxed);
         if state == CLOSED {
             return Ok(None);
@@ -105,7 +105,7 @@ impl Breaker {
             return Err(Duration::from_millis(until - now).max(RETRY_MIN));
         }
         match self.swap(state, PROBING) {
-            true => Ok(Some(Probe { breaker: self, now })),
+            true => Ok(Some(BreakerProbe { breaker: self, now })),
             false => Err(RETRY_MIN),
         }
     }
@@ -116,7 +116,7 @@ impl Breaker {
     }
 
     /// Notes the end of a request that was not a probe.
-    pub(super) fn note(&self, sign: Sign, now: u64) -> Option<Change> {
+    pub(super) fn note(&self, sign: Sign, now: u64) -> Option<CircuitChange> {
         match sign {
             Sign::None => None,
             Sign::Alive => {
@@ -138,16 +138,16 @@ impl Breaker {
                 let opens = self.swap(CLOSED, open_until(now + millis(self.rule.open)));
                 opens.then(|| {
                     self.probes.store(0, Ordering::Relaxed);
-                    Change::Opened
+                    CircuitChange::Opened
                 })
             }
         }
     }
 
     /// Closes the breaker, because the upstream has answered.
-    pub(super) fn close(&self) -> Option<Change> {
+    pub(super) fn close(&self) -> Option<CircuitChange> {
         self.failures.store(0, Ordering::Relaxed);
-        (self.state.swap(CLOSED, Ordering::Relaxed) != CLOSED).then_some(Change::Closed)
+        (self.state.swap(CLOSED, Ordering::Relaxed) != CLOSED).then_some(CircuitChange::Closed)
     }
 
     pub(super) fn circuit(&self, now: u64) -> Circuit {
@@ -167,9 +167,9 @@ impl Breaker {
     }
 }
 
-impl Probe<'_> {
+impl BreakerProbe<'_> {
     /// Notes the end of the probe.
-    pub(super) fn note(self, sign: Sign, now: u64) -> Option<Change> {
+    pub(super) fn note(self, sign: Sign, now: u64) -> Option<CircuitChange> {
         let breaker = self.breaker;
         match sign {
             Sign::None => None,
@@ -184,7 +184,7 @@ impl Probe<'_> {
     }
 }
 
-impl Drop for Probe<'_> {
+impl Drop for BreakerProbe<'_> {
     fn drop(&mut self) {
         // The probe had no outcome: the next request may be one.
         self.breaker.swap(PROBING, open_until(self.now));
@@ -203,7 +203,7 @@ mod tests {
         Breaker::new(BreakerRule { failures: 3, open: Duration::from_secs(1), open_max: Duration::from_secs(3) })
     }
 
-    fn fail(breaker: &Breaker, times: &[u64]) -> Vec<Option<Change>> {
+    fn fail(breaker: &Breaker, times: &[u64]) -> Vec<Option<CircuitChange>> {
         times.iter().map(|now| breaker.note(Sign::Dead, *now)).collect()
     }
 
@@ -213,7 +213,7 @@ mod tests {
         // All at once is one event.
         assert_eq!(fail(&b, &[5, 5, 5, 5, 900]), [None; 5]);
         assert!(b.admit(900).unwrap().is_none());
-        assert_eq!(fail(&b, &[1005]), [Some(Change::Opened)]);
+        assert_eq!(fail(&b, &[1005]), [Some(CircuitChange::Opened)]);
         assert_eq!(fail(&b, &[1006]), [None], "reported once");
         assert_eq!(b.admit(1100).unwrap_err(), RETRY_MIN);
         assert_eq!(b.circuit(1505), Circuit::Open(Duration::from_millis(500)));
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(fail(&b, &[3000, 3500]), [None, None]);
         b.note(Sign::None, 3600);
         assert_eq!(fail(&b, &[3999]), [None], "999 ms");
-        assert_eq!(fail(&b, &[4000]), [Some(Change::Opened)]);
+        assert_eq!(fail(&b, &[4000]), [Some(CircuitChange::Opened)]);
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         // If the client goes away, the next request is the probe.
         drop(b.admit(7010).unwrap().unwrap());
         let probe = b.admit(7010).unwrap().unwrap();
-        assert_eq!(probe.note(Sign::Alive, 7020), Some(Change::Closed));
+        assert_eq!(probe.note(Sign::Alive, 7020), Some(CircuitChange::Closed));
         assert!(b.admit(7020).unwrap().is_none());
         assert_eq!((b.circuit(7020), b.failures()), (Circuit::Closed, 0));
     }
@@ -258,7 +258,7 @@ mod tests {
         let b = breaker();
         fail(&b, &[0, 500, 1000]);
         let probe = b.admit(2000).unwrap().unwrap();
-        assert_eq!(b.close(), Some(Change::Closed));
+        assert_eq!(b.close(), Some(CircuitChange::Closed));
         // The probe's failure comes too late to open it again.
         assert_eq!(probe.note(Sign::Dead, 2500), None);
         assert_eq!((b.circuit(2500), b.close()), (Circuit::Closed, None));

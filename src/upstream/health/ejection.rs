@@ -19,10 +19,10 @@ const ADDRESSES: usize = 32;
 
 /// The state of an upstream's addresses. Made when the first one fails.
 #[derive(Debug, Default)]
-pub(super) struct Table([Entry; ADDRESSES]);
+pub(super) struct Table([EjectionEntry; ADDRESSES]);
 
 #[derive(Debug, Default)]
-struct Entry {
+struct EjectionEntry {
     /// The hash of the address; zero for a free entry.
     key: AtomicU64,
     failures: AtomicU32,
@@ -87,16 +87,16 @@ impl Table {
         }
     }
 
-    fn find(&self, address: SocketAddr) -> Option<&Entry> {
+    fn find(&self, address: SocketAddr) -> Option<&EjectionEntry> {
         let key = key(address);
         self.from(key).find(|entry| entry.key.load(Ordering::Relaxed) == key)
     }
 
     /// Returns the entry of an address, or a free one. If there is none, takes the entry of another
     /// address.
-    fn claim(&self, address: SocketAddr) -> &Entry {
+    fn claim(&self, address: SocketAddr) -> &EjectionEntry {
         let key = key(address);
-        let taken = |entry: &&Entry| {
+        let taken = |entry: &&EjectionEntry| {
             let was = entry.key.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed);
             was.is_ok() || was == Err(key)
         };
@@ -111,7 +111,7 @@ impl Table {
         })
     }
 
-    fn from(&self, key: u64) -> impl Iterator<Item = &Entry> {
+    fn from(&self, key: u64) -> impl Iterator<Item = &EjectionEntry> {
         let (before, after) = self.0.split_at(begin(key));
         after.iter().chain(before)
     }

@@ -15,14 +15,14 @@ use std::time::Duration;
 use super::dns::Addresses;
 use super::error::{Sign, UpstreamError};
 use crate::clock::uptime;
-use breaker::{Breaker, Change, Probe};
+use breaker::{Breaker, BreakerProbe, CircuitChange};
 use ejection::Table;
 
 pub use breaker::{BreakerRule, Circuit};
 
 /// A health check: the request, and the good answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+pub struct HealthCheck {
     /// The path and query.
     pub path: Box<str>,
     /// The value of the Host field.
@@ -46,22 +46,22 @@ pub struct Health {
     breaker: Breaker,
     addresses: OnceLock<Box<Table>>,
     /// Its health check, if it has one.
-    pub check: Option<Check>,
+    pub check: Option<HealthCheck>,
     is_checked: AtomicBool,
 }
 
 /// Permission to send a request, and the means to report its end.
 #[derive(Debug)]
-pub(super) struct Pass<'h> {
+pub(super) struct BreakerPass<'h> {
     health: &'h Health,
-    probe: Option<Probe<'h>>,
+    probe: Option<BreakerProbe<'h>>,
 }
 
 impl Health {
     /// Makes the health of an upstream before its first request. `label` names the upstream in log
     /// lines.
     #[must_use]
-    pub fn new(label: &str, rule: BreakerRule, check: Option<Check>) -> Self {
+    pub fn new(label: &str, rule: BreakerRule, check: Option<HealthCheck>) -> Self {
         Self { label: label.into(), breaker: Breaker::new(rule), check, ..Self::default() }
     }
 
@@ -70,9 +70,9 @@ impl Health {
     /// # Errors
     ///
     /// Returns [`UpstreamError::CircuitOpen`] while the circuit breaker is open.
-    pub(super) fn admit(&self, now: u64) -> Result<Pass<'_>, UpstreamError> {
+    pub(super) fn admit(&self, now: u64) -> Result<BreakerPass<'_>, UpstreamError> {
         let probe = self.breaker.admit(now).map_err(UpstreamError::CircuitOpen)?;
-        Ok(Pass { health: self, probe })
+        Ok(BreakerPass { health: self, probe })
     }
 
     /// Returns `true` if all requests pass: the circuit breaker is closed.
@@ -159,15 +159,15 @@ impl Health {
     }
 
     /// Logs a change of the circuit breaker.
-    fn log(&self, change: Option<Change>, error: Option<&UpstreamError>) {
+    fn log(&self, change: Option<CircuitChange>, error: Option<&UpstreamError>) {
         match (change, error) {
-            (Some(Change::Opened), Some(error)) => tracing::warn!(
+            (Some(CircuitChange::Opened), Some(error)) => tracing::warn!(
                 upstream = %self.label,
                 failures = self.failures(),
                 %error,
                 "circuit open: upstream does not answer"
             ),
-            (Some(Change::Closed), _) => {
+            (Some(CircuitChange::Closed), _) => {
                 tracing::info!(upstream = %self.label, "circuit closed: upstream answers again")
             }
             _ => {}
@@ -175,7 +175,7 @@ impl Health {
     }
 }
 
-impl Pass<'_> {
+impl BreakerPass<'_> {
     /// Notes the end of the request.
     pub(super) fn end(self, error: Option<&UpstreamError>, now: u64) {
         let Some(probe) = self.probe else { return self.health.note(error, now) };

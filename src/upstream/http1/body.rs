@@ -11,7 +11,7 @@ use super::upload::{Upload, UploadError, poll_send};
 use crate::message::{BodyDecoder, BodyFault, Decoded};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::Pool;
-use crate::upstream::pool::connection::Connection;
+use crate::upstream::pool::connection::PooledConnection;
 use crate::wire::body::{Body, Frame};
 use crate::wire::write_buffer::WriteBuffer;
 
@@ -42,7 +42,7 @@ impl Drop for Streaming {
 
 /// The rest of an exchange whose response has begun.
 pub struct Http1Body {
-    pub(super) connection: Option<Box<Connection>>,
+    pub(super) connection: Option<Box<PooledConnection>>,
     pub(super) keep_alive: bool,
     pub(super) received: BytesMut,
     pub(super) decoder: BodyDecoder,

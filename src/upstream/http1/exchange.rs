@@ -17,7 +17,7 @@ use crate::message::{BodyDecoder, Framing, HeadFault, ParseProgress, ResponseHea
 use crate::upstream::error::UpstreamError;
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
-use crate::upstream::pool::connection::{Connection, Slot};
+use crate::upstream::pool::connection::{PooledConnection, Slot};
 use crate::upstream::request::UpstreamRequest;
 use crate::upstream::settings::UpstreamTransport;
 use crate::wire::body::{RequestBody, RequestBodyError};
@@ -35,7 +35,7 @@ thread_local! {
 
 /// The outcome of sending a request over one connection.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
-pub(in crate::upstream) enum Outcome {
+pub(in crate::upstream) enum SendOutcome {
     /// The response's head, and what follows it.
     Response(ResponseHead, Rest),
     /// The connection ended before an answer came. The request may be sent again, with this body.
@@ -52,11 +52,11 @@ pub(in crate::upstream) enum Rest {
     /// A body that streams.
     Body(Box<Http1Body>),
     /// A WebSocket connection.
-    Upgraded(Box<Upgraded>),
+    Upgraded(Box<UpgradedConnection>),
 }
 
 /// A connection that has switched to WebSocket.
-pub struct Upgraded {
+pub struct UpgradedConnection {
     /// The connection.
     pub transport: UpstreamTransport,
     /// Bytes that came behind the 101.
@@ -67,7 +67,7 @@ pub struct Upgraded {
 /// A request under way on a connection.
 pub(in crate::upstream) struct Exchange {
     pool: Rc<Pool>,
-    connection: Box<Connection>,
+    connection: Box<PooledConnection>,
     out: WriteBuffer,
     /// The rest of the request's body.
     upload: Option<Upload>,
@@ -92,7 +92,7 @@ impl Exchange {
     pub(in crate::upstream) fn new(
         pool: &Rc<Pool>,
         upstream_request: &UpstreamRequest<'_>,
-        connection: Box<Connection>,
+        connection: Box<PooledConnection>,
         body: Option<RequestBody>,
         alarm: &Alarm,
     ) -> Self {
@@ -125,7 +125,7 @@ impl Exchange {
     }
 
     /// Returns the outcome, once [`Self::poll_head`] is ready.
-    pub(in crate::upstream) fn end(self, outcome: Result<ResponseHead, UpstreamError>) -> Outcome {
+    pub(in crate::upstream) fn end(self, outcome: Result<ResponseHead, UpstreamError>) -> SendOutcome {
         let error = match outcome {
             Ok(head) => return self.finish(head),
             Err(error) => error,
@@ -135,9 +135,9 @@ impl Exchange {
         let untouched = !self.has_body || self.upload.as_ref().is_some_and(Upload::is_untouched);
         let repeatable = self.idempotent || nothing_sent;
         if matches!(error, UpstreamError::Closed(_)) && self.received.is_empty() && untouched && repeatable {
-            return Outcome::Stale(self.upload.and_then(Upload::into_untouched), error);
+            return SendOutcome::Stale(self.upload.and_then(Upload::into_untouched), error);
         }
-        Outcome::Failed(error)
+        SendOutcome::Failed(error)
     }
 
     /// Sends the request and reads until the response's head is complete.
@@ -268,16 +268,16 @@ impl Exchange {
         }
     }
 
-    fn finish(self, head: ResponseHead) -> Outcome {
+    fn finish(self, head: ResponseHead) -> SendOutcome {
         let Self { pool, connection, out, upload, mut received, broken, websocket, stray, .. } = self;
         let keep_alive = head.keep_alive && !stray;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             if !websocket || upload.is_some() {
-                return Outcome::Failed(UpstreamError::Upgrade("not asked for"));
+                return SendOutcome::Failed(UpstreamError::Upgrade("not asked for"));
             }
-            let Connection { transport, slot, .. } = *connection;
-            let upgraded = Box::new(Upgraded { transport, received, _slot: slot });
-            return Outcome::Response(head, Rest::Upgraded(upgraded));
+            let PooledConnection { transport, slot, .. } = *connection;
+            let upgraded = Box::new(UpgradedConnection { transport, received, _slot: slot });
+            return SendOutcome::Response(head, Rest::Upgraded(upgraded));
         }
         let sent = upload.is_none() && broken.is_none() && out.is_empty();
         // The whole response has come, as nearly always: the connection is free before pintle
@@ -297,7 +297,7 @@ impl Exchange {
             if keep_alive && !surplus {
                 pool.put(connection);
             }
-            return Outcome::Response(head, if data.is_empty() { Rest::Empty } else { Rest::Full(data) });
+            return SendOutcome::Response(head, if data.is_empty() { Rest::Empty } else { Rest::Full(data) });
         }
         let body = Http1Body {
             connection: Some(connection),
@@ -310,7 +310,7 @@ impl Exchange {
             most: usize::MAX,
             pool,
         };
-        Outcome::Response(head, Rest::Body(Box::new(body)))
+        SendOutcome::Response(head, Rest::Body(Box::new(body)))
     }
 }
 

@@ -5,5 +5,5 @@ mod exchange;
 mod upload;
 
 pub(super) use body::Http1Body;
-pub use exchange::Upgraded;
-pub(super) use exchange::{Exchange, Outcome, Rest};
+pub use exchange::UpgradedConnection;
+pub(super) use exchange::{Exchange, Rest, SendOutcome};

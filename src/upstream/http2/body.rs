@@ -7,7 +7,7 @@ use h2::RecvStream;
 use super::upload::Upload;
 use crate::message::{Fields, is_forbidden_trailer};
 use crate::upstream::error::UpstreamError;
-use crate::upstream::pool::connection::Stream;
+use crate::upstream::pool::connection::StreamPermit;
 use crate::wire::body::{Body, Frame};
 
 /// A response's body from a stream.
@@ -16,7 +16,7 @@ pub struct Http2Body {
     pub(super) upload: Option<Upload>,
     /// The data has ended; trailers may follow.
     pub(super) data_ended: bool,
-    pub(super) stream: Stream,
+    pub(super) stream: StreamPermit,
 }
 
 impl Http2Body {

@@ -19,7 +19,7 @@ use crate::message::{Fields, Framing, Name, ResponseHead, ResponseLimits, bytes_
 use crate::upstream::error::UpstreamError;
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
-use crate::upstream::pool::connection::Stream;
+use crate::upstream::pool::connection::StreamPermit;
 use crate::upstream::replay::Unsent;
 use crate::upstream::request::UpstreamRequest;
 use crate::wire::body::RequestBodyError;
@@ -27,7 +27,7 @@ use crate::wire::http2_send::{Sender, Unaccounted};
 use crate::wire::min_rate::RateTimer;
 
 /// The reason why a request has no response, and whether it may be sent again.
-pub(in crate::upstream) enum Failure {
+pub(in crate::upstream) enum StreamFailure {
     /// The upstream promised not to have processed the request, or the request was never sent to
     /// it.
     Unprocessed(UpstreamError, Option<Unsent>),
@@ -42,30 +42,30 @@ pub(in crate::upstream) enum Failure {
 /// Sends a request on a stream of its own, and waits for the response's head.
 pub(in crate::upstream) async fn send(
     pool: &Rc<Pool>,
-    mut stream: Stream,
+    mut stream: StreamPermit,
     upstream_request: &UpstreamRequest<'_>,
     body: Option<Unsent>,
     alarm: &Alarm,
     interim: &mut dyn Interim,
-) -> Result<(ResponseHead, Option<Box<Http2Body>>), Failure> {
+) -> Result<(ResponseHead, Option<Box<Http2Body>>), StreamFailure> {
     alarm.set(pool.upstream.connect_timeout);
     let ready = poll_fn(|cx| match stream.sender().poll_ready(cx) {
         Poll::Ready(done) => Poll::Ready(Ok(done)),
         Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::QueueTimeout)),
     });
-    if let Err(error) = ready.await.map_err(Failure::Final)? {
+    if let Err(error) = ready.await.map_err(StreamFailure::Final)? {
         stream.retire();
-        return Err(Failure::Unprocessed(UpstreamError::Http2(error), body));
+        return Err(StreamFailure::Unprocessed(UpstreamError::Http2(error), body));
     }
-    let formless = |_| Failure::Final(UpstreamError::Malformed("the request has no form in HTTP/2"));
+    let formless = |_| StreamFailure::Final(UpstreamError::Malformed("the request has no form in HTTP/2"));
     let request = upstream_request.to_http2(&pool.upstream).map_err(formless)?;
     let (response, sender) = match stream.sender().send_request(request, body.is_none()) {
         Ok(sent) => sent,
         Err(error) if error.is_go_away() || error.is_io() => {
             stream.retire();
-            return Err(Failure::Unprocessed(UpstreamError::Http2(error), body));
+            return Err(StreamFailure::Unprocessed(UpstreamError::Http2(error), body));
         }
-        Err(error) => return Err(Failure::Final(UpstreamError::Http2(error))),
+        Err(error) => return Err(StreamFailure::Final(UpstreamError::Http2(error))),
     };
     let expects_continue = upstream_request.head.expects_continue();
     let upload = body.map(|body| {
@@ -211,7 +211,7 @@ impl<'p> Exchange<'p> {
     }
 
     /// Judges an exchange that has brought no response.
-    fn failed(self, error: UpstreamError, idempotent: bool, stream: &Stream) -> Failure {
+    fn failed(self, error: UpstreamError, idempotent: bool, stream: &StreamPermit) -> StreamFailure {
         let UpstreamError::Http2(e) = &error else {
             // The cause may be one slow page, or a dead connection on which each request would take
             // as long again.
@@ -222,7 +222,7 @@ impl<'p> Exchange<'p> {
             if ends {
                 stream.retire();
             }
-            return Failure::Final(error);
+            return StreamFailure::Final(error);
         };
         if e.is_go_away() || e.is_io() {
             stream.retire();
@@ -232,23 +232,23 @@ impl<'p> Exchange<'p> {
         let refused = e.is_remote() && (e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM));
         let lost = e.is_io() && idempotent && self.upload.as_ref().is_none_or(|upload| upload.body.is_untouched());
         if self.begun || !(refused || lost) {
-            return Failure::Final(error);
+            return StreamFailure::Final(error);
         }
         let body = match self.upload.map(|upload| upload.body) {
             None => None,
             Some(mut body) => match body.rewind() {
                 true => Some(Unsent::Kept(body)),
-                false => return Failure::Final(error),
+                false => return StreamFailure::Final(error),
             },
         };
         match refused {
-            true => Failure::Unprocessed(error, body),
-            false => Failure::Lost(error, body, stream.has_answered()),
+            true => StreamFailure::Unprocessed(error, body),
+            false => StreamFailure::Lost(error, body, stream.has_answered()),
         }
     }
 
     /// Makes a response's head, and its body unless all is over.
-    fn respond(self, parts: Parts, recv: RecvStream, stream: Stream) -> (ResponseHead, Option<Box<Http2Body>>) {
+    fn respond(self, parts: Parts, recv: RecvStream, stream: StreamPermit) -> (ResponseHead, Option<Box<Http2Body>>) {
         let mut head = head_of(parts.status, &parts.headers);
         let length = head.fields.get(Name::ContentLength).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
         head.framing = match length {

@@ -5,4 +5,4 @@ mod exchange;
 mod upload;
 
 pub(super) use body::Http2Body;
-pub(super) use exchange::{Failure, send};
+pub(super) use exchange::{StreamFailure, send};

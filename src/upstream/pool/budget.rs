@@ -16,13 +16,13 @@ pub(in crate::upstream) const RETRIES_MAX: u32 = 2;
 
 /// The retry budget of one worker for one upstream: a fifth of its requests, and a few free ones.
 #[derive(Debug, Default)]
-pub(in crate::upstream) struct Budget {
+pub(in crate::upstream) struct RetryBudget {
     saved: Cell<u32>,
     tick: Cell<u32>,
     free_taken: Cell<u32>,
 }
 
-impl Budget {
+impl RetryBudget {
     /// Counts a request that is sent for the first time.
     pub(in crate::upstream) fn earn(&self) {
         self.saved.set((self.saved.get() + 1).min(SAVED_MAX));
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_fifth_and_a_few() {
-        let budget = Budget::default();
+        let budget = RetryBudget::default();
         let spend = |tick: u32, tries: u32| (0..tries).map(|_| u32::from(budget.spend(tick))).sum::<u32>();
         assert_eq!(spend(1, 100), FREE_PER_TICK);
         (0..100).for_each(|_| budget.earn());
@@ -65,7 +65,7 @@ mod tests {
         /// tick.
         #[test]
         fn bounded(steps in prop::collection::vec((0u32..20, 0u32..30), 1..50)) {
-            let budget = Budget::default();
+            let budget = RetryBudget::default();
             let (mut requests, mut retries) = (0, 0);
             for (tick, (sent, tried)) in (1..).zip(&steps) {
                 (0..*sent).for_each(|_| budget.earn());

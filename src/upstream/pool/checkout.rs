@@ -10,7 +10,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::Pool;
-use super::connection::{self, Connection, Http2Connection, Slot, Stream, is_quiet};
+use super::connection::{self, Http2Connection, PooledConnection, Slot, StreamPermit, is_quiet};
 use super::dial::Dial;
 use super::queue::{self, Wants};
 use crate::clock::{Alarm, TICK};
@@ -18,15 +18,15 @@ use crate::telemetry::access::UpstreamFacts;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::settings::{Protocols, UpstreamTransport};
 
-type Grant = queue::Grant<Box<Connection>, Stream>;
-type Waiter = queue::Waiter<Box<Connection>, Stream>;
+type Grant = queue::Grant<Box<PooledConnection>, StreamPermit>;
+type Waiter = queue::Waiter<Box<PooledConnection>, StreamPermit>;
 
 /// A connection or a stream for one request.
 pub(in crate::upstream) enum Checkout {
     /// A connection for this request alone. `true` if another request has used it before.
-    Http1(Box<Connection>, bool),
+    Http1(Box<PooledConnection>, bool),
     /// A stream on a shared connection.
-    Http2(Stream),
+    Http2(StreamPermit),
 }
 
 /// The connection that a request needs.
@@ -75,7 +75,7 @@ impl Pool {
     }
 
     /// Returns an idle connection for a request that accepts any, unless it would get a stream.
-    pub(in crate::upstream) fn take_at_once(&self) -> Option<Box<Connection>> {
+    pub(in crate::upstream) fn take_at_once(&self) -> Option<Box<PooledConnection>> {
         let wish = Wish { protocols: Protocols::Any, fresh: false, avoid: None };
         if self.is_for_all(wish) { None } else { self.take_idle() }
     }
@@ -149,7 +149,11 @@ impl Pool {
 
     /// Begins the protocol that the upstream has chosen. Returns `None` if it allows no streams at
     /// present.
-    async fn begin_http2(&self, connection: Box<Connection>, alarm: &Alarm) -> Result<Option<Checkout>, UpstreamError> {
+    async fn begin_http2(
+        &self,
+        connection: Box<PooledConnection>,
+        alarm: &Alarm,
+    ) -> Result<Option<Checkout>, UpstreamError> {
         let http2 = match &connection.transport {
             UpstreamTransport::Tls(tls) => tls.alpn() == Some(b"h2"),
             UpstreamTransport::Plain(_) => self.upstream.http2_only,
@@ -162,9 +166,9 @@ impl Pool {
         let (timeout, head_max) = (self.upstream.connect_timeout, self.limits().response_head.head);
         let started = connection::start_http2(*connection, timeout, head_max, alarm, self.clock.alarm()).await;
         let http2 = started.map_err(|error| self.failed_at(address, error))?;
-        let own = http2.has_room().then(|| Checkout::Http2(Stream::open(&http2)));
+        let own = http2.has_room().then(|| Checkout::Http2(StreamPermit::open(&http2)));
         while self.places.wants_streams() && http2.has_room() {
-            self.places.offer_stream(Stream::open(&http2));
+            self.places.offer_stream(StreamPermit::open(&http2));
         }
         self.http2.borrow_mut().push(http2);
         Ok(own)
@@ -186,12 +190,12 @@ impl Pool {
         wish: Wish,
         alarm: &Alarm,
         facts: &Cell<UpstreamFacts>,
-    ) -> Result<Box<Connection>, UpstreamError> {
+    ) -> Result<Box<PooledConnection>, UpstreamError> {
         UpstreamFacts::note(facts, |facts| facts.reused = false);
         let may_retry = || self.may_retry();
         let dial = Dial::new(&self.upstream, wish.protocols, wish.avoid, &may_retry, facts);
         let (transport, address) = dial.connect(alarm).await?;
-        Ok(Box::new(Connection { transport, address, slot }))
+        Ok(Box::new(PooledConnection { transport, address, slot }))
     }
 
     /// Waits in the queue, for as long as the pool's `queue_wait`, counted from the tick `since`.
@@ -234,16 +238,16 @@ impl Pool {
 
 /// Adds the time of a wait to the facts, even if the request is given up meanwhile.
 async fn timed<T>(wait: impl Future<Output = T>, facts: &Cell<UpstreamFacts>) -> T {
-    let _waiting = Waiting { facts, begin: Instant::now() };
+    let _waiting = WaitingRequest { facts, begin: Instant::now() };
     wait.await
 }
 
-struct Waiting<'f> {
+struct WaitingRequest<'f> {
     facts: &'f Cell<UpstreamFacts>,
     begin: Instant,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingRequest<'_> {
     fn drop(&mut self) {
         let waited = self.begin.elapsed();
         UpstreamFacts::note(self.facts, |facts| facts.wait = Some(facts.wait.unwrap_or_default() + waited));

@@ -32,13 +32,13 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 const UNKNOWN: usize = usize::MAX - 1;
 
 /// The places of a pool.
-pub(in crate::upstream) type Places = queue::Places<Box<Connection>, Stream>;
+pub(in crate::upstream) type Places = queue::Places<Box<PooledConnection>, StreamPermit>;
 /// The place of one connection.
-pub(in crate::upstream) type Slot = queue::Slot<Box<Connection>, Stream>;
+pub(in crate::upstream) type Slot = queue::Slot<Box<PooledConnection>, StreamPermit>;
 
 /// A connection that counts against the pool's limit. Callers box it, since it passes from the pool
 /// to each request and back.
-pub(in crate::upstream) struct Connection {
+pub(in crate::upstream) struct PooledConnection {
     pub(in crate::upstream) transport: UpstreamTransport,
     /// The address of the upstream's end.
     pub(in crate::upstream) address: SocketAddr,
@@ -62,11 +62,11 @@ pub(super) fn is_quiet(transport: &mut UpstreamTransport) -> bool {
 #[derive(Clone)]
 pub(in crate::upstream) struct Http2Connection {
     sender: SendRequest<Bytes>,
-    shared: Rc<Shared>,
+    shared: Rc<StreamsShared>,
 }
 
 /// The state that a connection's streams and its driver share.
-struct Shared {
+struct StreamsShared {
     places: Rc<Places>,
     address: SocketAddr,
     streams: Cell<usize>,
@@ -78,7 +78,7 @@ struct Shared {
     idle_since: Cell<u32>,
 }
 
-impl Shared {
+impl StreamsShared {
     fn close(&self) {
         if !self.closed.replace(true) {
             self.places.look_elsewhere();
@@ -123,7 +123,7 @@ impl Http2Connection {
     }
 }
 
-type Driver = Pin<Box<client::Connection<ReadsToEnd, Bytes>>>;
+type Http1Driver = Pin<Box<client::Connection<ReadsToEnd, Bytes>>>;
 
 /// Begins HTTP/2 on a connection, and waits for the upstream's SETTINGS, which say how many streams
 /// it allows.
@@ -135,13 +135,13 @@ type Driver = Pin<Box<client::Connection<ReadsToEnd, Bytes>>>;
 ///
 /// Returns an [`UpstreamError`] if the connection ends, or the SETTINGS do not arrive in time.
 pub(in crate::upstream) async fn start_http2(
-    connection: Connection,
+    connection: PooledConnection,
     timeout: Duration,
     head_max: usize,
     alarm: &Alarm,
     ending: Alarm,
 ) -> Result<Http2Connection, UpstreamError> {
-    let Connection { transport, address, slot } = connection;
+    let PooledConnection { transport, address, slot } = connection;
     let mut builder = client::Builder::new();
     builder
         .enable_push(false)
@@ -165,7 +165,7 @@ pub(in crate::upstream) async fn start_http2(
         Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::ConnectTimeout)),
     })
     .await?;
-    let shared = Rc::new(Shared {
+    let shared = Rc::new(StreamsShared {
         places: slot.places().clone(),
         address,
         streams: Cell::default(),
@@ -184,7 +184,7 @@ pub(in crate::upstream) async fn start_http2(
 }
 
 /// Drives a connection to its end.
-async fn drive(mut driver: Driver, shared: &Rc<Shared>, timeout: Duration, ending: &Alarm) {
+async fn drive(mut driver: Http1Driver, shared: &Rc<StreamsShared>, timeout: Duration, ending: &Alarm) {
     let mut unused = false;
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = driver.as_mut().poll(cx) {
@@ -208,11 +208,11 @@ async fn drive(mut driver: Driver, shared: &Rc<Shared>, timeout: Duration, endin
 
 /// Permission for one stream on a connection. When it is dropped, it passes to a request that waits
 /// for a stream.
-pub(in crate::upstream) struct Stream {
+pub(in crate::upstream) struct StreamPermit {
     http2: Http2Connection,
 }
 
-impl Stream {
+impl StreamPermit {
     /// Counts one more stream.
     pub(in crate::upstream) fn open(http2: &Http2Connection) -> Self {
         http2.shared.streams.set(http2.shared.streams.get() + 1);
@@ -245,7 +245,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let shared = &self.http2.shared;
         shared.streams.set(shared.streams.get() - 1);

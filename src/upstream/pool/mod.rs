@@ -21,8 +21,8 @@ use crate::telemetry::Counters;
 use crate::upstream::error::{Sign, UpstreamError};
 use crate::upstream::settings::Upstream;
 use crate::wire::min_rate::MinRate;
-use budget::Budget;
-use connection::{Connection, Http2Connection, Places, Stream, is_quiet};
+use budget::RetryBudget;
+use connection::{Http2Connection, Places, PooledConnection, StreamPermit, is_quiet};
 
 /// The limits of a pool.
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +52,9 @@ pub struct Pool {
     pub(in crate::upstream) streaming: Rc<Cell<usize>>,
     pub(in crate::upstream) clock: Rc<Clock>,
     pub(in crate::upstream) counters: Arc<Counters>,
-    pub(in crate::upstream) budget: Budget,
+    pub(in crate::upstream) budget: RetryBudget,
     pub(in crate::upstream) places: Rc<Places>,
-    idle: RefCell<Vec<Idle>>,
+    idle: RefCell<Vec<IdleConnection>>,
     http2: RefCell<Vec<Http2Connection>>,
     /// The protocol that the upstream chose last; `None` until it has chosen one.
     speaks_http2: Cell<Option<bool>>,
@@ -66,8 +66,8 @@ pub struct Pool {
     failure: RefCell<Option<UpstreamError>>,
 }
 
-struct Idle {
-    connection: Box<Connection>,
+struct IdleConnection {
+    connection: Box<PooledConnection>,
     since: u32,
 }
 
@@ -89,7 +89,7 @@ impl Pool {
             streaming,
             clock,
             counters,
-            budget: Budget::default(),
+            budget: RetryBudget::default(),
             places,
             idle: RefCell::default(),
             http2: RefCell::default(),
@@ -124,7 +124,7 @@ impl Pool {
     }
 
     /// Returns the idle connection that was used last, if it is still in order.
-    fn take_idle(&self) -> Option<Box<Connection>> {
+    fn take_idle(&self) -> Option<Box<PooledConnection>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
             if is_quiet(&mut idle.connection.transport) && !self.leaves_out(idle.connection.address) {
@@ -133,7 +133,7 @@ impl Pool {
         }
     }
 
-    fn take_stream(&self) -> Option<Stream> {
+    fn take_stream(&self) -> Option<StreamPermit> {
         let mut all = self.http2.borrow_mut();
         all.retain(|c| {
             if self.leaves_out(c.address()) {
@@ -141,7 +141,7 @@ impl Pool {
             }
             !c.is_closed()
         });
-        all.iter().find(|c| c.has_room()).map(Stream::open)
+        all.iter().find(|c| c.has_room()).map(StreamPermit::open)
     }
 
     /// Spends one retry of the budget. Returns `false` if it has none left.
@@ -162,9 +162,9 @@ impl Pool {
     }
 
     /// Takes back a connection on which an exchange has ended cleanly.
-    pub(in crate::upstream) fn put(&self, connection: Box<Connection>) {
+    pub(in crate::upstream) fn put(&self, connection: Box<PooledConnection>) {
         if let Some(connection) = self.places.offer_connection(connection) {
-            self.idle.borrow_mut().push(Idle { connection, since: self.clock.ticks() });
+            self.idle.borrow_mut().push(IdleConnection { connection, since: self.clock.ticks() });
         }
     }
 

@@ -1,20 +1,20 @@
 //! The second visit: changes since the first, and the verdict of a client that remembers the first.
 
-use crate::verify::finding::{Finding, Group, Level};
-use crate::verify::notes::{Memory, Refusal, Seen};
+use crate::verify::finding::{Group, Level, VerifyFinding};
+use crate::verify::notes::{ClientMemory, NotedVisit, VisitRefusal};
 use crate::verify::target::Url;
 
 /// Both visits.
 #[derive(Debug)]
 pub struct Visits<'a> {
     /// The first.
-    pub first: &'a Seen<'a>,
+    pub first: &'a NotedVisit<'a>,
     /// The second.
-    pub second: &'a Seen<'a>,
+    pub second: &'a NotedVisit<'a>,
     /// The memory of a client after the first visit.
-    pub after_first: &'a Memory,
+    pub after_first: &'a ClientMemory,
     /// The memory of a client that has made only the second visit.
-    pub after_second: &'a Memory,
+    pub after_second: &'a ClientMemory,
     /// The http URL that a client with noted HSTS replaces.
     pub plain: &'a Url,
     /// The https URL.
@@ -23,8 +23,8 @@ pub struct Visits<'a> {
 
 /// Judges the second visit.
 #[must_use]
-pub fn judge(visits: &Visits<'_>) -> Vec<Finding> {
-    let row = Finding::new;
+pub fn judge(visits: &Visits<'_>) -> Vec<VerifyFinding> {
+    let row = VerifyFinding::new;
     let (first, second) = (visits.first, visits.second);
     let mut findings = Vec::new();
     if first.path != second.path {
@@ -54,9 +54,9 @@ pub fn judge(visits: &Visits<'_>) -> Vec<Finding> {
     findings
 }
 
-fn judge_hsts(visits: &Visits<'_>, admitted: Result<(), Refusal>) -> Finding {
-    let row = |level, message: String| Finding::new(Group::Hsts, level, "sts-second-visit", message);
-    if admitted == Err(Refusal::Tls) {
+fn judge_hsts(visits: &Visits<'_>, admitted: Result<(), VisitRefusal>) -> VerifyFinding {
+    let row = |level, message: String| VerifyFinding::new(Group::Hsts, level, "sts-second-visit", message);
+    if admitted == Err(VisitRefusal::Tls) {
         return row(Level::Error, "the second visit has a TLS error: with HSTS, visitors cannot bypass it".into());
     }
     let upgraded = visits.plain.upgraded();
@@ -68,15 +68,15 @@ fn judge_hsts(visits: &Visits<'_>, admitted: Result<(), Refusal>) -> Finding {
     }
 }
 
-fn judge_pins(visits: &Visits<'_>, admitted: Result<(), Refusal>) -> Option<Finding> {
-    let row = |level, message: &str| Finding::new(Group::Pins, level, "pkp-second-visit", message);
+fn judge_pins(visits: &Visits<'_>, admitted: Result<(), VisitRefusal>) -> Option<VerifyFinding> {
+    let row = |level, message: &str| VerifyFinding::new(Group::Pins, level, "pkp-second-visit", message);
     const HINT: &str = "add the pins of all live keys to the field on every server";
-    if admitted == Err(Refusal::Pins) {
+    if admitted == Err(VisitRefusal::Pins) {
         let message = "the second visit serves another key, which locks out a client that noted the pins";
         return Some(row(Level::Error, message).hint(HINT));
     }
     // The same servers, visited in the other order.
-    if visits.after_second.admits(visits.first) == Err(Refusal::Pins) {
+    if visits.after_second.admits(visits.first) == Err(VisitRefusal::Pins) {
         let message = "the key of the first visit locks out a client that noted the pins of the second";
         return Some(row(Level::Error, message).hint(HINT));
     }
@@ -99,7 +99,7 @@ mod tests {
             (1..10u8).fold(v.to_owned(), |v, n| v.replace(&format!("{{{n}}}"), &format!("pin-sha256=\"{}\"", pin(n))))
         };
         let values = [fill(first.2), fill(second.2)];
-        let seen = |keys: &[u8], sts: &'static str, pkp| Seen {
+        let seen = |keys: &[u8], sts: &'static str, pkp| NotedVisit {
             host_is_address: false,
             secure: true,
             path: keys.iter().map(|n| pin(*n)).collect(),
@@ -107,8 +107,8 @@ mod tests {
             pkp: vec![pkp],
         };
         let (a, b) = (seen(first.0, first.1, values[0].as_bytes()), seen(second.0, second.1, values[1].as_bytes()));
-        let memory = |seen: &Seen<'_>| {
-            let mut memory = Memory::default();
+        let memory = |seen: &NotedVisit<'_>| {
+            let mut memory = ClientMemory::default();
             memory.note(&note_hsts(seen), &note_pins(seen));
             memory
         };

@@ -4,16 +4,16 @@ use jiff::Timestamp;
 
 use crate::reason::counted;
 use crate::tls::rule::day;
-use crate::verify::chain::Chain;
-use crate::verify::finding::{Finding, Group, Level};
+use crate::verify::chain::SeenChain;
+use crate::verify::finding::{Group, Level, VerifyFinding};
 
 /// A certificate expires soon if no more than this and no more than a third of its life is left.
 const DUE_SECONDS: i64 = 14 * 86400;
 
 /// Judges a chain.
 #[must_use]
-pub fn judge(chain: &Chain, now: Timestamp) -> Vec<Finding> {
-    let row = |level, check, message: String| Finding::new(Group::Certificate, level, check, message);
+pub fn judge(chain: &SeenChain, now: Timestamp) -> Vec<VerifyFinding> {
+    let row = |level, check, message: String| VerifyFinding::new(Group::Certificate, level, check, message);
     if let Some(distrust) = &chain.distrust {
         let finding = row(Level::Error, distrust.check, distrust.message.clone());
         return vec![match distrust.hint {
@@ -45,18 +45,18 @@ pub fn judge(chain: &Chain, now: Timestamp) -> Vec<Finding> {
 
 /// Judges a second certificate, which clients with another kind of key get.
 #[must_use]
-pub fn judge_other(chain: &Chain) -> Finding {
+pub fn judge_other(chain: &SeenChain) -> VerifyFinding {
     let leaf = chain.served.first();
     let kind = leaf.map_or_else(String::new, |c| c.facts.algorithm.to_string());
     match &chain.distrust {
         Some(distrust) => {
             let message = format!("the {kind} certificate, which other clients get: {}", distrust.message);
-            Finding::new(Group::Certificate, Level::Error, distrust.check, message)
+            VerifyFinding::new(Group::Certificate, Level::Error, distrust.check, message)
         }
         None => {
             let until = leaf.map(|c| day(c.facts.not_after)).unwrap_or_default();
             let message = format!("other clients get another certificate: {kind}, until {until}");
-            Finding::new(Group::Certificate, Level::Ok, "certificate-second", message)
+            VerifyFinding::new(Group::Certificate, Level::Ok, "certificate-second", message)
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{read_all, span};
 use crate::verify::field::PolicyField;
-use crate::verify::finding::{Finding, Group, Level};
-use crate::verify::notes::{NotedHsts, Outcome, Reason};
+use crate::verify::finding::{Group, Level, VerifyFinding};
+use crate::verify::notes::{HeaderEffect, IgnoreReason, NotedHsts};
 
 /// A shorter HSTS hardly protects visitors who come every few months; scanners demand at least
 /// this.
@@ -11,8 +11,8 @@ const SHORT_SECONDS: u64 = 180 * 86400;
 
 /// Judges the fields of a response.
 #[must_use]
-pub fn judge(values: &[&[u8]], outcome: &Outcome<NotedHsts>) -> Vec<Finding> {
-    let row = |level, check, message: String| Finding::new(Group::Hsts, level, check, message);
+pub fn judge(values: &[&[u8]], outcome: &HeaderEffect<NotedHsts>) -> Vec<VerifyFinding> {
+    let row = |level, check, message: String| VerifyFinding::new(Group::Hsts, level, check, message);
     let mut findings = Vec::new();
     if values.len() > 1 {
         let message =
@@ -24,20 +24,20 @@ pub fn judge(values: &[&[u8]], outcome: &Outcome<NotedHsts>) -> Vec<Finding> {
     }
     let reading = read_all(PolicyField::Sts, values, &mut findings);
     findings.push(match outcome {
-        Outcome::Absent => row(Level::Warning, "sts-missing", "no Strict-Transport-Security".into())
+        HeaderEffect::Absent => row(Level::Warning, "sts-missing", "no Strict-Transport-Security".into())
             .hint("without it, an attacker can hijack each visit by http:// before the redirect"),
-        Outcome::Ignored(Reason::Address) => row(
+        HeaderEffect::Ignored(IgnoreReason::Address) => row(
             Level::Warning,
             "sts-ip-address",
             "clients note no HSTS for IP addresses (RFC 6797 section 8.1.1)".into(),
         ),
-        Outcome::Ignored(reason) => {
+        HeaderEffect::Ignored(reason) => {
             row(Level::Warning, "sts-not-noted", format!("clients do not note it: {}", reason.as_str()))
         }
-        Outcome::Forgotten => {
+        HeaderEffect::Forgotten => {
             row(Level::Warning, "sts-forgotten", "max-age=0: clients forget that the host wants TLS".into())
         }
-        Outcome::Noted(noted) => {
+        HeaderEffect::Noted(noted) => {
             let below = if noted.include_subdomains { ", with all names below" } else { "" };
             row(Level::Ok, "sts-noted", format!("noted for {}{below}", span(noted.max_age)))
         }
@@ -55,13 +55,13 @@ pub fn judge(values: &[&[u8]], outcome: &Outcome<NotedHsts>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::notes::{Seen, note_hsts};
+    use crate::verify::notes::{NotedVisit, note_hsts};
 
     #[test]
     fn table() {
         let check = |values: &[&str], secure, want: &[(&str, Level)]| {
             let values: Vec<&[u8]> = values.iter().map(|v| v.as_bytes()).collect();
-            let outcome = note_hsts(&Seen { secure, sts: values.clone(), ..Seen::default() });
+            let outcome = note_hsts(&NotedVisit { secure, sts: values.clone(), ..NotedVisit::default() });
             let got: Vec<_> = judge(&values, &outcome).iter().map(|f| (f.check, f.level)).collect();
             assert_eq!(got, want, "{values:?}");
         };

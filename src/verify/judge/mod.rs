@@ -9,17 +9,17 @@ pub mod preload;
 pub mod redirect;
 pub mod versions;
 
-use super::fault::Fault;
+use super::fault::GrammarFault;
 use super::field::PolicyField;
-use super::finding::Finding;
+use super::finding::VerifyFinding;
 use super::grammar::{Reading, read};
 use crate::reason::counted;
 
 /// Reports the grammar errors of all fields of one name, each kind once; returns the reading of the
 /// first field, which clients process.
-fn read_all(field: PolicyField, values: &[&[u8]], findings: &mut Vec<Finding>) -> Option<Reading> {
+fn read_all(field: PolicyField, values: &[&[u8]], findings: &mut Vec<VerifyFinding>) -> Option<Reading> {
     let readings: Vec<Reading> = values.iter().map(|value| read(field, value)).collect();
-    let mut reported: Vec<Fault> = Vec::new();
+    let mut reported: Vec<GrammarFault> = Vec::new();
     for fault in readings.iter().flat_map(|r| &r.faults) {
         match reported.iter_mut().find(|t| t.kind == fault.kind) {
             Some(reported) => reported.more += 1 + fault.more,

@@ -2,25 +2,25 @@
 
 use http::StatusCode;
 
-use crate::verify::client::{BODY_MAX, Response};
-use crate::verify::finding::{Finding, Group, Level};
-use crate::verify::page::{Insecure, Kind, Page, scan, upgrades};
+use crate::verify::client::{BODY_MAX, VisitResponse};
+use crate::verify::finding::{Group, Level, VerifyFinding};
+use crate::verify::page::{BrowserReaction, Insecure, PageFindings, scan, upgrades};
 use crate::verify::target::Url;
 
 /// Judges the status of the response. `None` if it is as it should be.
 #[must_use]
-pub fn judge_status(url: &Url, status: StatusCode) -> Option<Finding> {
+pub fn judge_status(url: &Url, status: StatusCode) -> Option<VerifyFinding> {
     let bad = status.is_client_error() || status.is_server_error();
     bad.then(|| {
         let message = format!("{url} answers {}", status.as_u16());
-        Finding::new(Group::Page, Level::Warning, "page-status", message)
+        VerifyFinding::new(Group::Page, Level::Warning, "page-status", message)
     })
 }
 
 /// Judges the page; returns the rows, and the page if there is one.
 #[must_use]
-pub fn judge(url: &Url, response: &Response) -> (Vec<Finding>, Option<Page>) {
-    let row = |level, check, message: String| Finding::new(Group::Page, level, check, message);
+pub fn judge(url: &Url, response: &VisitResponse) -> (Vec<VerifyFinding>, Option<PageFindings>) {
+    let row = |level, check, message: String| VerifyFinding::new(Group::Page, level, check, message);
     let not_checked = |why: String| (vec![row(Level::Note, "page-not-checked", why)], None);
     if response.body.is_empty() {
         return not_checked(format!("{url} has no body"));
@@ -33,7 +33,7 @@ pub fn judge(url: &Url, response: &Response) -> (Vec<Finding>, Option<Page>) {
     }
     let mut page = scan(&response.body);
     page.upgraded |= response.values_of("content-security-policy").any(upgrades);
-    let mut findings: Vec<Finding> = page.insecure.iter().map(|i| judge_one(i, page.upgraded)).collect();
+    let mut findings: Vec<VerifyFinding> = page.insecure.iter().map(|i| judge_one(i, page.upgraded)).collect();
     if page.count > page.insecure.len() {
         let message = format!("{} more http:// references", page.count - page.insecure.len());
         let level = if page.upgraded { Level::Note } else { Level::Error };
@@ -57,21 +57,21 @@ pub fn judge(url: &Url, response: &Response) -> (Vec<Finding>, Option<Page>) {
     (findings, Some(page))
 }
 
-fn judge_one(insecure: &Insecure, upgraded: bool) -> Finding {
+fn judge_one(insecure: &Insecure, upgraded: bool) -> VerifyFinding {
     let Insecure { kind, element, url, line } = insecure;
     let (level, check, what) = match kind {
-        Kind::Active => (Level::Error, "page-mixed-content", "browsers block it"),
-        Kind::Passive => (Level::Error, "page-mixed-content", "browsers request it by https, or not at all"),
-        Kind::Form => (Level::Warning, "page-insecure-form", "its contents travel without TLS"),
+        BrowserReaction::Active => (Level::Error, "page-mixed-content", "browsers block it"),
+        BrowserReaction::Passive => (Level::Error, "page-mixed-content", "browsers request it by https, or not at all"),
+        BrowserReaction::Form => (Level::Warning, "page-insecure-form", "its contents travel without TLS"),
     };
     let level = if upgraded { Level::Note } else { level };
-    Finding::new(Group::Page, level, check, format!("line {line}: {element}={url}: {what}"))
+    VerifyFinding::new(Group::Page, level, check, format!("line {line}: {element}={url}: {what}"))
 }
 
 /// Returns `true` for a page: by its type, and without one by its beginning, as browsers do (WHATWG
 /// MIME Sniffing, section 7.1).
 #[must_use]
-pub fn is_html(response: &Response) -> bool {
+pub fn is_html(response: &VisitResponse) -> bool {
     match response.values_of("content-type").next() {
         Some(kind) => {
             let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn check(fields: &[(&str, &str)], body: &str, want: &[(&str, Level)]) {
-        let mut response = Response { body: body.as_bytes().to_vec(), ..Response::default() };
+        let mut response = VisitResponse { body: body.as_bytes().to_vec(), ..VisitResponse::default() };
         for (name, value) in fields {
             response.head.fields.push(name.as_bytes(), value.as_bytes());
         }

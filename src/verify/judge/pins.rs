@@ -5,9 +5,9 @@ use crate::keys::pin::Pin;
 use crate::policy::hpkp::{MAX_AGE_CAP, TODAY};
 use crate::reason::counted;
 use crate::verify::field::PolicyField;
-use crate::verify::finding::{Finding, Group, Level};
+use crate::verify::finding::{Group, Level, VerifyFinding};
 use crate::verify::grammar::Reading;
-use crate::verify::notes::{NotedPins, Outcome, distinct};
+use crate::verify::notes::{HeaderEffect, NotedPins, distinct};
 use crate::verify::target::Url;
 
 /// The keys that clients of one kind get.
@@ -21,7 +21,7 @@ pub struct Path {
 
 /// The facts that the fields are compared with.
 #[derive(Debug, Clone)]
-pub struct Served<'a> {
+pub struct PinFacts<'a> {
     /// The https URL.
     pub url: &'a Url,
     /// The paths of all certificates that clients may get.
@@ -31,24 +31,24 @@ pub struct Served<'a> {
 /// Judges the fields of a response.
 #[must_use]
 pub fn judge(
-    served: &Served<'_>,
+    served: &PinFacts<'_>,
     enforced: &[&[u8]],
     report_only: &[&[u8]],
-    outcome: &Outcome<NotedPins>,
-) -> Vec<Finding> {
-    let row = |level, check, message: String| Finding::new(Group::Pins, level, check, message);
+    outcome: &HeaderEffect<NotedPins>,
+) -> Vec<VerifyFinding> {
+    let row = |level, check, message: String| VerifyFinding::new(Group::Pins, level, check, message);
     let mut findings = Vec::new();
     judge_field(PolicyField::Pkp, served, enforced, &mut findings);
     match outcome {
-        Outcome::Absent => {}
-        Outcome::Ignored(reason) => {
+        HeaderEffect::Absent => {}
+        HeaderEffect::Ignored(reason) => {
             let message = format!("clients do not note the pins: {}", reason.as_str());
             findings.push(row(Level::Warning, "pkp-not-noted", message));
         }
-        Outcome::Forgotten => {
+        HeaderEffect::Forgotten => {
             findings.push(row(Level::Note, "pkp-forgotten", "max-age=0: clients forget the pins".into()));
         }
-        Outcome::Noted(noted) => {
+        HeaderEffect::Noted(noted) => {
             let below = if noted.include_subdomains { ", with all names below" } else { "" };
             let message = format!("{} noted for {}{below}", counted(noted.pins.len(), "pin"), span(noted.max_age));
             findings.push(row(Level::Ok, "pkp-noted", message));
@@ -66,11 +66,11 @@ pub fn judge(
     findings
 }
 
-fn judge_field(field: PolicyField, served: &Served<'_>, values: &[&[u8]], findings: &mut Vec<Finding>) {
+fn judge_field(field: PolicyField, served: &PinFacts<'_>, values: &[&[u8]], findings: &mut Vec<VerifyFinding>) {
     if values.len() > 1 {
         let message = format!("{} {} fields: clients process the first one only", values.len(), field.name());
         findings.push(
-            Finding::new(Group::Pins, Level::Error, "pkp-duplicate-field", message)
+            VerifyFinding::new(Group::Pins, Level::Error, "pkp-duplicate-field", message)
                 .hint("send one (RFC 7469 section 2.2.1); does the application add its own?"),
         );
     }
@@ -79,19 +79,19 @@ fn judge_field(field: PolicyField, served: &Served<'_>, values: &[&[u8]], findin
     if field == PolicyField::Pkp && reading.max_age.is_some_and(|age| age > MAX_AGE_CAP) {
         let message =
             format!("max-age is {}; clients cap it at 60 (RFC 7469 section 4.1)", span(reading.max_age.unwrap_or(0)));
-        findings.push(Finding::new(Group::Pins, Level::Note, "pkp-max-age-long", message));
+        findings.push(VerifyFinding::new(Group::Pins, Level::Note, "pkp-max-age-long", message));
     }
     judge_report_uri(field, served.url, &reading, findings);
 }
 
-fn judge_pins(field: PolicyField, served: &Served<'_>, reading: &Reading, findings: &mut Vec<Finding>) {
+fn judge_pins(field: PolicyField, served: &PinFacts<'_>, reading: &Reading, findings: &mut Vec<VerifyFinding>) {
     // Reports enforce nothing: an error that voids the enforced field is only a warning here.
     let (level, prefix) = match field {
         PolicyField::PkpReportOnly => (Level::Warning, "report-only: "),
         _ => (Level::Error, ""),
     };
     let mut tell = |level, check, message: String, hint: &str| {
-        let finding = Finding::new(Group::Pins, level, check, format!("{prefix}{message}"));
+        let finding = VerifyFinding::new(Group::Pins, level, check, format!("{prefix}{message}"));
         findings.push(if hint.is_empty() { finding } else { finding.hint(hint) });
     };
     if reading.pin_directives == 0 {
@@ -127,34 +127,36 @@ fn judge_pins(field: PolicyField, served: &Served<'_>, reading: &Reading, findin
 }
 
 /// If its pins fail, a client cannot send reports to the host itself (RFC 7469 section 2.1.4).
-fn judge_report_uri(field: PolicyField, url: &Url, reading: &Reading, findings: &mut Vec<Finding>) {
+fn judge_report_uri(field: PolicyField, url: &Url, reading: &Reading, findings: &mut Vec<VerifyFinding>) {
     let uri = reading.report_uri.as_deref().and_then(|uri| uri.parse::<Url>().ok());
     if let Some(uri) = uri {
         let below = reading.include_subdomains && uri.host.ends_with(&format!(".{}", url.host));
         if uri.host == url.host || below {
             let message = format!("reports go to {}, which is pinned itself: they are lost if its pins fail", uri.host);
-            let finding = Finding::new(Group::Pins, Level::Warning, "pkp-report-uri-own-host", message);
+            let finding = VerifyFinding::new(Group::Pins, Level::Warning, "pkp-report-uri-own-host", message);
             findings.push(finding.hint("name a host that is not pinned"));
         }
     } else if field == PolicyField::PkpReportOnly && reading.report_uri.is_none() {
         let message = "report-only: report-uri is missing, so the field has no effect".to_owned();
-        findings.push(Finding::new(Group::Pins, Level::Warning, "pkp-report-only-no-uri", message));
+        findings.push(VerifyFinding::new(Group::Pins, Level::Warning, "pkp-report-only-no-uri", message));
     }
 }
 
 /// Judges the pins of `--pins`.
 #[must_use]
-pub fn judge_file(paths: &[Path], expected: &[Pin]) -> Vec<Finding> {
+pub fn judge_file(paths: &[Path], expected: &[Pin]) -> Vec<VerifyFinding> {
     let mut findings = Vec::new();
     for path in paths {
         let found = path.pins.iter().find(|pin| expected.contains(pin));
         let label = if path.label.is_empty() { "the served chain" } else { path.label.as_str() };
         findings.push(match found {
-            Some(pin) => Finding::new(Group::Pins, Level::Ok, "pins-file", format!("{pin} of --pins is in {label}")),
+            Some(pin) => {
+                VerifyFinding::new(Group::Pins, Level::Ok, "pins-file", format!("{pin} of --pins is in {label}"))
+            }
             None => {
                 let leaf = path.pins.first().map(|p| format!("; the live key is {p}")).unwrap_or_default();
                 let message = format!("{label} has no pin of --pins{leaf}");
-                Finding::new(Group::Pins, Level::Error, "pins-file-no-match", message)
+                VerifyFinding::new(Group::Pins, Level::Error, "pins-file-no-match", message)
                     .hint("clients that hold these pins are locked out")
             }
         });
@@ -165,7 +167,7 @@ pub fn judge_file(paths: &[Path], expected: &[Pin]) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::notes::{Seen, note_pins};
+    use crate::verify::notes::{NotedVisit, note_pins};
 
     fn pin(n: u8) -> Pin {
         Pin::of_spki(&[n])
@@ -190,8 +192,9 @@ mod tests {
         let values: Vec<String> = values.iter().map(|v| fill(v)).collect();
         let bytes: Vec<&[u8]> = values.iter().map(String::as_bytes).collect();
         let (enforced, report_only) = if field == PolicyField::Pkp { (bytes, vec![]) } else { (vec![], bytes) };
-        let seen = Seen { secure: true, path: paths[0].pins.clone(), pkp: enforced.clone(), ..Seen::default() };
-        let served = Served { url: &url, paths: &paths };
+        let seen =
+            NotedVisit { secure: true, path: paths[0].pins.clone(), pkp: enforced.clone(), ..NotedVisit::default() };
+        let served = PinFacts { url: &url, paths: &paths };
         let got = judge(&served, &enforced, &report_only, &note_pins(&seen));
         assert_eq!(got.last().map(|f| f.check), Some("pkp-browsers"));
         let got: Vec<_> = got.iter().map(|f| (f.check, f.level)).filter(|(c, _)| *c != "pkp-browsers").collect();

@@ -1,7 +1,7 @@
 //! Readiness for the browsers' preload list (hstspreload.org).
 
 use crate::verify::field::PolicyField;
-use crate::verify::finding::{Finding, Group, Level};
+use crate::verify::finding::{Group, Level, VerifyFinding};
 use crate::verify::grammar::read;
 use crate::verify::judge::redirect::Leads;
 use crate::verify::target::Url;
@@ -11,7 +11,7 @@ const MAX_AGE: u64 = 365 * 86400;
 
 /// The facts that the list requires.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub struct PreloadFacts<'a> {
     /// The https URL.
     pub url: &'a Url,
     /// `true` if the chain is trusted.
@@ -33,7 +33,7 @@ pub struct Preload {
 
 /// Examines the requirements of the list.
 #[must_use]
-pub fn examine(facts: &Facts<'_>) -> Preload {
+pub fn examine(facts: &PreloadFacts<'_>) -> Preload {
     let mut reasons: Vec<String> = Vec::new();
     let mut need = |met: bool, reason: String| {
         if !met {
@@ -64,8 +64,8 @@ pub fn examine(facts: &Facts<'_>) -> Preload {
 
 /// Judges the state for the list.
 #[must_use]
-pub fn judge(facts: &Facts<'_>, preload: &Preload) -> Finding {
-    let row = |level, check, message: String| Finding::new(Group::Hsts, level, check, message);
+pub fn judge(facts: &PreloadFacts<'_>, preload: &Preload) -> VerifyFinding {
+    let row = |level, check, message: String| VerifyFinding::new(Group::Hsts, level, check, message);
     let reasons = preload.reasons.join("; ");
     match (preload.reasons.is_empty(), preload.asked) {
         (true, _) if facts.leads.is_none() => {
@@ -92,7 +92,7 @@ mod tests {
         let check = |url: &str, sts: &[&str], trusted, leads, want: Level, reasons: &[&str]| {
             let sts: Vec<&[u8]> = sts.iter().map(|v| v.as_bytes()).collect();
             let url = url.parse().unwrap();
-            let facts = Facts { url: &url, trusted, leads, sts: &sts };
+            let facts = PreloadFacts { url: &url, trusted, leads, sts: &sts };
             let preload = examine(&facts);
             assert_eq!(judge(&facts, &preload).level, want, "{preload:?}");
             assert_eq!(preload.reasons.len(), reasons.len(), "{preload:?}");

@@ -3,8 +3,8 @@
 use http::StatusCode;
 
 use crate::message::Name;
-use crate::verify::client::{Failure, Response};
-use crate::verify::finding::{Finding, Group, Level, excerpt};
+use crate::verify::client::{VisitFailure, VisitResponse};
+use crate::verify::finding::{Group, Level, VerifyFinding, excerpt};
 use crate::verify::target::Url;
 
 /// The most characters of a Location that are shown.
@@ -14,16 +14,16 @@ const SHOWN: usize = 120;
 #[derive(Debug)]
 pub enum Plain {
     /// A response.
-    Answered(Response),
+    Answered(VisitResponse),
     /// Nothing listens there.
     Refused,
     /// Any other failure.
-    Failed(Failure),
+    Failed(VisitFailure),
 }
 
 /// The URLs before and after the redirect.
 #[derive(Debug)]
-pub struct Asked<'a> {
+pub struct RedirectUrls<'a> {
     /// The http URL.
     pub plain: &'a Url,
     /// The https URL.
@@ -39,8 +39,8 @@ pub type Leads = Option<bool>;
 /// Judges plain HTTP; returns the rows, and `true` if the first step leads to https on the same
 /// host.
 #[must_use]
-pub fn judge(asked: &Asked<'_>, plain: &Plain) -> (Vec<Finding>, Leads) {
-    let note = |message: String| Finding::new(Group::Redirect, Level::Note, "redirect-not-checked", message);
+pub fn judge(asked: &RedirectUrls<'_>, plain: &Plain) -> (Vec<VerifyFinding>, Leads) {
+    let note = |message: String| VerifyFinding::new(Group::Redirect, Level::Note, "redirect-not-checked", message);
     match plain {
         Plain::Answered(response) => {
             let mut findings = Vec::new();
@@ -55,14 +55,14 @@ pub fn judge(asked: &Asked<'_>, plain: &Plain) -> (Vec<Finding>, Leads) {
         }
         Plain::Failed(failure) => {
             let message = format!("not checked: {}: {failure}", asked.plain);
-            let finding = Finding::new(Group::Redirect, Level::Warning, "redirect-not-checked", message);
+            let finding = VerifyFinding::new(Group::Redirect, Level::Warning, "redirect-not-checked", message);
             (vec![finding.hint("--connect-http ADDR names the address of plain HTTP")], None)
         }
     }
 }
 
 /// Judges status and Location; returns `true` if they lead to https on the same host.
-fn judge_location(asked: &Asked<'_>, response: &Response, findings: &mut Vec<Finding>) -> bool {
+fn judge_location(asked: &RedirectUrls<'_>, response: &VisitResponse, findings: &mut Vec<VerifyFinding>) -> bool {
     let (status, plain, secure) = (response.head.status, asked.plain, asked.secure);
     let location = response.head.fields.get(Name::Location);
     let (Some(location), true) = (location, is_redirect(status)) else {
@@ -94,13 +94,13 @@ fn judge_location(asked: &Asked<'_>, response: &Response, findings: &mut Vec<Fin
     target.scheme == secure.scheme && target.host == secure.host
 }
 
-fn row(level: Level, check: &'static str, message: String, hint: &str) -> Finding {
-    let finding = Finding::new(Group::Redirect, level, check, message);
+fn row(level: Level, check: &'static str, message: String, hint: &str) -> VerifyFinding {
+    let finding = VerifyFinding::new(Group::Redirect, level, check, message);
     if hint.is_empty() { finding } else { finding.hint(hint) }
 }
 
 /// Compares the target of a redirect with the https URL.
-fn judge_target(asked: &Asked<'_>, target: &Url, shown: &str) -> Vec<Finding> {
+fn judge_target(asked: &RedirectUrls<'_>, target: &Url, shown: &str) -> Vec<VerifyFinding> {
     let (plain, secure) = (asked.plain, asked.secure);
     let error = |check, what: &str, hint| row(Level::Error, check, format!("{plain} redirects to {what}"), hint);
     if target.scheme != secure.scheme {
@@ -130,10 +130,10 @@ fn is_redirect(status: StatusCode) -> bool {
 
 /// RFC 6797 section 7.2 forbids it, RFC 7469 section 2.2.2 advises against it; clients ignore the
 /// field.
-fn judge_fields(response: &Response, findings: &mut Vec<Finding>) {
+fn judge_fields(response: &VisitResponse, findings: &mut Vec<VerifyFinding>) {
     let mut tell = |check, names: &str, section: &str| {
         let message = format!("{names} on plain HTTP");
-        let finding = Finding::new(Group::Redirect, Level::Error, check, message);
+        let finding = VerifyFinding::new(Group::Redirect, Level::Error, check, message);
         findings.push(finding.hint(format!("send it over TLS only ({section})")));
     };
     if response.head.fields.has(Name::StrictTransportSecurity) {
@@ -150,16 +150,16 @@ fn judge_fields(response: &Response, findings: &mut Vec<Finding>) {
 
 /// Judges an https page that redirects to plain HTTP.
 #[must_use]
-pub fn judge_downgrade(url: &Url, target: &Url) -> Option<Finding> {
+pub fn judge_downgrade(url: &Url, target: &Url) -> Option<VerifyFinding> {
     (target.scheme != url.scheme).then(|| {
         let message = format!("{url} redirects to {target}: away from TLS");
-        Finding::new(Group::Redirect, Level::Error, "https-downgrade", message)
+        VerifyFinding::new(Group::Redirect, Level::Error, "https-downgrade", message)
     })
 }
 
 /// Returns the target of a redirect.
 #[must_use]
-pub fn leads_to(url: &Url, response: &Response) -> Option<Url> {
+pub fn leads_to(url: &Url, response: &VisitResponse) -> Option<Url> {
     let location = response.head.fields.get(Name::Location).filter(|_| is_redirect(response.head.status))?;
     url.join(std::str::from_utf8(location).ok()?)
 }
@@ -168,8 +168,8 @@ pub fn leads_to(url: &Url, response: &Response) -> Option<Url> {
 mod tests {
     use super::*;
 
-    fn response(status: u16, fields: &[(&str, &str)]) -> Response {
-        let mut response = Response::default();
+    fn response(status: u16, fields: &[(&str, &str)]) -> VisitResponse {
+        let mut response = VisitResponse::default();
         response.head.status = StatusCode::from_u16(status).unwrap();
         for (name, value) in fields {
             response.head.fields.push(name.as_bytes(), value.as_bytes());
@@ -181,7 +181,7 @@ mod tests {
     fn check(status: u16, fields: &[(&str, &str)], want: &[(&str, Level)], leads: bool) {
         let (plain, secure): (Url, Url) =
             ("http://a.example/x?y=%20z".parse().unwrap(), "https://a.example/x?y=%20z".parse().unwrap());
-        let asked = Asked { plain: &plain, secure: &secure, port_is_known: true };
+        let asked = RedirectUrls { plain: &plain, secure: &secure, port_is_known: true };
         let (findings, got) = judge(&asked, &Plain::Answered(response(status, fields)));
         assert_eq!(findings.iter().map(|f| (f.check, f.level)).collect::<Vec<_>>(), want, "{status} {fields:?}");
         assert_eq!(got, Some(leads));

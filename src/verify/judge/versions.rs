@@ -1,13 +1,13 @@
 //! TLS versions.
 
-use crate::verify::finding::{Finding, Group, Level};
-use crate::verify::hello::Version;
+use crate::verify::finding::{Group, Level, VerifyFinding};
+use crate::verify::hello::TlsVersion;
 
 /// The result for one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
+pub struct VersionResult {
     /// The version.
-    pub version: Version,
+    pub version: TlsVersion,
     /// `true` if the server accepts it; `None` if unknown.
     pub offered: Option<bool>,
     /// The reason why it is unknown.
@@ -16,42 +16,42 @@ pub struct Offer {
 
 /// Judges each version.
 #[must_use]
-pub fn judge(offers: &[Offer]) -> Vec<Finding> {
+pub fn judge(offers: &[VersionResult]) -> Vec<VerifyFinding> {
     let offered = |version| offers.iter().any(|o| o.version == version && o.offered == Some(true));
-    offers.iter().map(|offer| row(offer, offered(Version::Tls13))).collect()
+    offers.iter().map(|offer| row(offer, offered(TlsVersion::Tls13))).collect()
 }
 
-fn row(offer: &Offer, has_tls13: bool) -> Finding {
+fn row(offer: &VersionResult, has_tls13: bool) -> VerifyFinding {
     let name = offer.version.as_str();
-    let row = |level, message: String| Finding::new(Group::Tls, level, check(offer.version), message);
+    let row = |level, message: String| VerifyFinding::new(Group::Tls, level, check(offer.version), message);
     match (offer.version, offer.offered) {
         (_, None) => {
             let why = offer.unknown.as_deref().unwrap_or_default();
             row(Level::Note, format!("{name}: unknown: {why}"))
         }
-        (Version::Tls13 | Version::Tls12, Some(true)) => row(Level::Ok, format!("{name} is offered")),
-        (Version::Tls13, Some(false)) => row(Level::Warning, format!("{name} is not offered"))
+        (TlsVersion::Tls13 | TlsVersion::Tls12, Some(true)) => row(Level::Ok, format!("{name} is offered")),
+        (TlsVersion::Tls13, Some(false)) => row(Level::Warning, format!("{name} is not offered"))
             .hint("it is faster and hides more of the handshake; all current servers have it"),
-        (Version::Tls12, Some(false)) if has_tls13 => {
+        (TlsVersion::Tls12, Some(false)) if has_tls13 => {
             row(Level::Note, format!("{name} is not offered, which excludes clients from before 2018"))
         }
-        (Version::Tls12, Some(false)) => row(Level::Error, format!("neither {name} nor TLS 1.3 is offered"))
+        (TlsVersion::Tls12, Some(false)) => row(Level::Error, format!("neither {name} nor TLS 1.3 is offered"))
             .hint("current browsers do not connect (RFC 8996)"),
         (_, Some(false)) => row(Level::Ok, format!("{name} is not offered")),
         (version, Some(true)) => {
-            let rfc = if version == Version::Ssl30 { "RFC 7568" } else { "RFC 8996" };
+            let rfc = if version == TlsVersion::Ssl30 { "RFC 7568" } else { "RFC 8996" };
             row(Level::Error, format!("{name} is offered, which {rfc} forbids")).hint("offer TLS 1.2 and 1.3 only")
         }
     }
 }
 
-fn check(version: Version) -> &'static str {
+fn check(version: TlsVersion) -> &'static str {
     match version {
-        Version::Tls13 => "tls-1.3",
-        Version::Tls12 => "tls-1.2",
-        Version::Tls11 => "tls-1.1",
-        Version::Tls10 => "tls-1.0",
-        Version::Ssl30 => "ssl-3.0",
+        TlsVersion::Tls13 => "tls-1.3",
+        TlsVersion::Tls12 => "tls-1.2",
+        TlsVersion::Tls11 => "tls-1.1",
+        TlsVersion::Tls10 => "tls-1.0",
+        TlsVersion::Ssl30 => "ssl-3.0",
     }
 }
 
@@ -63,9 +63,9 @@ mod tests {
     fn table() {
         use Level::{Error, Note, Ok, Warning};
         let check = |offered: [Option<bool>; 5], want: [Level; 5]| {
-            let offers = Version::ALL.into_iter().zip(offered);
-            let offers: Vec<Offer> =
-                offers.map(|(version, offered)| Offer { version, offered, unknown: None }).collect();
+            let offers = TlsVersion::ALL.into_iter().zip(offered);
+            let offers: Vec<VersionResult> =
+                offers.map(|(version, offered)| VersionResult { version, offered, unknown: None }).collect();
             assert_eq!(judge(&offers).iter().map(|f| f.level).collect::<Vec<_>>(), want, "{offered:?}");
         };
         let (yes, no) = (Some(true), Some(false));

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use pintle::doctor::files::Files;
+use pintle::doctor::files::HostFiles;
 use pintle::doctor::sysctl::Tool;
 use pintle::doctor::sysctl::plan::{outcomes, plan};
 use tempfile::TempDir;
@@ -126,7 +126,7 @@ fn the_plan_is_what_both_programs_do() {
         write_tree(folder.path(), &mut Dice(seed));
         for (tool, program) in [(Tool::Systemd, "/lib/systemd/systemd-sysctl"), (Tool::Procps, "sysctl --system")] {
             apply(&mut shell, folder.path(), "true");
-            let files = Files::below(folder.path());
+            let files = HostFiles::below(folder.path());
             let planned = cable.within(0, || outcomes(&files, &plan(&files, tool).writes)).values;
             let real = apply(&mut shell, folder.path(), program);
             for ((path, start), real) in SETTINGS.iter().zip(real) {

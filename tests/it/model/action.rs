@@ -3,7 +3,7 @@
 use pintle::lease::ahead;
 use pintle::ledger::{Ramp, Ramped, Record};
 use pintle::policy::guard::locked_out;
-use pintle::policy::promise::{Channel, Promise};
+use pintle::policy::promise::{Promise, PromiseChannel};
 
 use super::client::{App, Millis};
 use super::fleet::Fleet;
@@ -334,7 +334,7 @@ fn export(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>)
         pins,
         max_age: life as u64,
         include_subdomains: app.include_subdomains,
-        channel: Channel::Export { form: "json".into(), id: app.id.clone(), leaf_only: app.leaf_only },
+        channel: PromiseChannel::Export { form: "json".into(), id: app.id.clone(), leaf_only: app.leaf_only },
         first_sent: clock,
         last_sent: clock,
     };

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use pintle::lease::ahead;
-use pintle::policy::promise::{Channel, Promise, Seconds};
+use pintle::policy::promise::{Promise, PromiseChannel, Seconds};
 
 use super::client::{App, Client, Millis};
 use super::node::names_of;
@@ -48,7 +48,7 @@ impl Sets {
         let keys = &offered[*site].table.chains[*chain];
         let visited = || NAMES.iter().enumerate().filter(|(name, _)| to[*name] == Some(*site)).map(|(_, name)| *name);
         let (header, names, at) = match by {
-            By::Past(Promise { channel: Channel::Export { id, .. }, .. }) => {
+            By::Past(Promise { channel: PromiseChannel::Export { id, .. }, .. }) => {
                 let app = apps.iter().find(|app| app.id == *id).ok_or("an export that nobody has made")?;
                 let locked_out = visited().any(|name| !app.accepts(name, keys, clock));
                 return locked_out.then_some(()).ok_or_else(|| format!("no user of {app:?} is locked out"));

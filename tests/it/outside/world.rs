@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pintle::ledger;
 use pintle::policy::hpkp::Mode as HeaderMode;
-use pintle::policy::promise::{Channel, Promise};
+use pintle::policy::promise::{Promise, PromiseChannel};
 use tokio::time::Instant;
 
 use crate::harness::Client;
@@ -333,7 +333,7 @@ impl<'w> World<'w> {
     pub fn give_out(&mut self) {
         let Ok((book, _)) = ledger::look(&self.node.state()) else { return };
         for promise in book.promises() {
-            let Channel::Export { leaf_only, .. } = promise.channel else { continue };
+            let PromiseChannel::Export { leaf_only, .. } = promise.channel else { continue };
             let policy = policy_of(promise);
             let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
             let until = promise.honoured_until();
@@ -502,7 +502,7 @@ impl<'w> World<'w> {
         let (book, _) = ledger::look(&self.node.state()).map_err(|e| format!("the ledger cannot be read: {e}"))?;
         let now = if self.dates_early() { Seconds::MIN } else { self.now() };
         let is_this = |promise: &&Promise| {
-            promise.channel == Channel::Header(HeaderMode::Enforce)
+            promise.channel == PromiseChannel::Header(HeaderMode::Enforce)
                 && policy_of(promise) == *policy
                 && promise.hosts.iter().any(|host| host.matches(heard.asked))
                 && promise.last_sent >= now

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pintle::acme::dns::{Presented, present, record, visible};
-use pintle::acme::hook::{Action, Hook, Record};
+use pintle::acme::hook::{Action, HookProcess, TxtRecord};
 use pintle::acme::lookup::Lookup;
 use pintle::upstream::dns::NameServers;
 use tempfile::TempDir;
@@ -37,8 +37,8 @@ fn calls(folder: &Path) -> Vec<String> {
 }
 
 /// The hook process of a program: `pintle dns-hook`, as the serving process starts it.
-fn hook(program: &Path, limit: Duration) -> std::sync::Arc<Hook> {
-    std::sync::Arc::new(Hook::start_as(pintle(), program, limit).unwrap())
+fn hook(program: &Path, limit: Duration) -> std::sync::Arc<HookProcess> {
+    std::sync::Arc::new(HookProcess::start_as(pintle(), program, limit).unwrap())
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -95,7 +95,7 @@ fn a_failure_is_told_and_cleaned_up() {
     assert_eq!(calls(folder.path()).len(), 2, "{:?}", calls(folder.path()));
     assert!(calls(folder.path())[1].starts_with("cleanup"));
     // Nothing but records of dns-01 reaches the program.
-    let odd = Record { name: "example.com".into(), value: one.value };
+    let odd = TxtRecord { name: "example.com".into(), value: one.value };
     assert!(hook.run(Action::Present, &odd).unwrap_err().contains("no record of dns-01"));
     assert_eq!(calls(folder.path()).len(), 2);
 }

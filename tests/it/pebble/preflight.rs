@@ -1,6 +1,6 @@
 //! The preflight against a DNS server whose records the test sets: what it finds before an order, and what it asks.
 
-use pintle::acme::preflight::{Ask, Finding, Issuer, Ports, Probe, Subject, check};
+use pintle::acme::preflight::{CaaIssuer, Ports, PreflightFinding, PreflightOrder, Probe, Subject, check};
 use pintle::config::acme::Method;
 use pintle::keys::pin::Pin;
 use pintle::reason::Severity;
@@ -17,12 +17,12 @@ const NAME: &str = "blog.example.com";
 struct Rig {
     dns: TestDns,
     ours: Origin,
-    ask: Ask,
+    ask: PreflightOrder,
     _folder: TempDir,
 }
 
 /// Returns `true` if nothing forbids the order.
-fn may_order(findings: &[Finding]) -> bool {
+fn may_order(findings: &[PreflightFinding]) -> bool {
     findings.iter().all(|finding| finding.severity < Severity::Error)
 }
 
@@ -33,12 +33,12 @@ fn rig() -> Rig {
         "/.well-known/acme-challenge/probe" => Reply::ok("probe.thumb\n"),
         _ => Reply::new("404 Not Found", "", ""),
     });
-    let issuer = |identity: &str| Issuer {
+    let issuer = |identity: &str| CaaIssuer {
         title: format!("the CA {identity}"),
         identities: vec![identity.to_owned()],
         account: Some(ACCOUNT.to_owned()),
     };
-    let ask = Ask {
+    let ask = PreflightOrder {
         names: vec![NAME.to_owned()],
         method: Method::Http01,
         issuer: issuer("ca.example"),
@@ -54,7 +54,7 @@ fn rig() -> Rig {
 }
 
 impl Rig {
-    fn check(&self) -> Vec<Finding> {
+    fn check(&self) -> Vec<PreflightFinding> {
         let servers = NameServers(vec![self.dns.address()]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(check(&self.ask, &servers))

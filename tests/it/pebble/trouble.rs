@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pintle::acme::hook::{Action, Hook};
+use pintle::acme::hook::{Action, HookProcess};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -340,7 +340,7 @@ fn a_late_report_is_not_taken_for_the_next_one() {
     fs::write(&path, format!("#!/bin/sh\nread -r request\nprintf '%s\\n' '{late}' '{right}' >&0\ncat >/dev/null\n"))
         .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let hook = Hook::start_as(Command::new(&path), &path, Duration::from_secs(5)).unwrap();
+    let hook = HookProcess::start_as(Command::new(&path), &path, Duration::from_secs(5)).unwrap();
     let record = pintle::acme::dns::record("example.com", "a.thumb");
     assert_eq!(hook.run(Action::Present, &record), Ok(()));
 }

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 
-use pintle::acme::backoff::{Attempts, Failure};
-use pintle::acme::budget::{Ask, Budget};
-use pintle::acme::facts::{Asked, Ca, ChainInUse, Checked, Compromise, Facts, NextKey, OpenOrder, Verdict};
+use pintle::acme::backoff::{AttemptFailure, Attempts};
+use pintle::acme::budget::{CountedOrder, OrderBudget};
+use pintle::acme::facts::{
+    Ca, CertificateFacts, ChainInUse, Checked, Compromise, NextKey, OpenOrder, OperatorRequests, PreflightVerdict,
+};
 use pintle::acme::plan;
-use pintle::acme::problem::Remedy;
+use pintle::acme::problem::Reaction;
 use pintle::acme::renewal_info::RenewalInfo;
-use pintle::acme::step::{Abandoned, Cause, KeyChoice, Next, Plan, Why};
+use pintle::acme::step::{Abandoned, Cause, CertificatePlan, KeyChoice, NextStep, OrderReason};
 use pintle::host::HostPattern;
 use pintle::keys::pin::Pin;
 use pintle::lease::ahead;
@@ -77,7 +79,7 @@ struct Certificate {
     info: RenewalInfo,
     order: Option<OpenOrder>,
     attempts: [Attempts; 2],
-    asked: Asked,
+    asked: OperatorRequests,
     compromise: Option<Compromise>,
     checked: Option<Checked>,
     wake: Seconds,
@@ -92,7 +94,7 @@ pub struct Operator {
     offset: Seconds,
     certificates: Vec<Certificate>,
     cas: [Authority; 2],
-    budgets: [Budget; 2],
+    budgets: [OrderBudget; 2],
     book: Book,
     clients: Vec<Client>,
     lifetime: Seconds,
@@ -126,7 +128,7 @@ impl Operator {
             offset: 0,
             certificates,
             cas,
-            budgets: [Budget::default(), Budget::default()],
+            budgets: [OrderBudget::default(), OrderBudget::default()],
             book: Book::default(),
             clients: vec![Client::default(); CLIENTS],
             lifetime: *random.pick(&[160 * HOUR, 45 * DAY, 90 * DAY]),
@@ -300,7 +302,7 @@ impl Operator {
         }
     }
 
-    fn facts(&self, at: usize) -> Facts {
+    fn facts(&self, at: usize) -> CertificateFacts {
         let c = &self.certificates[at];
         let hosts = hosts();
         let alive = Promises::alive(self.book.promises(), self.now);
@@ -316,7 +318,7 @@ impl Operator {
             attempts: c.attempts[at].clone(),
             order_from: None,
         };
-        let mut facts = Facts {
+        let mut facts = CertificateFacts {
             site: HOST.to_owned(),
             algorithm: c.algorithm.to_owned(),
             names: vec![HOST.to_owned()],
@@ -336,7 +338,7 @@ impl Operator {
             rotate_every: self.rotate_every,
         };
         for at in 0..2 {
-            let ask = Ask { names: &facts.names, replaces: facts.replaces(at).is_some() };
+            let ask = CountedOrder { names: &facts.names, replaces: facts.replaces(at).is_some() };
             let from = self.budgets[at].order_from(ask, self.clock());
             facts.cas[at].order_from = from.map(|delay| (delay.from, delay.to_string()));
         }
@@ -373,15 +375,15 @@ impl Operator {
         for _ in 0..ACTIONS_MAX {
             let facts = self.facts(at);
             let plan = plan::next(&facts, self.clock());
-            if !matches!(plan.next, Next::Wait { .. } | Next::AskWindow | Next::Preflight) {
+            if !matches!(plan.next, NextStep::Wait { .. } | NextStep::AskWindow | NextStep::Preflight) {
                 self.log_line(|| format!("{at}: {:?}, {}", plan.next, plan.why));
             }
             match &plan.next {
-                Next::Wait { until } => {
+                NextStep::Wait { until } => {
                     self.certificates[at].wake = until - self.offset;
                     return;
                 }
-                Next::OperatorsTurn { until, .. } => {
+                NextStep::OperatorsTurn { until, .. } => {
                     self.certificates[at].attempts.iter_mut().for_each(Attempts::release);
                     self.certificates[at].wake = until - self.offset;
                     return;
@@ -393,19 +395,19 @@ impl Operator {
         panic!("the plan never waits");
     }
 
-    fn act(&mut self, at: usize, facts: &Facts, plan: &Plan, random: &mut Random) {
+    fn act(&mut self, at: usize, facts: &CertificateFacts, plan: &CertificatePlan, random: &mut Random) {
         let clock = self.clock();
         let share = (random.below(1000) as f64) / 1000.0;
         let c = &mut self.certificates[at];
         match &plan.next {
-            Next::AskWindow => {
+            NextStep::AskWindow => {
                 let chain = c.chain.as_ref().unwrap();
                 match self.cas[0].window((chain.not_before, chain.not_after), self.now, random) {
                     Ok((answer, wait)) => _ = c.info.answered(answer, wait, clock, share),
                     Err(why) => c.info.unanswered(why, None, clock, share),
                 }
             }
-            Next::MakeKey(which) => {
+            NextStep::MakeKey(which) => {
                 let key = self.keys;
                 self.keys = self.keys.checked_add(1).expect("fewer than 256 keys");
                 match which {
@@ -413,47 +415,53 @@ impl Operator {
                     KeyChoice::Next => c.next = Some(key),
                 }
             }
-            Next::Preflight => {
+            NextStep::Preflight => {
                 let verdict = match random.below(8) {
-                    _ if self.now < self.preflight_wrong_until => Verdict::Broken,
-                    0 => Verdict::Unknown,
-                    _ => Verdict::Fine,
+                    _ if self.now < self.preflight_wrong_until => PreflightVerdict::Broken,
+                    0 => PreflightVerdict::Unknown,
+                    _ => PreflightVerdict::Fine,
                 };
                 let before = c.checked.as_ref().map_or(0, |checked| checked.failures);
-                let failures = if verdict == Verdict::Broken { before + 1 } else { 0 };
+                let failures = if verdict == PreflightVerdict::Broken { before + 1 } else { 0 };
                 let names = facts.names.clone();
                 c.checked = Some(Checked { at: clock, names, verdict, failures, ..Checked::default() });
             }
-            Next::Order { key, ca, replaces } => self.order(at, (*key, *ca, replaces.is_some()), facts, random),
-            Next::Resume => self.resume(at, plan, random),
-            Next::Abandon { why } => {
+            NextStep::Order { key, ca, replaces } => self.order(at, (*key, *ca, replaces.is_some()), facts, random),
+            NextStep::Resume => self.resume(at, plan, random),
+            NextStep::Abandon { why } => {
                 let order = c.order.take().unwrap();
                 if matches!(why, Abandoned::Expired | Abandoned::Stuck) {
-                    self.fail(at, usize::from(order.ca != self.cas[0].directory), (Remedy::Temporary, None), random);
+                    self.fail(at, usize::from(order.ca != self.cas[0].directory), (Reaction::Temporary, None), random);
                 }
             }
-            Next::Revoke => {
+            NextStep::Revoke => {
                 let compromise = c.compromise.as_mut().unwrap();
-                let failure = |remedy| Failure { remedy, text: "down".to_owned(), retry_after: None, key: None };
+                let failure = |remedy| AttemptFailure { remedy, text: "down".to_owned(), retry_after: None, key: None };
                 if self.cas[0].is_down(self.now) {
-                    compromise.attempts.failed(failure(Remedy::Temporary), clock, None, share);
+                    compromise.attempts.failed(failure(Reaction::Temporary), clock, None, share);
                 } else {
                     compromise.is_revoked = true;
                     self.cas[0].revoked.push(compromise.pin);
                 }
             }
-            Next::Burn => {
+            NextStep::Burn => {
                 let compromise = c.compromise.take().unwrap();
                 // Never the key that serves.
                 assert_ne!(c.key_in_use.map(pin), Some(compromise.pin));
                 self.book.apply(Record::Burnt(Burnt { site: HOST.to_owned(), pin: compromise.pin, at: self.now }));
                 self.played.revoked += 1;
             }
-            Next::Wait { .. } | Next::OperatorsTurn { .. } => {}
+            NextStep::Wait { .. } | NextStep::OperatorsTurn { .. } => {}
         }
     }
 
-    fn order(&mut self, at: usize, (key, ca, replaces): (KeyChoice, usize, bool), facts: &Facts, random: &mut Random) {
+    fn order(
+        &mut self,
+        at: usize,
+        (key, ca, replaces): (KeyChoice, usize, bool),
+        facts: &CertificateFacts,
+        random: &mut Random,
+    ) {
         let clock = self.clock();
         let names = facts.names.clone();
         self.budgets[ca].take_order(clock);
@@ -482,21 +490,26 @@ impl Operator {
         }
     }
 
-    fn fail(&mut self, at: usize, ca: usize, (remedy, retry_after): (Remedy, Option<Seconds>), random: &mut Random) {
+    fn fail(&mut self, at: usize, ca: usize, (remedy, retry_after): (Reaction, Option<Seconds>), random: &mut Random) {
         let clock = self.clock();
         self.played.failures += 1;
-        if remedy == Remedy::Validation {
+        if remedy == Reaction::Validation {
             self.budgets[ca].take_failed_validation(HOST, clock);
         }
         let c = &mut self.certificates[at];
         let left = c.chain.as_ref().map(|chain| chain.not_after - clock);
         let key = c.order.as_ref().map(|order| order.key);
         let share = (random.below(1000) as f64) / 1000.0;
-        c.attempts[ca].failed(Failure { remedy, text: format!("{remedy:?}"), retry_after, key }, clock, left, share);
+        c.attempts[ca].failed(
+            AttemptFailure { remedy, text: format!("{remedy:?}"), retry_after, key },
+            clock,
+            left,
+            share,
+        );
         self.log_line(|| format!("{at}: {remedy:?} at {ca}, retry after {retry_after:?}"));
     }
 
-    fn resume(&mut self, at: usize, plan: &Plan, random: &mut Random) {
+    fn resume(&mut self, at: usize, plan: &CertificatePlan, random: &mut Random) {
         let order = self.certificates[at].order.clone().unwrap();
         let ca = usize::from(order.ca != self.cas[0].directory);
         match self.cas[ca].step(order.key, self.now, random) {
@@ -505,7 +518,7 @@ impl Operator {
             Err(why) => {
                 self.fail(at, ca, why, random);
                 // Some failures end the order at the CA.
-                if !matches!(why.0, Remedy::Temporary | Remedy::ReadOrder | Remedy::RateLimit) {
+                if !matches!(why.0, Reaction::Temporary | Reaction::ReadOrder | Reaction::RateLimit) {
                     self.certificates[at].order = None;
                 }
             }
@@ -513,12 +526,12 @@ impl Operator {
     }
 
     /// A chain goes the way of all candidates: the guard judges it, and it is served.
-    fn issued(&mut self, at: usize, ca: usize, order: &OpenOrder, plan: &Plan, random: &mut Random) {
+    fn issued(&mut self, at: usize, ca: usize, order: &OpenOrder, plan: &CertificatePlan, random: &mut Random) {
         let chains: Vec<Vec<Pin>> = (0..self.certificates.len())
             .filter_map(|n| if n == at { Some(order.key) } else { self.certificates[n].key_in_use.map(pin) })
             .map(|pin| vec![pin])
             .collect();
-        let ask = Ask { names: &order.names, replaces: order.replaces };
+        let ask = CountedOrder { names: &order.names, replaces: order.replaces };
         self.budgets[ca].take_certificate(ask, self.clock());
         self.cas[ca].issued(&order.names, order.replaces, self.now);
         let hosts = hosts();
@@ -533,7 +546,7 @@ impl Operator {
         if let Some(until) = broken.map(|promise| promise.honoured_until()).max() {
             if !accepts {
                 self.played.refused_by_guard += 1;
-                self.fail(at, ca, (Remedy::Candidate, None), random);
+                self.fail(at, ca, (Reaction::Candidate, None), random);
                 self.certificates[at].order = None;
                 return;
             }
@@ -543,7 +556,7 @@ impl Operator {
     }
 
     /// Claim 3.
-    fn adopt(&mut self, at: usize, ca: usize, order: &OpenOrder, plan: &Plan, random: &mut Random) {
+    fn adopt(&mut self, at: usize, ca: usize, order: &OpenOrder, plan: &CertificatePlan, random: &mut Random) {
         let facts = self.facts(at);
         let clock = self.clock();
         let is_changeover = facts.live != Some(order.key);
@@ -587,8 +600,8 @@ impl Operator {
     }
 
     /// A planned changeover comes when it was planned, if CAs, clocks and clients permit.
-    fn planned(&mut self, at: usize, facts: &Facts, plan: &Plan) {
-        let (Some(every), Why::Changeover(Cause::RotateEvery)) = (self.rotate_every, &plan.why) else { return };
+    fn planned(&mut self, at: usize, facts: &CertificateFacts, plan: &CertificatePlan) {
+        let (Some(every), OrderReason::Changeover(Cause::RotateEvery)) = (self.rotate_every, &plan.why) else { return };
         let age = self.now - self.certificates[at].live_since;
         assert!(age >= every || self.offset != 0, "changed over too early: {age}");
         let longest = facts.next.as_ref().map_or(0, |next| next.longest).max(90 * DAY);
@@ -610,7 +623,7 @@ impl Certificate {
             info: RenewalInfo::default(),
             order: None,
             attempts: [Attempts::default(), Attempts::default()],
-            asked: Asked::default(),
+            asked: OperatorRequests::default(),
             compromise: None,
             checked: None,
             wake: now,
