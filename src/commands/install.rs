@@ -1,34 +1,25 @@
 //! `pintle install`: judges a renewed certificate, puts it in place, and checks it from outside.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use http::Method;
-use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
-use super::files::{has_key_of, key_of};
+use super::install_plan::{InstallPlan, plan};
 use super::results::Results;
 use super::unfinished::{self, Before, KeptFiles, as_it_is, die_at, put_back};
 use super::{KnownPromises, Output, files, ledger, look_at_book, no_such_site, probe, warn};
-use crate::config::{self, AcceptedByCommand, AdminAddress, CheckContext, Draft, MayLack, Outline, SiteOutline};
+use crate::config::{self, AcceptedByCommand, AdminAddress, CheckContext, Draft, MayLack};
 use crate::control::ReloadOutcome;
 use crate::control::client::{ClientError, ask};
 use crate::control::served::{CertificateToJudge, ask_for_judgement};
 use crate::host::ascii;
-use crate::keys::key_file::{KeyAlgorithm, KeyFileError, Want, has_private_key, public_key};
-use crate::keys::pin::Pin;
+use crate::keys::key_file::KeyAlgorithm;
 use crate::ledger::Record;
 use crate::os::read_error;
 use crate::reason::{Problem, Reason};
-use crate::tls::CertificateError;
-use crate::tls::certificate::Chain;
-
-/// The most files that are searched for the key of a chain.
-const SEARCH_MAX: usize = 1000;
 
 /// The arguments.
 #[derive(Debug, Clone)]
@@ -46,43 +37,6 @@ pub struct Options {
     /// `true` for JSON.
     pub as_json: bool,
 }
-
-/// The files to write, and their places.
-struct InstallPlan {
-    /// The site's first name.
-    site: String,
-    chain: Chain,
-    /// The site's places for chain and key.
-    places: Vec<PathBuf>,
-    /// The files to write; the key first.
-    files: Vec<Placed>,
-}
-
-impl InstallPlan {
-    /// The leaf, as it is to be served.
-    fn leaf(&self) -> Option<&CertificateDer<'static>> {
-        self.chain.der().first()
-    }
-
-    fn places_of_files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|file| file.path.as_path())
-    }
-}
-
-/// A file to put in place.
-struct Placed {
-    /// Its place.
-    path: PathBuf,
-    /// Its source.
-    source: PathBuf,
-    contents: Vec<u8>,
-    mode: u32,
-}
-
-const CHAIN_MODE: u32 = 0o644;
-const KEY_MODE: u32 = 0o600;
-/// The group of the key's file, if the old file has it: the serving user's.
-const KEY_MODE_GROUP: u32 = 0o040;
 
 /// Judges the certificate, and installs it if it is fit and `options` say so. Exit code 0 if it is
 /// fit.
@@ -108,10 +62,13 @@ fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &
         return results.refuse(&no_such_site(&options.host, hosts));
     };
     unfinished::settle(&draft, options.dry_run, &mut |reason| warn(&reason));
-    let plan = match plan(&outline, site, options, results) {
+    let plan = match plan(&outline, site, &options.chain, options.key.as_deref()) {
         Ok(plan) => plan,
         Err(reason) => return results.refuse(&reason),
     };
+    if let Some(source) = &plan.found_key {
+        results.say(format!("the key of this chain is {}", source.display()));
+    }
     let known = match look_at_book(&draft) {
         Ok(known) => known,
         Err(reason) => return results.refuse(&reason),
@@ -144,130 +101,6 @@ fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &
         (true, true) => true,
         (true, false) => carry_out(&draft, &plan, options, results),
     }
-}
-
-/// Plans which file goes where.
-fn plan(
-    outline: &Outline,
-    site: &SiteOutline,
-    options: &Options,
-    results: &mut Results,
-) -> Result<InstallPlan, Reason> {
-    let contents = read(&options.chain)?;
-    let chain = Chain::from_pem(&contents).map_err(|e| {
-        let hint = match &e {
-            CertificateError::Chain(why) => why.hint(&options.chain, Want::Chain),
-            _ => None,
-        };
-        let look = || format!("`pintle pin {}` shows what the file holds", options.chain.display());
-        Reason::new(format!("{}: {e}", options.chain.display())).hint(hint.unwrap_or_else(look))
-    })?;
-    let (chain_path, key_path) = place(outline, site, &chain)?;
-    let mut plan = InstallPlan { site: site.label(), chain, places: vec![chain_path.clone()], files: Vec::new() };
-    if let Some(path) = key_path {
-        plan.places.push(path.clone());
-        let key = match &options.key {
-            Some(key) => Some((key.clone(), read_key(key, &plan.chain, &options.chain)?)),
-            None if has_key_of(&path, plan.chain.pin()) => None,
-            None => {
-                let (source, contents) = find_key(outline, site, &path, &options.chain, plan.chain.pin())?;
-                results.say(format!("the key of this chain is {}", source.display()));
-                Some((source, contents))
-            }
-        };
-        if path == chain_path {
-            let key = key.map_or_else(|| read(&path), |(_, key)| Ok(key))?;
-            let contents = files::in_one(&contents, &key);
-            plan.files.push(Placed { path, source: options.chain.clone(), contents, mode: KEY_MODE });
-            return Ok(plan);
-        }
-        let before = fs::metadata(&path).map_or(0, |m| m.permissions().mode());
-        // A file that others can read was created without a group in mind.
-        let mode = if before & 0o007 == 0 { KEY_MODE | before & KEY_MODE_GROUP } else { KEY_MODE };
-        plan.files.extend(key.map(|(source, contents)| Placed { path, source, contents, mode }));
-    }
-    // Everybody may read it.
-    let contents = if has_private_key(&contents) { plan.chain.pem().into_bytes() } else { contents };
-    plan.files.push(Placed { path: chain_path, source: options.chain.clone(), contents, mode: CHAIN_MODE });
-    Ok(plan)
-}
-
-/// Returns the given key, if it is the chain's.
-fn read_key(path: &Path, chain: &Chain, chain_path: &Path) -> Result<Vec<u8>, Reason> {
-    let contents = read(path)?;
-    let key = match public_key(&contents) {
-        Ok(key) => key,
-        // The preflight words the problem of an unusable key, for example one that is too small.
-        Err(KeyFileError::Unsupported(_)) => return Ok(contents),
-        Err(error) => {
-            let reason = Reason::new(format!("{}: {error}", path.display()));
-            return Err(match error.hint(path, Want::Key) {
-                Some(hint) => reason.hint(hint),
-                None => reason.note("expected a private key in PEM"),
-            });
-        }
-    };
-    if key.pin != chain.pin() {
-        return Err(Reason::new(format!("{}: not the key of {}", path.display(), chain_path.display())).note(format!(
-            "its pin is {}, the chain's is {}",
-            key.pin,
-            chain.pin()
-        )));
-    }
-    Ok(contents)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Reason> {
-    super::pin::read(path).map_err(|error| read_error::reason(path, &error))
-}
-
-/// The pair of files that the new one replaces: of several, the one with the same kind of key.
-fn place(outline: &Outline, site: &SiteOutline, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>), Reason> {
-    let pair =
-        |(chain, key): &(String, Option<String>)| (outline.path(chain), key.as_ref().map(|key| outline.path(key)));
-    let kind = |algorithm: &KeyAlgorithm| matches!(algorithm, KeyAlgorithm::Rsa(_));
-    match site.certificates.as_slice() {
-        [] => Err(Reason::new(format!("{}: the site has no certificate to replace", site.label()))
-            .hint("add [site.certificate] with chain and key")),
-        [one] => Ok(pair(one)),
-        several => several
-            .iter()
-            .map(pair)
-            .find(|(path, _)| key_of(path).is_some_and(|key| kind(&key.algorithm) == kind(&chain.leaf.algorithm)))
-            .ok_or_else(|| {
-                Reason::new(format!("none of the site's certificates has a key like {}", chain.leaf.algorithm))
-                    .hint("replace an RSA certificate with an RSA one, an ECDSA certificate with an ECDSA one")
-            }),
-    }
-}
-
-/// Searches for the private key of a chain: beside the chain, in use, among the backups.
-fn find_key(
-    outline: &Outline,
-    site: &SiteOutline,
-    in_use: &Path,
-    chain: &Path,
-    pin: Pin,
-) -> Result<(PathBuf, Vec<u8>), Reason> {
-    let mut folders: Vec<PathBuf> = Vec::new();
-    let near = [in_use.to_owned(), chain.to_owned()].into_iter().chain(site.backups.iter().map(|b| outline.path(b)));
-    for file in near {
-        let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned();
-        if !folders.contains(&folder) {
-            folders.push(folder);
-        }
-    }
-    let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-    for entry in entries.take(SEARCH_MAX) {
-        let path = entry.path();
-        if has_key_of(&path, pin) {
-            let contents = read(&path)?;
-            return Ok((path, contents));
-        }
-    }
-    let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-    let what = format!("{}: its key is neither the one in use, nor in {}", chain.display(), looked.join(", "));
-    Err(Reason::new(what).hint("name it: pintle install --site HOST CHAIN KEY"))
 }
 
 /// Judges as a start would with the files in place. Problems that exist without the new files are

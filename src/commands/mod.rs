@@ -17,6 +17,7 @@ pub mod health;
 pub mod hook;
 pub mod init;
 pub mod install;
+mod install_plan;
 pub mod key;
 mod key_steps;
 pub mod keys;

@@ -76,11 +76,7 @@ impl Control {
             }
             if reported_at.elapsed() >= PROGRESS {
                 reported_at = Instant::now();
-                let connections = self.server.connections();
-                tracing::info!(connections, "draining");
-                self.operator
-                    .notify
-                    .status(&format!("draining: {} left", crate::reason::counted(connections, "connection")));
+                self.report_draining();
             }
             self.show_life();
         }
@@ -99,6 +95,12 @@ impl Control {
         self.server.finish()?;
         tracing::info!(requests, "stopped");
         Ok(ProcessEnd::Drained)
+    }
+
+    fn report_draining(&self) {
+        let connections = self.server.connections();
+        tracing::info!(connections, "draining");
+        self.operator.notify.status(&format!("draining: {} left", crate::reason::counted(connections, "connection")));
     }
 
     /// Stops accepting, and then tells the successor.

@@ -32,24 +32,25 @@ type Drawn = (
     Seconds,
 );
 
+const REACTIONS: [Reaction; 13] = [
+    Reaction::NewNonce,
+    Reaction::WithoutReplaces,
+    Reaction::ReadOrder,
+    Reaction::Register,
+    Reaction::Temporary,
+    Reaction::RateLimit,
+    Reaction::Validation,
+    Reaction::Candidate,
+    Reaction::Caa,
+    Reaction::Key,
+    Reaction::Profile,
+    Reaction::Name,
+    Reaction::Operator,
+];
+
 fn build(
     (chain, live, next_key, window_at, failures, checked, flags, rest, now): Drawn,
 ) -> (CertificateFacts, Seconds) {
-    const REMEDIES: [Reaction; 13] = [
-        Reaction::NewNonce,
-        Reaction::WithoutReplaces,
-        Reaction::ReadOrder,
-        Reaction::Register,
-        Reaction::Temporary,
-        Reaction::RateLimit,
-        Reaction::Validation,
-        Reaction::Candidate,
-        Reaction::Caa,
-        Reaction::Key,
-        Reaction::Profile,
-        Reaction::Name,
-        Reaction::Operator,
-    ];
     let mut f = facts(now);
     f.live = live.map(pin);
     match chain {
@@ -69,7 +70,7 @@ fn build(
         window(&mut f, start, start + length, start + length / 2);
     }
     for (ca, remedy, at) in failures {
-        fail(&mut f, ca, REMEDIES[remedy], at.min(now));
+        fail(&mut f, ca, REACTIONS[remedy], at.min(now));
     }
     match checked {
         Some((at, failures, verdict)) => {

@@ -182,12 +182,7 @@ fn load_pair(
     }
     let chain = contents.and_then(|contents| read_chain(&contents, &path, chain_at, r));
     let Some(chain) = chain else {
-        if let Some((at, PrivateKey::Here(contents))) = key
-            && let Err(error) = public_key(&contents)
-        {
-            let path = r.path(&at.value);
-            r.report(key_problem(at, &path, &error, &error, r));
-        }
+        report_key_alone(key.as_ref(), r);
         return None;
     };
     let faults = judge(table, chain_at, &path, &chain, hosts, r);
@@ -212,6 +207,16 @@ fn load_pair(
     let chain = certificate.as_ref().map_or_else(|| Arc::new(chain), |c| c.chain.clone());
     let key = table.key.as_ref().map(|key| r.path(&key.value).into_boxed_path());
     Some(LoadedCertificate { at, path, key, text, chain, is_managed: table.managed.is_some(), certificate })
+}
+
+/// Reports the fault of a key whose chain cannot be read.
+fn report_key_alone(key: Option<&(&At<String>, PrivateKey)>, r: &mut Checker<'_>) {
+    if let Some((at, PrivateKey::Here(contents))) = key
+        && let Err(error) = public_key(contents)
+    {
+        let path = r.path(&at.value);
+        r.report(key_problem(at, &path, &error, &error, r));
+    }
 }
 
 /// Returns `true` if the file of the chain holds a key alone, and the file of the key holds certificates alone.

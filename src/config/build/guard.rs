@@ -204,10 +204,8 @@ fn judge(
             for problem in problems {
                 let list = if problem.is_error() { &mut errors } else { &mut warnings };
                 let mut problem = Problem { site: Some(entry.site.label()), ..problem };
-                let extra = match pair.is_some() && problem.is_error() {
-                    true => more_hints(builder, entry),
-                    false => Vec::new(),
-                };
+                let has_more = pair.is_some() && problem.is_error();
+                let extra = if has_more { more_hints(builder, entry) } else { Vec::new() };
                 problem.reason.hints.extend(extra.iter().cloned());
                 let refusal = refusal.clone().map(|(refusal, notes)| Words { refusal, notes, hints: extra });
                 list.push(SiteObjection { site: *index, pair, is_wanted, problem, refusal });
