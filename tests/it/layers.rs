@@ -6,7 +6,7 @@ mod code;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use code::{Source, functions, tokens};
+use code::{Source, functions, tokens, types};
 
 /// Circles that stay, with the reason: the folder, and the modules that lead to each other.
 const CIRCLES: &[(&str, &str)] = &[
@@ -23,6 +23,17 @@ const FUNCTION_MAX: usize = 60;
 
 /// Longer functions: the file, the name, and the reason.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
+
+/// Type names that several modules define: the name, the modules, and the reason.
+const TYPES: &[(&str, &str, &str)] = &[
+    ("Exchange", "server/http1 server/http2 upstream/http1 upstream/http2", "the module is the protocol"),
+    ("Upload", "upstream/http1 upstream/http2", "the module is the protocol"),
+    ("Options", "commands verify", "the parameter of the command that the module is named after: `check::Options`"),
+    ("Grant", "upstream/pool", "`checkout` names the generic type with the pool's parameters"),
+    ("Places", "upstream/pool", "`connection` names the generic type with the pool's parameters"),
+    ("Slot", "upstream/pool", "`connection` names the generic type with the pool's parameters"),
+    ("Waiter", "upstream/pool", "`checkout` names the generic type with the pool's parameters"),
+];
 
 /// The modules of the crate from top to bottom, in the order of lib.rs: a module imports from those below it only.
 fn layers(sources: &[Source]) -> Vec<&str> {
@@ -127,6 +138,38 @@ fn no_message_is_searched() {
                 writeln!(wrong, "src/{}:{}: {}", source.path.display(), number + 1, line.trim()).unwrap();
             }
         }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// A reader who searches for a type finds one definition.
+#[test]
+fn no_type_name_exists_twice() {
+    let sources = Source::all();
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources.iter().filter(|source| !source.is_test()) {
+        for (name, line) in types(&tokens(source.program())) {
+            places.entry(name.to_owned()).or_default().push(format!("{}:{line}", source.path.display()));
+        }
+    }
+    assert!(places.len() > 500, "only {} types were found", places.len());
+    places.retain(|_, places| places.len() > 1);
+    let mut wrong = String::new();
+    for (name, folders, _) in TYPES {
+        let mut places = places.remove(*name).unwrap_or_default();
+        for folder in folders.split(' ') {
+            let before = places.len();
+            places.retain(|place| !place.starts_with(&format!("{folder}/")));
+            if places.len() == before {
+                writeln!(wrong, "src/{folder}: {name} does not exist or exists once; mend its line in TYPES").unwrap();
+            }
+        }
+        for place in places {
+            writeln!(wrong, "src/{place}: {name} exists elsewhere, too; give it a name of its own").unwrap();
+        }
+    }
+    for (name, places) in places {
+        writeln!(wrong, "{name} exists {} times: src/{}", places.len(), places.join(", src/")).unwrap();
     }
     assert!(wrong.is_empty(), "\n{wrong}");
 }

@@ -190,6 +190,40 @@ pub fn functions(tokens: &[Token]) -> Vec<Function> {
     found
 }
 
+/// Returns the types that a file defines, each with its line: structs, enums, unions, traits and aliases. The types
+/// that a trait or an implementation names (`type Error = ...`) are members, and have no name of their own.
+pub fn types(tokens: &[Token]) -> Vec<(&str, usize)> {
+    let mut found = Vec::new();
+    // Per open brace: `true` if it belongs to a trait or an implementation.
+    let mut braces = Vec::new();
+    let mut opens_members = false;
+    for (at, token) in tokens.iter().enumerate() {
+        let before = at.checked_sub(1).map_or(";", |before| tokens[before].text.as_str());
+        let begins_item = matches!(before, ";" | "{" | "}" | "]" | ")" | "pub" | "unsafe");
+        match token.text.as_str() {
+            "impl" | "trait" if begins_item => opens_members = true,
+            "{" => braces.push(std::mem::take(&mut opens_members)),
+            "}" => drop(braces.pop()),
+            _ => {}
+        }
+        let is_definition = match token.text.as_str() {
+            "struct" | "enum" | "union" | "trait" => begins_item,
+            "type" => begins_item && braces.last() != Some(&true),
+            _ => false,
+        };
+        let name = tokens.get(at + 1).filter(|name| is_definition && name.text.starts_with(char::is_uppercase));
+        found.extend(name.map(|name| (name.text.as_str(), name.line)));
+    }
+    found
+}
+
+#[test]
+fn types_are_found() {
+    let text = "pub struct A(B);\nenum C<T> { D(E) }\n#[x]\npub(super) type F = G;\nimpl H for A {\n type I = J;\n \
+                fn k(l: impl M) { struct N; }\n}\npub trait O { type P; }\nfn q() -> impl R {\n type S = T;\n}\n";
+    assert_eq!(types(&tokens(text)), [("A", 1), ("C", 2), ("F", 4), ("N", 7), ("O", 9), ("S", 11)]);
+}
+
 #[test]
 fn functions_are_counted() {
     let text = "impl A {\n  fn a(b: [u8; 2]) -> u8 {\n    // }\n    let c = '{'; let d: &'static str = \"}\\\"\";\n    \
