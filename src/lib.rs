@@ -19,6 +19,7 @@
 pub mod cli;
 pub mod commands;
 pub mod control;
+pub mod admin;
 pub mod acme;
 pub mod config;
 pub mod init;

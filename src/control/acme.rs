@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
-use super::admin::{AdminAnswer, AdminCommand, bad, gone, json_answer, parameter};
+use super::admin::AdminCommand;
 use super::reload::{Installed, ReloadOutcome};
 use crate::acme::driver::Driver;
 use crate::acme::driver::end::Ending;
@@ -20,6 +20,8 @@ use crate::acme::request::{
     Revoking, ServedCertificates, ask,
 };
 use crate::acme::step::KeyChoice;
+use crate::admin::api::Answer;
+use crate::admin::asked::parameter;
 use crate::config::AcceptedByCommand;
 use crate::config::report::SiteReport;
 use crate::ledger::{Burnt, Record};
@@ -251,7 +253,7 @@ fn not_obtained(host: &str) -> Revoking {
 }
 
 /// Carries out a command about certificates that pintle obtains; `None` if the path is unknown.
-pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<AdminCommand>) -> Option<AdminAnswer> {
+pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
     let host = parameter(query, "host").unwrap_or_default();
     match path {
         "/acme/renew" => {
@@ -259,13 +261,13 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<AdminC
             let (rotate, despite_preflight) = (is_set("rotate"), is_set("despite_preflight"));
             let asked = Renew { site: String::new(), rotate, despite_preflight };
             let renewing = ask(commands, |reply| AdminCommand::Acme(AcmeCommand::Renew { host, asked, reply })).await;
-            Some(renewing.map_or_else(gone, |renewing| outcome(renewing.ok, &json!(renewing))))
+            Some(renewing.map_or_else(Answer::gone, |renewing| outcome(renewing.ok, json!(renewing))))
         }
         "/acme/revoke" => {
             let key = match parameter(query, "key").as_deref() {
                 None | Some("live") => KeyChoice::Live,
                 Some("next") => KeyChoice::Next,
-                Some(_) => return Some(bad("key: neither live nor next")),
+                Some(_) => return Some(Answer::bad("key: neither live nor next")),
             };
             let asked = Revoke {
                 site: String::new(),
@@ -275,15 +277,15 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<AdminC
                 dry_run: parameter(query, "dry_run").is_some_and(|dry_run| dry_run == "true"),
             };
             let revoking = ask(commands, |reply| AdminCommand::Acme(AcmeCommand::Revoke { host, asked, reply })).await;
-            Some(revoking.map_or_else(gone, |revoking| outcome(revoking.ok, &json!(revoking))))
+            Some(revoking.map_or_else(Answer::gone, |revoking| outcome(revoking.ok, json!(revoking))))
         }
         _ => None,
     }
 }
 
 /// The answer of the driver: a refusal is a conflict.
-fn outcome(is_ok: bool, answer: &Value) -> AdminAnswer {
-    json_answer(if is_ok { StatusCode::OK } else { StatusCode::CONFLICT }, answer)
+fn outcome(is_ok: bool, answer: Value) -> Answer {
+    Answer::json(if is_ok { StatusCode::OK } else { StatusCode::CONFLICT }, answer)
 }
 
 fn errors(verdict: ReloadOutcome) -> Vec<String> {

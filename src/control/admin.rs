@@ -1,25 +1,30 @@
 //! The HTTP interface behind the admin socket.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::ACCEPT;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, ETAG, HOST, IF_MATCH, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use serde_json::Value;
+use tokio::sync::oneshot;
 
-use super::events::{self, Tested};
-use super::explain::{DescribedRequest, QUESTION_MAX};
+use super::api::CommandChannel;
+use super::events::Tested;
+use super::explain::DescribedRequest;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
-use super::socket::Caller;
+use super::token::Token;
 use super::upgrade::UpgradeOutcome;
 use super::{Control, acme};
-use crate::acme::request::ask;
+use crate::admin::api::{Answer, Api as _, Call, JSON, find};
+use crate::admin::role::AdminRole;
+use crate::admin::session::PageSession;
+use crate::admin::{self, AnswerBody, Pages, is_safe};
 use crate::config::{DaysInUse, TOKEN};
 use crate::host::bare;
 use crate::keys::pin::Pin;
@@ -28,14 +33,14 @@ use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::telemetry::exposition::Format;
 
-/// The longest body of a command, in bytes: a ledger of another node.
-const BODY_MAX: usize = 64 << 20;
+/// The longest body of a form, in bytes.
+const FORM_MAX: usize = 1 << 20;
+/// The name of the reader whom the socket's permissions or the token let in.
+const OWNER: &str = "owner";
 /// Time limit for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The header that commands over TCP must carry: a browser asks before it sends it elsewhere.
 pub const HEADER: &str = "pintle-admin";
-/// The answer of `/ready` from a process that accepts no connections any more.
-pub(super) const DRAINING: &str = "draining";
 
 /// A command of the operator.
 pub(super) enum AdminCommand {
@@ -109,133 +114,79 @@ pub struct PromisesInForce {
     pub days: Option<DaysInUse>,
 }
 
-pub(super) type AdminAnswer = Response<Full<Bytes>>;
+/// The origin of a request.
+pub(super) enum Caller {
+    /// From the Unix socket, by a process of this user or of root.
+    Owner,
+    /// From the Unix socket, by a process of another user, whatever the file's permissions.
+    Stranger,
+    /// From this host over TCP; the token decides.
+    Tcp(Arc<Token>),
+}
 
-pub(super) async fn answer(
-    request: Request<Incoming>,
-    caller: &Caller,
-    commands: &mpsc::Sender<AdminCommand>,
-) -> AdminAnswer {
+/// The admin thread's part in an answer.
+pub(super) struct AdminShared {
+    pub(super) api: CommandChannel,
+    pub(super) pages: Pages,
+}
+
+/// Answers a request of the admin listener: the API's, or that for a page.
+pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, shared: &AdminShared) -> Response<AnswerBody> {
     if let Some(refusal) = refusal(&request, caller) {
         return refusal;
     }
-    let path = request.uri().path().to_owned();
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let answered = match *request.method() {
-        // hyper leaves the body out of responses to HEAD.
-        Method::GET | Method::HEAD => shown(&path, &query, preferred(request.headers()), commands).await,
-        Method::POST => done(request, &path, &query, commands).await,
-        _ => None,
+    let (parts, incoming) = request.into_parts();
+    let path = parts.uri.path();
+    let is_page = admin::is_page(&parts.method, path);
+    let max = if is_page { FORM_MAX } else { find(path).map_or(0, |path| path.body) };
+    let bytes = match body(incoming, max).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return refusal,
     };
-    answered.unwrap_or_else(|| match path.as_str() {
-        "/status" | "/metrics" | "/ready" | "/promised" | "/served" | "/acme" => other_method("GET, HEAD"),
-        "/ledger" => other_method("GET, HEAD, POST"),
-        "/reload"
-        | "/explain"
-        | "/acme/renew"
-        | "/acme/revoke"
-        | "/certificates"
-        | "/certificates/judge"
-        | "/hook/test"
-        | "/ledger/promise"
-        | "/upgrade" => other_method("POST"),
-        _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
-    })
+    if is_page {
+        return shared.pages.answer(&shared.api, Request::from_parts(parts, bytes), owner()).await;
+    }
+    // hyper leaves the body out of responses to HEAD.
+    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method };
+    let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let accept = parts.headers.get_all(ACCEPT).iter().filter_map(|field| field.to_str().ok()).collect::<Vec<_>>();
+    let call = Call {
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        body: bytes,
+        if_match: text(IF_MATCH),
+        accept: accept.join(","),
+        who: OWNER.to_owned(),
+        ..Call::new(method, path)
+    };
+    respond(shared.api.call(call).await)
 }
 
-/// The format of metrics that a client prefers.
-fn preferred(headers: &HeaderMap) -> Format {
-    let fields = headers.get_all(ACCEPT).iter().filter_map(|field| field.to_str().ok());
-    Format::of(&fields.collect::<Vec<_>>().join(","))
+/// The reader behind the admin socket, or with the token.
+fn owner() -> PageSession {
+    PageSession { who: OWNER.to_owned(), role: AdminRole::Configure, csrf: String::new() }
 }
 
-pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
-}
-
-/// Answers a question; `None` if the path is unknown.
-async fn shown(path: &str, query: &str, format: Format, commands: &mpsc::Sender<AdminCommand>) -> Option<AdminAnswer> {
-    let json = |shown: Option<Value>| shown.map_or_else(gone, |shown| json_answer(StatusCode::OK, &shown));
-    Some(match path {
-        "/status" => json(ask(commands, AdminCommand::Status).await),
-        "/metrics" => match ask(commands, |reply| AdminCommand::Metrics { format, reply }).await {
-            Some(text) => text_answer(format.content_type(), text),
-            None => gone(),
-        },
-        "/ready" => {
-            let strict = query.split('&').any(|name| name == "strict");
-            let ready = ask(commands, |reply| AdminCommand::Ready { strict, reply }).await;
-            match ready.unwrap_or_else(|| Err(DRAINING.to_owned())) {
-                Ok(()) => text_answer("text/plain; charset=utf-8", "ready\n".into()),
-                Err(why) => {
-                    let mut answer = text_answer("text/plain; charset=utf-8", format!("{why}\n"));
-                    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                    answer
-                }
-            }
+fn respond(answer: Answer) -> Response<AnswerBody> {
+    let text = match answer.body {
+        Value::String(text) if answer.kind != JSON => text,
+        value => format!("{value:#}\n"),
+    };
+    let mut response = Response::new(admin::body(text));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.kind));
+    for (name, value) in [(ETAG, answer.etag), (ALLOW, answer.allow)] {
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(name, value);
         }
-        "/promised" => {
-            let site = parameter(query, "site").unwrap_or_default();
-            let promised = ask(commands, |reply| AdminCommand::Promised { site, reply }).await;
-            let row = |(pin, since): (Pin, i64)| json!({ "pin": pin.to_string(), "since": since });
-            json(promised.map(|pins| pins.into_iter().map(row).collect::<Vec<_>>().into()))
-        }
-        "/ledger" => json(ask(commands, AdminCommand::Book).await.map(|known| json!(known))),
-        "/served" => json(ask(commands, AdminCommand::Served).await),
-        "/acme" => json(ask(commands, |reply| AdminCommand::Acme(acme::AcmeCommand::Plans(reply))).await),
-        _ => return None,
-    })
-}
-
-/// Carries a command out; `None` if the path is unknown.
-async fn done(
-    request: Request<Incoming>,
-    path: &str,
-    query: &str,
-    commands: &mpsc::Sender<AdminCommand>,
-) -> Option<AdminAnswer> {
-    Some(match path {
-        "/reload" => verdict(ask(commands, AdminCommand::Reload).await),
-        "/upgrade" => match ask(commands, AdminCommand::Upgrade).await {
-            Some(upgraded) => {
-                json_answer(if upgraded.ok { StatusCode::OK } else { StatusCode::CONFLICT }, &json!(upgraded))
-            }
-            None => gone(),
-        },
-        "/acme/renew" | "/acme/revoke" => return acme::done(path, query, commands).await,
-        "/certificates" => {
-            let Ok(pin) = parameter(query, "pin").map(|pin| pin.parse()).transpose() else {
-                return Some(bad("pin: not a pin in base64"));
-            };
-            let installed = pin.zip(parameter(query, "serial")).map(|(pin, serial)| Installed { pin, serial });
-            let host = parameter(query, "host").unwrap_or_default();
-            let accept = parameter(query, "accept_lockout_until");
-            verdict(ask(commands, |reply| AdminCommand::Certificates { host, accept, installed, reply }).await)
-        }
-        "/hook/test" => {
-            let name = parameter(query, "name");
-            events::tested(ask(commands, |reply| AdminCommand::TestHooks { name, reply }).await)
-        }
-        "/explain" => match body(request, QUESTION_MAX).await {
-            Ok(body) => explain(&body, commands).await,
-            Err(answer) => answer,
-        },
-        "/ledger" | "/ledger/promise" | "/certificates/judge" => match body(request, BODY_MAX).await {
-            Ok(body) if path == "/certificates/judge" => judge(&body, commands).await,
-            Ok(body) => ledger(&body, path == "/ledger/promise", commands).await,
-            Err(answer) => answer,
-        },
-        #[cfg(debug_assertions)]
-        "/attempt" => {
-            attempt(parameter(query, "what").unwrap_or_default(), parameter(query, "with").unwrap_or_default()).await
-        }
-        _ => return None,
-    })
+    }
+    admin::guard::protect(headers);
+    response
 }
 
 /// The refusal of a caller who may not send commands; `None` if the caller may.
-fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<AdminAnswer> {
-    let error = |status, why: String| Some(json_answer(status, &json!({ "error": why })));
+fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<Response<AnswerBody>> {
+    let error = |status, why: String| Some(respond(Answer::error(status, &why)));
     match caller {
         Caller::Owner => None,
         Caller::Stranger => {
@@ -248,7 +199,7 @@ fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<AdminAnswer> {
             let why = format!("send Authorization: Bearer with the contents of {TOKEN} in state.directory");
             let mut answer = error(StatusCode::UNAUTHORIZED, why)?;
             let scheme = HeaderValue::from_static("Bearer realm=\"pintle\"");
-            answer.headers_mut().insert(http::header::WWW_AUTHENTICATE, scheme);
+            answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
             Some(answer)
         }
         Caller::Tcp(_) => None,
@@ -258,118 +209,32 @@ fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<AdminAnswer> {
 /// Protects against pages that make a browser talk to this port: such a request names another host,
 /// or cannot carry the header.
 fn is_from_here<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+    let host = request.headers().get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
     let authority = host.parse::<http::uri::Authority>();
     let name = authority.as_ref().map(|a| bare(a.host())).unwrap_or_default();
     let local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    local && (reads || request.headers().contains_key(HEADER))
+    local && (is_safe(request.method()) || request.headers().contains_key(HEADER))
 }
 
-/// Reads the body of a command, of at most `max` bytes.
-async fn body(request: Request<Incoming>, max: usize) -> Result<Bytes, AdminAnswer> {
+/// Reads a body of at most `max` bytes. With 0, leaves it unread.
+async fn body(incoming: Incoming, max: usize) -> Result<Bytes, Response<AnswerBody>> {
     let too_long = || {
         let why = format!("the body is longer than {max} bytes");
-        json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": why }))
+        respond(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &why))
     };
-    if request.body().size_hint().lower() > max as u64 {
+    if max == 0 {
+        return Ok(Bytes::new());
+    }
+    if incoming.size_hint().lower() > max as u64 {
         return Err(too_long());
     }
-    let body = Limited::new(request.into_body(), max).collect();
+    let body = Limited::new(incoming, max).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
-        Ok(Err(_)) => Err(bad("the body is incomplete")),
-        Err(_) => Err(json_answer(StatusCode::REQUEST_TIMEOUT, &json!({ "error": "the body took too long" }))),
+        Ok(Err(_)) => Err(respond(Answer::bad("the body is incomplete"))),
+        Err(_) => Err(respond(Answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long"))),
     }
-}
-
-pub(super) fn bad(why: &str) -> AdminAnswer {
-    json_answer(StatusCode::BAD_REQUEST, &json!({ "error": why }))
-}
-
-/// Takes records as ledger lines: those of another node, or promises for another program.
-async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<AdminCommand>) -> AdminAnswer {
-    let (book, notices) = crate::ledger::read_book(body);
-    if !notices.is_empty() {
-        let texts: Vec<String> = notices.iter().map(ToString::to_string).collect();
-        return bad(&texts.join("; "));
-    }
-    let records = book.records().collect();
-    let taken = match are_new {
-        true => ask(commands, |reply| AdminCommand::Promise { records, reply }).await,
-        false => ask(commands, |reply| AdminCommand::Ledger { records, reply })
-            .await
-            .map(|taken| taken.map_err(Objection::from)),
-    };
-    match taken {
-        Some(Ok(news)) => json_answer(StatusCode::OK, &json!({ "ok": true, "news": news })),
-        Some(Err(objection)) => json_answer(StatusCode::CONFLICT, &json!(objection)),
-        None => gone(),
-    }
-}
-
-async fn explain(body: &[u8], commands: &mpsc::Sender<AdminCommand>) -> AdminAnswer {
-    let asked = match serde_json::from_slice(body) {
-        Ok(asked) => Box::new(asked),
-        Err(error) => return bad(&error.to_string()),
-    };
-    match ask(commands, |reply| AdminCommand::Explain { asked, reply }).await {
-        Some(Ok(report)) => json_answer(StatusCode::OK, &report),
-        Some(Err(reason)) => bad(&reason.line()),
-        None => gone(),
-    }
-}
-
-async fn judge(body: &[u8], commands: &mpsc::Sender<AdminCommand>) -> AdminAnswer {
-    match serde_json::from_slice(body) {
-        Ok(asked) => verdict(ask(commands, |reply| AdminCommand::Judge { asked, reply }).await),
-        Err(error) => bad(&error.to_string()),
-    }
-}
-
-/// For the tests of the sandbox: makes an attempt that must fail, on an ordinary thread.
-#[cfg(debug_assertions)]
-async fn attempt(what: String, with: String) -> AdminAnswer {
-    let tried = tokio::task::spawn_blocking(move || crate::os::sandbox::attempts::attempt(&what, &with)).await;
-    let outcome = match tried {
-        Ok(Ok(())) => "done".to_owned(),
-        Ok(Err(error)) => error.to_string(),
-        Err(panic) => panic.to_string(),
-    };
-    json_answer(StatusCode::OK, &json!({ "outcome": outcome }))
-}
-
-fn verdict(verdict: Option<ReloadOutcome>) -> AdminAnswer {
-    match verdict {
-        Some(verdict) => {
-            let status = if verdict.ok { StatusCode::OK } else { StatusCode::CONFLICT };
-            json_answer(status, &json!(verdict))
-        }
-        None => gone(),
-    }
-}
-
-fn other_method(allowed: &'static str) -> AdminAnswer {
-    let mut answer = json_answer(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": format!("only {allowed}") }));
-    answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(allowed));
-    answer
-}
-
-pub(super) fn gone() -> AdminAnswer {
-    json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "pintle is stopping" }))
-}
-
-pub(super) fn json_answer(status: StatusCode, value: &Value) -> AdminAnswer {
-    let mut answer = text_answer("application/json", format!("{value:#}\n"));
-    *answer.status_mut() = status;
-    answer
-}
-
-fn text_answer(kind: &'static str, text: String) -> AdminAnswer {
-    let mut answer = Response::new(Full::new(Bytes::from(text)));
-    answer.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
 }
 
 impl Control {

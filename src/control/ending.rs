@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, sleep};
 
-use super::Control;
-use super::admin::{AdminCommand, DRAINING};
+use super::admin::AdminCommand;
 use super::events::Tested;
 use super::upgrade::Successor;
+use super::{Control, DRAINING};
 use crate::acme::request::DriverEnd;
 use crate::server::Drain;
 

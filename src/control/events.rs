@@ -11,8 +11,8 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::Control;
-use super::admin::{AdminAnswer, gone, json_answer};
 use super::conditions::{Condition, Expiry};
+use crate::admin::api::Answer;
 use crate::config::{Config, Difference};
 use crate::events::{Event, EventKind, Hooks, programs};
 use crate::os::usage::host_name;
@@ -209,8 +209,8 @@ impl Control {
 }
 
 /// The outcome of a test of hooks: 404 without any, 409 if one failed.
-pub(super) fn tested(tested: Option<Tested>) -> AdminAnswer {
-    let Some(tested) = tested else { return gone() };
+pub(super) fn tested(tested: Option<Tested>) -> Answer {
+    let Some(tested) = tested else { return Answer::gone() };
     let ok = tested.hooks.iter().all(|(_, error)| error.is_none());
     let status = match tested.hooks.is_empty() {
         true => StatusCode::NOT_FOUND,
@@ -225,7 +225,7 @@ pub(super) fn tested(tested: Option<Tested>) -> AdminAnswer {
             Some(error) => json!({ "hook": hook, "ok": false, "error": error }),
         })
         .collect();
-    json_answer(status, &json!({ "ok": ok && !hooks.is_empty(), "hooks": hooks, "known": tested.known }))
+    Answer::json(status, json!({ "ok": ok && !hooks.is_empty(), "hooks": hooks, "known": tested.known }))
 }
 
 /// The programs of hooks that this process did not start with.

@@ -6,6 +6,8 @@ pub mod client;
 pub mod sandbox_rules;
 mod acme;
 mod adopt;
+mod admin_thread;
+mod api;
 mod attention;
 mod conditions;
 mod ending;
@@ -67,6 +69,9 @@ const TICK: Duration = Duration::from_millis(500);
 const LIFE_MIN: Duration = Duration::from_secs(2);
 /// The number of sites logged one by one at the start; nobody would read ten thousand.
 const ANNOUNCED_MAX: usize = 200;
+/// The answer of `/ready` from a process that accepts no connections any more.
+const DRAINING: &str = "draining";
+
 /// The running process: its configuration, its workers and everything around them.
 pub struct Control {
     draft: Draft,

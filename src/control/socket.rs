@@ -1,30 +1,26 @@
 //! The listener of the admin socket: its permissions, its life, and the limit of its connections.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::Control;
-use super::admin::{AdminCommand, answer};
-use super::token::Token;
+use super::admin::Caller;
+use super::admin_thread::{AdminConnection, AdminStream, start};
+use super::api::CommandChannel;
+use super::token::{SharedToken, Token};
 use crate::config::AdminAddress;
 
 /// Connections at the same time.
 const CONNECTIONS_MAX: usize = 32;
-/// Time limit for a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest socket path that the kernel takes, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
 /// The interval at which pintle checks that the socket is still there.
@@ -44,18 +40,8 @@ pub(super) struct OpenSocket {
     task: AbortHandle,
 }
 
-/// The token in force.
-type SharedToken = Rc<RefCell<Rc<Token>>>;
-
-/// The origin of a request.
-pub(super) enum Caller {
-    /// From the Unix socket, by a process of this user or of root.
-    Owner,
-    /// From the Unix socket, by a process of another user, whatever the file's permissions.
-    Stranger,
-    /// From this host over TCP; the token decides.
-    Tcp(Rc<Token>),
-}
+/// The way to the admin thread.
+type Thread = mpsc::Sender<AdminConnection>;
 
 impl OpenSocket {
     /// `true` if clients still find the socket: it may have been deleted, or replaced by another
@@ -63,7 +49,7 @@ impl OpenSocket {
     fn is_there(&self) -> bool {
         match &self.address {
             AdminAddress::Unix(path) => file_of(path) == self.file,
-            AdminAddress::Tcp { .. } => self.token.as_ref().is_none_or(|token| token.borrow().is_there()),
+            AdminAddress::Tcp { .. } => self.token.as_ref().is_none_or(|token| token.now().is_there()),
         }
     }
 
@@ -75,7 +61,7 @@ impl OpenSocket {
         };
         let renewed = Token::provide(path);
         match &renewed {
-            Ok(new) if token.borrow().is_same(new) => {}
+            Ok(new) if token.now().is_same(new) => {}
             Ok(_) => {
                 let why = "its file was removed, changed, or open to others";
                 tracing::warn!(why, file = %path.display(), "new token for commands over TCP");
@@ -84,7 +70,7 @@ impl OpenSocket {
                 tracing::error!(%error, file = %path.display(), "no token for commands over TCP");
             }
         }
-        renewed.map(|new| *token.borrow_mut() = Rc::new(new)).is_ok()
+        renewed.map(|new| token.replace(new)).is_ok()
     }
 }
 
@@ -104,16 +90,18 @@ fn file_of(path: &Path) -> Option<(u64, u64)> {
 /// The listener for commands, or why there is none.
 pub(super) struct AdminListener {
     open: Option<OpenSocket>,
+    /// The thread that answers, once there was a listener.
+    thread: Option<Thread>,
     /// Permits for connections, over all sockets that there were.
-    places: Rc<Semaphore>,
+    places: Arc<Semaphore>,
     trouble: Option<String>,
     look_at: Instant,
 }
 
 impl AdminListener {
     pub(super) fn new() -> Self {
-        let places = Rc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { open: None, places, trouble: None, look_at: Instant::now() }
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Self { open: None, thread: None, places, trouble: None, look_at: Instant::now() }
     }
 
     /// Delays the next attempt to open it.
@@ -159,7 +147,16 @@ impl Control {
         }
         self.operator.listener.open = None;
         let Some(address) = wanted else { return };
-        match listen(address, self.operator.sender.clone(), &self.operator.listener.places, replaces) {
+        let opened = match self.operator.listener.thread.clone() {
+            Some(thread) => Ok(thread),
+            None => start(CommandChannel(self.operator.sender.clone()), CONNECTIONS_MAX),
+        };
+        let opened = opened.and_then(|thread| {
+            let listening = listen(address, &thread, &self.operator.listener.places, replaces);
+            self.operator.listener.thread = Some(thread);
+            listening
+        });
+        match opened {
             Ok(listening) => {
                 self.operator.listener.open = Some(listening);
                 if self.operator.listener.trouble.take().is_some() {
@@ -186,13 +183,8 @@ impl Control {
 }
 
 /// Opens a listener.
-fn listen(
-    address: &AdminAddress,
-    commands: mpsc::Sender<AdminCommand>,
-    places: &Rc<Semaphore>,
-    replaces: bool,
-) -> io::Result<OpenSocket> {
-    let limit = places.clone();
+fn listen(address: &AdminAddress, thread: &Thread, places: &Arc<Semaphore>, replaces: bool) -> io::Result<OpenSocket> {
+    let (thread, places) = (thread.clone(), places.clone());
     let (task, file, token) = match address {
         AdminAddress::Unix(path) => {
             let listener = bind_unix(path, replaces)?;
@@ -201,7 +193,7 @@ fn listen(
                     match listener.accept().await {
                         Ok((socket, _)) => {
                             let caller = if is_owner(&socket) { Caller::Owner } else { Caller::Stranger };
-                            begin(socket, caller, &commands, &limit);
+                            begin(socket.into_std().map(AdminStream::Unix), caller, &thread, &places);
                         }
                         Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
                     }
@@ -213,7 +205,7 @@ fn listen(
             let path =
                 token.as_ref().ok_or_else(|| named("a port needs state.directory", &io::ErrorKind::NotFound.into()))?;
             let token = Token::provide(path).map_err(|e| named(&path.display().to_string(), &e))?;
-            let token = Rc::new(RefCell::new(Rc::new(token)));
+            let token = SharedToken::new(token);
             let listener = std::net::TcpListener::bind(address).map_err(|e| named(&address.to_string(), &e))?;
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener)?;
@@ -222,8 +214,8 @@ fn listen(
                 loop {
                     match listener.accept().await {
                         Ok((socket, _)) => {
-                            let token = of_now.borrow().clone();
-                            begin(socket, Caller::Tcp(token), &commands, &limit);
+                            let caller = Caller::Tcp(of_now.now());
+                            begin(socket.into_std().map(AdminStream::Tcp), caller, &thread, &places);
                         }
                         Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
                     }
@@ -285,46 +277,9 @@ fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
     UnixListener::from_std(bound)
 }
 
-fn begin(
-    socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    caller: Caller,
-    commands: &mpsc::Sender<AdminCommand>,
-    limit: &Rc<Semaphore>,
-) {
-    let Ok(permit) = limit.clone().try_acquire_owned_local() else { return };
-    let commands = commands.clone();
-    spawn_local(async move {
-        let _permit = permit;
-        let (caller, commands) = (&caller, &commands);
-        let service =
-            service_fn(
-                |request| async move { Ok::<_, std::convert::Infallible>(answer(request, caller, commands).await) },
-            );
-        let _ = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(socket), service)
-            .await;
-    });
-}
-
-/// A permit for one connection, given back when dropped.
-struct Permit(Rc<Semaphore>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.add_permits(1);
-    }
-}
-
-trait AcquireLocal {
-    fn try_acquire_owned_local(self) -> Result<Permit, tokio::sync::TryAcquireError>;
-}
-
-impl AcquireLocal for Rc<Semaphore> {
-    fn try_acquire_owned_local(self) -> Result<Permit, tokio::sync::TryAcquireError> {
-        self.try_acquire()?.forget();
-        Ok(Permit(self))
+/// Gives a connection to the admin thread, if there is a place for it.
+fn begin(socket: io::Result<AdminStream>, caller: Caller, thread: &Thread, places: &Arc<Semaphore>) {
+    if let (Ok(socket), Ok(permit)) = (socket, places.clone().try_acquire_owned()) {
+        let _ = thread.try_send(AdminConnection { socket, caller, permit });
     }
 }

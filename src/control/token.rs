@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
@@ -37,6 +38,26 @@ pub(super) struct Token {
     /// If the operator removes the file, pintle makes a new token; every other change of the file
     /// is checked.
     file: TokenStamp,
+}
+
+/// The token in force, for the threads that need it.
+#[derive(Debug, Clone)]
+pub(super) struct SharedToken(Arc<RwLock<Arc<Token>>>);
+
+impl SharedToken {
+    pub(super) fn new(token: Token) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(token))))
+    }
+
+    /// The token in force.
+    pub(super) fn now(&self) -> Arc<Token> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another token in force.
+    pub(super) fn replace(&self, token: Token) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(token);
+    }
 }
 
 impl Token {

@@ -141,7 +141,11 @@ fn what_it_answers() {
     assert!(text.contains("text/plain; version=0.0.4"), "{text}");
     let cases = [
         ("GET /nothing", "404"),
-        ("GET /", "404"),
+        ("GET /", "200"),
+        ("GET /v1/status", "200"),
+        ("GET /v1/nothing", "404"),
+        ("DELETE /v1/metrics", "405"),
+        ("POST /v1/ledger", "200"),
         ("GET /status/", "404"),
         ("HEAD /ready", "200"),
         ("POST /status", "405"),

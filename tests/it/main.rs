@@ -59,6 +59,7 @@ mod manual;
 mod metrics;
 mod model;
 mod outside;
+mod page;
 mod pebble;
 mod pem;
 mod pins;

@@ -20,9 +20,6 @@ use crate::reason::Reason;
 use crate::server::explain::{Explanation, Question, explain};
 use crate::verify::target::Url;
 
-/// The longest question, in bytes. The answer to it is bounded, too: it repeats each field of the question up to three
-/// times.
-pub const QUESTION_MAX: usize = 256 * 1024;
 /// The peer of a request that names none: an address for documentation.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 /// The longest text of a value in a report, in characters.

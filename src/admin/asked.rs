@@ -1,0 +1,146 @@
+//! A request for a page: its path, query, form and session.
+
+use http::Method;
+
+use super::session::PageSession;
+
+/// FormFields of a query or a form, at most.
+const FIELDS_MAX: usize = 256;
+
+/// A request for a page, of a reader who may make it.
+#[derive(Debug)]
+pub struct PageRequest {
+    /// GET or POST.
+    pub method: Method,
+    /// The path without its query, as sent.
+    pub path: String,
+    /// The fields of the query.
+    pub query: FormFields,
+    /// The fields of the form of a POST; its CSRF token has been checked.
+    pub form: FormFields,
+    /// The reader.
+    pub session: PageSession,
+    /// The name of this host.
+    pub node: String,
+}
+
+impl PageRequest {
+    /// Returns a segment of the path, counted from 0 and decoded: 1 of `/site/a.example` is `a.example`.
+    #[must_use]
+    pub fn segment(&self, at: usize) -> Option<String> {
+        self.path.split('/').skip(1).nth(at).filter(|segment| !segment.is_empty()).and_then(|s| decoded(s, false))
+    }
+}
+
+/// Named values of a query or a form.
+#[derive(Debug, Default)]
+pub struct FormFields(Vec<FormField>);
+
+/// One value.
+#[derive(Debug)]
+struct FormField {
+    name: String,
+    value: Vec<u8>,
+    /// The name of an uploaded file.
+    file: Option<String>,
+}
+
+impl FormFields {
+    /// Reads `name=value&name=value`. Returns `None` if a text is not UTF-8, or there are too many fields.
+    #[must_use]
+    pub fn of_query(text: &str) -> Option<Self> {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty());
+        if pairs.clone().count() > FIELDS_MAX {
+            return None;
+        }
+        let field = |pair: &str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some(FormField { name: decoded(name, true)?, value: decoded(value, true)?.into_bytes(), file: None })
+        };
+        pairs.map(field).collect::<Option<Vec<_>>>().map(Self)
+    }
+
+    /// The first value of a name, as text.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// All values of a name that are text.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |f| f.name == name).filter_map(|f| std::str::from_utf8(&f.value).ok())
+    }
+
+    /// An uploaded file: its name, as the browser states it, and its contents; `None` without a file.
+    #[must_use]
+    pub fn file(&self, name: &str) -> Option<(&str, &[u8])> {
+        let found =
+            self.0.iter().filter(|f| f.name == name).find(|f| f.file.as_ref().is_some_and(|n| !n.is_empty()))?;
+        Some((found.file.as_deref()?, &found.value))
+    }
+}
+
+/// Returns the first value of a name in the query of an API path. `+` is no space there: pins are base64.
+#[must_use]
+pub fn parameter(query: &str, name: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    Some(decoded(value, false).unwrap_or_else(|| value.to_owned()))
+}
+
+/// Decodes percent-encoded UTF-8. In a form, `+` is a space. `None` if the result is not UTF-8, or an escape is malformed.
+fn decoded(text: &str, is_form: bool) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16).and_then(|d| u8::try_from(d).ok());
+                bytes.push(digit()? << 4 | digit()?);
+            }
+            b'+' if is_form => bytes.push(b' '),
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Percent-encodes a text for a path or a query.
+#[must_use]
+pub fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            byte => {
+                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+                let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
+                encoded.extend(['%', digit(byte >> 4), digit(byte)]);
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_a_query() {
+        let fields = FormFields::of_query("site=a%2Eb&key=c+d&key=%C3%A9&x").unwrap();
+        assert_eq!(fields.get("site"), Some("a.b"));
+        assert_eq!(fields.all("key").collect::<Vec<_>>(), ["c d", "é"]);
+        assert_eq!((fields.get("x"), fields.get("y")), (Some(""), None));
+        for bad in ["a=%", "a=%f", "a=%gg", "a=%ff", &"a&".repeat(FIELDS_MAX + 1)] {
+            assert!(FormFields::of_query(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn encoded_texts_are_decoded_to_themselves() {
+        for text in ["", "a.b-c_d~e", "/?&=#%+ \"<>\u{e9}\u{1f600}\n"] {
+            assert_eq!(decoded(&encoded(text), true).as_deref(), Some(text));
+            assert_eq!(decoded(&encoded(text), false).as_deref(), Some(text));
+        }
+    }
+}

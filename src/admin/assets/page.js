@@ -1,0 +1,2 @@
+// The pages work without this script. It only adds comfort.
+"use strict";

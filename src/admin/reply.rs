@@ -1,0 +1,105 @@
+//! The answer to a request for a page, and the frame around each page.
+
+use askama::Template;
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::asked::PageRequest;
+use super::assets;
+
+/// The content type of pages.
+const HTML: &str = "text/html; charset=utf-8";
+
+/// A page, a file or a redirect.
+#[derive(Debug)]
+pub struct Page {
+    /// The status code.
+    pub status: StatusCode,
+    /// The content type.
+    pub kind: &'static str,
+    /// The contents.
+    pub content: Bytes,
+    /// The path that the browser shall get instead, with 303.
+    pub location: Option<String>,
+    /// The name under which the browser stores the contents.
+    pub file: Option<String>,
+}
+
+impl Page {
+    /// A page from its template.
+    #[must_use]
+    pub fn of(template: &impl Template) -> Self {
+        match template.render() {
+            Ok(html) => Self { content: html.into(), kind: HTML, ..Self::empty(StatusCode::OK) },
+            Err(error) => {
+                tracing::error!(%error, "page: its template failed; please report it");
+                Self::empty(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
+
+    /// The same page with another status code.
+    #[must_use]
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// A redirect to another page, after a change.
+    #[must_use]
+    pub fn see(path: impl Into<String>) -> Self {
+        Self { location: Some(path.into()), ..Self::empty(StatusCode::SEE_OTHER) }
+    }
+
+    /// A file to store.
+    #[must_use]
+    pub fn file(name: impl Into<String>, kind: &'static str, content: impl Into<Bytes>) -> Self {
+        Self { kind, content: content.into(), file: Some(name.into()), ..Self::empty(StatusCode::OK) }
+    }
+
+    /// An answer without contents.
+    #[must_use]
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, kind: "text/plain; charset=utf-8", content: Bytes::new(), location: None, file: None }
+    }
+}
+
+/// What `layout.html` shows around each page.
+#[derive(Debug)]
+pub struct PageFrame {
+    /// The title of the page.
+    pub title: String,
+    /// The path of the current entry of the menu.
+    pub current: &'static str,
+    /// The name of this host.
+    pub node: String,
+    /// The name of the reader.
+    pub who: String,
+    /// The role of the reader.
+    pub role: &'static str,
+    /// The token of forms.
+    pub csrf: String,
+    /// The path of the style sheet.
+    pub style: &'static str,
+    /// The path of the script.
+    pub script: &'static str,
+    /// The version of pintle.
+    pub version: &'static str,
+}
+
+impl PageFrame {
+    /// The frame of a page: `current` is the path of its entry in the menu.
+    #[must_use]
+    pub fn new(asked: &PageRequest, title: impl Into<String>, current: &'static str) -> Self {
+        Self {
+            title: title.into(),
+            current,
+            node: asked.node.clone(),
+            who: asked.session.who.clone(),
+            role: asked.session.role.name(),
+            csrf: asked.session.csrf.clone(),
+            style: assets::style(),
+            script: assets::script(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}

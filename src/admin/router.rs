@@ -1,0 +1,102 @@
+//! The list of pages: which path and method is which page, and which role it needs.
+
+use http::{Method, StatusCode};
+
+use super::api::{Answer, Api, Call};
+use super::asked::PageRequest;
+use super::page;
+use super::reply::Page;
+use super::role::AdminRole;
+
+/// A page, as an entry of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageName {
+    /// `/`
+    Overview,
+}
+
+/// Every page: method, path, role. A segment `*` of a path stands for one segment of the reader's.
+const PAGES: &[(Method, &str, AdminRole, PageName)] = &[(Method::GET, "/", AdminRole::View, PageName::Overview)];
+
+/// The result of a search for a page.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The page, and the role that it needs.
+    Page(PageName, AdminRole),
+    /// The path has other methods.
+    OtherMethod(String),
+    /// No page has this path.
+    Nothing,
+}
+
+/// Finds a page.
+#[must_use]
+pub fn find(method: &Method, path: &str) -> Found {
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    let of_path: Vec<_> = PAGES.iter().filter(|(_, known, ..)| fits(known, path)).collect();
+    match of_path.iter().find(|(known, ..)| known == method) {
+        Some((_, _, role, name)) => Found::Page(*name, *role),
+        None if of_path.is_empty() => Found::Nothing,
+        None => Found::OtherMethod(of_path.iter().map(|(method, ..)| method.as_str()).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn fits(known: &str, path: &str) -> bool {
+    let (mut known, mut path) = (known.split('/'), path.split('/'));
+    loop {
+        match (known.next(), path.next()) {
+            (None, None) => return true,
+            (Some("*"), Some(segment)) if !segment.is_empty() => {}
+            (Some(known), Some(segment)) if known == segment => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Renders a page.
+pub async fn show(name: PageName, api: &impl Api, asked: &PageRequest) -> Page {
+    let api = &OfReader { api, asked };
+    match name {
+        PageName::Overview => page::overview::show(api, asked).await,
+    }
+}
+
+/// The API with the permissions of a reader: a page can do no more than its reader may.
+struct OfReader<'a, A> {
+    api: &'a A,
+    asked: &'a PageRequest,
+}
+
+impl<A: Api> Api for OfReader<'_, A> {
+    async fn call(&self, call: Call) -> Answer {
+        let needed = super::api::find(&call.path).and_then(|path| path.role(&call.method));
+        match needed {
+            Some(role) if !self.asked.session.may(role) => {
+                Answer::error(StatusCode::FORBIDDEN, &format!("this needs the role {role}"))
+            }
+            _ => self.api.call(Call { who: self.asked.session.who.clone(), ..call }).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_pages() {
+        assert_eq!(find(&Method::GET, "/"), Found::Page(PageName::Overview, AdminRole::View));
+        assert_eq!(find(&Method::HEAD, "/"), Found::Page(PageName::Overview, AdminRole::View));
+        assert_eq!(find(&Method::PUT, "/"), Found::OtherMethod("GET".into()));
+        assert_eq!(find(&Method::GET, "/nothing"), Found::Nothing);
+        for (pattern, path, is_fit) in [
+            ("/site/*", "/site/a", true),
+            ("/site/*", "/site/", false),
+            ("/site/*", "/site", false),
+            ("/site/*", "/site/a/b", false),
+            ("/site/*/chain", "/site/a/chain", true),
+        ] {
+            assert_eq!(fits(pattern, path), is_fit, "{pattern} {path}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The API of the running process: each path of [`PATHS`](crate::admin::api::PATHS), and the command behind it.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::admin::AdminCommand;
+use super::events;
+use super::reload::{Installed, ReloadOutcome};
+use super::served::Objection;
+use super::{DRAINING, acme};
+use crate::acme::request::ask;
+use crate::admin::api::{Answer, Api, Call, find, without_version};
+use crate::admin::asked::parameter;
+use crate::keys::pin::Pin;
+use crate::telemetry::exposition::Format;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// The way to the control thread, for callers on other threads.
+#[derive(Clone)]
+pub(super) struct CommandChannel(pub(super) mpsc::Sender<AdminCommand>);
+
+impl Api for CommandChannel {
+    async fn call(&self, call: Call) -> Answer {
+        let path = without_version(&call.path).to_owned();
+        let answered = match call.method {
+            Method::GET => shown(&path, &call, &self.0).await,
+            Method::POST => done(&path, &call, &self.0).await,
+            _ => None,
+        };
+        answered.unwrap_or_else(|| match find(&path) {
+            Some(path) => {
+                let allow = path.allow();
+                let refusal = Answer::error(StatusCode::METHOD_NOT_ALLOWED, &format!("only {allow}"));
+                Answer { allow: Some(allow), ..refusal }
+            }
+            None => Answer::error(StatusCode::NOT_FOUND, "no such command"),
+        })
+    }
+}
+
+/// Answers a question; `None` if the path is unknown.
+async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
+    let query = call.query.as_str();
+    let json = |shown: Option<Value>| shown.map_or_else(Answer::gone, |shown| Answer::json(StatusCode::OK, shown));
+    Some(match path {
+        "/status" => json(ask(commands, AdminCommand::Status).await),
+        "/metrics" => {
+            let format = Format::of(&call.accept);
+            match ask(commands, |reply| AdminCommand::Metrics { format, reply }).await {
+                Some(text) => Answer::text(format.content_type(), text),
+                None => Answer::gone(),
+            }
+        }
+        "/ready" => {
+            let strict = query.split('&').any(|name| name == "strict");
+            let ready = ask(commands, |reply| AdminCommand::Ready { strict, reply }).await;
+            match ready.unwrap_or_else(|| Err(DRAINING.to_owned())) {
+                Ok(()) => Answer::text(PLAIN, "ready\n".into()),
+                Err(why) => {
+                    let status = StatusCode::SERVICE_UNAVAILABLE;
+                    Answer { status, ..Answer::text(PLAIN, format!("{why}\n")) }
+                }
+            }
+        }
+        "/promised" => {
+            let site = parameter(query, "site").unwrap_or_default();
+            let promised = ask(commands, |reply| AdminCommand::Promised { site, reply }).await;
+            let row = |(pin, since): (Pin, i64)| json!({ "pin": pin.to_string(), "since": since });
+            json(promised.map(|pins| pins.into_iter().map(row).collect::<Vec<_>>().into()))
+        }
+        "/ledger" => json(ask(commands, AdminCommand::Book).await.map(|known| json!(known))),
+        "/served" => json(ask(commands, AdminCommand::Served).await),
+        "/acme" => json(ask(commands, |reply| AdminCommand::Acme(acme::AcmeCommand::Plans(reply))).await),
+        _ => return None,
+    })
+}
+
+/// Carries a command out; `None` if the path is unknown.
+async fn done(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
+    let (query, body) = (call.query.as_str(), &call.body);
+    Some(match path {
+        "/reload" => verdict(ask(commands, AdminCommand::Reload).await),
+        "/upgrade" => match ask(commands, AdminCommand::Upgrade).await {
+            Some(upgraded) => {
+                Answer::json(if upgraded.ok { StatusCode::OK } else { StatusCode::CONFLICT }, json!(upgraded))
+            }
+            None => Answer::gone(),
+        },
+        "/acme/renew" | "/acme/revoke" => return acme::done(path, query, commands).await,
+        "/certificates" => {
+            let Ok(pin) = parameter(query, "pin").map(|pin| pin.parse()).transpose() else {
+                return Some(Answer::bad("pin: not a pin in base64"));
+            };
+            let installed = pin.zip(parameter(query, "serial")).map(|(pin, serial)| Installed { pin, serial });
+            let host = parameter(query, "host").unwrap_or_default();
+            let accept = parameter(query, "accept_lockout_until");
+            verdict(ask(commands, |reply| AdminCommand::Certificates { host, accept, installed, reply }).await)
+        }
+        "/hook/test" => {
+            let name = parameter(query, "name");
+            events::tested(ask(commands, |reply| AdminCommand::TestHooks { name, reply }).await)
+        }
+        "/explain" => explain(body, commands).await,
+        "/certificates/judge" => judge(body, commands).await,
+        "/ledger" | "/ledger/promise" => ledger(body, path == "/ledger/promise", commands).await,
+        #[cfg(debug_assertions)]
+        "/attempt" => {
+            attempt(parameter(query, "what").unwrap_or_default(), parameter(query, "with").unwrap_or_default()).await
+        }
+        _ => return None,
+    })
+}
+
+/// Takes records as ledger lines: those of another node, or promises for another program.
+async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let (book, notices) = crate::ledger::read_book(body);
+    if !notices.is_empty() {
+        let texts: Vec<String> = notices.iter().map(ToString::to_string).collect();
+        return Answer::bad(&texts.join("; "));
+    }
+    let records = book.records().collect();
+    let taken = match are_new {
+        true => ask(commands, |reply| AdminCommand::Promise { records, reply }).await,
+        false => ask(commands, |reply| AdminCommand::Ledger { records, reply })
+            .await
+            .map(|taken| taken.map_err(Objection::from)),
+    };
+    match taken {
+        Some(Ok(news)) => Answer::json(StatusCode::OK, json!({ "ok": true, "news": news })),
+        Some(Err(objection)) => Answer::json(StatusCode::CONFLICT, json!(objection)),
+        None => Answer::gone(),
+    }
+}
+
+async fn explain(body: &[u8], commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let asked = match serde_json::from_slice(body) {
+        Ok(asked) => Box::new(asked),
+        Err(error) => return Answer::bad(&error.to_string()),
+    };
+    match ask(commands, |reply| AdminCommand::Explain { asked, reply }).await {
+        Some(Ok(report)) => Answer::json(StatusCode::OK, report),
+        Some(Err(reason)) => Answer::bad(&reason.line()),
+        None => Answer::gone(),
+    }
+}
+
+async fn judge(body: &[u8], commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    match serde_json::from_slice(body) {
+        Ok(asked) => verdict(ask(commands, |reply| AdminCommand::Judge { asked, reply }).await),
+        Err(error) => Answer::bad(&error.to_string()),
+    }
+}
+
+/// For the tests of the sandbox: makes an attempt that must fail, on an ordinary thread.
+#[cfg(debug_assertions)]
+async fn attempt(what: String, with: String) -> Answer {
+    let tried = tokio::task::spawn_blocking(move || crate::os::sandbox::attempts::attempt(&what, &with)).await;
+    let outcome = match tried {
+        Ok(Ok(())) => "done".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => panic.to_string(),
+    };
+    Answer::json(StatusCode::OK, json!({ "outcome": outcome }))
+}
+
+fn verdict(verdict: Option<ReloadOutcome>) -> Answer {
+    match verdict {
+        Some(verdict) => {
+            let status = if verdict.ok { StatusCode::OK } else { StatusCode::CONFLICT };
+            Answer::json(status, json!(verdict))
+        }
+        None => Answer::gone(),
+    }
+}
