@@ -1,11 +1,15 @@
 //! A CA with faults of the test's choice: a proxy in front of pebble. It passes all requests on, counts them, and
 //! answers some itself, or changes pebble's answer.
+//!
+//! One fault is pebble's own: it finds no predecessor of an order whose serial number begins with a zero byte in DER, one
+//! certificate in 256. pintle then orders again without `replaces`. Such a request is none for the test: no rule is spent
+//! on it, and no count has it. With `PINTLE_TEST_ZERO_SERIALS=1`, every serial number is such a one.
 
 #![allow(dead_code, reason = "a rig whole, for tests that come and go")]
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +19,7 @@ use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::pebble::Pebble;
-use super::{Client, read_head, server_config};
+use super::{Authority, Client, read_head, server_config};
 
 /// A request of the protocol, recognised by pebble's paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +157,8 @@ pub struct Asked {
     /// The protected header of the JWS.
     pub protected: Value,
     pub at: tokio::time::Instant,
+    /// `true` if pebble did not find the certificate that the order replaces.
+    found_no_predecessor: bool,
 }
 
 struct Rule {
@@ -168,6 +174,21 @@ struct State {
     asked: Vec<Asked>,
 }
 
+/// The place of pebble, as seen by the double.
+struct Behind {
+    client: Client,
+    upstream: SocketAddr,
+    finds_no_predecessor: bool,
+}
+
+/// `true` if pebble finds no certificate that an order replaces, as for those 1 in 256.
+pub fn has_zero_serials() -> bool {
+    std::env::var_os("PINTLE_TEST_ZERO_SERIALS").is_some()
+}
+
+/// pebble's problem if it does not find the certificate that an order replaces.
+pub const NO_PREDECESSOR: &str = "could not find an order for the given certificate";
+
 /// A running double. Its threads end with the test's process.
 pub struct Double {
     address: SocketAddr,
@@ -178,19 +199,25 @@ impl Double {
     /// In front of this pebble, under a certificate of the same authority.
     #[track_caller]
     pub fn before(pebble: &Pebble) -> Self {
-        let leaf = pebble.authority.leaf("double", &["localhost", "127.0.0.1"]);
+        Self::start(&pebble.authority, pebble.address(), has_zero_serials())
+    }
+
+    /// In front of the pebble at this address, which finds no predecessor of any order if that is `true`.
+    #[track_caller]
+    pub fn start(authority: &Authority, upstream: SocketAddr, finds_no_predecessor: bool) -> Self {
+        let leaf = authority.leaf("double", &["localhost", "127.0.0.1"]);
         let config = server_config(&leaf, &[]);
-        let client = Arc::new(Client::new(&pebble.authority));
-        let (upstream, state) = (pebble.address(), Arc::<Mutex<State>>::default());
+        let behind = Arc::new(Behind { client: Client::new(authority), upstream, finds_no_predecessor });
+        let state = Arc::<Mutex<State>>::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = state.clone();
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                let (config, client, state) = (config.clone(), client.clone(), shared.clone());
+                let (config, behind, state) = (config.clone(), behind.clone(), shared.clone());
                 thread::spawn(move || {
                     let session = ServerConnection::new(config).map_err(io::Error::other)?;
-                    serve(StreamOwned::new(session, socket), &client, upstream, &state)
+                    serve(StreamOwned::new(session, socket), &behind, &state)
                 });
             }
         });
@@ -230,18 +257,34 @@ impl Double {
 
     /// All requests so far.
     pub fn requests(&self) -> Vec<Asked> {
-        self.state.lock().unwrap().asked.clone()
+        let state = self.state.lock().unwrap();
+        state.asked.iter().filter(|asked| !asked.found_no_predecessor).cloned().collect()
     }
 
     /// The number of requests of this step.
     pub fn count(&self, step: Step) -> usize {
-        self.state.lock().unwrap().asked.iter().filter(|asked| asked.step == step).count()
+        self.requests().iter().filter(|asked| asked.step == step).count()
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- requests to the CA");
+            for asked in &self.state.lock().unwrap_or_else(PoisonError::into_inner).asked {
+                let (ago, method, path) = (asked.at.elapsed(), &asked.method, &asked.path);
+                let replaces =
+                    asked.payload["replaces"].as_str().map(|id| format!(" replaces {id}")).unwrap_or_default();
+                let lost = if asked.found_no_predecessor { " (which pebble does not find)" } else { "" };
+                eprintln!("{:6.2} s ago: {method} {path}{replaces}{lost}", ago.as_secs_f64());
+            }
+        }
     }
 }
 
 impl State {
-    /// Notes a request, and gives what happens to it.
-    fn note(&mut self, asked: Asked) -> Option<Act> {
+    /// Notes a request, and gives its number and what happens to it.
+    fn note(&mut self, asked: Asked) -> (usize, Option<Act>) {
         let step = asked.step;
         self.asked.push(asked);
         let mut chosen = None;
@@ -256,25 +299,65 @@ impl State {
                 chosen = Some(rule.act.clone());
             }
         }
-        chosen
+        (self.asked.len() - 1, chosen)
+    }
+
+    /// Takes back a request for which pebble finds no predecessor.
+    fn take_back(&mut self, number: usize) {
+        let asked = &mut self.asked[number];
+        asked.found_no_predecessor = true;
+        for rule in self.rules.iter_mut().filter(|rule| rule.step == asked.step) {
+            rule.seen = rule.seen.saturating_sub(1);
+        }
+    }
+}
+
+impl Behind {
+    /// Sends a request to pebble, and reads its answer to the end.
+    fn pass_on(&self, head: &str, body: &[u8]) -> io::Result<Response> {
+        pass_on(&self.client, self.upstream, head, body)
+    }
+
+    /// The same for an order that names its predecessor, if pebble does not find any: it gets a request that it refuses.
+    fn refuse(&self, head: &str, body: &[u8]) -> io::Result<Response> {
+        let (_, lines, _) = self.pass_on(head, &vec![b' '; body.len()])?;
+        let problem = Answer::problem(500, "serverInternal", &format!("{NO_PREDECESSOR}: as the test wants"));
+        Ok((problem.status, lines, problem.body))
     }
 }
 
 /// Serves one request; then the connection ends.
 fn serve(
     mut stream: StreamOwned<ServerConnection, TcpStream>,
-    client: &Client,
-    upstream: SocketAddr,
+    behind: &Behind,
     state: &Mutex<State>,
 ) -> io::Result<()> {
     let (head, body) = receive(&mut stream)?;
     let asked = asked(&head, &body);
-    let act = state.lock().unwrap().note(asked);
-    let pass = || pass_on(client, upstream, &head, &body);
+    let has_predecessor = asked.step == Step::NewOrder && asked.payload["replaces"].is_string();
+    let (number, act) = state.lock().unwrap().note(asked);
+    let pass = || -> io::Result<Response> {
+        if has_predecessor && behind.finds_no_predecessor {
+            return behind.refuse(&head, &body);
+        }
+        behind.pass_on(&head, &body)
+    };
+    // pebble's own fault comes first: the test's rules are about orders that pebble can make.
+    let reaches_pebble = !matches!(act, Some(Act::Answer(_) | Act::Drop | Act::Hang(_)));
+    let mut early = None;
+    if has_predecessor && reaches_pebble {
+        let response = pass()?;
+        if response.0 == 500 && response.2.contains(NO_PREDECESSOR) {
+            state.lock().unwrap().take_back(number);
+            return send(&mut stream, &response);
+        }
+        early = Some(response);
+    }
+    let pass = || early.map_or_else(pass, Ok);
     match act {
         None => send(&mut stream, &pass()?),
         Some(Act::Answer(answer)) => {
-            let nonce = pass_on(client, upstream, "HEAD /nonce-plz HTTP/1.1\r\nHost: localhost\r\n", b"")?;
+            let nonce = behind.pass_on("HEAD /nonce-plz HTTP/1.1\r\nHost: localhost\r\n", b"")?;
             let nonce = nonce.1.iter().find(|line| line.to_ascii_lowercase().starts_with("replay-nonce:")).cloned();
             let lines = answer.lines.iter().cloned().chain(nonce).collect();
             send(&mut stream, &(answer.status, lines, answer.body))
@@ -324,7 +407,8 @@ fn asked(head: &str, body: &[u8]) -> Asked {
     };
     let (payload, protected) = (part("payload"), part("protected"));
     let step = Step::of(&path);
-    Asked { step, method, path, head: head.to_owned(), payload, protected, at: tokio::time::Instant::now() }
+    let at = tokio::time::Instant::now();
+    Asked { step, method, path, head: head.to_owned(), payload, protected, at, found_no_predecessor: false }
 }
 
 type Response = (u16, Vec<String>, String);

@@ -11,6 +11,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::double::{Double, has_zero_serials};
 use super::{Authority, Client, Connection, Program, free_port, output, program};
 
 /// The settings of a pebble and of its DNS.
@@ -48,15 +49,20 @@ pub struct Settings {
     pub ipv6: &'static str,
 }
 
+/// The profiles that pebble itself has.
+pub const NINETY_DAYS: (&str, &str, u64) = ("default", "The profile of most", 90 * 86_400);
+pub const SIX_DAYS: (&str, &str, u64) = ("shortlived", "Six days", 6 * 86_400);
+
 impl Default for Settings {
-    /// No sleep, no refused nonce, no second use of an authorization; every name leads to 127.0.0.1.
+    /// No sleep, no refused nonce, no second use of an authorization; every name leads to 127.0.0.1. One profile: pebble
+    /// takes any of several for an order that names none.
     fn default() -> Self {
         Self {
             nonce_reject: 0,
             authz_reuse: 0,
             sleep: false,
             always_valid: false,
-            profiles: vec![("default", "The profile of most", 90 * 86_400), ("shortlived", "Six days", 6 * 86_400)],
+            profiles: vec![NINETY_DAYS],
             eab: Vec::new(),
             retry_after: (1, 1),
             blocklist: vec!["blocked.example"],
@@ -81,6 +87,8 @@ pub struct Pebble {
     port: u16,
     management: u16,
     running: Option<Program>,
+    /// The double whose pebble finds no predecessors.
+    front: Option<Double>,
     /// The output of the stopped processes.
     before: String,
 }
@@ -134,9 +142,13 @@ impl Pebble {
             "profiles": settings.profiles.iter().map(profile).collect::<serde_json::Map<_, _>>(),
         }});
         fs::write(folder.path().join("pebble.json"), config.to_string()).unwrap();
+        let before = String::new();
         let mut started =
-            Self { settings, dns, authority, folder, port, management, running: None, before: String::new() };
+            Self { settings, dns, authority, folder, port, management, running: None, front: None, before };
         started.run();
+        if has_zero_serials() {
+            started.front = Some(Double::start(&started.authority, started.address(), true));
+        }
         started
     }
 
@@ -173,7 +185,7 @@ impl Pebble {
 
     /// The URL of its directory.
     pub fn directory(&self) -> String {
-        format!("https://localhost:{}/dir", self.port)
+        self.front.as_ref().map_or_else(|| format!("https://localhost:{}/dir", self.port), Double::directory)
     }
 
     /// The address that it listens on.
@@ -199,6 +211,12 @@ impl Pebble {
     /// The number of requests that began with this method and path, e.g. `POST /order-plz`.
     pub fn requests(&self, begin: &str) -> usize {
         self.said().lines().filter(|line| line.contains(&format!(" {begin}"))).count()
+    }
+
+    /// The number of orders that it has made. Requests are more: it does not find all predecessors, see
+    /// [`super::double`].
+    pub fn orders(&self) -> usize {
+        self.said().lines().filter(|line| line.contains(" Added order ")).count()
     }
 
     /// The PEM of the root of a chain; 0 is the first one. Each start makes new ones.
@@ -241,6 +259,14 @@ impl Pebble {
         let (status, text) = ask(&mut connection, method, path, body);
         assert_eq!(status, 200, "{method} {path}: {text}");
         text
+    }
+}
+
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- pebble's log\n{}", self.said());
+        }
     }
 }
 

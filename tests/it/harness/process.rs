@@ -1,5 +1,6 @@
 //! pintle as a process, on ports of the system's choice.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -273,11 +274,26 @@ impl Drop for Pintle {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
-            eprintln!("--- pintle's log\n{}", self.log());
-            eprintln!("--- pintle's access log\n{}", self.access.lock().unwrap().join("\n"));
+        if !thread::panicking() {
+            return EARLIER.with_borrow_mut(|logs| {
+                logs.truncate(EARLIER_MAX - 1);
+                logs.insert(0, self.log.lock().unwrap().clone());
+            });
         }
+        for (ago, log) in EARLIER.take().iter().enumerate().rev() {
+            eprintln!("--- the log of the pintle that ended before ({})\n{}", ago + 1, log.join("\n"));
+        }
+        eprintln!("--- pintle's log\n{}", self.log());
+        eprintln!("--- pintle's access log\n{}", self.access.lock().unwrap().join("\n"));
     }
+}
+
+/// The number of logs that a failed test shows besides the running one.
+const EARLIER_MAX: usize = 3;
+
+thread_local! {
+    /// The logs of this test's ended processes, the latest first.
+    static EARLIER: RefCell<Vec<Vec<String>>> = const { RefCell::new(Vec::new()) };
 }
 
 fn gather(input: impl Read + Send + 'static) -> Lines {

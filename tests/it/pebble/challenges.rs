@@ -10,7 +10,7 @@ use pintle::acme::lookup::Lookup;
 use pintle::upstream::dns::NameServers;
 use serde_json::Value;
 
-use super::orders::{Bed, ask, obtained, orders, renew};
+use super::orders::{Bed, ask, obtained, order_requests, orders, renew};
 use crate::harness::double::{Act, Double, Step, When};
 use crate::harness::pebble::{Settings, is_current};
 use crate::harness::{BLOG, Pintle, eventually, free_port, outcome, pintle};
@@ -262,7 +262,7 @@ fn a_standing_record_is_named_and_used() {
     let acme = bed.acme(&bed.pebble.directory(), "challenges = [\"dns-persist-01\"]");
     let pintle = bed.start(&acme, &bed.site(&["example.com", "*.example.com"], "", ""));
     pintle.logged("pintle orders nothing until the names can be validated", 1);
-    assert_eq!(orders(&bed), 0);
+    assert_eq!(order_requests(&bed), 0);
     let shown = plan(&bed, "example.com");
     let findings = shown["preflight"]["findings"].as_array().unwrap().clone();
     assert_eq!((&shown["preflight"]["verdict"], findings.len()), (&"broken".into(), 2), "{shown:#}");
@@ -326,7 +326,7 @@ fn caa_records_that_forbid_the_order() {
     let said = pintle.logged("a name cannot be validated", 1);
     contains(&said[0]["problem"], &["CAA", "other.example"]);
     contains(&said[0]["hint"], &["add: example.com. IN CAA 0 issue \"pebble.letsencrypt.org\""]);
-    assert_eq!(orders(&bed), 0);
+    assert_eq!(order_requests(&bed), 0);
     bed.pebble.dns.add_caa("example.com", &[("issue", "other.example"), ("issue", "pebble.letsencrypt.org")]);
     renew(&bed);
     obtained(&pintle, 1);

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::harness::double::{Act, Answer, Double, Step, When};
-use crate::harness::pebble::{Pebble, Settings, is_current};
-use crate::harness::{Authority, output};
+use super::orders::{Bed, obtained, renew};
+use crate::harness::double::{Act, Answer, Double, NO_PREDECESSOR, Step, When};
+use crate::harness::pebble::{NINETY_DAYS, Pebble, SIX_DAYS, Settings, is_current};
+use crate::harness::{Authority, BLOG, output};
 
 /// A request with curl: the status, and the body.
 fn get(authority: &Authority, url: &str) -> (u16, String) {
@@ -17,7 +18,11 @@ fn get(authority: &Authority, url: &str) -> (u16, String) {
 
 #[test]
 fn pebble_and_its_dns_have_what_the_test_sets() {
-    let mut pebble = Pebble::start(Settings { caa_identities: vec!["ca.example"], ..Settings::default() });
+    let mut pebble = Pebble::start(Settings {
+        caa_identities: vec!["ca.example"],
+        profiles: vec![NINETY_DAYS, SIX_DAYS],
+        ..Settings::default()
+    });
     let (status, text) = get(&pebble.authority, &pebble.directory());
     let directory: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((status, directory["meta"]["caaIdentities"][0].as_str()), (200, Some("ca.example")));
@@ -63,4 +68,31 @@ fn the_double_passes_on_replaces_changes_and_counts() {
     assert!(!ask().1.contains("\"new\""));
     assert_eq!((double.count(Step::Directory), double.count(Step::RenewalInfo)), (6, 1));
     assert_eq!(pebble.requests("GET /dir"), 5);
+}
+
+/// One certificate in 256 has a serial number that pebble does not find: no test may see that.
+#[test]
+fn orders_whose_predecessor_pebble_does_not_find_do_not_count() {
+    if !is_current() {
+        return;
+    }
+    let bed = Bed::new(Settings::default());
+    let double = Double::start(&bed.pebble.authority, bed.pebble.address(), true);
+    let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", ""));
+    obtained(&pintle, 1);
+    // The rule waits for an order that reaches pebble.
+    let made = bed.pebble.requests("POST /order-plz");
+    double.on(
+        Step::NewOrder,
+        When::Nth(1),
+        Act::Edit(Arc::new(|order| order["expires"] = "2099-01-01T00:00:00Z".into())),
+    );
+    renew(&bed);
+    obtained(&pintle, 2);
+    let again = pintle.logged("the order is made again without the certificate that it replaces", 1);
+    assert!(again[0]["problem"].as_str().unwrap().contains(NO_PREDECESSOR), "{again:?}");
+    assert_eq!((double.count(Step::NewOrder), bed.pebble.orders()), (2, 2));
+    assert_eq!(bed.pebble.requests("POST /order-plz"), made + 2);
+    let named = double.requests().into_iter().filter(|asked| asked.payload["replaces"].is_string());
+    assert_eq!(named.count(), 0);
 }

@@ -13,17 +13,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::clock::Clock;
-use super::orders::{Bed, ask, obtained, orders, renew};
+use super::orders::{Bed, ask, obtained, order_requests, orders, renew};
 use crate::harness::double::{Act, Answer, Double, Step, When};
 use crate::harness::pebble::{Settings, TestDns};
 use crate::harness::{BLOG, Pintle, eventually, outcome, output};
 
 const HOUR: i64 = 3600;
-
-/// Certificates of one kind: without a profile in the order, pebble takes any that it has.
-fn ninety_days() -> Settings {
-    Settings { profiles: vec![("default", "The only one", 90 * 86_400)], ..Settings::default() }
-}
 
 fn plan(bed: &Bed) -> Value {
     ask(bed, "GET", "/acme")[0].clone()
@@ -51,7 +46,7 @@ fn an_order_that_does_not_end_leaves_the_certificate_to_the_second_authority() {
         ("valid", "processing", Step::Finalize, "issues no certificate for the order https://"),
         ("ready", "pending", Step::Challenge, "finishes no validation for the order https://"),
     ] {
-        let bed = Bed::new(ninety_days());
+        let bed = Bed::new(Settings::default());
         let (clock, double) = (Clock::new(), Double::before(&bed.pebble));
         for step in [Step::Order, Step::Finalize] {
             double.on(step, When::Always, status(from, to));
@@ -76,7 +71,7 @@ fn an_order_that_does_not_end_leaves_the_certificate_to_the_second_authority() {
 
 #[test]
 fn orders_that_fail_cost_no_certificate() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let double = Double::before(&bed.pebble);
     double.answer(Step::NewOrder, When::Next(6), Answer::problem(500, "serverInternal", "out of order"));
     let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", ""));
@@ -91,7 +86,7 @@ fn orders_that_fail_cost_no_certificate() {
 
 #[test]
 fn a_renewal_beyond_the_budget_names_limit_and_time() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let double = Double::before(&bed.pebble);
     // Without renewal information, no order names its predecessor.
     let without = |directory: &mut Value| _ = directory.as_object_mut().unwrap().remove("renewalInfo");
@@ -120,7 +115,7 @@ fn a_renewal_beyond_the_budget_names_limit_and_time() {
 
 #[test]
 fn an_order_that_fails_over_its_predecessor_names_none_at_once() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let double = Double::before(&bed.pebble);
     let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", ""));
     obtained(&pintle, 1);
@@ -143,7 +138,7 @@ fn an_order_that_fails_over_its_predecessor_names_none_at_once() {
 
 #[test]
 fn an_order_with_thousands_of_authorizations_is_refused() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let double = Double::before(&bed.pebble);
     let many = |order: &mut Value| {
         let url = order["authorizations"][0].clone();
@@ -158,7 +153,7 @@ fn an_order_with_thousands_of_authorizations_is_refused() {
 
 #[test]
 fn a_directory_that_has_moved_is_named_and_not_followed() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let double = Double::before(&bed.pebble);
     let moved = Answer::new(301, "text/plain", "moved").with("Location", "https://ca.example/new");
     double.answer(Step::Directory, When::Always, moved);
@@ -170,7 +165,7 @@ fn a_directory_that_has_moved_is_named_and_not_followed() {
 /// The order's end is the CA's time: a clock that is ahead makes no fresh order an old one.
 #[test]
 fn a_fresh_order_lives_although_the_clock_is_ahead() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let (clock, double) = (Clock::new(), Double::before(&bed.pebble));
     let soon = (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(30)).to_string();
     for step in [Step::NewOrder, Step::Order] {
@@ -188,7 +183,7 @@ fn a_fresh_order_lives_although_the_clock_is_ahead() {
 
 #[test]
 fn a_damaged_account_is_set_aside_and_renewals_go_on() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let pintle = bed.run();
     obtained(&pintle, 1);
     let folder = bed.state().join("acme");
@@ -237,7 +232,7 @@ fn fill_disk(pintle: &Pintle, is_full: bool) {
 
 #[test]
 fn a_full_disk_loses_no_order_key_or_chain() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let double = Double::before(&bed.pebble);
     let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", ""));
     obtained(&pintle, 1);
@@ -268,7 +263,7 @@ fn a_full_disk_loses_no_order_key_or_chain() {
 /// pintle sees other records than the CA does.
 #[test]
 fn a_wrong_check_of_the_names_is_overridden() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let folder = TempDir::new().unwrap();
     let inside = TestDns::start(folder.path(), "127.0.0.1", "");
     inside.add_a(BLOG, &["127.0.0.9"]);
@@ -287,7 +282,7 @@ fn a_wrong_check_of_the_names_is_overridden() {
     // A renewal by hand checks again, and orders nothing.
     renew(&bed);
     eventually("it was checked again", || (plan(&bed)["preflight"]["at"] != found["preflight"]["at"]).then_some(()));
-    assert_eq!(orders(&bed), 0);
+    assert_eq!(order_requests(&bed), 0);
     let said = output(pintle.command("acme renew").args(["--site", BLOG, "--despite-preflight"]));
     assert!(said.contains("pintle orders now, whatever its check of the names finds"), "{said}");
     obtained(&pintle, 1);
@@ -305,7 +300,7 @@ fn a_wrong_check_of_the_names_is_overridden() {
 /// Records that are removed and set again spread anew.
 #[test]
 fn dns_records_stay_while_their_order_lives() {
-    let bed = Bed::new(ninety_days());
+    let bed = Bed::new(Settings::default());
     let double = Double::before(&bed.pebble);
     let (path, calls) = (bed.authority.folder().join("hook"), bed.authority.folder().join("calls"));
     let text = format!(
