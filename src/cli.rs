@@ -18,10 +18,11 @@ use crate::commands::{
     self, Output, acme, check, demo, doctor, explain, export, health, init, install, key, keys, ledger, pages, pin,
     remote, repair, revoke, run, status, verify, watch,
 };
-use crate::config::DEFAULT_PATHS;
+use crate::config::{DEFAULT_PATHS, is_found};
 use crate::export::ExportForm;
 
 use crate::reason::Reason;
+use crate::reason::pasted::set_config;
 
 use args::{
     AcmeSubcommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs, ExportArgs, HookCommand,
@@ -372,7 +373,12 @@ fn config_path(args: ConfigArgs) -> Option<PathBuf> {
 /// Runs a command with the configuration of `config_path`.
 fn with_config(args: ConfigArgs, act: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
     match config_path(args) {
-        Some(path) => act(&path),
+        Some(path) => {
+            if !is_found(&path) {
+                set_config(&path);
+            }
+            act(&path)
+        }
         None => {
             let reason = Reason::new(format!("no configuration file: neither {}", DEFAULT_PATHS.join(" nor ")));
             commands::refuse(&reason.hint("name one: -c FILE").hint("`pintle demo` needs none"))

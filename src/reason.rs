@@ -5,6 +5,7 @@
 //! process sends problems to commands, and to the other side of an upgrade, as JSON.
 
 pub mod near;
+pub mod pasted;
 
 use std::fmt;
 use std::ops::Range;

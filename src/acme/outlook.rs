@@ -9,11 +9,12 @@ use super::facts::{CertificateFacts, PreflightVerdict};
 use super::problem::Reaction;
 use super::step::{CertificatePlan, CertificateStanding, HoldCause, NextStep, Stop};
 use super::store::CertificateRecord;
-use super::words::{OTHER_LIMITS, stop_text, time};
+use super::words::{OTHER_LIMITS, minute, stop_text};
 use crate::config::Managed;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 
 /// The state of a certificate and of its renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,13 +146,13 @@ impl Outlook {
     pub fn words(&self) -> String {
         let mut words = vec![match self.standing {
             CertificateStanding::Missing => "no certificate yet".to_owned(),
-            _ => format!("renewal overdue: due since {}", time(self.due)),
+            _ => format!("renewal overdue: due since {}", minute(self.due)),
         }];
-        words.extend(self.failing_since.map(|since| format!("failing since {}", time(since))));
-        words.extend(self.not_after.map(|end| format!("the certificate in use ends {}", time(end))));
+        words.extend(self.failing_since.map(|since| format!("failing since {}", minute(since))));
+        words.extend(self.not_after.map(|end| format!("the certificate in use ends {}", minute(end))));
         words.push(match self.next_try {
-            Some(at) if self.is_stopped => format!("pintle needs you, and tries again {}", time(at)),
-            Some(at) => format!("next try {}", time(at)),
+            Some(at) if self.is_stopped => format!("pintle needs you, and tries again {}", minute(at)),
+            Some(at) => format!("next try {}", minute(at)),
             None if self.is_stopped => "no next try before you act".to_owned(),
             None => "a try is under way".to_owned(),
         });
@@ -189,17 +190,19 @@ fn unrevoked(certificate: &Managed, record: &CertificateRecord, now: Seconds) ->
 
 /// Returns what the operator can do about a preflight that fails.
 fn preflight_hint(site: &str) -> String {
+    let renew = |more: &str| pintle(format_args!("acme renew --site {site}{more}"));
     format!(
-        "the DNS records of these names must lead here, and the CA must reach the ports; then: pintle acme renew --site \
-         {site}; if the CA sees other records or addresses than this host: pintle acme renew --site {site} \
-         --despite-preflight"
+        "the DNS records of these names must lead here, and the CA must reach the ports; then: {}; if the CA sees other \
+         records or addresses than this host: {}",
+        renew(""),
+        renew(" --despite-preflight")
     )
 }
 
 /// Returns what the operator can do about a failure.
 #[must_use]
 pub fn remedy_text(remedy: Reaction, site: &str) -> String {
-    let now = format!("pintle acme renew --site {site}");
+    let now = pintle(format_args!("acme renew --site {site}"));
     match remedy {
         Reaction::NewNonce
         | Reaction::WithoutReplaces
@@ -215,11 +218,11 @@ pub fn remedy_text(remedy: Reaction, site: &str) -> String {
         Reaction::Validation => {
             format!("the DNS records of these names must point here, and the CA must reach the ports; then: {now}")
         }
-        Reaction::Candidate => format!("`pintle check` and `pintle status` have the reason; then: {now}"),
+        Reaction::Candidate => format!("`{}` and `{}` have the reason; then: {now}", pintle("check"), pintle("status")),
         Reaction::Caa => format!("change the CAA record so that it allows this CA, or name another CA; then: {now}"),
         Reaction::Key => format!("this CA does not accept the key: name a second CA in acme.fallback; then: {now}"),
-        Reaction::Profile => "set acme.profile to one that the CA offers, then `pintle reload`".to_owned(),
-        Reaction::Name => "remove the name from hosts, or name another CA, then `pintle reload`".to_owned(),
+        Reaction::Profile => format!("set acme.profile to one that the CA offers, then `{}`", pintle("reload")),
+        Reaction::Name => format!("remove the name from hosts, or name another CA, then `{}`", pintle("reload")),
         Reaction::Operator => format!("do what the CA asks for; then: {now}"),
     }
 }
@@ -257,12 +260,12 @@ mod tests {
     #[test]
     fn the_next_try_in_words() {
         for (next, want) in [
-            (NextStep::Wait { until: 120 }, "next try 1970-01-01T00:02:00Z"),
+            (NextStep::Wait { until: 120 }, "next try 1970-01-01 00:02 UTC"),
             (NextStep::Order { key: KeyChoice::Live, ca: 0, replaces: None }, "a try is under way"),
             (NextStep::Resume, "a try is under way"),
             (
                 NextStep::OperatorsTurn { stop: Stop::NoAuthority, until: 86_400 },
-                "pintle needs you, and tries again 1970-01-02T00:00:00Z",
+                "pintle needs you, and tries again 1970-01-02 00:00 UTC",
             ),
         ] {
             let found = words(next);

@@ -19,6 +19,7 @@ use crate::config::acme::Method;
 use crate::host::without_wildcard;
 use crate::ledger::time::wall;
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 use crate::server::ChallengeAnswer;
 
 /// The proofs that an order needs.
@@ -141,7 +142,7 @@ async fn needs(
 /// ends: a record that is removed and set again has to spread anew.
 async fn set(work: &CertificateWork, around: &Surroundings, records: &[TxtRecord]) -> Result<(), StepFault> {
     let Some(hook) = hook::running() else {
-        return Err(fault(&Reason::new("pintle started without acme.dns_hook").hint("pintle upgrade")));
+        return Err(fault(&Reason::new("pintle started without acme.dns_hook").hint(pintle("upgrade"))));
     };
     // An earlier process has set these, and may have removed them.
     if work.has_leftovers() {

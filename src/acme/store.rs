@@ -28,6 +28,7 @@ use crate::keys::key_file::{self, KeyAlgorithm};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
 use crate::policy::promise::Seconds;
+use crate::reason::pasted::pintle;
 use crate::reason::shell_word;
 use crate::server::ChallengeAnswer;
 use crate::tls::certificate::Chain;
@@ -348,8 +349,10 @@ pub(super) fn set_aside(path: &Path, why: &dyn std::fmt::Display) {
     let hint = is_account.then(|| {
         let (from, to) = (shell_word(&path.display().to_string()), shell_word(&damaged.display().to_string()));
         format!(
-            "pintle registers another account, whose URL `pintle acme account` shows for CAA records with accounturi; to \
-             keep the old one, restore {from} from a backup, then `pintle reload`; pintle keeps the damaged file as {to}"
+            "pintle registers another account, whose URL `{}` shows for CAA records with accounturi; to keep the old one, \
+             restore {from} from a backup, then `{}`; pintle keeps the damaged file as {to}",
+            pintle("acme account"),
+            pintle("reload")
         )
     });
     tracing::error!(file = %path.display(), error = %why, hint, "damaged file; pintle begins it again");

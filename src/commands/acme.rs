@@ -16,6 +16,7 @@ use super::{Output, read, refuse};
 use crate::acme::request::{Renewing, WantedRenewal};
 use crate::control::client::PATIENCE;
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 
 /// The folder of ACME in the state folder.
 const FOLDER: &str = "acme";
@@ -43,7 +44,7 @@ pub fn plan(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
             Some(host) => format!("{host}: pintle obtains no certificate for this host"),
             None => "pintle obtains no certificates".to_owned(),
         };
-        results.fail_with_hint(&what, &"acme = true in [site.certificate], then `pintle reload`");
+        results.fail_with_hint(&what, &format!("acme = true in [site.certificate], then `{}`", pintle("reload")));
         return results.end(false);
     }
     let needs_somebody = plans.iter().any(is_alarming);
@@ -127,7 +128,8 @@ fn tries(plan: &Value) -> Vec<(&'static str, String)> {
     if let Some(stop) = plan["stop"].as_str().filter(|_| !plan["key_fault"].is_object()) {
         let again = plan["next_try"].as_str().map(|at| format!("; pintle tries again {}", minute(at)));
         let (again, site) = (again.unwrap_or_default(), text(plan, "site"));
-        add("STOPPED", format!("{stop}; then: pintle acme renew --site {site}{again}"));
+        let renew = pintle(format_args!("acme renew --site {site}"));
+        add("STOPPED", format!("{stop}; then: {renew}{again}"));
     } else if let Some(hint) = plan["hint"].as_str().filter(|_| is_alarming(plan)) {
         add("hint", hint.to_owned());
     }
@@ -207,7 +209,7 @@ pub fn renew(path: &Path, host: &str, despite: bool, as_json: bool, output: &Out
 
 fn renewal_words(host: &str, WantedRenewal { algorithm, from, why, hint }: &WantedRenewal, despite: bool) -> String {
     let front = format!("{host} ({algorithm})");
-    let see = format!("see: pintle acme plan --site {host}");
+    let see = format!("see: {}", pintle(format_args!("acme plan --site {host}")));
     match from {
         Some(from) => {
             let reasons: Vec<&str> = [why, hint].into_iter().flatten().map(String::as_str).collect();
@@ -263,7 +265,8 @@ fn changeover_words(plan: &Value) -> String {
     let (site, algorithm, changeover) = (text(plan, "site"), text(plan, "algorithm"), &plan["changeover"]);
     let next = text(plan, "next");
     if let Some(fault) = plan["key_fault"]["what"].as_str() {
-        return format!("{site} ({algorithm}): no changeover: {fault}; see: pintle acme plan --site {site}");
+        let see = pintle(format_args!("acme plan --site {site}"));
+        return format!("{site} ({algorithm}): no changeover: {fault}; see: {see}");
     }
     match changeover["waits"].as_bool() {
         Some(true) => format!(

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
@@ -17,9 +16,11 @@ use crate::acme::held::{FirstAttempts, last_preflight, waiting};
 use crate::acme::preflight::PreflightFinding;
 use crate::config::{self, Config, Draft, Managed, Problems, report};
 use crate::host::both_forms;
+use crate::ledger::time::minute;
 use crate::os::privileges::UserAccount;
 use crate::os::read_error;
 use crate::policy::hpkp;
+use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason, Severity, counted};
 
 /// The number of sites named in one note.
@@ -144,7 +145,7 @@ fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
     let mut found: Vec<Problem> = Vec::new();
     for certificate in config.acme.iter().flat_map(|acme| &acme.certificates) {
         let Some(checked) = last_preflight(certificate) else { continue };
-        let at = Timestamp::from_second(checked.at).unwrap_or_default();
+        let at = minute(checked.at);
         for PreflightFinding { reason, .. } in checked.findings.into_iter().filter(|f| f.severity == Severity::Error) {
             let reason = reason.note(format!("as of {at}, pintle orders no certificate for it"));
             let problem = Problem::warning(&draft.place_of_acme(&certificate.site), reason);
@@ -162,13 +163,13 @@ fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
     let managed = config.acme.iter().flat_map(|acme| &acme.certificates);
     let problem = |certificate: &Managed| {
         let FirstAttempts { failing_since: Some(since), problem } = waiting(certificate)? else { return None };
-        let since = Timestamp::from_second(since).unwrap_or_default();
+        let since = minute(since);
         let why = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
         let (site, algorithm) = (&certificate.site, certificate.algorithm);
         let what = format!("{site} ({algorithm}): no certificate yet, attempts fail since {since}{why}");
         let reason = Reason::new(what)
             .note("until it has one, pintle refuses TLS for the site, and answers plain HTTP with 503")
-            .hint(format!("`pintle acme plan --site {site}` names the remedy and the next try"));
+            .hint(format!("`{}` names the remedy and the next try", pintle(format_args!("acme plan --site {site}"))));
         Some(Problem { site: Some(site.clone()), ..Problem::warning(&draft.place_of_acme(site), reason) })
     };
     managed.filter_map(problem).collect()
@@ -203,7 +204,7 @@ fn print_site(site: &report::SiteReport) {
     }
     for certificate in &site.certificates {
         let until = certificate.not_after.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
-        println!("  certificate  {}", certificate.path);
+        println!("  certificate  {}", certificate.file());
         println!("    issued by  {}", certificate.issuer);
         println!("    until      {until}");
         println!("    live pin   {} {}", certificate.pin, certificate.algorithm);

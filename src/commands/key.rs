@@ -25,6 +25,7 @@ use crate::ledger::Book;
 use crate::ledger::time::wall;
 use crate::policy::promise::{Promises, others};
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 use crate::tls::certificate::Chain;
 
 /// The longest common name (RFC 5280, appendix A.1: ub-common-name).
@@ -110,9 +111,15 @@ fn made_by_itself(site: &str, role: Role) -> Reason {
     let what =
         format!("{site}: pintle obtains the certificate of this site, and makes its {} key by itself", role.name());
     Reason::new(what)
-        .hint(format!("to change over to the next key, which exists already: pintle key rotate --site {site}"))
-        .hint(format!("to list the keys: pintle key list --site {site}"))
-        .hint(format!("for one more backup of the pins: pintle key new --role spare --site {site}"))
+        .hint(format!(
+            "to change over to the next key, which exists already: {}",
+            pintle(format_args!("key rotate --site {site}"))
+        ))
+        .hint(format!("to list the keys: {}", pintle(format_args!("key list --site {site}"))))
+        .hint(format!(
+            "for one more backup of the pins: {}",
+            pintle(format_args!("key new --role spare --site {site}"))
+        ))
 }
 
 fn made_json(site: &SiteOutline, role: Role, made: &PublicKey, [key, csr]: [String; 2]) -> Value {

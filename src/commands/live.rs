@@ -80,7 +80,7 @@ pub(super) fn tell_of_reload(files: &report::SiteReport, live: &report::SiteRepo
             files.name(),
             served.join(", "),
             certificate.pin,
-            certificate.path
+            certificate.file()
         );
         let is_in = set.keys.iter().any(|key| key.pin == certificate.pin);
         let hint = match is_in {
@@ -88,7 +88,7 @@ pub(super) fn tell_of_reload(files: &report::SiteReport, live: &report::SiteRepo
             false => format!(
                 "this export does not have that key, so that the reload would lock its users out: to have it, too, add \
                  --backup {}, or export after the reload",
-                certificate.path
+                certificate.file()
             ),
         };
         warn(&what, &hint);

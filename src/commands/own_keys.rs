@@ -12,6 +12,7 @@ use crate::export::Issuer;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 use crate::site::Site;
 
 /// The dates of a key without a certificate.
@@ -79,7 +80,7 @@ pub(super) fn with_own_keys(
         });
     }
     if !certificates.is_empty() {
-        warn("the site has no certificate yet: these are the keys that it will be for", "pintle acme plan");
+        warn("the site has no certificate yet: these are the keys that it will be for", &pintle("acme plan"));
     }
     Ok(report::SiteReport { certificates, ..report })
 }
@@ -88,10 +89,10 @@ pub(super) fn with_own_keys(
 fn own_pin(file: &Path) -> Result<Option<Pin>, Reason> {
     own_key::read(file).map_err(|fault| {
         let hint = match fault.is_forbidden {
-            true => "export as root, or as the user that serves: sudo -u pintle pintle export ...",
-            false => "pintle acme plan names the remedy",
+            true => "export as root, or as the user that serves: sudo -u pintle pintle export ...".to_owned(),
+            false => format!("`{}` names the remedy", pintle("acme plan")),
         };
-        refusal(format!("{}: {}", fault.file.display(), fault.why), hint)
+        refusal(format!("{}: {}", fault.file.display(), fault.why), &hint)
     })
 }
 

@@ -16,6 +16,7 @@ use super::results::Results;
 use super::status::{list, minute, text};
 use crate::acme::request::{Compromised, LockedOutClients, Revoking};
 use crate::control::client::PATIENCE;
+use crate::reason::pasted::pintle;
 use crate::reason::{Reason, counted};
 
 /// The time limit for the progress. pintle continues without the command.
@@ -67,7 +68,7 @@ fn run(path: &Path, options: &Options, output: &Output, results: &mut Results) -
         return Some(refused(done, results));
     }
     let site = done.keys.first().map_or_else(|| options.host.clone(), |key| key.site.clone());
-    let plan = format!("pintle acme plan --site {site}");
+    let plan = pintle(format_args!("acme plan --site {site}"));
     if !options.waits {
         results.say(format!("begun; pintle continues by itself: {plan}"));
         return Some(true);

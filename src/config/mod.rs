@@ -19,6 +19,8 @@ mod build;
 mod stamp;
 pub mod value;
 
+use std::path::Path;
+
 pub use acme::{Acme, Authority, Managed};
 pub use build::refusal::{OwnKey, Refusal, safe_day};
 pub use build::report;
@@ -36,6 +38,16 @@ pub use stamp::{Stamp, Stamps};
 
 /// The default paths of the file, in their order.
 pub const DEFAULT_PATHS: [&str; 2] = ["config/pintle.toml", "/etc/pintle/pintle.toml"];
+
+/// Returns `true` if commands find this file by themselves, from this folder.
+#[must_use]
+pub fn is_found(path: &Path) -> bool {
+    let mut defaults = DEFAULT_PATHS.iter().map(Path::new);
+    defaults.find(|default| default.exists()).is_some_and(|found| match (found.canonicalize(), path.canonicalize()) {
+        (Ok(found), Ok(path)) => found == path,
+        _ => found == path,
+    })
+}
 
 #[cfg(test)]
 mod tests;

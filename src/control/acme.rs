@@ -27,6 +27,7 @@ use crate::config::report::SiteReport;
 use crate::ledger::{Burnt, Record};
 use crate::policy::promise::Promises;
 use crate::reason::Problem;
+use crate::reason::pasted::pintle;
 use crate::tls::certificate::Chain;
 
 /// The driver, once a certificate is to be obtained.
@@ -216,8 +217,8 @@ impl Control {
                 Some((driver, site)) => driver.renew(Renew { site, ..asked }, reply),
                 None => {
                     let error = "pintle obtains no certificate for this host";
-                    let hint = "acme = true in its [site.certificate], then `pintle reload`";
-                    let _ = reply.send(Renewing::refused(error, hint));
+                    let hint = format!("acme = true in its [site.certificate], then `{}`", pintle("reload"));
+                    let _ = reply.send(Renewing::refused(error, &hint));
                 }
             },
             AcmeCommand::Revoke { host, asked, reply } => match self.driver_of(&host) {
@@ -244,10 +245,12 @@ fn not_obtained(host: &str) -> Revoking {
         format!("{host}: pintle obtains no certificate for this host, so it cannot revoke one"),
         [
             format!(
-                "`pintle key list --site {host}` shows the keys that clients know: get a certificate for the next or a spare \
-                 one, `pintle install` it, then revoke the old certificate at its CA with the reason keyCompromise"
+                "`{}` shows the keys that clients know: get a certificate for the next or a spare one, `{}` it, then revoke \
+                 the old certificate at its CA with the reason keyCompromise",
+                pintle(format_args!("key list --site {host}")),
+                pintle("install")
             ),
-            "or acme = true in its [site.certificate], then `pintle reload`".to_owned(),
+            format!("or acme = true in its [site.certificate], then `{}`", pintle("reload")),
         ],
     )
 }

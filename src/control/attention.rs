@@ -12,6 +12,7 @@ use crate::config::report::{CertificateLack, SiteReport};
 use crate::events::HookLine;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
@@ -73,8 +74,10 @@ impl Control {
             let what = format!("the certificate does not cover {names} yet: TLS is refused, plain HTTP gets 503");
             let is_managed = !of_site(&outlooks, site.name()).is_empty();
             add(Reason::new(what).hint(match is_managed {
-                true => format!("pintle acme plan --site {}", site.name()),
-                false => format!("get one for all hosts, then `pintle install --site {}`", site.name()),
+                true => pintle(format_args!("acme plan --site {}", site.name())),
+                false => {
+                    format!("get one for all hosts, then `{}`", pintle(format_args!("install --site {}", site.name())))
+                }
             }));
         }
         for reason in self.files.refused.get(site.name()).into_iter().flat_map(|refused| &refused.reasons) {
@@ -89,12 +92,12 @@ impl Control {
             let hint = remedy(site.name(), certificate);
             match ExpiryStage::of(certificate, now) {
                 ExpiryStage::ENDED => {
-                    add(Reason::new(format!("the certificate {} has expired: clients refuse it", certificate.path))
+                    add(Reason::new(format!("the certificate {} has expired: clients refuse it", certificate.file()))
                         .hint(hint));
                 }
                 stage if stage > ExpiryStage::default() => {
                     let left = left(certificate, now);
-                    add(Reason::new(format!("the certificate {} is about to expire: {left}", certificate.path))
+                    add(Reason::new(format!("the certificate {} is about to expire: {left}", certificate.file()))
                         .hint(hint));
                 }
                 _ => {}
@@ -103,7 +106,7 @@ impl Control {
         if let Some(withheld) = site.withheld.filter(|_| site.missing.is_empty()) {
             add(Reason::new(format!("pins are withheld: {}", withheld.why())));
         }
-        for task in todo(site, self.draft.path()) {
+        for task in todo(site) {
             add(Reason::new(task));
         }
     }
@@ -157,7 +160,7 @@ fn of_outlook(outlook: &Outlook) -> Vec<Item> {
             OutlookStep::Revoking => "another key serves, and its certificates are not revoked yet",
             OutlookStep::Burning => "another key serves, and it is not recorded as burnt yet",
         };
-        let hint = format!("pintle acme plan --site {}", outlook.site);
+        let hint = pintle(format_args!("acme plan --site {}", outlook.site));
         reasons.push(Reason::new(of(format!("the key {pin} is compromised: {doing}"))).hint(hint));
     }
     if let Some(unrevoked) = &outlook.unrevoked {
@@ -186,9 +189,9 @@ fn of_hook(line: &HookLine) -> Option<Reason> {
     let waiting = crate::reason::counted(line.numbers().waiting, "event");
     Some(match line.is_disabled() {
         true => Reason::new(format!("the hook {name} is disabled: {problem}"))
-            .hint("remove the hook, or `pintle reload` to try it again"),
+            .hint(format!("remove the hook, or `{}` to try it again", pintle("reload"))),
         false => Reason::new(format!("the hook {name} fails, and {waiting} wait: {problem}"))
-            .hint(format!("pintle hook test {name}")),
+            .hint(pintle(format_args!("hook test {name}"))),
     })
 }
 

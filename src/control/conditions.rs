@@ -13,6 +13,7 @@ use crate::config::report::SiteReport;
 use crate::events::EventKind;
 use crate::ledger::Book;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
+use crate::reason::pasted::pintle;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
@@ -77,7 +78,7 @@ impl Control {
         for site in self.config.sites() {
             self.of_certificates(site, now, &mut conditions);
             if let Some(withheld) = site.withheld {
-                let data = json!({ "site": site.name(), "what": withheld.why(), "hint": "pintle status" });
+                let data = json!({ "site": site.name(), "what": withheld.why(), "hint": pintle("status") });
                 conditions.push(Condition::new(EventKind::PinsWithheld, site.name(), data));
             }
         }
@@ -97,7 +98,7 @@ impl Control {
                 "config": self.draft.path().display().to_string(),
                 "reasons": self.reporter.refusal,
                 "what": "pintle keeps serving the previous configuration",
-                "hint": format!("pintle check -c {}", self.draft.path().display()),
+                "hint": pintle("check"),
             });
             let version = i64::try_from(self.counts.reloads_refused).unwrap_or_default();
             conditions.push(Condition::new(EventKind::ConfigRefused, "", data).with(version));
@@ -164,7 +165,7 @@ impl Control {
             let url = first.upstream.as_ref().map(|upstream| upstream.url.as_str()).unwrap_or_default();
             let data = json!({
                 "upstream": url, "site": first.name(), "sites": sites, "count": sites.len(),
-                "what": "the upstream does not answer", "hint": "pintle status",
+                "what": "the upstream does not answer", "hint": pintle("status"),
             });
             conditions.push(Condition::new(EventKind::UpstreamDown, &format!("{} {url}", first.name()), data));
         }

@@ -142,7 +142,7 @@ impl Control {
 }
 
 fn log(site: &report::SiteReport, certificate: &report::CertificateReport, stage: ExpiryStage, now: Seconds) {
-    let (site, file) = (site.name(), certificate.path.as_str());
+    let (site, file) = (site.name(), certificate.file());
     let (serial, not_after) = (certificate.serial.as_str(), certificate.not_after.to_string());
     let hint = remedy(site, certificate);
     if stage == ExpiryStage::ENDED {

@@ -11,13 +11,14 @@ use super::expiry::{ExpiryStage, left};
 use super::promises::{HeldSets, LedgerTrouble, held};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
-use crate::config::{self, AccessTarget, FormerCopy, LastGood, report};
+use crate::config::{AccessTarget, FormerCopy, LastGood, report};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::time::rfc3339;
 use crate::ledger::{Accepted, Book, Ramped};
 use crate::policy::promise::{Promises, Seconds, others};
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
@@ -179,7 +180,7 @@ impl Control {
                     "reason": reason.line(), "hint": reason.hint_line(), "hints": reason.hints,
                 })).collect::<Vec<_>>(),
             })),
-            "todo": todo(site, self.draft.path()),
+            "todo": todo(site),
             "reports": counted.reports,
             "report_networks": self.server.reports().witnesses(name, 0),
         })
@@ -288,16 +289,13 @@ fn ramp(ramp: &report::RampReport) -> Value {
 }
 
 /// The operator's tasks, as commands that can be pasted.
-pub(super) fn todo(site: &report::SiteReport, config: &Path) -> Vec<String> {
-    let config = match config::DEFAULT_PATHS.iter().any(|default| Path::new(default) == config) {
-        true => String::new(),
-        false => format!(" -c {}", absolute(config)),
-    };
+pub(super) fn todo(site: &report::SiteReport) -> Vec<String> {
     let fresh = |pin: &Pin| {
         format!(
-            "{pin} was the next key and is live now: make a fresh one with `pintle key new --role next --site {}{config}`, \
-             name its CSR in backups as the command says, and `pintle reload{config}`",
-            site.name()
+            "{pin} was the next key and is live now: make a fresh one with `{}`, name its CSR in backups as the command \
+             says, and `{}`",
+            pintle(format_args!("key new --role next --site {}", site.name())),
+            pintle("reload")
         )
     };
     site.promoted.iter().map(fresh).collect()

@@ -17,6 +17,7 @@ use crate::config::{Managed, safe_day};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::reason::near::did_you_mean;
+use crate::reason::pasted::pintle;
 
 impl DriverThread {
     /// Declares keys compromised. Changes nothing if one of them cannot be declared, or if the operator does not accept a
@@ -79,7 +80,7 @@ impl DriverThread {
         };
         let pin = read(asked.key)?;
         let next = read(KeyChoice::Next)?;
-        let plan = format!("pintle acme plan --site {site}");
+        let plan = pintle(format_args!("acme plan --site {site}"));
         if let Some(other) = work.record.borrow().compromise.as_ref().filter(|known| known.pin != pin) {
             let error = placed(&format!("pintle is still ending the compromised key {}", other.pin));
             return Err(Revoking::refused(error, [format!("wait until it is burnt, then again: {plan}")]));
@@ -145,10 +146,14 @@ fn lockout(keys: &[Compromised], asked: &Revoke) -> Option<Revoking> {
     );
     let site = &asked.site;
     let hints = [
-        format!("to lock these readers out anyway: pintle key revoke --site {site} --accept-lockout-until {until}"),
         format!(
-            "a certificate for a promised spare key locks nobody out: `pintle key list --site {site}` shows the keys that \
-             clients know; name its chain and key in [site.certificate] instead of acme"
+            "to lock these readers out anyway: {}",
+            pintle(format_args!("key revoke --site {site} --accept-lockout-until {until}"))
+        ),
+        format!(
+            "a certificate for a promised spare key locks nobody out: `{}` shows the keys that clients know; name its chain \
+             and key in [site.certificate] instead of acme",
+            pintle(format_args!("key list --site {site}"))
         ),
         format!("or wait: from {until} on, the command locks nobody out; until then, the compromised key stays in use"),
     ];

@@ -18,6 +18,7 @@ use crate::acme::work::CertificateWork;
 use crate::config::Acme;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
+use crate::reason::pasted::pintle;
 
 impl DriverThread {
     /// Logs each stop that only the operator can end, once.
@@ -52,7 +53,7 @@ impl DriverThread {
                     %algorithm,
                     reason = stop_text(stop),
                     next_try = time(*until),
-                    hint = format!("then `pintle acme renew --site {site}`"),
+                    hint = format!("then `{}`", pintle(format_args!("acme renew --site {site}"))),
                     "pintle orders no certificate without the operator, and tries again daily"
                 );
             }

@@ -4,9 +4,10 @@ use super::address::{AddressFault, AddressVerdict, SeenAddress};
 use super::ask::{CaaIssuer, PreflightFinding, PreflightOrder, Subject};
 use super::caa::CaaRefusal;
 use crate::acme::dns::Persist;
-use crate::acme::words::time;
+use crate::acme::words::minute;
 use crate::config::acme::Method;
 use crate::host::without_wildcard;
+use crate::reason::pasted::pintle;
 use crate::reason::{Reason, Severity};
 
 /// The remedy if the network in front cannot be moved out of the way.
@@ -84,7 +85,7 @@ pub(super) fn record(ask: &PreflightOrder, name: &str, why: &str) -> PreflightFi
 }
 
 pub(super) fn record_ends(ask: &PreflightOrder, name: &str, until: i64) -> PreflightFinding {
-    let what = format!("{name}: {}: the record ends on {} (persistUntil)", Persist::name(name), time(until));
+    let what = format!("{name}: {}: the record ends on {} (persistUntil)", Persist::name(name), minute(until));
     let reason = Reason::new(what).hints(line(ask, name).map(|line| format!("replace it with: {line}")));
     finding(name, Subject::Record, Severity::Warning, reason)
 }
@@ -101,7 +102,7 @@ pub(super) fn record_unknown(ask: &PreflightOrder, name: &str) -> PreflightFindi
 /// The program that sets records is configured, and not started yet.
 pub(in crate::acme) fn no_hook(name: &str) -> PreflightFinding {
     let reason = Reason::new(format!("{name}: pintle started without acme.dns_hook"));
-    finding(name, Subject::Method, Severity::Error, reason.hint("pintle upgrade"))
+    finding(name, Subject::Method, Severity::Error, reason.hint(pintle("upgrade")))
 }
 
 /// Puts the verdict about an address into words. `record` is the type of its record; `None` if the

@@ -18,6 +18,7 @@ use crate::config::problem::At;
 use crate::config::{Config, Draft};
 use crate::host::HostPattern;
 use crate::reason::Problem;
+use crate::reason::pasted::pintle;
 use crate::tls::{Certificate, CertificateSet, Certificates};
 
 /// A plan, and the findings on the way to it.
@@ -190,8 +191,14 @@ fn report_uncovered(
         names.join(", ")
     );
     let hint = match table.certificates.iter().any(|pair| pair.managed.is_some()) {
-        true => format!("pintle orders one for all hosts by itself: `pintle acme plan --site {site}` shows when"),
-        false => format!("get one for all hosts, then `pintle install --site {site}`; or make two sites"),
+        true => {
+            let plan = pintle(format_args!("acme plan --site {site}"));
+            format!("pintle orders one for all hosts by itself: `{plan}` shows when")
+        }
+        false => {
+            let install = pintle(format_args!("install --site {site}"));
+            format!("get one for all hosts, then `{install}`; or make two sites")
+        }
     };
     r.warn(&first.span, what, hint);
 }

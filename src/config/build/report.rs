@@ -1,15 +1,17 @@
 //! The facts about a site that `pintle check` prints, and that pintle logs at the start.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::keys::key_file::{KeyAlgorithm, PublicKey};
 use crate::keys::pin::Pin;
 use crate::ledger::Ramped;
+use crate::os::plain_file::tidy;
 use crate::policy::promise::Seconds;
 use crate::policy::ramp::NextRampStep;
+use crate::reason::pasted::pintle;
 
 /// The days in `accept_lockout_until`, by the site's first name.
 pub type DaysInUse = BTreeMap<String, String>;
@@ -162,10 +164,16 @@ pub struct CertificateReport {
 /// The hint for a certificate that is about to expire although pintle renews it.
 #[must_use]
 pub fn hint_to_renewal(site: impl std::fmt::Display) -> String {
-    format!("pintle renews it by itself: `pintle acme plan --site {site}` names the obstacle")
+    format!("pintle renews it by itself: `{}` names the obstacle", pintle(format_args!("acme plan --site {site}")))
 }
 
 impl CertificateReport {
+    /// Returns the path of its file for people.
+    #[must_use]
+    pub fn file(&self) -> String {
+        tidy(Path::new(&self.path)).display().to_string()
+    }
+
     /// `true` if it is the very same certificate.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {

@@ -21,7 +21,7 @@ fn plan(bed: &Bed) -> Value {
 
 /// Waits until nothing is under way.
 #[track_caller]
-fn at_rest(bed: &Bed) -> Value {
+pub fn at_rest(bed: &Bed) -> Value {
     eventually("the plan waits", || Some(plan(bed)).filter(|plan| plan["action"] == "wait" && plan["busy"] == false))
 }
 
@@ -175,7 +175,7 @@ fn an_order_in_flight_during_an_upgrade() {
 }
 
 /// Ends the process of an upgrade, which is nobody's child.
-fn ended(pintle: &Pintle) {
+pub fn ended(pintle: &Pintle) {
     let pid = pintle.status()["pid"].as_u64().unwrap();
     let _ = std::process::Command::new("kill").arg(pid.to_string()).status();
 }
@@ -231,7 +231,8 @@ fn a_ca_that_is_down_for_days() {
         .iter()
         .find(|item| item["what"].as_str().unwrap().contains("renewal overdue"));
     let what = what.unwrap_or_else(|| panic!("{}", status["attention"]))["what"].as_str().unwrap();
-    let since = what.split("failing since ").nth(1).unwrap()[..20].to_owned();
+    // By the minute: `2026-11-26 10:15 UTC`.
+    let since = what.split("failing since ").nth(1).unwrap()[..16].replace(' ', "T") + ":00Z";
     let since = seconds(&since.into());
     assert!((since - now() - 62 * DAY).abs() < DAY, "{what}");
     // It comes back, as another CA would: it has forgotten everything.

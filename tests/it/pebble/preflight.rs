@@ -275,7 +275,7 @@ fn standing_records() {
     set("; policy=wildcard; persistUntil=90000");
     let findings = rig.check();
     assert!(may_order(&findings) && findings.len() == 2, "{findings:#?}");
-    assert!(findings[0].reason.what.contains("1970-01-02T01:00:00Z"), "{findings:#?}");
+    assert!(findings[0].reason.what.contains("1970-01-02 01:00 UTC"), "{findings:#?}");
     // Without an account, nobody can say.
     rig.ask.issuer.account = None;
     assert!(may_order(&rig.check()));

@@ -277,7 +277,9 @@ fn a_wrong_check_of_the_names_is_overridden() {
     });
     assert!(found["preflight"]["next"].is_string(), "{found}");
     let (_, text, _) = outcome(&mut pintle.command("acme plan"));
-    let paste = format!("pintle acme renew --site {BLOG} --despite-preflight");
+    // With the configuration that this process has.
+    let config = pintle.config_path();
+    let paste = format!("pintle acme renew --site {BLOG} --despite-preflight -c {}", config.display());
     assert!(text.contains("FAILED, again 20") && text.contains(&paste), "{text}");
     // A renewal by hand checks again, and orders nothing.
     renew(&bed);
