@@ -49,7 +49,7 @@ pub fn certificate(data: &[u8]) {
     let mut roots = RootCertStore::empty();
     let _ = der.last().map(|last| roots.add(last.clone().into_owned()));
     let trusts = [Vec::new(), der.first().map(|leaf| leaf.clone().into_owned()).into_iter().collect()]
-        .map(|own| ClientTrust { roots: roots.clone().into(), own });
+        .map(|own| ClientTrust { roots: roots.clone().into(), own, file: None });
     let name = ServerName::try_from(HOST).expect("a name");
     for trust in &trusts {
         let examined = Examined::examine(&der, trust, &name, now);

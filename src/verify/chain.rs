@@ -1,5 +1,6 @@
 //! The chain that a server sends, and the path that a client builds from it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct ClientTrust {
     /// Certificates that are trusted as they are: those of `--ca`. Many test servers send a root as
     /// their leaf, with which a path cannot begin.
     pub own: Vec<CertificateDer<'static>>,
+    /// The file of `--ca`.
+    pub file: Option<PathBuf>,
 }
 
 /// The reason why a client does not trust a chain.
@@ -317,7 +320,7 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(root.certificate.der().clone()).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let trust = ClientTrust { roots: Arc::new(roots), own: vec![root.certificate.der().clone()] };
+        let trust = ClientTrust { roots: Arc::new(roots), own: vec![root.certificate.der().clone()], file: None };
         SeenChain::examine(der, &trust, &name, Timestamp::now())
     }
 

@@ -18,6 +18,14 @@ use super::page::PageFindings;
 use super::target::Url;
 use super::visits::{GatheredVisits, Landing, Visit};
 use crate::message::Name;
+use crate::reason::shell_word;
+
+/// The command for another URL, with the same roots.
+fn verify(url: &Url, options: &Options) -> String {
+    let file = options.trust.file.as_ref().map(|file| shell_word(&file.display().to_string()));
+    let ca = file.map(|file| format!(" --ca {file}")).unwrap_or_default();
+    format!("pintle verify{ca} {}", shell_word(&url.to_string()))
+}
 
 /// The response to plain HTTP.
 #[derive(Debug, Clone)]
@@ -205,7 +213,7 @@ impl ReportBuilder<'_> {
         if let Some(elsewhere) = &landing.elsewhere {
             self.findings.extend(redirect::judge_downgrade(url, elsewhere));
             let finding = not_checked(format!("{url} redirects to {elsewhere}"));
-            self.findings.push(finding.hint(format!("pintle verify {elsewhere}")));
+            self.findings.push(finding.hint(verify(elsewhere, self.options)));
             return None;
         }
         self.findings.extend(page_judge::judge_status(url, response.head.status));

@@ -138,6 +138,17 @@ pub struct ConnectTo {
     pub port: Option<u16>,
 }
 
+impl fmt::Display for ConnectTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
+        match self.host.contains(':') {
+            true if port.is_empty() => f.write_str(&self.host),
+            true => write!(f, "[{}]{port}", self.host),
+            false => write!(f, "{}{port}", self.host),
+        }
+    }
+}
+
 impl FromStr for ConnectTo {
     type Err = String;
 

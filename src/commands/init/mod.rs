@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use rustix::fs::{Access, access};
 use tokio::runtime::Runtime;
 
 pub use ask::{Given, email};
@@ -22,6 +23,7 @@ use crate::init::conclude::{Conclusion, conclude};
 use crate::init::evidence::Evidence;
 use crate::init::probe::{BlogTarget, Prober};
 use crate::init::write::{Wishes, render};
+use crate::os::plain_file::folder_of;
 use crate::reason::{Reason, shell_word};
 use crate::verify::target::{ConnectTo, Url};
 
@@ -84,12 +86,14 @@ fn run(mut options: Options, output: &Output) -> Result<(), InitError> {
     let is_asked = ask::can_ask();
     if options.given.hosts.is_empty() && !is_asked {
         let reason = Reason::new("no host: init needs the names under which visitors will see the blog");
-        let url = shell_word(&options.url.to_string());
-        return Err(InitError::Usage(reason.hint(format!("pintle init {url} --host blog.example.com"))));
+        return Err(InitError::Usage(reason.hint(again(&options, " --host blog.example.com"))));
     }
-    // An early message. The file is created as a new one, which decides.
-    if !options.dry_run && path.symlink_metadata().is_ok() {
-        return Err(exists(&path, &options).into());
+    // Early messages. The file is created as a new one, which decides.
+    if !options.dry_run {
+        if path.symlink_metadata().is_ok() {
+            return Err(exists(&path, &options).into());
+        }
+        may_create(&path)?;
     }
     let ca = options.ca.as_deref().map(absolute).transpose()?;
     let target = BlogTarget {
@@ -204,11 +208,55 @@ fn absolute(path: &Path) -> Result<PathBuf, Reason> {
 }
 
 fn exists(path: &Path, options: &Options) -> Reason {
-    let url = shell_word(&options.url.to_string());
-    let hosts: String = options.given.hosts.iter().map(|h| format!(" --host {}", shell_word(&h.to_string()))).collect();
     Reason::new(format!("{}: exists already, and init overwrites no file", path.display()))
-        .hint(format!("pintle init {url}{hosts} --dry-run prints the file"))
+        .hint(format!("{} prints the file", again(options, " --dry-run")))
         .hint("name another file with -o FILE")
+}
+
+/// The same command with all its arguments but the file, and with more of them.
+fn again(options: &Options, more: &str) -> String {
+    let mut command = format!("pintle init {}", shell_word(&options.url.to_string()));
+    let mut add = |option: &str, value: Option<String>| {
+        if let Some(value) = value {
+            command += &format!(" {option} {}", shell_word(&value));
+        }
+    };
+    let given = &options.given;
+    given.hosts.iter().for_each(|host| add("--host", Some(host.to_string())));
+    add("--email", given.email.clone());
+    add("--ca", options.ca.as_ref().map(|file| file.display().to_string()));
+    add("--connect", options.connect.as_ref().map(ToString::to_string));
+    add("--connect-http", options.connect_http.as_ref().map(ToString::to_string));
+    for (option, is_given) in
+        [(" --accept-terms", given.terms), (" --pins", options.pins), (" --json", options.as_json)]
+    {
+        if is_given {
+            command += option;
+        }
+    }
+    command + more
+}
+
+/// Checks that the folder of a new file is there, and open to this user. init makes [`SYSTEM_FOLDER`] itself.
+fn may_create(path: &Path) -> Result<(), Reason> {
+    let folder: &Path = folder_of(path);
+    let shown = folder.display();
+    let refused = |why: &str| Reason::new(format!("{}: {why}", path.display()));
+    match fs::metadata(folder) {
+        Ok(found) if !found.is_dir() => {
+            Err(refused(&format!("{shown} is no folder")).hint("name another file with -o FILE"))
+        }
+        Ok(_) if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() => {
+            Err(refused(&format!("this user may not write to the folder {shown}"))
+                .hint("run the command with sudo, or name another file with -o FILE"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && folder != Path::new(SYSTEM_FOLDER) => {
+            let make = format!("mkdir -p {}", shell_word(&shown.to_string()));
+            Err(refused(&format!("there is no folder {shown}")).hint(format!("make it first: {make}")))
+        }
+        // Another error may be one of this check alone.
+        _ => Ok(()),
+    }
 }
 
 /// Creates the file. A system's configuration is readable for the user that serves, whatever the

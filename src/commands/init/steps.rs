@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::commands::drop_privileges::{USER, useradd};
-use crate::config::DEFAULT_PATHS;
+use crate::config::is_found;
 use crate::init::conclude::Conclusion;
 use crate::init::write::Wishes;
 use crate::os::privileges::{self, UserAccount};
@@ -18,7 +18,7 @@ const UNITS: [&str; 3] = [
 
 /// Renders the next steps.
 pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> String {
-    let option = if is_default(path) { String::new() } else { format!(" -c {}", wishes.path) };
+    let option = if is_found(path) { String::new() } else { format!(" -c {}", wishes.path) };
     let host = conclusion.hosts.iter().find(|host| !host.starts_with('*')).unwrap_or(&conclusion.public);
     let has_unit = wishes.is_system && UNITS.iter().any(|unit| Path::new(unit).exists());
     let start = if has_unit { "systemctl enable --now pintle".to_owned() } else { format!("pintle run{option}") };
@@ -44,17 +44,4 @@ pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> S
     steps.push(format!("# serve; ports 80 and 443 need root{orders}\n  {start}"));
     steps.push(format!("# once the names point here ({names})\n  pintle verify {url}"));
     format!("Next:\n\n  {}\n", steps.join("\n\n  "))
-}
-
-/// Returns `true` if the commands find the file by themselves, from this folder.
-fn is_default(path: &Path) -> bool {
-    let found = DEFAULT_PATHS.iter().map(Path::new).find(|default| default.exists());
-    found.is_some_and(|found| same(found, path))
-}
-
-fn same(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => one == other,
-    }
 }

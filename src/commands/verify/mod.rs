@@ -72,7 +72,7 @@ pub fn verify(arguments: Arguments, as_json: bool, output: &Output) -> ExitCode 
 
 /// Reads the file of roots, or takes Mozilla's.
 pub(super) fn trust(path: Option<&Path>) -> Result<ClientTrust, Reason> {
-    let Some(path) = path else { return Ok(ClientTrust { roots: default_roots(), own: Vec::new() }) };
+    let Some(path) = path else { return Ok(ClientTrust { roots: default_roots(), own: Vec::new(), file: None }) };
     let contents = read(path)?;
     let usage = || "--ca takes certificates in PEM: roots, or the server's own".to_owned();
     let wrong = |why: &str| Reason::new(format!("{}: {why}", path.display()));
@@ -84,7 +84,7 @@ pub(super) fn trust(path: Option<&Path>) -> Result<ClientTrust, Reason> {
         roots.add(certificate.clone()).map_err(|_| wrong("a certificate in it is not fit as a root").hint(usage()))?;
         own.push(certificate);
     }
-    Ok(ClientTrust { roots: Arc::new(roots), own })
+    Ok(ClientTrust { roots: Arc::new(roots), own, file: Some(path.to_owned()) })
 }
 
 fn read_pins(path: &Path) -> Result<Vec<Pin>, Reason> {

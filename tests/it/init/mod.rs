@@ -196,10 +196,48 @@ fn nothing_is_overwritten() {
     fs::write(&printed, &out).unwrap();
     check_accepts(&printed, &out);
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
-    // A folder that does not exist.
-    let lost = folder.path().join("no/pintle.toml");
-    let (code, _, err) = outcome(init_fixture(&authority, &blog, &fixture).arg("-o").arg(lost));
-    assert!(code == 1 && err.contains("no/pintle.toml") && err.contains("hint:"), "{err}");
+}
+
+/// The program under the name that hints have, for a shell.
+fn paste(command: &str) -> (i32, String, String) {
+    let program = pintle().get_program().to_owned();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("pintle() {{ \"$PINTLE\" \"$@\"; }}; {command}")]);
+    outcome(shell.env("PINTLE", program).env("PINTLE_ALLOW_ROOT", "1"))
+}
+
+/// The hint that begins so.
+#[track_caller]
+fn hint<'a>(error: &'a str, begin: &str) -> &'a str {
+    let mut hints = error.lines().filter_map(|line| line.trim().strip_prefix("hint: "));
+    hints.find_map(|hint| hint.strip_prefix(begin)).unwrap_or_else(|| panic!("no hint {begin:?} in {error}"))
+}
+
+#[test]
+fn a_folder_that_init_does_not_make() {
+    let authority = Authority::new();
+    let fixture = fixture("github-pages");
+    let blog = Blog::serve(&authority, &fixture);
+    let folder = TempDir::new().unwrap();
+    let lost = folder.path().join("two words/no/pintle.toml");
+    let ask = || outcome(init_fixture(&authority, &blog, &fixture).arg("-o").arg(&lost));
+    let (code, out, err) = ask();
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("there is no folder") && !err.contains("os error"), "{err}");
+    // It is said before the blog is asked, and the remedy works as pasted.
+    assert!(blog.requests().is_empty());
+    assert_eq!(paste(hint(&err, "make it first: ")).0, 0);
+    let (code, _, err) = ask();
+    assert!(code == 0 && lost.exists(), "{err}");
+    // The command for a file that exists has all its arguments.
+    let (_, _, err) = ask();
+    let again = format!("pintle init{}", hint(&err, "pintle init").strip_suffix(" prints the file").unwrap());
+    let (code, out, err) = paste(&again);
+    assert!(code == 0 && out.starts_with("# Written by `pintle init`"), "{again}: {out}{err}");
+    // A file in the folder's place.
+    let file = lost.join("pintle.toml");
+    let (code, _, err) = outcome(init_fixture(&authority, &blog, &fixture).arg("-o").arg(&file));
+    assert!(code == 1 && err.contains("no folder") && !err.contains("os error"), "{err}");
 }
 
 #[test]

@@ -262,3 +262,18 @@ fn a_reader_that_has_enough() {
     let (code, _, err) = outcome(command.arg("--json").stdout(writer));
     assert_eq!((code, err.as_str()), (0, ""));
 }
+
+/// A command for another site keeps the roots, and whatever the server sends, it is one word for a shell.
+#[test]
+fn a_site_that_redirects_to_another_one() {
+    let authority = Authority::new();
+    let leaf = authority.leaf("blog", &[BLOG]);
+    let server = SecureServer::start(&[&leaf], |_, _| {
+        b"HTTP/1.1 302 Found\r\nLocation: https://other.example/?a=1&b=$(id);c\r\nContent-Length: 0\r\n\r\n".to_vec()
+    });
+    let (_, report) = report(&mut verify(&authority, server.address));
+    let mut findings = report["findings"].as_array().unwrap().iter();
+    let finding = findings.find(|finding| finding["check"] == "page-not-checked").unwrap();
+    let want = format!("pintle verify --ca {} 'https://other.example/?a=1&b=$(id);c'", authority.ca_path().display());
+    assert_eq!(finding["hint"], want, "{finding}");
+}
