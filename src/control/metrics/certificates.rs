@@ -35,8 +35,7 @@ impl Control {
         };
         let now = self.now();
         let stages = of_each(&|c| ExpiryStage::of(c, now).number() as f64);
-        let help =
-            "0 valid; 1 to 4 less than 14, 7, 3, 1 days left, or the same fractions of a short lifetime; 5 expired.";
+        let help = "0 valid; 1 to 4 less than 14, 7, 3, 1 days left, or a fraction of a short lifetime; 5 expired.";
         metrics.gauges("certificate_ending_stage", help, &stages);
         let begins = of_each(&|c| c.not_before.as_second() as f64);
         let help = "When a certificate becomes valid, in seconds since 1970.";
