@@ -7,7 +7,8 @@
 //! # What is claimed
 //!
 //! 1. No client is ever locked out, unless the operator accepted that for a compromised key.
-//! 2. There is always a valid certificate, unless no CA could give one for half of the time that was left.
+//! 2. There is always a valid certificate, unless no CA could give one for half of the time that was left, or the machine's
+//!    clock is so far behind that the renewal is not due yet by that clock.
 //! 3. A renewal keeps the key. A key changes over only to one that clients have received for longer than the longest
 //!    promise; and it does so when it is planned.
 //! 4. No CA ever refuses an order because of a rate limit on orders for the same names.
