@@ -85,6 +85,8 @@ pub enum Act {
     Edit(Arc<Edit>),
     /// pebble answers, and the function changes body and header lines (each without its CRLF).
     EditText(Arc<EditText>),
+    /// pebble gets the request only after this time.
+    Late(Duration),
     /// pebble gets the request; the connection ends without an answer.
     Lose,
     /// The connection ends at once; pebble never sees the request.
@@ -372,6 +374,10 @@ fn serve(
             let (status, mut lines, mut body) = pass()?;
             change(&mut body, &mut lines);
             send(&mut stream, &(status, lines, body))
+        }
+        Some(Act::Late(time)) => {
+            thread::sleep(time);
+            send(&mut stream, &pass()?)
         }
         Some(Act::Lose) => pass().map(drop),
         Some(Act::Drop) => Ok(()),

@@ -10,10 +10,11 @@ use pintle::acme::lookup::Lookup;
 use pintle::upstream::dns::NameServers;
 use serde_json::Value;
 
+use super::life::{at_rest, ended};
 use super::orders::{Bed, ask, obtained, order_requests, orders, renew};
 use crate::harness::double::{Act, Double, Step, When};
 use crate::harness::pebble::{Settings, is_current};
-use crate::harness::{BLOG, Pintle, eventually, free_port, outcome, pintle};
+use crate::harness::{BLOG, Pintle, eventually, free_port, outcome, output, pintle};
 
 /// A hook program for pebble's DNS with these lines before its own. It notes its calls.
 fn hook(bed: &Bed, before: &str) -> PathBuf {
@@ -251,6 +252,60 @@ fn a_stop_in_the_middle_removes_the_record() {
     pintle.signal("TERM");
     pintle.wait();
     eventually("the cleanup", || calls(&bed).iter().any(|call| call.starts_with("cleanup")).then_some(()));
+}
+
+/// The old process ends after the new one has begun: the record belongs to the new one by then.
+#[test]
+fn an_order_by_dns_during_an_upgrade() {
+    for step in [Step::NewOrder, Step::Authorization, Step::Challenge, Step::Finalize, Step::Certificate] {
+        let bed = Bed::new(Settings::default());
+        let double = Double::before(&bed.pebble);
+        let (acme, site) = (by_hook(&bed, &double.directory(), &hook(&bed, ""), ""), bed.site(&[BLOG], "", ""));
+        let pintle = bed.start(&acme, &site);
+        obtained(&pintle, 1);
+        at_rest(&bed);
+        let before = double.count(step);
+        // The CA looks at the record when the old process has had time to remove it.
+        let late = if step == Step::Challenge { Act::Late(Duration::from_secs(4)) } else { Act::Late(Duration::ZERO) };
+        double.on(step, When::Always, late);
+        double.on(step, When::Nth(1), Act::Hang(Duration::from_secs(60)));
+        renew(&bed);
+        eventually("the step is reached", || (double.count(step) > before).then_some(()));
+        output(&mut pintle.command("upgrade"));
+        obtained(&pintle, 2);
+        assert!(pintle.log_json("no certificate obtained").is_empty(), "{step:?}");
+        let orders = if step == Step::NewOrder { 3 } else { 2 };
+        assert_eq!(double.count(Step::NewOrder), orders, "{step:?}");
+        let name = "_acme-challenge.blog.example.com";
+        eventually("the record is gone", || values(&bed, name).is_empty().then_some(()));
+        bed.page(&pintle, BLOG);
+        ended(&pintle);
+    }
+}
+
+/// The program itself is at work when the processes change over.
+#[test]
+fn a_program_that_runs_during_an_upgrade() {
+    let bed = Bed::new(Settings::default());
+    let hook = hook(&bed, "[ $1 = cleanup ] || [ ! -e slow ] || sleep 4".replace("slow", &slow(&bed)).as_str());
+    let pintle = bed.start(&by_hook(&bed, &bed.pebble.directory(), &hook, ""), &bed.site(&[BLOG], "", ""));
+    obtained(&pintle, 1);
+    at_rest(&bed);
+    fs::write(slow(&bed), "").unwrap();
+    let before = calls(&bed).len();
+    renew(&bed);
+    eventually("the program runs", || (calls(&bed).len() > before).then_some(()));
+    output(&mut pintle.command("upgrade"));
+    obtained(&pintle, 2);
+    let name = "_acme-challenge.blog.example.com";
+    eventually("the record is gone", || values(&bed, name).is_empty().then_some(()));
+    bed.page(&pintle, BLOG);
+    ended(&pintle);
+}
+
+/// The file that makes the program slow.
+fn slow(bed: &Bed) -> String {
+    bed.authority.folder().join("slow").display().to_string()
 }
 
 #[test]
