@@ -230,6 +230,7 @@ fn of_log(file: &Path, account: &UserAccount, pass: FolderTreatment) -> Option<R
             _ if !folder_of(file).is_dir() => None,
             _ => access(folder_of(file), Access::WRITE_OK | Access::EXEC_OK).err().map(io::Error::from),
         },
+        (_, FolderTreatment::Making) if !folder_of(file).is_dir() => None,
         (_, FolderTreatment::Making) => open_log(file).err(),
     }?;
     let what = format!("log.access: {}: the user {user} cannot write it: {error}", file.display());

@@ -28,7 +28,7 @@ use crate::os::supervisor;
 use crate::os::systemd::{self, Notify, PassedSocket};
 use crate::os::usage;
 use crate::policy::Scheme;
-use crate::reason::{Problem, Reason};
+use crate::reason::{Problem, Reason, shell_word};
 use crate::server::{BindError, Lent, bind};
 use crate::telemetry::{LogThread, log};
 use crate::tls::key_process;
@@ -301,12 +301,27 @@ fn unused_socket(unused: &Lent) -> ExitCode {
     )
 }
 
+/// The command of this demo, with another port for a scheme.
+fn demo_at(scheme: &str, port: u16) -> String {
+    let option = format!("--{scheme}-port");
+    let mut command = format!("pintle demo {option} {port}");
+    let mut arguments = std::env::args().skip_while(|argument| argument != "demo").skip(1);
+    while let Some(argument) = arguments.next() {
+        if argument == option {
+            arguments.next();
+        } else if !argument.starts_with(&format!("{option}=")) {
+            command = format!("{command} {}", shell_word(&argument));
+        }
+    }
+    command
+}
+
 fn cannot_bind(errors: &[BindError], is_demo: bool) -> ExitCode {
     for error in errors {
         let reason = Reason::new(error.to_string()).hints(error.hint());
         let port = error.address.port().checked_add(1).unwrap_or(8000);
         refuse(&match is_demo {
-            true => reason.hint(format!("choose another port: pintle demo --{}-port {port}", error.scheme.as_str())),
+            true => reason.hint(format!("choose another port: {}", demo_at(error.scheme.as_str(), port))),
             false => reason,
         });
     }

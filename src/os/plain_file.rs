@@ -95,6 +95,21 @@ pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
+/// Returns a path for people: without `.`, and without `NAME/..` unless NAME is a link or missing.
+#[must_use]
+pub fn tidy(path: &Path) -> PathBuf {
+    let mut tidied = PathBuf::new();
+    for component in path.components() {
+        let is_folder = || fs::symlink_metadata(&tidied).is_ok_and(|found| found.is_dir());
+        match (component, tidied.components().next_back()) {
+            (Component::CurDir, _) | (Component::ParentDir, Some(Component::RootDir)) => {}
+            (Component::ParentDir, Some(Component::Normal(_))) if is_folder() => _ = tidied.pop(),
+            _ => tidied.push(component),
+        }
+    }
+    if tidied.as_os_str().is_empty() { PathBuf::from(".") } else { tidied }
+}
+
 /// Follows the symbolic links on the way to a file, but only links that root or this user has made.
 ///
 /// # Errors
@@ -164,6 +179,30 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
     use std::process::Command;
+
+    #[test]
+    fn tidy_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        symlink(dir.path(), dir.path().join("link")).unwrap();
+        let here = dir.path().display();
+        for (path, want) in [
+            ("a.pem".to_owned(), "a.pem".to_owned()),
+            ("./a.pem".to_owned(), "a.pem".to_owned()),
+            ("../a.pem".to_owned(), "../a.pem".to_owned()),
+            ("../../a.pem".to_owned(), "../../a.pem".to_owned()),
+            ("/../a.pem".to_owned(), "/a.pem".to_owned()),
+            (".".to_owned(), ".".to_owned()),
+            (String::new(), ".".to_owned()),
+            (format!("{here}/folder/../a.pem"), format!("{here}/a.pem")),
+            (format!("{here}/folder/./../folder//a.pem"), format!("{here}/folder/a.pem")),
+            (format!("{here}/link/../a.pem"), format!("{here}/link/../a.pem")),
+            (format!("{here}/missing/../a.pem"), format!("{here}/missing/../a.pem")),
+            (format!("{here}/missing/../../a.pem"), format!("{here}/missing/../../a.pem")),
+        ] {
+            assert_eq!(tidy(Path::new(&path)), Path::new(&want), "{path}");
+        }
+    }
 
     #[test]
     fn what_is_no_plain_file_is_refused() {

@@ -5,8 +5,9 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use nix::unistd::{Gid, Group, Uid, User, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, setgroups, setresgid, setresuid};
 use rustix::fs::OFlags;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
@@ -14,6 +15,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
 };
+
+use super::plain_file::tidy;
 
 /// Other users may write here; with the sticky bit, they cannot replace files of others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -42,7 +45,18 @@ pub fn user() -> String {
     name_of(geteuid())
 }
 
+/// The names of this process's user and group: the sandbox hides the files that have them.
+static NAMES: OnceLock<(Uid, String, Gid, String)> = OnceLock::new();
+
+fn remember_names() {
+    let (uid, gid) = (geteuid(), getegid());
+    let _ = NAMES.set((uid, name_of(uid), gid, name_of_group(gid)));
+}
+
 fn name_of(uid: Uid) -> String {
+    if let Some((_, name, ..)) = NAMES.get().filter(|(known, ..)| *known == uid) {
+        return name.clone();
+    }
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
@@ -193,6 +207,7 @@ pub fn settle(keep_bind: bool) -> io::Result<()> {
 }
 
 fn keep_only(keep: CapabilitySet) -> io::Result<()> {
+    remember_names();
     shrink_bounding_set(keep);
     clear_ambient_capability_set()?;
     let held = capabilities(None)?;
@@ -262,13 +277,19 @@ pub fn hint_to_execute(file: &Path) -> String {
 }
 
 fn own_group() -> String {
-    let gid = nix::unistd::getegid();
+    name_of_group(getegid())
+}
+
+fn name_of_group(gid: Gid) -> String {
+    if let Some((.., name)) = NAMES.get().filter(|(_, _, known, _)| *known == gid) {
+        return name.clone();
+    }
     Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name)
 }
 
 /// The command if this user owns what is closed: the permissions of a group do not help its owner.
 fn hint_of_owner(file: &Path, me: u32) -> Option<String> {
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let file = tidy(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
     let (closed, mode) = closed_folder(&file).map_or((file, "u+r"), |folder| (folder, "u+rx"));
     let is_mine = fs::metadata(&closed).is_ok_and(|of| of.uid() == me);
     is_mine.then(|| format!("chmod {mode} {}", closed.display()))
@@ -286,7 +307,7 @@ fn hint_to_read(file: &Path, group: &str) -> String {
 
 /// The command that gives a group this mode of a file, or the way to it.
 fn hint_for_group(file: &Path, group: &str, mode: &str) -> String {
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let file = tidy(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
     let (closed, mode) = closed_folder(&file).map_or((file, mode), |folder| (folder, "g+x"));
     format!("chgrp {group} {0} && chmod {mode} {0}", closed.display())
 }

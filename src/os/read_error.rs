@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::plain_file::folder_of;
+use super::plain_file::{folder_of, tidy};
 use super::{privileges, sandbox};
 use crate::reason::Reason;
 use crate::reason::near::nearest;
@@ -47,13 +47,13 @@ pub fn hints(path: &Path, error: &io::Error, base: &str) -> Vec<String> {
 fn where_to_look(path: &Path, base: &str) -> String {
     let folder = folder_of(path);
     if !folder.is_dir() {
-        return format!("the folder {} does not exist either; {}", folder.display(), how_paths_begin(path, base));
+        return format!("the folder {} does not exist either; {}", tidy(folder).display(), how_paths_begin(path, base));
     }
     let names = fs::read_dir(folder).into_iter().flatten().flatten().take(NAMES_MAX);
     let names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match nearest(&name, names.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean {:?}?", path.with_file_name(near)),
+        Some(near) => format!("did you mean {:?}?", tidy(&path.with_file_name(near))),
         None => how_paths_begin(path, base),
     }
 }

@@ -28,12 +28,14 @@ fn a_busy_port_of_the_demo() {
     let port = busy.local_addr().unwrap().port();
     for (option, other) in [("--http-port", "--https-port"), ("--https-port", "--http-port")] {
         let mut command = pintle();
-        command.args(["demo", option, &port.to_string(), other, &free_port().to_string()]);
+        let free = free_port().to_string();
+        command.args(["demo", option, &port.to_string(), other, &free]);
         let (code, out, err) = outcome(command.env("HOME", home.path()).env_remove("XDG_DATA_HOME"));
         assert_eq!((code, out.as_str()), (1, ""), "{err}");
         assert!(err.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{err}");
-        assert!(err.contains(&format!("pintle demo {option} ")), "{err}");
-        assert!(!err.contains(&format!("pintle demo {other} ")), "{err}");
+        // With all other arguments.
+        let again = format!("pintle demo {option} {} {other} {free}\n", port.checked_add(1).unwrap_or(8000));
+        assert!(err.contains(&again), "{err}");
     }
 }
 
@@ -176,4 +178,28 @@ fn a_swapped_pair_is_named_as_that() {
     assert!(code == 1 && error.contains("chain and key are swapped: "), "{error}");
     assert!(error.contains("blog.key holds a private key") && error.contains("blog.pem holds certificates"), "{error}");
     assert!(!error.contains("everybody on this host can read"), "{error}");
+}
+
+/// As in the README: the certificates beside the folder of the configuration.
+#[test]
+fn paths_are_shown_without_detours() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let folder = fs::canonicalize(authority.folder()).unwrap();
+    fs::create_dir_all(folder.join("config/sub")).unwrap();
+    std::os::unix::fs::symlink(&folder, folder.join("config/link")).unwrap();
+    let site = blog(&authority, &origin);
+    let (chain, key) = (authority.folder().join("blog.pem"), authority.folder().join("blog.key"));
+    let with = |chain_at: &str, key_at: &str| {
+        let site = site.replace(&format!("{chain:?}"), &format!("{chain_at:?}"));
+        fs::write(folder.join("config/pintle.toml"), site.replace(&format!("{key:?}"), &format!("{key_at:?}")))
+            .unwrap();
+        outcome(pintle().args(["check", "-c", "config/pintle.toml"]).current_dir(&folder))
+    };
+    let (code, out, error) = with("./sub/../../blog.pem", "../blog.key");
+    assert!(code == 0 && out.contains("  certificate  blog.pem\n"), "{out}{error}");
+    let (_, _, error) = with("../blog.pem", "sub/../../none/./lost.key");
+    assert!(error.contains(": none/lost.key: no such file") && error.contains("the folder none does not"), "{error}");
+    // Above a link is another folder.
+    let (_, _, error) = with("../blog.pem", "link/../lost.key");
+    assert!(error.contains(": config/link/../lost.key: no such file"), "{error}");
 }

@@ -448,6 +448,45 @@ fn an_installed_key_can_be_read_by_the_user() {
     assert_eq!(pintle.status()["sites"][0]["certificates"][0]["pin"], renewed.pin);
 }
 
+/// The sandbox hides the files with the names of users and groups. (systemd's library knows nobody's name without them.)
+#[test]
+fn names_are_names_in_the_sandbox() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    chmod(&bed.key(), 0o644);
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let pintle = bed.start(listen, &bed.config("").replace(&format!("{USER:?}"), "\"daemon\""));
+    assert_eq!(pintle.logged("sandbox", 1)[0]["user"], "daemon");
+    assert_eq!(pintle.status()["sandbox"]["user"], "daemon");
+    chmod(&bed.key(), 0o600);
+    let error = pintle.reload_fails();
+    assert!(error.contains("not readable by the user daemon") && error.contains("hint: chgrp daemon "), "{error}");
+}
+
+/// A folder of the log that is missing has one message, and its remedy is enough.
+#[test]
+fn a_missing_folder_of_the_log() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n";
+    let config = bed.config("").replace("access.log", "two words/access.log");
+    let file = bed.at("pintle.toml");
+    fs::write(&file, format!("{listen}{config}")).unwrap();
+    for command in ["check", "run"] {
+        let (code, _, error) = outcome(pintle().args([command, "-c"]).arg(&file));
+        assert!(code == 1 && error.contains(": no such folder"), "{command}: {error}");
+        assert_eq!(error.matches("log.access").count(), 1, "{command}: {error}");
+    }
+    let (_, _, error) = outcome(pintle().args(["check", "-c"]).arg(&file));
+    output(Command::new("sh").args(["-c", remedy(&error)]));
+    let pintle = bed.start(listen, &config);
+    assert!(bed.at("two words/access.log").exists(), "{}", pintle.log());
+}
+
 /// All at once, each with a remedy, before anything is served; and `check` knows it before.
 #[test]
 fn what_the_user_cannot_use_is_told_before_it_serves() {

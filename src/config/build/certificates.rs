@@ -292,8 +292,7 @@ fn key_problem(
     r: &Checker<'_>,
 ) -> Problem {
     let reason = Reason::new(format!("{}: {error}", r.shown(path)));
-    let shown = r.shown_as.get(path).map_or(path, PathBuf::as_path);
-    let hint = why.hint(shown, Want::Key).unwrap_or_else(|| KEY_FORM.to_owned());
+    let hint = why.hint(&r.shown_path(path), Want::Key).unwrap_or_else(|| KEY_FORM.to_owned());
     Problem::error(&at.span, reason.hint(hint)).about(path)
 }
 
@@ -318,13 +317,13 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>
     match Chain::from_pem(contents) {
         Ok(chain) => Some(chain),
         Err(error) => {
-            let shown = r.shown_as.get(path).map_or(path, PathBuf::as_path);
+            let shown = r.shown_path(path);
             let look = || format!("`pintle pin {}` shows what the file holds", shown.display());
             let hint = match &error {
                 CertificateError::Order(_) => {
                     "put the leaf first, then the certificate that issued it, and so on".to_owned()
                 }
-                CertificateError::Chain(why) => why.hint(shown, Want::Chain).unwrap_or_else(look),
+                CertificateError::Chain(why) => why.hint(&shown, Want::Chain).unwrap_or_else(look),
                 _ => look(),
             };
             let reason = Reason::new(format!("{}: {error}", shown.display())).hint(hint);

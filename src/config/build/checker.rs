@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Display, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::config::problem::{At, Problem, Problems};
 use crate::config::stamp::{Stamp, Stamps};
+use crate::os::plain_file::tidy;
 use crate::reason::Reason;
 use crate::reason::near::did_you_mean;
 
@@ -47,8 +48,13 @@ impl Checker<'_> {
     }
 
     /// The name of a file in messages.
-    pub(super) fn shown<'p>(&'p self, path: &'p Path) -> Display<'p> {
-        self.shown_as.get(path).map_or(path, PathBuf::as_path).display()
+    pub(super) fn shown(&self, path: &Path) -> String {
+        self.shown_path(path).display().to_string()
+    }
+
+    /// The same, for hints that are commands.
+    pub(super) fn shown_path(&self, path: &Path) -> PathBuf {
+        tidy(self.shown_as.get(path).map_or(path, PathBuf::as_path))
     }
 
     /// The path that the configuration means: relative ones begin in its folder.

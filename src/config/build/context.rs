@@ -1,7 +1,7 @@
 //! The inputs of the checks, beside the file.
 
 use std::collections::HashMap;
-use std::path::{Display, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::config::Config;
 use super::report::DaysInUse;
@@ -10,6 +10,7 @@ use crate::config::stamp::Stamps;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
+use crate::os::plain_file::tidy;
 use crate::policy::promise::Seconds;
 
 /// Everything beside the file that the checks depend on.
@@ -86,8 +87,8 @@ impl<'a> CheckContext<'a> {
 
 impl<'a> CheckContext<'a> {
     /// The name of a file in messages.
-    pub(super) fn shown<'p>(&'p self, path: &'p Path) -> Display<'p> {
-        self.shown_as.get(path).map_or(path, PathBuf::as_path).display()
+    pub(super) fn shown(&self, path: &Path) -> String {
+        tidy(self.shown_as.get(path).map_or(path, PathBuf::as_path)).display().to_string()
     }
 
     /// The configuration that clients see now, if this process serves one.

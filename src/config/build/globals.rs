@@ -10,6 +10,7 @@ use crate::config::file::ConfigFile;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, Draft};
 use crate::host::{HostMap, HostPattern};
+use crate::reason::shell_word;
 use crate::telemetry::AccessFormat;
 use crate::telemetry::access::LogRules;
 use crate::tls::offer::TlsOffer;
@@ -104,8 +105,8 @@ fn check_state(draft: &Draft, r: &mut Checker<'_>) {
     if std::fs::metadata(&folder).is_ok_and(|m| m.is_dir() && m.mode() & 0o002 != 0) {
         r.warn(
             &draft.place_of("state.directory"),
-            format!("state.directory: {}: everybody on this host can write there", folder.display()),
-            format!("chmod o-w {}", folder.display()),
+            format!("state.directory: {}: everybody on this host can write there", r.shown(&folder)),
+            format!("chmod o-w {}", shell_word(&r.shown(&folder))),
         );
     }
 }
@@ -125,8 +126,8 @@ fn acme_webroot(file: &ConfigFile, r: &mut Checker<'_>) -> Option<PathBuf> {
             let what = if path.exists() { "not a folder" } else { "no such folder" };
             r.error_with_hint(
                 &w.span,
-                format!("acme.webroot: {}: {what}", path.display()),
-                format!("mkdir -p {}, or leave the key out", path.display()),
+                format!("acme.webroot: {}: {what}", r.shown(&path)),
+                format!("mkdir -p {}, or leave the key out", shell_word(&r.shown(&path))),
             );
         }
         path

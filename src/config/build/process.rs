@@ -6,6 +6,7 @@ use crate::config::file::{ProcessTable, SandboxTable};
 use crate::config::problem::At;
 use crate::os::plain_file::folder_of;
 use crate::os::sandbox::{SandboxSettings, Strength};
+use crate::reason::shell_word;
 
 const STRENGTHS: [(&str, Strength); 3] =
     [("auto", Strength::Auto), ("off", Strength::Off), ("require", Strength::Require)];
@@ -41,7 +42,7 @@ pub(super) fn sandbox(table: &SandboxTable, r: &mut Checker<'_>) -> SandboxSetti
             if path.value.is_empty() || !place.exists() {
                 r.warn(
                     &path.span,
-                    format!("{key}: {}: no such file or folder", place.display()),
+                    format!("{key}: {}: no such file or folder", r.shown(&place)),
                     "make it before the start: the sandbox allows only what exists then",
                 );
             }
@@ -59,8 +60,8 @@ pub(super) fn check_access(written: Option<&At<String>>, access: &AccessTarget, 
     if path.is_dir() {
         r.error_with_hint(
             &written.span,
-            format!("log.access: {}: this is a folder, not a file", path.display()),
-            format!("access = \"{}\"", path.join("access.log").display()),
+            format!("log.access: {}: this is a folder, not a file", r.shown(path)),
+            format!("access = \"{}\"", r.shown(&path.join("access.log"))),
         );
         return;
     }
@@ -68,8 +69,8 @@ pub(super) fn check_access(written: Option<&At<String>>, access: &AccessTarget, 
     if !folder.is_dir() {
         r.error_with_hint(
             &written.span,
-            format!("log.access: {}: no such folder", folder.display()),
-            format!("mkdir -p {}", folder.display()),
+            format!("log.access: {}: no such folder", r.shown(folder)),
+            format!("mkdir -p {}", shell_word(&r.shown(folder))),
         );
     }
 }

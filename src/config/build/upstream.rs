@@ -360,7 +360,7 @@ fn roots(
 /// The roots of a file. Warns of a certificate that cannot be a root, as the others are still good.
 fn roots_of(contents: &[u8], path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<RootCertStore> {
     const FORM: &str = "expected CA certificates in PEM";
-    let name = format!("site.upstream_options.ca: {}", path.display());
+    let name = format!("site.upstream_options.ca: {}", r.shown(path));
     let certificates = match key_file::certificates(contents) {
         Ok(certificates) => certificates,
         Err(error) => {
