@@ -324,6 +324,7 @@ fn words_of(error: &io::Error, why: &Why) -> String {
         (_, Some("unrecognized_name")) => "no site has this name".to_owned(),
         (_, Some("protocol_version")) => "no TLS version in common".to_owned(),
         (_, Some("no_application_protocol")) => "no application protocol in common".to_owned(),
+        (_, Some("handshake_failure")) => "no cipher suite, group or signature algorithm in common".to_owned(),
         _ if error.kind() == io::ErrorKind::UnexpectedEof => "the client closed the connection".to_owned(),
         _ => error.to_string(),
     }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::admission::ClientNetwork;
 use super::failed_handshakes::Sums;
+use super::rejection::NO_CERTIFICATE;
 use super::why::Why;
 use super::worker::Worker;
 use crate::clock::TICK;
@@ -63,6 +64,9 @@ impl Worker {
         if site.as_ref().is_some_and(|site| site.unlogged) {
             return;
         }
+        // The name is known: the resolver has no certificate for it.
+        let lacks_certificate = site.is_some() && failure.why.alert_sent == Some("unrecognized_name");
+        let error = if lacks_certificate { NO_CERTIFICATE } else { failure.error };
         let entry = HandshakeEntry {
             site: site.as_ref().map(|site| &*site.name),
             client: Some(peer.address),
@@ -73,7 +77,7 @@ impl Worker {
             groups: &offered.groups,
             alpn: &offered.alpn,
             sum: None,
-            end: End { error: Some(failure.error), ..failure.why },
+            end: End { error: Some(error), ..failure.why },
         };
         access.record_handshake(&entry, &view.shared.log);
     }

@@ -7,6 +7,9 @@ use crate::policy::forwarded::RequestField;
 use crate::upstream::UpstreamError;
 use crate::wire::body::RequestBodyError;
 
+/// The reason if a site has no certificate that can be served.
+pub(super) const NO_CERTIFICATE: &str = "the site has no valid certificate";
+
 /// The reason why pintle refuses a request.
 #[derive(Debug)]
 pub(super) enum Rejection {
@@ -204,7 +207,7 @@ impl Rejection {
             Self::ExpectationFailed => "unknown expectation".into(),
             Self::NoChallenge => "no such ACME challenge".into(),
             Self::TooManyChallenges => "more ACME challenges at once than limits.challenges".into(),
-            Self::NoCertificate => "the site has no valid certificate".into(),
+            Self::NoCertificate => NO_CERTIFICATE.into(),
             Self::NotFound => "the site has no upstream".into(),
             Self::NoReport => "not a report".into(),
             Self::TooManyReports => "more reports than limits.reports_per_minute or limits.reports_per_client".into(),

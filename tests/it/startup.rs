@@ -88,6 +88,16 @@ fn is_without(two: &Two, pintle: &Pintle) {
     let client = Client::new(&two.authority);
     let refused = client.try_connect(pintle.https(), SHOP).err().unwrap();
     assert_eq!(alert_of(&refused), AlertDescription::UnrecognisedName);
+    eventually("the record of the handshake", || {
+        let records = pintle.access().into_iter();
+        let mut records = records.filter(|record| record["kind"] == "handshake" && record["sni"] == SHOP);
+        records.next().map(|record| {
+            assert_eq!(
+                (&record["site"], &record["error"]),
+                (&SHOP.into(), &"the site has no valid certificate".into())
+            );
+        })
+    });
     // The good site is served, also as the default for names that nobody knows.
     assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
     let mut unknown = client.connect(pintle.https(), "unknown.example.com");
