@@ -407,6 +407,29 @@ mod tests {
         assert_eq!(mismatch, CertificateError::KeyMismatch);
     }
 
+    /// A root, and its key signed by an older one: a client may end its path at either.
+    #[test]
+    fn keys_on_every_path() {
+        let named = |name: &str| {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.distinguished_name.push(DnType::CommonName, name);
+            params
+        };
+        let (old_key, new_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let old_root = named("old").self_signed(&old_key).unwrap();
+        let old = Issuer::new(named("old"), old_key);
+        let crossed = named("new").signed_by(&new_key, &old).unwrap();
+        let new = Issuer::new(named("new"), new_key);
+        let (certificate, _) = leaf(&["a.example"], &new);
+        let chain = Chain::from_pem((certificate.pem() + &crossed.pem() + &old_root.pem()).as_bytes()).unwrap();
+        assert_eq!(chain.pins.len(), 3);
+        assert_eq!(chain.certain, chain.pins[..2]);
+        // Without its issuer, the leaf alone is certain.
+        let chain = Chain::from_pem(certificate.pem().as_bytes()).unwrap();
+        assert_eq!(chain.certain, chain.pins[..1]);
+    }
+
     #[test]
     fn names_that_clients_match() {
         let check = |name: &str, want: bool| assert_eq!(usable_name(name).is_some(), want, "{name}");

@@ -131,6 +131,37 @@ fn links_lead_somewhere() {
     assert!(known > 50, "only {known} links were found");
 }
 
+/// A test by its path: `loss::an_old_copy_is_refused` of this binary, or `lease::tests::lengths` of the library.
+fn is_test(path: &str, listed: &str) -> bool {
+    if listed.lines().any(|line| line.strip_suffix(": test") == Some(path)) {
+        return true;
+    }
+    let Some((module, name)) = path.rsplit_once("::") else { return false };
+    let module = module.trim_end_matches("::tests").replace("::", "/");
+    let files = [".rs", "/mod.rs", "/tests.rs"].map(|end| root().join(format!("src/{module}{end}")));
+    let is_in = |file: &PathBuf| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.contains(&format!("fn {name}(")) && text.contains("#[test]")
+    };
+    files.iter().any(is_in)
+}
+
+#[test]
+fn the_tests_that_hold_the_promise_exist() {
+    let document = read(Path::new("docs/development/tests.md"));
+    let table =
+        document.split("and the tests that hold it\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert_eq!(rows.len(), 18, "{rows:#?}");
+    let listed = output(Command::new(std::env::current_exe().unwrap()).args(["--list", "--format", "terse"]));
+    for row in rows {
+        let named = row.rsplit_once(" | ").unwrap().1.trim_end_matches(" |");
+        let tests: Vec<&str> = named.split(", ").map(|name| name.trim_matches('`')).collect();
+        let gone: Vec<&&str> = tests.iter().filter(|test| !is_test(test, &listed)).collect();
+        assert!(!tests.is_empty() && gone.is_empty(), "no such tests: {gone:?} in {row}");
+    }
+}
+
 #[test]
 fn the_tests_that_fast_leaves_out_exist() {
     let script = read(Path::new("tests/run"));

@@ -216,6 +216,27 @@ fn a_key_that_was_never_promised_is_refused() {
     assert!(code == 1 && err.contains("would lock readers out"), "{err}");
 }
 
+/// Clients that know the new root end their path there, and never see the old one above it.
+#[test]
+fn a_root_above_a_cross_signed_one_keeps_no_promise() {
+    let bed = Bed::new();
+    let [new, old] = ["new", "old"].map(|name| Authority::named(&format!("pintle test CA, {name}")));
+    let pintle = bed.start(&format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = [{:?}]\n", old.ca_path()));
+    let hosts = [BLOG, "www.example.com"];
+    let crossed = new.leaf("crossed", &hosts);
+    let chain = fs::read_to_string(&crossed.chain).unwrap();
+    assert!(chain.contains(new.ca_pem()));
+    fs::write(&crossed.chain, chain.replace(new.ca_pem(), &(new.crossed(&old) + old.ca_pem()))).unwrap();
+    bed.put(&crossed);
+    let refused = pintle.logged("certificate refused; the old one keeps serving", 1);
+    assert!(refused[0].to_string().contains("would lock readers out"), "{refused:?}");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    // A leaf that the old root has signed keeps the promise on every path.
+    let direct = old.leaf("direct", &hosts);
+    bed.put(&direct);
+    eventually("the leaf of the old root is served", || (bed.served(&pintle) == direct.pin).then_some(()));
+}
+
 #[test]
 fn a_refusal_is_told_once_and_ends_with_the_files() {
     let bed = Bed::new();
