@@ -131,6 +131,13 @@ fn links_lead_somewhere() {
     assert!(known > 50, "only {known} links were found");
 }
 
+/// A package has the text of each licence that a linked crate may be used under.
+#[test]
+fn each_licence_has_its_text() {
+    let text = output(Command::new(root().join("dist/copyright")).env("CARGO_NET_OFFLINE", "true"));
+    assert!(text.contains("License: Apache-2.0\n") && text.contains("Files: crates/rustls-"), "{text}");
+}
+
 /// A test by its path: `loss::an_old_copy_is_refused` of this binary, or `lease::tests::lengths` of the library.
 fn is_test(path: &str, listed: &str) -> bool {
     if listed.lines().any(|line| line.strip_suffix(": test") == Some(path)) {
