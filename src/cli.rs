@@ -96,7 +96,8 @@ enum Command {
     /// Explain what pintle does with a request: every decision in order, with the line of the configuration behind it
     ///
     /// The functions that serve requests decide, so that the answer is the server's. It sends nothing. Without --live,
-    /// it reads the configuration, and answers for a process that starts now and can write its ledger.
+    /// it reads the configuration, and answers for a process that starts now and can write its ledger. With --request, the
+    /// running process tells why a request of its access log ended as it did.
     Explain(ExplainArgs),
     /// Check this host for faults that break edge proxies: kernel settings, neighbours, drivers, limits, clock, upstreams
     ///
@@ -237,8 +238,26 @@ fn status(args: StatusArgs, output: &Output) -> ExitCode {
 }
 
 fn explain(args: ExplainArgs, output: &Output) -> ExitCode {
-    let ExplainArgs { config, url, from, fields, http, method, proxy, response_fields, live, json } = args;
-    let asked = explain::DescribedRequest { url, from, fields, http, method, proxy, response_fields };
+    let ExplainArgs {
+        config,
+        url,
+        request,
+        from,
+        fields,
+        http,
+        method,
+        http2,
+        sni,
+        proxy,
+        response_fields,
+        live,
+        json,
+    } = args;
+    if let Some(id) = request {
+        return with_config(config, |path| explain::explain_record(path, &id, json, output));
+    }
+    let url = url.unwrap_or_default();
+    let asked = explain::DescribedRequest { url, from, fields, http, method, proxy, response_fields, http2, sni };
     with_config(config, |path| explain::explain(path, &asked, explain::Options { live, as_json: json }, output))
 }
 

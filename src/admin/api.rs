@@ -57,6 +57,7 @@ pub const PATHS: &[ApiPath] = &[
     path("/metrics", &[(Method::GET, AdminRole::View)]),
     path("/promised", &[(Method::GET, AdminRole::View)]),
     path("/ready", &[(Method::GET, AdminRole::View)]),
+    path("/records", &[(Method::GET, AdminRole::View)]),
     path("/reload", &[(Method::POST, AdminRole::Operate)]),
     path("/served", &[(Method::GET, AdminRole::View)]),
     path("/status", &[(Method::GET, AdminRole::View)]),

@@ -173,6 +173,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "pintle explain https://blog.example.com/ --http --from 10.0.0.1 -H 'X-Forwarded-Proto:https'",
             ),
             ("Why does the running process send no pins?", "sudo pintle explain https://blog.example.com/ --live"),
+            (
+                "Why did this request end with an error? The id is that of its log record",
+                "sudo pintle explain --request 5f3a09c1-0-42",
+            ),
+            (
+                "A browser asks for one site over the HTTP/2 connection of another one",
+                "pintle explain https://www.example.com/ --http2 --sni blog.example.com",
+            ),
             ("Print the site that a name leads to", "pintle explain https://www.example.com/ --json | jq -r .site"),
         ],
     ),

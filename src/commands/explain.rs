@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::remote::say_to_running;
+use super::remote::{ask_running, say_to_running};
 use super::results::Results;
 use super::sheet;
 use super::status::{list, text};
@@ -48,6 +48,70 @@ pub fn explain(path: &Path, asked: &DescribedRequest, options: Options, output: 
         table(&report, sheet::width().unwrap_or(WIDTH)).iter().for_each(|line| println!("{line}"));
     }
     ExitCode::SUCCESS
+}
+
+/// Tells why a request of the access log ended as it did. Exit code 0 if its record is found.
+pub fn explain_record(path: &Path, id: &str, as_json: bool, output: &Output) -> ExitCode {
+    let mut results = Results::new(as_json);
+    let is_id = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if id.is_empty() || !id.chars().all(is_id) {
+        results.fail_with_hint(&format!("{id:?}: not the id of a record"), &"an id looks like 5f3a09c1-0-42");
+        return results.end(false);
+    }
+    let question = (Method::GET, &*format!("/records?id={id}"));
+    let answers = [StatusCode::OK, StatusCode::NOT_FOUND, StatusCode::CONFLICT];
+    let Some((status, answer)) = ask_running(path, question, PATIENCE, &answers, output, &mut results) else {
+        return results.end(false);
+    };
+    let told: Value = match serde_json::from_str(&answer) {
+        Ok(told) => told,
+        Err(error) => return fail(&format!("the answer cannot be understood: {error}")),
+    };
+    if status != StatusCode::OK {
+        let hints = list(&told, "hints").iter().filter_map(Value::as_str);
+        results.refuse(&Reason::new(text(&told, "error")).hints(hints.map(str::to_owned)));
+        return results.end(false);
+    }
+    if as_json {
+        println!("{told:#}");
+    } else {
+        record_table(&told, sheet::width().unwrap_or(WIDTH)).iter().for_each(|line| println!("{line}"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Makes the table of a record.
+fn record_table(told: &Value, width: usize) -> Vec<String> {
+    let record = &told["record"];
+    let head = format!("{} {} at {}", text(record, "kind"), text(record, "id"), text(record, "time"));
+    let mut lines = wrapped("", &head, 2, width);
+    lines.push(String::new());
+    for step in list(told, "steps") {
+        let why = step["why"].as_str().filter(|why| !why.is_empty()).map(|why| format!("; {why}")).unwrap_or_default();
+        let at = step["at"].as_str().map(|at| format!(" [{at}]")).unwrap_or_default();
+        lines.extend(wrapped(text(step, "step"), &format!("{}{why}{at}", text(step, "what")), LABEL, width));
+    }
+    lines.extend(wrapped("verdict", text(told, "verdict"), LABEL, width));
+    for note in list(told, "notes").iter().filter_map(Value::as_str) {
+        lines.extend(wrapped("note", note, LABEL, width));
+    }
+    lines.push(String::new());
+    if let Some(changed) = told["config_changed"].as_str() {
+        let text = format!(
+            "The configuration has changed since, at {changed}: a limit's value and the decisions below are those of now."
+        );
+        lines.extend(wrapped("", &text, 0, width));
+    }
+    match told["why_no_explanation"].as_str() {
+        Some(why) => lines.extend(wrapped("", &format!("The decisions cannot be repeated: {why}."), 0, width)),
+        None => {
+            let text = "The decisions about such a request, by the configuration in use:";
+            lines.extend(wrapped("", text, 0, width));
+            lines.push(String::new());
+            lines.extend(table(&told["explanation"], width));
+        }
+    }
+    lines
 }
 
 /// Asks the running process.
@@ -95,7 +159,8 @@ fn table(report: &Value, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let request = &report["request"];
     let method = request["method"].as_str().unwrap_or("a request for");
-    let head = format!("{method} {} from {}", text(request, "url"), text(request, "from"));
+    let over = if request["http_version"] == "2" { " over HTTP/2" } else { "" };
+    let head = format!("{method} {} from {}{over}", text(request, "url"), text(request, "from"));
     lines.extend(wrapped("", &head, 2, width));
     let by = match report["live"] == true {
         true => "by the running process",

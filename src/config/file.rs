@@ -69,6 +69,7 @@ pub(super) struct LogTable {
     pub(super) fields: Option<Vec<At<String>>>,
     pub(super) sample: Option<At<f64>>,
     pub(super) redact: Vec<At<String>>,
+    pub(super) recent: Option<At<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +162,7 @@ impl LogTable {
             fields: t.texts("fields"),
             sample: t.fraction("sample"),
             redact: t.texts("redact").unwrap_or_default(),
+            recent: t.number("recent"),
         }
     }
 }

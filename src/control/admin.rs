@@ -20,7 +20,7 @@ use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
 use super::token::Token;
 use super::upgrade::UpgradeOutcome;
-use super::{Control, acme};
+use super::{Control, acme, records};
 use crate::admin::api::{Answer, Api as _, Call, JSON, find};
 use crate::admin::role::AdminRole;
 use crate::admin::session::PageSession;
@@ -92,6 +92,13 @@ pub(super) enum AdminCommand {
     Explain {
         asked: Box<DescribedRequest>,
         reply: oneshot::Sender<Result<Value, Reason>>,
+    },
+    /// Return the recent records of the access log.
+    Records(oneshot::Sender<records::KeptRecords>),
+    /// Tell why a record's request ended as it did.
+    ExplainRecord {
+        record: Box<Value>,
+        reply: oneshot::Sender<Value>,
     },
     /// Send a test to a hook, or to all. Answers with each hook and its failure.
     TestHooks {
@@ -280,6 +287,13 @@ impl Control {
                 let report = self.explain(&asked).await;
                 let _ = reply.send(report);
             }
+            AdminCommand::Records(reply) => {
+                let _ = reply.send(self.kept_records());
+            }
+            AdminCommand::ExplainRecord { record, reply } => {
+                let told = self.explain_record(&record).await;
+                let _ = reply.send(told);
+            }
             AdminCommand::Acme(asked) => self.ask_acme(asked),
             AdminCommand::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),
             AdminCommand::Book(reply) => {
@@ -288,24 +302,5 @@ impl Control {
                 let _ = reply.send(self.known());
             }
         }
-    }
-
-    /// The book, and the time for judgements.
-    pub(super) fn known(&self) -> PromisesInForce {
-        let now = self.now();
-        let lines = self.ledger().book().records().map(|record| record.line()).collect();
-        PromisesInForce { now, lines, days: Some(self.config.days()) }
-    }
-
-    pub(super) fn promised(&self, site: &str) -> Vec<(Pin, i64)> {
-        let ledger = self.ledger();
-        let mut since: std::collections::BTreeMap<Pin, i64> = std::collections::BTreeMap::new();
-        for promise in ledger.book().promises().iter().filter(|p| p.site == site) {
-            for pin in &promise.pins {
-                let first = since.entry(*pin).or_insert(promise.first_sent);
-                *first = (*first).min(promise.first_sent);
-            }
-        }
-        since.into_iter().collect()
     }
 }

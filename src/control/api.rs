@@ -8,7 +8,7 @@ use super::admin::AdminCommand;
 use super::events;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::Objection;
-use super::{DRAINING, acme};
+use super::{DRAINING, acme, records};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
 use crate::admin::asked::parameter;
@@ -72,6 +72,7 @@ async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -
         }
         "/ledger" => json(ask(commands, AdminCommand::Book).await.map(|known| json!(known))),
         "/served" => json(ask(commands, AdminCommand::Served).await),
+        "/records" => records::shown(query, commands).await,
         "/acme" => json(ask(commands, |reply| AdminCommand::Acme(acme::AcmeCommand::Plans(reply))).await),
         _ => return None,
     })

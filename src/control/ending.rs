@@ -134,6 +134,7 @@ impl Control {
             AdminCommand::Book(reply) => _ = reply.send(self.known()),
             AdminCommand::Served(reply) => _ = reply.send(self.served()),
             AdminCommand::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
+            AdminCommand::Records(reply) => _ = reply.send(self.kept_records()),
             AdminCommand::TestHooks { reply, .. } => _ = reply.send(Tested::default()),
             AdminCommand::Reload(_)
             | AdminCommand::Certificates { .. }
@@ -141,6 +142,7 @@ impl Control {
             | AdminCommand::Promise { .. }
             | AdminCommand::Acme(_)
             | AdminCommand::Explain { .. }
+            | AdminCommand::ExplainRecord { .. }
             | AdminCommand::Upgrade(_) => {}
         }
     }

@@ -1,8 +1,10 @@
-//! Records of other nodes: they come into the ledger, and bind this process, too.
+//! Records of other nodes: they come into the ledger, and bind this process, too. The book for other programs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::Control;
+use super::admin::PromisesInForce;
+use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, Book, Record, repair, set_id};
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
@@ -47,5 +49,25 @@ impl Control {
         let mut merged = self.ledger().book().clone();
         news.iter().for_each(|record| _ = merged.apply(record.clone()));
         self.config.excuses(promised, &merged, now)
+    }
+
+    /// The book, and the time for judgements.
+    pub(super) fn known(&self) -> PromisesInForce {
+        let now = self.now();
+        let lines = self.ledger().book().records().map(|record| record.line()).collect();
+        PromisesInForce { now, lines, days: Some(self.config.days()) }
+    }
+
+    /// The pins that a site has promised, and since when.
+    pub(super) fn promised(&self, site: &str) -> Vec<(Pin, i64)> {
+        let ledger = self.ledger();
+        let mut since: BTreeMap<Pin, i64> = BTreeMap::new();
+        for promise in ledger.book().promises().iter().filter(|p| p.site == site) {
+            for pin in &promise.pins {
+                let first = since.entry(*pin).or_insert(promise.first_sent);
+                *first = (*first).min(promise.first_sent);
+            }
+        }
+        since.into_iter().collect()
     }
 }

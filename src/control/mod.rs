@@ -22,6 +22,7 @@ mod promises;
 mod prove;
 mod push;
 mod ramp;
+mod records;
 mod reload;
 pub mod served;
 mod socket;
@@ -89,6 +90,8 @@ pub struct Control {
     started: Timestamp,
     /// The time at which the configuration in use was loaded.
     config_loaded: Timestamp,
+    /// The time of the last reload that has changed something, or of the start.
+    config_changed: Timestamp,
     /// The last reload was refused.
     is_config_refused: bool,
     draining: bool,

@@ -55,6 +55,7 @@ pub(super) struct Fixed {
     pub(super) state: Option<PathBuf>,
     pub(super) access: AccessTarget,
     access_format: Option<AccessFormat>,
+    recent: usize,
     name_servers: NameServers,
     process: Process,
     key_process: bool,
@@ -67,6 +68,7 @@ impl Fixed {
             state: config.state.clone(),
             access: config.access.clone(),
             access_format: config.access_format,
+            recent: config.recent,
             name_servers: config.name_servers.clone(),
             process: config.process.clone(),
             key_process: config.key_process,
@@ -84,6 +86,7 @@ impl Fixed {
         };
         note("log.access", config.access != self.access);
         note("log.format", config.access_format != self.access_format);
+        note("log.recent", config.recent != self.recent);
         note("resolver.name_servers", config.name_servers != self.name_servers);
         note("process", config.process.words() != self.process.words());
         note("tls.key_process", config.key_process != self.key_process);
@@ -131,6 +134,9 @@ impl Control {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
                 self.config_loaded = Timestamp::now();
+                if !notes.is_empty() {
+                    self.config_changed = self.config_loaded;
+                }
                 self.is_config_refused = false;
                 self.drive_senders();
                 // Each of ten thousand sites may have a warning, and nothing waits for them.

@@ -26,7 +26,7 @@ use crate::os::systemd::Notify;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::server::{Bound, Lent, Server};
-use crate::telemetry::{AccessFormat, LogSink, LogThread};
+use crate::telemetry::{AccessFormat, LogSink, LogThread, RecentRecords};
 use crate::upstream::dns::Resolver;
 
 /// The parts that a process is started with.
@@ -123,6 +123,7 @@ impl Control {
             reporter: super::events::Reporter::new(config.name_servers.clone()),
             started: Timestamp::now(),
             config_loaded: Timestamp::now(),
+            config_changed: Timestamp::now(),
             is_config_refused: false,
             draining: false,
             config,
@@ -143,7 +144,7 @@ impl Parts {
             hangup: signal(SignalKind::hangup())?,
             reopen_asked: signal(SignalKind::user_defined1())?,
             upgrade_asked: signal(SignalKind::user_defined2())?,
-            access_log: access_log(&config.access).map_err(StartError)?,
+            access_log: access_log(config).map_err(StartError)?,
             resolver: Rc::new(Resolver::new(config.name_servers.clone())),
             copies: config.state.as_deref().map(LastGood::of),
         };
@@ -203,21 +204,28 @@ pub(super) async fn promise(
 pub(super) fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSink, AccessFormat)> {
     // A person reads a terminal. Programs read everything else.
     let is_terminal = config.access == AccessTarget::Stdout && io::stdout().is_terminal();
-    let default = if is_terminal { AccessFormat::Short } else { AccessFormat::Json };
-    log.and_then(LogThread::sink).map(|sink| (sink, config.access_format.unwrap_or(default)))
+    let format = match (&config.access, config.access_format) {
+        // For the recent records alone.
+        (AccessTarget::Off, _) => AccessFormat::Json,
+        (_, Some(format)) => format,
+        (_, None) if is_terminal => AccessFormat::Short,
+        (_, None) => AccessFormat::Json,
+    };
+    Some((log.and_then(LogThread::sink)?, format))
 }
 
-fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, Reason> {
-    match target {
-        AccessTarget::Off => Ok(None),
-        AccessTarget::Stdout => LogThread::stdout().map(Some).map_err(|e| e.to_string().into()),
+fn access_log(config: &Config) -> Result<Option<LogThread>, Reason> {
+    let recent = (config.recent > 0).then(|| RecentRecords::new(config.recent));
+    match &config.access {
+        AccessTarget::Off => recent.map(LogThread::nowhere).transpose().map_err(|e| e.to_string().into()),
+        AccessTarget::Stdout => LogThread::stdout(recent).map(Some).map_err(|e| e.to_string().into()),
         AccessTarget::File(path) => {
             let hint = |e: &io::Error| match e.kind() {
                 io::ErrorKind::InvalidInput => Some("move it away, or name another file, or \"stdout\"".to_owned()),
                 _ => None,
             };
             let reason = |e: io::Error| Reason::new(format!("log.access: {}: {e}", path.display())).hints(hint(&e));
-            LogThread::file(path).map(Some).map_err(reason)
+            LogThread::file(path, recent).map(Some).map_err(reason)
         }
     }
 }

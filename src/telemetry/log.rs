@@ -11,7 +11,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::harmless::{harmless, harmless_json};
 use super::journal::{Journal, ToJournal};
-use super::writer::{LogSink, LogThread};
+use super::sink::LogSink;
+use super::writer::LogThread;
 
 /// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

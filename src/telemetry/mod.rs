@@ -9,6 +9,8 @@ mod journal;
 pub mod log;
 mod log_file;
 pub mod meters;
+mod recent;
+mod sink;
 pub mod traffic;
 mod writer;
 
@@ -17,5 +19,7 @@ pub use counters::Counters;
 pub use histogram::{Histogram, HistogramSum};
 pub use log_file::open_log;
 pub use meters::Meters;
+pub use recent::{RecentRecords, RecordsReach};
+pub use sink::LogSink;
 pub use traffic::{SiteTraffic, TrafficSum};
-pub use writer::{LogSink, LogThread};
+pub use writer::LogThread;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::log_file::open_log;
+use super::recent::RecentRecords;
+use super::sink::{LogMessage, LogSink, lines};
 use crate::reason::Reason;
 
 /// Batches that may wait for the disk; further ones are dropped and counted.
@@ -28,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The destination of a log.
 enum LogTarget {
+    /// Nobody reads the log, but its recent records.
+    Nowhere,
     Stdout,
     Stderr,
     File(PathBuf, File),
@@ -42,13 +46,13 @@ impl LogTarget {
             Self::Stdout => Some(rustix::stdio::stdout()),
             Self::Stderr => Some(rustix::stdio::stderr()),
             Self::File(_, file) => Some(file.as_fd()),
-            Self::Journal(_) => None,
+            Self::Journal(_) | Self::Nowhere => None,
         }
     }
 
     /// Writes lines. Returns the number of written bytes, and the error if these are not all.
     fn write(&self, batch: &[u8]) -> (usize, io::Result<()>) {
-        let Some(fd) = self.fd() else { return (0, Ok(())) };
+        let Some(fd) = self.fd() else { return (batch.len(), Ok(())) };
         let mut written = 0;
         while let Some(rest) = batch.get(written..).filter(|rest| !rest.is_empty()) {
             // Without the buffers of the standard library: after an error, nobody would know what they hold.
@@ -70,6 +74,7 @@ impl LogTarget {
 
     fn name(&self) -> String {
         match self {
+            Self::Nowhere => "nowhere".into(),
             Self::Stdout => "standard output".into(),
             Self::Stderr => "standard error".into(),
             Self::File(path, _) => path.display().to_string(),
@@ -104,36 +109,7 @@ pub struct LogThread {
     /// The last such request that timed out.
     late: Arc<AtomicU64>,
     progress: watch::Receiver<Progress>,
-}
-
-/// Sends batches of lines; never waits.
-#[derive(Debug, Clone)]
-pub struct LogSink {
-    queue: SyncSender<Vec<u8>>,
-    lost: Arc<AtomicU64>,
-    /// Each batch is one event, and not lines.
-    events: bool,
-}
-
-impl LogSink {
-    /// The counter of lost lines.
-    pub(super) fn losses(&self) -> Arc<AtomicU64> {
-        self.lost.clone()
-    }
-
-    /// Sends a batch. If the queue is full, the batch is lost.
-    pub fn send(&self, batch: Vec<u8>) {
-        match self.queue.try_send(batch) {
-            Ok(()) => {}
-            Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
-                self.lost.fetch_add(if self.events { 1 } else { lines(&batch) }, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-fn lines(batch: &[u8]) -> u64 {
-    batch.iter().filter(|b| **b == b'\n').count() as u64
+    recent: Option<Arc<RecentRecords>>,
 }
 
 impl LogThread {
@@ -142,8 +118,17 @@ impl LogThread {
     /// # Errors
     ///
     /// If no more threads can be created.
-    pub fn stdout() -> io::Result<Self> {
-        Self::start(LogTarget::Stdout)
+    pub fn stdout(recent: Option<RecentRecords>) -> io::Result<Self> {
+        Self::start(LogTarget::Stdout, recent)
+    }
+
+    /// Starts a log that nobody reads, for its recent records.
+    ///
+    /// # Errors
+    ///
+    /// If no more threads can be created.
+    pub fn nowhere(recent: RecentRecords) -> io::Result<Self> {
+        Self::start(LogTarget::Nowhere, Some(recent))
     }
 
     /// Starts a log on standard error.
@@ -152,7 +137,7 @@ impl LogThread {
     ///
     /// If no more threads can be created.
     pub fn stderr() -> io::Result<Self> {
-        Self::start(LogTarget::Stderr)
+        Self::start(LogTarget::Stderr, None)
     }
 
     /// Starts a log in the journal.
@@ -161,7 +146,7 @@ impl LogThread {
     ///
     /// If no more threads can be created.
     pub(super) fn journal(journal: Journal) -> io::Result<Self> {
-        Self::start(LogTarget::Journal(journal))
+        Self::start(LogTarget::Journal(journal), None)
     }
 
     /// Starts a log that appends to a file, and creates it if needed.
@@ -169,8 +154,8 @@ impl LogThread {
     /// # Errors
     ///
     /// If the file cannot be opened for writing.
-    pub fn file(path: &Path) -> io::Result<Self> {
-        Self::start(LogTarget::File(path.to_owned(), open_log(path)?))
+    pub fn file(path: &Path, recent: Option<RecentRecords>) -> io::Result<Self> {
+        Self::start(LogTarget::File(path.to_owned(), open_log(path)?), recent)
     }
 
     /// Reopens the file, which may have been moved away (logrotate). The thread does so whether the
@@ -180,7 +165,7 @@ impl LogThread {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(sink) = &self.sink {
             // If the queue is full, the thread sees the number with the next batch.
-            sink.send(WAKE.to_vec());
+            sink.try_send(LogMessage::Wake);
         }
         let (mut progress, late) = (self.progress.clone(), self.late.clone());
         async move {
@@ -214,13 +199,16 @@ impl LogThread {
         self.progress.borrow().failures
     }
 
-    fn start(target: LogTarget) -> io::Result<Self> {
-        let (queue, batches) = sync_channel::<Vec<u8>>(QUEUE);
+    fn start(target: LogTarget, recent: Option<RecentRecords>) -> io::Result<Self> {
+        let recent = recent.map(Arc::new);
+        let (queue, messages) = sync_channel(QUEUE);
         let (lost, asked) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (published, progress) = watch::channel(Progress::default());
-        let sink = LogSink { queue, lost: lost.clone(), events: matches!(target, LogTarget::Journal(_)) };
+        let events = matches!(target, LogTarget::Journal(_));
+        let sink = LogSink { queue, lost: lost.clone(), events, keeps: recent.is_some() };
         let writer = Writer {
             target,
+            recent: recent.clone(),
             lost,
             reported_lost: 0,
             asked: asked.clone(),
@@ -232,8 +220,14 @@ impl LogThread {
             torn: Vec::new(),
             published,
         };
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&batches))?;
-        Ok(Self { sink: Some(sink), thread: Some(thread), asked, late: Arc::default(), progress })
+        let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&messages))?;
+        Ok(Self { sink: Some(sink), thread: Some(thread), asked, late: Arc::default(), progress, recent })
+    }
+
+    /// The recent records, if they are kept.
+    #[must_use]
+    pub fn recent(&self) -> Option<Arc<RecentRecords>> {
+        self.recent.clone()
     }
 
     /// A sender for lines.
@@ -246,6 +240,7 @@ impl LogThread {
 /// The thread's state.
 struct Writer {
     target: LogTarget,
+    recent: Option<Arc<RecentRecords>>,
     lost: Arc<AtomicU64>,
     /// Lost lines that were already reported.
     reported_lost: u64,
@@ -262,12 +257,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, batches: &Receiver<Vec<u8>>) {
+    fn run(mut self, messages: &Receiver<LogMessage>) {
         loop {
             let wait = if self.not_reopened.is_some() { RETRY } else { Duration::MAX };
-            let batch = match batches.recv_timeout(wait) {
-                Ok(batch) => batch,
-                Err(RecvTimeoutError::Timeout) => WAKE.to_vec(),
+            let message = match messages.recv_timeout(wait) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => LogMessage::Wake,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let asked = self.asked.load(Ordering::Relaxed);
@@ -276,12 +271,29 @@ impl Writer {
                 self.reopened = asked;
                 self.publish();
             }
-            if batch == END {
+            let batch = match message {
+                LogMessage::Wake => continue,
+                LogMessage::End => return,
+                LogMessage::Copies(records) => {
+                    self.keep(&records);
+                    continue;
+                }
+                LogMessage::Records(records) => {
+                    self.keep(&records);
+                    records
+                }
+                LogMessage::Lines(batch) => batch,
+            };
+            // Even if nobody can read the log, its recent records serve.
+            if !self.write(&batch) && self.recent.is_none() {
                 return;
             }
-            if batch != WAKE && !self.write(&batch) {
-                return;
-            }
+        }
+    }
+
+    fn keep(&self, records: &[u8]) {
+        if let Some(recent) = &self.recent {
+            recent.add(records);
         }
     }
 
@@ -414,16 +426,11 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Marks the end. No batch is empty.
-const END: &[u8] = b"";
-/// Wakes the thread to look at its requests. No batch equals it.
-const WAKE: &[u8] = b"\0";
-
 impl Drop for LogThread {
     fn drop(&mut self) {
         if let Some(sink) = self.sink.take() {
             // Queued behind all waiting batches; blocks as long as the disk does.
-            let _ = sink.queue.send(END.to_vec());
+            let _ = sink.queue.send(LogMessage::End);
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

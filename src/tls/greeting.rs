@@ -10,14 +10,14 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
 use super::resolver::{Choice, reached, take_choice};
 
-/// Returns the first message of a client that sends this name, or none, and offers HTTP/1.1. `None` if no client can
+/// Returns the first message of a client that sends this name, or none, and offers `protocol` by ALPN. `None` if no client can
 /// send the name.
 #[must_use]
-pub fn client_hello(name: Option<&str>) -> Option<Vec<u8>> {
+pub fn client_hello(name: Option<&str>, protocol: &[u8]) -> Option<Vec<u8>> {
     let provider = super::config::provider();
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     let mut config = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.enable_sni = name.is_some();
     let name = ServerName::try_from(name.unwrap_or("localhost").to_owned()).ok()?;
     let mut client = ClientConnection::new(config.into(), name).ok()?;

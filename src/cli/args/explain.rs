@@ -10,8 +10,13 @@ pub(in crate::cli) struct ExplainArgs {
     #[command(flatten)]
     pub(in crate::cli) config: ConfigArgs,
     /// The URL that a client asks for
-    #[arg(value_name = "URL", value_parser = parse_url_text)]
-    pub(in crate::cli) url: String,
+    #[arg(value_name = "URL", value_parser = parse_url_text, required_unless_present = "request")]
+    pub(in crate::cli) url: Option<String>,
+    /// Tell why the request or handshake with this id in the access log ended as it did; asks the running process
+    #[arg(long, value_name = "ID", conflicts_with_all = [
+        "url", "from", "fields", "http", "method", "proxy", "response_fields", "http2", "sni", "live",
+    ])]
+    pub(in crate::cli) request: Option<String>,
     /// The address that the connection comes from: a client's, or a balancer's [default: 203.0.113.1, a stranger]
     #[arg(long, value_name = "IP")]
     pub(in crate::cli) from: Option<IpAddr>,
@@ -24,6 +29,12 @@ pub(in crate::cli) struct ExplainArgs {
     /// The method
     #[arg(long, value_name = "METHOD")]
     pub(in crate::cli) method: Option<String>,
+    /// The request comes over HTTP/2; without it, over HTTP/1.1
+    #[arg(long, conflicts_with = "http")]
+    pub(in crate::cli) http2: bool,
+    /// The name in SNI, if it is not that of the URL: the request comes over a connection that was opened for another name
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) sni: Option<String>,
     /// The PROXY header before the request, if listen.proxy_protocol is set: a line of version 1, or hex: and version 2
     #[arg(long, value_name = "HEADER")]
     pub(in crate::cli) proxy: Option<String>,

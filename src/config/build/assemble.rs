@@ -32,7 +32,6 @@ pub(super) fn assemble(
     let certificates = certificates(&entries, &globals);
     let tickets = tickets(context)?;
     let (tls, probe_tls) = tls(&entries, &globals, &certificates, &tickets)?;
-    let names = upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref()));
     let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
     let snapshot = Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
@@ -59,10 +58,11 @@ pub(super) fn assemble(
         http: globals.listen.http,
         workers: globals.listen.workers,
         snapshot: Arc::new(snapshot),
-        names,
+        names: upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref())),
         name_servers: globals.name_servers,
         access: globals.access,
         access_format: globals.access_format,
+        recent: globals.recent,
         state: draft.state(),
         admin: draft.admin(),
         process: draft.process(),

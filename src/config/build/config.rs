@@ -47,6 +47,8 @@ pub struct Config {
     pub access: AccessTarget,
     /// Its format, if the file names one.
     pub access_format: Option<AccessFormat>,
+    /// The number of recent records that can be asked for.
+    pub recent: usize,
     /// The folder of the state, if there is one.
     pub state: Option<PathBuf>,
     /// The address of the admin socket, if there is one.

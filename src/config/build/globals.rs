@@ -25,6 +25,7 @@ pub(super) struct Globals {
     pub(super) fit: Option<Fit>,
     pub(super) access: AccessTarget,
     pub(super) access_format: Option<AccessFormat>,
+    pub(super) recent: usize,
     pub(super) log: LogRules,
     pub(super) acme_webroot: Option<PathBuf>,
     pub(super) acme: Option<Acme>,
@@ -69,7 +70,6 @@ pub(super) fn globals(
     let offer = offer::build(&file.tls, r);
     let fit = Fit::of(&file.tls, &offer);
     let (access, access_format) = log::access(file, draft, r);
-    let log = log::rules(&file.log, r);
     let acme_webroot = acme_webroot(file, r);
     let acme = acme::build(draft, file, hosts, (&listen, &limits), r);
     let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
@@ -84,9 +84,10 @@ pub(super) fn globals(
         reports,
         offer,
         fit,
+        recent: log::recent(&file.log, &access, draft, r),
         access,
         access_format,
-        log,
+        log: log::rules(&file.log, r),
         acme_webroot,
         acme,
         name_servers,

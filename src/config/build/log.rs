@@ -3,10 +3,16 @@
 use super::checker::Checker;
 use super::process;
 use crate::config::file::{ConfigFile, LogTable};
+use crate::config::value::show_number;
 use crate::config::{AccessTarget, Draft};
 use crate::reason::Reason;
 use crate::telemetry::AccessFormat;
 use crate::telemetry::access::{LogRules, RecordField, RecordFields, Redact, Sample, WrongField};
+
+/// The default of `log.recent`, if there is an access log.
+const RECENT: usize = 1000;
+/// The largest `log.recent`: 400 MB of records that are as long as their clients can make them.
+const RECENT_MAX: u64 = 100_000;
 
 /// The destination, and the format if the file names one.
 pub(super) fn access(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, Option<AccessFormat>) {
@@ -23,6 +29,22 @@ pub(super) fn access(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) -> (
     };
     process::check_access(file.log.access.as_ref(), &access, r);
     (access, access_format)
+}
+
+/// The number of recent records that can be asked for. Without an access log, nobody makes records unless the file says so.
+pub(super) fn recent(table: &LogTable, access: &AccessTarget, draft: &Draft, r: &mut Checker<'_>) -> usize {
+    let by_default = if *access == AccessTarget::Off { 0 } else { RECENT };
+    let Some(given) = &table.recent else { return if draft.admin().is_some() { by_default } else { 0 } };
+    if given.value > RECENT_MAX {
+        let what = format!("log.recent: must be between 0 and {}", show_number(RECENT_MAX));
+        r.error_with_hint(&given.span, what, format!("recent = {RECENT}"));
+    }
+    if given.value > 0 && draft.admin().is_none() {
+        let what = "log.recent: without an admin socket, nobody can ask for recent records";
+        r.warn(&given.span, what, "set admin.listen or state.directory, or leave the key out");
+        return 0;
+    }
+    usize::try_from(given.value.min(RECENT_MAX)).unwrap_or_default()
 }
 
 /// The fields of records, the sample, and the parts that are left out.

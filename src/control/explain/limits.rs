@@ -6,58 +6,131 @@ use serde_json::{Value, json};
 
 use super::Inputs;
 use crate::config::value::{show_duration, show_number, show_size};
+use crate::limits::Limits;
 use crate::policy::Scheme;
 use crate::server::explain::Decided;
+use crate::upstream::Upstream;
+
+/// The limits of every request, once its connection is there.
+const OF_REQUESTS: [&str; 9] = [
+    "limits.request_header",
+    "limits.request_line",
+    "limits.header_size",
+    "limits.header_count",
+    "limits.field_size",
+    "limits.idle",
+    "limits.requests_per_connection",
+    "limits.body_progress",
+    "limits.body_rate",
+];
+
+/// The limits of a request to an upstream.
+const OF_UPSTREAMS: [&str; 11] = [
+    "limits.request_body",
+    "limits.retry_body",
+    "limits.upstream_connections",
+    "limits.upstream_queue",
+    "limits.upstream_queue_wait",
+    "limits.upstream_idle",
+    "limits.response_header_size",
+    "limits.response_header_count",
+    "site.upstream_options.connect_timeout",
+    "site.upstream_options.response_timeout",
+    "site.upstream_options.total_timeout",
+];
 
 /// The limits, each with the line that sets it.
 pub(super) fn json(inputs: &Inputs<'_>) -> Vec<Value> {
-    let limits = &inputs.config.snapshot.limits;
-    let mut rows = Vec::new();
-    let mut add = |key: &str, value: String| {
-        rows.push(json!({ "name": key, "value": value, "at": inputs.lines.at(&[key]) }));
-    };
-    let number = |n: usize| show_number(n as u64);
-    let size = |n: usize| show_size(n as u64);
-    let time = show_duration;
-    add("limits.connections", number(limits.connections));
+    let mut keys = vec!["limits.connections"];
     if inputs.found.peer.proxy.is_none() || inputs.found.proxied.flatten().is_some() {
-        add("limits.connections_per_client", number(limits.connections_per_client));
+        keys.push("limits.connections_per_client");
     }
     if inputs.question.listener == Scheme::Https {
-        add("limits.handshakes", number(limits.handshakes));
+        keys.push("limits.handshakes");
     }
-    add("limits.handshake", time(limits.handshake));
-    add("limits.request_header", time(limits.request_header));
-    add("limits.request_line", size(limits.request_line));
-    add("limits.header_size", size(limits.header_size));
-    add("limits.header_count", number(limits.header_count));
-    add("limits.field_size", size(limits.field_size));
-    add("limits.idle", time(limits.idle));
-    add("limits.requests_per_connection", show_number(limits.requests_per_connection));
-    add("limits.body_progress", time(limits.body_progress));
-    add("limits.body_rate", format!("{} a second", show_size(limits.body_rate)));
-    add("limits.connection_memory", size(limits.connection_memory));
+    keys.push("limits.handshake");
+    keys.extend(OF_REQUESTS);
+    keys.push("limits.connection_memory");
+    if inputs.asked.http2 {
+        keys.extend(["limits.http2_streams", "limits.http2_resets"]);
+    }
+    let mut upstream = None;
     match &inputs.found.decision {
-        Decided::Challenge => add("limits.challenges", number(limits.challenges)),
-        Decided::Report => {
-            add("limits.reports_per_minute", show_number(limits.reports_per_minute));
-            add("limits.reports_per_client", show_number(limits.reports_per_client));
-        }
-        Decided::Forward(upstream) => {
-            add("limits.request_body", show_size(limits.request_body));
-            add("limits.retry_body", size(limits.retry_body));
-            add("limits.upstream_connections", number(limits.upstream_connections));
-            add("limits.upstream_queue", number(limits.upstream_queue));
-            add("limits.upstream_queue_wait", time(limits.upstream_queue_wait));
-            add("limits.upstream_idle", time(limits.upstream_idle));
-            add("limits.response_header_size", size(limits.response_header_size));
-            add("limits.response_header_count", number(limits.response_header_count));
-            add("site.upstream_options.connect_timeout", time(upstream.connect_timeout));
-            add("site.upstream_options.response_timeout", time(upstream.response_timeout));
-            let total = upstream.total_timeout.map_or_else(|| "none".to_owned(), |total: Duration| time(total));
-            add("site.upstream_options.total_timeout", total);
+        Decided::Challenge => keys.push("limits.challenges"),
+        Decided::Report => keys.extend(["limits.reports_per_minute", "limits.reports_per_client"]),
+        Decided::Forward(asked) => {
+            keys.extend(OF_UPSTREAMS);
+            upstream = Some(&**asked);
         }
         _ => {}
     }
-    rows
+    let limits = &inputs.config.snapshot.limits;
+    let row =
+        |key: &str| Some(json!({ "name": key, "value": value(limits, upstream, key)?, "at": inputs.lines.at(&[key]) }));
+    keys.into_iter().filter_map(row).collect()
+}
+
+/// The key of a limit that a record names.
+pub(super) fn key_of(name: &str) -> String {
+    let is_of_site = matches!(name, "connect_timeout" | "response_timeout" | "total_timeout");
+    format!("{}.{name}", if is_of_site { "site.upstream_options" } else { "limits" })
+}
+
+/// The value of a limit in words; `None` if there is no such limit, or it is the upstream's and there is none.
+pub(super) fn value(limits: &Limits, upstream: Option<&Upstream>, key: &str) -> Option<String> {
+    let number = |n: usize| show_number(n as u64);
+    let size = |n: usize| show_size(n as u64);
+    let time = show_duration;
+    Some(match key {
+        "limits.connections" => number(limits.connections),
+        "limits.connections_per_client" => number(limits.connections_per_client),
+        "limits.handshake" => time(limits.handshake),
+        "limits.handshakes" => number(limits.handshakes),
+        "limits.request_header" => time(limits.request_header),
+        "limits.request_line" => size(limits.request_line),
+        "limits.header_size" => size(limits.header_size),
+        "limits.header_count" => number(limits.header_count),
+        "limits.field_size" => size(limits.field_size),
+        "limits.idle" => time(limits.idle),
+        "limits.requests_per_connection" => show_number(limits.requests_per_connection),
+        "limits.body_progress" => time(limits.body_progress),
+        "limits.body_rate" => format!("{} a second", show_size(limits.body_rate)),
+        "limits.connection_memory" => size(limits.connection_memory),
+        "limits.http2_streams" => show_number(limits.http2_streams.into()),
+        "limits.http2_resets" => show_number(limits.http2_resets.into()),
+        "limits.websocket_idle" => time(limits.websocket_idle),
+        "limits.challenges" => number(limits.challenges),
+        "limits.reports_per_minute" => show_number(limits.reports_per_minute),
+        "limits.reports_per_client" => show_number(limits.reports_per_client),
+        "limits.request_body" => show_size(limits.request_body),
+        "limits.retry_body" => size(limits.retry_body),
+        "limits.upstream_connections" => number(limits.upstream_connections),
+        "limits.upstream_queue" => number(limits.upstream_queue),
+        "limits.upstream_queue_wait" => time(limits.upstream_queue_wait),
+        "limits.upstream_idle" => time(limits.upstream_idle),
+        "limits.response_header_size" => size(limits.response_header_size),
+        "limits.response_header_count" => number(limits.response_header_count),
+        "site.upstream_options.connect_timeout" => time(upstream?.connect_timeout),
+        "site.upstream_options.response_timeout" => time(upstream?.response_timeout),
+        "site.upstream_options.total_timeout" => {
+            upstream?.total_timeout.map_or_else(|| "none".to_owned(), |total: Duration| time(total))
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::meters::LIMITS;
+
+    #[test]
+    fn a_limit_that_a_record_can_name_has_a_value() {
+        let limits = Limits::default();
+        for name in LIMITS {
+            let key = key_of(name);
+            let is_known = value(&limits, None, &key).is_some() || OF_UPSTREAMS.contains(&&*key);
+            assert!(is_known, "{key}");
+        }
+    }
 }

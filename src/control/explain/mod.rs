@@ -4,6 +4,7 @@
 mod fields;
 mod limits;
 mod policies;
+mod record;
 mod steps;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,7 +18,7 @@ use crate::config::{Config, Draft, Lines, report};
 use crate::message::is_token;
 use crate::policy::Scheme;
 use crate::reason::Reason;
-use crate::server::explain::{Explanation, Question, explain};
+use crate::server::explain::{Explanation, FieldList, Question, RequestBytes, explain};
 use crate::verify::target::Url;
 
 /// The peer of a request that names none: an address for documentation.
@@ -34,7 +35,7 @@ pub struct DescribedRequest {
     /// The address of the peer.
     #[serde(default)]
     pub from: Option<IpAddr>,
-    /// Fields of the request.
+    /// FieldList of the request.
     #[serde(default)]
     pub fields: Vec<(String, String)>,
     /// `true` if it comes by the plain listener, whatever the URL says.
@@ -46,9 +47,15 @@ pub struct DescribedRequest {
     /// The PROXY header before the request: a line of version 1, or version 2 as `hex:`.
     #[serde(default)]
     pub proxy: Option<String>,
-    /// Fields of the upstream's response.
+    /// FieldList of the upstream's response.
     #[serde(default)]
     pub response_fields: Vec<(String, String)>,
+    /// `true` if it comes over HTTP/2.
+    #[serde(default)]
+    pub http2: bool,
+    /// The name in SNI; that of the URL if none is named.
+    #[serde(default)]
+    pub sni: Option<String>,
 }
 
 /// The inputs of a report.
@@ -128,10 +135,9 @@ fn question(asked: &DescribedRequest, url: &Url, listening: &[(SocketAddr, Schem
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::new(format!("{method:?}: not a method")))?;
     check(&asked.fields)?;
     check(&asked.response_fields)?;
-    let named = |name: &str| asked.fields.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
-    let mut head = format!("{method} {} HTTP/1.1\r\n", url.target);
-    if named("Host").is_none() {
-        head.push_str(&format!("Host: {}\r\n", url.authority()));
+    if asked.http2 && listener == Scheme::Http {
+        let what = "a plain listener speaks HTTP/1.1 only";
+        return Err(Reason::new(what).hint("leave --http2 out, or ask about an https URL without --http"));
     }
     let https_ports = listening.iter().filter(|(_, scheme)| *scheme == Scheme::Https);
     let address = url.address();
@@ -141,11 +147,35 @@ fn question(asked: &DescribedRequest, url: &Url, listening: &[(SocketAddr, Schem
         from: asked.from.unwrap_or(STRANGER),
         reached: address,
         // SNI cannot carry an address (RFC 6066 section 3).
-        name: address.is_none().then(|| url.host.clone()),
+        name: asked.sni.clone().or_else(|| address.is_none().then(|| url.host.clone())),
         proxy_header: asked.proxy.as_deref().map(proxy_header).transpose()?,
-        head: with_fields(head, &asked.fields),
+        head: if asked.http2 {
+            RequestBytes::Http2(http2_fields(asked, url, &method))
+        } else {
+            http1_head(asked, url, &method)
+        },
         response: with_fields("HTTP/1.1 200 OK\r\n".to_owned(), &asked.response_fields),
     })
+}
+
+fn http1_head(asked: &DescribedRequest, url: &Url, method: &Method) -> RequestBytes {
+    let mut head = format!("{method} {} HTTP/1.1\r\n", url.target);
+    if !asked.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head.push_str(&format!("Host: {}\r\n", url.authority()));
+    }
+    RequestBytes::Http1(with_fields(head, &asked.fields))
+}
+
+/// The fields of HTTP/2. As with curl, a Host takes the place of the URL's in `:authority`.
+fn http2_fields(asked: &DescribedRequest, url: &Url, method: &Method) -> FieldList {
+    let mut fields = asked.fields.clone();
+    let host = fields.iter().position(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let authority = host.map_or_else(|| url.authority(), |at| fields.remove(at).1);
+    let pseudo =
+        [(":method", method.as_str()), (":scheme", "https"), (":authority", &authority), (":path", &url.target)];
+    let pseudo = pseudo.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+    let own = fields.into_iter().map(|(name, value)| (name.to_ascii_lowercase().into_bytes(), value.into_bytes()));
+    pseudo.chain(own).collect()
 }
 
 fn with_fields(mut head: String, fields: &[(String, String)]) -> Vec<u8> {
@@ -199,7 +229,10 @@ mod tests {
 
     #[test]
     fn questions() {
-        let head = |url: &str, fields: &[(&str, &str)]| String::from_utf8(ask(url, fields).unwrap().head).unwrap();
+        let head = |url: &str, fields: &[(&str, &str)]| match ask(url, fields).unwrap().head {
+            RequestBytes::Http1(head) => String::from_utf8(head).unwrap(),
+            RequestBytes::Http2(_) => panic!("HTTP/2"),
+        };
         assert_eq!(head("https://A.example", &[]), "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
         assert_eq!(head("http://a.example:8080/x?y", &[]), "GET /x?y HTTP/1.1\r\nHost: a.example:8080\r\n\r\n");
         assert_eq!(head("https://a.example/", &[("host", "b")]), "GET / HTTP/1.1\r\nhost: b\r\n\r\n");

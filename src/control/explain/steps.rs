@@ -23,7 +23,11 @@ pub(super) struct ExplainStep {
 }
 
 impl ExplainStep {
-    fn json(&self) -> Value {
+    pub(super) fn new(name: &'static str, what: impl Into<String>, why: impl Into<String>, at: Option<String>) -> Self {
+        Self { name, what: what.into(), why: why.into(), at }
+    }
+
+    pub(super) fn json(&self) -> Value {
         json!({ "step": self.name, "what": self.what, "why": self.why, "at": self.at })
     }
 }
@@ -49,7 +53,7 @@ impl Inputs<'_> {
             "request": {
                 "url": self.url.to_string(),
                 "method": found.head.as_ref().map(|head| head.method.as_str()),
-                "http_version": "1.1",
+                "http_version": if self.asked.http2 { "2" } else { "1.1" },
                 "from": self.question.from.to_canonical().to_string(),
                 "listener": self.question.listener.as_str(),
                 "fields": self.asked.fields.iter().map(named).collect::<Vec<_>>(),
@@ -99,7 +103,7 @@ impl Inputs<'_> {
         why: impl Into<String>,
         at: &[&str],
     ) -> ExplainStep {
-        ExplainStep { name, what: what.into(), why: why.into(), at: self.lines.at(at) }
+        ExplainStep::new(name, what, why, self.lines.at(at))
     }
 
     fn listener(&self) -> ExplainStep {
@@ -299,6 +303,10 @@ impl Inputs<'_> {
         match &self.found.decision {
             Decided::Closed(Closed::NoProxyHeader) => "the connection is closed: no valid PROXY header".to_owned(),
             Decided::Closed(Closed::NoSuchName) => "no client can send this name in SNI".to_owned(),
+            Decided::Closed(Closed::Reset(code)) => {
+                let name = h2::Reason::from(*code);
+                format!("pintle resets the stream with {name:?}: {name}")
+            }
             Decided::Closed(Closed::Alert(number)) => {
                 format!("TLS is refused with alert {number} ({})", alert::name(*number))
             }

@@ -2,6 +2,7 @@
 //! connection of its own, over the snapshot that serves. It opens no socket and changes no state that workers share.
 
 mod fields;
+mod http2;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -25,6 +26,7 @@ use super::traffic::Traffic;
 use super::worker::Worker;
 use crate::clock::{Alarm, uptime};
 use crate::host::FoundBy;
+use crate::limits::Limits;
 use crate::message::{HeadFault, RequestHead, ResponseHead, parse_request, parse_response};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, Peer};
@@ -52,10 +54,19 @@ pub struct Question {
     pub name: Option<String>,
     /// The PROXY header before the first byte.
     pub proxy_header: Option<Vec<u8>>,
-    /// The head of the request, as HTTP/1.1.
-    pub head: Vec<u8>,
+    /// The head of the request.
+    pub head: RequestBytes,
     /// The head of the upstream's response, as HTTP/1.1: a supposition, and no redirect.
     pub response: Vec<u8>,
+}
+
+/// The head of a request, as its client sends it.
+#[derive(Debug, Clone)]
+pub enum RequestBytes {
+    /// The bytes of HTTP/1.1.
+    Http1(Vec<u8>),
+    /// The fields of HTTP/2, pseudo-fields first.
+    Http2(FieldList),
 }
 
 /// The decisions about a request.
@@ -78,11 +89,11 @@ pub struct Explanation {
     pub answer: Option<ExplainedAnswer>,
     /// The head that the upstream gets.
     pub sent: Option<Vec<u8>>,
-    /// Fields of the request, and their fates on the way to the upstream.
+    /// FieldList of the request, and their fates on the way to the upstream.
     pub request_fields: Vec<FieldChange>,
-    /// Fields of the response, and their fates on the way to the client.
+    /// FieldList of the response, and their fates on the way to the client.
     pub response_fields: Vec<FieldChange>,
-    /// Fields of the upstream's supposed response.
+    /// FieldList of the upstream's supposed response.
     supposed: FieldList,
     /// The reason why the site's pins may not be sent.
     pub pins: Result<(), NoPins>,
@@ -136,6 +147,8 @@ pub enum Closed {
     NoSuchName,
     /// The handshake is refused with this alert.
     Alert(u8),
+    /// The stream of HTTP/2 is reset, with this code.
+    Reset(u32),
 }
 
 /// An answer.
@@ -180,11 +193,14 @@ pub async fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanati
     };
     let context = connection(&worker, Client::new(peer), tls, &alarm);
     let mut head = RequestHead::default();
-    let read = match parse_request(&question.head, &snapshot.limits.head(), &mut head) {
-        Ok(Some(_)) => Ok(asked::read(&mut head, &context)),
-        incomplete_or_wrong => {
-            let fault = incomplete_or_wrong.err().unwrap_or(HeadFault::TooLarge);
-            Err((Rejection::Head(fault), asked::read_refused(&mut head, &context)))
+    let read = match read_head(&question.head, &snapshot.limits, &mut head).await {
+        Ok(()) => Ok(asked::read(&mut head, &context)),
+        Err(UnreadHead::Fault(fault)) => Err((Rejection::Head(fault), asked::read_refused(&mut head, &context))),
+        Err(UnreadHead::Reset(code)) => return Explanation::closed(peer, proxied, certificate, Closed::Reset(code)),
+        Err(UnreadHead::FarTooLarge) => {
+            let decision = Decided::Refuse { cause: "the head is far too large".into(), kind: "http_request_error" };
+            let answer = Some(ExplainedAnswer { status: 431, fields: FieldList::new() });
+            return Explanation { certificate, proxied, decision, answer, ..Explanation::empty(peer) };
         }
     };
     let mut explanation = Explanation { certificate, proxied, ..Explanation::empty(peer) };
@@ -203,6 +219,33 @@ pub async fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanati
     explanation.conclude(&reply, asked.as_ref(), &head, &context);
     explanation.head = Some(head);
     explanation
+}
+
+/// The reason why a head cannot be read.
+enum UnreadHead {
+    /// A fault that pintle answers.
+    Fault(HeadFault),
+    /// The stream of HTTP/2 is reset, with this code.
+    Reset(u32),
+    /// h2 itself answers with 431.
+    FarTooLarge,
+}
+
+/// Reads a head as a connection does.
+async fn read_head(asked: &RequestBytes, limits: &Limits, head: &mut RequestHead) -> Result<(), UnreadHead> {
+    match asked {
+        RequestBytes::Http1(bytes) => match parse_request(bytes, &limits.head(), head) {
+            Ok(Some(_)) => Ok(()),
+            incomplete_or_wrong => Err(UnreadHead::Fault(incomplete_or_wrong.err().unwrap_or(HeadFault::TooLarge))),
+        },
+        RequestBytes::Http2(fields) => match http2::read(fields, limits).await {
+            http2::ReadHead::Request { parts, ended } => {
+                super::http2::head::read(&parts, ended, &limits.head(), head).map_err(UnreadHead::Fault)
+            }
+            http2::ReadHead::TooLarge => Err(UnreadHead::FarTooLarge),
+            http2::ReadHead::Reset(reason) => Err(UnreadHead::Reset(reason.into())),
+        },
+    }
 }
 
 /// A worker that serves nobody.
@@ -233,7 +276,8 @@ fn connection(worker: &Rc<Worker>, client: Client, tls: Option<TlsFacts>, alarm:
 
 /// The certificate for a question; `None` if no client can ask so.
 fn chosen(snapshot: &Snapshot, question: &Question, peer: &Peer) -> Option<Chosen> {
-    let hello = client_hello(question.name.as_deref())?;
+    let protocol: &[u8] = if matches!(question.head, RequestBytes::Http2(_)) { b"h2" } else { b"http/1.1" };
+    let hello = client_hello(question.name.as_deref(), protocol)?;
     let settings = tls_settings(snapshot, &hello, peer);
     let made = choice(&settings, &hello, question.reached)?;
     let name = made.name.as_deref();

@@ -35,7 +35,7 @@ use super::record::{RequestOutcome, record};
 use super::rejection::Rejection;
 use super::why;
 use crate::clock::Alarm;
-use crate::limits::HTTP2_WINDOW;
+use crate::limits::{HTTP2_WINDOW, Limits};
 use crate::message::{RequestHead, Version};
 use crate::wire::min_rate::RateTimer;
 
@@ -48,12 +48,8 @@ const PENDING_RESETS: usize = 20;
 /// Streams that the client has made pintle reset (CVE-2025-8671).
 const LOCAL_RESETS: usize = 1024;
 
-/// Serves a connection to its end.
-pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alarm: Alarm) {
-    let meter = Rc::<Meter>::default();
-    let io = Corked { transport: Rc::new(RefCell::new(transport)), meter: meter.clone() };
-    let view = context.worker.view();
-    let limits = &view.shared.limits;
+/// Returns the settings of connections.
+pub(super) fn builder(limits: &Limits) -> server::Builder {
     let mut builder = server::Builder::new();
     builder
         .initial_window_size(HTTP2_WINDOW)
@@ -65,6 +61,16 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .enable_connect_protocol();
+    builder
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alarm: Alarm) {
+    let meter = Rc::<Meter>::default();
+    let io = Corked { transport: Rc::new(RefCell::new(transport)), meter: meter.clone() };
+    let view = context.worker.view();
+    let limits = &view.shared.limits;
+    let builder = builder(limits);
     alarm.set(limits.handshake);
     alarm.rests(true);
     let mut handshake = Box::pin(builder.handshake::<_, ChargedBytes>(io.clone()));

@@ -12,7 +12,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use jiff::Timestamp;
 
-use super::writer::LogSink;
+use super::sink::LogSink;
 use json::RecordId;
 
 pub use entry::{
@@ -48,10 +48,36 @@ pub struct AccessLog {
     next: Cell<u64>,
     /// The state of a generator of random numbers.
     random: Cell<u64>,
+    /// The log has another format than JSON, and its thread keeps recent records.
+    copies: bool,
+}
+
+/// The batches of a thread.
+#[derive(Default)]
+struct Batched {
+    lines: Vec<u8>,
+    /// Records as JSON, if the lines have another format.
+    copies: Vec<u8>,
+    sink: Option<LogSink>,
+    /// The lines are records as JSON.
+    are_records: bool,
 }
 
 thread_local! {
-    static BATCHED: RefCell<(Vec<u8>, Option<LogSink>)> = const { RefCell::new((Vec::new(), None)) };
+    static BATCHED: RefCell<Batched> = RefCell::default();
+}
+
+impl Batched {
+    fn send(&mut self, least: usize) {
+        let Some(sink) = &self.sink else { return };
+        if self.lines.len() >= least {
+            let lines = std::mem::take(&mut self.lines);
+            if self.are_records { sink.send_records(lines) } else { sink.send(lines) }
+        }
+        if self.copies.len() >= least {
+            sink.send_copies(std::mem::take(&mut self.copies));
+        }
+    }
 }
 
 impl AccessLog {
@@ -60,7 +86,8 @@ impl AccessLog {
     pub fn new(sink: LogSink, format: AccessFormat, worker: usize) -> Self {
         let seed = RandomState::new().hash_one(worker);
         let prefix = format!("{:08x}-{worker}-", seed & 0xffff_ffff).into();
-        Self { sink, format, prefix, next: Cell::new(1), random: Cell::new(seed | 1) }
+        let copies = sink.keeps_records() && format != AccessFormat::Json;
+        Self { sink, format, prefix, next: Cell::new(1), random: Cell::new(seed | 1), copies }
     }
 
     /// `true` if a record of a request is to be written: all failures, and a sample of the others.
@@ -82,51 +109,65 @@ impl AccessLog {
     #[must_use]
     pub fn connection_text(&self, facts: &ConnectionFacts<'_>, rules: &LogRules) -> Box<str> {
         match self.format {
-            AccessFormat::Json => String::from_utf8(json::connection(facts, rules)).unwrap_or_default().into(),
-            AccessFormat::Combined | AccessFormat::Short => Box::default(),
+            AccessFormat::Combined | AccessFormat::Short if !self.copies => Box::default(),
+            _ => String::from_utf8(json::connection(facts, rules)).unwrap_or_default().into(),
         }
     }
 
     /// Adds a request. `sampled` if others like it are left out.
     pub fn record(&self, entry: &AccessEntry<'_>, rules: &LogRules, sampled: bool) {
-        self.add(|id, now, batch| match self.format {
-            AccessFormat::Json => json::request(entry, rules, sampled, id, now, batch),
-            AccessFormat::Combined => text::combined(entry, rules, now, batch),
-            AccessFormat::Short => text::short(entry, rules, now, batch),
-        });
+        self.add(
+            |id, now, batch| json::request(entry, rules, sampled, id, now, batch),
+            |now, batch| match self.format {
+                AccessFormat::Json => {}
+                AccessFormat::Combined => text::combined(entry, rules, now, batch),
+                AccessFormat::Short => text::short(entry, rules, now, batch),
+            },
+        );
     }
 
     /// Adds a failed handshake. The combined format has no line for it.
     pub fn record_handshake(&self, entry: &HandshakeEntry<'_>, rules: &LogRules) {
-        self.add(|id, now, batch| match self.format {
-            AccessFormat::Json => json::handshake(entry, rules, id, now, batch),
-            AccessFormat::Combined => {}
-            AccessFormat::Short => text::short_handshake(entry, rules, now, batch),
-        });
+        self.add(
+            |id, now, batch| json::handshake(entry, rules, id, now, batch),
+            |now, batch| match self.format {
+                AccessFormat::Json | AccessFormat::Combined => {}
+                AccessFormat::Short => text::short_handshake(entry, rules, now, batch),
+            },
+        );
     }
 
-    fn add(&self, write: impl FnOnce(RecordId<'_>, Timestamp, &mut Vec<u8>)) {
+    fn add(
+        &self,
+        record: impl FnOnce(RecordId<'_>, Timestamp, &mut Vec<u8>),
+        line: impl FnOnce(Timestamp, &mut Vec<u8>),
+    ) {
         let number = self.next.get();
         self.next.set(number + 1);
-        BATCHED.with_borrow_mut(|(batch, sink)| {
-            sink.get_or_insert_with(|| self.sink.clone());
-            if batch.capacity() == 0 {
-                batch.reserve(BATCH_SPACE);
+        let (id, now) = (RecordId { prefix: &self.prefix, number }, Timestamp::now());
+        BATCHED.with_borrow_mut(|batched| {
+            if batched.sink.is_none() {
+                batched.sink = Some(self.sink.clone());
+                batched.are_records = self.format == AccessFormat::Json;
             }
-            write(RecordId { prefix: &self.prefix, number }, Timestamp::now(), batch);
-            if batch.len() >= BATCH {
-                self.sink.send(std::mem::take(batch));
+            if batched.lines.capacity() == 0 {
+                batched.lines.reserve(BATCH_SPACE);
             }
+            if self.format == AccessFormat::Json {
+                record(id, now, &mut batched.lines);
+            } else {
+                line(now, &mut batched.lines);
+                if self.copies {
+                    record(id, now, &mut batched.copies);
+                }
+            }
+            batched.send(BATCH);
         });
     }
 
     /// Sends the collected lines. Call it when the thread is idle.
     pub fn flush_thread() {
-        BATCHED.with_borrow_mut(|(batch, sink)| {
-            if let (false, Some(sink)) = (batch.is_empty(), sink) {
-                sink.send(std::mem::take(batch));
-            }
-        });
+        BATCHED.with_borrow_mut(|batched| batched.send(1));
     }
 }
 

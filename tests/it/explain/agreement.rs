@@ -5,17 +5,25 @@
 //! `PINTLE_EXPLAIN_SEED` plays it again.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 
 use pintle::tls::{KeyTypes, Possession};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use serde_json::Value;
+use tokio_rustls::TlsConnector;
 
 use crate::harness::{Authority, Client, Connection, Origin, PATIENCE, Pintle, Reply, Response, free_port, output};
 use crate::model::random::Random;
 
 /// Requests to one configuration.
 const REQUESTS: usize = 24;
+
+/// Fields that HTTP/2 forbids, or that its clients make themselves.
+const OF_HTTP1: [&str; 8] =
+    ["host", "connection", "keep-alive", "upgrade", "proxy-connection", "transfer-encoding", "content-length", "x-hop"];
 
 /// Fields of responses that depend on the time and the connection.
 const VARYING: [&str; 4] = ["date", "content-length", "connection", "transfer-encoding"];
@@ -36,10 +44,10 @@ fn some(of: &[&str], times: u64, random: &mut Random) -> Vec<String> {
 }
 
 /// A client that accepts any chain: a listener may show the default site's.
-fn client() -> Client {
+fn accepting(protocol: &str) -> ClientConfig {
     let mut config = Possession::of_any(KeyTypes::Any).client().unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Client::with(config)
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    config
 }
 
 struct Ports {
@@ -145,6 +153,9 @@ fn config(random: &mut Random, authority: &Authority, origin: &Origin, state: &s
 #[derive(Debug)]
 struct Request {
     tls: bool,
+    http2: bool,
+    /// The name in SNI.
+    sni: String,
     name: String,
     method: &'static str,
     target: String,
@@ -241,15 +252,20 @@ fn request(random: &mut Random, number: usize, ports: &Ports) -> Request {
         "",
     ];
     let proxy = Some(*random.pick(&proxies)).filter(|proxy| !proxy.is_empty());
-    Request {
-        tls,
-        name,
-        method,
-        target,
-        fields: lines.into_iter().map(pair).collect(),
-        proxy: proxy.map(str::to_owned),
-        body,
+    let mut fields: Vec<(String, String)> = lines.into_iter().map(pair).collect();
+    let http2 = tls && random.once_in(3);
+    let mut sni = name.clone();
+    if http2 {
+        fields.retain(|(name, _)| !OF_HTTP1.contains(&name.to_ascii_lowercase().as_str()));
+        // Over a connection that was opened for another name.
+        if random.once_in(3) {
+            let other = *random.pick(&names);
+            // SNI carries no address.
+            sni = if other.parse::<IpAddr>().is_err() { other.to_owned() } else { sni };
+        }
+        body = "";
     }
+    Request { tls, http2, sni, name, method, target, fields, proxy: proxy.map(str::to_owned), body }
 }
 
 impl Request {
@@ -268,6 +284,12 @@ impl Request {
         if let Some(proxy) = &self.proxy {
             add(&["--proxy", proxy]);
         }
+        if self.http2 {
+            add(&["--http2"]);
+            if self.sni.parse::<IpAddr>().is_err() {
+                add(&["--sni", &self.sni]);
+            }
+        }
         arguments
     }
 
@@ -283,6 +305,7 @@ impl Request {
             socket.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         }
         let mut connection = match self.tls {
+            true if self.http2 => return self.send_http2(socket),
             true => client.handshake(socket, &self.name).ok()?,
             false => Connection { stream: Box::new(socket), received: Vec::new() },
         };
@@ -290,6 +313,33 @@ impl Request {
         let head = format!("{} {} HTTP/1.1\r\n{fields}\r\n{}", self.method, self.target, self.body);
         connection.stream.write_all(head.as_bytes()).ok()?;
         crate::harness::read_response(&mut connection, self.method).ok()
+    }
+}
+
+impl Request {
+    /// Sends it over HTTP/2. `None` if there is no response.
+    fn send_http2(&self, socket: TcpStream) -> Option<Response> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let name = ServerName::try_from(self.sni.clone()).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let socket = tokio::net::TcpStream::from_std(socket).unwrap();
+            let tls = TlsConnector::from(Arc::new(accepting("h2"))).connect(name, socket).await.ok()?;
+            let (mut sender, connection) = h2::client::handshake(tls).await.ok()?;
+            tokio::spawn(connection);
+            let uri = format!("https://{}{}", self.name, self.target);
+            let mut request = http::Request::builder().method(self.method).uri(uri).version(http::Version::HTTP_2);
+            for (name, value) in &self.fields {
+                request = request.header(name.as_str(), value.as_str());
+            }
+            let (response, _) = sender.send_request(request.body(()).unwrap(), true).ok()?;
+            let response = tokio::time::timeout(PATIENCE, response).await.unwrap().ok()?;
+            let fields = response.headers().iter().map(|(name, value)| {
+                (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            });
+            let (status, fields) = (response.status().as_u16(), fields.collect());
+            Some(Response { status, fields, body: Vec::new(), trailers: Vec::new() })
+        })
     }
 }
 
@@ -348,7 +398,7 @@ fn play(seed: u64, requests: usize) -> Vec<String> {
     let state = authority.folder().join("state");
     let config = config(&mut random, &authority, &origin, &state);
     let pintle = Pintle::start_with(&authority, &listen, &config);
-    let client = client();
+    let client = Client::with(accepting("http/1.1"));
     let with_proxy = listen.contains("proxy_protocol");
     let mut decisions = Vec::new();
     for number in 0..requests {

@@ -1,6 +1,7 @@
 //! `pintle explain`: the report, by a configuration and by a running process.
 
 mod agreement;
+mod request;
 
 use std::fs;
 use std::process::Command;
@@ -294,4 +295,47 @@ fn a_stopped_process_is_named() {
     let draft = Draft::new("", "");
     let (code, _, err) = outcome(&mut draft.command(&[&format!("https://{BLOG}/"), "--live"]));
     assert!(code == 1 && err.contains("no pintle listens at"), "{err}");
+}
+
+/// A connection of HTTP/2 is used for other names, too; and some fields end its streams.
+#[test]
+fn http2() {
+    let draft = Draft::new("", "");
+    let other = draft.authority.leaf("b", &["b.example"]);
+    draft.append(&format!(
+        "[[site]]\nhosts = [\"b.example\"]\nupstream = \"https://b.internal\"\n[site.certificate]\nchain = {:?}\nkey = \
+         {:?}\n",
+        other.chain, other.key
+    ));
+    let url = format!("https://{BLOG}/page");
+    let report = draft.ask(&[&url, "--http2", "-H", "Accept: text/html"]);
+    assert_eq!(
+        (&report["decision"], &report["request"]["http_version"]),
+        (&"forward".into(), &"2".into()),
+        "{report:#}"
+    );
+    assert_eq!(field(&report, "request_fields", "Via")["after"], serde_json::json!(["2 pintle"]), "{report:#}");
+    assert_eq!(step(&report, "certificate")["why"], format!("SNI {BLOG}: by its exact name"));
+    // Coalescing: RFC 9113 section 9.1.1, and 421.
+    let report = draft.ask(&["https://b.example/", "--http2", "--sni", BLOG]);
+    assert_eq!((&report["decision"], &report["status"]), (&"refuse".into(), &421.into()), "{report:#}");
+    assert_eq!(step(&report, "certificate")["why"], format!("SNI {BLOG}: by its exact name"));
+    assert_eq!(draft.ask(&["https://b.example/", "--http2"])["decision"], "forward");
+    // As with curl, Host becomes the authority.
+    assert_eq!(draft.ask(&[&url, "--http2", "-H", "Host: b.example"])["status"], 421);
+    for field in ["Connection: close", "Transfer-Encoding: chunked", "Upgrade: websocket", "Keep-Alive: x", "TE: gzip"]
+    {
+        let report = draft.ask(&[&url, "--http2", "-H", field]);
+        assert_eq!(report["decision"], "closed", "{field}: {report:#}");
+        assert!(report["verdict"].as_str().unwrap().contains("resets the stream with PROTOCOL_ERROR"), "{report:#}");
+    }
+    let huge = format!("X-Huge: {}", "x".repeat(120_000));
+    assert_eq!(draft.ask(&[&url, "--http2", "-H", &huge])["status"], 431);
+    let long = format!("X-Long: {}", "x".repeat(40_000));
+    let report = draft.ask(&[&url, "--http2", "-H", &long]);
+    assert_eq!((&report["decision"], &report["status"]), (&"refuse".into(), &431.into()));
+    let (code, _, err) = outcome(&mut draft.command(&[&format!("http://{BLOG}/"), "--http2"]));
+    assert!(code == 1 && err.contains("a plain listener speaks HTTP/1.1 only"), "{err}");
+    let table = output(&mut draft.command(&[&url, "--http2"]));
+    assert!(table.contains(" over HTTP/2") && table.contains("limits.http2_streams"), "{table}");
 }

@@ -1,0 +1,198 @@
+//! The recent records of the access log, for the admin socket: one by its id, with the reason of its end, or the newest.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::Control;
+use super::admin::AdminCommand;
+use crate::acme::request::ask;
+use crate::admin::api::Answer;
+use crate::admin::asked::parameter;
+use crate::config::AccessTarget;
+use crate::config::value::show_number;
+use crate::telemetry::access::RecordField;
+use crate::telemetry::{AccessFormat, LogThread, RecentRecords, RecordsReach};
+
+/// Records in an answer, if the question names no number.
+const COUNT: usize = 100;
+/// The most records in an answer.
+const COUNT_MAX: usize = 1000;
+
+/// The recent records, and why a record may be missing among them.
+pub(super) struct KeptRecords {
+    recent: Option<Arc<RecentRecords>>,
+    /// Records have ids.
+    has_ids: bool,
+    /// The file with the older records, if it has their ids.
+    file: Option<PathBuf>,
+    /// The start of this process.
+    started: Timestamp,
+}
+
+/// The choice of records by their status code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StatusChoice {
+    Code(u64),
+    /// The first digit.
+    Class(u64),
+}
+
+impl StatusChoice {
+    fn parse(text: &str) -> Option<Self> {
+        if let Some(class @ "1" | class @ "2" | class @ "3" | class @ "4" | class @ "5") = text.strip_suffix("xx") {
+            return class.parse().ok().map(Self::Class);
+        }
+        text.parse().ok().filter(|code| (100..1000).contains(code)).map(Self::Code)
+    }
+
+    fn fits(self, record: &Value) -> bool {
+        let status = record["status"].as_u64();
+        status.is_some_and(|status| match self {
+            Self::Code(code) => status == code,
+            Self::Class(class) => status / 100 == class,
+        })
+    }
+}
+
+/// Answers `/records`.
+pub(super) async fn shown(query: &str, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let Some(kept) = ask(commands, AdminCommand::Records).await else { return Answer::gone() };
+    let Some(recent) = kept.recent.clone() else {
+        let hints = ["set log.recent in [log], such as recent = 1000, and restart pintle, or `pintle upgrade`"];
+        return refused(
+            StatusCode::CONFLICT,
+            "this process keeps no recent records: log.recent is 0",
+            &hints.map(Into::into),
+        );
+    };
+    match parameter(query, "id") {
+        Some(id) => one(id, &kept, recent, commands).await,
+        None => several(query, recent).await,
+    }
+}
+
+fn refused(status: StatusCode, why: &str, hints: &[String]) -> Answer {
+    Answer::json(status, json!({ "error": why, "hints": hints }))
+}
+
+/// One record, and why it ended so.
+async fn one(
+    id: String,
+    kept: &KeptRecords,
+    recent: Arc<RecentRecords>,
+    commands: &mpsc::Sender<AdminCommand>,
+) -> Answer {
+    // On another thread: there may be many records.
+    let wanted = id.clone();
+    let looked = tokio::task::spawn_blocking(move || (recent.find(&wanted), recent.reach()));
+    let Ok((found, reach)) = looked.await else { return Answer::gone() };
+    let Some(record) = found else { return kept.missing(&id, &reach) };
+    let record = Box::new(record);
+    match ask(commands, |reply| AdminCommand::ExplainRecord { record, reply }).await {
+        Some(told) => Answer::json(StatusCode::OK, told),
+        None => Answer::gone(),
+    }
+}
+
+/// The newest records.
+async fn several(query: &str, recent: Arc<RecentRecords>) -> Answer {
+    let count = match parameter(query, "n").map(|n| n.parse::<usize>()) {
+        None => COUNT,
+        Some(Ok(count)) => count.min(COUNT_MAX),
+        Some(Err(_)) => return Answer::bad(&format!("n: expected a number up to {COUNT_MAX}")),
+    };
+    let status = match parameter(query, "status").filter(|status| !status.is_empty()) {
+        None => None,
+        Some(text) => match StatusChoice::parse(&text) {
+            Some(status) => Some(status),
+            None => return Answer::bad("status: expected a code such as 502, or a class such as 5xx"),
+        },
+    };
+    let site = parameter(query, "site").filter(|site| !site.is_empty());
+    let is_wanted = move |record: &Value| {
+        site.as_deref().is_none_or(|site| record["site"] == site) && status.is_none_or(|status| status.fits(record))
+    };
+    let looked = tokio::task::spawn_blocking(move || (recent.newest(count, is_wanted), recent.reach()));
+    let Ok((records, RecordsReach { records: kept, max, oldest })) = looked.await else { return Answer::gone() };
+    Answer::json(StatusCode::OK, json!({ "records": records, "kept": kept, "max": max, "oldest": oldest }))
+}
+
+impl KeptRecords {
+    /// Says how far the recent records reach back, and where the others are.
+    fn missing(&self, id: &str, reach: &RecordsReach) -> Answer {
+        let mut hints = Vec::new();
+        if !self.has_ids {
+            let why = "log.fields leaves out id, so that no record can be found by it";
+            return refused(StatusCode::NOT_FOUND, why, &["add \"id\" to log.fields, and `pintle reload`".to_owned()]);
+        }
+        let what = match &reach.oldest {
+            Some(oldest) => format!(
+                "no record {id} among the {} most recent: the oldest is of {oldest}",
+                show_number(reach.records as u64)
+            ),
+            None => format!("no record {id}: this process has no records yet"),
+        };
+        hints.push(format!("this process started at {:.0}: it has no records of earlier ones", self.started));
+        if let Some(file) = &self.file {
+            hints.push(format!("older records are in the access log: grep -F '{}' {}", harmless(id), file.display()));
+        }
+        let full = reach.records >= reach.max;
+        if full {
+            let more = show_number(reach.max as u64);
+            hints.push(format!("log.recent is {more}: a larger number keeps more records, from the next start on"));
+        }
+        refused(StatusCode::NOT_FOUND, &what, &hints)
+    }
+}
+
+/// The characters of ids, so that a pasted command does nothing else.
+fn harmless(id: &str) -> String {
+    id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect()
+}
+
+impl Control {
+    pub(super) fn kept_records(&self) -> KeptRecords {
+        let log = &self.config.snapshot.log;
+        let has_ids = log.fields.has(RecordField::Id);
+        let file = match (&self.fixed.access, self.config.access_format) {
+            (AccessTarget::File(path), None | Some(AccessFormat::Json)) if has_ids => Some(path.clone()),
+            _ => None,
+        };
+        let recent = self.operator.access_log.as_ref().and_then(LogThread::recent);
+        KeptRecords { recent, has_ids, file, started: self.started }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_by_status() {
+        for (text, want) in [
+            ("502", Some(StatusChoice::Code(502))),
+            ("5xx", Some(StatusChoice::Class(5))),
+            ("6xx", None),
+            ("xx", None),
+            ("5x", None),
+            ("99", None),
+            ("-1", None),
+        ] {
+            assert_eq!(StatusChoice::parse(text), want, "{text}");
+        }
+        let record = json!({ "status": 502 });
+        assert!(StatusChoice::Code(502).fits(&record) && StatusChoice::Class(5).fits(&record));
+        assert!(!StatusChoice::Class(4).fits(&record) && !StatusChoice::Class(5).fits(&json!({ "kind": "handshake" })));
+    }
+
+    #[test]
+    fn ids_in_commands() {
+        assert_eq!(harmless("5f3a09c1-0-42"), "5f3a09c1-0-42");
+        assert_eq!(harmless("a'; rm -rf /"), "arm-rf");
+    }
+}

@@ -1,0 +1,181 @@
+//! The most recent records of the access log, for questions about them.
+//!
+//! The log's thread adds the batches that it gets anyway. Nobody reads a record before it is asked for.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use memchr::{memchr_iter, memmem};
+use serde_json::Value;
+
+/// The most bytes that are kept for each record, on average. Most records have fewer than a quarter of that.
+const BYTES_EACH: usize = 4096;
+
+/// A bounded list of the most recent records.
+#[derive(Debug)]
+pub struct RecentRecords {
+    max: usize,
+    kept: Mutex<KeptBatches>,
+}
+
+#[derive(Debug, Default)]
+struct KeptBatches {
+    batches: VecDeque<RecordBatch>,
+    records: usize,
+    bytes: usize,
+}
+
+/// Some records, as lines.
+#[derive(Debug, Clone)]
+struct RecordBatch {
+    lines: Arc<[u8]>,
+    records: usize,
+}
+
+/// The extent of a [`RecentRecords`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordsReach {
+    /// The number of records.
+    pub records: usize,
+    /// The most records that are kept.
+    pub max: usize,
+    /// The time of the oldest one.
+    pub oldest: Option<String>,
+}
+
+impl RecentRecords {
+    /// Creates a list of at most `max` records.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, kept: Mutex::default() }
+    }
+
+    /// Adds whole lines, one for each record. Removes the oldest records if there are too many.
+    pub(super) fn add(&self, lines: &[u8]) {
+        let batch = RecordBatch { lines: lines.into(), records: memchr_iter(b'\n', lines).count() };
+        let mut kept = self.lock();
+        kept.records += batch.records;
+        kept.bytes += lines.len();
+        kept.batches.push_back(batch);
+        // A batch stays while some of its records are wanted.
+        while let Some(oldest) = kept.batches.front()
+            && (kept.records - oldest.records >= self.max || kept.bytes > self.max.saturating_mul(BYTES_EACH))
+        {
+            let (records, bytes) = (oldest.records, oldest.lines.len());
+            kept.records -= records;
+            kept.bytes -= bytes;
+            kept.batches.pop_front();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KeptBatches> {
+        // Each change leaves the list whole.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the batches, the newest first. They share their memory with the list.
+    fn batches(&self) -> Vec<RecordBatch> {
+        self.lock().batches.iter().rev().cloned().collect()
+    }
+
+    /// Calls `look` with each record's line, the newest first, until it returns `false`.
+    fn visit(&self, mut look: impl FnMut(&[u8]) -> bool) {
+        let batches = self.batches();
+        let lines =
+            batches.iter().flat_map(|batch| batch.lines.rsplit(|b| *b == b'\n').filter(|line| !line.is_empty()));
+        for line in lines.take(self.max) {
+            if !look(line) {
+                return;
+            }
+        }
+    }
+
+    /// Returns the record with this id.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<Value> {
+        let text = format!("\"id\":{}", Value::from(id));
+        let wanted = memmem::Finder::new(&text);
+        let mut found = None;
+        self.visit(|line| {
+            // A client may have sent the same text in a header field.
+            let record = wanted.find(line).and_then(|_| serde_json::from_slice::<Value>(line).ok());
+            found = record.filter(|record| record["id"] == id);
+            found.is_none()
+        });
+        found
+    }
+
+    /// Returns at most `most` records that `is_wanted`, the newest first.
+    #[must_use]
+    pub fn newest(&self, most: usize, is_wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let mut found = Vec::new();
+        self.visit(|line| {
+            if found.len() < most {
+                found.extend(serde_json::from_slice(line).ok().filter(&is_wanted));
+            }
+            found.len() < most
+        });
+        found
+    }
+
+    /// Returns the extent of the list.
+    #[must_use]
+    pub fn reach(&self) -> RecordsReach {
+        let (mut records, mut oldest) = (0, Vec::new());
+        self.visit(|line| {
+            records += 1;
+            oldest = line.to_vec();
+            true
+        });
+        let oldest = serde_json::from_slice::<Value>(&oldest).ok();
+        let oldest = oldest.and_then(|record| record["time"].as_str().map(str::to_owned));
+        RecordsReach { records, max: self.max, oldest }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(number: usize, more: &str) -> String {
+        format!("{{\"time\":\"T{number}\",\"id\":\"a-0-{number}\",\"user_agent\":{}}}\n", Value::from(more))
+    }
+
+    #[test]
+    fn the_newest_records_are_kept() {
+        let recent = RecentRecords::new(5);
+        assert_eq!(recent.reach(), RecordsReach { records: 0, max: 5, oldest: None });
+        for first in (0..20).step_by(4) {
+            let batch: String = (first..first + 4).map(|number| line(number, "")).collect();
+            recent.add(batch.as_bytes());
+        }
+        assert_eq!(recent.reach(), RecordsReach { records: 5, max: 5, oldest: Some("T15".into()) });
+        let ids = |most: usize| -> Vec<String> {
+            recent.newest(most, |_| true).iter().map(|r| r["id"].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(ids(2), ["a-0-19", "a-0-18"]);
+        assert_eq!((ids(9).len(), ids(0).len()), (5, 0));
+        assert_eq!(recent.find("a-0-15").unwrap()["time"], "T15");
+        assert_eq!((recent.find("a-0-14"), recent.find("a-0-1"), recent.find("")), (None, None, None));
+        assert_eq!(recent.newest(9, |r| r["time"] == "T17").len(), 1);
+    }
+
+    #[test]
+    fn a_client_cannot_claim_an_id() {
+        let recent = RecentRecords::new(9);
+        recent.add(line(1, "").as_bytes());
+        recent.add(line(2, "\",\"id\":\"a-0-1\"").as_bytes());
+        assert_eq!(recent.find("a-0-1").unwrap()["time"], "T1");
+    }
+
+    #[test]
+    fn long_records_have_a_bound() {
+        let recent = RecentRecords::new(10);
+        for number in 0..100 {
+            recent.add(line(number, &"x".repeat(16_000)).as_bytes());
+        }
+        let kept = recent.lock();
+        assert!(kept.bytes <= 10 * BYTES_EACH && kept.records >= 2, "{} {}", kept.bytes, kept.records);
+        assert_eq!(kept.records, kept.batches.len());
+    }
+}
