@@ -2,7 +2,9 @@
 //! the decisions of the configuration in use about such a request.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::steps::ExplainStep;
@@ -13,6 +15,9 @@ use crate::policy::Scheme;
 use crate::policy::forwarded::{Peer, RequestField};
 use crate::telemetry::access::{Ended, RecordField, Redact};
 use crate::upstream::Upstream;
+
+/// A request that took longer counts as one of a day, in milliseconds.
+const DAY_MS: f64 = 86_400_000.0;
 
 /// A record, and the places where its site and its limits are set.
 struct ToldRecord<'a> {
@@ -35,17 +40,19 @@ impl Control {
             },
             Err(why) => (Value::Null, Some(why)),
         };
-        let changed = self.config_changed.to_string();
-        // Both are in UTC, and begin alike up to the second.
-        let is_older =
-            text(record, "time").is_some_and(|time| time[..time.len().min(19)] < changed[..changed.len().min(19)]);
+        // The configuration of its begin has decided about it.
+        let ended: Option<Timestamp> = text(record, "time").and_then(|time| time.parse().ok());
+        let lasted =
+            Duration::from_secs_f64(record["duration_ms"].as_f64().unwrap_or_default().clamp(0.0, DAY_MS) / 1e3);
+        let began = ended.and_then(|ended| ended.checked_sub(lasted).ok());
+        let is_older = began.is_some_and(|began| began < self.config_changed);
         json!({
             "record": record,
             "steps": steps,
             "verdict": told.verdict(),
             "notes": told.notes(),
             "config": self.draft.path().display().to_string(),
-            "config_changed": is_older.then_some(changed),
+            "config_changed": is_older.then(|| self.config_changed.to_string()),
             "explanation": explanation,
             "why_no_explanation": why_not,
         })
