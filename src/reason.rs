@@ -66,6 +66,8 @@ pub enum Kind {
     Unreadable,
     /// This user may not read a private key. A key process may.
     UnreadableKey,
+    /// A key was compromised once, and is refused for ever.
+    BurntKey,
     /// Nothing depends on it. (Also a kind that a newer peer knows.)
     #[default]
     #[serde(other)]

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::facts::NextKey;
+use super::issued::Issued;
 use super::step::KeyChoice;
 use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
@@ -222,6 +223,17 @@ pub enum DriverRequest {
         pin: Pin,
         /// The error if the ledger cannot be written.
         reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// Report that the CA has revoked a certificate of a compromised key.
+    Revoked {
+        /// The site, by its first name.
+        site: String,
+        /// The algorithm of the key.
+        algorithm: String,
+        /// The certificate.
+        issued: Box<Issued>,
+        /// The answer.
+        reply: oneshot::Sender<()>,
     },
     /// The question which clients a certificate with this key locks out.
     LockedOut {

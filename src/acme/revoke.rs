@@ -46,6 +46,8 @@ impl Task {
                 authority = issued.from,
                 "certificate revoked"
             );
+            let (site, algorithm) = (self.facts.site.clone(), self.facts.algorithm.clone());
+            self.ask(|reply| DriverRequest::Revoked { site, algorithm, issued: Box::new(issued), reply }).await?;
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ use crate::admin::api::Answer;
 use crate::admin::asked::parameter;
 use crate::config::AcceptedByCommand;
 use crate::config::report::SiteReport;
+use crate::events::EventKind;
 use crate::ledger::{Burnt, Record};
 use crate::policy::promise::Promises;
 use crate::reason::Problem;
@@ -106,8 +107,19 @@ impl Control {
             DriverRequest::Burn { site, pin, reply } => {
                 let burnt = Record::Burnt(Burnt { site, pin, at: self.now() });
                 let is_known = self.ledger().book().burnt(pin).is_some();
-                let written = if is_known { Ok(()) } else { self.record(vec![burnt]).await };
+                let written = if is_known { Ok(()) } else { self.record(vec![burnt.clone()]).await };
+                if !is_known && written.is_ok() {
+                    self.report_burnt([&burnt]);
+                }
                 let _ = reply.send(written.map_err(|error| error.to_string()));
+            }
+            DriverRequest::Revoked { site, algorithm, issued, reply } => {
+                let data = json!({
+                    "site": site, "algorithm": algorithm, "pin": issued.pin.to_string(), "serial": issued.serial,
+                    "authority": issued.from, "what": "the CA has revoked a certificate of a compromised key",
+                });
+                self.reporter.emit(EventKind::KeyRevoked, data);
+                let _ = reply.send(());
             }
             DriverRequest::LockedOut { asked, reply } => {
                 let _ = reply.send(self.locked_out(&asked));

@@ -11,6 +11,7 @@ use super::promises::is_sent;
 use crate::clock::uptime;
 use crate::config::report::SiteReport;
 use crate::events::EventKind;
+use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::pasted::pintle;
@@ -74,6 +75,7 @@ impl Control {
             let subject = format!("{} {}", outlook.site, outlook.algorithm);
             conditions.push(Condition::new(EventKind::CertificateOverdue, &subject, data));
         }
+        self.of_compromised_keys(&mut conditions);
         let now = self.now();
         for site in self.config.sites() {
             self.of_certificates(site, now, &mut conditions);
@@ -127,6 +129,13 @@ impl Control {
             });
             conditions.push(Condition::new(EventKind::CertificateRefused, site.name(), data).with(refused.since));
         }
+        if let Some(refused) = refused.filter(|refused| refused.burnt) {
+            let data = json!({
+                "site": site.name(), "what": "a key that was compromised is refused",
+                "reasons": reasons().collect::<Vec<_>>(), "hint": hint(), "since": date(refused.since),
+            });
+            conditions.push(Condition::new(EventKind::KeyRefused, site.name(), data).with(refused.since));
+        }
         for certificate in &site.certificates {
             let stage = ExpiryStage::of(certificate, now);
             if stage == ExpiryStage::default() {
@@ -147,6 +156,31 @@ impl Control {
             // Authorities may give one number to two certificates of a site.
             let subject = format!("{} {} {}", site.name(), certificate.serial, certificate.pin);
             conditions.push(Condition::new(begins, &subject, data).with(version));
+        }
+    }
+
+    /// Compromised keys that pintle replaces, and burnt ones whose certificates the CA has not revoked.
+    fn of_compromised_keys(&self, conditions: &mut Vec<Condition>) {
+        for outlook in self.outlooks().iter() {
+            let subject = |pin: &Pin| format!("{} {} {pin}", outlook.site, outlook.algorithm);
+            if let Some((pin, step)) = &outlook.compromised {
+                let data = json!({
+                    "site": outlook.site, "algorithm": outlook.algorithm, "pin": pin.to_string(), "step": step,
+                    "what": "the key is compromised: pintle replaces it and revokes its certificates",
+                    "hint": format!("pintle acme plan --site {}", outlook.site),
+                });
+                conditions.push(Condition::new(EventKind::KeyCompromised, &subject(pin), data));
+            }
+            if let Some(unrevoked) = &outlook.unrevoked {
+                let [key, chain] = unrevoked.files.each_ref().map(|file| file.display());
+                let data = json!({
+                    "site": outlook.site, "algorithm": outlook.algorithm, "pin": unrevoked.pin.to_string(),
+                    "serials": unrevoked.serials, "authority": unrevoked.from, "error": unrevoked.problem,
+                    "what": "the CA has not revoked the certificates of a burnt key",
+                    "hint": format!("revoke them by hand at {}, with {key} and {chain}", unrevoked.from),
+                });
+                conditions.push(Condition::new(EventKind::KeyUnrevoked, &subject(&unrevoked.pin), data));
+            }
         }
     }
 
@@ -253,7 +287,7 @@ mod tests {
             site: site.to_owned(),
             hosts: Vec::new(),
             except: Vec::new(),
-            pins: vec![crate::keys::pin::Pin::of_spki(site.as_bytes())],
+            pins: vec![Pin::of_spki(site.as_bytes())],
             max_age: max_age.unsigned_abs(),
             include_subdomains: false,
             channel,

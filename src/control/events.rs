@@ -15,8 +15,10 @@ use super::conditions::{Condition, Expiry};
 use crate::admin::api::Answer;
 use crate::config::{Config, Difference};
 use crate::events::{Event, EventKind, Hooks, programs};
+use crate::ledger::{Burnt, Record};
 use crate::os::usage::host_name;
 use crate::policy::promise::Seconds;
+use crate::reason::{Kind, Problem};
 use crate::upstream::dns::NameServers;
 
 /// The time between two looks, and between two looks at the promises.
@@ -64,7 +66,7 @@ impl Reporter {
         }
     }
 
-    fn emit(&self, kind: EventKind, data: Value) {
+    pub(super) fn emit(&self, kind: EventKind, data: Value) {
         tracing::debug!(event = kind.name(), "event");
         self.hooks.emit(Event::new(kind, with_host(data)));
     }
@@ -160,6 +162,29 @@ impl Control {
             }
         }
         self.reporter.expiring = expiring;
+    }
+
+    /// Reports keys that are recorded as burnt now.
+    pub(super) fn report_burnt<'r>(&self, records: impl IntoIterator<Item = &'r Record>) {
+        for record in records {
+            if let Record::Burnt(Burnt { site, pin, at }) = record {
+                let what = "the key was compromised: it never serves again";
+                let data = json!({ "site": site, "pin": pin.to_string(), "at": date(*at), "what": what });
+                self.reporter.emit(EventKind::KeyBurnt, data);
+            }
+        }
+    }
+
+    /// Reports burnt keys for which a configuration was refused.
+    pub(super) fn report_burnt_keys_refused(&self, refusal: &[Problem]) {
+        for Problem { site, reason, .. } in refusal.iter().filter(|p| p.is_error() && p.kind == Kind::BurntKey) {
+            let data = json!({
+                "site": site, "config": self.draft.path().display().to_string(),
+                "what": "a key that was compromised is refused", "reasons": [reason.line()],
+                "hint": reason.hint_line(),
+            });
+            self.reporter.emit(EventKind::KeyRefused, data);
+        }
     }
 
     /// Reports certificates that are served for the first time.

@@ -11,7 +11,7 @@ use super::{Control, Keep};
 use crate::config::{Config, Draft, KeptSite, LastGood, Problems};
 use crate::ledger::time::wall;
 use crate::policy::promise::{Promise, Seconds};
-use crate::reason::{Problem, Reason};
+use crate::reason::{Kind, Problem, Reason};
 
 /// The quiet time after which changed files are read,
 const QUIET: Duration = Duration::from_millis(300);
@@ -89,6 +89,8 @@ pub struct Refused {
     pub reasons: Vec<Reason>,
     /// `true` if promises would be broken.
     pub by_guard: bool,
+    /// `true` if the key is burnt.
+    pub burnt: bool,
     /// `true` if the site has no certificate at all.
     pub lacks: bool,
     /// The time of the refusal, by the wall clock.
@@ -192,7 +194,7 @@ impl Control {
             let since = known.as_ref().map_or_else(wall, |known| known.since);
             let look_again = Instant::now() + self.next_end().min(LOOK_AGAIN);
             let (by_guard, lacks) = (site.by_guard, site.lacks);
-            let refused = Refused { reasons, by_guard, lacks, since, candidate, look_again };
+            let refused = Refused { reasons, by_guard, burnt: is_burnt(site), lacks, since, candidate, look_again };
             if known.is_none() {
                 self.counts.rotations_refused += 1;
                 refused.log(&site.site);
@@ -221,7 +223,8 @@ fn at_start(draft: &Draft, config: &Config) -> BTreeMap<String, Refused> {
             kept.problems.iter().filter(|p| p.is_error()).map(|p| draft.problems().placed(p).reason).collect();
         let (by_guard, lacks, candidate) = (kept.by_guard, kept.lacks, candidate(kept));
         let look_again = Instant::now() + LOOK_AGAIN;
-        (kept.site.clone(), Refused { reasons, by_guard, lacks, since: wall(), candidate, look_again })
+        let burnt = is_burnt(kept);
+        (kept.site.clone(), Refused { reasons, by_guard, burnt, lacks, since: wall(), candidate, look_again })
     };
     config.kept.iter().map(refused).collect()
 }
@@ -239,6 +242,11 @@ fn candidate(kept: &KeptSite) -> String {
 /// All problems of a site, each with its place and remedy.
 fn reasons(kept: &KeptSite, problems: &Problems) -> Vec<Reason> {
     kept.problems.iter().filter(|p| p.is_error()).map(|p| problems.placed(p).reason).collect()
+}
+
+/// `true` if a key is burnt.
+fn is_burnt(kept: &KeptSite) -> bool {
+    kept.problems.iter().any(|problem| problem.is_error() && problem.kind == Kind::BurntKey)
 }
 
 fn errors(problems: &Problems) -> Vec<String> {

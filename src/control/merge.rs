@@ -25,8 +25,9 @@ impl Control {
         // With the excuses: if there is no room for these, the next start would refuse the pairs in use.
         let excuses = self.excuses(&news, &promised, now);
         let excused = excuses.iter().cloned().map(Record::Accepted);
-        let records = news.into_iter().chain(excused).collect();
-        self.record(records).await.map_err(|e| format!("the ledger cannot be written: {e}"))?;
+        let records: Vec<Record> = news.into_iter().chain(excused).collect();
+        self.record(records.clone()).await.map_err(|e| format!("the ledger cannot be written: {e}"))?;
+        self.report_burnt(&records);
         for Accepted { site, pin, until, .. } in &excuses {
             tracing::warn!(site, %pin, until, "the key in use breaks merged promises: readers who hold those pins are locked out");
         }

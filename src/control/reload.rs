@@ -155,6 +155,7 @@ impl Control {
                 self.counts.reloads_refused += 1;
                 self.is_config_refused = true;
                 let errors = refusal.iter().filter(|problem| problem.is_error());
+                self.report_burnt_keys_refused(&refusal);
                 self.reporter.refusal = errors.map(|problem| problem.reason.line()).take(REASONS_MAX).collect();
                 for Problem { reason, .. } in refusal.iter().filter(|problem| problem.is_error()) {
                     tracing::error!(

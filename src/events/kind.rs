@@ -49,6 +49,16 @@ kinds! {
     CertificateExpiring = "certificate.expiring",
     /// A certificate has ended.
     CertificateExpired = "certificate.expired",
+    /// A key was declared compromised: pintle replaces it.
+    KeyCompromised = "key.compromised",
+    /// A compromised key is recorded as burnt: it never serves again.
+    KeyBurnt = "key.burnt",
+    /// The CA has revoked a certificate of a compromised key.
+    KeyRevoked = "key.revoked",
+    /// The CA has not revoked the certificates of a burnt key.
+    KeyUnrevoked = "key.unrevoked",
+    /// A burnt key is refused.
+    KeyRefused = "key.refused",
     /// An upstream does not answer.
     UpstreamDown = "upstream.down",
     /// It answers again.

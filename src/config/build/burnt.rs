@@ -5,7 +5,7 @@ use super::loaded::LoadedCertificate;
 use crate::config::CheckContext;
 use crate::config::file::SiteTable;
 use crate::ledger::Burnt;
-use crate::reason::{Problem, Reason};
+use crate::reason::{Kind, Problem, Reason};
 
 /// Returns the problems of pairs with a burnt key, each with the index of the pair. `is_served` says
 /// whether the same key serves already: a refusal would then help nobody.
@@ -24,7 +24,7 @@ pub(super) fn live(
             let note = "the certificate in use has this key, too, so pintle still serves it";
             Problem::warning(span, reason.note(note).hint(change_over(entry)))
         } else {
-            Problem::error(span, reason.hint(change_over(entry)))
+            Problem::error(span, reason.hint(change_over(entry))).of_kind(Kind::BurntKey)
         };
         Some((loaded.at, problem.about(&loaded.path)))
     };
@@ -40,7 +40,7 @@ pub(super) fn backup(table: &SiteTable, entry: &SiteEntry, context: &CheckContex
     let span = table.hpkp.as_ref().map_or(&table.span, |hpkp| &hpkp.span);
     let reason = Reason::new(format!("site.hpkp.backups: {file}: {}", compromised(burnt)));
     let hint = format!("make another backup: pintle key new --site {} --role next", entry.site.label());
-    Some(Problem::error(span, reason.hint(hint)))
+    Some(Problem::error(span, reason.hint(hint)).of_kind(Kind::BurntKey))
 }
 
 fn compromised(burnt: &Burnt) -> String {

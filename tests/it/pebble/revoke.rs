@@ -34,7 +34,13 @@ fn burnt(pintle: &Pintle) -> Vec<String> {
 #[test]
 fn a_stolen_key_is_replaced_revoked_and_burnt() {
     let bed = Bed::new(Settings::default());
-    let (acme, site) = (bed.acme(&bed.pebble.directory(), ""), bed.site(&[BLOG], "", POLICIES));
+    // A hook that writes down what it gets.
+    let (seen, program) = (bed.authority.folder().join("events"), bed.authority.folder().join("on-event"));
+    let text = format!("#!/bin/sh\nread -r event\nprintf '%s\\n' \"$event\" >> {}\n", seen.display());
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let hook = format!("[[hook]]\nevents = [\"key.*\"]\ncommand = {program:?}\n");
+    let (acme, site) = (bed.acme(&bed.pebble.directory(), ""), bed.site(&[BLOG], "", POLICIES) + &hook);
     let pintle = bed.start(&acme, &site);
     obtained(&pintle, 1);
     let first = in_use(&bed);
@@ -49,6 +55,12 @@ fn a_stolen_key_is_replaced_revoked_and_burnt() {
     }
     assert_eq!((bed.pin("key.pem"), status(&bed, &second).0.as_str()), (stolen.clone(), "Valid"));
 
+    // The thief keeps copies.
+    let copies = ["key.pem", "chain.pem"].map(|name| {
+        let copy = bed.authority.folder().join(format!("stolen.{name}"));
+        std::fs::copy(bed.folder("ecdsa-p256").join(name), &copy).unwrap();
+        copy
+    });
     let (code, text, error) = revoke(&pintle, &["--json"]);
     assert_eq!(code, 0, "{text}{error}\n{}", pintle.log());
     let told: Value = serde_json::from_str(&text).unwrap();
@@ -61,6 +73,31 @@ fn a_stolen_key_is_replaced_revoked_and_burnt() {
     assert_eq!((bed.pin("key.pem"), burnt(&pintle)), (next.clone(), vec![stolen.clone()]));
     let (header, fresh) = (bed.pins(&pintle), bed.pin("next.pem"));
     assert!(header.contains(&next) && header.contains(&fresh) && !header.contains(&stolen), "{header}");
+    let events = |kind: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(&seen).unwrap_or_default();
+        let all = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        all.filter(|event| event["type"] == kind).map(|event| event["data"].clone()).collect()
+    };
+    let revoked = eventually("both revocations", || Some(events("key.revoked")).filter(|events| events.len() == 2));
+    let serials: Vec<&Value> = revoked.iter().map(|event| &event["serial"]).collect();
+    assert!(serials.contains(&&first.as_str().into()) && serials.contains(&&second.as_str().into()), "{revoked:?}");
+    let of_key =
+        |kind: &str| eventually(kind, || events(kind).into_iter().find(|event| event["pin"] == stolen.as_str()));
+    assert_eq!((&of_key("key.burnt")["site"], events("key.burnt").len()), (&BLOG.into(), 1));
+    assert_eq!((&revoked[0]["pin"], &revoked[0]["site"]), (&stolen.as_str().into(), &BLOG.into()));
+    assert!(events("key.unrevoked").is_empty());
+    // They are refused, and that is an event, too.
+    let [key, chain] = &copies;
+    let before = std::fs::read_to_string(pintle.config_path()).unwrap();
+    pintle.rewrite(|text| {
+        text.replace("acme = true", &format!("chain = {chain:?}\nkey = {key:?}")).replace(POLICIES, "")
+    });
+    let said = pintle.reload_fails();
+    assert!(said.contains("is burnt"), "{said}");
+    let refused = eventually("the refusal", || events("key.refused").into_iter().next());
+    assert!(refused["reasons"][0].as_str().unwrap().contains(&stolen), "{refused}");
+    pintle.rewrite(|_| before.clone());
+    pintle.reload();
     // Nothing of it stays but the mark.
     assert!(!bed.folder("ecdsa-p256").join("compromised.key.pem").exists());
     assert!(pintle.status()["attention"].as_array().unwrap().is_empty());
