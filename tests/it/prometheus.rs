@@ -195,7 +195,53 @@ fn the_dashboard_shows_a_real_pintle() {
     }
 }
 
-/// The rules of Grafana's schema (version 39) that can be checked without Grafana.
+/// Holds the dashboard against the types of dashboards that Grafana publishes, made into a JSON schema: the dashboard, each
+/// panel, and the options of its kind.
+#[test]
+fn the_dashboard_follows_the_schema_of_grafana() {
+    let script = "import json, sys\n\
+        import jsonschema\n\
+        schema, board = (json.load(open(path)) for path in sys.argv[1:])\n\
+        faults = []\n\
+        def check(kind, value, title):\n\
+        \x20   of = {**schema['properties'][kind], 'definitions': schema['definitions']}\n\
+        \x20   for error in jsonschema.Draft7Validator(of).iter_errors(value):\n\
+        \x20       faults.append(f'{title}: {kind}: {list(error.absolute_path)}: {error.message}')\n\
+        panels = board.pop('panels')\n\
+        check('dashboard', board, 'dashboard')\n\
+        kinds = {'timeseries': ('timeOptions', 'timeField'), 'stat': ('statOptions', None), 'table': ('tableOptions', 'tableField')}\n\
+        for panel in panels:\n\
+        \x20   title = panel['title']\n\
+        \x20   if panel['type'] == 'row':\n\
+        \x20       check('row', panel, title)\n\
+        \x20       continue\n\
+        \x20   check('panel', panel, title)\n\
+        \x20   options, custom = kinds[panel['type']]\n\
+        \x20   check(options, panel['options'], title)\n\
+        \x20   if custom:\n\
+        \x20       check(custom, panel['fieldConfig']['defaults']['custom'], title)\n\
+        print(len(faults), *faults, sep='\\n')\n";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let schema = root.join("tests/it/grafana.schema.json");
+    let faults = |board: &Path| output(Command::new("python3").args(["-c", script]).arg(&schema).arg(board));
+    let dashboard = root.join("dist/grafana/pintle.json");
+    let found = faults(&dashboard);
+    assert_eq!(found.trim(), "0", "{found}");
+    // The schema finds faults: another type, an unknown option, and a word that is none of a list.
+    let folder = TempDir::new().unwrap();
+    let text = fs::read_to_string(&dashboard).unwrap();
+    for (from, to) in [
+        ("\"editable\": true", "\"editable\": \"yes\""),
+        ("\"wideLayout\"", "\"wideLayuot\""),
+        ("\"placement\": \"bottom\"", "\"placement\": \"below\""),
+    ] {
+        let damaged = folder.path().join("damaged.json");
+        fs::write(&damaged, text.replacen(from, to, 1)).unwrap();
+        assert_ne!(faults(&damaged).lines().next(), Some("0"), "{to}");
+    }
+}
+
+/// The rules that no schema has: places, ids and data sources.
 fn is_well_formed(dashboard: &Value) {
     assert_eq!((&dashboard["schemaVersion"], &dashboard["uid"]), (&39.into(), &"pintle".into()));
     assert!(dashboard["title"].is_string() && dashboard["tags"].is_array() && dashboard["time"]["from"].is_string());
