@@ -22,6 +22,7 @@ pub mod key;
 mod key_steps;
 pub mod keys;
 pub mod ledger;
+mod latency;
 mod live;
 mod live_chain;
 mod own_keys;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::remote::send;
 use super::results::Results;
 use super::sheet::Sheet;
-use super::{Output, fail};
+use super::{Output, fail, latency};
 use crate::config;
 use crate::control::client::PATIENCE;
 use crate::host::both_forms;
@@ -105,6 +105,7 @@ fn print_status(status: &Value, sheet: &Sheet) {
         status["lockouts_accepted"]
     ));
     print_traffic(status, sheet);
+    print_memory(&status["memory"], sheet);
     print_reports(&status["reports"], sheet);
     for site in list(status, "sites") {
         print_site(site, sheet);
@@ -140,7 +141,11 @@ fn print_ledger(ledger: &Value, sheet: &Sheet) {
 /// Prints the numbers of connections and requests.
 fn print_traffic(status: &Value, sheet: &Sheet) {
     let counters = &status["counters"];
-    sheet.line(&format!("  connections    {}", status["connections"]));
+    let states = status["connection_states"].as_object().into_iter().flatten();
+    let states = states.filter(|(_, count)| count.as_u64() > Some(0)).map(|(state, count)| format!("{count} {state}"));
+    let states = states.collect::<Vec<_>>().join(", ");
+    let states = if states.is_empty() { states } else { format!(": {states}") };
+    sheet.line(&format!("  connections    {}{states}", status["connections"]));
     sheet.line(&format!(
         "  requests       {}: {} with 2xx, {} with 3xx, {} with 4xx, {} with 5xx",
         counters["requests"],
@@ -149,6 +154,20 @@ fn print_traffic(status: &Value, sheet: &Sheet) {
         counters["responses_4xx"],
         counters["responses_5xx"]
     ));
+    for row in latency::rows(status, None) {
+        sheet.line(&format!("    {row}"));
+    }
+}
+
+/// Prints the memory of the process, and the allocator's account of it.
+fn print_memory(memory: &Value, sheet: &Sheet) {
+    let shown = |bytes: &Value| Some(format!("{:.1} MiB", bytes.as_f64()? / f64::from(1 << 20)));
+    let Some(resident) = shown(&memory["resident"]) else { return };
+    let words = ["allocated", "active", "resident", "retained"];
+    let words = words.into_iter().filter_map(|word| Some(format!("{} {word}", shown(&memory["allocator"][word])?)));
+    let words = words.collect::<Vec<_>>().join(", ");
+    let allocator = if words.is_empty() { words } else { format!("; allocator: {words}") };
+    sheet.line(&format!("  memory         {resident}{allocator}"));
 }
 
 /// Prints the user, and the sandbox of the process.

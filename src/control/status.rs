@@ -16,11 +16,23 @@ use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::time::rfc3339;
 use crate::ledger::{Accepted, Book, Ramped};
+use crate::os::{allocator, usage};
 use crate::policy::promise::{Promises, Seconds, others};
 use crate::reason::Reason;
 use crate::reason::pasted::pintle;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
+
+/// The memory of the process and of its allocator, in bytes.
+fn memory() -> Value {
+    let allocator = allocator::memory().map(|memory| {
+        json!({
+            "allocated": memory.allocated, "active": memory.active, "resident": memory.resident,
+            "retained": memory.retained,
+        })
+    });
+    json!({ "resident": usage::now().map(|usage| usage.resident_bytes), "allocator": allocator })
+}
 
 /// Seconds of a day.
 const DAY: Seconds = 86_400;
@@ -59,6 +71,9 @@ impl Control {
             "config": absolute(self.draft.path()),
             "draining": self.draining,
             "connections": self.server.connections(),
+            "connection_states": self.connection_states().iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "latencies": self.latencies(),
+            "memory": memory(),
             "attention": self.attention(),
             "upgrading": self.upgrades.under_way.is_some(),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),

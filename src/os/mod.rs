@@ -8,6 +8,7 @@ pub mod signals;
 pub mod plain_file;
 pub mod open_files;
 pub mod usage;
+pub mod allocator;
 pub mod supervisor;
 pub mod program;
 pub mod runtime;

@@ -30,6 +30,13 @@ impl Connections {
         ConnectionEntry { connections: self.clone(), number: Cell::new(number), is_silent: Cell::new(true) }
     }
 
+    /// Returns the numbers of silent connections, of idle ones, and of all others.
+    pub(super) fn count(&self) -> (usize, usize, usize) {
+        let open = self.open.borrow();
+        let idle = open.members().filter(|member| member.ringer.is_resting()).count();
+        (self.silent.borrow().len(), idle, open.len() - idle)
+    }
+
     /// Ends one connection of a network to make room for another of it, or one of any network if `network` is `None`.
     /// Returns `false` if none can be ended. A newcomer of this worker is listed already.
     pub(super) fn make_room(

@@ -58,6 +58,11 @@ impl Crowd {
         self.members.len()
     }
 
+    /// Returns all connections, the oldest first.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
     pub(super) fn get(&self, number: u64) -> Option<&Member> {
         self.members.get(&number)
     }

@@ -53,6 +53,11 @@ impl Handshakes {
         if full { Begin::Instead(slot) } else { Begin::Begun(slot) }
     }
 
+    /// Returns the number of handshakes under way.
+    pub(super) fn count(&self) -> usize {
+        self.under_way.borrow().len()
+    }
+
     /// Waits until the handshakes that are under way now are over. Breaks those off that take longer than an honest one. Their
     /// clients must not get the previous chain once they may hold pins that it breaks.
     pub(super) async fn end(&self) {

@@ -32,6 +32,7 @@ mod reports;
 mod retired;
 mod service;
 mod snapshot;
+mod states;
 mod thread;
 mod traffic;
 mod trailers;

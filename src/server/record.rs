@@ -156,6 +156,9 @@ fn measure(
     if let Some(first_byte) = outcome.to_first_byte() {
         worker.meters.first_byte.note(first_byte);
     }
+    if let Some(time) = asked.and_then(|asked| asked.facts.get().time) {
+        worker.meters.upstream.note(time);
+    }
 }
 
 /// Adds the record to the access log, if the rules of the configuration take it.

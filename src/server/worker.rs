@@ -66,6 +66,8 @@ pub(super) struct Worker {
     streaming: Rc<Cell<usize>>,
     draining: Cell<Option<Draining>>,
     connections: Cell<usize>,
+    /// Connections that have become tunnels.
+    pub(super) tunnels: Cell<usize>,
     all_gone: Notify,
     warned: RefCell<HashMap<(usize, &'static str), Instant>>,
 }
@@ -97,6 +99,7 @@ impl Worker {
             streaming,
             draining: Cell::new(None),
             connections: Cell::new(0),
+            tunnels: Cell::new(0),
             all_gone: Notify::new(),
             warned: RefCell::default(),
         }
@@ -211,6 +214,7 @@ impl Worker {
     pub(super) async fn show_life(&self, pulse: &AtomicU64) {
         loop {
             pulse.store(uptime(), Ordering::Relaxed);
+            self.count_states();
             let due = Instant::now() + TICK;
             tokio::time::sleep_until(due).await;
             self.meters.loop_delay.note(due.elapsed());

@@ -56,6 +56,12 @@ impl HistogramSum {
         })
     }
 
+    /// The number of values in each bucket, and the buckets' upper edges in milliseconds; the last one has none.
+    #[must_use]
+    pub fn buckets(&self) -> (&[u64; 12], [u64; 11]) {
+        (&self.buckets, EDGES.map(|edge| edge / 1000))
+    }
+
     /// The number of values.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Figures of one worker with labels from closed lists, and latencies.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::histogram::{Histogram, add};
 
@@ -85,6 +85,8 @@ pub struct Meters {
     pub duration: Histogram,
     /// From the request's head to the beginning of the response.
     pub first_byte: Histogram,
+    /// From asking an upstream to the head of its response.
+    pub upstream: Histogram,
     /// The delay of the worker's event loop.
     pub loop_delay: Histogram,
     /// By [`LIMITS`].
@@ -93,6 +95,58 @@ pub struct Meters {
     pub handshakes: Tally<12>,
     /// By [`CAUSES`].
     pub causes: Tally<30>,
+    /// The connections by their states.
+    pub states: StateGauges,
+}
+
+macro_rules! states {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// Numbers of connections by state.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        pub struct States {
+            $($(#[doc = $doc])* pub $name: usize,)*
+        }
+
+        impl States {
+            /// The name and the number of each state.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, usize)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+
+        /// The same for one worker, which sets them.
+        #[derive(Debug, Default)]
+        pub struct StateGauges {
+            $($name: AtomicUsize,)*
+        }
+
+        impl StateGauges {
+            /// Sets the numbers.
+            pub fn set(&self, states: &States) {
+                $(self.$name.store(states.$name, Ordering::Relaxed);)*
+            }
+
+            /// Adds the numbers to a sum.
+            pub fn add_to(&self, sum: &mut States) {
+                $(sum.$name += self.$name.load(Ordering::Relaxed);)*
+            }
+        }
+    };
+}
+
+states! {
+    /// The client has sent no whole ClientHello yet, or on a plain listener no request.
+    silent,
+    /// A TLS handshake is under way.
+    handshaking,
+    /// Between requests.
+    idle,
+    /// With a request under way.
+    active,
+    /// A WebSocket over HTTP/1.1.
+    tunnel,
+    /// Idle or active, in a process that is about to end.
+    draining,
 }
 
 /// A counter for each word of a closed list.

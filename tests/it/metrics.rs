@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::admin::Bed;
-use crate::harness::{BLOG, Client, Pintle, eventually, outcome, output, program};
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, eventually, outcome, output, program};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -106,6 +108,69 @@ fn clients_create_no_series() {
     }
     assert_eq!(series(&bed.metrics()), before);
     assert!(bed.value("pintle_requests_total").unwrap() >= 50.0);
+}
+
+/// A connection is counted in one state, and the next one follows what its client does.
+#[test]
+fn connections_by_state_latencies_and_memory() {
+    let authority = Authority::new();
+    let origin = Origin::start(|asked| match asked.path() {
+        "/slow" => Reply::Custom(Box::new(|socket| {
+            let _ = socket.read(&mut [0]);
+            Ok(())
+        })),
+        "/socket" => Reply::Custom(Box::new(|socket| {
+            socket.write_all(
+                b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: \
+                  s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+            )?;
+            let _ = socket.read(&mut [0]);
+            Ok(())
+        })),
+        _ => Reply::ok("hello"),
+    });
+    let bed = Bed { authority, origin, folder: tempfile::TempDir::new().unwrap() };
+    let pintle = bed.start_with("", "");
+    let client = Client::new(&bed.authority);
+    let states = |silent: f64, idle: f64, active: f64, tunnel: f64| {
+        eventually(&format!("{silent} silent, {idle} idle, {active} active, {tunnel} tunnels"), || {
+            let metrics = bed.metrics();
+            let state =
+                |name: &str| value(&metrics, &format!("pintle_connections_by_state{{state=\"{name}\"}}")).unwrap();
+            let found = ["silent", "idle", "active", "tunnel"].map(state);
+            (found == [silent, idle, active, tunnel] && state("handshaking") + state("draining") == 0.0).then_some(())
+        });
+    };
+    states(0.0, 0.0, 0.0, 0.0);
+    let silent = TcpStream::connect(pintle.https()).unwrap();
+    states(1.0, 0.0, 0.0, 0.0);
+    let mut idle = client.connect(pintle.https(), BLOG);
+    idle.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    assert_eq!(idle.response("GET").status, 200);
+    states(1.0, 1.0, 0.0, 0.0);
+    let mut active = client.connect(pintle.https(), BLOG);
+    active.send(format!("GET /slow HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    states(1.0, 1.0, 1.0, 0.0);
+    let mut tunnel = client.connect(pintle.https(), BLOG);
+    tunnel.send(format!(
+        "GET /socket HTTP/1.1\r\nHost: {BLOG}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: \
+         13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ));
+    assert_eq!(tunnel.response("GET").status, 101);
+    states(1.0, 1.0, 1.0, 1.0);
+    let status = pintle.status();
+    assert_eq!(status["connection_states"]["tunnel"], 1, "{}", status["connection_states"]);
+    let table = output(&mut pintle.command("status"));
+    assert!(table.contains("1 active") && table.contains("first byte") && table.contains("allocator: "), "{table}");
+    drop((silent, idle, active, tunnel));
+    states(0.0, 0.0, 0.0, 0.0);
+    // The upstream has answered two requests.
+    assert!(bed.value("pintle_upstream_response_seconds_count").unwrap() >= 1.0);
+    let memory = |name: &str| bed.value(&format!("pintle_allocator_{name}_bytes")).unwrap();
+    assert!(
+        memory("allocated") > 1e5 && memory("active") > 1e5 && memory("resident") > 1e5 && memory("retained") >= 0.0
+    );
+    assert!(status["memory"]["allocator"]["allocated"].as_u64() <= status["memory"]["allocator"]["resident"].as_u64());
 }
 
 /// Requests by site and class, latencies, handshakes and limits, by what clients did; and a reload keeps them.

@@ -84,6 +84,10 @@ fn terminal() {
         output(pintle.curl().arg(format!("https://{BLOG}/")));
     }
     let lines = terminal.shows("5 in all");
+    for label in ["first byte", "total", "upstream"] {
+        let row = lines.iter().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("no {label}: {lines:#?}"));
+        assert!(["p50", "p90", "p99"].iter().all(|word| row.contains(word)) && row.len() <= 80, "{row}");
+    }
     assert_eq!(lines.iter().filter(|line| line.starts_with("requests")).count(), 1, "{lines:#?}");
     // A narrow terminal cuts lines, and never wraps them.
     output(&mut terminal.tmux(&["resize-window", "-x", "30", "-y", "12"]));

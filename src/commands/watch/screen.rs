@@ -6,11 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::commands::latency;
 use crate::commands::status::{list, text};
 use crate::reason::counted;
 
 /// The rows of a terminal below which nothing is left out.
 const ROWS_LEAST: usize = 4;
+/// The rows of a terminal from which latencies are shown.
+const LATENCIES_LEAST: usize = 20;
 /// The bold red of trouble, and its end.
 const LOUD: &str = "\x1b[1;31m";
 const QUIET: &str = "\x1b[0m";
@@ -37,6 +40,7 @@ pub(super) struct Scene {
     head: String,
     attention: Vec<String>,
     traffic: Vec<String>,
+    latencies: Vec<String>,
     upstreams: Vec<String>,
     certificates: Vec<String>,
 }
@@ -59,6 +63,7 @@ impl Scene {
             ),
             attention: list(status, "attention").iter().map(attention).collect(),
             traffic: traffic(status, before),
+            latencies: latency::rows(status, before.map(|(before, _)| before)),
             upstreams: upstreams(status),
             certificates: certificates(status),
         }
@@ -157,8 +162,11 @@ pub(super) fn blocks(scene: Option<&Scene>, error: Option<&str>, look: &DisplayS
     lines.extend(error.map(|error| format!("! no answer: {error}")));
     let titled = [("upstreams", &scene.upstreams), ("certificates", &scene.certificates)];
     let titled: Vec<_> = titled.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
+    let latencies: &[String] =
+        if look.rows.is_none_or(|rows| rows >= LATENCIES_LEAST) { &scene.latencies } else { &[] };
     // Blank lines, titles and the traffic are there in any case.
-    let fixed = lines.len() + scene.traffic.len() + usize::from(!scene.traffic.is_empty()) + 2 * titled.len();
+    let fixed =
+        lines.len() + scene.traffic.len() + latencies.len() + usize::from(!scene.traffic.is_empty()) + 2 * titled.len();
     let mut room = look.rows.map_or(usize::MAX, |rows| rows.max(ROWS_LEAST).saturating_sub(fixed));
     let lists = titled.len();
     // Trouble may take all but one row of each list.
@@ -167,7 +175,7 @@ pub(super) fn blocks(scene: Option<&Scene>, error: Option<&str>, look: &DisplayS
     lines.extend(shown);
     if !scene.traffic.is_empty() {
         lines.push(String::new());
-        lines.extend(scene.traffic.iter().cloned());
+        lines.extend(scene.traffic.iter().chain(latencies).cloned());
     }
     for (at, (title, rows)) in titled.iter().enumerate() {
         // Rows that one list leaves go to the next.
@@ -224,6 +232,7 @@ mod tests {
         json!({
             "version": "1", "pid": 7, "started": "2026-01-01T00:00:00Z", "connections": 3,
             "counters": { "requests": requests, "responses_2xx": requests },
+            "latencies": { "edges_ms": [5, 10], "first_byte": [requests, 0, 0], "total": [0, 1, 0], "upstream": [0, 0, 1] },
             "attention": (0..troubles).map(|n| json!({ "site": "日本\u{1b}[31m", "what": format!("trouble {n}") })).collect::<Vec<_>>(),
             "sites": (0..sites).map(site).collect::<Vec<_>>(),
         })

@@ -1,7 +1,7 @@
 //! Metrics of the process: this build, requests and connections, files, processor and memory, the access log.
 
 use super::Control;
-use crate::os::usage;
+use crate::os::{allocator, usage};
 use crate::telemetry::LogThread;
 use crate::telemetry::exposition::{Exposition, Labels};
 
@@ -19,6 +19,13 @@ impl Control {
         metrics.counter("reloads", "Reloads.", counts.reloads);
         metrics.counter("reloads_refused", "Reloads that were refused.", counts.reloads_refused);
         metrics.gauge("connections", "Connections of clients.", self.server.connections() as f64);
+        let states = self.connection_states();
+        let states = states.iter().map(|(state, count)| (Labels::new(&[("state", state)]), count as f64));
+        metrics.gauges(
+            "connections_by_state",
+            "Connections of clients by state, counted twice a second.",
+            &states.collect(),
+        );
         metrics.gauge("workers", "Threads that serve connections.", self.server.workers() as f64);
         metrics.gauge("sites", "Sites of the configuration.", self.config.sites().count() as f64);
         let draining = "1 while this process accepts nothing new and lets running requests finish.";
@@ -29,6 +36,21 @@ impl Control {
         metrics.flag("config_refused", "1 if the last reload was refused.", self.is_config_refused);
         let started = self.started.as_millisecond() as f64 / 1e3;
         metrics.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.", started);
+        if let Some(memory) = allocator::memory() {
+            let bytes = [
+                ("allocated", "Bytes of the allocator in use by the program.", memory.allocated),
+                ("active", "Bytes of pages with memory in use.", memory.active),
+                ("resident", "Bytes of the allocator in physical memory.", memory.resident),
+                (
+                    "retained",
+                    "Bytes of address space that the allocator keeps without physical memory.",
+                    memory.retained,
+                ),
+            ];
+            for (name, help, value) in bytes {
+                metrics.gauge(&format!("allocator_{name}_bytes"), help, value as f64);
+            }
+        }
         let Some(usage) = usage::now() else { return };
         metrics.counters(
             "process_cpu_seconds",

@@ -1,9 +1,11 @@
 //! Metrics of the traffic: requests and bytes by site, latencies, handshakes, limits, causes, the delay of each worker.
 
+use serde_json::{Value, json};
+
 use super::Control;
 use crate::server::NO_SITE;
 use crate::telemetry::exposition::{Exposition, Labels, Values};
-use crate::telemetry::meters::{CAUSES, HANDSHAKES, LIMITS};
+use crate::telemetry::meters::{CAUSES, HANDSHAKES, LIMITS, States};
 use crate::telemetry::traffic::{METHODS, STATUSES};
 use crate::telemetry::{Histogram, HistogramSum, Meters, TrafficSum};
 
@@ -28,15 +30,13 @@ impl Control {
         let help = "Bytes of response bodies that were sent.";
         let mut samples = metrics.many_counters("site_sent_bytes", help);
         sites.iter().for_each(|(labels, sum)| samples.add(&[labels.as_str()], sum.sent));
-        let sum = |of: &dyn Fn(&Meters) -> &Histogram| {
-            let mut sum = HistogramSum::default();
-            self.server.meters().for_each(|meters| sum.add(of(meters)));
-            [(Labels::default(), sum)]
-        };
+        let sum = |of: &dyn Fn(&Meters) -> &Histogram| [(Labels::default(), self.latency(of))];
         let help = "From a request's head to the beginning of its response.";
         metrics.histograms("request_first_byte_seconds", help, &sum(&|meters| &meters.first_byte));
         let help = "From a request's head to the end of its response.";
         metrics.histograms("request_duration_seconds", help, &sum(&|meters| &meters.duration));
+        let help = "From asking an upstream to the head of its response.";
+        metrics.histograms("upstream_response_seconds", help, &sum(&|meters| &meters.upstream));
         let delays = self.server.meters().enumerate().map(|(number, meters)| {
             let mut sum = HistogramSum::default();
             sum.add(&meters.loop_delay);
@@ -45,6 +45,32 @@ impl Control {
         let help = "The delay of a worker's event loop, measured twice a second.";
         metrics.histograms("worker_loop_delay_seconds", help, &delays.collect::<Vec<_>>());
         self.tallies(metrics);
+    }
+
+    /// The latencies of all workers.
+    fn latency(&self, of: &dyn Fn(&Meters) -> &Histogram) -> HistogramSum {
+        let mut sum = HistogramSum::default();
+        self.server.meters().for_each(|meters| sum.add(of(meters)));
+        sum
+    }
+
+    /// The latencies for `pintle status`: the numbers of values in each bucket, and the upper edges of all but the last.
+    pub(in crate::control) fn latencies(&self) -> Value {
+        let first_byte = self.latency(&|meters| &meters.first_byte);
+        let (total, upstream) = (self.latency(&|meters| &meters.duration), self.latency(&|meters| &meters.upstream));
+        json!({
+            "edges_ms": first_byte.buckets().1,
+            "first_byte": first_byte.buckets().0,
+            "total": total.buckets().0,
+            "upstream": upstream.buckets().0,
+        })
+    }
+
+    /// The connections by their states.
+    pub(in crate::control) fn connection_states(&self) -> States {
+        let mut sum = States::default();
+        self.server.meters().for_each(|meters| meters.states.add_to(&mut sum));
+        sum
     }
 
     fn tallies(&self, metrics: &mut Exposition) {

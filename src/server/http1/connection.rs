@@ -82,6 +82,7 @@ impl ClientConnection {
     /// Passes a WebSocket on until it ends.
     pub(super) async fn run_tunnel(&self, upgraded: UpgradedConnection) -> Tunnelled {
         let UpgradedConnection { mut transport, received, .. } = upgraded;
+        let _counted = self.context.worker.tunnel();
         let view = self.context.worker.view();
         let limits = &view.shared.limits;
         let (idle, linger) = (limits.websocket_idle, limits.linger);
