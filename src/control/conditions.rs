@@ -167,7 +167,7 @@ impl Control {
                 let data = json!({
                     "site": outlook.site, "algorithm": outlook.algorithm, "pin": pin.to_string(), "step": step,
                     "what": "the key is compromised: pintle replaces it and revokes its certificates",
-                    "hint": format!("pintle acme plan --site {}", outlook.site),
+                    "hint": pintle(format_args!("acme plan --site {}", outlook.site)),
                 });
                 conditions.push(Condition::new(EventKind::KeyCompromised, &subject(pin), data));
             }

@@ -15,6 +15,7 @@ use crate::admin::api::Answer;
 use crate::admin::asked::parameter;
 use crate::config::AccessTarget;
 use crate::config::value::show_number;
+use crate::reason::pasted::pintle;
 use crate::telemetry::access::RecordField;
 use crate::telemetry::{AccessFormat, LogThread, RecentRecords, RecordsReach};
 
@@ -63,12 +64,9 @@ impl StatusChoice {
 pub(super) async fn shown(query: &str, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     let Some(kept) = ask(commands, AdminCommand::Records).await else { return Answer::gone() };
     let Some(recent) = kept.recent.clone() else {
-        let hints = ["set log.recent in [log], such as recent = 1000, and restart pintle, or `pintle upgrade`"];
-        return refused(
-            StatusCode::CONFLICT,
-            "this process keeps no recent records: log.recent is 0",
-            &hints.map(Into::into),
-        );
+        let upgrade = pintle("upgrade");
+        let hints = [format!("set log.recent in [log], such as recent = 1000, and restart pintle, or `{upgrade}`")];
+        return refused(StatusCode::CONFLICT, "this process keeps no recent records: log.recent is 0", &hints);
     };
     match parameter(query, "id") {
         Some(id) => one(id, &kept, recent, commands).await,
@@ -128,7 +126,8 @@ impl KeptRecords {
         let mut hints = Vec::new();
         if !self.has_ids {
             let why = "log.fields leaves out id, so that no record can be found by it";
-            return refused(StatusCode::NOT_FOUND, why, &["add \"id\" to log.fields, and `pintle reload`".to_owned()]);
+            let hint = format!("add \"id\" to log.fields, and `{}`", pintle("reload"));
+            return refused(StatusCode::NOT_FOUND, why, &[hint]);
         }
         let what = match &reach.oldest {
             Some(oldest) => format!(
