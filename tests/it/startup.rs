@@ -152,7 +152,8 @@ fn an_unfit_pair_stops_its_own_site_only() {
     for (name, word, spoil) in FAULTS {
         let two = Two::new();
         spoil(&two);
-        let pintle = Pintle::start(&two.authority, &two.config());
+        // Of several workers, each takes up a mended pair at its own time.
+        let pintle = Pintle::start_with(&two.authority, &format!("{LISTEN}workers = 1\n"), &two.config());
         is_without(&two, &pintle);
         let logged = pintle.logged(WITHOUT, 1);
         assert_eq!(logged[0]["site"], SHOP, "{name}");
