@@ -42,6 +42,11 @@ const RECORDS_MAX: usize = 64 << 20;
 /// times.
 const QUESTION_MAX: usize = 256 << 10;
 
+/// The longest file whose pin is asked for, in bytes: any chain fits well.
+const KEY_FILE_MAX: usize = 64 << 10;
+/// The longest report of the doctor, in bytes.
+const DOCTOR_MAX: usize = 256 << 10;
+
 /// Every path of the API. `docs/reference/openapi.json` describes them, and a test compares both. A last segment `*` stands
 /// for one segment of the caller's.
 pub const PATHS: &[ApiPath] = &[
@@ -50,16 +55,24 @@ pub const PATHS: &[ApiPath] = &[
     path("/acme/revoke", &[(Method::POST, AdminRole::Configure)]),
     path("/certificates", &[(Method::POST, AdminRole::Operate)]),
     path("/certificates/judge", &[(Method::POST, AdminRole::View)]).body(RECORDS_MAX),
+    path("/doctor", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Operate)]).body(DOCTOR_MAX),
     path("/explain", &[(Method::POST, AdminRole::View)]).body(QUESTION_MAX),
+    path("/fingerprint", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::View)]).body(KEY_FILE_MAX),
     path("/hook/test", &[(Method::POST, AdminRole::Operate)]),
     path("/ledger", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/ledger/promise", &[(Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/metrics", &[(Method::GET, AdminRole::View)]),
+    path("/overview", &[(Method::GET, AdminRole::View)]),
+    path("/pins", &[(Method::GET, AdminRole::View)]),
     path("/promised", &[(Method::GET, AdminRole::View)]),
+    path("/rates", &[(Method::GET, AdminRole::View)]),
     path("/ready", &[(Method::GET, AdminRole::View)]),
     path("/records", &[(Method::GET, AdminRole::View)]),
     path("/reload", &[(Method::POST, AdminRole::Operate)]),
+    path("/rotation", &[(Method::GET, AdminRole::View)]),
     path("/served", &[(Method::GET, AdminRole::View)]),
+    path("/site", &[(Method::GET, AdminRole::View)]),
+    path("/sites", &[(Method::GET, AdminRole::View)]),
     path("/status", &[(Method::GET, AdminRole::View)]),
     path("/upgrade", &[(Method::POST, AdminRole::Configure)]),
 ];

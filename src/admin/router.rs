@@ -13,10 +13,34 @@ use super::role::AdminRole;
 pub enum PageName {
     /// `/`
     Overview,
+    /// `/live`: rates as server-sent events
+    Live,
+    /// `/site/HOST`
+    Site,
+    /// `/site/HOST/renew`
+    Renew,
+    /// `/fingerprint`
+    Fingerprint,
+    /// `/explain`
+    Explain,
+    /// `/doctor`
+    Doctor,
+    /// `/logs`
+    Logs,
 }
 
 /// Every page: method, path, role. A segment `*` of a path stands for one segment of the reader's.
-const PAGES: &[(Method, &str, AdminRole, PageName)] = &[(Method::GET, "/", AdminRole::View, PageName::Overview)];
+const PAGES: &[(Method, &str, AdminRole, PageName)] = &[
+    (Method::GET, "/", AdminRole::View, PageName::Overview),
+    (Method::GET, "/live", AdminRole::View, PageName::Live),
+    (Method::GET, "/site/*", AdminRole::View, PageName::Site),
+    (Method::POST, "/site/*/renew", AdminRole::Operate, PageName::Renew),
+    (Method::GET, "/fingerprint", AdminRole::View, PageName::Fingerprint),
+    (Method::POST, "/fingerprint", AdminRole::View, PageName::Fingerprint),
+    (Method::GET, "/explain", AdminRole::View, PageName::Explain),
+    (Method::GET, "/doctor", AdminRole::View, PageName::Doctor),
+    (Method::GET, "/logs", AdminRole::View, PageName::Logs),
+];
 
 /// The result of a search for a page.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +82,13 @@ pub async fn show(name: PageName, api: &impl Api, asked: &PageRequest) -> Page {
     let api = &OfReader { api, asked };
     match name {
         PageName::Overview => page::overview::show(api, asked).await,
+        PageName::Live => page::rates::live(api, asked).await,
+        PageName::Site => page::site::show(api, asked).await,
+        PageName::Renew => page::site::renew(api, asked).await,
+        PageName::Fingerprint => page::fingerprint::show(api, asked).await,
+        PageName::Explain => page::explain::show(api, asked).await,
+        PageName::Doctor => page::doctor::show(api, asked).await,
+        PageName::Logs => page::logs::show(api, asked).await,
     }
 }
 

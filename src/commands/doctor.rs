@@ -73,6 +73,9 @@ pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCo
         let metrics = options.metrics.as_deref().map(|file| (file, metrics::text(&host, &results)));
         let report = DoctorReport::of(results);
         show(&host, &report, options, output);
+        if options.only.is_empty() && options.watch.is_none() {
+            draft.as_ref().into_iter().for_each(|draft| leave(draft, &as_json(&host, &report, &options.only)));
+        }
         let is_written = metrics.is_none_or(|(file, text)| write_metrics(file, &text));
         round += 1;
         match options.watch {
@@ -154,6 +157,14 @@ fn running(draft: &Draft) -> Option<RunningProcess> {
         pid: u32::try_from(answer["pid"].as_u64()?).ok()?,
         upstream_errors: answer["counters"]["upstream_errors"].as_u64().unwrap_or_default(),
     })
+}
+
+/// Leaves the report with the running process, for its page. Without a process, or with one that is too old, nobody looks
+/// for it.
+fn leave(draft: &Draft, report: &Value) {
+    if let Some(address) = draft.admin() {
+        let _ = ask_for(&address, Method::POST, "/v1/doctor", report.to_string(), PATIENCE);
+    }
 }
 
 fn show(host: &Host, report: &DoctorReport, options: &Options, output: &Output) {

@@ -7,30 +7,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::live::{as_served, on_disk, tell_of_reload, warn};
-use super::own_keys::{NO_CERTIFICATE, issuers, next_keys, refusal, with_own_keys};
 use super::{fail, fail_with_hint, files, ledger, no_such_site, pin, read, refuse};
-use crate::config::value::show_duration;
-use crate::config::{Config, Draft, report};
+use crate::config::{Config, Draft};
+use crate::control::own_keys::{next_keys, with_own_keys};
+use crate::control::pin_set::{self, WantedExport, backup, find};
 use crate::control::served::{LockedOutSite, Objection, ServedNow, Sites, ask_for_served, ask_to_promise};
-use crate::export::{ExportForm, HTTPS, PinSet, Role, SiteKey, WithoutBackup, render};
-use crate::host::HostPattern;
-use crate::keys::key_file::{KeyAlgorithm, PublicKey, Want, public_key};
-use crate::keys::pin::Pin;
+use crate::export::{ExportForm, PinSet, SiteKey, render};
+use crate::keys::key_file::KeyAlgorithm;
 use crate::ledger::Record;
 use crate::os::read_error;
-use crate::policy::hpkp::{self, Hpkp, Mode, PinFinding, judge};
+use crate::policy::hpkp::{self, Mode};
 use crate::policy::promise::{Promise, PromiseChannel};
 use crate::reason::Reason;
-use crate::site::Site;
-
-const DAY: Duration = Duration::from_secs(86400);
-/// The life of an export if neither the command nor the site gives one.
-const LIFE: Duration = Duration::from_secs(90 * 86400);
-/// The same for the header, as in the configuration.
-const HEADER_LIFE: Duration = Duration::from_secs(30 * 86400);
 
 /// The arguments.
 #[derive(Debug, Clone)]
@@ -73,23 +64,23 @@ pub fn export(path: &Path, options: &Options) -> ExitCode {
         return refuse(&no_such_site(&options.host, config.sites().flat_map(|s| s.hosts.clone())));
     };
     let now = Timestamp::now();
-    let with_ports = |set| PinSet { ports: ports(&config), issuers: issuers(&config, &site.hosts), ..set };
-    let mut options = options.clone();
-    match next_keys(&config, site, report) {
-        Ok(next) => options.backups.extend(next),
-        Err(reason) => return refuse(&reason),
-    }
-    let options = &options;
     let live = served.as_deref().map_or_else(|| report.clone(), |served| as_served(report, served, &options.host));
-    let live = match with_own_keys(live, &config, site) {
-        Ok(live) => live,
-        Err(reason) => return refuse(&reason),
-    };
-    match pin_set(options, path, site, &live, now)
-        .map(with_ports)
-        .and_then(|set| judge_sites(options, set, served.as_deref(), &config, now))
-    {
-        Ok(set) => {
+    let mut warnings = Vec::new();
+    let collected = with_own_keys(live, &config, site, &mut warnings).and_then(|live| {
+        let next = next_keys(&config, site, report)?;
+        let files = options.backups.iter().chain(&next);
+        let backups = files.map(|file| read_backup(file)).collect::<Result<Vec<_>, Reason>>()?;
+        let Options { host, form, life, without_backup, .. } = options.clone();
+        let wanted = WantedExport { host, form, life, backups, without_backup };
+        let set = pin_set::collect(&wanted, path, (site, &live), &config, now, &mut warnings)?;
+        Ok((live, set))
+    });
+    warnings.iter().for_each(super::warn);
+    match collected.and_then(|(live, set)| {
+        let set = judge_sites(options, set, served.as_deref(), &config, now)?;
+        Ok((live, set))
+    }) {
+        Ok((live, set)) => {
             if served.is_some() {
                 tell_of_reload(report, &live, &set);
             }
@@ -99,162 +90,10 @@ pub fn export(path: &Path, options: &Options) -> ExitCode {
     }
 }
 
-/// The site of a host, looked up in the same way as for a request.
-fn find<'c>(config: &'c Config, host: &str) -> Option<(&'c Site, &'c report::SiteReport)> {
-    let wanted = HostPattern::parse(host).ok()?;
-    let by_host = &config.snapshot.by_host;
-    let index = *match wanted.exact() {
-        Some(name) => by_host.get(name),
-        None => by_host.get_pattern(&wanted),
-    }?;
-    Some((config.snapshot.sites.get(index)?, config.sites().nth(index)?))
-}
-
-/// The ports at which clients reach the sites: the configured one, or those of the listeners.
-fn ports(config: &Config) -> Vec<u16> {
-    let listeners = config.https.iter().map(|address| address.port()).filter(|port| *port != 0);
-    let mut ports = Vec::new();
-    for port in config.snapshot.public_https_port.map_or_else(|| listeners.collect(), |public| vec![public]) {
-        if !ports.contains(&port) {
-            ports.push(port);
-        }
-    }
-    if ports.is_empty() { vec![HTTPS] } else { ports }
-}
-
-/// Collects the site's pins, unless an export of them would do harm.
-fn pin_set(
-    options: &Options,
-    path: &Path,
-    site: &Site,
-    report: &report::SiteReport,
-    now: Timestamp,
-) -> Result<PinSet, Reason> {
-    let form = options.form;
-    let keys = keys(options, path, report)?;
-    let policy = site.hpkp.as_ref().map(|p| &p.policy);
-    let default = || match policy {
-        Some(policy) if policy.max_age > 0 => Duration::from_secs(policy.max_age),
-        _ if form.is_header() => HEADER_LIFE,
-        _ => LIFE,
-    };
-    let life = options.life.unwrap_or_else(default);
-    if life.as_secs() == 0 {
-        return Err(refusal(
-            "--life: must be more than zero",
-            "--life 90d; the site's mode = \"withdraw\" takes pins back",
-        ));
-    }
-    if form.ends_on_a_date() && life < DAY {
-        let life = show_duration(life);
-        let what =
-            format!("{}: pins expire at the start of a day, and {life} from now may be before the next", form.name());
-        return Err(refusal(what, "--life 30d"));
-    }
-    let valid_until = i64::try_from(life.as_secs())
-        .ok()
-        .and_then(|seconds| {
-            Timestamp::from_second(now.as_second()).ok()?.checked_add(SignedDuration::from_secs(seconds)).ok()
-        })
-        .ok_or_else(|| refusal(format!("--life: {} is beyond the calendar", show_duration(life)), "--life 90d"))?;
-    let mut header = policy.cloned().unwrap_or_else(|| Hpkp {
-        mode: Mode::Enforce,
-        max_age: life.as_secs(),
-        pins: Vec::new(),
-        include_subdomains: false,
-        report_uri: None,
-    });
-    header.pins = keys.iter().map(|key| key.pin).collect();
-    if let Some(life) = options.life {
-        header.max_age = life.as_secs();
-    }
-    judge_pins(options, report, &keys, header.max_age)?;
-    Ok(PinSet {
-        site: site.label(),
-        hosts: site.hosts.clone(),
-        keys,
-        header,
-        valid_until,
-        ports: vec![HTTPS],
-        issuers: Vec::new(),
-    })
-}
-
-/// The live keys, then the backups; each key once.
-fn keys(options: &Options, path: &Path, report: &report::SiteReport) -> Result<Vec<SiteKey>, Reason> {
-    let mut keys: Vec<SiteKey> = Vec::new();
-    let mut add = |key: SiteKey| {
-        if keys.iter().all(|known| known.pin != key.pin) {
-            keys.push(key);
-        }
-    };
-    for live in &report.certificates {
-        let not_after = Some(live.not_after).filter(|end| *end != NO_CERTIFICATE);
-        let file = live.path.clone();
-        add(SiteKey { pin: live.pin, algorithm: live.algorithm, role: Role::Live, file, not_after });
-    }
-    if report.certificates.is_empty() {
-        return Err(refusal(
-            "the site has no certificate, and so no live key",
-            "name the chain in [site.certificate]; the key may be absent where TLS ends in front of pintle",
-        ));
-    }
-    let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    let mut backups: Vec<(String, PublicKey)> =
-        report.backups.iter().map(|(file, key)| (folder.join(file).display().to_string(), *key)).collect();
-    for file in &options.backups {
-        let name = file.display().to_string();
-        let contents = pin::read(file).map_err(|e| read_error::reason(file, &e).within(&"--backup"))?;
-        let key = public_key(&contents)
-            .map_err(|e| Reason::new(format!("--backup: {name}: {e}")).hints(e.hint(file, Want::Pin)))?;
-        if report.certificates.iter().any(|c| c.pins.contains(&key.pin)) {
-            let what = format!("--backup: {name}: {} is a key of the served chain, and no backup", key.pin);
-            return Err(refusal(what, "a backup is a key that is not in use yet"));
-        }
-        backups.push((name, key));
-    }
-    for (index, (file, key)) in backups.into_iter().enumerate() {
-        let role = Role::of_backup(index);
-        add(SiteKey { pin: key.pin, algorithm: key.algorithm, role, file, not_after: None });
-    }
-    Ok(keys)
-}
-
-/// The rules of the header apply to every client that enforces pins; the consequence of a missing
-/// backup differs.
-fn judge_pins(options: &Options, report: &report::SiteReport, keys: &[SiteKey], max_age: u64) -> Result<(), Reason> {
-    let form = options.form;
-    let chains = chains(report);
-    let backups: Vec<Pin> = keys.iter().filter(|k| k.role != Role::Live).map(|k| k.pin).collect();
-    let findings = judge(&chains, &backups, max_age, u64::MAX);
-    if findings.contains(&PinFinding::NoBackup) {
-        let hint = format!(
-            "pintle key new --role next --site {}; then name the CSR in the backups of [site.hpkp], or here with --backup",
-            options.host
-        );
-        let name = form.name();
-        match form.without_backup() {
-            WithoutBackup::Useless => {
-                return Err(refusal(format!("{name}: the site has no backup key, and apps refuse such pins"), hint));
-            }
-            WithoutBackup::LocksOut if !options.without_backup => {
-                let what = format!(
-                    "{name}: the site has no backup key: the next change of the key would lock all clients out"
-                );
-                return Err(refusal(what, hint));
-            }
-            WithoutBackup::LocksOut | WithoutBackup::Warned => {
-                warn(
-                    "the site has no backup key: the next change of the key locks out every client with these pins",
-                    &hint,
-                );
-            }
-        }
-    }
-    if form.is_header() && findings.contains(&PinFinding::MaxAgeAboveCap) {
-        warn("clients that honoured the header kept pins for 60 days at most", "--life 60d");
-    }
-    Ok(())
+/// Reads the file of a backup.
+fn read_backup(file: &Path) -> Result<pin_set::BackupKey, Reason> {
+    let contents = pin::read(file).map_err(|e| read_error::reason(file, &e).within(&"--backup"))?;
+    backup(file, &contents)
 }
 
 /// Clients of an export check its names whichever site serves them. A site with other keys would be
@@ -278,7 +117,7 @@ fn judge_sites(
                 hosts.join(", "),
             );
             if options.life.is_some() {
-                return Err(refusal(what, hint));
+                return Err(Reason::new(what).hint(hint));
             }
             warn(&what, hint);
         }
@@ -291,10 +130,6 @@ fn judge_sites(
         }
     }
     Ok(set)
-}
-
-fn chains(report: &report::SiteReport) -> Vec<Vec<Pin>> {
-    report.certificates.iter().map(|c| c.pins.clone()).collect()
 }
 
 /// Records the promise, then prints the export.

@@ -25,7 +25,6 @@ pub mod ledger;
 mod latency;
 mod live;
 mod live_chain;
-mod own_keys;
 pub mod pages;
 pub mod pin;
 mod probe;

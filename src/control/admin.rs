@@ -20,7 +20,7 @@ use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
 use super::token::Token;
 use super::upgrade::UpgradeOutcome;
-use super::{Control, acme, records};
+use super::{Control, acme, records, views};
 use crate::admin::api::{Answer, Api as _, Call, JSON, find};
 use crate::admin::role::AdminRole;
 use crate::admin::session::PageSession;
@@ -107,6 +107,16 @@ pub(super) enum AdminCommand {
     },
     /// All records of the ledger.
     Book(oneshot::Sender<PromisesInForce>),
+    /// Answer a question of a page.
+    View {
+        question: views::PageQuestion,
+        reply: oneshot::Sender<views::Answered>,
+    },
+    /// Keep the report of `pintle doctor`.
+    Findings {
+        report: Value,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The process's knowledge of promises, and its time for judgements.
@@ -296,6 +306,13 @@ impl Control {
             }
             AdminCommand::Acme(asked) => self.ask_acme(asked),
             AdminCommand::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),
+            AdminCommand::View { question, reply } => {
+                let _ = reply.send(self.view(question));
+            }
+            AdminCommand::Findings { report, reply } => {
+                self.doctor = Some(report);
+                let _ = reply.send(());
+            }
             AdminCommand::Book(reply) => {
                 // The caller reads the file, too.
                 let _ = self.keep_ledger().await;

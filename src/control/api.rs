@@ -1,14 +1,16 @@
 //! The API of the running process: each path of [`PATHS`](crate::admin::api::PATHS), and the command behind it.
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::admin::AdminCommand;
 use super::events;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::Objection;
-use super::{DRAINING, acme, records};
+use super::{DRAINING, acme, records, views};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
 use crate::admin::asked::parameter;
@@ -26,7 +28,7 @@ impl Api for CommandChannel {
         let path = without_version(&call.path).to_owned();
         let answered = match call.method {
             Method::GET => shown(&path, &call, &self.0).await,
-            Method::POST => done(&path, &call, &self.0).await,
+            Method::POST => done(&path, call, &self.0).await,
             _ => None,
         };
         answered.unwrap_or_else(|| match find(&path) {
@@ -74,14 +76,24 @@ async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -
         "/served" => json(ask(commands, AdminCommand::Served).await),
         "/records" => records::shown(query, commands).await,
         "/acme" => json(ask(commands, |reply| AdminCommand::Acme(acme::AcmeCommand::Plans(reply))).await),
-        _ => return None,
+        _ => return views::shown(path, query, commands).await,
     })
 }
 
+/// Takes a body that may hold a key, and wipes the bytes that it came in if nobody else has them.
+fn wiped(body: Bytes) -> Zeroizing<Vec<u8>> {
+    let copy = Zeroizing::new(body.to_vec());
+    if let Ok(mut bytes) = body.try_into_mut() {
+        bytes.as_mut().zeroize();
+    }
+    copy
+}
+
 /// Carries a command out; `None` if the path is unknown.
-async fn done(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
+async fn done(path: &str, call: Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
     let (query, body) = (call.query.as_str(), &call.body);
     Some(match path {
+        "/fingerprint" => views::fingerprint(wiped(call.body), commands).await,
         "/reload" => verdict(ask(commands, AdminCommand::Reload).await),
         "/upgrade" => match ask(commands, AdminCommand::Upgrade).await {
             Some(upgraded) => {
@@ -104,6 +116,13 @@ async fn done(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) ->
             events::tested(ask(commands, |reply| AdminCommand::TestHooks { name, reply }).await)
         }
         "/explain" => explain(body, commands).await,
+        "/doctor" => match views::report_of(body) {
+            Some(report) => match ask(commands, |reply| AdminCommand::Findings { report, reply }).await {
+                Some(()) => Answer::json(StatusCode::OK, json!({ "ok": true })),
+                None => Answer::gone(),
+            },
+            None => Answer::bad("not a report of `pintle doctor --json`"),
+        },
         "/certificates/judge" => judge(body, commands).await,
         "/ledger" | "/ledger/promise" => ledger(body, path == "/ledger/promise", commands).await,
         #[cfg(debug_assertions)]

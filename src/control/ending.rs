@@ -132,6 +132,7 @@ impl Control {
             AdminCommand::Ready { reply, .. } => _ = reply.send(Err(DRAINING.to_owned())),
             AdminCommand::Promised { site, reply } => _ = reply.send(self.promised(&site)),
             AdminCommand::Book(reply) => _ = reply.send(self.known()),
+            AdminCommand::View { question, reply } => _ = reply.send(self.view(question)),
             AdminCommand::Served(reply) => _ = reply.send(self.served()),
             AdminCommand::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
             AdminCommand::Records(reply) => _ = reply.send(self.kept_records()),
@@ -143,6 +144,7 @@ impl Control {
             | AdminCommand::Acme(_)
             | AdminCommand::Explain { .. }
             | AdminCommand::ExplainRecord { .. }
+            | AdminCommand::Findings { .. }
             | AdminCommand::Upgrade(_) => {}
         }
     }

@@ -18,6 +18,8 @@ mod files;
 mod merge;
 mod metrics;
 mod operator;
+pub mod own_keys;
+pub mod pin_set;
 mod promises;
 mod prove;
 mod push;
@@ -32,6 +34,7 @@ mod succession;
 mod takeover;
 mod token;
 mod upgrade;
+mod views;
 mod watch;
 
 use std::io;
@@ -99,6 +102,10 @@ pub struct Control {
     strict: bool,
     /// The certificates that were reported, since they are about to end.
     endings: Reported,
+    /// The traffic of the last minutes.
+    rates: views::Rates,
+    /// The last report of `pintle doctor`.
+    doctor: Option<serde_json::Value>,
 }
 
 /// Which sites keep their present pairs if the files on disk are unfit.
@@ -256,6 +263,7 @@ impl Control {
         self.look_for_events();
         self.push_metrics();
         self.show_life();
+        self.rates.sample(&self.server, self.config_loaded);
         self.server.tidy();
         if self.files.refused.values().any(|refused| refused.look_again <= Instant::now()) {
             self.look_at_files().await;

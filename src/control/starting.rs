@@ -110,6 +110,8 @@ impl Control {
         let mut control = Self {
             strict: beginning.strict,
             endings: Default::default(),
+            rates: Default::default(),
+            doctor: None,
             fixed: Fixed::of(&config),
             server,
             resolver,

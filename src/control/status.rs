@@ -37,12 +37,6 @@ fn memory() -> Value {
 /// Seconds of a day.
 const DAY: Seconds = 86_400;
 
-/// Facts of a site that are counted for all sites at once.
-struct Counted {
-    held: Option<HeldSets>,
-    reports: u64,
-}
-
 impl Control {
     /// The copies whose sites are gone, while a promise needs their keys.
     fn former_copies(&self) -> Vec<Value> {
@@ -123,10 +117,7 @@ impl Control {
         let (alive, held) = (Promises::alive(book.promises(), now), held(book, now));
         let reports = self.server.reports().counts();
         let sites = self.sites().zip(self.bound()).map(|((site, upstream), (hosts, except))| {
-            let counted = Counted {
-                held: held.get(site.name()).copied(),
-                reports: reports.get(site.name()).copied().unwrap_or_default(),
-            };
+            let counted = (held.get(site.name()).copied(), reports.get(site.name()).copied().unwrap_or_default());
             self.site(site, upstream, (book, now), counted, &|pin| alive.safe_from(hosts, &except, pin))
         });
         sites.collect()
@@ -139,13 +130,14 @@ impl Control {
         hosts.into_iter().zip(except).collect()
     }
 
-    /// The state of one site. `usable_from` returns the time from which a key breaks no promise.
-    fn site(
+    /// The state of one site, with the sets that clients hold of it and the number of its reports. `usable_from` returns the
+    /// time from which a key breaks no promise.
+    pub(super) fn site(
         &self,
         site: &report::SiteReport,
         upstream: Option<&Upstream>,
         (book, now): (&Book, Seconds),
-        counted: Counted,
+        (held, reports): (Option<HeldSets>, u64),
         usable_from: &dyn Fn(Pin) -> Option<Seconds>,
     ) -> Value {
         let name = site.name();
@@ -174,8 +166,8 @@ impl Control {
             "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({
                 "name": name, "value": value, "sent": sent, "why_not": self.why_not_sent(site),
             })),
-            "promises_alive": counted.held.map_or(0, |held| held.sets),
-            "promised_until": counted.held.map(|held| rfc3339(held.until)),
+            "promises_alive": held.map_or(0, |held| held.sets),
+            "promised_until": held.map(|held| rfc3339(held.until)),
             "accepted_lockouts": book.lockouts().iter().filter(|a| a.site == name && !a.is_over(now) && !book.is_replaced(a)).map(lockout).collect::<Vec<_>>(),
             "backups": site.backups.iter().enumerate().map(|(at, (file, key))| json!({
                 "role": match at {
@@ -196,7 +188,7 @@ impl Control {
                 })).collect::<Vec<_>>(),
             })),
             "todo": todo(site),
-            "reports": counted.reports,
+            "reports": reports,
             "report_networks": self.server.reports().witnesses(name, 0),
         })
     }

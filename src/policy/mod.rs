@@ -9,5 +9,6 @@ pub mod hsts;
 pub mod promise;
 pub mod ramp;
 pub mod redirect;
+pub mod rotation;
 
 pub use redirect::Scheme;

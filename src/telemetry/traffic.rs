@@ -13,6 +13,14 @@ pub const METHODS: [&str; 3] = ["read", "write", "other"];
 pub const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const KINDS: usize = METHODS.len() * STATUSES.len();
 
+impl TrafficSum {
+    /// The requests that were answered with a status of 500 or above.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.requests.iter().skip(STATUSES.len() - 1).step_by(STATUSES.len()).sum()
+    }
+}
+
 /// The traffic of one site, by worker.
 #[derive(Debug)]
 pub struct SiteTraffic(Box<[OnceLock<Box<TrafficCounts>>]>);
@@ -92,6 +100,7 @@ mod tests {
         let sum = traffic.sum();
         let at = |method: usize, status: usize| sum.requests[method * STATUSES.len() + status];
         assert_eq!((at(0, 1), at(1, 3), at(2, 4)), (1, 1, 1));
+        assert_eq!(sum.failed(), 1);
         assert_eq!((sum.requests.iter().sum::<u64>(), sum.received, sum.sent), (3, 5, 8));
     }
 }

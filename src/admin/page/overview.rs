@@ -1,47 +1,347 @@
 //! The overview: is anything wrong, and what comes first?
 
 use askama::Template;
-use http::StatusCode;
 use serde_json::Value;
 
-use super::error;
+use super::error::failed;
+use super::moment::{Moment, duration};
+use super::rates::{self, RateFigure};
+use super::timeline::DateLine;
+use super::value::{count, figure, grouped, list, some, text, texts};
 use crate::admin::api::{Api, Call};
-use crate::admin::asked::PageRequest;
+use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
 use crate::reason::counted;
 
-/// Sites on one page.
-const SITES_MAX: usize = 100;
-
 #[derive(Template)]
 #[template(path = "overview.html")]
-struct Overview {
+struct OverviewPage {
     frame: PageFrame,
+    need: String,
     answer: String,
-    attention: Vec<String>,
-    sites: Vec<SiteRow>,
+    trouble: Option<String>,
+    attention: Vec<AttentionItem>,
+    more: usize,
+    facts: Vec<RateFigure>,
+    search: String,
+    is_filtered: bool,
+    filters: Vec<StateFilter>,
+    rows: Vec<SiteListRow>,
+    found: String,
+    page: usize,
+    pages: usize,
+    before: Option<String>,
+    after: Option<String>,
+    line: Option<DateLine>,
+    dates: Vec<ComingDate>,
 }
 
-struct SiteRow {
+#[derive(Template)]
+#[template(path = "first.html")]
+struct FirstStartPage {
+    frame: PageFrame,
+    config: String,
+}
+
+/// A problem.
+struct AttentionItem {
+    level: &'static str,
+    site: Option<SiteLink>,
+    what: String,
+    hints: Vec<AttentionHint>,
+}
+
+struct SiteLink {
     name: String,
+    href: String,
+}
+
+/// A remedy.
+struct AttentionHint {
+    text: String,
+    is_command: bool,
+}
+
+/// Sites in one state.
+struct StateFilter {
+    label: &'static str,
+    href: String,
+    count: String,
+    is_current: bool,
+}
+
+/// A site.
+struct SiteListRow {
+    name: String,
+    href: String,
+    names: String,
+    level: &'static str,
+    state: String,
+    ends: Option<Moment>,
+    held: Option<Moment>,
+    pins: bool,
+    withheld: bool,
     upstream: String,
+    hsts: String,
+    hsts_more: String,
+    rate: String,
+}
+
+/// A date of a site.
+struct ComingDate {
+    number: usize,
+    when: Moment,
+    class: &'static str,
+    what: &'static str,
+    site: String,
+    href: String,
+    others: usize,
+}
+
+/// The class of a state, which is its icon, too.
+pub(super) fn level(value: &Value) -> &'static str {
+    match value["level"].as_str() {
+        Some("bad") => "bad",
+        Some("warning") => "warn",
+        _ => "ok",
+    }
+}
+
+/// `true` for a remedy that can be pasted into a shell.
+pub(super) fn is_command(hint: &str) -> bool {
+    ["pintle ", "systemctl ", "openssl ", "chmod ", "chown ", "sudo "].iter().any(|program| hint.starts_with(program))
+}
+
+fn site_link(name: &str) -> SiteLink {
+    SiteLink { name: name.to_owned(), href: format!("/site/{}", encoded(name)) }
 }
 
 /// The overview of all sites.
 pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
-    let answer = api.call(Call::get("/v1/status")).await;
-    if !answer.is_ok() {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        return error::show(asked, status, "pintle did not answer", "Nothing was changed. Try again.");
+    let overview = api.call(Call::get("/v1/overview")).await;
+    if !overview.is_ok() {
+        return failed(asked, &overview);
     }
-    let list = |name: &str| answer.body[name].as_array().map(Vec::as_slice).unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let row = |site: &Value| SiteRow { name: text(&site["hosts"][0]), upstream: text(&site["upstream"]) };
-    let sites = list("sites");
-    Page::of(&Overview {
-        frame: PageFrame::new(asked, "Overview", "/"),
-        answer: format!("pintle serves {}.", counted(sites.len(), "site")),
-        attention: list("attention").iter().map(|a| a.as_str().map_or_else(|| a.to_string(), str::to_owned)).collect(),
-        sites: sites.iter().take(SITES_MAX).map(row).collect(),
+    if count(&overview.body, "sites") == 0 {
+        let frame = PageFrame::new(asked, "OverviewPage", "/");
+        return Page::of(&FirstStartPage { frame, config: text(&overview.body, "config") });
+    }
+    let call = ["q", "state", "page"].into_iter().filter_map(|name| Some((name, asked.query.get(name)?)));
+    let sites = api.call(call.fold(Call::get("/v1/sites"), |call, (name, value)| call.with(name, value))).await;
+    if !sites.is_ok() {
+        return failed(asked, &sites);
+    }
+    let rates = api.call(Call::get("/v1/rates")).await;
+    match view(asked, &overview.body, &sites.body, &rates.body) {
+        Some(view) => Page::of(&view),
+        None => failed(asked, &overview),
+    }
+}
+
+fn view(asked: &PageRequest, overview: &Value, sites: &Value, rates: &Value) -> Option<OverviewPage> {
+    let now = super::moment::seconds(&overview["now"])?;
+    let (need, answer) = answer(overview);
+    let dates = dates(overview, now);
+    let points: Vec<(i64, &'static str)> = dates.iter().map(|date| (date.when.at, dot(date.class))).collect();
+    let attention: Vec<AttentionItem> = list(overview, "attention").iter().map(item).collect();
+    let search = asked.query.get("q").unwrap_or_default().to_owned();
+    let state = asked.query.get("state").unwrap_or_default().to_owned();
+    let (page, pages) = (count(sites, "page"), count(sites, "pages"));
+    let query = |state: &str, page: usize| {
+        let mut parts = Vec::new();
+        for (name, value) in [("q", search.as_str()), ("state", state)] {
+            if !value.is_empty() {
+                parts.push(format!("{name}={}", encoded(value)));
+            }
+        }
+        if page > 1 {
+            parts.push(format!("page={page}"));
+        }
+        if parts.is_empty() { "/#sites".to_owned() } else { format!("/?{}#sites", parts.join("&")) }
+    };
+    let filter = |(label, word): (&'static str, &str)| {
+        let number = if word.is_empty() { count(sites, "all") } else { count(&sites["states"], word) };
+        let count = grouped(u64::try_from(number).unwrap_or(u64::MAX));
+        StateFilter { label, href: query(word, 1), count, is_current: state == word }
+    };
+    let filters = [("All", ""), ("Need you now", "bad"), ("Need you soon", "warning"), ("Fine", "fine")];
+    Some(OverviewPage {
+        frame: PageFrame::new(asked, "OverviewPage", "/"),
+        need,
+        answer,
+        trouble: some(&overview["ledger"], "error").map(|error| format!("The ledger cannot be written: {error}")),
+        more: count(overview, "attention_all").saturating_sub(attention.len()),
+        attention,
+        facts: rates::figures(rates),
+        filters: filters.map(filter).into(),
+        rows: list(sites, "sites").iter().map(|site| row(site, now)).collect(),
+        found: grouped(sites["found"].as_u64().unwrap_or_default()),
+        before: (page > 1).then(|| query(&state, page - 1)),
+        after: (page < pages).then(|| query(&state, page + 1)),
+        is_filtered: !state.is_empty(),
+        page,
+        pages,
+        line: DateLine::of(now, &points),
+        dates,
+        search,
     })
+}
+
+/// The first line: who needs the operator, and how the others are.
+fn answer(overview: &Value) -> (String, String) {
+    let all = count(overview, "sites");
+    let (bad, warning) = (count(&overview["states"], "bad"), count(&overview["states"], "warning"));
+    let first = list(overview, "attention").iter().find_map(|item| item["site"].as_str());
+    let first = first.map(|site| format!(", {site} first")).unwrap_or_default();
+    let sites = |count: usize| match count {
+        1 => "One site needs".to_owned(),
+        count => format!("{} sites need", grouped(u64::try_from(count).unwrap_or(u64::MAX))),
+    };
+    let need = match (bad, warning) {
+        (0, 0) => String::new(),
+        (0, warning) => format!("{} you soon{first}.", sites(warning)),
+        (bad, _) => format!("{} you now{first}.", sites(bad)),
+    };
+    let rest = match (bad + warning, all) {
+        (0, 1) => "The site is fine.".to_owned(),
+        (0, all) => format!("All {} are fine.", counted(grouped(u64::try_from(all).unwrap_or(u64::MAX)), "site")),
+        (some, all) if some == all => "No site is without a task.".to_owned(),
+        (some, all) => match all - some {
+            1 => "The other one is fine.".to_owned(),
+            others => format!("The other {} are fine.", grouped(u64::try_from(others).unwrap_or(u64::MAX))),
+        },
+    };
+    let drain =
+        if overview["draining"] == true { " This process is ending: it lets running requests finish." } else { "" };
+    (need, format!("{rest}{drain}"))
+}
+
+fn item(item: &Value) -> AttentionItem {
+    let hint = |text: String| AttentionHint { is_command: is_command(&text), text };
+    AttentionItem {
+        level: level(item),
+        site: item["site"].as_str().map(site_link),
+        what: text(item, "what"),
+        hints: texts(item, "hints").into_iter().map(hint).collect(),
+    }
+}
+
+fn row(site: &Value, now: i64) -> SiteListRow {
+    let name = text(site, "site");
+    let (hsts, more) = hsts(site);
+    SiteListRow {
+        href: site_link(&name).href,
+        names: counted(count(site, "names"), "name"),
+        level: level(site),
+        state: text(site, "state"),
+        ends: Moment::of(&site["certificate_ends"], now),
+        held: Moment::of(&site["promised_until"], now),
+        pins: site["pins"] == true,
+        withheld: site["pins_withheld"] == true,
+        upstream: match (site["upstream"].as_str(), site["upstream_fails"] == true) {
+            (None, _) => "none".to_owned(),
+            (Some(_), true) => "fails".to_owned(),
+            (Some(url), false) => {
+                let place = url.split_once("://").map_or(url, |(_, place)| place);
+                place.trim_end_matches('/').to_owned()
+            }
+        },
+        hsts,
+        hsts_more: more,
+        rate: site["requests_per_second"].as_f64().map_or_else(|| "–".to_owned(), figure),
+        name,
+    }
+}
+
+/// The max-age of HSTS, and its flags or the step of its ramp.
+fn hsts(site: &Value) -> (String, String) {
+    let Some(value) = site["hsts"].as_str() else { return ("not used".to_owned(), String::new()) };
+    let mut parts = value.split(';').map(str::trim);
+    let age = parts.find_map(|part| part.strip_prefix("max-age=")?.parse().ok());
+    let age = match age {
+        Some(0) => "withdrawn".to_owned(),
+        Some(age) => duration(age),
+        None => value.to_owned(),
+    };
+    let ramp = &site["hsts_ramp"];
+    let mut more: Vec<String> = Vec::new();
+    if ramp.is_object() {
+        more.push(format!("ramp, {} of {}", count(ramp, "step"), count(ramp, "steps")));
+    }
+    more.extend(value.split(';').map(str::trim).filter(|flag| flag.eq_ignore_ascii_case("preload")).map(str::to_owned));
+    (age, more.join(", "))
+}
+
+fn dates(overview: &Value, now: i64) -> Vec<ComingDate> {
+    let date = |(at, date): (usize, &Value)| {
+        let when = Moment::of(&date["at"], now)?;
+        let (what, class) = match date["what"].as_str()? {
+            "certificate-ends" => ("certificate ends", if when.days < 30 { when.tone() } else { "" }),
+            "renewal-due" => ("renewal due, by itself", ""),
+            "ramp-step" => ("max-age rises a step", ""),
+            "pins-end" => ("last set of pins ends", "t-ok"),
+            _ => return None,
+        };
+        let SiteLink { name: site, href } = site_link(&text(date, "site"));
+        Some(ComingDate {
+            number: at + 1,
+            when,
+            class,
+            what,
+            site,
+            href,
+            others: count(date, "sites").saturating_sub(1),
+        })
+    };
+    list(overview, "dates").iter().enumerate().filter_map(date).collect()
+}
+
+/// The class of a dot whose words have this class.
+fn dot(class: &str) -> &'static str {
+    match class {
+        "t-bad" => "dot-bad",
+        "t-ok" => "dot-ok",
+        _ => "dot",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_first_line_answers() {
+        let of = |bad: usize, warning: usize, fine: usize| {
+            let states = json!({ "bad": bad, "warning": warning, "fine": fine });
+            let attention = json!([{ "site": null }, { "site": "a.example" }]);
+            let overview = json!({ "sites": bad + warning + fine, "states": states, "attention": attention });
+            let (need, rest) = answer(&overview);
+            format!("{need} {rest}").trim().to_owned()
+        };
+        assert_eq!(of(0, 0, 1), "The site is fine.");
+        assert_eq!(of(0, 0, 10_000), "All 10,000 sites are fine.");
+        assert_eq!(of(1, 2, 1), "One site needs you now, a.example first. The other one is fine.");
+        assert_eq!(of(0, 2, 4), "2 sites need you soon, a.example first. The other 4 are fine.");
+        assert_eq!(of(2, 0, 0), "2 sites need you now, a.example first. No site is without a task.");
+    }
+
+    #[test]
+    fn hsts_in_words() {
+        let of = |value: &str, ramp: Value| hsts(&json!({ "hsts": value, "hsts_ramp": ramp }));
+        let pair = |age: &str, more: &str| (age.to_owned(), more.to_owned());
+        assert_eq!(of("max-age=31536000", Value::Null), pair("1 year", ""));
+        assert_eq!(of("max-age=63072000; includeSubDomains; preload", Value::Null), pair("2 years", "preload"));
+        assert_eq!(of("max-age=86400", json!({ "step": 3, "steps": 5 })), pair("1 day", "ramp, 3 of 5"));
+        assert_eq!(of("max-age=0", Value::Null), pair("withdrawn", ""));
+        assert_eq!(hsts(&json!({})), pair("not used", ""));
+    }
+
+    #[test]
+    fn remedies_that_can_be_pasted() {
+        assert!(
+            is_command("pintle reload") && !is_command("pintles are hinges") && !is_command("renew it: pintle install")
+        );
+    }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::live::warn;
 use crate::acme::account::Stored;
 use crate::config::{Acme, Authority, Config, Managed, own_key, report};
 use crate::export::Issuer;
@@ -38,7 +37,7 @@ fn managed<'c>(config: &'c Config, site: &'c Site) -> impl Iterator<Item = &'c M
 }
 
 /// Returns the next keys that pintle keeps itself, if the site sends no header that lists them.
-pub(super) fn next_keys(config: &Config, site: &Site, report: &report::SiteReport) -> Result<Vec<PathBuf>, Reason> {
+pub fn next_keys(config: &Config, site: &Site, report: &report::SiteReport) -> Result<Vec<PathBuf>, Reason> {
     let mut found = Vec::new();
     for next in managed(config, site).map(Managed::next) {
         let is_listed = report.backups.iter().any(|(file, _)| Path::new(file) == next);
@@ -50,10 +49,11 @@ pub(super) fn next_keys(config: &Config, site: &Site, report: &report::SiteRepor
 }
 
 /// Adds the live keys that pintle has made, before it has obtained the first certificate.
-pub(super) fn with_own_keys(
+pub fn with_own_keys(
     report: report::SiteReport,
     config: &Config,
     site: &Site,
+    warnings: &mut Vec<Reason>,
 ) -> Result<report::SiteReport, Reason> {
     if !report.certificates.is_empty() {
         return Ok(report);
@@ -80,7 +80,8 @@ pub(super) fn with_own_keys(
         });
     }
     if !certificates.is_empty() {
-        warn("the site has no certificate yet: these are the keys that it will be for", &pintle("acme plan"));
+        let what = "the site has no certificate yet: these are the keys that it will be for";
+        warnings.push(refusal(what, pintle("acme plan")));
     }
     Ok(report::SiteReport { certificates, ..report })
 }

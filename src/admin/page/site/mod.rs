@@ -1,0 +1,175 @@
+//! One site: may I rotate today? If not: from when, and who would be locked out?
+
+mod ledger;
+mod parts;
+
+use askama::Template;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::error::{self, failed};
+use super::moment::Moment;
+use super::timeline::Timeline;
+use super::value::{list, some, text, texts};
+use crate::admin::api::{Answer, Api, Call};
+use crate::admin::asked::{PageRequest, encoded};
+use crate::admin::reply::{Page, PageFrame};
+use crate::admin::role::AdminRole;
+use crate::reason::counted;
+use ledger::{KeyRow, RotationWords, SetRow};
+use parts::{ChainLink, FormChoice, PinReport, PlannedRenewal, SentHeader, SiteFact, SiteNotice, UpstreamView};
+
+#[derive(Template)]
+#[template(path = "site.html")]
+struct SitePage {
+    frame: PageFrame,
+    site: String,
+    href: String,
+    level: &'static str,
+    state: String,
+    others: String,
+    verify_host: String,
+    now: Moment,
+    verdict: String,
+    evidence: String,
+    notices: Vec<SiteNotice>,
+    facts: Vec<SiteFact>,
+    // The question about a rotation.
+    form: String,
+    keys: Vec<KeyRow>,
+    stranger: Option<String>,
+    stranger_short: String,
+    day: String,
+    today: String,
+    day_max: String,
+    slide: i64,
+    slide_max: i64,
+    wrong: Option<String>,
+    ask_class: &'static str,
+    ask_icon: &'static str,
+    ask_words: String,
+    timeline: Option<Timeline>,
+    sets: Vec<SetRow>,
+    older: usize,
+    // The export.
+    forms: Vec<FormChoice>,
+    export: Option<String>,
+    export_command: String,
+    export_warnings: Vec<String>,
+    chains: Vec<Vec<ChainLink>>,
+    headers: Vec<SentHeader>,
+    has_pins: bool,
+    upstream: Option<UpstreamView>,
+    renewals: Vec<PlannedRenewal>,
+    may_operate: bool,
+    reports: Vec<PinReport>,
+    report_count: String,
+    report_networks: String,
+}
+
+/// The page of a site.
+pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
+    let host = asked.segment(1).unwrap_or_default();
+    let about = |path: &str| Call::get(path).with("host", &host);
+    let answer = api.call(about("/v1/site")).await;
+    if answer.status == StatusCode::NOT_FOUND {
+        let way_out = "The overview lists all sites. A site that was added to the file appears after a reload.";
+        return error::show(asked, StatusCode::NOT_FOUND, &format!("No site has the name {host}"), way_out);
+    }
+    if !answer.is_ok() {
+        return failed(asked, &answer);
+    }
+    let question = |with_asked: bool| {
+        let field = |name: &str| asked.query.get(name).filter(|value| with_asked && !value.trim().is_empty());
+        let call = ["key", "day"].into_iter().filter_map(|name| Some((name, field(name)?)));
+        call.fold(about("/v1/rotation"), |call, (name, value)| call.with(name, value))
+    };
+    // The first answer is about today, whatever day is asked about.
+    let today = api.call(question(false)).await;
+    let is_asked =
+        ["key", "day"].iter().any(|name| asked.query.get(name).is_some_and(|value| !value.trim().is_empty()));
+    let rotation = if is_asked { api.call(question(true)).await } else { today.clone() };
+    let form = asked.query.get("form").unwrap_or("okhttp").to_owned();
+    let pins = api.call(about("/v1/pins").with("form", &form)).await;
+    if !today.is_ok() {
+        return failed(asked, &today);
+    }
+    match view(asked, &answer.body, &today.body, &rotation, &pins) {
+        Some(view) => Page::of(&view),
+        None => failed(asked, &answer),
+    }
+}
+
+fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pins: &Answer) -> Option<SitePage> {
+    let now = Moment::of(&site["now"], super::moment::seconds(&site["now"])?)?;
+    let name = text(site, "site");
+    let href = format!("/site/{}", encoded(&name));
+    // A question that is refused leaves the answer about today in place.
+    let (shown, wrong) = match rotation.is_ok() {
+        true => (&rotation.body, None),
+        false => (today, Some(some(&rotation.body, "error").unwrap_or_else(|| "this question has no answer".into()))),
+    };
+    let first = RotationWords::of(today, now.at)?;
+    let RotationWords { words, class, icon, .. } = RotationWords::of(shown, now.at)?;
+    let keys = ledger::keys(shown, now.at);
+    let stranger = some(shown, "key").filter(|_| shown["role"].is_null());
+    let day = text(shown, "day");
+    let limit = ledger::last_day(today, now.at);
+    let reached = Moment::of(&shown["at"], now.at)?;
+    let hosts = texts(site, "hosts");
+    let form = asked.query.get("form").unwrap_or("okhttp").to_owned();
+    let networks = super::value::count(site, "report_networks");
+    Some(SitePage {
+        frame: PageFrame::new(asked, name.clone(), "/"),
+        level: parts::level(site),
+        state: text(site, "state"),
+        others: hosts.iter().skip(1).cloned().collect::<Vec<_>>().join(", "),
+        verify_host: hosts.first().map(|host| host.trim_start_matches("*.").to_owned()).unwrap_or_default(),
+        verdict: first.verdict,
+        evidence: first.evidence,
+        notices: parts::notices(site, now.at),
+        facts: parts::facts(site, today, now.at),
+        slide: reached.days.max(0),
+        slide_max: (limit.at - now.at).div_euclid(super::moment::DAY).max(1),
+        day,
+        today: parts::date_of(&now),
+        day_max: parts::date_of(&limit),
+        stranger_short: stranger.as_deref().map(ledger::short).unwrap_or_default(),
+        stranger,
+        wrong,
+        ask_class: class,
+        ask_icon: icon,
+        ask_words: words,
+        timeline: Timeline::of(shown),
+        sets: ledger::sets(shown, now.at),
+        older: list(shown, "sets").len().saturating_sub(super::timeline::SETS_DRAWN),
+        forms: parts::forms(&href, asked, &form),
+        export: some(&pins.body, "text").filter(|_| pins.is_ok()),
+        export_command: format!("pintle export --site {name} --as {form} --life 90d"),
+        export_warnings: parts::warnings(pins),
+        chains: parts::chains(site, now.at),
+        headers: parts::headers(site),
+        has_pins: site["hpkp"].is_object(),
+        upstream: UpstreamView::of(site),
+        renewals: parts::renewals(site, now.at),
+        may_operate: asked.session.may(AdminRole::Operate),
+        reports: parts::reports(site, now.at),
+        report_count: counted(site["reports"].as_u64().unwrap_or_default(), "report"),
+        report_networks: counted(networks, "client network"),
+        form: asked.query.get("form").unwrap_or_default().to_owned(),
+        keys,
+        site: name,
+        href,
+        now,
+    })
+}
+
+/// Asks for a renewal, and shows the site again.
+pub async fn renew(api: &impl Api, asked: &PageRequest) -> Page {
+    let host = asked.segment(1).unwrap_or_default();
+    let answer = api.call(Call::post("/v1/acme/renew").with("host", &host)).await;
+    if answer.is_ok() {
+        return Page::see(format!("/site/{}#renewal", encoded(&host)));
+    }
+    failed(asked, &answer)
+}

@@ -1,0 +1,79 @@
+//! Parts of the API's answers, as texts and numbers for templates.
+
+use serde_json::Value;
+
+/// A text; empty if it is missing.
+#[must_use]
+pub fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+/// A text that may be missing.
+#[must_use]
+pub fn some(value: &Value, key: &str) -> Option<String> {
+    value[key].as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// A list; empty if it is missing.
+#[must_use]
+pub fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The texts of a list.
+#[must_use]
+pub fn texts(value: &Value, key: &str) -> Vec<String> {
+    list(value, key).iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+/// A count; 0 if it is missing.
+#[must_use]
+pub fn count(value: &Value, key: &str) -> usize {
+    value[key].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or_default()
+}
+
+/// A count with commas between its thousands.
+#[must_use]
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// A rate or a share with as many digits as help: `1,284`, `48`, `3.4`, `0.02`.
+#[must_use]
+pub fn figure(number: f64) -> String {
+    match number {
+        number if !number.is_finite() || number <= 0.0 => "0".to_owned(),
+        number if number < 1.0 => format!("{number:.2}"),
+        number if number < 10.0 => format!("{number:.1}"),
+        number => {
+            let whole = format!("{number:.0}");
+            whole.parse().map_or(whole, grouped)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures() {
+        for (number, shown) in
+            [(0.0, "0"), (-1.0, "0"), (f64::NAN, "0"), (0.021, "0.02"), (3.44, "3.4"), (48.2, "48"), (1283.9, "1,284")]
+        {
+            assert_eq!(figure(number), shown);
+        }
+        assert_eq!(
+            (grouped(999).as_str(), grouped(1000).as_str(), grouped(1_234_567).as_str()),
+            ("999", "1,000", "1,234,567")
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! The pin of a certificate, CSR or public key, and its role. Whatever may be a private key is refused.
+
+use std::path::Path;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
+
+use super::{Answered, PageRefusal, chain, parameter};
+use crate::control::Control;
+use crate::keys::key_file::{Foreign, KeyFileError, KeyKind, Want, certificates, has_private_key, public_key};
+use crate::keys::pem;
+use crate::keys::pin::Pin;
+use crate::ledger::time::rfc3339;
+use crate::reason::Reason;
+use crate::tls::certificate::name_of;
+
+/// Sites that are named for one key.
+const KNOWN_MAX: usize = 20;
+/// Names that are shown of a CSR.
+const NAMES_MAX: usize = 100;
+
+/// `true` if it has a private key, or may have one: the reason why it cannot be read does not matter then.
+fn may_be_private(contents: &[u8], error: Option<&KeyFileError>) -> bool {
+    const MARK: &[u8] = b"PRIVATE KEY";
+    let is_marked = || contents.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK));
+    let without_zeros = || {
+        let mut narrow = Zeroizing::new(Vec::with_capacity(contents.len()));
+        narrow.extend(contents.iter().filter(|byte| **byte != 0));
+        narrow
+    };
+    let is_of_key = matches!(
+        error,
+        Some(
+            KeyFileError::Encrypted { .. }
+                | KeyFileError::Unsupported(_)
+                | KeyFileError::NoPrivateKey
+                | KeyFileError::Foreign(Foreign::OpenSsh | Foreign::Pkcs12 | Foreign::Several { certificates: false })
+        )
+    );
+    is_of_key
+        || has_private_key(contents)
+        || is_marked()
+        // Text in UTF-16.
+        || without_zeros().windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK))
+}
+
+/// The pin that a question names.
+pub(super) fn pin_of(query: &str) -> Result<Pin, PageRefusal> {
+    parameter(query, "pin").trim().parse().map_err(|_| {
+        let reason = Reason::new("pin: not a pin").hint("44 characters of base64, as `pintle pin` prints them");
+        PageRefusal::wrong(reason)
+    })
+}
+
+impl Control {
+    /// The answer about a pin.
+    pub(super) fn roles(&self, pin: Pin) -> Value {
+        json!({
+            "pin": pin.to_string(), "hex": pin.to_hex(), "kind": "pin", "known": self.roles_of(pin),
+            "now": rfc3339(self.now()),
+        })
+    }
+
+    /// The answer about a file.
+    pub(super) fn fingerprint_of(&self, contents: &[u8]) -> Answered {
+        let key = public_key(contents);
+        let refused = |status, kind, reason| Err(PageRefusal::new(status, kind, reason));
+        if may_be_private(contents, key.as_ref().err()) || key.as_ref().is_ok_and(|key| key.kind == KeyKind::PrivateKey)
+        {
+            let reason = Reason::new("this is a private key: it was wiped, and nothing of it is kept");
+            let reason = reason.hint("show the public half: openssl pkey -in FILE -pubout");
+            return refused(StatusCode::UNPROCESSABLE_ENTITY, "private-key", reason);
+        }
+        let key = match key {
+            Ok(key) => key,
+            Err(error) => {
+                let hint = error.hint(Path::new("FILE"), Want::Pin);
+                let hint =
+                    hint.unwrap_or_else(|| "show a certificate, a CSR or a public key, in PEM or DER".to_owned());
+                return refused(StatusCode::UNPROCESSABLE_ENTITY, "unknown", Reason::new(error.to_string()).hint(hint));
+            }
+        };
+        let is_certificate = matches!(key.kind, KeyKind::Certificate | KeyKind::Chain);
+        let chain = if is_certificate { certificates(contents).unwrap_or_default() } else { Vec::new() };
+        let csr = if key.kind == KeyKind::Csr { names_of_csr(contents) } else { Vec::new() };
+        Ok(json!({
+            "pin": key.pin.to_string(), "hex": key.pin.to_hex(), "kind": key.kind.to_string(),
+            "algorithm": key.algorithm.to_string(), "known": self.roles_of(key.pin), "names": csr,
+            "now": rfc3339(self.now()),
+            "certificates": chain::certificates(chain.iter().map(|(_, der)| der.as_ref())),
+        }))
+    }
+
+    /// The roles of a key: of the sites that serve it, keep it as a backup, or have promised it.
+    fn roles_of(&self, pin: Pin) -> Vec<Value> {
+        let now = self.now();
+        let ledger = self.ledger();
+        let book = ledger.book();
+        let mut found = Vec::new();
+        for site in self.config.sites() {
+            let backup = site.backups.iter().position(|(_, key)| key.pin == pin);
+            let role = if site.certificates.iter().any(|c| c.pin == pin) {
+                "live"
+            } else if let Some(at) = backup {
+                crate::export::Role::of_backup(at).name()
+            } else if site.certificates.iter().any(|c| c.pins.contains(&pin)) {
+                "issuer"
+            } else if book.promised_since(site.name(), pin).is_some() {
+                "promised"
+            } else {
+                continue;
+            };
+            let until = book.promises().iter().filter(|p| p.site == site.name() && p.pins.contains(&pin));
+            let until = until.filter(|promise| promise.is_alive(now)).map(|promise| promise.honoured_until()).max();
+            found.push(json!({
+                "site": site.name(), "role": role,
+                "promised_since": book.promised_since(site.name(), pin).map(rfc3339),
+                "promised_until": until.map(rfc3339),
+            }));
+            if found.len() >= KNOWN_MAX {
+                break;
+            }
+        }
+        found
+    }
+}
+
+/// The names that a CSR asks for.
+fn names_of_csr(contents: &[u8]) -> Vec<String> {
+    let der = match pem::is_pem(contents) {
+        true => pem::read(contents).ok().and_then(|sections| sections.into_iter().next()).map(|section| section.der),
+        false => Some(contents.to_vec()),
+    };
+    let Some(der) = der else { return Vec::new() };
+    let Ok((_, csr)) = X509CertificationRequest::from_der(&der) else { return Vec::new() };
+    let mut names = Vec::new();
+    for extension in csr.requested_extensions().into_iter().flatten() {
+        if let ParsedExtension::SubjectAlternativeName(alternative) = extension {
+            names.extend(alternative.general_names.iter().filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some((*name).to_owned()),
+                _ => None,
+            }));
+        }
+    }
+    if names.is_empty() {
+        names.push(name_of(&csr.certification_request_info.subject));
+    }
+    names.truncate(NAMES_MAX);
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::PublicKeyData as _;
+
+    use super::*;
+
+    #[test]
+    fn anything_like_a_private_key() {
+        let refuses = |contents: &[u8]| may_be_private(contents, public_key(contents).as_ref().err());
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = key.serialize_pem();
+        assert!(refuses(pem.as_bytes()) && refuses(key.serialized_der()));
+        assert!(refuses(pem.replace("-----END", "-----FIN").as_bytes()), "damaged");
+        assert!(refuses(format!("{}{pem}", key.public_key_pem()).as_bytes()), "behind a public key");
+        let wide: Vec<u8> = pem.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(refuses(&wide), "in UTF-16");
+        assert!(refuses(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n"), "encrypted");
+        assert!(refuses(b"-----begin openssh private key-----\n"), "OpenSSH");
+        assert!(refuses(&[key.serialized_der(), b"\0more"].concat()), "with more data behind it");
+        for public in [key.public_key_pem().as_bytes(), &key.subject_public_key_info()[..], b"", b"hello"] {
+            assert!(!refuses(public), "{}", String::from_utf8_lossy(public));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Answers for the admin pages, beside those that the commands have: lists of sites by the page, one site whole, the effect
+//! of a rotation, exports, rates, and the pin of any file.
+
+mod chain;
+mod doctor;
+mod fingerprint;
+mod overview;
+mod pins;
+mod rates;
+mod rotation;
+mod site;
+mod sites;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
+
+use super::Control;
+use super::admin::AdminCommand;
+use crate::acme::request::ask;
+use crate::admin::api::Answer;
+use crate::admin::asked;
+use crate::keys::pin::Pin;
+use crate::reason::Reason;
+
+pub(super) use doctor::report_of;
+pub(super) use rates::Rates;
+
+/// A question of a page.
+pub(super) enum PageQuestion {
+    /// The state in one glance.
+    Overview,
+    /// Sites, by the page.
+    Sites(sites::WantedSites),
+    /// One site.
+    Site { host: String },
+    /// The effect of a rotation.
+    Rotation(rotation::RotationQuestion),
+    /// The pins of a site for the clients that enforce them.
+    Pins(pins::PinsQuestion),
+    /// The traffic of the last minutes.
+    Rates,
+    /// The pin of a certificate, CSR or public key, and its role.
+    Fingerprint(Zeroizing<Vec<u8>>),
+    /// The roles of a pin.
+    Roles(Pin),
+    /// The findings of the last doctor.
+    Findings,
+}
+
+/// The answer, or the reason why there is none.
+pub(super) type Answered = Result<Value, PageRefusal>;
+
+/// A question that has no answer.
+#[derive(Debug)]
+pub(super) struct PageRefusal {
+    status: StatusCode,
+    kind: &'static str,
+    reason: Reason,
+}
+
+impl PageRefusal {
+    fn new(status: StatusCode, kind: &'static str, reason: Reason) -> Self {
+        Self { status, kind, reason }
+    }
+
+    /// The host is in no site.
+    fn no_site(host: &str) -> Self {
+        let reason = Reason::new(format!("no site has the host {host:?}")).hint("/v1/sites lists the sites");
+        Self::new(StatusCode::NOT_FOUND, "no-site", reason)
+    }
+
+    /// A parameter is wrong.
+    fn wrong(reason: Reason) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "wrong", reason)
+    }
+
+    fn answer(&self) -> Answer {
+        let Self { status, kind, reason } = self;
+        Answer::json(*status, json!({ "error": reason.line(), "kind": kind, "hints": reason.hints }))
+    }
+}
+
+/// Answers a page's GET; `None` if the path is unknown.
+pub(super) async fn shown(path: &str, query: &str, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
+    let question = match path {
+        "/overview" => Ok(PageQuestion::Overview),
+        "/sites" => sites::WantedSites::of(query).map(PageQuestion::Sites),
+        "/site" => Ok(PageQuestion::Site { host: parameter(query, "host") }),
+        "/rotation" => rotation::RotationQuestion::of(query).map(PageQuestion::Rotation),
+        "/pins" => pins::PinsQuestion::of(query).map(PageQuestion::Pins),
+        "/rates" => Ok(PageQuestion::Rates),
+        "/fingerprint" => fingerprint::pin_of(query).map(PageQuestion::Roles),
+        "/doctor" => Ok(PageQuestion::Findings),
+        _ => return None,
+    };
+    Some(match question {
+        Ok(question) => answered(question, commands).await,
+        Err(refusal) => refusal.answer(),
+    })
+}
+
+/// Answers a file that a page shows.
+pub(super) async fn fingerprint(contents: Zeroizing<Vec<u8>>, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    answered(PageQuestion::Fingerprint(contents), commands).await
+}
+
+async fn answered(question: PageQuestion, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let asked = |reply: oneshot::Sender<Answered>| AdminCommand::View { question, reply };
+    match ask(commands, asked).await {
+        Some(Ok(answer)) => Answer::json(StatusCode::OK, answer),
+        Some(Err(refusal)) => refusal.answer(),
+        None => Answer::gone(),
+    }
+}
+
+/// A parameter of a query, decoded; empty if it is missing.
+fn parameter(query: &str, name: &str) -> String {
+    asked::parameter(query, name).unwrap_or_default()
+}
+
+impl Control {
+    /// Answers a question of a page.
+    pub(super) fn view(&self, question: PageQuestion) -> Answered {
+        match question {
+            PageQuestion::Overview => Ok(self.overview()),
+            PageQuestion::Sites(wanted) => Ok(self.listed_sites(&wanted)),
+            PageQuestion::Site { host } => self.whole_site(&host),
+            PageQuestion::Rotation(asked) => self.rotation(&asked),
+            PageQuestion::Pins(asked) => self.exported_pins(&asked),
+            PageQuestion::Rates => Ok(self.rates.json(self.server.connections())),
+            PageQuestion::Fingerprint(contents) => self.fingerprint_of(&contents),
+            PageQuestion::Roles(pin) => Ok(self.roles(pin)),
+            PageQuestion::Findings => Ok(self.findings()),
+        }
+    }
+
+    /// The index of the site that a host belongs to.
+    fn index_of(&self, host: &str) -> Result<usize, PageRefusal> {
+        let name = self.site_of(host).ok_or_else(|| PageRefusal::no_site(host))?;
+        self.config.sites().position(|site| site.name() == name).ok_or_else(|| PageRefusal::no_site(host))
+    }
+}

@@ -1,0 +1,109 @@
+//! The state in one glance: what needs the operator first, and the next dates of all sites.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::sites::SiteLevel;
+use crate::control::Control;
+use crate::control::promises::held;
+use crate::ledger::time::rfc3339;
+use crate::policy::promise::Seconds;
+
+/// Problems that are shown one by one.
+const ATTENTION_MAX: usize = 6;
+/// ComingDates that are shown.
+const DATES_MAX: usize = 10;
+const DAY: Seconds = 86_400;
+
+/// The kind of a date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum DateKind {
+    CertificateEnds,
+    RenewalDue,
+    RampStep,
+    PinsEnd,
+}
+
+impl DateKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::CertificateEnds => "certificate-ends",
+            Self::RenewalDue => "renewal-due",
+            Self::RampStep => "ramp-step",
+            Self::PinsEnd => "pins-end",
+        }
+    }
+}
+
+/// The dates of one day and kind: the earliest, how many there are, and the first site.
+type CountedDay = (Seconds, usize, String);
+
+/// ComingDates by day and kind.
+#[derive(Default)]
+struct ComingDates(BTreeMap<(Seconds, DateKind), CountedDay>);
+
+impl ComingDates {
+    fn add(&mut self, at: Seconds, kind: DateKind, site: &str) {
+        let day = self.0.entry((at.div_euclid(DAY), kind)).or_insert_with(|| (at, 0, site.to_owned()));
+        day.0 = day.0.min(at);
+        day.1 += 1;
+    }
+}
+
+impl Control {
+    /// The answer.
+    pub(super) fn overview(&self) -> Value {
+        let now = self.now();
+        let states = self.states(now);
+        let levels: BTreeMap<&str, SiteLevel> =
+            self.config.sites().zip(&states).map(|(site, state)| (site.name(), state.level)).collect();
+        let level_of = |item: &Value| match item["site"].as_str() {
+            Some(site) => levels.get(site).copied().unwrap_or(SiteLevel::Warning),
+            None => SiteLevel::Bad,
+        };
+        let mut attention = self.attention();
+        attention.sort_by_key(|item| std::cmp::Reverse(level_of(item)));
+        let all = attention.len();
+        attention.truncate(ATTENTION_MAX);
+        for item in &mut attention {
+            item["level"] = level_of(item).word().into();
+        }
+        let count = |level: SiteLevel| states.iter().filter(|state| state.level == level).count();
+        let ledger = self.ledger();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"), "started": self.started.to_string(), "now": rfc3339(now),
+            "config": std::path::absolute(self.draft.path()).unwrap_or_else(|_| self.draft.path().to_owned()),
+            "sites": states.len(), "connections": self.server.connections(), "draining": self.draining,
+            "ledger": { "durable": ledger.is_durable(), "error": self.promises.trouble.as_ref().map(|t| &t.error) },
+            "states": { "bad": count(SiteLevel::Bad), "warning": count(SiteLevel::Warning), "fine": count(SiteLevel::Fine) },
+            "attention": attention, "attention_all": all,
+            "dates": self.dates(now, ledger.book()),
+        })
+    }
+
+    fn dates(&self, now: Seconds, book: &crate::ledger::Book) -> Vec<Value> {
+        let mut dates = ComingDates::default();
+        for site in self.config.sites() {
+            let name = site.name();
+            for certificate in site.certificates.iter().filter(|certificate| !certificate.is_managed) {
+                dates.add(certificate.not_after.as_second(), DateKind::CertificateEnds, name);
+            }
+            for next in site.ramps.iter().filter_map(|ramp| ramp.next) {
+                dates.add(next.at, DateKind::RampStep, name);
+            }
+        }
+        for outlook in self.outlooks().iter() {
+            dates.add(outlook.due, DateKind::RenewalDue, &outlook.site);
+        }
+        for (site, held) in held(book, now) {
+            dates.add(held.until, DateKind::PinsEnd, site);
+        }
+        let coming = dates.0.into_iter().filter(|(_, (at, ..))| *at >= now).take(DATES_MAX);
+        coming
+            .map(|((_, kind), (at, sites, site))| {
+                json!({ "at": rfc3339(at), "what": kind.word(), "site": site, "sites": sites })
+            })
+            .collect()
+    }
+}

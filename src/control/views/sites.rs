@@ -1,0 +1,230 @@
+//! The list of sites: searched, by state, the worst first, one page at a time.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{PageRefusal, parameter};
+use crate::acme::outlook::{Outlook, of_site};
+use crate::acme::step::CertificateStanding;
+use crate::clock::uptime;
+use crate::config::report::{CertificateLack, SiteReport};
+use crate::control::Control;
+use crate::control::expiry::{ExpiryStage, left};
+use crate::control::promises::{HeldSets, held};
+use crate::control::status::is_out;
+use crate::ledger::Ramped;
+use crate::ledger::time::rfc3339;
+use crate::policy::promise::Seconds;
+use crate::reason::Reason;
+use crate::upstream::{Circuit, Upstream};
+
+/// Sites on one page.
+const PAGE: usize = 40;
+/// Days before the end of a certificate from which it is urgent.
+const URGENT_DAYS: i64 = 10;
+const DAY: Seconds = 86_400;
+/// The longest text to search for, in bytes: a host name.
+const SEARCH_MAX: usize = 253;
+
+/// How much a site needs the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SiteLevel {
+    /// Not at all.
+    Fine,
+    /// A decision is due.
+    Warning,
+    /// Clients are refused, or will be soon.
+    Bad,
+}
+
+impl SiteLevel {
+    const ALL: [Self; 3] = [Self::Bad, Self::Warning, Self::Fine];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// The state of a site in a few words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SiteState {
+    pub(super) level: SiteLevel,
+    pub(super) words: String,
+}
+
+/// The part of the list that is wanted.
+#[derive(Debug, Clone, Default)]
+pub(in crate::control) struct WantedSites {
+    /// A part of a host name.
+    search: String,
+    level: Option<SiteLevel>,
+    /// The page, from 1.
+    page: usize,
+}
+
+impl WantedSites {
+    pub(super) fn of(query: &str) -> Result<Self, PageRefusal> {
+        let search = parameter(query, "q").trim().to_lowercase();
+        if search.len() > SEARCH_MAX {
+            let what = format!("q: longer than {SEARCH_MAX} bytes");
+            return Err(PageRefusal::wrong(Reason::new(what).hint("a part of a host name is enough")));
+        }
+        let word = parameter(query, "state");
+        let level = SiteLevel::ALL.into_iter().find(|level| level.word() == word);
+        if level.is_none() && !word.is_empty() {
+            let what = format!("unknown state {word:?}");
+            return Err(PageRefusal::wrong(Reason::new(what).note("expected one of: bad, warning, fine")));
+        }
+        Ok(Self { search, level, page: parameter(query, "page").parse().unwrap_or(1).max(1) })
+    }
+
+    fn has(&self, site: &SiteReport) -> bool {
+        self.search.is_empty() || site.hosts.iter().any(|host| host.contains(&self.search))
+    }
+}
+
+impl Control {
+    /// The state of each site, in the order of the configuration.
+    pub(super) fn states(&self, now: Seconds) -> Vec<SiteState> {
+        let outlooks = self.outlooks();
+        self.sites().map(|(site, upstream)| self.state_of(site, upstream, &outlooks, now)).collect()
+    }
+
+    /// The state of one site: its worst problem.
+    pub(super) fn state_of(
+        &self,
+        site: &SiteReport,
+        upstream: Option<&Upstream>,
+        outlooks: &[Outlook],
+        now: Seconds,
+    ) -> SiteState {
+        let outlooks = of_site(outlooks, site.name());
+        let fails = |outlook: &&Outlook| outlook.failing_since.is_some() || outlook.problem.is_some();
+        let waits = outlooks.iter().any(|o| o.standing == CertificateStanding::Missing && fails(&o));
+        let stages = site.certificates.iter().map(|c| (ExpiryStage::of(c, now), c));
+        let worst = stages.max_by_key(|(stage, _)| *stage).filter(|(stage, _)| *stage > ExpiryStage::default());
+        let bad = |words: &str| Some(SiteState { level: SiteLevel::Bad, words: words.to_owned() });
+        let warn = |words: &str| Some(SiteState { level: SiteLevel::Warning, words: words.to_owned() });
+        let of_certificate = match (site.lacks_certificate, &worst) {
+            (Some(CertificateLack::NotYet), _) if waits => bad("No certificate: the CA refuses"),
+            (Some(CertificateLack::NotYet), _) => warn("Waits for its certificate"),
+            (Some(CertificateLack::Broken), _) => bad("No certificate"),
+            (None, Some((ExpiryStage::ENDED, _))) => bad("Certificate expired"),
+            (None, _) => None,
+        };
+        let ending = || {
+            let (_, certificate) = worst?;
+            let days = certificate.not_after.as_second().saturating_sub(now) / DAY;
+            let words = ends_in(&left(certificate, now));
+            Some(SiteState { level: if days < URGENT_DAYS { SiteLevel::Bad } else { SiteLevel::Warning }, words })
+        };
+        let circuit_is_open = || upstream.is_some_and(|upstream| upstream.health.circuit(uptime()) != Circuit::Closed);
+        of_certificate
+            .or_else(|| self.files.refused.contains_key(site.name()).then(|| bad("Renewal refused")).flatten())
+            .or_else(|| circuit_is_open().then(|| bad("Upstream fails")).flatten())
+            .or_else(|| outlooks.iter().any(Outlook::is_overdue).then(|| bad("Renewal overdue")).flatten())
+            .or_else(ending)
+            .or_else(|| lesser(site, upstream).and_then(warn))
+            .unwrap_or_else(|| SiteState { level: SiteLevel::Fine, words: "Fine".to_owned() })
+    }
+
+    /// The list.
+    pub(super) fn listed_sites(&self, wanted: &WantedSites) -> Value {
+        let now = self.now();
+        let states = self.states(now);
+        let mut found: Vec<(usize, &SiteReport, &SiteState)> = self
+            .config
+            .sites()
+            .zip(&states)
+            .enumerate()
+            .map(|(at, (site, state))| (at, site, state))
+            .filter(|(_, site, state)| wanted.has(site) && wanted.level.is_none_or(|level| state.level == level))
+            .collect();
+        // The order of the configuration within a level: it is the operator's own.
+        found.sort_by_key(|(at, _, state)| (std::cmp::Reverse(state.level), *at));
+        let pages = found.len().div_ceil(PAGE).max(1);
+        let page = wanted.page.min(pages);
+        let ledger = self.ledger();
+        let held = held(ledger.book(), now);
+        let count = |level: SiteLevel| states.iter().filter(|state| state.level == level).count();
+        let rows = found.iter().skip((page - 1) * PAGE).take(PAGE);
+        let rows = rows.map(|(at, site, state)| self.row(*at, site, state, held.get(site.name()), now));
+        json!({
+            "sites": rows.collect::<Vec<_>>(), "found": found.len(), "page": page, "pages": pages, "all": states.len(),
+            "states": { "bad": count(SiteLevel::Bad), "warning": count(SiteLevel::Warning), "fine": count(SiteLevel::Fine) },
+        })
+    }
+
+    fn row(&self, at: usize, site: &SiteReport, state: &SiteState, held: Option<&HeldSets>, now: Seconds) -> Value {
+        let upstream = self.config.snapshot.upstreams.get(at).and_then(Option::as_deref);
+        let ends = site.certificates.iter().map(|certificate| certificate.not_after).min();
+        let ramp = site.ramps.iter().find(|ramp| ramp.policy == Ramped::Hsts);
+        json!({
+            "site": site.name(), "names": site.hosts.len(), "level": state.level.word(), "state": state.words,
+            "certificate_ends": ends.map(|end: Timestamp| end.to_string()),
+            "is_managed": site.certificates.iter().any(|certificate| certificate.is_managed),
+            "pins": site.hpkp.is_some(), "pins_withheld": site.withheld.is_some(),
+            "promised_until": held.filter(|held| held.until > now).map(|held| rfc3339(held.until)),
+            "upstream": site.upstream.as_ref().map(|upstream| &upstream.url),
+            "upstream_fails": upstream.map(|upstream| upstream.health.circuit(uptime()) != Circuit::Closed),
+            "hsts": site.hsts,
+            "hsts_ramp": ramp.map(|ramp| json!({ "step": ramp.step + 1, "steps": ramp.steps })),
+            "requests_per_second": self.rates.of_site(at),
+        })
+    }
+}
+
+/// `Ends in 9 days`
+fn ends_in(left: &str) -> String {
+    match left.strip_suffix(" left") {
+        Some(time) => format!("Ends in {time}"),
+        None => "Certificate expired".to_owned(),
+    }
+}
+
+/// A problem that locks nobody out yet.
+fn lesser(site: &SiteReport, upstream: Option<&Upstream>) -> Option<&'static str> {
+    let now = uptime();
+    let is_partly_out = |upstream: &Upstream| {
+        let known = upstream.addresses.known();
+        known.iter().any(|address| is_out(upstream, *address, now))
+    };
+    if !site.refused_names.is_empty() {
+        Some("Some names refused")
+    } else if !site.missing.is_empty() {
+        Some("A certificate is missing")
+    } else if site.withheld.is_some() {
+        Some("Pins withheld")
+    } else if !site.promoted.is_empty() {
+        Some("Next key missing")
+    } else if upstream.is_some_and(is_partly_out) {
+        Some("Upstream partly fails")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wanted_parts() {
+        let wanted = WantedSites::of("q=%20Blog&state=warning&page=3").unwrap();
+        assert_eq!((wanted.search.as_str(), wanted.level, wanted.page), ("blog", Some(SiteLevel::Warning), 3));
+        for (query, page) in [("", 1), ("page=0", 1), ("page=x", 1), ("page=-1", 1)] {
+            assert_eq!(WantedSites::of(query).unwrap().page, page, "{query}");
+        }
+        assert!(WantedSites::of("state=red").is_err() && WantedSites::of(&format!("q={}", "a".repeat(254))).is_err());
+    }
+
+    #[test]
+    fn words_for_the_end() {
+        assert_eq!(ends_in("9 days left"), "Ends in 9 days");
+        assert_eq!(ends_in("expired"), "Certificate expired");
+    }
+}
