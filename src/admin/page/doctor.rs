@@ -1,4 +1,4 @@
-//! DoctorPage: the findings that the command has left, each with its evidence and its remedies.
+//! Doctor: the findings that the command has left, each with its evidence and its remedies.
 
 use askama::Template;
 use serde_json::Value;
@@ -53,7 +53,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     if !answer.is_ok() {
         return failed(asked, &answer);
     }
-    Page::of(&view(PageFrame::new(asked, "DoctorPage", "/doctor"), &answer.body))
+    Page::of(&view(PageFrame::new(asked, "Doctor", "/doctor"), &answer.body))
 }
 
 fn view(frame: PageFrame, body: &Value) -> DoctorPage {

@@ -1,4 +1,4 @@
-//! ExplainPage: every decision that a request would meet, with the line behind it.
+//! Explain: every decision that a request would meet, with the line behind it.
 
 use askama::Template;
 use http::StatusCode;
@@ -64,7 +64,7 @@ struct NamedLimit {
 pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     let field = |name: &str| asked.query.get(name).unwrap_or_default().trim().to_owned();
     let empty = ExplainPage {
-        frame: PageFrame::new(asked, "ExplainPage", "/explain"),
+        frame: PageFrame::new(asked, "Explain", "/explain"),
         verdict: None,
         about: None,
         wrong: None,

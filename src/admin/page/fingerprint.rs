@@ -57,7 +57,7 @@ struct ShownForm {
 
 /// The page: empty, with the answer about a file, or with the roles of a pin.
 pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
-    let frame = PageFrame::new(asked, "FingerprintPage", "/fingerprint");
+    let frame = PageFrame::new(asked, "Fingerprint", "/fingerprint");
     let empty = FingerprintPage { frame, refused: None, found: None };
     let (file, answer) = if asked.method == Method::POST {
         match contents(asked) {

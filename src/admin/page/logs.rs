@@ -1,4 +1,4 @@
-//! LogsPage: the last records of the access log, with filters.
+//! Logs: the last records of the access log, with filters.
 
 use askama::Template;
 use http::StatusCode;
@@ -68,7 +68,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     }
     let answer = api.call(call).await;
     let view = |answer: String, rows: Vec<LogRow>, empty: &str, empty_more: String| LogsPage {
-        frame: PageFrame::new(asked, "LogsPage", "/logs"),
+        frame: PageFrame::new(asked, "Logs", "/logs"),
         answer,
         site: site.clone(),
         status: status.clone(),

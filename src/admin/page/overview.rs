@@ -123,7 +123,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
         return failed(asked, &overview);
     }
     if count(&overview.body, "sites") == 0 {
-        let frame = PageFrame::new(asked, "OverviewPage", "/");
+        let frame = PageFrame::new(asked, "Overview", "/");
         return Page::of(&FirstStartPage { frame, config: text(&overview.body, "config") });
     }
     let call = ["q", "state", "page"].into_iter().filter_map(|name| Some((name, asked.query.get(name)?)));
@@ -166,7 +166,7 @@ fn view(asked: &PageRequest, overview: &Value, sites: &Value, rates: &Value) -> 
     };
     let filters = [("All", ""), ("Need you now", "bad"), ("Need you soon", "warning"), ("Fine", "fine")];
     Some(OverviewPage {
-        frame: PageFrame::new(asked, "OverviewPage", "/"),
+        frame: PageFrame::new(asked, "Overview", "/"),
         need,
         answer,
         trouble: some(&overview["ledger"], "error").map(|error| format!("The ledger cannot be written: {error}")),

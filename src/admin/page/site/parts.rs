@@ -18,7 +18,7 @@ const FORMS: [(&str, &str); 14] = [
     ("tlsa", "TLSA"),
     ("dns", "DNS zone"),
     ("envoy", "Envoy"),
-    ("header", "SentHeader"),
+    ("header", "Header"),
     ("nginx", "nginx"),
     ("vcl", "Varnish"),
     ("certspotter", "Cert Spotter"),
@@ -140,7 +140,7 @@ pub(super) fn notices(site: &Value, now: i64) -> Vec<SiteNotice> {
         add("warn", task, Vec::new());
     }
     for renewal in list(site, "renewals").iter().filter(|renewal| renewal["overdue"] == true) {
-        add("bad", format!("PlannedRenewal: {}", text(renewal, "words")), some(renewal, "hint").into_iter().collect());
+        add("bad", format!("Renewal: {}", text(renewal, "words")), some(renewal, "hint").into_iter().collect());
     }
     for lockout in list(site, "accepted_lockouts") {
         let until = text(lockout, "until");
@@ -192,7 +192,7 @@ pub(super) fn facts(site: &Value, rotation: &Value, now: i64) -> Vec<SiteFact> {
     });
     let fact = |label, (figure, note, class): (String, String, &'static str)| SiteFact { label, figure, note, class };
     vec![
-        fact("ChainLink ends", certificate),
+        fact("Certificate ends", certificate),
         fact("Next key safe from", next),
         fact("Pins held until", held),
         fact("Requests", (rate, format!("upstream {}", health.0.to_lowercase()), health.1)),

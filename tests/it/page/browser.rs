@@ -1,0 +1,70 @@
+//! The pages in Chromium: pins that the browser computes, a slider that asks, copying and live numbers, and no complaint of
+//! the content security policy.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use crate::admin::{Bed, get};
+use crate::harness::{BLOG, Browser, Pintle, eventually, policies};
+
+/// Puts a port of loopback in front of the admin socket.
+fn relay(socket: PathBuf) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(behind) = UnixStream::connect(&socket) else { return };
+            let (mut from, mut to) = (client.try_clone().unwrap(), behind.try_clone().unwrap());
+            std::thread::spawn(move || io::copy(&mut from, &mut to));
+            let (mut from, mut to) = (behind, client);
+            std::thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn the_browser_computes_pins_and_asks_about_days() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &(bed.config("") + &policies(&bed.authority)));
+    let base = format!("http://{}", relay(bed.socket()));
+    let browser = Browser::start(&bed.authority, pintle.https(), pintle.http());
+    let text = |css: &str| browser.evaluate(&format!("document.querySelector({css:?})?.textContent ?? ''"));
+    // A pin, computed without a request.
+    browser.go(&format!("{base}/fingerprint"));
+    let leaf = bed.authority.leaf("other", &["other.example"]);
+    let pin = crate::headers::openssl_pin(&["x509", "-pubkey", "-noout"], &leaf.chain);
+    let _ = browser.requests();
+    browser.fill("textarea[name=text]", &std::fs::read_to_string(&leaf.chain).unwrap());
+    browser.click("form[data-fingerprint] button");
+    eventually("the pin is there", || (text("#result code.pin") == pin.as_str()).then_some(()));
+    assert!(browser.requests().is_empty(), "something was sent");
+    // A private key is refused, and its text is gone.
+    browser.fill("textarea[name=text]", &std::fs::read_to_string(&leaf.key).unwrap());
+    browser.click("form[data-fingerprint] button");
+    eventually("it is refused", || {
+        text("#result").as_str().is_some_and(|text| text.contains("is a private key")).then_some(())
+    });
+    assert_eq!(browser.evaluate("document.querySelector('textarea[name=text]').value"), "");
+    assert!(browser.requests().is_empty(), "something was sent");
+    // The slider asks about its day, without another page.
+    browser.go(&format!("{base}/site/{BLOG}"));
+    let slide = "const s = document.querySelector('#slide'); s.value = 20; s.dispatchEvent(new Event('input')); 1";
+    browser.evaluate(&format!("(() => {{ {} }})()", slide.replace("; 1", "")));
+    eventually("the answer is about that day", || {
+        text("#answer").as_str().is_some_and(|text| text.contains("You may rotate to the next key on")).then_some(())
+    });
+    assert!(browser.url().contains("day="), "{}", browser.url());
+    // The buttons that copy are there with a script only.
+    assert_eq!(browser.evaluate("[...document.querySelectorAll('button.copy')].every(b => !b.hidden)"), true);
+    assert!(get(&bed.socket(), &format!("/site/{BLOG}")).contains("hidden>Copy"));
+    browser.go(&format!("{base}/"));
+    eventually("numbers come", || browser.requests().iter().any(|url| url.ends_with("/live")).then_some(()));
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|line| line.contains("favicon")), "{complaints:?}");
+}
