@@ -1,11 +1,12 @@
 // A world for the pages: a certificate authority, keys, sites in every state, an upstream, and a ledger with a past.
 
-import { execFileSync, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import fs from "node:fs";
 import http from "node:http";
 import net from "node:net";
 import path from "node:path";
+import { promisify } from "node:util";
 
 const DAY = 86400;
 export const XSS = "<img src=x onerror=window.hurt=1>";
@@ -40,11 +41,11 @@ export class World {
       "-out", this.file(`${name}.csr`));
   }
 
-  certificate(name, hosts, days, subject = hosts[0]) {
+  certificate(name, hosts, days, subject = hosts[0], age = 0) {
     const extensions = this.file(`${name}.ext`);
     fs.writeFileSync(extensions, `subjectAltName=${hosts.map((host) => `DNS:${host}`).join(",")}\nextendedKeyUsage=serverAuth\nkeyUsage=digitalSignature\n`);
     run("openssl", "req", "-new", "-key", this.file(`${name}.key`), "-subj", `/CN=${subject}`, "-out", this.file(`${name}.req`));
-    run("openssl", "x509", "-req", "-in", this.file(`${name}.req`), "-CA", this.file("ca.pem"), "-CAkey", this.file("ca.key"), "-days", String(days),
+    run("faketime", `${age} days ago`, "openssl", "x509", "-req", "-in", this.file(`${name}.req`), "-CA", this.file("ca.pem"), "-CAkey", this.file("ca.key"), "-days", String(days + age),
       "-extfile", extensions, "-out", this.file(`${name}.pem`));
     fs.appendFileSync(this.file(`${name}.pem`), fs.readFileSync(this.file("ca.pem")));
   }
@@ -60,11 +61,11 @@ export class World {
     const url = `http://127.0.0.1:${upstream.address().port}`;
     const [live, next, spare] = ["blog", "blog-next", "blog-spare"].map((name) => this.key(name));
     this.pins = { live, next, spare };
-    this.certificate("blog", ["blog.example.com", "www.example.com"], 59, XSS.slice(0, 60));
+    this.certificate("blog", ["blog.example.com", "www.example.com"], 59, XSS.slice(0, 60), 31);
     this.csr("blog-next", "blog.example.com");
     for (const [name, host, days] of [["docs", "docs.example.net", 9], ["photos", "photos.example.com", 68], ["status", "example.net", 64], ["shop", "shop.example.org", 75]]) {
       this.key(name);
-      this.certificate(name, [host], days);
+      this.certificate(name, [host], days, host, days < 10 ? 80 : 20);
     }
     const site = (name, host, extra) => `
 [[site]]
@@ -149,8 +150,9 @@ ${site("shop", '"shop.example.org"', "")}
     for (let at = 0; at < count; at++) {
       const fails = at % 7 === 0;
       try {
-        run("curl", "-sS", "-o", "/dev/null", "--cacert", this.file("ca.pem"), "--resolve", `blog.example.com:${https}:127.0.0.1`,
-          "-A", XSS, `https://blog.example.com:${https}/page-${at}?q=${encodeURIComponent(XSS)}${fails ? "&fail" : ""}`);
+        // The upstream is in this process: it must get to run meanwhile.
+        await promisify(execFile)("curl", ["-sS", "-m", "10", "-o", "/dev/null", "--cacert", this.file("ca.pem"), "--resolve", `blog.example.com:${https}:127.0.0.1`,
+          "-A", XSS, `https://blog.example.com:${https}/page-${at}?q=${encodeURIComponent(XSS)}${fails ? "&fail" : ""}`]);
       } catch { /* the upstream's failures are wanted */ }
     }
   }

@@ -124,14 +124,14 @@ fn filled(empty: ExplainPage, report: &Value) -> ExplainPage {
         name: text(step, "step"),
         what: text(step, "what"),
         why: text(step, "why"),
-        at: some(step, "at").unwrap_or_else(|| "built in".into()),
+        at: place(step, "built in"),
     };
     let mut steps: Vec<ExplainedStep> = list(report, "steps").iter().map(step).collect();
     steps.extend([("HSTS", "hsts"), ("pins", "pins")].map(|(name, key)| policy(name, &report["policies"][key])));
     let limit = |limit: &Value| NamedLimit {
         name: text(limit, "name"),
         value: limit["value"].as_str().map_or_else(|| limit["value"].to_string(), str::to_owned),
-        at: some(limit, "at").unwrap_or_else(|| "default".into()),
+        at: place(limit, "default"),
     };
     let parts = [("Fields to the upstream", "request_fields"), ("Fields to the client", "response_fields")];
     let parts = parts.into_iter().map(|(title, key)| part(title, list(report, key)));
@@ -151,12 +151,17 @@ fn filled(empty: ExplainPage, report: &Value) -> ExplainPage {
     }
 }
 
+/// The line of a key, without the folder of its file; a word if the file lacks the key.
+fn place(row: &Value, without: &str) -> String {
+    row["at"].as_str().map_or(without, |at| at.rsplit('/').next().unwrap_or(at)).to_owned()
+}
+
 fn policy(name: &str, policy: &Value) -> ExplainedStep {
     let what = match (policy["value"].as_str(), policy["why_not"].as_str()) {
         (Some(value), _) => format!("{}: {value}", text(policy, "name")),
         (None, why) => format!("not sent: {}", why.unwrap_or("-")),
     };
-    let at = some(policy, "at").unwrap_or_else(|| "built in".into());
+    let at = place(policy, "built in");
     ExplainedStep { name: name.to_owned(), what, why: texts(policy, "notes").join("; "), at }
 }
 
@@ -171,14 +176,7 @@ fn part(title: &'static str, fields: &[Value]) -> FieldChanges {
             _ => return None,
         };
         let (name, why) = (text(field, "name"), text(field, "why"));
-        Some(ChangedField {
-            change,
-            class,
-            name,
-            value,
-            why,
-            at: some(field, "at").unwrap_or_else(|| "built in".into()),
-        })
+        Some(ChangedField { change, class, name, value, why, at: place(field, "built in") })
     };
     let kept = fields.iter().filter(|field| field["change"] == "kept").map(|field| text(field, "name"));
     FieldChanges { title, rows: fields.iter().filter_map(row).collect(), kept: kept.collect::<Vec<_>>().join(", ") }

@@ -78,6 +78,7 @@ struct SiteListRow {
     level: &'static str,
     state: String,
     ends: Option<Moment>,
+    ends_class: &'static str,
     held: Option<Moment>,
     pins: bool,
     withheld: bool,
@@ -235,6 +236,7 @@ fn row(site: &Value, now: i64) -> SiteListRow {
         level: level(site),
         state: text(site, "state"),
         ends: Moment::of(&site["certificate_ends"], now),
+        ends_class: if site["is_ending"] == true { "t-bad" } else { "quiet" },
         held: Moment::of(&site["promised_until"], now),
         pins: site["pins"] == true,
         withheld: site["pins_withheld"] == true,
@@ -276,7 +278,7 @@ fn dates(overview: &Value, now: i64) -> Vec<ComingDate> {
     let date = |(at, date): (usize, &Value)| {
         let when = Moment::of(&date["at"], now)?;
         let (what, class) = match date["what"].as_str()? {
-            "certificate-ends" => ("certificate ends", if when.days < 30 { when.tone() } else { "" }),
+            "certificate-ends" => ("certificate ends", if date["is_urgent"] == true { "t-bad" } else { "" }),
             "renewal-due" => ("renewal due, by itself", ""),
             "ramp-step" => ("max-age rises a step", ""),
             "pins-end" => ("last set of pins ends", "t-ok"),

@@ -21,6 +21,8 @@ const END_WITHIN: i64 = 120;
 /// The heights of the parts, in hundredths of an em.
 const LANE: i64 = 367;
 const TOP: i64 = 567;
+/// From the end of the upper lanes to the first of the lower ones.
+const KEYS: i64 = 390;
 
 /// The whole picture.
 #[derive(Debug)]
@@ -168,7 +170,7 @@ impl Timeline {
         let asked = answer["role"].is_null().then(|| stranger(answer)).flatten();
         let shown = keys.iter().chain(&asked);
         let key_lanes: Vec<KeyLane> =
-            (0..).zip(shown).map(|(at, key)| key_lane(after_lanes + 233 + LANE * at, key, &times)).collect();
+            (0..).zip(shown).map(|(at, key)| key_lane(after_lanes + KEYS + LANE * at, key, &times)).collect();
         let key_count = i64::try_from(key_lanes.len()).unwrap_or_default();
         let moment = Moment::new(day, now)?;
         let place = axis.place(day);
@@ -178,10 +180,10 @@ impl Timeline {
             _ => ("middle", "-3.67em"),
         };
         Some(Self {
-            height: em(after_lanes + 233 + LANE * key_count - 60),
+            height: em(after_lanes + KEYS + LANE * key_count - 100),
             title_at: em(TOP),
-            keys_title_at: em(after_lanes + 83),
-            ends_from: em(after_lanes),
+            keys_title_at: em(after_lanes + KEYS - 150),
+            ends_from: em(after_lanes + KEYS - 230),
             marks: axis.marks(),
             day_x: axis.x(day),
             day_label: if day == now { format!("now, {}", moment.short) } else { format!("on {}", moment.short) },

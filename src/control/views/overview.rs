@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::sites::SiteLevel;
 use crate::control::Control;
+use crate::control::expiry::ExpiryStage;
 use crate::control::promises::held;
 use crate::ledger::time::rfc3339;
 use crate::policy::promise::Seconds;
@@ -36,18 +37,19 @@ impl DateKind {
     }
 }
 
-/// The dates of one day and kind: the earliest, how many there are, and the first site.
-type CountedDay = (Seconds, usize, String);
+/// The dates of one day and kind: the earliest, how many there are, the first site, and whether one of them is urgent.
+type CountedDay = (Seconds, usize, String, bool);
 
 /// ComingDates by day and kind.
 #[derive(Default)]
 struct ComingDates(BTreeMap<(Seconds, DateKind), CountedDay>);
 
 impl ComingDates {
-    fn add(&mut self, at: Seconds, kind: DateKind, site: &str) {
-        let day = self.0.entry((at.div_euclid(DAY), kind)).or_insert_with(|| (at, 0, site.to_owned()));
+    fn add(&mut self, at: Seconds, kind: DateKind, site: &str, is_urgent: bool) {
+        let day = self.0.entry((at.div_euclid(DAY), kind)).or_insert_with(|| (at, 0, site.to_owned(), false));
         day.0 = day.0.min(at);
         day.1 += 1;
+        day.3 |= is_urgent;
     }
 }
 
@@ -87,22 +89,23 @@ impl Control {
         for site in self.config.sites() {
             let name = site.name();
             for certificate in site.certificates.iter().filter(|certificate| !certificate.is_managed) {
-                dates.add(certificate.not_after.as_second(), DateKind::CertificateEnds, name);
+                let is_urgent = ExpiryStage::of(certificate, now) > ExpiryStage::default();
+                dates.add(certificate.not_after.as_second(), DateKind::CertificateEnds, name, is_urgent);
             }
             for next in site.ramps.iter().filter_map(|ramp| ramp.next) {
-                dates.add(next.at, DateKind::RampStep, name);
+                dates.add(next.at, DateKind::RampStep, name, false);
             }
         }
         for outlook in self.outlooks().iter() {
-            dates.add(outlook.due, DateKind::RenewalDue, &outlook.site);
+            dates.add(outlook.due, DateKind::RenewalDue, &outlook.site, false);
         }
         for (site, held) in held(book, now) {
-            dates.add(held.until, DateKind::PinsEnd, site);
+            dates.add(held.until, DateKind::PinsEnd, site, false);
         }
         let coming = dates.0.into_iter().filter(|(_, (at, ..))| *at >= now).take(DATES_MAX);
         coming
-            .map(|((_, kind), (at, sites, site))| {
-                json!({ "at": rfc3339(at), "what": kind.word(), "site": site, "sites": sites })
+            .map(|((_, kind), (at, sites, site, is_urgent))| {
+                json!({ "at": rfc3339(at), "what": kind.word(), "site": site, "sites": sites, "is_urgent": is_urgent })
             })
             .collect()
     }

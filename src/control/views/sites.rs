@@ -166,6 +166,7 @@ impl Control {
         json!({
             "site": site.name(), "names": site.hosts.len(), "level": state.level.word(), "state": state.words,
             "certificate_ends": ends.map(|end: Timestamp| end.to_string()),
+            "is_ending": site.certificates.iter().any(|c| ExpiryStage::of(c, now) > ExpiryStage::default()),
             "is_managed": site.certificates.iter().any(|certificate| certificate.is_managed),
             "pins": site.hpkp.is_some(), "pins_withheld": site.withheld.is_some(),
             "promised_until": held.filter(|held| held.until > now).map(|held| rfc3339(held.until)),
