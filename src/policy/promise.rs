@@ -121,6 +121,12 @@ pub struct SiteNames<'a> {
 }
 
 impl SiteNames<'_> {
+    /// `true` if a promise binds any of them.
+    #[must_use]
+    pub fn bound_by(self, promise: &Promise) -> bool {
+        self.hosts.iter().any(|host| promise.binds(host, self.except))
+    }
+
     /// `true` if a site with the names `before` already had each of these names that a promise
     /// binds: whoever the promise locks out here was locked out there.
     #[must_use]

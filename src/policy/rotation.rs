@@ -75,7 +75,7 @@ pub fn judge(
     let (today, then) = (at(now), at(day));
     let sets = then
         .iter()
-        .filter(|(set, _)| names.hosts.iter().any(|host| set.binds(host, names.except)))
+        .filter(|(set, _)| names.bound_by(set))
         .map(|(set, is_sent)| JudgedSet {
             is_held: set.is_alive(day),
             lets_in: set.is_kept_by(chain),

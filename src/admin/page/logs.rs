@@ -85,8 +85,9 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     };
     match answer.status {
         StatusCode::OK => {}
-        StatusCode::CONFLICT | StatusCode::NOT_FOUND => {
-            let why = some(&answer.body, "error").unwrap_or_else(|| "this process keeps no recent records".to_owned());
+        StatusCode::NOT_FOUND => return Page::of(&off("This process keeps no recent records".to_owned())),
+        StatusCode::CONFLICT => {
+            let why = some(&answer.body, "error").unwrap_or_default();
             return Page::of(&off(capital(&why)));
         }
         StatusCode::BAD_REQUEST => {

@@ -124,6 +124,12 @@ impl Config {
         self.entries.iter().map(|entry| &entry.report)
     }
 
+    /// The names of one site, by its place in the configuration.
+    #[must_use]
+    pub fn names_of(&self, index: usize) -> Option<SiteNames<'_>> {
+        self.entries.get(index).map(|entry| entry.names())
+    }
+
     /// The names of each site, by its first name.
     #[must_use]
     pub fn site_names(&self) -> HashMap<&str, SiteNames<'_>> {

@@ -102,15 +102,16 @@ impl Control {
         let first =
             || keys.iter().find(|key| key.role != Role::Live.name()).or_else(|| keys.first()).map(|key| key.pin);
         let key = asked.key.or_else(first);
-        let names = self.config.site_names();
-        let names = *names.get(site.name()).ok_or_else(|| PageRefusal::no_site(&asked.host))?;
+        let names = self.config.names_of(index).ok_or_else(|| PageRefusal::no_site(&asked.host))?;
         let ledger = self.ledger();
-        let promises = ledger.book().promises();
+        // Of ten thousand sites, only this one's promises are looked at again for each key.
+        let promises: Vec<Promise> =
+            ledger.book().promises().iter().filter(|set| names.bound_by(set)).cloned().collect();
         let ask = |pin: Option<Pin>, at: Seconds| {
             // A live key is judged with the rest of its chain, which clients get with it.
             let served = site.certificates.iter().find(|c| Some(c.pin) == pin);
             let chain = served.map_or_else(|| pin.into_iter().collect(), |c| c.certain.clone());
-            judge(promises, names, &chain, (now, at), &|set| is_sent(set, now))
+            judge(&promises, names, &chain, (now, at), &|set| is_sent(set, now))
         };
         let answer = ask(key, at);
         let roles = |pin: &Pin| keys.iter().find(|key| key.pin == *pin).map(|key| key.role);

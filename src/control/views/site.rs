@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::{Answered, PageRefusal, chain};
 use crate::control::Control;
-use crate::control::promises::held;
+use crate::control::promises::HeldSets;
 use crate::ledger::time::rfc3339;
-use crate::policy::promise::Promises;
+use crate::policy::promise::{Promise, Promises};
 
 impl Control {
     /// The state of a site as in `status`, with its chains, its state in words and its last reports.
@@ -18,11 +18,12 @@ impl Control {
         let reports = self.server.reports();
         let ledger = self.ledger();
         let book = ledger.book();
-        let held = held(book, now).get(site.name()).copied();
-        let alive = Promises::alive(book.promises(), now);
-        let names = self.config.site_names();
-        let usable_from =
-            |pin| names.get(site.name()).and_then(|names| alive.safe_from(names.hosts, names.except, pin));
+        let own = book.promises().iter().filter(|set| set.site == site.name() && set.is_alive(now));
+        let ends: Vec<_> = own.map(Promise::honoured_until).collect();
+        let held = ends.iter().max().map(|until| HeldSets { sets: ends.len(), until: *until });
+        let names = self.config.names_of(index).ok_or_else(|| PageRefusal::no_site(host))?;
+        let alive = Promises::alive(book.promises().iter().filter(|set| names.bound_by(set)), now);
+        let usable_from = |pin| alive.safe_from(names.hosts, names.except, pin);
         let count = reports.counts().get(site.name()).copied().unwrap_or_default();
         let mut shown = self.site(site, upstream, (book, now), (held, count), &usable_from);
         let recent = reports.recent();

@@ -15,7 +15,6 @@ use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
 use crate::admin::role::AdminRole;
-use crate::reason::counted;
 use ledger::{KeyRow, RotationWords, SetRow};
 use parts::{ChainLink, FormChoice, PinReport, PlannedRenewal, SentHeader, SiteFact, SiteNotice, UpstreamView};
 
@@ -63,8 +62,7 @@ struct SitePage {
     renewals: Vec<PlannedRenewal>,
     may_operate: bool,
     reports: Vec<PinReport>,
-    report_count: String,
-    report_networks: String,
+    report_sum: String,
 }
 
 /// The page of a site.
@@ -113,12 +111,10 @@ fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pin
     let RotationWords { words, class, icon, .. } = RotationWords::of(shown, now.at)?;
     let keys = ledger::keys(shown, now.at);
     let stranger = some(shown, "key").filter(|_| shown["role"].is_null());
-    let day = text(shown, "day");
     let limit = ledger::last_day(today, now.at);
     let reached = Moment::of(&shown["at"], now.at)?;
     let hosts = texts(site, "hosts");
     let form = asked.query.get("form").unwrap_or("okhttp").to_owned();
-    let networks = super::value::count(site, "report_networks");
     Some(SitePage {
         frame: PageFrame::new(asked, name.clone(), "/"),
         level: parts::level(site),
@@ -131,7 +127,7 @@ fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pin
         facts: parts::facts(site, today, now.at),
         slide: reached.days.max(0),
         slide_max: (limit.at - now.at).div_euclid(super::moment::DAY).max(1),
-        day,
+        day: text(shown, "day"),
         today: parts::date_of(&now),
         day_max: parts::date_of(&limit),
         stranger_short: stranger.as_deref().map(ledger::short).unwrap_or_default(),
@@ -154,8 +150,7 @@ fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pin
         renewals: parts::renewals(site, now.at),
         may_operate: asked.session.may(AdminRole::Operate),
         reports: parts::reports(site, now.at),
-        report_count: counted(site["reports"].as_u64().unwrap_or_default(), "report"),
-        report_networks: counted(networks, "client network"),
+        report_sum: parts::report_sum(site),
         form: asked.query.get("form").unwrap_or_default().to_owned(),
         keys,
         site: name,

@@ -323,6 +323,12 @@ pub(super) fn renewals(site: &Value, now: i64) -> Vec<PlannedRenewal> {
     list(site, "renewals").iter().map(renewal).collect()
 }
 
+/// `2 reports, from 1 client network`
+pub(super) fn report_sum(site: &Value) -> String {
+    let (reports, networks) = (count(site, "reports"), count(site, "report_networks"));
+    format!("{}, from {}", counted(reports, "report"), counted(networks, "client network"))
+}
+
 /// The last reports, the latest first.
 pub(super) fn reports(site: &Value, now: i64) -> Vec<PinReport> {
     let report = |one: &Value| {
