@@ -9,7 +9,8 @@ use super::value::{figure, list, text, texts};
 use crate::admin::api::{Api, Call};
 use crate::admin::asked::PageRequest;
 use crate::admin::reply::{Page, PageFrame};
-use crate::reason::{counted, shell_word};
+use crate::reason::counted;
+use crate::reason::pasted::pintle;
 
 #[derive(Template)]
 #[template(path = "doctor.html")]
@@ -59,7 +60,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
 fn view(frame: PageFrame, body: &Value) -> DoctorPage {
     let report = &body["report"];
     let now = seconds(&body["now"]).unwrap_or_default();
-    let command = format!("sudo pintle doctor -c {}", shell_word(&text(body, "config")));
+    let command = format!("sudo {}", pintle("doctor"));
     let findings: Vec<ShownFinding> = list(report, "findings").iter().map(finding).collect();
     let faults = findings.iter().filter(|finding| finding.level == "bad").count();
     let checks = list(report, "checks").len();

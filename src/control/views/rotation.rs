@@ -57,7 +57,7 @@ fn candidates(site: &SiteReport) -> Vec<RotationKey> {
     let live = site.certificates.iter().map(|c| RotationKey {
         pin: c.pin,
         role: Role::Live.name(),
-        file: c.path.clone(),
+        file: c.file(),
         algorithm: c.algorithm.to_string(),
     });
     let waiting = site.backups.iter().filter(|(_, key)| !site.promoted.contains(&key.pin));

@@ -15,6 +15,8 @@ use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
 use crate::admin::role::AdminRole;
+use crate::reason::pasted::pintle;
+use crate::reason::shell_word;
 use ledger::{KeyRow, RotationWords, SetRow};
 use parts::{ChainLink, FormChoice, PinReport, PlannedRenewal, SentHeader, SiteFact, SiteNotice, UpstreamView};
 
@@ -141,7 +143,7 @@ fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pin
         older: list(shown, "sets").len().saturating_sub(super::timeline::SETS_DRAWN),
         forms: parts::forms(&href, asked, &form),
         export: some(&pins.body, "text").filter(|_| pins.is_ok()),
-        export_command: format!("pintle export --site {name} --as {form} --life 90d"),
+        export_command: pintle(format!("export --site {} --as {form} --life 90d", shell_word(&name))),
         export_warnings: parts::warnings(pins),
         chains: parts::chains(site, now.at),
         headers: parts::headers(site),
