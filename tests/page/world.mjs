@@ -83,6 +83,7 @@ http = ["127.0.0.1:0"]
 directory = "state"
 [log]
 access = "access.log"
+recent = 500
 ${more}
 ${site("blog", '"blog.example.com", "www.example.com"', '[site.hsts]\nmax_age = "1y"\n[site.hpkp]\nmax_age = "30d"\nbackups = ["certs/blog-next.csr", "certs/blog-spare.pub"]')}
 ${site("docs", '"docs.example.net"', '[site.hsts]\nmax_age = "1y"')}
