@@ -100,7 +100,7 @@ fn fingerprints_of_public_halves_only() {
     assert_eq!((&known["known"][0]["role"], &known["known"][0]["site"]), (&"live".into(), &BLOG.into()), "{known}");
     assert!(get(&socket, &format!("/fingerprint?pin={encoded}")).contains("the live key of"));
     // Private keys, whole, damaged and in DER.
-    let key = bed.authority.key("secret", KeyKind::EcdsaP256);
+    let key = bed.authority.key("secret", KeyKind::Ecdsa);
     let pem = fs::read_to_string(&key).unwrap();
     let der = bed.authority.folder().join("secret.der");
     output(Command::new("openssl").args(["pkey", "-outform", "DER", "-in"]).arg(&key).arg("-out").arg(&der));
