@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::fetch::connect;
 use crate::os::runtime;
+use crate::telemetry::exposition::Exposition;
 use crate::upstream::dns::{NameServers, Resolver};
 
 /// Time limit for one address.
@@ -97,10 +99,10 @@ impl Graphite {
         Ok(Self { settings, shared, _thread: thread })
     }
 
-    /// Sends metrics, given as Prometheus' text, with their time in seconds since 1970.
-    pub fn push(&self, metrics: &str, seconds: i64) {
-        let batch: Arc<str> = lines(metrics, &self.settings.prefix, seconds).into();
-        self.shared.push(batch);
+    /// Sends metrics in Prometheus' text format, with their time in seconds since 1970. Writes them on another thread.
+    pub fn push(&self, metrics: Exposition, seconds: i64) {
+        let (shared, prefix) = (self.shared.clone(), self.settings.prefix.clone());
+        spawn_blocking(move || shared.push(lines(&metrics.finish(), &prefix, seconds).into()));
     }
 }
 

@@ -20,7 +20,7 @@ use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
 use super::token::Token;
 use super::upgrade::UpgradeOutcome;
-use super::{Control, acme, records, views};
+use super::{Control, acme, metrics_body, records, views};
 use crate::admin::api::{Answer, Api as _, Call, JSON, find};
 use crate::admin::role::AdminRole;
 use crate::admin::session::PageSession;
@@ -31,7 +31,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::Record;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
-use crate::telemetry::exposition::Format;
+use crate::telemetry::exposition::{Exposition, Format};
 
 /// The longest body of a form, in bytes.
 const FORM_MAX: usize = 1 << 20;
@@ -55,7 +55,7 @@ pub(super) enum AdminCommand {
     Status(oneshot::Sender<Value>),
     Metrics {
         format: Format,
-        reply: oneshot::Sender<String>,
+        reply: oneshot::Sender<Exposition>,
     },
     /// Is this process accepting connections? `strict`: and has each site its certificate, and no renewal is overdue? The
     /// reason if not.
@@ -175,12 +175,23 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, shared: 
         who: OWNER.to_owned(),
         ..Call::new(method, path)
     };
-    respond(shared.api.call(call).await)
+    match shared.api.metrics(&call).await {
+        Some(metrics) => respond_with(metrics),
+        None => respond(shared.api.call(call).await),
+    }
 }
 
 /// The reader behind the admin socket, or with the token.
 fn owner() -> PageSession {
     PageSession { who: OWNER.to_owned(), role: AdminRole::Configure, csrf: String::new() }
+}
+
+fn respond_with(metrics: Exposition) -> Response<AnswerBody> {
+    let kind = HeaderValue::from_static(metrics.format().content_type());
+    let mut response = Response::new(metrics_body::written(metrics));
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    admin::guard::protect(response.headers_mut());
+    response
 }
 
 fn respond(answer: Answer) -> Response<AnswerBody> {

@@ -127,6 +127,7 @@ impl Control {
         }
         let before = std::mem::replace(&mut self.config, config);
         self.endings.look_again();
+        self.labels.take();
         self.promises.leases.borrow_mut().hold(&self.config.pledges);
         // New pins are on disk before they are sent. If a previous chain breaks them, workers send
         // them only once none of them serves it.

@@ -15,13 +15,25 @@ use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
 use crate::admin::asked::parameter;
 use crate::keys::pin::Pin;
-use crate::telemetry::exposition::Format;
+use crate::telemetry::exposition::{Exposition, Format};
 
+const METRICS: &str = "/metrics";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The way to the control thread, for callers on other threads.
 #[derive(Clone)]
 pub(super) struct CommandChannel(pub(super) mpsc::Sender<AdminCommand>);
+
+impl CommandChannel {
+    /// Returns the metrics, if a call asks for them: their text is long, so the listener has it written as its client reads.
+    pub(super) async fn metrics(&self, call: &Call) -> Option<Exposition> {
+        if call.method != Method::GET || without_version(&call.path) != METRICS {
+            return None;
+        }
+        let format = Format::of(&call.accept);
+        ask(&self.0, |reply| AdminCommand::Metrics { format, reply }).await
+    }
+}
 
 impl Api for CommandChannel {
     async fn call(&self, call: Call) -> Answer {
@@ -48,10 +60,10 @@ async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -
     let json = |shown: Option<Value>| shown.map_or_else(Answer::gone, |shown| Answer::json(StatusCode::OK, shown));
     Some(match path {
         "/status" => json(ask(commands, AdminCommand::Status).await),
-        "/metrics" => {
+        METRICS => {
             let format = Format::of(&call.accept);
             match ask(commands, |reply| AdminCommand::Metrics { format, reply }).await {
-                Some(text) => Answer::text(format.content_type(), text),
+                Some(metrics) => Answer::text(format.content_type(), metrics.finish()),
                 None => Answer::gone(),
             }
         }

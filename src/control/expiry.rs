@@ -83,20 +83,22 @@ pub(super) fn left(certificate: &report::CertificateReport, now: Seconds) -> Str
     }
 }
 
-/// A certificate: site, serial number and pin.
-type CertificateId = (String, String, Pin);
-
-fn key(site: &report::SiteReport, certificate: &report::CertificateReport) -> CertificateId {
-    (site.name().to_owned(), certificate.serial.clone(), certificate.pin)
-}
-
 /// The reports so far.
 #[derive(Default)]
 pub(super) struct Reported {
-    /// By site, serial number and pin; with the time at which the certificate was first seen in use.
-    stages: HashMap<CertificateId, (ExpiryStage, Seconds)>,
+    /// By site.
+    stages: HashMap<String, Vec<ReportedCertificate>>,
     /// The next threshold of any certificate; `None` after a change of certificates.
     next: Option<Seconds>,
+}
+
+/// A certificate in use.
+struct ReportedCertificate {
+    serial: String,
+    pin: Pin,
+    stage: ExpiryStage,
+    /// The time at which it was first seen in use.
+    since: Seconds,
 }
 
 impl Reported {
@@ -107,7 +109,12 @@ impl Reported {
 
     /// Returns the time since which a certificate is in use; `None` if it was not looked at yet.
     pub(super) fn since(&self, site: &report::SiteReport, certificate: &report::CertificateReport) -> Option<Seconds> {
-        self.stages.get(&key(site, certificate)).map(|(_, since)| *since)
+        self.seen(site, certificate).map(|seen| seen.since)
+    }
+
+    fn seen(&self, site: &report::SiteReport, certificate: &report::CertificateReport) -> Option<&ReportedCertificate> {
+        let of_site = self.stages.get(site.name())?;
+        of_site.iter().find(|seen| seen.pin == certificate.pin && seen.serial == certificate.serial)
     }
 }
 
@@ -122,19 +129,21 @@ impl Control {
         let mut stages = HashMap::new();
         let mut next = Seconds::MAX;
         for site in self.config.sites() {
+            let mut of_site = Vec::with_capacity(site.certificates.len());
             for certificate in &site.certificates {
                 let ends = std::iter::once(certificate.not_after.as_second());
                 next = thresholds(certificate).chain(ends).filter(|time| *time > now).fold(next, Seconds::min);
-                let key = key(site, certificate);
                 let stage = ExpiryStage::of(certificate, now);
-                let (known, since) =
-                    self.endings.stages.get(&key).copied().unwrap_or_else(|| (ExpiryStage::default(), now));
+                let seen = self.endings.seen(site, certificate);
+                let (known, since) = seen.map_or((ExpiryStage::default(), now), |seen| (seen.stage, seen.since));
                 if stage > known {
                     log(site, certificate, stage, now);
                 }
+                let (serial, pin) = (certificate.serial.clone(), certificate.pin);
                 // A clock that is set back repeats no report.
-                stages.insert(key, (stage.max(known), since));
+                of_site.push(ReportedCertificate { serial, pin, stage: stage.max(known), since });
             }
+            stages.insert(site.name().to_owned(), of_site);
         }
         self.endings.stages = stages;
         self.endings.next = Some(next);

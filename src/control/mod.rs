@@ -17,6 +17,7 @@ pub mod explain;
 mod files;
 mod merge;
 mod metrics;
+mod metrics_body;
 mod operator;
 pub mod own_keys;
 pub mod pin_set;
@@ -37,6 +38,7 @@ mod upgrade;
 mod views;
 mod watch;
 
+use std::cell::OnceCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -53,6 +55,7 @@ use crate::upstream::dns::Resolver;
 
 use expiry::Reported;
 use files::SiteFiles;
+use metrics::LabelsInUse;
 use operator::Operator;
 use promises::LedgerState;
 use reload::Fixed;
@@ -106,6 +109,8 @@ pub struct Control {
     rates: views::Rates,
     /// The last report of `pintle doctor`.
     doctor: Option<serde_json::Value>,
+    /// The labels of metrics of the configuration in use.
+    labels: OnceCell<LabelsInUse>,
 }
 
 /// Which sites keep their present pairs if the files on disk are unfit.

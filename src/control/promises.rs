@@ -1,6 +1,6 @@
 //! Promises while pintle serves: the ledger and its file, the clock that judges, and the leases of the pins.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
@@ -34,7 +34,9 @@ pub(super) struct LedgerState {
     /// The reason why pins are withheld; `None` while they are sent.
     pub(super) trouble: Option<LedgerTrouble>,
     /// Failed attempts to write the ledger.
-    pub(super) errors: std::cell::Cell<u64>,
+    pub(super) errors: Cell<u64>,
+    /// The last attempt to write the ledger failed. A doubt about the clock changes nothing here.
+    pub(super) is_unwritable: Cell<bool>,
     /// The time of the last check of the ledger's file.
     looked_at: Instant,
     /// The reports of failed pins that have been counted, by site.
@@ -49,6 +51,7 @@ impl LedgerState {
             ledger: Arc::new(Mutex::new(ledger)),
             time: RefCell::new(time),
             leases: RefCell::new(leases),
+            is_unwritable: Cell::new(trouble.as_ref().is_some_and(|trouble| !trouble.by_clock)),
             trouble,
             errors: Default::default(),
             looked_at: Instant::now(),
@@ -289,6 +292,7 @@ impl Control {
 
     /// Counts a failure to write the ledger.
     fn counted(&self, written: io::Result<()>) -> io::Result<()> {
+        self.promises.is_unwritable.set(written.is_err());
         let errors = &self.promises.errors;
         errors.set(errors.get().saturating_add(u64::from(written.is_err())));
         written

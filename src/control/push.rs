@@ -37,7 +37,7 @@ impl Control {
         let metrics = self.metrics(Format::Text);
         if let Some(push) = &mut self.operator.push {
             push.due = now + push.graphite.settings.interval;
-            push.graphite.push(&metrics, wall());
+            push.graphite.push(metrics, wall());
         }
     }
 }

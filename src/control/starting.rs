@@ -112,6 +112,7 @@ impl Control {
             endings: Default::default(),
             rates: Default::default(),
             doctor: None,
+            labels: Default::default(),
             fixed: Fixed::of(&config),
             server,
             resolver,

@@ -277,6 +277,12 @@ impl<'a> Promises<'a> {
         broken
     }
 
+    /// `true` without any promise.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// The time from which a chain with this key alone keeps every promise; `None` if it does so
     /// now.
     #[must_use]

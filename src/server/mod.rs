@@ -51,7 +51,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::policy::Scheme;
-use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, TrafficSum};
+use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic};
 
 pub use answers::{Answers, ChallengeAnswer};
 pub use channels::Drain;
@@ -283,8 +283,9 @@ impl Server {
     }
 
     /// Returns the traffic of each site, in their order, and of requests for no site.
-    pub fn traffic(&self) -> impl Iterator<Item = TrafficSum> {
-        self.traffic.sums()
+    #[must_use]
+    pub fn traffic(&self) -> Arc<[Arc<SiteTraffic>]> {
+        self.traffic.current()
     }
 
     /// Returns the figures of each worker.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
-use crate::telemetry::{SiteTraffic, TrafficSum};
+use crate::telemetry::SiteTraffic;
 
 /// The counters of the sites of a snapshot, in their order, and of requests for no site.
 pub(super) struct Traffic {
@@ -19,7 +19,7 @@ impl Traffic {
         Self { workers, current: (0..=snapshot.sites.len()).map(new).collect() }
     }
 
-    /// Returns the counters, for the workers.
+    /// Returns the counters, in the order of the sites; the last are those of requests for no site.
     pub(super) fn current(&self) -> Arc<[Arc<SiteTraffic>]> {
         self.current.clone()
     }
@@ -32,10 +32,5 @@ impl Traffic {
         let of_sites = after.sites.iter().map(|site| known.get(&*site.name).map_or_else(new, |same| (*same).clone()));
         let of_none = self.current.last().cloned();
         self.current = of_sites.chain(of_none).collect();
-    }
-
-    /// Returns the sums, in the order of the sites; the last is that of requests for no site.
-    pub(super) fn sums(&self) -> impl Iterator<Item = TrafficSum> {
-        self.current.iter().map(|traffic| traffic.sum())
     }
 }

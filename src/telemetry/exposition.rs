@@ -1,8 +1,10 @@
 //! Metrics as text: Prometheus' format, version 0.0.4, and OpenMetrics 1.0.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
 
 use super::histogram::HistogramSum;
+pub use super::labels::{LabelSets, Labels};
 
 /// The format of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,81 +52,29 @@ impl Format {
     }
 }
 
-/// The labels of one series, in braces; empty without labels.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(String);
-
-impl Labels {
-    /// Their text, with braces.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Their text with room for further ones: without the last brace.
-    #[must_use]
-    pub fn begun(&self) -> String {
-        self.0.strip_suffix('}').map_or_else(|| "{".to_owned(), |some| format!("{some},"))
-    }
-
-    /// Creates them. Values are escaped.
-    #[must_use]
-    pub fn new(pairs: &[(&str, &str)]) -> Self {
-        let mut text = String::with_capacity(64);
-        text.push('{');
-        for (name, value) in pairs {
-            if text.len() > 1 {
-                text.push(',');
-            }
-            text.push_str(name);
-            text.push_str("=\"");
-            push_escaped(&mut text, value);
-            text.push('"');
-        }
-        text.push('}');
-        Self(text)
-    }
-}
-
-fn push_escaped(text: &mut String, value: &str) {
-    if !value.contains(['\\', '"', '\n']) {
-        return text.push_str(value);
-    }
-    for c in value.chars() {
-        match c {
-            '\\' => text.push_str("\\\\"),
-            '"' => text.push_str("\\\""),
-            '\n' => text.push_str("\\n"),
-            c => text.push(c),
-        }
-    }
-}
-
 /// Values of one metric, each with its labels.
 pub type Values = Vec<(Labels, f64)>;
 
-/// The samples of a metric with many series.
-pub struct Samples<'t> {
-    text: &'t mut String,
-    name: String,
+/// Series of one metric that differ in the labels behind those of their [`LabelSets`].
+pub struct SeriesColumn {
+    /// The further labels, with the brace that ends all: `,state="open"}`, or `}` alone.
+    pub labels: &'static str,
+    /// A value for each set. `None` where there is no series.
+    pub values: Vec<Option<f64>>,
 }
 
-impl Samples<'_> {
-    /// Adds one. `labels` stand in braces, and are escaped already.
-    pub fn add(&mut self, labels: &[&str], value: u64) {
-        self.text.push_str(&self.name);
-        labels.iter().for_each(|part| self.text.push_str(part));
-        self.text.push(' ');
-        self.text.push_str(itoa::Buffer::new().format(value));
-        self.text.push('\n');
-    }
-}
-
-/// The text, metric by metric.
-#[derive(Debug)]
+/// Metrics, one after the other. Long ones are written when they are sent, in pieces, and on a thread of the caller's
+/// choice.
 pub struct Exposition {
-    text: String,
+    parts: Vec<ExpositionPart>,
+    /// The part that is being written.
+    text: Vec<u8>,
     format: Format,
+}
+
+enum ExpositionPart {
+    Text(Vec<u8>),
+    Later(Box<dyn FnOnce(&mut MetricPieces<'_>) + Send>),
 }
 
 /// The prefix of all names, except those that all programs share.
@@ -135,7 +85,13 @@ impl Exposition {
     /// Begins it.
     #[must_use]
     pub fn new(format: Format) -> Self {
-        Self { text: String::new(), format }
+        Self { parts: Vec::new(), text: Vec::new(), format }
+    }
+
+    /// The format.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Adds counters. The name is given without `_total`.
@@ -151,8 +107,8 @@ impl Exposition {
 
     /// Adds gauges.
     pub fn gauges(&mut self, name: &str, help: &str, values: &Values) {
-        self.family(name, "gauge", help);
-        self.samples(name, values);
+        let name = self.family(name, "gauge", help);
+        self.samples(&name, values);
     }
 
     /// Adds a gauge without labels.
@@ -167,40 +123,99 @@ impl Exposition {
 
     /// Adds histograms.
     pub fn histograms(&mut self, name: &str, help: &str, values: &[(Labels, HistogramSum)]) {
-        self.family(name, "histogram", help);
-        let name = with_prefix(name);
+        let name = self.family(name, "histogram", help);
         for (labels, sum) in values {
-            let (begun, labels) = (labels.begun(), labels.as_str());
+            let begun = labels.begun();
+            let comma = if begun == "{" { "" } else { "," };
             for (edge, count) in sum.cumulative() {
-                let _ = writeln!(self.text, "{name}_bucket{begun}le=\"{edge}\"}} {count}");
+                let _ = writeln!(self.text, "{name}_bucket{begun}{comma}le=\"{edge}\"}} {count}");
             }
+            let labels = labels.as_str();
             let _ = writeln!(self.text, "{name}_sum{labels} {}\n{name}_count{labels} {}", sum.seconds(), sum.count());
         }
     }
 
-    /// Begins counters of many series, which the caller adds. The name is given without `_total`.
-    pub fn many_counters(&mut self, name: &str, help: &str) -> Samples<'_> {
-        let name = with_prefix(&self.counter_family(name, help));
-        Samples { text: &mut self.text, name }
+    /// Adds gauges with one value for each of many label sets.
+    pub fn many_gauges(&mut self, name: &str, help: &str, sets: &Arc<LabelSets>, columns: Vec<SeriesColumn>) {
+        let name = self.family(name, "gauge", help);
+        self.columns(name, sets, columns);
+    }
+
+    /// Adds counters with one value for each of many label sets. The name is given without `_total`.
+    pub fn many_counters(&mut self, name: &str, help: &str, sets: &Arc<LabelSets>, columns: Vec<SeriesColumn>) {
+        let name = self.counter_family(name, help);
+        self.columns(name, sets, columns);
+    }
+
+    /// Adds constants with many label sets. The name is given without `_info`.
+    pub fn many_infos(&mut self, name: &str, help: &str, sets: &Arc<LabelSets>) {
+        let name = self.info_family(name, help);
+        let values = vec![Some(1.0); sets.count()];
+        self.columns(name, sets, vec![SeriesColumn { labels: "}", values }]);
+    }
+
+    /// Adds counters that `write` writes when they are sent. It gets the name. The name is given without `_total`.
+    pub fn counters_later<W>(&mut self, name: &str, help: &str, write: W)
+    where
+        W: FnOnce(&str, &mut MetricPieces<'_>) + Send + 'static,
+    {
+        let name = self.counter_family(name, help);
+        self.later(move |pieces| write(&name, pieces));
     }
 
     /// Adds constants: facts in labels. The name is given without `_info`.
     pub fn infos(&mut self, name: &str, help: &str, labels: impl IntoIterator<Item = Labels>) {
         let values: Values = labels.into_iter().map(|labels| (labels, 1.0)).collect();
-        match self.format {
-            Format::Text => self.family(&format!("{name}_info"), "gauge", help),
-            Format::OpenMetrics => self.family(name, "info", help),
+        let name = self.info_family(name, help);
+        self.samples(&name, &values);
+    }
+
+    /// Writes all of it, in pieces of at most [`PIECE`] bytes. Ends early if `take` returns `false`.
+    pub fn write(mut self, take: &mut dyn FnMut(Vec<u8>) -> bool) {
+        if self.format == Format::OpenMetrics {
+            self.text.extend_from_slice(b"# EOF\n");
         }
-        self.samples(&format!("{name}_info"), &values);
+        self.parts.push(ExpositionPart::Text(self.text));
+        let mut pieces = MetricPieces { piece: Vec::with_capacity(PIECE), take, is_wanted: true };
+        for part in self.parts {
+            match part {
+                ExpositionPart::Text(text) => text.chunks(PIECE).for_each(|text| pieces.text(text)),
+                ExpositionPart::Later(write) => write(&mut pieces),
+            }
+            if !pieces.is_wanted {
+                return;
+            }
+        }
+        pieces.flush();
     }
 
     /// Returns the text.
     #[must_use]
-    pub fn finish(mut self) -> String {
-        if self.format == Format::OpenMetrics {
-            self.text.push_str("# EOF\n");
-        }
-        self.text
+    pub fn finish(self) -> String {
+        let mut all = Vec::new();
+        self.write(&mut |piece| {
+            all.extend_from_slice(&piece);
+            true
+        });
+        String::from_utf8(all).unwrap_or_default()
+    }
+
+    fn later(&mut self, write: impl FnOnce(&mut MetricPieces<'_>) + Send + 'static) {
+        self.parts.push(ExpositionPart::Text(std::mem::take(&mut self.text)));
+        self.parts.push(ExpositionPart::Later(Box::new(write)));
+    }
+
+    fn columns(&mut self, name: String, sets: &Arc<LabelSets>, columns: Vec<SeriesColumn>) {
+        let sets = sets.clone();
+        self.later(move |pieces| {
+            for (at, labels) in sets.iter().enumerate() {
+                for SeriesColumn { labels: further, values } in &columns {
+                    if let Some(Some(value)) = values.get(at) {
+                        pieces.sample([&name, labels, further], *value);
+                    }
+                }
+            }
+        });
     }
 
     /// Begins a family of counters, and returns the name of its samples.
@@ -208,27 +223,105 @@ impl Exposition {
         let sample = format!("{name}_total");
         let family = if self.format == Format::Text { &sample } else { name };
         self.family(family, "counter", help);
-        sample
+        with_prefix(&sample)
     }
 
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    /// Begins a family of constants, and returns the name of its samples.
+    fn info_family(&mut self, name: &str, help: &str) -> String {
+        let sample = format!("{name}_info");
+        match self.format {
+            Format::Text => self.family(&sample, "gauge", help),
+            Format::OpenMetrics => self.family(name, "info", help),
+        };
+        with_prefix(&sample)
+    }
+
+    /// Begins a family, and returns its name.
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> String {
         let name = with_prefix(name);
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        name
     }
 
     fn samples(&mut self, name: &str, values: &Values) {
-        let name = with_prefix(name);
-        for (Labels(labels), value) in values {
-            self.text.push_str(&name);
-            self.text.push_str(labels);
-            // Most values are one of these, and formatting a float takes longer than the rest of the line.
-            let _ = match *value {
-                0.0 => self.text.write_str(" 0\n"),
-                1.0 => self.text.write_str(" 1\n"),
-                value => writeln!(self.text, " {value}"),
-            };
+        for (labels, value) in values {
+            self.text.extend_from_slice(name.as_bytes());
+            self.text.extend_from_slice(labels.as_str().as_bytes());
+            push_value(&mut self.text, *value);
         }
     }
+}
+
+/// The size of a piece, in bytes.
+const PIECE: usize = 64 * 1024;
+/// The most bytes of a value with its line.
+const VALUE: usize = 400;
+
+/// The text in the making: it goes away piece by piece.
+pub struct MetricPieces<'t> {
+    piece: Vec<u8>,
+    take: &'t mut dyn FnMut(Vec<u8>) -> bool,
+    /// `false` once nobody takes pieces any more.
+    is_wanted: bool,
+}
+
+impl MetricPieces<'_> {
+    /// Adds a sample. Its name and labels are given in three parts, which are escaped already.
+    pub fn sample(&mut self, series: [&str; 3], value: f64) {
+        self.series(series);
+        push_value(&mut self.piece, value);
+    }
+
+    /// Adds a sample of a counter in the same way.
+    pub fn count(&mut self, series: [&str; 3], value: u64) {
+        self.series(series);
+        push_count(&mut self.piece, value);
+    }
+
+    fn series(&mut self, series: [&str; 3]) {
+        let parts = series.map(str::as_bytes);
+        if self.piece.len() + parts.iter().map(|part| part.len()).sum::<usize>() + VALUE > PIECE {
+            self.flush();
+        }
+        parts.iter().for_each(|part| self.piece.extend_from_slice(part));
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        if self.piece.len() + text.len() > PIECE {
+            self.flush();
+        }
+        self.piece.extend_from_slice(text);
+    }
+
+    fn flush(&mut self) {
+        if !self.piece.is_empty() {
+            let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+            self.is_wanted = self.is_wanted && (self.take)(piece);
+        }
+    }
+}
+
+/// Writes a value behind its series, and ends the line.
+fn push_value(out: &mut Vec<u8>, value: f64) {
+    /// Whole numbers below this have one form only.
+    const WHOLE: f64 = 9e15;
+    // Most values are one of these, and formatting a float takes longer than the rest of the line.
+    if value == 0.0 {
+        out.extend_from_slice(b" 0\n");
+    } else if value == 1.0 {
+        out.extend_from_slice(b" 1\n");
+    } else if value > 0.0 && value < WHOLE && value.fract() == 0.0 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole, positive and small")]
+        push_count(out, value as u64);
+    } else {
+        let _ = writeln!(out, " {value}");
+    }
+}
+
+fn push_count(out: &mut Vec<u8>, value: u64) {
+    out.push(b' ');
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    out.push(b'\n');
 }
 
 fn with_prefix(name: &str) -> String {

@@ -6,6 +6,7 @@ pub mod exposition;
 mod harmless;
 pub mod histogram;
 mod journal;
+mod labels;
 pub mod log;
 mod log_file;
 pub mod meters;

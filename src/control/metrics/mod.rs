@@ -2,19 +2,21 @@
 
 mod certificates;
 mod hooks;
+mod label_sets;
 mod process;
 mod promises;
-mod traffic;
 mod renewals;
+mod traffic;
 mod upstreams;
 
 use super::Control;
-use crate::config::report::SiteReport;
-use crate::telemetry::exposition::{Exposition, Format, Labels, Values};
+use crate::telemetry::exposition::{Exposition, Format};
+
+pub(super) use label_sets::LabelsInUse;
 
 impl Control {
-    /// Returns all metrics.
-    pub(super) fn metrics(&self, format: Format) -> String {
+    /// Collects all metrics. Another thread writes their text.
+    pub(super) fn metrics(&self, format: Format) -> Exposition {
         let mut metrics = Exposition::new(format);
         self.process_metrics(&mut metrics);
         self.traffic_metrics(&mut metrics);
@@ -25,16 +27,8 @@ impl Control {
         self.upstream_metrics(&mut metrics);
         self.report_metrics(&mut metrics);
         self.hook_metrics(&mut metrics);
-        metrics.finish()
+        metrics
     }
-
-    fn by_site(&self, value: &dyn Fn(&SiteReport) -> f64) -> Values {
-        self.config.sites().map(|site| (of_site(site), value(site))).collect()
-    }
-}
-
-fn of_site(site: &SiteReport) -> Labels {
-    Labels::new(&[("site", site.name())])
 }
 
 fn flag(is: bool) -> f64 {

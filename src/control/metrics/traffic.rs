@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::Control;
-use crate::server::NO_SITE;
 use crate::telemetry::exposition::{Exposition, Labels, Values};
 use crate::telemetry::meters::{CAUSES, HANDSHAKES, LIMITS, States};
 use crate::telemetry::traffic::{METHODS, STATUSES};
@@ -11,25 +10,22 @@ use crate::telemetry::{Histogram, HistogramSum, Meters, TrafficSum};
 
 impl Control {
     pub(super) fn traffic_metrics(&self, metrics: &mut Exposition) {
-        let names = self.config.sites().map(|site| site.name()).chain([NO_SITE]);
-        let labels = names.map(|name| Labels::new(&[("site", name)]));
-        let sites: Vec<(Labels, TrafficSum)> = labels.zip(self.server.traffic()).collect();
-        let kinds: Vec<String> = METHODS
-            .iter()
-            .flat_map(|method| STATUSES.map(|status| format!("method=\"{method}\",status=\"{status}\"}}")))
-            .collect();
+        let (sets, traffic) = (self.label_sets().sites.clone(), self.server.traffic());
         let help = "Requests by site, class of method (read, write, other) and class of status.";
-        let mut samples = metrics.many_counters("site_requests", help);
-        for (labels, sum) in &sites {
-            let begun = labels.begun();
-            kinds.iter().zip(sum.requests).for_each(|(kind, count)| samples.add(&[&begun, kind], count));
-        }
+        metrics.counters_later("site_requests", help, move |name, pieces| {
+            let kinds = METHODS.iter().flat_map(|method| {
+                STATUSES.iter().map(move |status| format!(",method=\"{method}\",status=\"{status}\"}}"))
+            });
+            let kinds: Vec<String> = kinds.collect();
+            for (labels, site) in sets.iter().zip(&*traffic) {
+                let of_kinds = kinds.iter().zip(site.sum().requests);
+                of_kinds.for_each(|(kind, count)| pieces.count([name, labels, kind], count));
+            }
+        });
         let help = "Bytes of request bodies that were received.";
-        let mut samples = metrics.many_counters("site_received_bytes", help);
-        sites.iter().for_each(|(labels, sum)| samples.add(&[labels.as_str()], sum.received));
+        self.bytes_of_sites(metrics, "site_received_bytes", help, |sum| sum.received);
         let help = "Bytes of response bodies that were sent.";
-        let mut samples = metrics.many_counters("site_sent_bytes", help);
-        sites.iter().for_each(|(labels, sum)| samples.add(&[labels.as_str()], sum.sent));
+        self.bytes_of_sites(metrics, "site_sent_bytes", help, |sum| sum.sent);
         let sum = |of: &dyn Fn(&Meters) -> &Histogram| [(Labels::default(), self.latency(of))];
         let help = "From a request's head to the beginning of its response.";
         metrics.histograms("request_first_byte_seconds", help, &sum(&|meters| &meters.first_byte));
@@ -45,6 +41,15 @@ impl Control {
         let help = "The delay of a worker's event loop, measured twice a second.";
         metrics.histograms("worker_loop_delay_seconds", help, &delays.collect::<Vec<_>>());
         self.tallies(metrics);
+    }
+
+    fn bytes_of_sites(&self, metrics: &mut Exposition, name: &str, help: &str, bytes: fn(&TrafficSum) -> u64) {
+        let (sets, traffic) = (self.label_sets().sites.clone(), self.server.traffic());
+        metrics.counters_later(name, help, move |name, pieces| {
+            for (labels, site) in sets.iter().zip(&*traffic) {
+                pieces.count([name, labels, "}"], bytes(&site.sum()));
+            }
+        });
     }
 
     /// The latencies of all workers.

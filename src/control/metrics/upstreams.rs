@@ -1,41 +1,44 @@
 //! Metrics of upstreams: circuits and addresses.
 
-use super::{Control, flag, of_site};
+use super::label_sets::alone;
+use super::{Control, flag};
 use crate::clock::uptime;
-use crate::config::report::SiteReport;
 use crate::control::status::is_out;
-use crate::telemetry::exposition::{Exposition, Labels, Values};
+use crate::telemetry::exposition::{Exposition, SeriesColumn};
 use crate::upstream::{Circuit, Upstream};
 
 impl Control {
     pub(super) fn upstream_metrics(&self, metrics: &mut Exposition) {
         let now = uptime();
-        let mut circuits = Values::new();
-        for (site, upstream) in self.with_upstreams() {
-            let circuit = upstream.health.circuit(now);
-            let states = [
-                ("closed", matches!(circuit, Circuit::Closed)),
-                ("half-open", matches!(circuit, Circuit::HalfOpen)),
-                ("open", matches!(circuit, Circuit::Open(_))),
-            ];
-            circuits
-                .extend(states.map(|(state, is)| (Labels::new(&[("site", site.name()), ("state", state)]), flag(is))));
+        let [mut closed, mut half_open, mut open] = [(); 3].map(|()| Vec::with_capacity(self.config.sites().len()));
+        for (_, upstream) in self.sites() {
+            let circuit = upstream.map(|upstream| upstream.health.circuit(now));
+            closed.push(circuit.map(|circuit| flag(matches!(circuit, Circuit::Closed))));
+            half_open.push(circuit.map(|circuit| flag(matches!(circuit, Circuit::HalfOpen))));
+            open.push(circuit.map(|circuit| flag(matches!(circuit, Circuit::Open(_)))));
         }
-        metrics.gauges(
-            "upstream_circuit",
-            "1 for the state of the circuit. While it is open, requests get 503.",
-            &circuits,
-        );
-        let of_each = |value: &dyn Fn(&Upstream) -> usize| -> Values {
-            self.with_upstreams().map(|(site, upstream)| (of_site(site), value(upstream) as f64)).collect()
+        let states = vec![
+            SeriesColumn { labels: r#",state="closed"}"#, values: closed },
+            SeriesColumn { labels: r#",state="half-open"}"#, values: half_open },
+            SeriesColumn { labels: r#",state="open"}"#, values: open },
+        ];
+        let sites = &self.label_sets().sites;
+        let help = "1 for the state of the circuit. While it is open, requests get 503.";
+        metrics.many_gauges("upstream_circuit", help, sites, states);
+        let known = |upstream: &Upstream| {
+            let known = upstream.addresses.known();
+            let out = known.iter().filter(|address| is_out(upstream, **address, now)).count();
+            (known.len() as f64, out as f64)
         };
-        let known = of_each(&|upstream| upstream.addresses.known().len());
-        metrics.gauges("upstream_addresses", "Addresses of the upstream that are known.", &known);
-        let out = of_each(&|upstream| upstream.addresses.known().iter().filter(|a| is_out(upstream, **a, now)).count());
-        metrics.gauges("upstream_addresses_left_out", "Addresses that are out of use because they fail.", &out);
-    }
-
-    fn with_upstreams(&self) -> impl Iterator<Item = (&SiteReport, &Upstream)> {
-        self.sites().filter_map(|(site, upstream)| Some((site, upstream?)))
+        let of_each = self.sites().map(|(_, upstream)| upstream.map(known).unzip());
+        let (known, out): (Vec<_>, Vec<_>) = of_each.unzip();
+        metrics.many_gauges(
+            "upstream_addresses",
+            "Addresses of the upstream that are known.",
+            sites,
+            vec![alone(known)],
+        );
+        let help = "Addresses that are out of use because they fail.";
+        metrics.many_gauges("upstream_addresses_left_out", help, sites, vec![alone(out)]);
     }
 }
