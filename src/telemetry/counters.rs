@@ -1,6 +1,12 @@
 //! Counters: each worker has its own, and a reader adds them up.
 
+#[cfg(debug_assertions)]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(debug_assertions)]
+use std::thread::{self, ThreadId};
+
+use super::histogram::add;
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
@@ -74,9 +80,14 @@ counters! {
     panics,
 }
 
-/// A counter.
+/// A counter that one thread changes, and any thread reads.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub struct Counter {
+    count: AtomicU64,
+    /// The thread that changes it.
+    #[cfg(debug_assertions)]
+    writer: OnceLock<ThreadId>,
+}
 
 impl Counter {
     /// Adds one.
@@ -84,14 +95,16 @@ impl Counter {
         self.add(1);
     }
 
-    /// Adds `n`.
+    /// Adds `n`, without the lock of `fetch_add`. Only one thread may do so, which builds for tests check.
     pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+        #[cfg(debug_assertions)]
+        assert_eq!(*self.writer.get_or_init(|| thread::current().id()), thread::current().id(), "one thread writes");
+        add(&self.count, n);
     }
 
     /// The current value.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }

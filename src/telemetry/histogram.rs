@@ -21,10 +21,15 @@ pub struct Histogram {
 impl Histogram {
     /// Adds a duration. Only one thread may do so.
     pub fn note(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let micros = micros(duration);
         add(&self.buckets[EDGES.partition_point(|edge| *edge < micros)], 1);
         add(&self.micros, micros);
     }
+}
+
+/// Whole microseconds, in 64 bits.
+pub(super) fn micros(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(duration.subsec_micros().into())
 }
 
 /// Adds to a number that only one thread changes: without the lock of `fetch_add`.
