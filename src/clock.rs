@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
+use tokio::time::Instant;
 
 /// The time between two ticks.
 pub const TICK: Duration = Duration::from_millis(500);
@@ -48,6 +49,10 @@ pub fn since_boot() -> u64 {
 pub struct Clock {
     now: Cell<u32>,
     uptime: Cell<u64>,
+    /// The reading of this turn, once it was taken.
+    reading: Cell<Option<Instant>>,
+    /// The last tick, with its wall clock time in microseconds since 1970.
+    wall: Cell<(Instant, i64)>,
     alarms: RefCell<Vec<Rc<ClockState>>>,
     date: RefCell<(i64, Rc<str>)>,
 }
@@ -70,6 +75,8 @@ impl Default for Clock {
         Self {
             now: Cell::new(1),
             uptime: Cell::new(uptime()),
+            reading: Cell::default(),
+            wall: Cell::new((Instant::now(), now.as_microsecond())),
             alarms: RefCell::default(),
             date: RefCell::new((now.as_second(), date_of(now))),
         }
@@ -92,6 +99,7 @@ impl Clock {
         self.now.set(now);
         self.uptime.set(uptime());
         let time = Timestamp::now();
+        self.wall.set((Instant::now(), time.as_microsecond()));
         if self.date.borrow().0 != time.as_second() {
             *self.date.borrow_mut() = (time.as_second(), date_of(time));
         }
@@ -107,6 +115,28 @@ impl Clock {
         for alarm in self.alarms.borrow().iter() {
             alarm.wake();
         }
+    }
+
+    /// Begins a turn of a connection's task: the time is read anew.
+    pub fn begin_turn(&self) {
+        self.reading.set(None);
+    }
+
+    /// The time of this turn. One reading serves all that a task does before it waits again.
+    #[must_use]
+    pub fn time(&self) -> Instant {
+        let time = self.reading.get().unwrap_or_else(Instant::now);
+        self.reading.set(Some(time));
+        time
+    }
+
+    /// The wall clock's time at this instant, in milliseconds since 1970. After a step of that clock, right from the next
+    /// tick on.
+    #[must_use]
+    pub fn wall(&self, at: Instant) -> i64 {
+        let (tick, micros) = self.wall.get();
+        let since = i64::try_from(at.saturating_duration_since(tick).as_micros()).unwrap_or_default();
+        micros.saturating_add(since).div_euclid(1000)
     }
 
     /// The number of ticks so far.
@@ -327,6 +357,19 @@ mod tests {
         alarm.uncap();
         alarm.set(Duration::from_secs(1));
         assert!(!alarm.is_due() && !alarm.is_past_cap());
+    }
+
+    #[test]
+    fn one_reading_serves_a_turn() {
+        let clock = Clock::default();
+        let (first, second) = (clock.time(), clock.time());
+        assert_eq!(first, second);
+        let wall = clock.wall(first);
+        assert!((Timestamp::now().as_millisecond() - wall).abs() < 10_000, "{wall}");
+        assert_eq!(clock.wall(first + Duration::from_millis(7)), wall + 7);
+        std::thread::sleep(Duration::from_millis(1));
+        clock.begin_turn();
+        assert!(clock.time() > first);
     }
 
     #[test]

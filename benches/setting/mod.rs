@@ -1,6 +1,6 @@
 //! A request, a response, and where they happen: the same for all benchmarks.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub(crate) struct Setting {
     pub(crate) trust: Trust,
     pub(crate) site: Site,
     pub(crate) upstream: Upstream,
-    pub(crate) facts: Cell<UpstreamFacts>,
+    pub(crate) facts: RefCell<UpstreamFacts>,
 }
 
 impl Setting {
@@ -72,7 +72,7 @@ pub(crate) fn setting() -> Setting {
         head,
         client: Client::new(Peer::new(Ipv4Addr::new(192, 0, 2, 7).into(), Scheme::Https, &Trust::default())),
         trust: Trust::default(),
-        facts: Cell::default(),
+        facts: RefCell::default(),
         site: Site { hosts: vec![HostPattern::parse("blog.example.com").expect("a name")], ..Site::default() },
         upstream: Upstream {
             label: "https://example.wordpress.com".into(),

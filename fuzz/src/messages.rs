@@ -84,7 +84,7 @@ pub(super) fn forward(head: &RequestHead, field: Option<TrustedField>) {
     let site = Site::default();
     // A WebSocket that came by HTTP/2 is asked for with a key of ours.
     let key = (head.websocket && head.version == Version::Http2).then_some("dGhlIHNhbXBsZSBub25jZQ==");
-    let facts = std::cell::Cell::default();
+    let facts = std::cell::RefCell::default();
     let upstream_request =
         UpstreamRequest { head, site: &site, origin: &origin, client: &client, websocket_key: key, facts: &facts };
     let mut out = Vec::new();

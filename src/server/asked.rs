@@ -1,6 +1,6 @@
 //! The host, the site and the client of a request.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::context::Context;
@@ -19,7 +19,7 @@ pub(super) struct Asked {
     /// `true` if the request itself names its host. If not, no policy goes with the answer.
     pub(super) names_host: bool,
     /// The facts that its way to the upstream leaves for its record.
-    pub(super) facts: Cell<UpstreamFacts>,
+    pub(super) facts: RefCell<UpstreamFacts>,
 }
 
 impl Asked {
@@ -56,7 +56,7 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         Scheme::Http => TargetScheme::Http,
         Scheme::Https => TargetScheme::Https,
     });
-    Asked { view, site, origin, names_host, facts: Cell::default() }
+    Asked { view, site, origin, names_host, facts: RefCell::default() }
 }
 
 /// Does the same for a request whose head is refused. Returns `None` unless its host is certain.

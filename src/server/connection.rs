@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -24,7 +25,7 @@ use super::snapshot::Snapshot;
 use super::why::{self, Why};
 use super::worker::{Open, Worker};
 use super::{http1, http2};
-use crate::clock::Alarm;
+use crate::clock::{Alarm, Clock};
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
 use crate::tls::{FirstMessage, ServerSession, TlsStream, acme_challenge};
@@ -33,14 +34,23 @@ use crate::wire::transport::Transport;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(socket: TcpStream, address: SocketAddr, listener: Scheme, worker: Rc<Worker>, open: Open) {
+    worker.clock.begin_turn();
     let alarm = worker.clock.alarm();
     let established = Box::pin(establish(socket, address, listener, &worker, open, &alarm)).await;
     let Some(Established { transport, received, context, http2 }) = established else { return };
     if http2 {
-        Box::pin(http2::serve(transport, Rc::new(context), alarm)).await;
+        in_turns(&worker.clock, Box::pin(http2::serve(transport, Rc::new(context), alarm))).await;
     } else {
-        Box::pin(http1::serve(transport, received, Rc::new(context), alarm)).await;
+        in_turns(&worker.clock, Box::pin(http1::serve(transport, received, Rc::new(context), alarm))).await;
     }
+}
+
+/// Polls a task, with one reading of the clock each time at most.
+fn in_turns(clock: &Clock, mut task: Pin<Box<impl Future<Output = ()>>>) -> impl Future<Output = ()> {
+    poll_fn(move |cx| {
+        clock.begin_turn();
+        task.as_mut().poll(cx)
+    })
 }
 
 struct Established {

@@ -94,8 +94,8 @@ impl RequestOutcome {
     }
 
     /// Adds the part of an answer that has gone out.
-    pub(super) fn sent(self, status: Option<StatusCode>, bytes: u64) -> Self {
-        Self { status: status.map_or(self.status, |status| status.as_u16()), bytes, ..self }
+    pub(super) fn sent(self, status: Option<StatusCode>, first_byte: Option<Instant>, bytes: u64) -> Self {
+        Self { status: status.map_or(self.status, |status| status.as_u16()), first_byte, bytes, ..self }
     }
 
     /// Adds the bytes of the request's body.
@@ -130,7 +130,13 @@ pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked
     if let Some(limit) = outcome.why.limit {
         context.worker.limit_reached(limit);
     }
-    let duration = outcome.begin.map(|begin| begin.elapsed());
+    let clock = &context.worker.clock;
+    let end = outcome.begin.map(|begin| match clock.time() {
+        // An answer within one turn: what the turn took so far.
+        now if now <= begin => Instant::now(),
+        now => now,
+    });
+    let duration = outcome.begin.zip(end).map(|(begin, end)| end.saturating_duration_since(begin));
     let view = asked.map_or_else(|| context.worker.view(), |asked| asked.view.clone());
     measure(context, head, asked, &view, outcome, duration);
     log(context, head, asked, &view, outcome, duration);
@@ -170,7 +176,8 @@ fn log(
     outcome: &RequestOutcome,
     duration: Option<Duration>,
 ) {
-    let Some(access) = &context.worker.access else { return };
+    let worker = &context.worker;
+    let Some(access) = &worker.access else { return };
     let (rules, site) = (&view.shared.log, asked.and_then(|asked| asked.site.as_ref()));
     if site.is_some_and(|site| site.unlogged) {
         return;
@@ -183,18 +190,19 @@ fn log(
         connection: &context.log_text(access, rules),
         site: site.map(|site| &*site.name),
         client: asked.map_or(context.client.peer.address, |a| a.origin.client),
-        host: head.host(),
+        host: head.host_bytes(),
         method: if asked.is_some() { head.method.as_str() } else { "-" },
-        target: head.target(),
+        target: head.target_bytes(),
         version: head.version.number(),
         scheme: asked.map_or(context.client.peer.listener, |a| a.origin.scheme).as_str(),
         scheme_from: asked.map_or(SchemeSource::Listener, |a| a.origin.scheme_from).name(),
         status: outcome.status,
         bytes: outcome.bytes,
         received: outcome.received,
+        time: worker.clock.wall(worker.clock.time()),
         duration: duration.unwrap_or_default(),
         first_byte: outcome.to_first_byte(),
-        upstream: asked.map(|asked| asked.facts.get()).filter(|facts| facts.asked),
+        upstream: asked.map(|asked| *asked.facts.borrow()).filter(|facts| facts.asked),
         user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
         referer: head.fields.get(Name::Referer).unwrap_or_default(),
         end: End { error: outcome.error.as_deref(), ..outcome.why },

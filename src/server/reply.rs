@@ -65,9 +65,9 @@ impl Reply {
         }
     }
 
-    /// Notes the time at which pintle begins to send it, if the request is measured. That of an upstream's is known earlier.
-    pub(super) fn begins(&mut self, is_measured: bool) {
-        self.begun = self.begun.or_else(|| is_measured.then(Instant::now));
+    /// Notes the time at which pintle begins to send it; `None` if nobody measures. That of an upstream's is known earlier.
+    pub(super) fn begins(&mut self, now: Option<Instant>) {
+        self.begun = self.begun.or(now);
     }
 
     /// Returns the length of the body in bytes, if it is known.

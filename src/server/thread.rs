@@ -13,7 +13,7 @@ use crate::telemetry::AccessLog;
 pub(super) fn run(shared: SharedState, own: Assignment) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(AccessLog::flush_thread)
+        .on_thread_park(AccessLog::park_thread)
         .build_local(tokio::runtime::LocalOptions::default())?;
     let result = runtime.block_on(work(shared, own));
     // Requests that are still open get their records now.
@@ -28,6 +28,7 @@ async fn work(mut shared: SharedState, own: Assignment) -> io::Result<()> {
     let Vitals { taken, pulse, drains, .. } = vitals;
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.clock.run().await });
+    tokio::task::spawn_local(AccessLog::flush_in_time());
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.sweep().await });
     tokio::task::spawn_local(relief::hear(worker.clone(), requests));
@@ -45,5 +46,7 @@ async fn work(mut shared: SharedState, own: Assignment) -> io::Result<()> {
     shared.news.notify_one();
     worker.drain().await;
     worker.sum_failed_handshakes(true);
+    // For the records of requests that are still open.
+    worker.clock.begin_turn();
     Ok(())
 }

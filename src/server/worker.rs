@@ -110,9 +110,9 @@ impl Worker {
         self.view.borrow().clone()
     }
 
-    /// Returns the time, if the access log or the metrics need it for a duration.
+    /// Returns the time of this turn, if the access log or the metrics need it for a duration.
     pub(super) fn begin(&self) -> Option<Instant> {
-        (self.access.is_some() || self.view.borrow().shared.measures).then(Instant::now)
+        (self.access.is_some() || self.view.borrow().shared.measures).then(|| self.clock.time())
     }
 
     /// Counts a limit that was reached.

@@ -1,7 +1,7 @@
 //! The requests to upstreams. One pass over the client's fields applies every rule and writes the
 //! head.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{OnceCell, RefCell};
 use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
@@ -51,7 +51,7 @@ pub struct UpstreamRequest<'a> {
     /// The key to send for a WebSocket that came over HTTP/2 (RFC 8441 section 5).
     pub websocket_key: Option<&'a str>,
     /// The facts that the request leaves for its record.
-    pub facts: &'a Cell<UpstreamFacts>,
+    pub facts: &'a RefCell<UpstreamFacts>,
 }
 
 impl UpstreamRequest<'_> {
@@ -380,7 +380,7 @@ mod tests {
         let trust = field.map_or_else(Trust::default, |field| Trust::new(vec![address.into()], field));
         let peer = Peer::new(address, Scheme::Https, &trust);
         let origin = origin(&peer, &head.fields, &trust);
-        let (client, facts) = (Client::new(peer), Cell::default());
+        let (client, facts) = (Client::new(peer), RefCell::default());
         let upstream_request =
             UpstreamRequest { head: &head, site, origin: &origin, client: &client, websocket_key: None, facts: &facts };
         let mut out = Vec::new();
@@ -532,7 +532,7 @@ mod tests {
         head.fields.push(b"Sec-WebSocket-Key", b"of the client, too");
         let peer = Peer::new("192.0.2.1".parse().unwrap(), Scheme::Https, &Trust::default());
         let (site, origin) = (Site::default(), origin(&peer, &head.fields, &Trust::default()));
-        let (client, facts) = (Client::new(peer), Cell::default());
+        let (client, facts) = (Client::new(peer), RefCell::default());
         let keys = |websocket_key| {
             let upstream_request = UpstreamRequest {
                 head: &head,

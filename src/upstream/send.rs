@@ -3,7 +3,7 @@
 //! The task that wants the answer polls the exchange. No task, channel or lock stands between the
 //! client's connection and the upstream's.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -163,7 +163,7 @@ impl Pool {
         lost: LostRequest,
         wish: &mut Wish,
         retries: &mut u32,
-        facts: &Cell<UpstreamFacts>,
+        facts: &RefCell<UpstreamFacts>,
     ) -> Result<(), UpstreamError> {
         let LostRequest { error, address, reused } = lost;
         let (error, has_chance) = match reused {
@@ -184,7 +184,7 @@ impl Pool {
         &self,
         retries: &mut u32,
         error: UpstreamError,
-        facts: &Cell<UpstreamFacts>,
+        facts: &RefCell<UpstreamFacts>,
     ) -> Result<(), UpstreamError> {
         if *retries == RETRIES_MAX || !self.may_retry() {
             return Err(error);

@@ -78,7 +78,7 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
     let origin = origin(&peer, &head.fields, &Trust::default());
     let key = (head.method == Method::CONNECT).then_some("dGhlIHNhbXBsZSBub25jZQ==");
     let (site, client) = (Site::default(), ClientOf::new(peer));
-    let facts = std::cell::Cell::default();
+    let facts = std::cell::RefCell::default();
     let upstream_request =
         UpstreamRequest { head, site: &site, origin: &origin, client: &client, websocket_key: key, facts: &facts };
     let mut written = Vec::new();

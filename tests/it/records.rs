@@ -229,10 +229,12 @@ fn a_client_that_leaves_has_a_record() {
         assert_eq!((&gone["status"], &gone["ended"]), (&499.into(), &"client".into()), "{gone}");
         assert_eq!(gone["upstream"], origin.address.to_string(), "{gone}");
     }
-    // Half an answer has its status, and its bytes.
+    // Half an answer has its status, its bytes, and the time at which it began.
     let half = curl("--http2", "/half");
     assert_eq!((&half["status"], &half["bytes"]), (&200.into(), &4.into()), "{half}");
     assert_eq!((&half["ended"], half["upstream_ms"].is_number()), (&"client".into(), true), "{half}");
+    let (first_byte, all) = (half["first_byte_ms"].as_f64().unwrap(), half["duration_ms"].as_f64().unwrap());
+    assert!(first_byte < 400.0 && all > 400.0, "{half}");
 }
 
 /// A proxy in front states client and scheme; the record says by which field.

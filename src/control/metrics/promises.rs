@@ -14,7 +14,11 @@ use crate::telemetry::exposition::{Exposition, LabelSets};
 
 impl Control {
     pub(super) fn promise_metrics(&self, metrics: &mut Exposition) {
-        metrics.flag("ledger_writable", "1 if promises can be written.", !self.promises.is_unwritable.get());
+        metrics.flag(
+            "ledger_writable",
+            "1 if the last attempt to write the ledger succeeded.",
+            !self.promises.is_unwritable.get(),
+        );
         metrics.counter("ledger_errors", "Failed attempts to write the ledger.", self.promises.errors.get());
         let is_doubted = self.promises.trouble.as_ref().is_some_and(|trouble| trouble.by_clock);
         metrics.flag("clock_doubted", "1 if pins are withheld because the clock contradicts the ledger.", is_doubted);

@@ -137,7 +137,7 @@ impl Exchange {
         // An answer before the end of the request ends the connection: the next bytes are the request's rest.
         let unread = !connection.link.borrow().is_body_read();
         let keep_alive = self.head.keep_alive && !reply.closes && !unread && !connection.context.worker.is_draining();
-        reply.begins(self.begin.is_some());
+        reply.begins(connection.context.begin());
         let sending = Sending::begin(connection, &self.head, &mut reply, keep_alive);
         self.stage = Stage::Answering(Answering { reply, unread, sending });
     }

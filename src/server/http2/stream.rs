@@ -111,6 +111,8 @@ struct Unrecorded<'a> {
     begin: Option<Instant>,
     /// The status of the answer, once one is on its way.
     status: Cell<Option<StatusCode>>,
+    /// The time at which pintle began to send it.
+    begun: Cell<Option<Instant>>,
     recorded: Cell<bool>,
 }
 
@@ -122,13 +124,23 @@ impl<'a> Unrecorded<'a> {
         asked: Option<&'a Asked>,
         begin: Option<Instant>,
     ) -> Self {
-        Self { context, share, head, asked, begin, status: Cell::default(), recorded: Cell::default() }
+        Self {
+            context,
+            share,
+            head,
+            asked,
+            begin,
+            status: Cell::default(),
+            begun: Cell::default(),
+            recorded: Cell::default(),
+        }
     }
 
     /// Notes that an answer is on its way.
     fn answering(&self, reply: &mut Reply) {
-        reply.begins(self.begin.is_some());
+        reply.begins(self.context.begin());
         self.status.set(Some(reply.head.status));
+        self.begun.set(reply.begun);
     }
 
     /// Records the request, once.
@@ -141,7 +153,7 @@ impl<'a> Unrecorded<'a> {
 
 impl Drop for Unrecorded<'_> {
     fn drop(&mut self) {
-        self.record(RequestOutcome::gone(self.begin).sent(self.status.get(), self.share.sent.get()));
+        self.record(RequestOutcome::gone(self.begin).sent(self.status.get(), self.begun.get(), self.share.sent.get()));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The facts of a record, before they are written.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -54,7 +54,10 @@ impl Redact {
     /// The URL without its query; a `?` remains.
     #[must_use]
     pub fn url(self, url: &[u8]) -> &[u8] {
-        match url.iter().position(|b| matches!(b, b'?' | b'#')).filter(|_| self.query) {
+        if !self.query {
+            return url;
+        }
+        match url.iter().position(|b| matches!(b, b'?' | b'#')) {
             Some(at) if url[at] == b'?' => &url[..=at],
             Some(at) => &url[..at],
             None => url,
@@ -176,10 +179,8 @@ pub struct UpstreamFacts {
 
 impl UpstreamFacts {
     /// Changes the facts in their cell.
-    pub fn note(cell: &Cell<Self>, change: impl FnOnce(&mut Self)) {
-        let mut facts = cell.get();
-        change(&mut facts);
-        cell.set(facts);
+    pub fn note(cell: &RefCell<Self>, change: impl FnOnce(&mut Self)) {
+        change(&mut cell.borrow_mut());
     }
 }
 
@@ -193,11 +194,11 @@ pub struct AccessEntry<'a> {
     /// The client's address, from a trusted source.
     pub client: IpAddr,
     /// The requested host.
-    pub host: &'a str,
+    pub host: &'a [u8],
     /// The request's method.
     pub method: &'a str,
     /// Path and query.
-    pub target: &'a str,
+    pub target: &'a [u8],
     /// `1.1`, `2`
     pub version: &'a str,
     /// `http` or `https`, as the client sees it.
@@ -210,6 +211,8 @@ pub struct AccessEntry<'a> {
     pub bytes: u64,
     /// Bytes of the request's body.
     pub received: u64,
+    /// The end, in milliseconds since 1970.
+    pub time: i64,
     /// From the request's head to the last byte of the response.
     pub duration: Duration,
     /// From the request's head to the response's.

@@ -19,6 +19,11 @@ macro_rules! fields {
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
+
+            /// The field's name in a record, up to its value.
+            pub(super) const fn key(self) -> &'static str {
+                match self { $(Self::$name => concat!(",\"", $text, "\":"),)* }
+            }
         }
     };
 }

@@ -11,8 +11,9 @@ use super::entry::{AccessEntry, ConnectionFacts, End, HandshakeEntry, LogRules, 
 use super::fields::RecordField;
 use super::line::{JsonLine, push_number, push_three_digits};
 
-/// The version of the schema: it changes if the meaning or the type of a field does.
-const SCHEMA: &str = "1";
+/// The kinds of records, with the version of the schema: it changes if the meaning or the type of a field does.
+const REQUEST: &str = r#"","schema":1,"kind":"request""#;
+const HANDSHAKE: &str = r#"","schema":1,"kind":"handshake""#;
 
 /// The most bytes of each text, so that a line has at most `LINE_MAX`.
 const TARGET: usize = 8192;
@@ -38,9 +39,8 @@ pub(super) struct RecordId<'a> {
     pub(super) number: u64,
 }
 
-/// `2026-10-01T08:37:00.123Z`
-fn push_time(now: Timestamp, out: &mut Vec<u8>) {
-    let millis = now.as_millisecond();
+/// `2026-10-01T08:37:00.123Z`, from milliseconds since 1970
+fn push_time(millis: i64, out: &mut Vec<u8>) {
     let (second, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000).unsigned_abs());
     let (known, mut text) = SECOND.get();
     if known != second {
@@ -53,14 +53,11 @@ fn push_time(now: Timestamp, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-fn begin(kind: &str, id: RecordId<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
+/// Begins a record of the version of the schema that `kind` names together with the kind.
+fn begin(kind: &str, id: RecordId<'_>, rules: &LogRules, now: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"time\":\"");
     push_time(now, out);
-    out.extend_from_slice(b"\",\"schema\":");
-    out.extend_from_slice(SCHEMA.as_bytes());
-    out.extend_from_slice(b",\"kind\":\"");
     out.extend_from_slice(kind.as_bytes());
-    out.push(b'"');
     if rules.fields.has(RecordField::Id) {
         out.extend_from_slice(b",\"id\":\"");
         out.extend_from_slice(id.prefix.as_bytes());
@@ -96,15 +93,8 @@ pub(super) fn connection(facts: &ConnectionFacts<'_>, rules: &LogRules) -> Vec<u
 }
 
 /// Writes a request.
-pub(super) fn request(
-    entry: &AccessEntry<'_>,
-    rules: &LogRules,
-    sampled: bool,
-    id: RecordId<'_>,
-    now: Timestamp,
-    out: &mut Vec<u8>,
-) {
-    begin("request", id, rules, now, out);
+pub(super) fn request(entry: &AccessEntry<'_>, rules: &LogRules, sampled: bool, id: RecordId<'_>, out: &mut Vec<u8>) {
+    begin(REQUEST, id, rules, entry.time, out);
     let mut line = JsonLine::new(out, rules.fields);
     if let Some(site) = entry.site {
         line.text(RecordField::Site, site.as_bytes(), HOST);
@@ -113,8 +103,8 @@ pub(super) fn request(
     line.word(RecordField::Scheme, entry.scheme);
     line.word(RecordField::SchemeFrom, entry.scheme_from);
     line.text(RecordField::Method, entry.method.as_bytes(), METHOD);
-    line.text(RecordField::Host, entry.host.as_bytes(), HOST);
-    line.text(RecordField::Target, rules.redact.url(entry.target.as_bytes()), TARGET);
+    line.text(RecordField::Host, entry.host, HOST);
+    line.text(RecordField::Target, rules.redact.url(entry.target), TARGET);
     line.word(RecordField::Version, entry.version);
     line.number(RecordField::Status, entry.status.into());
     line.number(RecordField::Bytes, entry.bytes);
@@ -127,13 +117,11 @@ pub(super) fn request(
         asked(upstream, &mut line);
     }
     line.written(entry.connection);
-    for (field, value, most) in [
-        (RecordField::UserAgent, entry.user_agent, AGENT),
-        (RecordField::Referer, rules.redact.url(entry.referer), REFERER),
-    ] {
-        if !value.is_empty() {
-            line.text(field, value, most);
-        }
+    if !entry.user_agent.is_empty() {
+        line.text(RecordField::UserAgent, entry.user_agent, AGENT);
+    }
+    if !entry.referer.is_empty() {
+        line.text(RecordField::Referer, rules.redact.url(entry.referer), REFERER);
     }
     why(&entry.end, &mut line);
     if sampled {
@@ -144,16 +132,17 @@ pub(super) fn request(
 }
 
 fn asked(upstream: &UpstreamFacts, line: &mut JsonLine<'_>) {
-    let times = [
-        (RecordField::UpstreamTime, upstream.time),
-        (RecordField::Wait, upstream.wait),
-        (RecordField::Connect, upstream.connect),
-        (RecordField::Tls, upstream.tls),
-    ];
-    for (field, time) in times {
-        if let Some(time) = time {
-            line.millis(field, time);
-        }
+    if let Some(time) = upstream.time {
+        line.millis(RecordField::UpstreamTime, time);
+    }
+    if let Some(time) = upstream.wait {
+        line.millis(RecordField::Wait, time);
+    }
+    if let Some(time) = upstream.connect {
+        line.millis(RecordField::Connect, time);
+    }
+    if let Some(time) = upstream.tls {
+        line.millis(RecordField::Tls, time);
     }
     if let Some(address) = upstream.address {
         line.socket_address(RecordField::Upstream, address);
@@ -185,14 +174,8 @@ fn why(end: &End<'_>, line: &mut JsonLine<'_>) {
 }
 
 /// Writes a failed handshake.
-pub(super) fn handshake(
-    entry: &HandshakeEntry<'_>,
-    rules: &LogRules,
-    id: RecordId<'_>,
-    now: Timestamp,
-    out: &mut Vec<u8>,
-) {
-    begin("handshake", id, rules, now, out);
+pub(super) fn handshake(entry: &HandshakeEntry<'_>, rules: &LogRules, id: RecordId<'_>, now: i64, out: &mut Vec<u8>) {
+    begin(HANDSHAKE, id, rules, now, out);
     let mut line = JsonLine::new(out, rules.fields);
     if let Some(site) = entry.site {
         line.text(RecordField::Site, site.as_bytes(), HOST);
@@ -241,9 +224,10 @@ mod tests {
             (784_111_777, 0, "1994-11-06T08:49:37.000Z"),
             (784_111_777, 7, "1994-11-06T08:49:37.007Z"),
             (784_111_778, 120, "1994-11-06T08:49:38.120Z"),
+            (-1, 999, "1969-12-31T23:59:59.999Z"),
         ] {
             let mut out = Vec::new();
-            push_time(Timestamp::new(second, millis * 1_000_000).unwrap(), &mut out);
+            push_time(second * 1000 + millis, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), want);
         }
     }

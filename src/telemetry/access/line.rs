@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use super::fields::{RecordField, RecordFields};
 use crate::telemetry::harmless::JsonEscape;
+use crate::telemetry::histogram::micros;
 
 /// A JSON object in the making, at the end of a batch.
 pub(super) struct JsonLine<'o> {
     out: &'o mut Vec<u8>,
     fields: RecordFields,
-    /// Fields whose values were cut.
+    /// RecordFields whose values were cut.
     cut: RecordFields,
-    /// Fields with bytes that are not UTF-8.
+    /// RecordFields with bytes that are not UTF-8.
     invalid: RecordFields,
 }
 
@@ -23,14 +24,13 @@ impl<'o> JsonLine<'o> {
         Self { out, fields, cut: RecordFields::NONE, invalid: RecordFields::NONE }
     }
 
-    /// Writes a field's name, if the field is chosen.
+    /// Writes a field's name, if the field is chosen. Inlined, as most methods here: the name is a constant then.
+    #[inline(always)]
     fn begin(&mut self, field: RecordField) -> bool {
         if !self.fields.has(field) {
             return false;
         }
-        self.out.extend_from_slice(b",\"");
-        self.out.extend_from_slice(field.name().as_bytes());
-        self.out.extend_from_slice(b"\":");
+        self.out.extend_from_slice(field.key().as_bytes());
         true
     }
 
@@ -40,11 +40,19 @@ impl<'o> JsonLine<'o> {
     }
 
     /// Adds a text from outside, of at most `most` bytes.
+    #[inline(always)]
     pub(super) fn text(&mut self, field: RecordField, value: &[u8], most: usize) {
-        if self.begin(field) {
-            let losses = push_json_string(self.out, value, most);
-            self.mark(field, &losses);
+        if !self.begin(field) {
+            return;
         }
+        if value.len() <= most && is_all_plain(value) {
+            self.out.push(b'"');
+            self.out.extend_from_slice(value);
+            self.out.push(b'"');
+            return;
+        }
+        let losses = push_json_string(self.out, value, most);
+        self.mark(field, &losses);
     }
 
     fn mark(&mut self, field: RecordField, losses: &Losses) {
@@ -73,6 +81,7 @@ impl<'o> JsonLine<'o> {
     }
 
     /// Adds a word that needs no escapes.
+    #[inline(always)]
     pub(super) fn word(&mut self, field: RecordField, value: &str) {
         if self.begin(field) {
             self.out.push(b'"');
@@ -81,6 +90,7 @@ impl<'o> JsonLine<'o> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn number(&mut self, field: RecordField, value: u64) {
         if self.begin(field) {
             push_number(self.out, value);
@@ -93,12 +103,14 @@ impl<'o> JsonLine<'o> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn flag(&mut self, field: RecordField, value: bool) {
         if self.begin(field) {
             self.out.extend_from_slice(if value { b"true" } else { b"false" });
         }
     }
 
+    #[inline(always)]
     pub(super) fn millis(&mut self, field: RecordField, value: Duration) {
         if self.begin(field) {
             push_millis(self.out, value);
@@ -150,15 +162,26 @@ fn is_plain(b: &u8) -> bool {
     matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\')
 }
 
+/// `true` if all bytes are [plain](is_plain). Looks at eight at a time.
+fn is_all_plain(value: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = ONES * 0x80;
+    // The high bit of each byte that is 0; of a byte above one that is 0 perhaps, too.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let is_odd = |word: u64| {
+        let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+        let delete = zeros(word ^ (ONES * 0x7f));
+        let (quote, backslash) = (zeros(word ^ (ONES * u64::from(b'"'))), zeros(word ^ (ONES * u64::from(b'\\'))));
+        (word | below_space | delete | quote | backslash) & HIGH != 0
+    };
+    let (words, rest) = value.as_chunks::<8>();
+    rest.iter().all(is_plain) && !words.iter().any(|word| is_odd(u64::from_le_bytes(*word)))
+}
+
 /// Escapes as JSON requires (RFC 8259 section 7), and everything that is not ASCII text. Invalid bytes become U+FFFD. A
 /// text that takes more than `most` bytes is cut, and ends with an ellipsis.
 fn push_json_string(out: &mut Vec<u8>, value: &[u8], most: usize) -> Losses {
     out.push(b'"');
-    if value.len() <= most && value.iter().all(is_plain) {
-        out.extend_from_slice(value);
-        out.push(b'"');
-        return Losses::default();
-    }
     let end = out.len() + most;
     let mut losses = Losses::default();
     'all: for chunk in value.utf8_chunks() {
@@ -204,12 +227,15 @@ pub(super) fn push_quoted(out: &mut Vec<u8>, value: &[u8], most: usize) {
 }
 
 pub(super) fn push_number(out: &mut Vec<u8>, value: u64) {
+    if let (Ok(digit), 0..10) = (u8::try_from(value), value) {
+        return out.push(b'0' + digit);
+    }
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Milliseconds with three decimals.
 pub(super) fn push_millis(out: &mut Vec<u8>, value: Duration) {
-    let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+    let micros = micros(value);
     push_number(out, micros / 1000);
     out.push(b'.');
     push_three_digits(out, micros % 1000);
@@ -228,7 +254,13 @@ pub(super) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
                 if at > 0 {
                     out.push(b'.');
                 }
-                push_number(out, byte.into());
+                if byte >= 100 {
+                    out.push(b'0' + byte / 100);
+                }
+                if byte >= 10 {
+                    out.push(b'0' + byte / 10 % 10);
+                }
+                out.push(b'0' + byte % 10);
             }
         }
         IpAddr::V6(v6) => {
@@ -261,6 +293,15 @@ mod tests {
             let losses = push_json_string(&mut out, value, most);
             assert_eq!(String::from_utf8(out).unwrap(), want);
             assert_eq!(losses, Losses { is_cut, is_invalid }, "{want}");
+            let mut out = Vec::new();
+            let mut line = JsonLine::new(&mut out, RecordFields::default());
+            line.text(RecordField::Host, value, most);
+            assert_eq!(
+                (line.cut.has(RecordField::Host), line.invalid.has(RecordField::Host)),
+                (is_cut, is_invalid),
+                "{want}"
+            );
+            assert_eq!(String::from_utf8(out).unwrap(), format!(",\"host\":{want}"));
         };
         check(b"plain", 5, r#""plain""#, false, false);
         check(b"plainer", 5, r#""plain\u2026""#, true, false);
@@ -272,13 +313,28 @@ mod tests {
     }
 
     #[test]
+    fn plain_is_plain_at_every_place() {
+        for len in 0..20 {
+            let plain = vec![b'a'; len];
+            assert!(is_all_plain(&plain));
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut value = plain.clone();
+                    value[at] = byte;
+                    assert_eq!(is_all_plain(&value), is_plain(&byte), "{byte} at {at} of {len}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn numbers() {
         for (micros, want) in [(0, "0.000"), (7, "0.007"), (1_500, "1.500"), (12_345_678, "12345.678")] {
             let mut out = Vec::new();
             push_millis(&mut out, Duration::from_micros(micros));
             assert_eq!(String::from_utf8(out).unwrap(), want);
         }
-        for address in ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::"] {
+        for address in ["192.0.2.1", "0.0.0.0", "255.99.100.10", "2001:db8::1", "::"] {
             let mut out = Vec::new();
             push_address(&mut out, address.parse().unwrap());
             assert_eq!(String::from_utf8(out).unwrap(), address);

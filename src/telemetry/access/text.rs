@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 use super::entry::{AccessEntry, HandshakeEntry, LogRules};
 use super::line::{push_address, push_number, push_quoted};
@@ -12,12 +12,12 @@ use super::line::{push_address, push_number, push_quoted};
 const TEXT: usize = 8192;
 
 /// The combined format of Apache and nginx.
-pub(super) fn combined(entry: &AccessEntry<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
+pub(super) fn combined(entry: &AccessEntry<'_>, rules: &LogRules, out: &mut Vec<u8>) {
     push_address(out, rules.redact.address(entry.client));
-    let _ = write!(out, " - - [{}] \"", now.to_zoned(TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S %z"));
+    let _ = write!(out, " - - [{}] \"", utc(entry.time).strftime("%d/%b/%Y:%H:%M:%S %z"));
     push_quoted(out, entry.method.as_bytes(), TEXT);
     out.push(b' ');
-    push_quoted(out, rules.redact.url(entry.target.as_bytes()), TEXT);
+    push_quoted(out, rules.redact.url(entry.target), TEXT);
     let _ = write!(out, " HTTP/{}\" {} {} \"", entry.version, entry.status, entry.bytes);
     push_quoted(out, or_dash(rules.redact.url(entry.referer)), TEXT);
     out.extend_from_slice(b"\" \"");
@@ -25,25 +25,30 @@ pub(super) fn combined(entry: &AccessEntry<'_>, rules: &LogRules, now: Timestamp
     out.extend_from_slice(b"\"\n");
 }
 
+/// The time of a record, from milliseconds since 1970.
+fn utc(millis: i64) -> Zoned {
+    Timestamp::from_millisecond(millis).unwrap_or_default().to_zoned(TimeZone::UTC)
+}
+
 fn or_dash(value: &[u8]) -> &[u8] {
     if value.is_empty() { b"-" } else { value }
 }
 
 /// A line for people: time, status, method, URL, bytes, milliseconds.
-pub(super) fn short(entry: &AccessEntry<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
-    let time = now.to_zoned(TimeZone::UTC).strftime("%H:%M:%S");
+pub(super) fn short(entry: &AccessEntry<'_>, rules: &LogRules, out: &mut Vec<u8>) {
+    let time = utc(entry.time).strftime("%H:%M:%S");
     let _ = write!(out, "{time} {} ", entry.status);
     push_quoted(out, entry.method.as_bytes(), TEXT);
     let _ = write!(out, " {}://", entry.scheme);
-    push_quoted(out, entry.host.as_bytes(), TEXT);
-    push_quoted(out, rules.redact.url(entry.target.as_bytes()), TEXT);
+    push_quoted(out, entry.host, TEXT);
+    push_quoted(out, rules.redact.url(entry.target), TEXT);
     let _ = write!(out, " {} bytes {:.1} ms", entry.bytes, entry.duration.as_secs_f64() * 1e3);
     reason(entry.end.error, out);
 }
 
 /// A failed handshake for people.
-pub(super) fn short_handshake(entry: &HandshakeEntry<'_>, rules: &LogRules, now: Timestamp, out: &mut Vec<u8>) {
-    let _ = write!(out, "{} TLS ", now.to_zoned(TimeZone::UTC).strftime("%H:%M:%S"));
+pub(super) fn short_handshake(entry: &HandshakeEntry<'_>, rules: &LogRules, now: i64, out: &mut Vec<u8>) {
+    let _ = write!(out, "{} TLS ", utc(now).strftime("%H:%M:%S"));
     if let Some(client) = entry.client {
         push_address(out, rules.redact.address(client));
         out.push(b' ');

@@ -1,6 +1,6 @@
 //! Ways to a connection for a request: one at rest, the next that becomes free, or a new one.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -46,7 +46,7 @@ impl Pool {
         &self,
         wish: Wish,
         alarm: &Alarm,
-        facts: &Cell<UpstreamFacts>,
+        facts: &RefCell<UpstreamFacts>,
     ) -> Result<Checkout, UpstreamError> {
         UpstreamFacts::note(facts, |facts| facts.reused = true);
         let checkout = match self.take(wish) {
@@ -94,7 +94,7 @@ impl Pool {
         &self,
         wish: Wish,
         alarm: &Alarm,
-        facts: &Cell<UpstreamFacts>,
+        facts: &RefCell<UpstreamFacts>,
     ) -> Result<Checkout, UpstreamError> {
         let may_http2 = self.may_http2(wish);
         let (mut granted, mut queued) = (None, None);
@@ -189,7 +189,7 @@ impl Pool {
         slot: Slot,
         wish: Wish,
         alarm: &Alarm,
-        facts: &Cell<UpstreamFacts>,
+        facts: &RefCell<UpstreamFacts>,
     ) -> Result<Box<PooledConnection>, UpstreamError> {
         UpstreamFacts::note(facts, |facts| facts.reused = false);
         let may_retry = || self.may_retry();
@@ -237,13 +237,13 @@ impl Pool {
 }
 
 /// Adds the time of a wait to the facts, even if the request is given up meanwhile.
-async fn timed<T>(wait: impl Future<Output = T>, facts: &Cell<UpstreamFacts>) -> T {
+async fn timed<T>(wait: impl Future<Output = T>, facts: &RefCell<UpstreamFacts>) -> T {
     let _waiting = WaitingRequest { facts, begin: Instant::now() };
     wait.await
 }
 
 struct WaitingRequest<'f> {
-    facts: &'f Cell<UpstreamFacts>,
+    facts: &'f RefCell<UpstreamFacts>,
     begin: Instant,
 }
 

@@ -1,6 +1,6 @@
 //! A new connection to an upstream: its address, TCP (IPv6 and IPv4 in a race), TLS.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub(super) struct Dial<'p> {
     may_retry: &'p dyn Fn() -> bool,
     /// The addresses that connection attempts are under way to.
     trying: RefCell<Vec<SocketAddr>>,
-    facts: &'p Cell<UpstreamFacts>,
+    facts: &'p RefCell<UpstreamFacts>,
 }
 
 impl<'p> Dial<'p> {
@@ -42,7 +42,7 @@ impl<'p> Dial<'p> {
         protocols: Protocols,
         avoid: Option<SocketAddr>,
         may_retry: &'p dyn Fn() -> bool,
-        facts: &'p Cell<UpstreamFacts>,
+        facts: &'p RefCell<UpstreamFacts>,
     ) -> Self {
         Self { upstream, protocols, avoid, may_retry, trying: RefCell::default(), facts }
     }
