@@ -154,6 +154,10 @@ fn a_clock_that_cannot_be_right_poisons_nothing() {
     let attention = pintle.status()["attention"].to_string();
     assert!(attention.contains("the clock cannot be right") && attention.contains("timedatectl"), "{attention}");
     assert!(!attention.contains("the ledger is not writable"), "{attention}");
+    let metrics = crate::admin::get(&bed.state().join("admin.sock"), "/metrics");
+    for line in ["pintle_clock_doubted 1\n", "pintle_ledger_writable 1\n"] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
     // Nothing is judged by it.
     serve_instead(&pintle, &bed.live, &bed.stranger);
     assert!(pintle.reload_fails().contains("would lock readers out"));
