@@ -21,8 +21,8 @@ use super::recent::RecentRecords;
 use super::sink::{LogMessage, LogSink, lines};
 use crate::reason::Reason;
 
-/// Batches that may wait for the disk; further ones are dropped and counted.
-const QUEUE: usize = 1024;
+/// Batches that may wait for the disk, of 64 KiB each at most; further ones are dropped and counted.
+const QUEUE: usize = 512;
 /// The time between two attempts to reopen a file.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest time that a caller waits for the result of reopening.
