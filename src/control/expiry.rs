@@ -135,7 +135,8 @@ impl Control {
                 next = thresholds(certificate).chain(ends).filter(|time| *time > now).fold(next, Seconds::min);
                 let stage = ExpiryStage::of(certificate, now);
                 let seen = self.endings.seen(site, certificate);
-                let (known, since) = seen.map_or((ExpiryStage::default(), now), |seen| (seen.stage, seen.since));
+                let (known, since) =
+                    seen.map_or_else(|| (ExpiryStage::default(), now), |seen| (seen.stage, seen.since));
                 if stage > known {
                     log(site, certificate, stage, now);
                 }
