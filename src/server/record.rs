@@ -162,7 +162,7 @@ fn measure(
     if let Some(first_byte) = outcome.to_first_byte() {
         worker.meters.first_byte.note(first_byte);
     }
-    if let Some(time) = asked.and_then(|asked| asked.facts.get().time) {
+    if let Some(time) = asked.and_then(|asked| asked.facts.borrow().time) {
         worker.meters.upstream.note(time);
     }
 }
