@@ -56,7 +56,9 @@ impl Rates {
             return;
         }
         let mut failed = 0;
-        let sites = server.traffic().map(|sum| {
+        let traffic = server.traffic();
+        let sites = traffic.iter().map(|site| {
+            let sum = site.sum();
             failed += sum.failed();
             sum.requests.iter().sum()
         });
