@@ -10,6 +10,7 @@ default:
 check:
     cargo fmt
     cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --all-targets --features otlp -- -D warnings
     tests/lint
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 

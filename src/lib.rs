@@ -29,6 +29,8 @@ pub mod export;
 pub mod ledger;
 pub mod events;
 pub mod graphite;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod fetch;
 pub mod server;
 pub mod limits;

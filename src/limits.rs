@@ -88,6 +88,8 @@ pub struct Limits {
     pub hook_queue: usize,
     /// Bytes of metrics that wait for Graphite; beyond, the oldest are given up.
     pub graphite_queue: usize,
+    /// Bytes of spans that wait for the collector; beyond, new ones are given up.
+    pub otlp_queue: usize,
     /// Client networks of which one worker sums up failed handshakes in a minute.
     pub log_networks: usize,
 }
@@ -143,6 +145,7 @@ impl Default for Limits {
             hook_queue: 1000,
             // An hour of a hundred sites, at one batch a minute.
             graphite_queue: 16 << 20,
+            otlp_queue: 16 << 20,
             log_networks: 1024,
         }
     }
@@ -205,6 +208,7 @@ impl Limits {
             hook_timeout: Duration::from_secs(300),
             hook_queue: 100_000,
             graphite_queue: 1 << 30,
+            otlp_queue: 1 << 30,
             log_networks: 1_000_000,
         }
     }

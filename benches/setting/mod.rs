@@ -59,6 +59,7 @@ impl Setting {
             client: &self.client,
             websocket_key: None,
             facts: &self.facts,
+            trace: None,
         }
     }
 }

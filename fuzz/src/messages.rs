@@ -85,8 +85,15 @@ pub(super) fn forward(head: &RequestHead, field: Option<TrustedField>) {
     // A WebSocket that came by HTTP/2 is asked for with a key of ours.
     let key = (head.websocket && head.version == Version::Http2).then_some("dGhlIHNhbXBsZSBub25jZQ==");
     let facts = std::cell::RefCell::default();
-    let upstream_request =
-        UpstreamRequest { head, site: &site, origin: &origin, client: &client, websocket_key: key, facts: &facts };
+    let upstream_request = UpstreamRequest {
+        head,
+        site: &site,
+        origin: &origin,
+        client: &client,
+        websocket_key: key,
+        facts: &facts,
+        trace: None,
+    };
     let mut out = Vec::new();
     upstream_request.write_http1(&upstream, &mut out);
 

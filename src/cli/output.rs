@@ -9,7 +9,7 @@ use crate::telemetry::log::LogFormat;
 
 #[derive(clap::Args)]
 pub(super) struct OutputArgs {
-    /// The format of the log on standard error
+    /// The format of the log on standard error, or syslog in its place
     #[arg(long, global = true, value_enum, default_value_t = LogFormatArg::Text)]
     log_format: LogFormatArg,
     /// Log errors and warnings only
@@ -27,6 +27,7 @@ pub(super) struct OutputArgs {
 enum LogFormatArg {
     Text,
     Json,
+    Syslog,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -59,6 +60,7 @@ impl OutputArgs {
             log_format: match self.log_format {
                 LogFormatArg::Text => LogFormat::Text,
                 LogFormatArg::Json => LogFormat::Json,
+                LogFormatArg::Syslog => LogFormat::Syslog,
             },
             log_level: match (self.quiet, self.verbose) {
                 (true, _) => tracing::Level::WARN,

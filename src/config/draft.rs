@@ -180,7 +180,8 @@ impl Draft {
     #[must_use]
     pub fn access_file(&self) -> Option<PathBuf> {
         let access = self.file.as_ref()?.log.access.as_ref()?;
-        (!matches!(access.value.as_str(), "stdout" | "off")).then(|| self.place(&access.value))
+        let is_file = !matches!(access.value.as_str(), "stdout" | "off") && !access.value.starts_with("syslog:");
+        is_file.then(|| self.place(&access.value))
     }
 
     /// The place of a key that names a writable path; empty if the file lacks it.

@@ -93,6 +93,7 @@ impl Control {
         let _ = hooks_end.await;
         let requests = self.server.counters().requests.get();
         self.server.finish()?;
+        self.operator.spans.finish();
         tracing::info!(requests, "stopped");
         Ok(ProcessEnd::Drained)
     }

@@ -29,6 +29,7 @@ mod records;
 mod reload;
 pub mod served;
 mod socket;
+mod spans;
 mod starting;
 mod status;
 mod succession;
@@ -249,10 +250,11 @@ impl Control {
         }
     }
 
-    /// Gives the settings in use to the threads that send events and metrics.
+    /// Gives the settings in use to the threads that send events, metrics and spans.
     fn drive_senders(&mut self) {
         self.drive_hooks();
         self.drive_graphite();
+        self.drive_spans();
     }
 
     async fn tick(&mut self) {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::admin::AdminCommand;
 use super::socket::AdminListener;
+use super::spans::Spans;
 use crate::graphite::{Graphite, GraphiteCounters};
 use crate::os::systemd::Notify;
 use crate::telemetry::LogThread;
@@ -32,6 +33,7 @@ pub(super) struct Operator {
     /// The thread that sends metrics, if it is wanted.
     pub(super) push: Option<Push>,
     pub(super) graphite_numbers: Arc<GraphiteCounters>,
+    pub(super) spans: Spans,
 }
 
 /// The thread that sends metrics, and the time of the next ones.
@@ -41,11 +43,29 @@ pub(super) struct Push {
 }
 
 impl Operator {
-    pub(super) fn new(hangup: Signal, reopen_asked: Signal, notify: Notify, access_log: Option<LogThread>) -> Self {
+    pub(super) fn new(
+        hangup: Signal,
+        reopen_asked: Signal,
+        notify: Notify,
+        access_log: Option<LogThread>,
+        spans: Spans,
+    ) -> Self {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let listener = AdminListener::new();
         let (push, graphite_numbers) = (None, Arc::default());
         let shown = Instant::now();
-        Self { hangup, reopen_asked, commands, sender, listener, notify, shown, access_log, push, graphite_numbers }
+        Self {
+            hangup,
+            reopen_asked,
+            commands,
+            sender,
+            listener,
+            notify,
+            shown,
+            access_log,
+            push,
+            graphite_numbers,
+            spans,
+        }
     }
 }

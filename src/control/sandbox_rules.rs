@@ -101,14 +101,16 @@ fn ports_of_acme(config: &Config) -> Vec<u16> {
     acme.authorities.iter().map(directory).chain(own).chain([HTTP, HTTPS]).chain(probed).collect()
 }
 
-/// The ports of webhooks and of Graphite.
+/// The ports of webhooks, of Graphite and of the collector of traces.
 fn ports_of_senders(config: &Config) -> impl Iterator<Item = u16> {
     let urls = config.hooks.iter().filter_map(|hook| match &hook.target {
         HookTarget::Url { url, .. } => url.parse::<http::Uri>().ok(),
         HookTarget::Command(_) => None,
     });
     let default = |url: &http::Uri| if url.scheme_str() == Some("http") { HTTP } else { HTTPS };
-    urls.map(move |url| url.port_u16().unwrap_or_else(|| default(&url))).chain(config.graphite.iter().map(|to| to.port))
+    let collector = config.traces.iter().filter_map(|to| to.url.parse::<http::Uri>().ok());
+    let urls = urls.chain(collector).map(move |url| url.port_u16().unwrap_or_else(|| default(&url)));
+    urls.chain(config.graphite.iter().map(|to| to.port))
 }
 
 fn port_of(authority: &str) -> Option<u16> {

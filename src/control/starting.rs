@@ -13,6 +13,7 @@ use super::files::SiteFiles;
 use super::operator::Operator;
 use super::promises::{LedgerState, LedgerTrouble, sent_sets};
 use super::reload::Fixed;
+use super::spans::Spans;
 use super::upgrade::Upgrades;
 use super::{Control, ProcessCounts, adopt};
 use crate::config::{AccessTarget, Config, Draft, LastGood};
@@ -26,7 +27,7 @@ use crate::os::systemd::Notify;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::server::{Bound, Lent, Server};
-use crate::telemetry::{AccessFormat, LogSink, LogThread, RecentRecords};
+use crate::telemetry::{AccessFormat, LogSink, LogThread, RecentRecords, Syslog};
 use crate::upstream::dns::Resolver;
 
 /// The parts that a process is started with.
@@ -52,6 +53,7 @@ pub(super) struct Parts {
     reopen_asked: Signal,
     upgrade_asked: Signal,
     pub(super) access_log: Option<LogThread>,
+    pub(super) spans: Spans,
     pub(super) resolver: Rc<Resolver>,
     /// Copies of the pairs in use; `None` without state.directory.
     pub(super) copies: Option<LastGood>,
@@ -91,7 +93,7 @@ impl Control {
     ) -> Result<Self, StartError> {
         let parts = Parts::new(&config)?;
         let promised = promise(ledger, &config, parts.copies.as_ref(), None, None).await?;
-        let server = Server::start(bound, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))?;
+        let server = parts.server(bound, &config)?;
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
         control.open_admin_listener();
         Ok(control)
@@ -105,7 +107,7 @@ impl Control {
         server: Server,
         beginning: Beginning,
     ) -> Self {
-        let Parts { hangup, reopen_asked, upgrade_asked, access_log, resolver, copies } = parts;
+        let Parts { hangup, reopen_asked, upgrade_asked, access_log, spans, resolver, copies } = parts;
         let Promised { ledger, time, leases, trouble } = promised;
         let mut control = Self {
             strict: beginning.strict,
@@ -119,7 +121,7 @@ impl Control {
             promises: LedgerState::new(ledger, time, leases, trouble),
             files: SiteFiles::new(&draft, &config, copies),
             draft,
-            operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log),
+            operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log, spans),
             upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo, beginning.tie),
             counts: ProcessCounts { lockouts_accepted: config.accepted.len() as u64, ..ProcessCounts::default() },
             acme: super::acme::Desk::default(),
@@ -142,12 +144,19 @@ impl Control {
 }
 
 impl Parts {
+    /// Starts the workers on bound listeners.
+    pub(super) fn server(&self, bound: Bound, config: &Config) -> io::Result<Server> {
+        let access = access(self.access_log.as_ref(), config);
+        Server::start(bound, config.snapshot.clone(), access, self.spans.sink.clone())
+    }
+
     pub(super) fn new(config: &Config) -> Result<Self, StartError> {
         let parts = Self {
             hangup: signal(SignalKind::hangup())?,
             reopen_asked: signal(SignalKind::user_defined1())?,
             upgrade_asked: signal(SignalKind::user_defined2())?,
             access_log: access_log(config).map_err(StartError)?,
+            spans: Spans::default(),
             resolver: Rc::new(Resolver::new(config.name_servers.clone())),
             copies: config.state.as_deref().map(LastGood::of),
         };
@@ -204,7 +213,7 @@ pub(super) async fn promise(
     Ok(Promised { ledger, time, leases, trouble })
 }
 
-pub(super) fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSink, AccessFormat)> {
+fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSink, AccessFormat)> {
     // A person reads a terminal. Programs read everything else.
     let is_terminal = config.access == AccessTarget::Stdout && io::stdout().is_terminal();
     let format = match (&config.access, config.access_format) {
@@ -222,6 +231,9 @@ fn access_log(config: &Config) -> Result<Option<LogThread>, Reason> {
     match &config.access {
         AccessTarget::Off => recent.map(LogThread::nowhere).transpose().map_err(|e| e.to_string().into()),
         AccessTarget::Stdout => LogThread::stdout(recent).map(Some).map_err(|e| e.to_string().into()),
+        AccessTarget::Syslog(place) => {
+            LogThread::syslog(Syslog::new(place.clone()), recent).map(Some).map_err(|e| e.to_string().into())
+        }
         AccessTarget::File(path) => {
             let hint = |e: &io::Error| match e.kind() {
                 io::ErrorKind::InvalidInput => Some("move it away, or name another file, or \"stdout\"".to_owned()),

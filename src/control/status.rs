@@ -202,6 +202,7 @@ impl Control {
             AccessTarget::Off => return Value::Null,
             AccessTarget::Stdout => "stdout".to_owned(),
             AccessTarget::File(path) => absolute(path),
+            AccessTarget::Syslog(place) => place.to_string(),
         };
         let trouble = self.operator.access_log.as_ref().and_then(LogThread::trouble);
         json!({

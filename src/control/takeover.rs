@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::promises::{hints_to_read, open_ledger_with, remedy};
-use super::starting::{Beginning, Parts, StartError, access, promise};
+use super::starting::{Beginning, Parts, StartError, promise};
 use super::upgrade::records;
 use super::{Control, prove, reload};
 use crate::config::{AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, ServedBefore, StandIn};
@@ -20,7 +20,7 @@ use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, texts};
-use crate::server::{Bound, Lent, Server, bind};
+use crate::server::{Bound, Lent, bind};
 use crate::upstream::dns::follow;
 
 /// Time limit for the old process's first message.
@@ -207,8 +207,7 @@ impl Control {
         let parts = Parts::new(&config).map_err(problems_of)?;
         let Listeners { bound, probed, kept, notes } = listeners;
         let address = probed.addresses().first().map(|(address, _)| *address);
-        let mut server = Server::start(probed, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))
-            .map_err(|error| vec![error.to_string().into()])?;
+        let mut server = parts.server(probed, &config).map_err(|error| vec![error.to_string().into()])?;
         let mut names = std::mem::take(&mut config.names);
         if config.process.prove_upstream {
             // Before a request needs their addresses; otherwise this process follows them once it

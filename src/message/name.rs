@@ -396,7 +396,6 @@ mod tests {
             "Sec-WebSocket-Version",
             "Server",
             "Service-Worker",
-            "Traceparent",
             "Upgrade-Insecure-Requests",
             "X-Amz-Date",
             "X-Amzn-Trace-Id",

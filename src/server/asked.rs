@@ -3,13 +3,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use super::context::Context;
 use super::snapshot::{SiteOfView, View};
+use super::trace;
 use crate::clock::Alarm;
 use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, origin};
 use crate::telemetry::access::UpstreamFacts;
+use crate::telemetry::trace::Trace;
 
 /// The facts about a request, before the decision.
 pub(super) struct Asked {
@@ -20,12 +24,19 @@ pub(super) struct Asked {
     pub(super) names_host: bool,
     /// The facts that its way to the upstream leaves for its record.
     pub(super) facts: RefCell<UpstreamFacts>,
+    /// Its place in a trace, if pintle takes part in traces.
+    pub(super) trace: Option<Box<Trace>>,
 }
 
 impl Asked {
     /// Returns `true` if the request is a trusted proxy's own, and not one that it forwards for somebody else.
     pub(super) fn is_trusted(&self, context: &Context) -> bool {
         context.client.peer.proxy.is_some() && self.view.shared.trust.contains(self.origin.client)
+    }
+
+    /// Returns the time of this turn, if a record needs it for the duration of a request to the upstream.
+    pub(super) fn begin(&self, context: &Context) -> Option<Instant> {
+        (context.worker.access.is_some() || self.trace.is_some()).then(|| context.worker.clock.time())
     }
 }
 
@@ -56,7 +67,11 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         Scheme::Http => TargetScheme::Http,
         Scheme::Https => TargetScheme::Https,
     });
-    Asked { view, site, origin, names_host, facts: RefCell::default() }
+    let trace = match &view.shared.traces {
+        None => None,
+        Some(rules) => trace::begin(rules, head, site.as_ref(), context),
+    };
+    Asked { view, site, origin, names_host, facts: RefCell::default(), trace }
 }
 
 /// Does the same for a request whose head is refused. Returns `None` unless its host is certain.

@@ -12,7 +12,7 @@ use super::reports::Reports;
 use super::snapshot::Snapshot;
 use super::untrusted::Untrusted;
 use crate::policy::Scheme;
-use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic};
+use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic, SpanSink};
 
 /// Requests for room that may wait for a worker; more are refused.
 const ROOM_REQUESTS_MAX: usize = 1024;
@@ -60,6 +60,7 @@ pub(super) struct SharedState {
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) access: Option<(LogSink, AccessFormat)>,
+    pub(super) spans: SpanSink,
     pub(super) snapshot: watch::Receiver<PublishedSnapshot>,
     /// Notified when a worker has taken a snapshot.
     pub(super) news: Arc<Notify>,

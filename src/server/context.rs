@@ -141,11 +141,6 @@ impl Context {
         }
     }
 
-    /// Returns the time of this turn, if the access log needs it for a duration.
-    pub(super) fn begin_for_log(&self) -> Option<Instant> {
-        self.worker.access.is_some().then(|| self.worker.clock.time())
-    }
-
     /// Returns the time of this turn, if the access log or the metrics need it for a duration.
     pub(super) fn begin(&self) -> Option<Instant> {
         self.worker.begin()

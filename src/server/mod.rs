@@ -34,6 +34,7 @@ mod service;
 mod snapshot;
 mod states;
 mod thread;
+mod trace;
 mod traffic;
 mod trailers;
 mod tunnel;
@@ -51,7 +52,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use crate::policy::Scheme;
-use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic};
+use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic, SpanSink};
 
 pub use answers::{Answers, ChallengeAnswer};
 pub use channels::Drain;
@@ -102,7 +103,12 @@ impl Server {
     /// # Errors
     ///
     /// If a thread cannot be started, or a socket not duplicated.
-    pub fn start(bound: Bound, snapshot: Arc<Snapshot>, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
+    pub fn start(
+        bound: Bound,
+        snapshot: Arc<Snapshot>,
+        access: Option<(LogSink, AccessFormat)>,
+        spans: SpanSink,
+    ) -> io::Result<Self> {
         // The entropy pool of AWS-LC is slow at first use: better now than in a client's handshake.
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
         let traffic = traffic::Traffic::new(bound.workers(), &snapshot);
@@ -118,6 +124,7 @@ impl Server {
             loop_guard: Arc::default(),
             untrusted: Arc::default(),
             access,
+            spans,
             snapshot: snapshots,
             news: news.clone(),
             draining: drains,

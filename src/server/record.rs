@@ -10,11 +10,13 @@ use super::asked::Asked;
 use super::context::Context;
 use super::reply::Reply;
 use super::snapshot::View;
+use super::trace;
 use super::why::{self, Why};
 use crate::message::{Name, RequestHead};
 use crate::policy::forwarded::SchemeSource;
 use crate::telemetry::access::{AccessEntry, End, Ended};
 use crate::telemetry::meters::CAUSES;
+use crate::telemetry::trace::{Trace, hex};
 use crate::upstream::UpstreamError;
 
 /// The client left before the answer; nginx uses the same number.
@@ -167,7 +169,7 @@ fn measure(
     }
 }
 
-/// Adds the record to the access log, if the rules of the configuration take it.
+/// Adds the record to the access log, if the rules of the configuration take it, and to the trace, if that is sampled.
 fn log(
     context: &Context,
     head: &RequestHead,
@@ -177,17 +179,21 @@ fn log(
     duration: Option<Duration>,
 ) {
     let worker = &context.worker;
-    let Some(access) = &worker.access else { return };
     let (rules, site) = (&view.shared.log, asked.and_then(|asked| asked.site.as_ref()));
+    let trace = asked.and_then(|asked| asked.trace.as_deref());
     if site.is_some_and(|site| site.unlogged) {
         return;
     }
     let has_failed = outcome.why.ended != Ended::Complete || outcome.status >= 500;
-    if !access.takes(rules, has_failed) {
+    let access = worker.access.as_ref().filter(|access| access.takes(rules, has_failed));
+    if access.is_none() && !trace.is_some_and(Trace::is_sampled) {
         return;
     }
+    let text = access.map(|access| context.log_text(access, rules));
+    let trace_id = trace.map(|trace| hex(&trace.id));
     let entry = AccessEntry {
-        connection: &context.log_text(access, rules),
+        connection: text.as_deref().unwrap_or_default(),
+        trace_id: trace_id.as_deref(),
         site: site.map(|site| &*site.name),
         client: asked.map_or(context.client.peer.address, |a| a.origin.client),
         host: head.host_bytes(),
@@ -207,7 +213,12 @@ fn log(
         referer: head.fields.get(Name::Referer).unwrap_or_default(),
         end: End { error: outcome.error.as_deref(), ..outcome.why },
     };
-    access.record(&entry, rules, !has_failed && !rules.sample.is_all());
+    if let Some(access) = access {
+        access.record(&entry, rules, !has_failed && !rules.sample.is_all());
+    }
+    if let Some(trace) = trace {
+        trace::record(trace, &entry, head, site, view, context);
+    }
 }
 
 /// Counts a failure of the upstream, and logs it; each kind once a minute. Requests that an open circuit refuses are left

@@ -52,7 +52,7 @@ pub(super) struct Asking {
 pub(super) fn ask_at_once(work: Work, turn: &Turn<'_>) -> Result<Asking, Work> {
     let Turn { head, asked, context, alarm } = *turn;
     let (Work::Forward(pool, None), Some(site)) = (&work, &asked.site) else { return Err(work) };
-    let begin = context.begin_for_log();
+    let begin = asked.begin(context);
     UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
     let upstream_request = UpstreamRequest {
         head,
@@ -61,6 +61,7 @@ pub(super) fn ask_at_once(work: Work, turn: &Turn<'_>) -> Result<Asking, Work> {
         client: &context.client,
         websocket_key: None,
         facts: &asked.facts,
+        trace: asked.trace.as_deref(),
     };
     match pool.forward_at_once(&upstream_request, alarm) {
         Some(forwarding) => Ok(Asking { forwarding, begin }),
@@ -90,7 +91,7 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
     let Turn { head, asked, context, alarm } = *turn;
     let done = match (work, &asked.site) {
         (Work::Forward(pool, stale), Some(site)) => {
-            let begin = context.begin_for_log();
+            let begin = asked.begin(context);
             UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
             let key = context.websocket_key(head);
             let websocket_key = key.as_deref();
@@ -101,6 +102,7 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
                 client: &context.client,
                 websocket_key,
                 facts: &asked.facts,
+                trace: asked.trace.as_deref(),
             };
             let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
             Ok(answered(sent, websocket_key, turn, pool.upstream(), begin))
@@ -135,7 +137,10 @@ pub(super) fn answered(
     let Turn { head, asked, context, .. } = *turn;
     let begun = context.begin();
     if let (Some(begin), Some(now)) = (begin, begun) {
-        UpstreamFacts::note(&asked.facts, |facts| facts.time = Some(now.saturating_duration_since(begin)));
+        let status = sent.as_ref().ok().map(|response| response.head.status.as_u16());
+        UpstreamFacts::note(&asked.facts, |facts| {
+            (facts.time, facts.status) = (Some(now.saturating_duration_since(begin)), status);
+        });
     }
     let Some(site) = &asked.site else {
         return reject(Rejection::Misdirected, head, Some(asked), context);

@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::policy::forwarded::Trust;
 use crate::site::{ReportsAt, Site};
 use crate::telemetry::access::LogRules;
+use crate::telemetry::trace::TraceRules;
 use crate::telemetry::{Counters, SiteTraffic};
 use crate::tls::{CertificateSet, Certificates};
 use crate::upstream::{Pool, Upstream};
@@ -57,6 +58,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// The rules for records in the access log.
     pub log: LogRules,
+    /// The rules for traces, if pintle takes part in them.
+    pub traces: Option<TraceRules>,
     /// `true` if somebody may ask for the metrics, so that latencies are measured.
     pub measures: bool,
 }

@@ -7,18 +7,18 @@ use std::sync::atomic::Ordering;
 use super::channels::{Assignment, SharedState, Vitals};
 use super::worker::Worker;
 use super::{accept, relief};
-use crate::telemetry::AccessLog;
+use crate::telemetry::{AccessLog, flush_thread, park_thread};
 
 /// Runs a worker on this thread until it has drained.
 pub(super) fn run(shared: SharedState, own: Assignment) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(AccessLog::park_thread)
+        .on_thread_park(park_thread)
         .build_local(tokio::runtime::LocalOptions::default())?;
     let result = runtime.block_on(work(shared, own));
     // Requests that are still open get their records now.
     drop(runtime);
-    AccessLog::flush_thread();
+    flush_thread();
     result
 }
 

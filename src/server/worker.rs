@@ -23,7 +23,7 @@ use super::snapshot::{SITES_AT_ONCE, View};
 use super::untrusted::Untrusted;
 use crate::clock::{Clock, TICK, ticks_of, uptime};
 use crate::telemetry::meters::LIMITS;
-use crate::telemetry::{AccessLog, Counters, Meters};
+use crate::telemetry::{AccessLog, Counters, Meters, SpanSink};
 
 /// The interval between checks of idle upstream connections.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -50,6 +50,7 @@ pub(super) struct Worker {
     pub(super) counters: Arc<Counters>,
     pub(super) meters: Arc<Meters>,
     pub(super) access: Option<AccessLog>,
+    pub(super) spans: SpanSink,
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) untrusted: Arc<Untrusted>,
@@ -85,6 +86,7 @@ impl Worker {
             counters,
             meters: vitals.meters.clone(),
             access: shared.access.clone().map(|(sink, format)| AccessLog::new(sink, format, number)),
+            spans: shared.spans.clone(),
             admission: shared.admission.clone(),
             loop_guard: shared.loop_guard.clone(),
             untrusted: shared.untrusted.clone(),

@@ -3,43 +3,56 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use super::delimited::{MetricMessages, NATIVE};
 use super::histogram::HistogramSum;
 pub use super::labels::{LabelSets, Labels};
 
 /// The format of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// Prometheus' text format, version 0.0.4.
     Text,
     /// OpenMetrics 1.0.
     OpenMetrics,
+    /// Prometheus' messages, each behind its length. The exposition is text with the native histograms in comments, from
+    /// which [`super::delimited`] makes the messages.
+    Delimited,
 }
 
+/// The type of these messages.
+const MESSAGE: &str = "io.prometheus.client.MetricFamily";
+
 impl Format {
-    /// The format that an Accept field prefers (RFC 9110 section 12.5.1): OpenMetrics only if it is named.
+    /// The format that an Accept field prefers (RFC 9110 section 12.5.1): OpenMetrics and messages only if they are named.
     #[must_use]
     pub fn of(accept: &str) -> Self {
-        let (mut text, mut open) = (0.0, 0.0);
+        let (mut best, mut best_quality) = (Self::Text, 0.0);
         for range in accept.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let (mut quality, mut is_known) = (1.0_f32, true);
+            let (mut quality, mut is_known, mut is_delimited) = (1.0_f32, true, false);
             for parameter in parts {
                 match parameter.split_once('=').map(|(name, value)| (name.trim(), value.trim().trim_matches('"'))) {
                     Some((name, value)) if name.eq_ignore_ascii_case("q") => quality = value.parse().unwrap_or(0.0),
                     Some((name, value)) if name.eq_ignore_ascii_case("version") => {
                         is_known = value == if kind == "text/plain" { "0.0.4" } else { "1.0.0" };
                     }
+                    Some((name, value)) if name.eq_ignore_ascii_case("proto") => is_known &= value == MESSAGE,
+                    Some((name, value)) if name.eq_ignore_ascii_case("encoding") => is_delimited = value == "delimited",
                     _ => {}
                 }
             }
-            match kind.as_str() {
-                "application/openmetrics-text" if is_known => open = quality.max(open),
-                "text/plain" if is_known => text = quality.max(text),
-                _ => {}
+            let format = match kind.as_str() {
+                "application/vnd.google.protobuf" if is_known && is_delimited => Self::Delimited,
+                "application/openmetrics-text" if is_known => Self::OpenMetrics,
+                "text/plain" if is_known => Self::Text,
+                _ => continue,
+            };
+            if quality > best_quality || quality == best_quality && format > best {
+                (best, best_quality) = (format, quality);
             }
         }
-        if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
+        if best_quality > 0.0 { best } else { Self::Text }
     }
 
     /// The Content-Type.
@@ -48,6 +61,9 @@ impl Format {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Delimited => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
         }
     }
 }
@@ -125,6 +141,12 @@ impl Exposition {
     pub fn histograms(&mut self, name: &str, help: &str, values: &[(Labels, HistogramSum)]) {
         let name = self.family(name, "histogram", help);
         for (labels, sum) in values {
+            if self.format == Format::Delimited {
+                let (zeros, buckets) = sum.native();
+                let _ = write!(self.text, "{NATIVE}{zeros}");
+                buckets.iter().for_each(|(number, count)| _ = write!(self.text, " {number}:{count}"));
+                self.text.push(b'\n');
+            }
             let begun = labels.begun();
             let comma = if begun == "{" { "" } else { "," };
             for (edge, count) in sum.cumulative() {
@@ -171,7 +193,23 @@ impl Exposition {
     }
 
     /// Writes all of it, in pieces of at most [`PIECE`] bytes. Ends early if `take` returns `false`.
-    pub fn write(mut self, take: &mut dyn FnMut(Vec<u8>) -> bool) {
+    pub fn write(self, take: &mut dyn FnMut(Vec<u8>) -> bool) {
+        if self.format != Format::Delimited {
+            return self.write_text(take);
+        }
+        let (mut messages, mut is_wanted) = (MetricMessages::default(), true);
+        let mut pass_on = |made: Vec<u8>| made.chunks(PIECE).all(|piece| take(piece.to_vec()));
+        self.write_text(&mut |text| {
+            messages.add(&text);
+            is_wanted = pass_on(messages.take());
+            is_wanted
+        });
+        if is_wanted {
+            pass_on(messages.finish());
+        }
+    }
+
+    fn write_text(mut self, take: &mut dyn FnMut(Vec<u8>) -> bool) {
         if self.format == Format::OpenMetrics {
             self.text.extend_from_slice(b"# EOF\n");
         }
@@ -221,7 +259,7 @@ impl Exposition {
     /// Begins a family of counters, and returns the name of its samples.
     fn counter_family(&mut self, name: &str, help: &str) -> String {
         let sample = format!("{name}_total");
-        let family = if self.format == Format::Text { &sample } else { name };
+        let family = if self.format == Format::OpenMetrics { name } else { &sample };
         self.family(family, "counter", help);
         with_prefix(&sample)
     }
@@ -230,7 +268,7 @@ impl Exposition {
     fn info_family(&mut self, name: &str, help: &str) -> String {
         let sample = format!("{name}_info");
         match self.format {
-            Format::Text => self.family(&sample, "gauge", help),
+            Format::Text | Format::Delimited => self.family(&sample, "gauge", help),
             Format::OpenMetrics => self.family(name, "info", help),
         };
         with_prefix(&sample)
@@ -337,6 +375,19 @@ mod tests {
     fn the_format_is_negotiated() {
         let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                           text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let native = format!("application/vnd.google.protobuf;proto={MESSAGE};encoding=delimited,{prometheus}");
+        assert_eq!(Format::of(&native), Format::Delimited);
+        for (accept, delimited) in [
+            ("application/vnd.google.protobuf; proto=\"io.prometheus.client.MetricFamily\"; encoding=delimited", true),
+            ("application/vnd.google.protobuf;encoding=delimited", true),
+            ("application/vnd.google.protobuf;proto=other;encoding=delimited", false),
+            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", false),
+            ("application/vnd.google.protobuf", false),
+            ("application/vnd.google.protobuf;encoding=delimited;q=0.4,text/plain;q=0.5", false),
+            ("application/vnd.google.protobuf;encoding=delimited;q=0", false),
+        ] {
+            assert_eq!(Format::of(accept) == Format::Delimited, delimited, "{accept}");
+        }
         for (accept, open) in [
             (prometheus, true),
             ("application/openmetrics-text", true),

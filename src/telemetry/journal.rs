@@ -65,19 +65,39 @@ impl<S: Subscriber, F: Fn(Vec<u8>) + 'static> Layer<S> for ToJournal<F> {
     }
 }
 
-fn datagram(event: &Event<'_>) -> Vec<u8> {
-    let mut fields = EventFields::default();
-    event.record(&mut fields);
-    let priority = match *event.metadata().level() {
+/// Turns events into lines that begin with their severity, and passes them on.
+pub(super) struct ToSyslog<F>(pub(super) F);
+
+impl<S: Subscriber, F: Fn(Vec<u8>) + 'static> Layer<S> for ToSyslog<F> {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = EventFields::default();
+        event.record(&mut fields);
+        let mut line = severity(event).as_bytes().to_vec();
+        let text = format!("{}{}", fields.message, fields.words);
+        let end = text.floor_char_boundary(FIELD_MAX);
+        line.extend_from_slice(&harmless(text[..end].replace('\n', " ").into_bytes(), false));
+        line.push(b'\n');
+        (self.0)(line);
+    }
+}
+
+/// The severity as syslog and the journal have it.
+fn severity(event: &Event<'_>) -> &'static str {
+    match *event.metadata().level() {
         Level::ERROR => "3",
         Level::WARN => "4",
         Level::INFO => "6",
         _ => "7",
-    };
+    }
+}
+
+fn datagram(event: &Event<'_>) -> Vec<u8> {
+    let mut fields = EventFields::default();
+    event.record(&mut fields);
     let mut out = Vec::with_capacity(512);
     let shown = harmless(format!("{}{}", fields.message, fields.words).into_bytes(), false);
     push("MESSAGE", &String::from_utf8_lossy(&shown), &mut out);
-    push("PRIORITY", priority, &mut out);
+    push("PRIORITY", severity(event), &mut out);
     push("SYSLOG_IDENTIFIER", "pintle", &mut out);
     push("MESSAGE_ID", &message_id(&fields.message), &mut out);
     for (name, value) in &fields.values {

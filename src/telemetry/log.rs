@@ -10,8 +10,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::harmless::{harmless, harmless_json};
-use super::journal::{Journal, ToJournal};
+use super::journal::{Journal, ToJournal, ToSyslog};
 use super::sink::LogSink;
+use super::syslog::Syslog;
 use super::writer::LogThread;
 
 /// The format of a line.
@@ -22,6 +23,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object.
     Json,
+    /// Messages of syslog, and no line on standard error.
+    Syslog,
 }
 
 /// The lost lines of the process's log.
@@ -33,16 +36,20 @@ pub fn lost() -> u64 {
     LOST.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
 }
 
-/// Starts logging: `tracing` events go to standard error or the journal until the guard is dropped.
+/// Starts logging: `tracing` events go to standard error, the journal or syslog until the guard is dropped.
 ///
 /// # Errors
 ///
-/// If no more threads can be created.
+/// If no more threads can be created, or there is no syslog.
 pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThread> {
     // JSON is for somebody who asks for it.
     let journal = if format == LogFormat::Text { Journal::of_stderr() } else { None };
     let is_journal = journal.is_some();
-    let thread = journal.map_or_else(LogThread::stderr, LogThread::journal)?;
+    let thread = match journal {
+        Some(journal) => LogThread::journal(journal)?,
+        None if format == LogFormat::Syslog => LogThread::syslog(Syslog::of_operator()?, None)?,
+        None => LogThread::stderr()?,
+    };
     if let Some(sink) = thread.sink() {
         // Events of libraries are for their authors.
         let others = if level == Level::TRACE { Level::TRACE } else { Level::WARN };
@@ -53,10 +60,16 @@ pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThre
             let _ = tracing::subscriber::set_global_default(registry.with(ToJournal(move |event| sink.send(event))));
             return Ok(thread);
         }
+        if format == LogFormat::Syslog {
+            let _ = tracing::subscriber::set_global_default(registry.with(ToSyslog(move |line| sink.send(line))));
+            return Ok(thread);
+        }
         let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(LogLines { sink, format, color });
         // If a process starts twice (tests), the first log stays.
         let _ = match format {
-            LogFormat::Text => tracing::subscriber::set_global_default(registry.with(layer.with_ansi(color))),
+            LogFormat::Text | LogFormat::Syslog => {
+                tracing::subscriber::set_global_default(registry.with(layer.with_ansi(color)))
+            }
             LogFormat::Json => tracing::subscriber::set_global_default(
                 registry.with(layer.with_ansi(false).json().flatten_event(true)),
             ),

@@ -2,9 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
@@ -34,4 +36,29 @@ pub fn open_log(path: &Path) -> io::Result<File> {
 
 fn no_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
+
+/// Waits until it can be written.
+pub(super) fn wait(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&patience))?;
+    if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+}
+
+/// The remedy for an error.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            "the name belongs to a FIFO, a socket or a disk: move it away, and pintle creates a file there"
+        }
+        io::ErrorKind::NotFound => "create its folder again, for the serving user; pintle retries every second",
+        io::ErrorKind::PermissionDenied => {
+            "let the serving user write in its folder; a folder created after the start is outside the sandbox: \
+             `pintle upgrade`, or a restart, takes it in"
+        }
+        io::ErrorKind::IsADirectory => "the name belongs to a folder: move it away; pintle retries every second",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on its disk",
+        io::ErrorKind::BrokenPipe => "the reader of standard output has ended: restart pintle, or name a file",
+        _ => "check its disk; pintle retries",
+    }
 }

@@ -10,15 +10,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::journal::Journal;
-use super::log_file::open_log;
+use super::log_file::{open_log, remedy, wait};
 use super::recent::RecentRecords;
 use super::sink::{LogMessage, LogSink, lines};
+use super::syslog::Syslog;
 use crate::reason::Reason;
 
 /// Batches that may wait for the disk, of 64 KiB each at most; further ones are dropped and counted.
@@ -37,16 +37,18 @@ enum LogTarget {
     File(PathBuf, File),
     /// Each batch is one event.
     Journal(Journal),
+    /// Each line is one message.
+    Syslog(Syslog),
 }
 
 impl LogTarget {
-    /// The file that takes lines. `None` for the journal, which takes events.
+    /// The file that takes lines. `None` for the journal and syslog.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Stdout => Some(rustix::stdio::stdout()),
             Self::Stderr => Some(rustix::stdio::stderr()),
             Self::File(_, file) => Some(file.as_fd()),
-            Self::Journal(_) | Self::Nowhere => None,
+            Self::Journal(_) | Self::Syslog(_) | Self::Nowhere => None,
         }
     }
 
@@ -79,15 +81,9 @@ impl LogTarget {
             Self::Stderr => "standard error".into(),
             Self::File(path, _) => path.display().to_string(),
             Self::Journal(journal) => journal.name(),
+            Self::Syslog(syslog) => syslog.name(),
         }
     }
-}
-
-/// Waits until it can be written.
-fn wait(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
-    let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&patience))?;
-    if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
 }
 
 /// The state of a log's thread.
@@ -147,6 +143,15 @@ impl LogThread {
     /// If no more threads can be created.
     pub(super) fn journal(journal: Journal) -> io::Result<Self> {
         Self::start(LogTarget::Journal(journal), None)
+    }
+
+    /// Starts a log that sends each line to syslog.
+    ///
+    /// # Errors
+    ///
+    /// If no more threads can be created.
+    pub fn syslog(syslog: Syslog, recent: Option<RecentRecords>) -> io::Result<Self> {
+        Self::start(LogTarget::Syslog(syslog), recent)
     }
 
     /// Starts a log that appends to a file, and creates it if needed.
@@ -321,6 +326,11 @@ impl Writer {
 
     /// Writes whole lines. Counts lost lines. A line that was begun is completed with a later batch.
     fn write_lines(&mut self, batch: &[u8]) -> io::Result<()> {
+        if let LogTarget::Syslog(syslog) = &mut self.target {
+            let (lost, result) = syslog.send_lines(batch);
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+            return result;
+        }
         if let LogTarget::Journal(journal) = &self.target {
             return journal.send(batch).inspect_err(|_| {
                 self.lost.fetch_add(1, Ordering::Relaxed);
@@ -354,6 +364,9 @@ impl Writer {
 
     fn reopen(&mut self) {
         self.tried = Instant::now();
+        if let LogTarget::Syslog(syslog) = &mut self.target {
+            syslog.reopen();
+        }
         let LogTarget::File(path, _) = &self.target else { return };
         let opened = open_log(path);
         if opened.is_ok() {
@@ -382,7 +395,12 @@ impl Writer {
             trouble: trouble.clone(),
         });
         // The operator's own log has no other place to report its faults.
-        if before.trouble == trouble || matches!(self.target, LogTarget::Stderr | LogTarget::Journal(_)) {
+        let is_own = match &self.target {
+            LogTarget::Stderr | LogTarget::Journal(_) => true,
+            LogTarget::Syslog(syslog) => syslog.is_operators(),
+            LogTarget::Stdout | LogTarget::File(..) | LogTarget::Nowhere => false,
+        };
+        if before.trouble == trouble || is_own {
             return;
         }
         match trouble {
@@ -399,31 +417,19 @@ impl Writer {
             return Some(Reason::new(what).hint(remedy(error)));
         }
         let error = self.not_written.as_ref()?;
-        Some(Reason::new(format!("log.access: cannot write {name} ({error}): lines are lost")).hint(remedy(error)))
+        let remedy = match &self.target {
+            LogTarget::Syslog(_) => {
+                "start the syslog daemon, or look why it reads nothing; pintle tries with each line"
+            }
+            _ => remedy(error),
+        };
+        Some(Reason::new(format!("log.access: cannot write {name} ({error}): lines are lost")).hint(remedy))
     }
 }
 
 fn not_in_time() -> Reason {
     Reason::new(format!("log.access: the file was not reopened within {PATIENCE:?}"))
         .hint("its disk does not answer; check the disk, then `pintle status`")
-}
-
-/// The remedy for an error.
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::InvalidInput => {
-            "the name belongs to a FIFO, a socket or a disk: move it away, and pintle creates a file there"
-        }
-        io::ErrorKind::NotFound => "create its folder again, for the serving user; pintle retries every second",
-        io::ErrorKind::PermissionDenied => {
-            "let the serving user write in its folder; a folder created after the start is outside the sandbox: \
-             `pintle upgrade`, or a restart, takes it in"
-        }
-        io::ErrorKind::IsADirectory => "the name belongs to a folder: move it away; pintle retries every second",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on its disk",
-        io::ErrorKind::BrokenPipe => "the reader of standard output has ended: restart pintle, or name a file",
-        _ => "check its disk; pintle retries",
-    }
 }
 
 impl Drop for LogThread {

@@ -11,6 +11,7 @@ use crate::message::{Field, FieldSink, Framing, HeaderMapSink, Name, RequestHead
 use crate::policy::forwarded::{Origin, Peer};
 use crate::site::Site;
 use crate::telemetry::access::UpstreamFacts;
+use crate::telemetry::trace::{Trace, tracestate};
 
 /// The name of pintle in Via (RFC 9110 section 7.6.3).
 pub const PSEUDONYM: &str = "pintle";
@@ -52,6 +53,8 @@ pub struct UpstreamRequest<'a> {
     pub websocket_key: Option<&'a str>,
     /// The facts that the request leaves for its record.
     pub facts: &'a RefCell<UpstreamFacts>,
+    /// The trace that it belongs to, if pintle takes part in traces.
+    pub trace: Option<&'a Trace>,
 }
 
 impl UpstreamRequest<'_> {
@@ -135,6 +138,7 @@ impl UpstreamRequest<'_> {
                     continue;
                 }
                 Name::Expect if !head.expects_continue() => continue,
+                Name::Traceparent | Name::Tracestate if self.trace.is_some() => continue,
                 // The upstream gets a key of its own.
                 Name::SecWebsocketKey if self.websocket_key.is_some() => continue,
                 Name::Trailer => {
@@ -171,10 +175,40 @@ impl UpstreamRequest<'_> {
                 sink.field(name, value);
             }
         });
-        if !rules.drops(b"Via") {
-            write_via(via, head.version, sink);
-        }
+        self.write_via(via, sink);
+        self.write_trace(sink);
         sink.rendered(&rules.added);
+    }
+
+    /// Writes Via with pintle's own member at the end.
+    fn write_via<S: FieldSink>(&self, mut via: Vec<u8>, sink: &mut S) {
+        if self.site.request.drops(b"Via") {
+            return;
+        }
+        let own = own_via(self.head.version);
+        if via.is_empty() {
+            sink.field(b"Via", own);
+        } else {
+            join(&mut via, own, b", ");
+            sink.field(b"Via", &via);
+        }
+    }
+
+    /// Writes the fields of the trace, if pintle takes part in one: the upstream's span has another parent than the client
+    /// named. A state belongs to the client's trace, and not to one that begins here.
+    fn write_trace<S: FieldSink>(&self, sink: &mut S) {
+        let Some(trace) = self.trace else { return };
+        let rules = &self.site.request;
+        if !rules.drops(b"traceparent") {
+            sink.field(b"traceparent", &trace.traceparent());
+        }
+        let states = || self.head.fields.get_all(Name::Tracestate);
+        if trace.parent.is_some()
+            && !rules.drops(b"tracestate")
+            && let Some(state) = tracestate(states())
+        {
+            sink.field(b"tracestate", &state);
+        }
     }
 
     /// Writes `TE: trailers`, if the client sent it and trailers of the response would pass. TE
@@ -284,17 +318,6 @@ fn join(list: &mut Vec<u8>, member: &[u8], separator: &[u8]) {
     list.extend_from_slice(member);
 }
 
-/// Writes Via with pintle's own member at the end.
-fn write_via<S: FieldSink>(mut via: Vec<u8>, received: Version, sink: &mut S) {
-    let own = own_via(received);
-    if via.is_empty() {
-        sink.field(b"Via", own);
-    } else {
-        join(&mut via, own, b", ");
-        sink.field(b"Via", &via);
-    }
-}
-
 /// Returns pintle's own member of Via.
 fn own_via(received: Version) -> &'static [u8] {
     match received {
@@ -381,8 +404,15 @@ mod tests {
         let peer = Peer::new(address, Scheme::Https, &trust);
         let origin = origin(&peer, &head.fields, &trust);
         let (client, facts) = (Client::new(peer), RefCell::default());
-        let upstream_request =
-            UpstreamRequest { head: &head, site, origin: &origin, client: &client, websocket_key: None, facts: &facts };
+        let upstream_request = UpstreamRequest {
+            head: &head,
+            site,
+            origin: &origin,
+            client: &client,
+            websocket_key: None,
+            facts: &facts,
+            trace: None,
+        };
         let mut out = Vec::new();
         upstream_request.write_http1(&upstream(HostHeader::Fixed("origin.example".into())), &mut out);
         String::from_utf8(out).unwrap()
@@ -541,6 +571,7 @@ mod tests {
                 client: &client,
                 websocket_key,
                 facts: &facts,
+                trace: None,
             };
             let mut out = Vec::new();
             upstream_request.write_http1(&upstream(HostHeader::Client), &mut out);

@@ -79,8 +79,15 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
     let key = (head.method == Method::CONNECT).then_some("dGhlIHNhbXBsZSBub25jZQ==");
     let (site, client) = (Site::default(), ClientOf::new(peer));
     let facts = std::cell::RefCell::default();
-    let upstream_request =
-        UpstreamRequest { head, site: &site, origin: &origin, client: &client, websocket_key: key, facts: &facts };
+    let upstream_request = UpstreamRequest {
+        head,
+        site: &site,
+        origin: &origin,
+        client: &client,
+        websocket_key: key,
+        facts: &facts,
+        trace: None,
+    };
     let mut written = Vec::new();
     upstream_request.write_http1(&upstream(), &mut written);
     // Which fields those are is for other tests to say; here they must only be read by all in the same way.

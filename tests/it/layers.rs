@@ -14,7 +14,7 @@ const CIRCLES: &[(&str, &str)] = &[
     (
         "control",
         "acme admin admin_thread adopt api client conditions ending events expiry explain files metrics mod operator promises records reload \
-         sandbox_rules served socket starting status takeover upgrade views",
+         sandbox_rules served socket spans starting status takeover upgrade views",
     ),
 ];
 

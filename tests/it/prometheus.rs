@@ -36,6 +36,10 @@ struct Prometheus {
 impl Prometheus {
     /// Scrapes these admin ports, each with the token of its state.
     fn start(targets: &[(u16, PathBuf)]) -> Self {
+        Self::start_with(targets, &[])
+    }
+
+    fn start_with(targets: &[(u16, PathBuf)], options: &[&str]) -> Self {
         let (folder, port) = (TempDir::new().unwrap(), free_port());
         let at = folder.path();
         let text = fs::read_to_string(rules().join("pintle.rules.yml")).unwrap();
@@ -60,6 +64,7 @@ impl Prometheus {
         let global = "global: { scrape_interval: 1s, evaluation_interval: 1s }\nrule_files: [rules.yml]\n";
         fs::write(at.join("prometheus.yml"), format!("{global}scrape_configs:\n{jobs}")).unwrap();
         let mut command = Command::new(program("prometheus"));
+        command.args(options);
         command.arg(format!("--config.file={}", at.join("prometheus.yml").display()));
         command.arg(format!("--storage.tsdb.path={}", at.join("data").display()));
         command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
@@ -137,6 +142,60 @@ fn a_refused_configuration_alerts_and_is_resolved() {
     fs::write(pintle.config_path(), good).unwrap();
     output(&mut pintle.command("reload"));
     prometheus.is_quiet();
+}
+
+/// A Prometheus with native histograms reads the messages: quantiles by finer buckets than the classic ones, and the same
+/// series otherwise.
+#[test]
+fn native_histograms() {
+    let bed = admin::Bed::new();
+    let port = free_port();
+    let config = bed.config(&format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let pintle = Pintle::start(&bed.authority, &config);
+    let client = Client::new(&bed.authority);
+    let begin = tokio::time::Instant::now();
+    for _ in 0..20 {
+        client.get(pintle.https(), BLOG, "/");
+    }
+    let most = begin.elapsed().as_secs_f64();
+    let targets = [(port, bed.folder.path().join("state"))];
+    let prometheus = Prometheus::start_with(&targets, &["--enable-feature=native-histograms"]);
+    let number = |expression: &str| -> f64 {
+        let result = prometheus.query(expression).unwrap();
+        let [one] = &result[..] else { panic!("{expression}: {result:?}") };
+        one["value"][1].as_str().unwrap().parse().unwrap()
+    };
+    assert_eq!(number("histogram_count(pintle_request_duration_seconds)"), 20.0);
+    let sum = number("histogram_sum(pintle_request_duration_seconds)");
+    assert!(sum > 0.0 && sum <= most, "{sum} of {most}");
+    let quantile = |q: f64| number(&format!("histogram_quantile({q}, pintle_request_duration_seconds)"));
+    let (least, median, last) = (quantile(0.0), quantile(0.5), quantile(1.0));
+    assert!(0.0 < least && least <= median && median <= last && last <= most * 1.1, "{least} {median} {last}");
+    assert!(20.0 * least <= sum * 1.1 && sum <= 20.0 * last, "the sum lies between: {least} {last} {sum}");
+    assert_eq!(number("histogram_fraction(0, +Inf, pintle_request_duration_seconds)"), 1.0);
+    // A histogram with a label.
+    assert!(number("histogram_count(pintle_worker_loop_delay_seconds{worker=\"0\"})") > 1.0);
+    // All other series, by their names and labels.
+    let token = fs::read_to_string(targets[0].1.join("admin.token")).unwrap();
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-H", &format!("Authorization: Bearer {}", token.trim())]);
+    let text = output(curl.arg(format!("http://127.0.0.1:{port}/metrics")));
+    let of_histogram = |name: &str| ["_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end));
+    let names = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').unwrap().0);
+    let wanted: BTreeSet<String> = names
+        .map(|series| series.split_once('{').unwrap_or((series, "")).0.to_owned())
+        .filter(|name| !of_histogram(name))
+        .collect();
+    let found = prometheus.query("count by (__name__) ({__name__=~\"(pintle|process)_.*\"})").unwrap();
+    let found: BTreeSet<String> =
+        found.iter().map(|one| one["metric"]["__name__"].as_str().unwrap().to_owned()).collect();
+    let histograms: BTreeSet<String> = found.difference(&wanted).cloned().collect();
+    let three =
+        ["pintle_request_duration_seconds", "pintle_request_first_byte_seconds", "pintle_worker_loop_delay_seconds"];
+    assert_eq!(histograms, three.map(str::to_owned).into(), "no classic series");
+    assert_eq!(wanted.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new());
+    let requests = format!("pintle_site_requests_total{{site=\"{BLOG}\",method=\"read\",status=\"2xx\"}}");
+    assert_eq!(number(&requests), 20.0);
 }
 
 /// Every panel's query is valid, and has data where this host has something to show.

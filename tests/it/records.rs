@@ -26,7 +26,7 @@ fn handshakes(pintle: &Pintle, least: usize) -> Vec<Value> {
 }
 
 /// Holds records against the schema, with the reference implementation in Python.
-fn validate(records: &[Value], folder: &Path) {
+pub fn validate(records: &[Value], folder: &Path) {
     let file = folder.join("records.json");
     fs::write(&file, serde_json::to_string(records).unwrap()).unwrap();
     let script = "import json, sys\n\
@@ -173,7 +173,7 @@ fn every_field_of_the_schema() {
     let all = pintle.access();
     validate(&all, folder);
     let without: Vec<String> = properties().difference(&names(&all)).cloned().collect();
-    assert_eq!(without, Vec::<String>::new(), "fields without a record");
+    assert_eq!(without, ["trace_id"], "fields without a record; the tests of traces have that one");
     let ids: BTreeSet<&str> = all.iter().filter_map(|r| r["id"].as_str()).collect();
     assert_eq!(ids.len(), all.len(), "each id occurs once");
 }

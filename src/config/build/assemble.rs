@@ -32,7 +32,6 @@ pub(super) fn assemble(
     let certificates = certificates(&entries, &globals);
     let tickets = tickets(context)?;
     let (tls, probe_tls) = tls(&entries, &globals, &certificates, &tickets)?;
-    let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
     let snapshot = Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
@@ -51,7 +50,8 @@ pub(super) fn assemble(
         reports: globals.reports,
         limits: globals.limits,
         log: globals.log,
-        measures: draft.admin().is_some() || globals.graphite.is_some(),
+        traces: globals.traces.as_ref().map(|traces| traces.rules),
+        measures: draft.admin().is_some() || globals.graphite.is_some() || globals.traces.is_some(),
     };
     Some(Config {
         https: globals.listen.https,
@@ -71,15 +71,22 @@ pub(super) fn assemble(
         acme: globals.acme.map(Arc::new),
         hooks: globals.hooks,
         graphite: globals.graphite,
+        traces: globals.traces,
         pledges: entries.iter().filter_map(|e| e.pledge.clone()).collect(),
         accepted: outcome.admitted.accepted,
-        ramps: entries.iter().flat_map(|e| e.ramps.clone()).filter(is_new).collect(),
+        ramps: new_ramps(&entries, context),
         kept: outcome.kept,
         news: outcome.news,
         entries,
         upstreams,
         tickets,
     })
+}
+
+/// The ramps that the ledger does not know.
+fn new_ramps(entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Vec<Ramp> {
+    let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
+    entries.iter().flat_map(|e| e.ramps.clone()).filter(is_new).collect()
 }
 
 /// The keys of session tickets: those in use, if there are any.

@@ -25,7 +25,8 @@ use crate::os::sandbox;
 use crate::policy::promise::{Promise, Promises, Seconds, SiteNames};
 use crate::reason::Problem;
 use crate::server::Snapshot;
-use crate::telemetry::AccessFormat;
+use crate::telemetry::trace::CollectorSettings;
+use crate::telemetry::{AccessFormat, SyslogPlace};
 use crate::tls::Tickets;
 use crate::upstream::dns::{NameServers, UpstreamName};
 
@@ -65,6 +66,8 @@ pub struct Config {
     pub hooks: Vec<Hook>,
     /// The receiver of metrics, if there is one.
     pub graphite: Option<graphite::GraphiteSettings>,
+    /// The collector of traces, if there is one.
+    pub traces: Option<CollectorSettings>,
     /// The promises of the pin headers, site by site. They have to be in the ledger before pintle sends them.
     pub pledges: Vec<Pledge>,
     /// Lockouts that the operator has just accepted. They have to be in the ledger before they happen.
@@ -106,6 +109,8 @@ pub enum AccessTarget {
     Stdout,
     /// A file, at its end.
     File(PathBuf),
+    /// Syslog.
+    Syslog(SyslogPlace),
 }
 
 impl Config {

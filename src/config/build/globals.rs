@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::checker::Checker;
 use super::suites::Fit;
-use super::{acme, addresses, hooks, limits, listen, log, metrics, offer, process};
+use super::{acme, addresses, hooks, limits, listen, log, metrics, offer, process, traces};
 use crate::config::file::ConfigFile;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, Draft};
@@ -35,6 +35,7 @@ pub(super) struct Globals {
     pub(super) sandbox: crate::os::sandbox::SandboxSettings,
     pub(super) hooks: Vec<crate::events::Hook>,
     pub(super) graphite: Option<crate::graphite::GraphiteSettings>,
+    pub(super) traces: Option<crate::telemetry::trace::CollectorSettings>,
 }
 
 /// Checks the settings that belong to no site.
@@ -77,8 +78,9 @@ pub(super) fn globals(
     process::check(&file.process, r);
     let sandbox = process::sandbox(&file.sandbox, r);
     let hooks = hooks::build(file, r);
-    let graphite = metrics::graphite(&file.metrics, &limits, r);
     Globals {
+        graphite: metrics::graphite(&file.metrics, &limits, r),
+        traces: traces::traces(&file.metrics, &limits, r),
         listen,
         limits,
         reports,
@@ -95,7 +97,6 @@ pub(super) fn globals(
         default_site,
         sandbox,
         hooks,
-        graphite,
     }
 }
 

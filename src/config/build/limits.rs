@@ -45,6 +45,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         retry_body 0,
         response_header_size 1024,
         graphite_queue 65536,
+        otlp_queue 65536,
     }
     let (second, none) = (Duration::from_secs(1), Duration::ZERO);
     set! { time: table, most, limits, r;

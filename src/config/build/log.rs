@@ -6,8 +6,8 @@ use crate::config::file::{ConfigFile, LogTable};
 use crate::config::value::show_number;
 use crate::config::{AccessTarget, Draft};
 use crate::reason::Reason;
-use crate::telemetry::AccessFormat;
 use crate::telemetry::access::{LogRules, RecordField, RecordFields, Redact, Sample, WrongField};
+use crate::telemetry::{AccessFormat, SyslogPlace};
 
 /// The default of `log.recent`, if there is an access log.
 const RECENT: usize = 1000;
@@ -22,10 +22,19 @@ pub(super) fn access(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) -> (
         ("short", Some(AccessFormat::Short)),
     ];
     let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, None);
+    let syslog = file.log.access.as_ref().and_then(|at| Some((at, SyslogPlace::parse(&at.value)?)));
+    if let Some((at, Err(why))) = &syslog {
+        let what = format!("log.access: {:?}: {why}", at.value);
+        r.error_with_hint(&at.span, what, "access = \"syslog:\" for this host, or \"syslog:udp://192.0.2.1:514\"");
+    }
     let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
         None | Some(("stdout", _)) => AccessTarget::Stdout,
         Some((_, None)) => AccessTarget::Off,
         Some((_, Some(path))) => AccessTarget::File(path),
+    };
+    let access = match syslog {
+        Some((_, Ok(place))) => AccessTarget::Syslog(place),
+        _ => access,
     };
     process::check_access(file.log.access.as_ref(), &access, r);
     (access, access_format)

@@ -41,6 +41,7 @@ mod log;
 mod pin_plan;
 mod planning;
 mod suites;
+mod traces;
 mod unserved;
 mod upstream;
 mod upstream_url;

@@ -43,6 +43,7 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) hook_timeout: Option<At<Duration>>,
     pub(in crate::config) hook_queue: Option<At<u64>>,
     pub(in crate::config) graphite_queue: Option<At<u64>>,
+    pub(in crate::config) otlp_queue: Option<At<u64>>,
     pub(in crate::config) log_networks: Option<At<u64>>,
 }
 
@@ -85,6 +86,7 @@ impl LimitsTable {
             hook_timeout: t.duration("hook_timeout"),
             hook_queue: t.number("hook_queue"),
             graphite_queue: t.size("graphite_queue"),
+            otlp_queue: t.size("otlp_queue"),
             log_networks: t.number("log_networks"),
         }
     }

@@ -11,6 +11,9 @@ pub(in crate::config) struct MetricsTable {
     pub(in crate::config) graphite: Option<At<String>>,
     pub(in crate::config) graphite_prefix: Option<At<String>>,
     pub(in crate::config) graphite_interval: Option<At<Duration>>,
+    pub(in crate::config) otlp: Option<At<String>>,
+    pub(in crate::config) otlp_sample: Option<At<f64>>,
+    pub(in crate::config) otlp_parents: Option<At<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +34,9 @@ impl MetricsTable {
             graphite: t.text("graphite"),
             graphite_prefix: t.text("graphite_prefix"),
             graphite_interval: t.duration("graphite_interval"),
+            otlp: t.text("otlp"),
+            otlp_sample: t.fraction("otlp_sample"),
+            otlp_parents: t.text("otlp_parents"),
         };
         t.finish();
         table

@@ -45,6 +45,7 @@ fn row(inputs: &Inputs<'_>, table: &str, change: &FieldChange) -> Value {
         FateReason::Hsts => Some("site.hsts"),
         FateReason::Pins => Some("site.hpkp"),
         FateReason::Names => Some("site.upstream"),
+        FateReason::Trace => Some("metrics.otlp"),
         _ => None,
     };
     json!({
@@ -85,6 +86,7 @@ fn why(why: FateReason) -> &'static str {
         FateReason::Host => "the name that the upstream expects",
         FateReason::Forwarding => "pintle itself describes the client",
         FateReason::Via => "each hop adds itself",
+        FateReason::Trace => "pintle continues the client's trace, or begins one",
         FateReason::HopByHop => "belongs to one connection",
         FateReason::NamedByConnection => "Connection names it",
         FateReason::Claim => "clients could forge it",

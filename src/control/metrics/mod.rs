@@ -27,6 +27,7 @@ impl Control {
         self.upstream_metrics(&mut metrics);
         self.report_metrics(&mut metrics);
         self.hook_metrics(&mut metrics);
+        self.span_metrics(&mut metrics);
         metrics
     }
 }

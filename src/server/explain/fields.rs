@@ -31,6 +31,8 @@ pub enum FateReason {
     Host,
     /// A field about the client, which pintle writes itself.
     Forwarding,
+    /// The trace, which pintle continues or begins.
+    Trace,
     /// The hop in Via.
     Via,
     /// A field of one connection.
@@ -107,6 +109,7 @@ pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site) -> Vec<Fi
         Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => FateReason::Forwarding,
         Name::XForwardedOther | Name::XRealIp => FateReason::Forwarding,
         Name::Via => FateReason::Via,
+        Name::Traceparent | Name::Tracestate => FateReason::Trace,
         Name::ContentLength | Name::TransferEncoding => FateReason::Framing,
         Name::Connection | Name::Upgrade | Name::SecWebsocketKey if head.websocket => FateReason::WebSocket,
         Name::Te | Name::Trailer => FateReason::Trailers,

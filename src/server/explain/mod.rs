@@ -30,6 +30,7 @@ use crate::limits::Limits;
 use crate::message::{HeadFault, RequestHead, ResponseHead, parse_request, parse_response};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, Peer};
+use crate::telemetry::trace::channel;
 use crate::tls::greeting::{choice, client_hello};
 use crate::tls::{CertificateSet, ChosenBy};
 use crate::upstream::{
@@ -257,6 +258,7 @@ async fn worker(snapshot: Arc<Snapshot>) -> Rc<Worker> {
         admission: Arc::<Admission>::default(),
         loop_guard: Arc::default(),
         access: None,
+        spans: channel().0,
         snapshot: snapshots,
         news: Arc::<Notify>::default(),
         draining,
@@ -353,8 +355,8 @@ impl Explanation {
         if let Some(site) = &asked.site {
             let key = context.websocket_key(head);
             let websocket_key = key.as_deref();
-            let (client, facts) = (&context.client, &asked.facts);
-            let request = UpstreamRequest { head, site, origin: &asked.origin, client, websocket_key, facts };
+            let (client, facts, trace) = (&context.client, &asked.facts, asked.trace.as_deref());
+            let request = UpstreamRequest { head, site, origin: &asked.origin, client, websocket_key, facts, trace };
             let mut sent = Vec::new();
             request.write_http1(upstream, &mut sent);
             self.request_fields = fields::of_request(head, &sent, site);

@@ -175,6 +175,8 @@ pub struct UpstreamFacts {
     pub connect: Option<Duration>,
     /// TLS of a new connection.
     pub tls: Option<Duration>,
+    /// The status code of its response.
+    pub status: Option<u16>,
 }
 
 impl UpstreamFacts {
@@ -189,6 +191,8 @@ impl UpstreamFacts {
 pub struct AccessEntry<'a> {
     /// The facts of the connection, as [`super::AccessLog::connection_text`] has written them.
     pub connection: &'a str,
+    /// The trace that the request belongs to.
+    pub trace_id: Option<&'a str>,
     /// The site's first name.
     pub site: Option<&'a str>,
     /// The client's address, from a trusted source.

@@ -31,6 +31,8 @@ macro_rules! fields {
 fields! {
     /// The record's own id.
     Id = "id",
+    /// The trace that the request belongs to.
+    TraceId = "trace_id",
     /// The site's first name.
     Site = "site",
     /// The client's address, from a trusted source.

@@ -96,6 +96,9 @@ pub(super) fn connection(facts: &ConnectionFacts<'_>, rules: &LogRules) -> Vec<u
 pub(super) fn request(entry: &AccessEntry<'_>, rules: &LogRules, sampled: bool, id: RecordId<'_>, out: &mut Vec<u8>) {
     begin(REQUEST, id, rules, entry.time, out);
     let mut line = JsonLine::new(out, rules.fields);
+    if let Some(trace_id) = entry.trace_id {
+        line.word(RecordField::TraceId, trace_id);
+    }
     if let Some(site) = entry.site {
         line.text(RecordField::Site, site.as_bytes(), HOST);
     }

@@ -239,6 +239,7 @@ mod tests {
     fn entry<'a>(user_agent: &'a [u8], target: &'a str) -> AccessEntry<'a> {
         AccessEntry {
             connection: r#","peer":"192.0.2.9""#,
+            trace_id: None,
             site: Some("a.example"),
             client: "192.0.2.1".parse().unwrap(),
             host: b"a.example",
