@@ -317,13 +317,8 @@ impl Control {
             }
             AdminCommand::Acme(asked) => self.ask_acme(asked),
             AdminCommand::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),
-            AdminCommand::View { question, reply } => {
-                let _ = reply.send(self.view(question));
-            }
-            AdminCommand::Findings { report, reply } => {
-                self.doctor = Some(report);
-                let _ = reply.send(());
-            }
+            AdminCommand::View { question, reply } => _ = reply.send(self.view(question)),
+            AdminCommand::Findings { report, reply } => self.keep_findings(report, reply),
             AdminCommand::Book(reply) => {
                 // The caller reads the file, too.
                 let _ = self.keep_ledger().await;

@@ -112,13 +112,8 @@ fn refused(file: &str, answer: &Answer) -> RefusedFile {
             why: "A certificate, a CSR or a public key fits into 64 KiB.".to_owned(),
             hints,
         },
-        _ => RefusedFile { what: format!("{file} has no pin"), why: format!("It {}.", because(&text(body, "error"))), hints },
+        _ => RefusedFile { what: format!("{file} has no pin"), why: format!("{file}: {}.", text(body, "error")), hints },
     }
-}
-
-/// The reason as the end of a sentence that begins with "It".
-fn because(error: &str) -> String {
-    if error.starts_with("is ") { error.to_owned() } else { format!("cannot be read: {error}") }
 }
 
 fn found(file: String, body: &Value) -> FoundPin {
@@ -200,7 +195,7 @@ mod tests {
             refused("a.key", &answer("private-key", "x")).what,
             "a.key is a private key. It was wiped, not read"
         );
-        assert_eq!(refused("a.p12", &answer("unknown", "is PKCS#12")).why, "It is PKCS#12.");
-        assert_eq!(refused("a", &answer("unknown", "damaged csr")).why, "It cannot be read: damaged csr.");
+        assert_eq!(refused("a.p12", &answer("unknown", "is PKCS#12")).why, "a.p12: is PKCS#12.");
+        assert_eq!(refused("a", &answer("unknown", "damaged csr")).why, "a: damaged csr.");
     }
 }

@@ -2,6 +2,7 @@
 //! at its host itself.
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::control::Control;
 use crate::ledger::time::rfc3339;
@@ -14,6 +15,12 @@ pub(in crate::control) fn report_of(body: &[u8]) -> Option<Value> {
 }
 
 impl Control {
+    /// Keeps a report until the next one.
+    pub(in crate::control) fn keep_findings(&mut self, report: Value, reply: oneshot::Sender<()>) {
+        self.doctor = Some(report);
+        let _ = reply.send(());
+    }
+
     /// The last report, if there is one.
     pub(super) fn findings(&self) -> Value {
         let config = std::path::absolute(self.draft.path()).unwrap_or_else(|_| self.draft.path().to_owned());

@@ -9,7 +9,8 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use super::{Answered, PageRefusal, chain, parameter};
+use super::chain;
+use super::refusal::{Answered, PageRefusal, parameter};
 use crate::control::Control;
 use crate::keys::key_file::{Foreign, KeyFileError, KeyKind, Want, certificates, has_private_key, public_key};
 use crate::keys::pem;

@@ -7,12 +7,12 @@ mod fingerprint;
 mod overview;
 mod pins;
 mod rates;
+mod refusal;
 mod rotation;
 mod site;
 mod sites;
 
 use http::StatusCode;
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
@@ -20,12 +20,12 @@ use super::Control;
 use super::admin::AdminCommand;
 use crate::acme::request::ask;
 use crate::admin::api::Answer;
-use crate::admin::asked;
 use crate::keys::pin::Pin;
-use crate::reason::Reason;
 
 pub(super) use doctor::report_of;
 pub(super) use rates::Rates;
+pub(super) use refusal::Answered;
+use refusal::{PageRefusal, parameter};
 
 /// A question of a page.
 pub(super) enum PageQuestion {
@@ -47,39 +47,6 @@ pub(super) enum PageQuestion {
     Roles(Pin),
     /// The findings of the last doctor.
     Findings,
-}
-
-/// The answer, or the reason why there is none.
-pub(super) type Answered = Result<Value, PageRefusal>;
-
-/// A question that has no answer.
-#[derive(Debug)]
-pub(super) struct PageRefusal {
-    status: StatusCode,
-    kind: &'static str,
-    reason: Reason,
-}
-
-impl PageRefusal {
-    fn new(status: StatusCode, kind: &'static str, reason: Reason) -> Self {
-        Self { status, kind, reason }
-    }
-
-    /// The host is in no site.
-    fn no_site(host: &str) -> Self {
-        let reason = Reason::new(format!("no site has the host {host:?}")).hint("/v1/sites lists the sites");
-        Self::new(StatusCode::NOT_FOUND, "no-site", reason)
-    }
-
-    /// A parameter is wrong.
-    fn wrong(reason: Reason) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "wrong", reason)
-    }
-
-    fn answer(&self) -> Answer {
-        let Self { status, kind, reason } = self;
-        Answer::json(*status, json!({ "error": reason.line(), "kind": kind, "hints": reason.hints }))
-    }
 }
 
 /// Answers a page's GET; `None` if the path is unknown.
@@ -113,11 +80,6 @@ async fn answered(question: PageQuestion, commands: &mpsc::Sender<AdminCommand>)
         Some(Err(refusal)) => refusal.answer(),
         None => Answer::gone(),
     }
-}
-
-/// A parameter of a query, decoded; empty if it is missing.
-fn parameter(query: &str, name: &str) -> String {
-    asked::parameter(query, name).unwrap_or_default()
 }
 
 impl Control {

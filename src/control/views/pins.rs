@@ -4,7 +4,7 @@ use clap::ValueEnum as _;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Answered, PageRefusal, parameter};
+use super::refusal::{Answered, PageRefusal, parameter};
 use crate::control::Control;
 use crate::control::own_keys::{next_keys, with_own_keys};
 use crate::control::pin_set::{self, WantedExport, backup, find};

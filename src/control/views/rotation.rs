@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Answered, PageRefusal, parameter};
+use super::refusal::{Answered, PageRefusal, parameter};
 use crate::config::report::SiteReport;
 use crate::control::Control;
 use crate::control::promises::is_sent;

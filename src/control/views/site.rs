@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Answered, PageRefusal, chain};
+use super::chain;
+use super::refusal::{Answered, PageRefusal};
 use crate::control::Control;
 use crate::control::promises::HeldSets;
 use crate::ledger::time::rfc3339;

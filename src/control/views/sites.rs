@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{PageRefusal, parameter};
+use super::refusal::{PageRefusal, parameter};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::acme::step::CertificateStanding;
 use crate::clock::uptime;

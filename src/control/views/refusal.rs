@@ -1,0 +1,46 @@
+//! Questions of pages that have no answer, and the parameters of questions.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::admin::api::Answer;
+use crate::admin::asked;
+use crate::reason::Reason;
+
+/// The answer, or the reason why there is none.
+pub(in crate::control) type Answered = Result<Value, PageRefusal>;
+
+/// A question that has no answer.
+#[derive(Debug)]
+pub(in crate::control) struct PageRefusal {
+    status: StatusCode,
+    kind: &'static str,
+    reason: Reason,
+}
+
+impl PageRefusal {
+    pub(super) fn new(status: StatusCode, kind: &'static str, reason: Reason) -> Self {
+        Self { status, kind, reason }
+    }
+
+    /// The host is in no site.
+    pub(super) fn no_site(host: &str) -> Self {
+        let reason = Reason::new(format!("no site has the host {host:?}")).hint("/v1/sites lists the sites");
+        Self::new(StatusCode::NOT_FOUND, "no-site", reason)
+    }
+
+    /// A parameter is wrong.
+    pub(super) fn wrong(reason: Reason) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "wrong", reason)
+    }
+
+    pub(super) fn answer(&self) -> Answer {
+        let Self { status, kind, reason } = self;
+        Answer::json(*status, json!({ "error": reason.line(), "kind": kind, "hints": reason.hints }))
+    }
+}
+
+/// A parameter of a query, decoded; empty if it is missing.
+pub(super) fn parameter(query: &str, name: &str) -> String {
+    asked::parameter(query, name).unwrap_or_default()
+}
