@@ -25,8 +25,9 @@ use crate::reason::Reason;
 use crate::reason::pasted::set_config;
 
 use args::{
-    AcmeSubcommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs, ExportArgs, HookCommand,
-    HookTestArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
+    AcmeSubcommand, AdminSubcommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs,
+    ExportArgs, HookCommand, HookTestArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand, ManArgs, PageArgs,
+    PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
@@ -83,6 +84,15 @@ enum Command {
     Hook(HookCommand),
     /// Show the sites, promises and pending work of the running process
     Status(StatusArgs),
+    /// Open the pages of the running process in a browser, by a link that works once
+    ///
+    /// Prints the link, and opens it on a desktop. If the admin socket is a Unix socket, the command listens on a
+    /// loopback port and passes the connections of your browser on until you press Ctrl-C. It closes connections of
+    /// other users.
+    Page(PageArgs),
+    /// Make what the pages of the running process need
+    #[command(subcommand)]
+    Admin(AdminSubcommand),
     /// Check that the running process accepts connections: exit code 0 if it does, 1 if not
     ///
     /// For health checks of containers and load balancers. The state of upstreams does not count: a restart of pintle
@@ -176,6 +186,12 @@ pub fn run() -> ExitCode {
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
         Command::Status(args) => status(args, &output),
+        Command::Page(args) => {
+            let (role, port, no_open, as_json) = (args.role(), args.port, args.no_open, args.check.json);
+            let options = commands::page::Options { role, port, no_open, as_json };
+            with_config(args.check.config, |path| commands::page::page(path, &options, &output))
+        }
+        Command::Admin(AdminSubcommand::Password { json }) => commands::password::password(json),
         Command::Hook(HookCommand::Test(HookTestArgs { name, check })) => {
             with_config(check.config, |path| commands::hook::test(path, name.as_deref(), check.json, &output))
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::role::AdminRole;
+use crate::config::admin::AdminRole;
 
 /// The prefix of the API's paths. Paths without it are aliases, for commands of an older version.
 pub const VERSION: &str = "/v1";
@@ -63,6 +63,8 @@ pub const PATHS: &[ApiPath] = &[
     path("/ledger/promise", &[(Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/metrics", &[(Method::GET, AdminRole::View)]),
     path("/overview", &[(Method::GET, AdminRole::View)]),
+    path("/page/browser", &[(Method::POST, AdminRole::Configure)]),
+    path("/page/link", &[(Method::POST, AdminRole::Configure)]),
     path("/pins", &[(Method::GET, AdminRole::View)]),
     path("/promised", &[(Method::GET, AdminRole::View)]),
     path("/rates", &[(Method::GET, AdminRole::View)]),

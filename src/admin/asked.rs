@@ -1,6 +1,7 @@
 //! A request for a page: its path, query, form and session.
 
 use http::Method;
+use zeroize::Zeroize as _;
 
 use super::session::PageSession;
 
@@ -22,6 +23,8 @@ pub struct PageRequest {
     pub session: PageSession,
     /// The name of this host.
     pub node: String,
+    /// `true` if pages may receive private keys.
+    pub allow_keys: bool,
 }
 
 impl PageRequest {
@@ -45,7 +48,27 @@ struct FormField {
     file: Option<String>,
 }
 
+/// A form may carry a password or a key.
+impl Drop for FormField {
+    fn drop(&mut self) {
+        self.value.zeroize();
+    }
+}
+
 impl FormFields {
+    /// Reads the body of a form by its content type: `multipart/form-data` (RFC 7578), or else a query. Returns `None` if it
+    /// is malformed, or there are too many fields.
+    #[must_use]
+    pub fn of_form(content_type: &str, body: &[u8]) -> Option<Self> {
+        let mut parts = content_type.split(';').map(str::trim);
+        if !parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/form-data")) {
+            return std::str::from_utf8(body).ok().and_then(Self::of_query);
+        }
+        let boundary = parts.find_map(|part| part.strip_prefix("boundary="))?.trim_matches('"');
+        let is_boundary = (1..=70).contains(&boundary.len());
+        is_boundary.then(|| multipart(format!("--{boundary}").as_bytes(), body))?
+    }
+
     /// Reads `name=value&name=value`. Returns `None` if a text is not UTF-8, or there are too many fields.
     #[must_use]
     pub fn of_query(text: &str) -> Option<Self> {
@@ -78,6 +101,42 @@ impl FormFields {
             self.0.iter().filter(|f| f.name == name).find(|f| f.file.as_ref().is_some_and(|n| !n.is_empty()))?;
         Some((found.file.as_deref()?, &found.value))
     }
+}
+
+/// Reads the parts between delimiters: `--BOUNDARY`, head, empty line, contents.
+fn multipart(delimiter: &[u8], body: &[u8]) -> Option<FormFields> {
+    let mut rest = body.strip_prefix(delimiter)?;
+    let mut fields = Vec::new();
+    let end = [b"\r\n", delimiter].concat();
+    loop {
+        if rest.starts_with(b"--") {
+            return Some(FormFields(fields));
+        }
+        rest = rest.strip_prefix(b"\r\n")?;
+        let head_end = memchr::memmem::find(rest, b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&rest[..head_end]).ok()?;
+        rest = &rest[head_end + 4..];
+        let value_end = memchr::memmem::find(rest, &end)?;
+        if fields.len() >= FIELDS_MAX {
+            return None;
+        }
+        let (name, file) = disposition(head)?;
+        fields.push(FormField { name, value: rest[..value_end].to_vec(), file });
+        rest = &rest[value_end + end.len()..];
+    }
+}
+
+/// The name of a part, and that of its file, as browsers write them: quotes in names are `%22`.
+fn disposition(head: &str) -> Option<(String, Option<String>)> {
+    let line = head.split("\r\n").find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-disposition").then_some(value)
+    })?;
+    let parameter = |name: &str| {
+        let (_, value) = line.split_once(&format!(" {name}=\""))?;
+        value.split_once('"').map(|(value, _)| value.to_owned())
+    };
+    Some((parameter("name")?, parameter("filename")))
 }
 
 /// Returns the first value of a name in the query of an API path. `+` is no space there: pins are base64.
@@ -134,6 +193,25 @@ mod tests {
         for bad in ["a=%", "a=%f", "a=%gg", "a=%ff", &"a&".repeat(FIELDS_MAX + 1)] {
             assert!(FormFields::of_query(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn fields_of_an_upload() {
+        let kind = "multipart/form-data; boundary=----x";
+        let body = b"------x\r\nContent-Disposition: form-data; name=\"csrf\"\r\n\r\ntoken\r\n------x\r\n\
+            Content-Disposition: form-data; name=\"chain\"; filename=\"../a.pem\"\r\nContent-Type: text/plain\r\n\r\n\
+            \xff\r\n--\r\n------x--\r\n";
+        let fields = FormFields::of_form(kind, body).unwrap();
+        assert_eq!(fields.get("csrf"), Some("token"));
+        assert_eq!(fields.file("chain"), Some(("../a.pem", &b"\xff\r\n--"[..])));
+        assert_eq!((fields.file("csrf"), fields.get("chain")), (None, None));
+        for end in 0..body.len() - 4 {
+            assert!(FormFields::of_form(kind, &body[..end]).is_none(), "{end}");
+        }
+        for kind in ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=y"] {
+            assert!(FormFields::of_form(kind, body).is_none(), "{kind}");
+        }
+        assert_eq!(FormFields::of_form("", b"a=b").unwrap().get("a"), Some("b"));
     }
 
     #[test]

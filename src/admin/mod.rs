@@ -17,8 +17,11 @@
 pub mod api;
 pub mod asked;
 pub mod assets;
+pub mod attempts;
+pub mod entrance;
 pub mod guard;
 pub mod page;
+pub mod password;
 pub mod reply;
 pub mod role;
 pub mod router;
@@ -33,9 +36,13 @@ use http_body_util::{BodyExt as _, Full};
 
 use api::Api;
 use asked::{FormFields, PageRequest};
+use entrance::{Entrance, Visitor};
 use reply::Page;
 use router::Found;
 use session::PageSession;
+
+use crate::config::admin::SharedAccess;
+use crate::os::usage::host_name;
 
 /// The body of an answer: bytes, or a stream of events.
 pub type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -46,69 +53,96 @@ pub fn body(bytes: impl Into<Bytes>) -> AnswerBody {
     Full::new(bytes.into()).boxed_unsync()
 }
 
-/// The state of the pages.
-#[derive(Debug)]
+/// The reader of a request, before their permissions are looked at.
+pub enum PageReader {
+    /// A process of the user that runs pintle, or of root, which needs no session.
+    Owner(PageSession),
+    /// A browser, with its session and the session's id.
+    Browser(Option<(PageSession, String)>),
+}
+
+/// The pages of this host, with the sessions of their readers.
 pub struct Pages {
-    /// The name of this host.
     node: String,
+    /// The ways in and out.
+    pub entrance: Entrance,
 }
 
 impl Pages {
     /// The pages of this host.
     #[must_use]
-    pub fn new() -> Self {
-        Self { node: rustix::system::uname().nodename().to_string_lossy().into_owned() }
+    pub fn new(access: SharedAccess) -> Self {
+        let node = host_name().to_owned();
+        Self { entrance: Entrance::new(node.clone(), access), node }
     }
 
     /// Answers a request for a page or an asset.
-    pub async fn answer(&self, api: &impl Api, request: Request<Bytes>, session: PageSession) -> Response<AnswerBody> {
+    pub async fn answer(
+        &self,
+        api: &impl Api,
+        request: Request<Bytes>,
+        reader: PageReader,
+        visitor: &Visitor,
+    ) -> Response<AnswerBody> {
         let (parts, form) = request.into_parts();
         let path = parts.uri.path().to_owned();
         if let Some((kind, content)) = assets::find(&path) {
             return asset(kind, content);
         }
         let query = FormFields::of_query(parts.uri.query().unwrap_or_default());
-        let form = std::str::from_utf8(&form).ok().and_then(FormFields::of_query);
+        let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let form = FormFields::of_form(kind, &form);
         let is_malformed = query.is_none() || form.is_none();
-        let method = parts.method;
         let (query, form) = (query.unwrap_or_default(), form.unwrap_or_default());
-        let asked = PageRequest { method, path, query, form, session, node: self.node.clone() };
-        let page = match router::find(&asked.method, &asked.path) {
-            _ if is_malformed => {
-                let way_out = "Go back, and send it again.";
-                page::error::show(&asked, StatusCode::BAD_REQUEST, "The fields of the request are malformed", way_out)
+        if entrance::is_entrance(&parts.method, &path) {
+            let old = if let PageReader::Browser(old) = reader { old } else { None };
+            return respond(self.entrance.answer((&parts.method, &path), &form, old, visitor).await);
+        }
+        let (session, is_proved) = match reader {
+            PageReader::Owner(session) => (session, true),
+            PageReader::Browser(Some((session, _))) => {
+                let header = parts.headers.get(guard::CSRF_HEADER).and_then(|token| token.to_str().ok());
+                let token = form.get("csrf").or(header).unwrap_or_default();
+                let is_proved = is_safe(&parts.method) || session.fits(token);
+                (session, is_proved)
             }
-            Found::Page(_, needed) if !asked.session.may(needed) => {
-                let way_out = format!(
-                    "It needs the role {needed}. Sign in with a link of that role: pintle page --role {needed}"
-                );
-                page::error::show(&asked, StatusCode::FORBIDDEN, "Your role does not allow this", &way_out)
-            }
-            Found::Page(name, _) => router::show(name, api, &asked).await,
-            Found::OtherMethod(allowed) => {
-                let mut page = respond(page::error::show(
-                    &asked,
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "The page has no such method",
-                    "Go back, and follow a link of the menu.",
-                ));
-                if let Ok(allowed) = HeaderValue::try_from(allowed) {
-                    page.headers_mut().insert(header::ALLOW, allowed);
-                }
-                return page;
-            }
-            Found::Nothing => {
-                let way_out = "The menu lists all pages.";
-                page::error::show(&asked, StatusCode::NOT_FOUND, "No page has this address", way_out)
-            }
+            PageReader::Browser(None) => return respond(Page::see("/login")),
         };
-        respond(page)
+        let allow_keys = self.entrance.access().now().allow_keys;
+        let node = self.node.clone();
+        let asked = PageRequest { method: parts.method, path, query, form, session, node, allow_keys };
+        if is_malformed {
+            let way_out = "Go back, and send it again.";
+            let what = "The fields of the request are malformed";
+            return respond(page::error::show(&asked, StatusCode::BAD_REQUEST, what, way_out));
+        }
+        if !is_proved {
+            tracing::warn!(who = asked.session.who, path = asked.path, from = visitor.from(), "form without its token");
+            let (what, way_out) =
+                ("The form was not from a page of this session", "Nothing was changed. Open the page again.");
+            return respond(page::error::show(&asked, StatusCode::FORBIDDEN, what, way_out));
+        }
+        respond(found(api, &asked).await)
     }
 }
 
-impl Default for Pages {
-    fn default() -> Self {
-        Self::new()
+/// The page of a request, or the reason why there is none.
+async fn found(api: &impl Api, asked: &PageRequest) -> Page {
+    match router::find(&asked.method, &asked.path) {
+        Found::Page(_, needed) if !asked.session.may(needed) => {
+            let way_out = format!("It needs the role {needed}. On the host itself: pintle page --role {needed}");
+            page::error::show(asked, StatusCode::FORBIDDEN, "Your role does not allow this", &way_out)
+        }
+        Found::Page(name, _) => router::show(name, api, asked).await,
+        Found::OtherMethod(allowed) => {
+            let (what, way_out) = ("The page has no such method", "Go back, and follow a link of the menu.");
+            let page = page::error::show(asked, StatusCode::METHOD_NOT_ALLOWED, what, way_out);
+            page.with(header::ALLOW, allowed)
+        }
+        Found::Nothing => {
+            let way_out = "The menu lists all pages.";
+            page::error::show(asked, StatusCode::NOT_FOUND, "No page has this address", way_out)
+        }
     }
 }
 
@@ -125,6 +159,11 @@ fn respond(page: Page) -> Response<AnswerBody> {
         let value = format!("attachment; filename=\"{}\"", name.chars().map(safe).collect::<String>());
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(header::CONTENT_DISPOSITION, value);
+        }
+    }
+    for (name, value) in page.headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.append(name, value);
         }
     }
     guard::protect(headers);
@@ -145,6 +184,14 @@ fn asset(kind: &'static str, content: Bytes) -> Response<AnswerBody> {
 #[must_use]
 pub fn is_page(method: &Method, path: &str) -> bool {
     !api::is_api(path) || matches!(router::find(method, path), Found::Page(..))
+}
+
+/// `true` if a request without a session gets a way in instead of a refusal.
+#[must_use]
+pub fn is_for_browsers(method: &Method, path: &str) -> bool {
+    matches!(router::find(method, path), Found::Page(..))
+        || entrance::is_entrance(method, path)
+        || is_safe(method) && assets::find(path).is_some()
 }
 
 /// `true` if a method changes nothing.

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use super::asked::PageRequest;
 use super::assets;
@@ -23,6 +23,8 @@ pub struct Page {
     pub location: Option<String>,
     /// The name under which the browser stores the contents.
     pub file: Option<String>,
+    /// More headers.
+    pub headers: Vec<(HeaderName, String)>,
 }
 
 impl Page {
@@ -44,6 +46,13 @@ impl Page {
         Self { status, ..self }
     }
 
+    /// The same page with one more header.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
     /// A redirect to another page, after a change.
     #[must_use]
     pub fn see(path: impl Into<String>) -> Self {
@@ -59,7 +68,14 @@ impl Page {
     /// An answer without contents.
     #[must_use]
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, kind: "text/plain; charset=utf-8", content: Bytes::new(), location: None, file: None }
+        Self {
+            status,
+            kind: "text/plain; charset=utf-8",
+            content: Bytes::new(),
+            location: None,
+            file: None,
+            headers: Vec::new(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::api::{Answer, Api, Call};
 use super::asked::PageRequest;
 use super::page;
 use super::reply::Page;
-use super::role::AdminRole;
+use crate::config::admin::AdminRole;
 
 /// A page, as an entry of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! The arguments of each command.
 
 mod explain;
+mod hook;
+mod page;
 mod renew;
 mod values;
 
@@ -14,6 +16,8 @@ use crate::export::{ExportForm, Role};
 use crate::host::HostPattern;
 use crate::verify::target::{ConnectTo, Url};
 pub(super) use explain::ExplainArgs;
+pub(super) use hook::{HookCommand, HookTestArgs};
+pub(super) use page::{AdminSubcommand, PageArgs};
 pub(super) use renew::RenewArgs;
 use values::{parse_date, parse_duration, parse_https_url, parse_pause, parse_url};
 
@@ -215,23 +219,6 @@ pub(super) enum AcmeSubcommand {
     Renew(RenewArgs),
     /// Show the account at each CA; CAA records name its URL as accounturi
     Account(CheckArgs),
-}
-
-#[derive(Subcommand)]
-pub(super) enum HookCommand {
-    /// Send the event hook.test to one hook, or to all, and print the outcome
-    ///
-    /// The running process sends it, whatever events the hook wants, once. The exit code is 1 if a hook fails.
-    Test(HookTestArgs),
-}
-
-#[derive(clap::Args)]
-pub(super) struct HookTestArgs {
-    /// The hook: its name, by default the host of its URL or the file name of its program
-    #[arg(value_name = "HOOK")]
-    pub(super) name: Option<String>,
-    #[command(flatten)]
-    pub(super) check: CheckArgs,
 }
 
 /// One site.

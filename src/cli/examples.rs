@@ -185,6 +185,23 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "page",
+        &[
+            ("Open the pages of the service", "sudo pintle page"),
+            (
+                "A link for a colleague who only looks, at a port that ssh forwards",
+                "sudo pintle page --role view --port 9181",
+            ),
+        ],
+    ),
+    (
+        "admin password",
+        &[
+            ("Print the line for [admin] in the configuration", "pintle admin password"),
+            ("The same for a password manager", "pass show edge-1 | pintle admin password --json"),
+        ],
+    ),
+    (
         "install",
         &[
             (

@@ -26,6 +26,8 @@ mod latency;
 mod live;
 mod live_chain;
 pub mod pages;
+pub mod page;
+pub mod password;
 pub mod pin;
 mod probe;
 mod reach;

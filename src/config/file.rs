@@ -1,6 +1,7 @@
 //! The configuration file as written: every key with its place, and nothing decided yet.
 
 mod acme;
+mod admin;
 mod limits;
 mod site;
 mod telemetry;
@@ -11,6 +12,7 @@ use super::problem::At;
 use super::reader::Reader;
 
 pub(super) use acme::{AcmeTable, EabTable};
+pub(super) use admin::{AdminTable, AdminUserTable};
 pub(super) use limits::LimitsTable;
 pub(super) use site::{
     BreakerTable, CertificateTable, CheckTable, HeadersTable, HpkpTable, HstsTable, ManagedTable, RampKeys, SiteTable,
@@ -25,6 +27,7 @@ pub(super) struct ConfigFile {
     pub(super) tls: TlsTable,
     pub(super) limits: LimitsTable,
     pub(super) admin_listen: Option<At<String>>,
+    pub(super) admin: AdminTable,
     pub(super) state_directory: Option<At<String>>,
     pub(super) log: LogTable,
     pub(super) name_servers: Option<Vec<At<String>>>,
@@ -115,6 +118,7 @@ impl ConfigFile {
         }
         if let Some(t) = root.table("admin") {
             file.admin_listen = t.text("listen");
+            file.admin = AdminTable::read(&t);
             t.finish();
         }
         if let Some(t) = root.table("state") {

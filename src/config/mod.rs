@@ -4,6 +4,7 @@
 //! can be checked again and again: unchanged parts are reused.
 
 pub mod acme;
+pub mod admin;
 mod changes;
 mod draft;
 mod file;

@@ -7,21 +7,22 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::admin::{AdminShared, Caller, answer};
 use super::api::CommandChannel;
+use super::face::{AdminConnection, AdminShared, Caller, answer};
 use crate::admin::Pages;
+use crate::config::admin::SharedAccess;
 
 /// Time limit for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection to the admin listener.
-pub(super) struct AdminConnection {
+/// A connection that the control thread has accepted.
+pub(super) struct AcceptedConnection {
     pub(super) socket: AdminStream,
     pub(super) caller: Caller,
     /// The permit for the connection, given back when it ends.
@@ -39,23 +40,26 @@ pub(super) enum AdminStream {
 /// # Errors
 ///
 /// If there can be no thread.
-pub(super) fn start(api: CommandChannel, connections: usize) -> io::Result<mpsc::Sender<AdminConnection>> {
-    let (sender, mut accepted) = mpsc::channel::<AdminConnection>(connections);
+pub(super) fn start(
+    api: CommandChannel,
+    access: SharedAccess,
+    connections: usize,
+) -> io::Result<mpsc::Sender<AcceptedConnection>> {
+    let (sender, mut accepted) = mpsc::channel::<AcceptedConnection>(connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("pintle-admin".into()).spawn(move || {
-        let shared = Rc::new(AdminShared { api, pages: Pages::new() });
+        let shared = Rc::new(AdminShared { api, pages: Pages::new(access) });
         LocalSet::new().block_on(&runtime, async move {
-            while let Some(AdminConnection { socket, caller, permit }) = accepted.recv().await {
-                let shared = shared.clone();
+            while let Some(AcceptedConnection { socket, caller, permit }) = accepted.recv().await {
+                let connection = AdminConnection { caller, shared: shared.clone(), permit: Rc::new(permit) };
                 spawn_local(async move {
-                    let _permit = permit;
                     let _ = match socket {
                         AdminStream::Unix(socket) => match tokio::net::UnixStream::from_std(socket) {
-                            Ok(socket) => serve(socket, &caller, &shared).await,
+                            Ok(socket) => serve(TokioIo::new(socket), connection).await,
                             Err(_) => return,
                         },
                         AdminStream::Tcp(socket) => match tokio::net::TcpStream::from_std(socket) {
-                            Ok(socket) => serve(socket, &caller, &shared).await,
+                            Ok(socket) => serve(TokioIo::new(socket), connection).await,
                             Err(_) => return,
                         },
                     };
@@ -66,16 +70,18 @@ pub(super) fn start(api: CommandChannel, connections: usize) -> io::Result<mpsc:
     Ok(sender)
 }
 
-async fn serve(
-    socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    caller: &Caller,
-    shared: &AdminShared,
+/// Serves a connection, which may become that of a browser.
+pub(super) async fn serve(
+    stream: impl Read + Write + Unpin + Send + 'static,
+    connection: AdminConnection,
 ) -> hyper::Result<()> {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(request, caller, shared).await) });
+    let connection = &connection;
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(request, connection).await) });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(stream, service)
+        .with_upgrades()
         .await
 }

@@ -14,6 +14,7 @@ use super::{DRAINING, acme, records, views};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
 use crate::admin::asked::parameter;
+use crate::config::admin::AdminRole;
 use crate::keys::pin::Pin;
 use crate::telemetry::exposition::{Exposition, Format};
 
@@ -38,19 +39,26 @@ impl CommandChannel {
 impl Api for CommandChannel {
     async fn call(&self, call: Call) -> Answer {
         let path = without_version(&call.path).to_owned();
+        let changes = find(&path).and_then(|path| path.role(&call.method)).is_some_and(|role| role > AdminRole::View);
+        let (who, method) = (call.who.clone(), call.method.clone());
         let answered = match call.method {
             Method::GET => shown(&path, &call, &self.0).await,
             Method::POST => done(&path, call, &self.0).await,
             _ => None,
         };
-        answered.unwrap_or_else(|| match find(&path) {
+        let answer = answered.unwrap_or_else(|| match find(&path) {
             Some(path) => {
                 let allow = path.allow();
                 let refusal = Answer::error(StatusCode::METHOD_NOT_ALLOWED, &format!("only {allow}"));
                 Answer { allow: Some(allow), ..refusal }
             }
             None => Answer::error(StatusCode::NOT_FOUND, "no such command"),
-        })
+        });
+        if changes {
+            let status = answer.status.as_u16();
+            tracing::info!(who, %method, path, status, "command of the operator");
+        }
+        answer
     }
 }
 

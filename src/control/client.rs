@@ -12,8 +12,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::admin::HEADER;
+use super::face::{BROWSER, HEADER, WHO};
 use super::token;
+use crate::admin::api::{VERSION, without_version};
 use crate::config::AdminAddress;
 
 /// Time limit for a command: a reload reads every file, and writes the ledger.
@@ -74,23 +75,66 @@ pub fn ask_for(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| other(&e))?;
     runtime.block_on(async {
         let asking = async {
-            match address {
-                AdminAddress::Unix(socket) => {
-                    let place = format!("unix:{}", socket.display());
-                    let stream = UnixStream::connect(socket).await.map_err(|e| refused(&e, place))?;
-                    exchange(stream, method, path, body, None).await
-                }
-                AdminAddress::Tcp { address, token } => {
-                    let stream = TcpStream::connect(address).await.map_err(|e| refused(&e, address.to_string()))?;
-                    let token = token.as_deref().map(of_file).transpose()?;
-                    exchange(stream, method, path, body, token).await
-                }
-            }
+            let path = without_version(path);
+            let answer = once(address, method.clone(), &format!("{VERSION}{path}"), body.clone()).await?;
+            // A process of an older version has the path without the version only.
+            if answer.0 == StatusCode::NOT_FOUND { once(address, method, path, body).await } else { Ok(answer) }
         };
         tokio::time::timeout(patience, asking)
             .await
             .unwrap_or_else(|_| Err(ClientError::Other(format!("no answer from pintle within {patience:?}"))))
     })
+}
+
+async fn once(
+    address: &AdminAddress,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<(StatusCode, String), ClientError> {
+    match address {
+        AdminAddress::Unix(socket) => {
+            let place = format!("unix:{}", socket.display());
+            let stream = UnixStream::connect(socket).await.map_err(|e| refused(&e, place))?;
+            exchange(stream, method, path, body, None).await
+        }
+        AdminAddress::Tcp { address, token } => {
+            let stream = TcpStream::connect(address).await.map_err(|e| refused(&e, address.to_string()))?;
+            let token = token.as_deref().map(of_file).transpose()?;
+            exchange(stream, method, path, body, token).await
+        }
+    }
+}
+
+/// Connects a browser to a process, through its Unix socket: the process asks for a session there.
+///
+/// # Errors
+///
+/// If the process does not listen, or a connection breaks.
+pub async fn relay(socket: &Path, mut browser: TcpStream) -> io::Result<()> {
+    let stream = UnixStream::connect(socket).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection.with_upgrades());
+    let request = Request::post("/v1/page/browser")
+        .header(http::header::HOST, "localhost")
+        .header(http::header::CONNECTION, "upgrade")
+        .header(http::header::UPGRADE, BROWSER)
+        .body(Full::new(Bytes::new()))
+        .map_err(io::Error::other)?;
+    let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(io::Error::other(format!("pintle answered {}", answer.status())));
+    }
+    let mut upgraded = TokioIo::new(hyper::upgrade::on(answer).await.map_err(io::Error::other)?);
+    tokio::io::copy_bidirectional(&mut browser, &mut upgraded).await.map(drop)
+}
+
+/// The user who types the command, also behind sudo.
+fn user_behind() -> String {
+    let name = std::env::var("SUDO_USER").ok().filter(|_| crate::os::privileges::is_root());
+    let name = name.unwrap_or_else(crate::os::privileges::user);
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_@".contains(*c)).collect()
 }
 
 fn refused(error: &io::Error, place: String) -> ClientError {
@@ -128,8 +172,12 @@ async fn exchange(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| other(&e))?;
     tokio::spawn(connection);
-    let mut request =
-        Request::builder().method(method).uri(path).header(http::header::HOST, "localhost").header(HEADER, "1");
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "localhost")
+        .header(HEADER, "1")
+        .header(WHO, user_behind());
     if let Some(token) = token {
         request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
     }

@@ -13,6 +13,7 @@ mod conditions;
 mod ending;
 mod events;
 mod expiry;
+mod face;
 pub mod explain;
 mod files;
 mod merge;

@@ -13,11 +13,12 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::Control;
-use super::admin::Caller;
-use super::admin_thread::{AdminConnection, AdminStream, start};
+use super::admin_thread::{AcceptedConnection, AdminStream, start};
 use super::api::CommandChannel;
+use super::face::Caller;
 use super::token::{SharedToken, Token};
 use crate::config::AdminAddress;
+use crate::config::admin::SharedAccess;
 
 /// Connections at the same time.
 const CONNECTIONS_MAX: usize = 32;
@@ -41,7 +42,7 @@ pub(super) struct OpenSocket {
 }
 
 /// The way to the admin thread.
-type Thread = mpsc::Sender<AdminConnection>;
+type Thread = mpsc::Sender<AcceptedConnection>;
 
 impl OpenSocket {
     /// `true` if clients still find the socket: it may have been deleted, or replaced by another
@@ -92,6 +93,8 @@ pub(super) struct AdminListener {
     open: Option<OpenSocket>,
     /// The thread that answers, once there was a listener.
     thread: Option<Thread>,
+    /// The readers of the pages, as configured.
+    access: SharedAccess,
     /// Permits for connections, over all sockets that there were.
     places: Arc<Semaphore>,
     trouble: Option<String>,
@@ -101,7 +104,14 @@ pub(super) struct AdminListener {
 impl AdminListener {
     pub(super) fn new() -> Self {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { open: None, thread: None, places, trouble: None, look_at: Instant::now() }
+        Self {
+            open: None,
+            thread: None,
+            access: SharedAccess::default(),
+            places,
+            trouble: None,
+            look_at: Instant::now(),
+        }
     }
 
     /// Delays the next attempt to open it.
@@ -135,6 +145,7 @@ impl Control {
 
     fn open_admin_listener_as(&mut self, replaces: bool) {
         self.operator.listener.look_at = Instant::now() + LOOK_EVERY;
+        self.operator.listener.access.replace(self.config.admin_access.clone());
         let wanted = self.config.admin.as_ref();
         if self.operator.listener.open.as_ref().map(|open| &open.address) == wanted
             && self.operator.listener.open.as_ref().is_none_or(OpenSocket::is_there)
@@ -149,7 +160,10 @@ impl Control {
         let Some(address) = wanted else { return };
         let opened = match self.operator.listener.thread.clone() {
             Some(thread) => Ok(thread),
-            None => start(CommandChannel(self.operator.sender.clone()), CONNECTIONS_MAX),
+            None => {
+                let access = self.operator.listener.access.clone();
+                start(CommandChannel(self.operator.sender.clone()), access, CONNECTIONS_MAX)
+            }
         };
         let opened = opened.and_then(|thread| {
             let listening = listen(address, &thread, &self.operator.listener.places, replaces);
@@ -213,8 +227,8 @@ fn listen(address: &AdminAddress, thread: &Thread, places: &Arc<Semaphore>, repl
             let task = spawn_local(async move {
                 loop {
                     match listener.accept().await {
-                        Ok((socket, _)) => {
-                            let caller = Caller::Tcp(of_now.now());
+                        Ok((socket, from)) => {
+                            let caller = Caller::Tcp { token: of_now.now(), from };
                             begin(socket.into_std().map(AdminStream::Tcp), caller, &thread, &places);
                         }
                         Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
@@ -280,6 +294,6 @@ fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
 /// Gives a connection to the admin thread, if there is a place for it.
 fn begin(socket: io::Result<AdminStream>, caller: Caller, thread: &Thread, places: &Arc<Semaphore>) {
     if let (Ok(socket), Ok(permit)) = (socket, places.clone().try_acquire_owned()) {
-        let _ = thread.try_send(AdminConnection { socket, caller, permit });
+        let _ = thread.try_send(AcceptedConnection { socket, caller, permit });
     }
 }

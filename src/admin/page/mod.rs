@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod error;
 pub mod explain;
 pub mod fingerprint;
+pub mod login;
 pub mod logs;
 pub mod moment;
 pub mod overview;

@@ -65,6 +65,7 @@ pub(super) fn assemble(
         recent: globals.recent,
         state: draft.state(),
         admin: draft.admin(),
+        admin_access: globals.admin_access,
         process: draft.process(),
         key_process: draft.has_key_process(),
         sandbox: globals.sandbox,

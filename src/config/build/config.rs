@@ -11,6 +11,7 @@ use super::entry::{SiteEntry, by_name};
 use super::report::{self, DaysInUse};
 use super::upstream::Upstreams;
 use crate::config::acme::Acme;
+use crate::config::admin::AdminAccess;
 use crate::config::draft::AdminAddress;
 use crate::config::last_good::{Breaches, Fresh, LastGood, Pair, ServedPair};
 use crate::config::process::Process;
@@ -54,6 +55,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// The address of the admin socket, if there is one.
     pub admin: Option<AdminAddress>,
+    /// The readers of the pages.
+    pub admin_access: Arc<AdminAccess>,
     /// The user that serves.
     pub process: Process,
     /// `true` if a key process has the keys.

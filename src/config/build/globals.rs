@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::checker::Checker;
 use super::suites::Fit;
-use super::{acme, addresses, hooks, limits, listen, log, metrics, offer, process, traces};
+use super::{acme, addresses, admin, hooks, limits, listen, log, metrics, offer, process, traces};
 use crate::config::file::ConfigFile;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, Draft};
@@ -34,6 +34,7 @@ pub(super) struct Globals {
     pub(super) default_site: Option<usize>,
     pub(super) sandbox: crate::os::sandbox::SandboxSettings,
     pub(super) hooks: Vec<crate::events::Hook>,
+    pub(super) admin_access: std::sync::Arc<crate::config::admin::AdminAccess>,
     pub(super) graphite: Option<crate::graphite::GraphiteSettings>,
     pub(super) traces: Option<crate::telemetry::trace::CollectorSettings>,
 }
@@ -48,6 +49,7 @@ pub(super) fn globals(
     let listen = listen::build(&file.listen, r);
     let mut limits = limits::build(&file.limits, r);
     listen::check_admin(file.admin_listen.as_ref(), draft, r);
+    let admin_access = admin::build(&file.admin, r);
     if let Some(directory) = &file.state_directory
         && directory.value.is_empty()
     {
@@ -97,6 +99,7 @@ pub(super) fn globals(
         default_site,
         sandbox,
         hooks,
+        admin_access,
     }
 }
 

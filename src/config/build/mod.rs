@@ -6,6 +6,7 @@
 mod acme;
 mod acme_sites;
 mod addresses;
+mod admin;
 mod all;
 mod assemble;
 mod authorities;

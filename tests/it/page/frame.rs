@@ -40,7 +40,7 @@ fn every_answer_keeps_other_origins_out() {
             "frame-ancestors 'none'",
             "x-frame-options: deny",
             "x-content-type-options: nosniff",
-            "referrer-policy: no-referrer",
+            "referrer-policy: same-origin",
             "cross-origin-resource-policy: same-origin",
             "cache-control: no-store",
         ] {

@@ -2,4 +2,8 @@
 
 mod answers;
 mod browser;
+mod client;
+mod entrance;
 mod frame;
+mod hostile;
+mod openapi;

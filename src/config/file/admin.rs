@@ -1,0 +1,46 @@
+//! `[admin]`: the readers of the pages.
+
+use std::ops::Range;
+
+use crate::config::problem::At;
+use crate::config::reader::Reader;
+
+/// `[admin]`, except `listen`.
+#[derive(Debug, Default)]
+pub(in crate::config) struct AdminTable {
+    pub(in crate::config) password_hash: Option<At<String>>,
+    pub(in crate::config) allow_keys: Option<At<bool>>,
+    pub(in crate::config) users: Vec<AdminUserTable>,
+}
+
+/// `[[admin.user]]`
+#[derive(Debug, Default)]
+pub(in crate::config) struct AdminUserTable {
+    pub(in crate::config) span: Range<usize>,
+    pub(in crate::config) name: Option<At<String>>,
+    pub(in crate::config) role: Option<At<String>>,
+    pub(in crate::config) password_hash: Option<At<String>>,
+}
+
+impl AdminTable {
+    pub(in crate::config) fn read(t: &Reader<'_>) -> Self {
+        Self {
+            password_hash: t.text("password_hash"),
+            allow_keys: t.boolean("allow_keys"),
+            users: t.tables("user").into_iter().map(AdminUserTable::read).collect(),
+        }
+    }
+}
+
+impl AdminUserTable {
+    fn read(t: Reader<'_>) -> Self {
+        let user = Self {
+            span: t.span.clone(),
+            name: t.text("name"),
+            role: t.text("role"),
+            password_hash: t.text("password_hash"),
+        };
+        t.finish();
+        user
+    }
+}

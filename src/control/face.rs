@@ -1,0 +1,307 @@
+//! The HTTP face of the admin listener: who asks, for what, and whether they may.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, ETAG, IF_MATCH, UPGRADE, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::api::CommandChannel;
+use super::metrics_body;
+use super::token::Token;
+use crate::admin::api::{Answer, Api as _, Call, JSON, find, without_version};
+use crate::admin::asked::parameter;
+use crate::admin::entrance::Visitor;
+use crate::admin::guard::{self, CSRF_HEADER};
+use crate::admin::session::{LINK_LIFE, PageSession};
+use crate::admin::{self, AnswerBody, PageReader, Pages, is_safe};
+use crate::config::TOKEN;
+use crate::config::admin::AdminRole;
+use crate::telemetry::exposition::Exposition;
+
+/// The longest body of a form, in bytes.
+const FORM_MAX: usize = 1 << 20;
+/// Time limit for a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The header that commands over TCP must carry: a browser asks before it sends it elsewhere.
+pub(super) const HEADER: &str = "pintle-admin";
+/// The header with the name of the user behind a command, for the log.
+pub(super) const WHO: &str = "pintle-who";
+/// The name of the caller if the command does not say it, and the longest name.
+const OWNER: &str = "owner";
+const WHO_MAX: usize = 64;
+/// The protocol that a connection changes to before it carries a browser's requests.
+pub(super) const BROWSER: &str = "pintle-browser";
+
+/// The origin of a request.
+pub(super) enum Caller {
+    /// From the Unix socket, by a process of this user or of root.
+    Owner,
+    /// From the Unix socket, by a process of another user, whatever the file's permissions.
+    Stranger,
+    /// From a browser, through `pintle page`: a session decides.
+    Browser,
+    /// From this host over TCP; the token or a session decides.
+    Tcp { token: Arc<Token>, from: SocketAddr },
+}
+
+/// A connection of the admin listener.
+pub(super) struct AdminConnection {
+    pub(super) caller: Caller,
+    pub(super) shared: Rc<AdminShared>,
+    /// The permit for the connection, given back when it ends.
+    pub(super) permit: Rc<OwnedSemaphorePermit>,
+}
+
+/// The admin thread's part in an answer.
+pub(super) struct AdminShared {
+    pub(super) api: CommandChannel,
+    pub(super) pages: Pages,
+}
+
+impl Caller {
+    fn visitor(&self) -> Visitor {
+        let address = if let Self::Tcp { from, .. } = self { Some(from.ip()) } else { None };
+        Visitor { address, is_secure: false }
+    }
+}
+
+/// Answers a request of the admin listener: the API's, or that for a page.
+pub(super) async fn answer(request: Request<Incoming>, connection: &AdminConnection) -> Response<AnswerBody> {
+    let AdminConnection { caller, shared, .. } = connection;
+    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+    let is_commander = match caller {
+        Caller::Owner | Caller::Stranger => true,
+        Caller::Browser => false,
+        Caller::Tcp { .. } => headers.contains_key(AUTHORIZATION),
+    };
+    if !is_commander {
+        let session = shared.pages.entrance.session(headers, &caller.visitor());
+        if session.is_some() || admin::is_for_browsers(method, path) {
+            return browser(request, session, connection).await;
+        }
+    }
+    if let Some(refusal) = refusal(method, headers, caller) {
+        return refusal;
+    }
+    let who = who(headers);
+    let (parts, incoming) = request.into_parts();
+    let path = parts.uri.path();
+    let is_page = admin::is_page(&parts.method, path);
+    let bytes = match body(incoming, body_max(is_page, path)).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return refusal,
+    };
+    if is_page {
+        let owner = PageSession { who, role: AdminRole::Configure, csrf: String::new() };
+        let request = Request::from_parts(parts, bytes);
+        return shared.pages.answer(&shared.api, request, PageReader::Owner(owner), &caller.visitor()).await;
+    }
+    match (&parts.method, without_version(path)) {
+        (&Method::POST, "/page/link") => link(parts.uri.query().unwrap_or_default(), &who, shared),
+        (&Method::POST, "/page/browser") => change_to_browser(parts, connection),
+        _ => called(call(&parts, bytes, who), shared).await,
+    }
+}
+
+/// Answers a call of the API.
+async fn called(call: Call, shared: &AdminShared) -> Response<AnswerBody> {
+    match shared.api.metrics(&call).await {
+        Some(metrics) => respond_with(metrics),
+        None => respond(shared.api.call(call).await),
+    }
+}
+
+fn respond_with(metrics: Exposition) -> Response<AnswerBody> {
+    let kind = HeaderValue::from_static(metrics.format().content_type());
+    let mut response = Response::new(metrics_body::written(metrics));
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    guard::protect(response.headers_mut());
+    response
+}
+
+/// Answers a browser: its session decides, and it proves that the request is from a page of ours.
+async fn browser(
+    request: Request<Incoming>,
+    session: Option<(PageSession, String)>,
+    connection: &AdminConnection,
+) -> Response<AnswerBody> {
+    let AdminConnection { caller, shared, .. } = connection;
+    let visitor = caller.visitor();
+    let (parts, incoming) = request.into_parts();
+    let path = parts.uri.path();
+    let forged = guard::forgery(&parts.method, &parts.headers);
+    let why = forged.or_else(|| {
+        (!guard::names_this_machine(&parts.headers)).then_some("the field Host names another machine (DNS rebinding)")
+    });
+    if let Some(why) = why {
+        tracing::warn!(why, from = visitor.from(), "request of a browser refused");
+        return respond(Answer::error(StatusCode::FORBIDDEN, why));
+    }
+    let is_page = admin::is_page(&parts.method, path);
+    let bytes = match body(incoming, body_max(is_page, path)).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return refusal,
+    };
+    if is_page {
+        let request = Request::from_parts(parts, bytes);
+        return shared.pages.answer(&shared.api, request, PageReader::Browser(session), &visitor).await;
+    }
+    let Some((session, _)) = session else {
+        return respond(Answer::error(StatusCode::UNAUTHORIZED, "sign in first"));
+    };
+    let token = parts.headers.get(CSRF_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default();
+    if !is_safe(&parts.method) && !session.fits(token) {
+        let why = format!("send the header {CSRF_HEADER} with the token of this session");
+        return respond(Answer::error(StatusCode::FORBIDDEN, &why));
+    }
+    match find(path).and_then(|path| path.role(&parts.method)) {
+        Some(needed) if !session.may(needed) => {
+            respond(Answer::error(StatusCode::FORBIDDEN, &format!("this needs the role {needed}")))
+        }
+        _ if without_version(path).starts_with("/page/") => {
+            respond(Answer::error(StatusCode::FORBIDDEN, "only the command `pintle page` may do this"))
+        }
+        _ => called(call(&parts, bytes, session.who), shared).await,
+    }
+}
+
+/// The longest body that a path reads.
+fn body_max(is_page: bool, path: &str) -> usize {
+    if is_page { FORM_MAX } else { find(path).map_or(0, |path| path.body) }
+}
+
+/// The call of the API behind a request. hyper leaves the body out of responses to HEAD.
+fn call(parts: &Parts, body: Bytes, who: String) -> Call {
+    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method.clone() };
+    let accept = parts.headers.get_all(ACCEPT).iter().filter_map(|field| field.to_str().ok()).collect::<Vec<_>>();
+    Call {
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        body,
+        if_match: parts.headers.get(IF_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned),
+        accept: accept.join(","),
+        who,
+        ..Call::new(method, parts.uri.path())
+    }
+}
+
+/// The user behind a command, as the command states it: its caller may do everything in any case.
+fn who(headers: &HeaderMap) -> String {
+    let stated = headers.get(WHO).and_then(|who| who.to_str().ok()).unwrap_or_default();
+    let is_name = (1..=WHO_MAX).contains(&stated.len())
+        && stated.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_@".contains(&b));
+    if is_name { stated.to_owned() } else { OWNER.to_owned() }
+}
+
+/// Makes a one-time link for a browser.
+fn link(query: &str, who: &str, shared: &AdminShared) -> Response<AnswerBody> {
+    let role = parameter(query, "role").map_or(Ok(AdminRole::Configure), |role| role.parse());
+    let role = match role {
+        Ok(role) => role,
+        Err(expected) => return respond(Answer::bad(&format!("role: {expected}"))),
+    };
+    respond(match shared.pages.entrance.link(who, role) {
+        Some(path) => {
+            let body = json!({ "path": path, "role": role.name(), "seconds": LINK_LIFE.as_secs() });
+            Answer::json(StatusCode::OK, body)
+        }
+        None => Answer::error(StatusCode::SERVICE_UNAVAILABLE, "no random bytes"),
+    })
+}
+
+/// Turns a connection of the owner into one of a browser: what comes then needs a session.
+fn change_to_browser(parts: Parts, connection: &AdminConnection) -> Response<AnswerBody> {
+    let wants = parts.headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes() == BROWSER.as_bytes());
+    if !wants || !matches!(connection.caller, Caller::Owner) {
+        return respond(Answer::bad(&format!("send Upgrade: {BROWSER} to a Unix socket")));
+    }
+    let upgrade = hyper::upgrade::on(Request::from_parts(parts, ()));
+    let browser = AdminConnection {
+        caller: Caller::Browser,
+        shared: connection.shared.clone(),
+        permit: connection.permit.clone(),
+    };
+    tokio::task::spawn_local(async move {
+        if let Ok(upgraded) = upgrade.await {
+            let _ = super::admin_thread::serve(upgraded, browser).await;
+        }
+    });
+    let mut response = Response::new(admin::body(""));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(BROWSER));
+    response
+}
+
+fn respond(answer: Answer) -> Response<AnswerBody> {
+    let text = match answer.body {
+        Value::String(text) if answer.kind != JSON => text,
+        value => format!("{value:#}\n"),
+    };
+    let mut response = Response::new(admin::body(text));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.kind));
+    for (name, value) in [(ETAG, answer.etag), (ALLOW, answer.allow)] {
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    guard::protect(headers);
+    response
+}
+
+/// The refusal of a caller who may not send commands; `None` if the caller may.
+fn refusal(method: &Method, headers: &HeaderMap, caller: &Caller) -> Option<Response<AnswerBody>> {
+    let error = |status, why: String| Some(respond(Answer::error(status, &why)));
+    match caller {
+        Caller::Owner => None,
+        Caller::Stranger => {
+            error(StatusCode::FORBIDDEN, format!("ask as the user {}, or as root", crate::os::privileges::user()))
+        }
+        Caller::Browser => error(StatusCode::UNAUTHORIZED, "sign in first".to_owned()),
+        // A page can make a browser talk to this port: such a request names another host, or cannot carry the header.
+        Caller::Tcp { .. }
+            if !guard::names_this_machine(headers) || !is_safe(method) && !headers.contains_key(HEADER) =>
+        {
+            error(StatusCode::FORBIDDEN, format!("send the header {HEADER}: 1, and this host's address as Host"))
+        }
+        Caller::Tcp { token, .. } if !token.fits(headers) => {
+            let why = format!("send Authorization: Bearer with the contents of {TOKEN} in state.directory");
+            let mut answer = error(StatusCode::UNAUTHORIZED, why)?;
+            let scheme = HeaderValue::from_static("Bearer realm=\"pintle\"");
+            answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+            Some(answer)
+        }
+        Caller::Tcp { .. } => None,
+    }
+}
+
+/// Reads a body of at most `max` bytes. With 0, leaves it unread.
+async fn body(incoming: Incoming, max: usize) -> Result<Bytes, Response<AnswerBody>> {
+    let too_long = || {
+        let why = format!("the body is longer than {max} bytes");
+        respond(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &why))
+    };
+    if max == 0 {
+        return Ok(Bytes::new());
+    }
+    if incoming.size_hint().lower() > max as u64 {
+        return Err(too_long());
+    }
+    let body = Limited::new(incoming, max).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
+        Ok(Err(_)) => Err(respond(Answer::bad("the body is incomplete"))),
+        Err(_) => Err(respond(Answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long"))),
+    }
+}
