@@ -15,10 +15,12 @@ fn document() -> Value {
 
 /// Each operation: path, method, description.
 fn operations(document: &Value) -> Vec<(&String, &String, &Value)> {
-    let paths = document["paths"].as_object().unwrap();
-    let methods = |item: &'_ Value| item.as_object().unwrap().iter().collect::<Vec<_>>();
-    let all = paths.iter().flat_map(|(path, item)| methods(item).into_iter().map(move |(m, o)| (path, m, o)));
-    all.filter(|(_, method, _)| METHODS.contains(&method.as_str())).collect()
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let methods = item.as_object().unwrap().iter().filter(|(method, _)| METHODS.contains(&method.as_str()));
+        all.extend(methods.map(|(method, operation)| (path, method, operation)));
+    }
+    all
 }
 
 /// A path of the program as OpenAPI writes it, and the other way round: `*` is a parameter.
