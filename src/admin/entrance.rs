@@ -125,7 +125,10 @@ impl Entrance {
             let wrong = "This link was used before, or is older than two minutes. Make another one.";
             return self.login_page("", Some(wrong)).with_status(StatusCode::FORBIDDEN);
         };
-        tracing::info!(from = visitor.from(), "signed in by a one-time link");
+        if let Some(session) = self.sessions.borrow_mut().find(&id, &self.access.now(), Instant::now()) {
+            let (who, role, from) = (session.who, session.role.name(), visitor.from());
+            tracing::info!(who, role, from, "signed in by a one-time link");
+        }
         self.welcome(&id, old, visitor)
     }
 
