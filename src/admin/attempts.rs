@@ -20,7 +20,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// The place that a log-in comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ClientNetwork {
+pub enum LogInNetwork {
     /// Through the admin socket.
     Socket,
     /// An IPv4 address.
@@ -29,7 +29,7 @@ pub enum ClientNetwork {
     V6([u8; 8]),
 }
 
-impl ClientNetwork {
+impl LogInNetwork {
     /// The network of an address; `None` is the admin socket.
     #[must_use]
     pub fn of(address: Option<IpAddr>) -> Self {
@@ -53,19 +53,19 @@ struct Tries {
 
 /// The log-ins of late.
 #[derive(Default)]
-pub struct Attempts {
-    networks: HashMap<ClientNetwork, Tries>,
+pub struct LogInAttempts {
+    networks: HashMap<LogInNetwork, Tries>,
     window: Option<(Instant, u32)>,
 }
 
-impl Attempts {
+impl LogInAttempts {
     /// Counts a try as wrong until [`Self::succeeded`] says otherwise, so that tries at the same time count, too. Returns the
     /// tries that are left before a pause.
     ///
     /// # Errors
     ///
     /// The pause, if no password may be tried now.
-    pub fn begin(&mut self, from: ClientNetwork, now: Instant) -> Result<u32, Duration> {
+    pub fn begin(&mut self, from: LogInNetwork, now: Instant) -> Result<u32, Duration> {
         self.networks.retain(|_, tries| now.saturating_duration_since(tries.last) < MEMORY);
         let pause =
             self.networks.get(&from).map_or(Duration::ZERO, |tries| tries.paused_until.saturating_duration_since(now));
@@ -94,7 +94,7 @@ impl Attempts {
     }
 
     /// Forgets the wrong passwords of a network, which has found the right one.
-    pub fn succeeded(&mut self, from: ClientNetwork) {
+    pub fn succeeded(&mut self, from: LogInNetwork) {
         self.networks.remove(&from);
     }
 }
@@ -105,13 +105,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn network(n: u32) -> ClientNetwork {
-        ClientNetwork::V4(n.to_be_bytes())
+    fn network(n: u32) -> LogInNetwork {
+        LogInNetwork::V4(n.to_be_bytes())
     }
 
     #[test]
     fn wrong_passwords_bring_longer_and_longer_pauses() {
-        let (mut attempts, mut now) = (Attempts::default(), Instant::now());
+        let (mut attempts, mut now) = (LogInAttempts::default(), Instant::now());
         for left in (0..TRIES).rev() {
             assert_eq!(attempts.begin(network(1), now), Ok(left));
         }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_right_password_clears_the_count() {
-        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        let (mut attempts, now) = (LogInAttempts::default(), Instant::now());
         for _ in 0..20 {
             assert_eq!(attempts.begin(network(1), now), Ok(TRIES - 1));
             attempts.succeeded(network(1));
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn many_networks_together_are_limited_and_forgotten() {
-        let (mut attempts, mut now) = (Attempts::default(), Instant::now());
+        let (mut attempts, mut now) = (LogInAttempts::default(), Instant::now());
         for n in 0..TRIES_OF_ALL {
             assert!(attempts.begin(network(n), now).is_ok());
         }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn networks_of_addresses() {
-        let of = |text: &str| ClientNetwork::of(Some(text.parse().unwrap()));
+        let of = |text: &str| LogInNetwork::of(Some(text.parse().unwrap()));
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));

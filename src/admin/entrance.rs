@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use zeroize::Zeroizing;
 
 use super::asked::FormFields;
-use super::attempts::{Attempts, ClientNetwork};
+use super::attempts::{LogInAttempts, LogInNetwork};
 use super::guard;
 use super::page::login;
 use super::password::PasswordThread;
@@ -24,14 +24,14 @@ const NAME_SHOWN: usize = 64;
 
 /// The connection of a request.
 #[derive(Debug, Clone)]
-pub struct Visitor {
+pub struct PageVisitor {
     /// The address; `None` through the admin socket.
     pub address: Option<IpAddr>,
     /// `true` over TLS.
     pub is_secure: bool,
 }
 
-impl Visitor {
+impl PageVisitor {
     /// The address, for the log.
     #[must_use]
     pub fn from(&self) -> String {
@@ -44,7 +44,7 @@ pub struct Entrance {
     node: String,
     access: SharedAccess,
     sessions: RefCell<Sessions>,
-    attempts: RefCell<Attempts>,
+    attempts: RefCell<LogInAttempts>,
     passwords: OnceCell<PasswordThread>,
 }
 
@@ -75,7 +75,7 @@ impl Entrance {
 
     /// The session of a request, with its id; `None` without one.
     #[must_use]
-    pub fn session(&self, headers: &HeaderMap, visitor: &Visitor) -> Option<(PageSession, String)> {
+    pub fn session(&self, headers: &HeaderMap, visitor: &PageVisitor) -> Option<(PageSession, String)> {
         let (access, now) = (self.access.now(), Instant::now());
         let mut sessions = self.sessions.borrow_mut();
         guard::cookies(headers, visitor.is_secure)
@@ -96,7 +96,7 @@ impl Entrance {
         (method, path): (&Method, &str),
         form: &FormFields,
         old: Option<(PageSession, String)>,
-        visitor: &Visitor,
+        visitor: &PageVisitor,
     ) -> Page {
         match path {
             "/logout" => self.log_out(form, old, visitor),
@@ -111,14 +111,14 @@ impl Entrance {
     }
 
     /// A new session gets a new id, whatever the browser sent: an id that somebody else has planted stays worthless.
-    fn welcome(&self, id: &str, old: Option<(PageSession, String)>, visitor: &Visitor) -> Page {
+    fn welcome(&self, id: &str, old: Option<(PageSession, String)>, visitor: &PageVisitor) -> Page {
         if let Some((_, old)) = old {
             self.sessions.borrow_mut().end(&old);
         }
         Page::see("/").with(header::SET_COOKIE, guard::set_cookie(Some(id), visitor.is_secure))
     }
 
-    fn redeem(&self, secret: &str, old: Option<(PageSession, String)>, visitor: &Visitor) -> Page {
+    fn redeem(&self, secret: &str, old: Option<(PageSession, String)>, visitor: &PageVisitor) -> Page {
         let id = self.sessions.borrow_mut().redeem(secret, Instant::now());
         let Some(id) = id else {
             tracing::warn!(from = visitor.from(), "one-time link refused: it was used, or is too old");
@@ -132,7 +132,7 @@ impl Entrance {
         self.welcome(&id, old, visitor)
     }
 
-    async fn log_in(&self, form: &FormFields, old: Option<(PageSession, String)>, visitor: &Visitor) -> Page {
+    async fn log_in(&self, form: &FormFields, old: Option<(PageSession, String)>, visitor: &PageVisitor) -> Page {
         let name = form.get("name").unwrap_or_default();
         let password = Zeroizing::new(form.get("password").unwrap_or_default().to_owned());
         let access = self.access.now();
@@ -140,7 +140,7 @@ impl Entrance {
             return self.login_page(name, Some("No password is configured.")).with_status(StatusCode::FORBIDDEN);
         }
         let shown: String = name.chars().take(NAME_SHOWN).collect();
-        let (network, from) = (ClientNetwork::of(visitor.address), visitor.from());
+        let (network, from) = (LogInNetwork::of(visitor.address), visitor.from());
         let begun = self.attempts.borrow_mut().begin(network, Instant::now());
         let left = match begun {
             Ok(left) => left,
@@ -180,7 +180,7 @@ impl Entrance {
         self.welcome(&id, old, visitor)
     }
 
-    fn log_out(&self, form: &FormFields, old: Option<(PageSession, String)>, visitor: &Visitor) -> Page {
+    fn log_out(&self, form: &FormFields, old: Option<(PageSession, String)>, visitor: &PageVisitor) -> Page {
         let gone = Page::see("/login").with(header::SET_COOKIE, guard::set_cookie(None, visitor.is_secure));
         let Some((session, id)) = old else { return gone };
         if !session.fits(form.get("csrf").unwrap_or_default()) {

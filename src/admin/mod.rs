@@ -36,7 +36,7 @@ use http_body_util::{BodyExt as _, Full};
 
 use api::Api;
 use asked::{FormFields, PageRequest};
-use entrance::{Entrance, Visitor};
+use entrance::{Entrance, PageVisitor};
 use reply::Page;
 use router::Found;
 use session::PageSession;
@@ -82,7 +82,7 @@ impl Pages {
         api: &impl Api,
         request: Request<Bytes>,
         reader: PageReader,
-        visitor: &Visitor,
+        visitor: &PageVisitor,
     ) -> Response<AnswerBody> {
         let (parts, form) = request.into_parts();
         let path = parts.uri.path().to_owned();

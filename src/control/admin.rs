@@ -122,12 +122,8 @@ impl Control {
                 let _ = reply.send(if strict { self.strictly_ready() } else { Ok(()) });
             }
             AdminCommand::Upgrade(reply) => self.begin_upgrade(Some(reply)),
-            AdminCommand::Status(reply) => {
-                let _ = reply.send(self.status());
-            }
-            AdminCommand::Metrics { format, reply } => {
-                let _ = reply.send(self.metrics(format));
-            }
+            AdminCommand::Status(reply) => _ = reply.send(self.status()),
+            AdminCommand::Metrics { format, reply } => _ = reply.send(self.metrics(format)),
             AdminCommand::Ledger { records, reply } => {
                 let result = self.merge(records).await;
                 let _ = reply.send(result);
@@ -136,9 +132,7 @@ impl Control {
                 let result = self.promise(records).await;
                 let _ = reply.send(result);
             }
-            AdminCommand::Served(reply) => {
-                let _ = reply.send(self.served());
-            }
+            AdminCommand::Served(reply) => _ = reply.send(self.served()),
             AdminCommand::Judge { asked, reply } => {
                 let _ = reply.send(self.judge_certificate(&asked));
             }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy, sink};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::face::{BROWSER, HEADER, WHO};
@@ -19,6 +19,8 @@ use crate::config::AdminAddress;
 
 /// Time limit for a command: a reload reads every file, and writes the ledger.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for the rest of a request that nobody reads.
+const LAST_BYTES: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes.
 const ANSWER_MAX: usize = 256 << 20;
 
@@ -126,8 +128,27 @@ pub async fn relay(socket: &Path, mut browser: TcpStream) -> io::Result<()> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(io::Error::other(format!("pintle answered {}", answer.status())));
     }
-    let mut upgraded = TokioIo::new(hyper::upgrade::on(answer).await.map_err(io::Error::other)?);
-    tokio::io::copy_bidirectional(&mut browser, &mut upgraded).await.map(drop)
+    let upgraded = TokioIo::new(hyper::upgrade::on(answer).await.map_err(io::Error::other)?);
+    let (mut from_pintle, mut to_pintle) = tokio::io::split(upgraded);
+    let (mut from_browser, mut to_browser) = browser.split();
+    let up = async {
+        match copy(&mut from_browser, &mut to_pintle).await {
+            Ok(_) => to_pintle.shutdown().await,
+            // pintle has answered without reading on. The browser reads the answer only if nobody resets its connection.
+            Err(_) => copy(&mut from_browser, &mut sink()).await.map(drop),
+        }
+    };
+    let down = async {
+        let copied = copy(&mut from_pintle, &mut to_browser).await;
+        to_browser.shutdown().await.and(copied).map(drop)
+    };
+    tokio::pin!(up, down);
+    let passed = tokio::select! {
+        passed = &mut down => passed,
+        _ = &mut up => return down.await,
+    };
+    let _ = tokio::time::timeout(LAST_BYTES, up).await;
+    passed
 }
 
 /// The user who types the command, also behind sudo.

@@ -19,7 +19,7 @@ use super::metrics_body;
 use super::token::Token;
 use crate::admin::api::{Answer, Api as _, Call, JSON, find, without_version};
 use crate::admin::asked::parameter;
-use crate::admin::entrance::Visitor;
+use crate::admin::entrance::PageVisitor;
 use crate::admin::guard::{self, CSRF_HEADER};
 use crate::admin::session::{LINK_LIFE, PageSession};
 use crate::admin::{self, AnswerBody, PageReader, Pages, is_safe};
@@ -68,9 +68,9 @@ pub(super) struct AdminShared {
 }
 
 impl Caller {
-    fn visitor(&self) -> Visitor {
+    fn visitor(&self) -> PageVisitor {
         let address = if let Self::Tcp { from, .. } = self { Some(from.ip()) } else { None };
-        Visitor { address, is_secure: false }
+        PageVisitor { address, is_secure: false }
     }
 }
 

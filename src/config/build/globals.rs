@@ -50,12 +50,7 @@ pub(super) fn globals(
     let mut limits = limits::build(&file.limits, r);
     listen::check_admin(file.admin_listen.as_ref(), draft, r);
     let admin_access = admin::build(&file.admin, r);
-    if let Some(directory) = &file.state_directory
-        && directory.value.is_empty()
-    {
-        r.error_with_hint(&directory.span, "state.directory: must not be empty", "leave the key out, or name a folder");
-    }
-    check_state(draft, r);
+    check_state(file, draft, r);
     if file.sites.is_empty() {
         r.error_with_hint(&(0..0), "no site is configured", "add a [[site]] with hosts and upstream");
     }
@@ -103,9 +98,12 @@ pub(super) fn globals(
     }
 }
 
-/// Warns of a folder of the state that every user can write to: whoever replaces the ledger there decides which keys may
+/// Refuses an empty name of the state folder. Warns of a folder that every user can write to: whoever replaces the ledger there decides which keys may
 /// be served.
-fn check_state(draft: &Draft, r: &mut Checker<'_>) {
+fn check_state(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) {
+    if let Some(directory) = file.state_directory.as_ref().filter(|directory| directory.value.is_empty()) {
+        r.error_with_hint(&directory.span, "state.directory: must not be empty", "leave the key out, or name a folder");
+    }
     let Some(folder) = draft.state() else { return };
     if std::fs::metadata(&folder).is_ok_and(|m| m.is_dir() && m.mode() & 0o002 != 0) {
         r.warn(
