@@ -14,7 +14,7 @@ use super::budget::OrderBudget;
 use super::client::AcmeClient;
 use super::directory::Directory;
 use super::fault::{StepFault, signed};
-use super::problem::Reaction;
+use super::problem::AcmeRemedy;
 use super::store;
 use crate::config::Authority;
 use crate::keys::key_file;
@@ -112,7 +112,7 @@ fn count(folder: &Path, directory: &str, budget: &RefCell<OrderBudget>) -> Resul
     if let Some(from) = budget.borrow().account_from(now) {
         let text = "pintle has made several accounts there already, and waits before it makes another".to_owned();
         let retry_after = Some(from.saturating_sub(now));
-        return Err(StepFault { remedy: Reaction::RateLimit, retry_after, ..StepFault::here(text) });
+        return Err(StepFault { remedy: AcmeRemedy::RateLimit, retry_after, ..StepFault::here(text) });
     }
     store::count(folder, directory, budget, |budget| budget.take_account(now))
 }
@@ -166,14 +166,14 @@ pub async fn open(
 /// A refused binding is a matter for the operator.
 fn refused(fault: StepFault, key_id: &str) -> StepFault {
     match fault.remedy {
-        Reaction::Temporary | Reaction::RateLimit => fault,
+        AcmeRemedy::Temporary | AcmeRemedy::RateLimit => fault,
         _ => {
             let text = format!(
                 "the external account binding with key_id {key_id:?} is refused: {}: compare key_id and hmac_key_file in \
                  [acme] with the authority's",
                 fault.text
             );
-            StepFault { remedy: Reaction::Operator, text, ..fault }
+            StepFault { remedy: AcmeRemedy::Operator, text, ..fault }
         }
     }
 }
@@ -226,7 +226,7 @@ async fn contact(
     let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
     match signed!(account.update_contacts(&contacts), client) {
         Ok(()) => {}
-        Err(fault) if fault.remedy == Reaction::Register => return Err(fault),
+        Err(fault) if fault.remedy == AcmeRemedy::Register => return Err(fault),
         Err(fault) => {
             tracing::warn!(problem = fault.text, "the authority does not accept the address in acme.email");
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::problem::Reaction;
+use super::problem::AcmeRemedy;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -57,7 +57,7 @@ pub struct AttemptOutcome {
     /// The time.
     pub at: Seconds,
     /// The remedy of a failure; `None` after a success.
-    pub remedy: Option<Reaction>,
+    pub remedy: Option<AcmeRemedy>,
     /// The result in words.
     pub text: String,
 }
@@ -66,7 +66,7 @@ pub struct AttemptOutcome {
 #[derive(Debug, Clone)]
 pub struct AttemptFailure {
     /// The remedy, from the problem's type.
-    pub remedy: Reaction,
+    pub remedy: AcmeRemedy,
     /// The failure in words.
     pub text: String,
     /// Retry-After of the answer, in seconds from now.
@@ -93,15 +93,15 @@ impl Attempts {
         let mut wait = None;
         self.stopped = false;
         match remedy {
-            Reaction::WithoutReplaces if !self.without_replaces => {
+            AcmeRemedy::WithoutReplaces if !self.without_replaces => {
                 self.without_replaces = true;
                 (is_failure, wait) = (false, Some(0));
             }
             // Once. An account that vanishes again is a matter for the operator.
-            Reaction::Register if !again => (is_failure, wait) = (false, Some(0)),
-            Reaction::RateLimit => (is_failure, wait) = (false, Some(RATE_LIMIT)),
-            Reaction::Caa => wait = Some(DAY),
-            Reaction::Key => match key {
+            AcmeRemedy::Register if !again => (is_failure, wait) = (false, Some(0)),
+            AcmeRemedy::RateLimit => (is_failure, wait) = (false, Some(RATE_LIMIT)),
+            AcmeRemedy::Caa => wait = Some(DAY),
+            AcmeRemedy::Key => match key {
                 Some(key) if !self.refuses(key, now) => {
                     self.refused_keys.retain(|known| *known != key);
                     self.refused_keys.truncate(REFUSED_KEYS_MAX - 1);
@@ -115,13 +115,13 @@ impl Attempts {
                     self.keys_refused = now;
                 }
             },
-            Reaction::Register | Reaction::Profile | Reaction::Name | Reaction::Operator => self.stopped = true,
-            Reaction::NewNonce
-            | Reaction::WithoutReplaces
-            | Reaction::ReadOrder
-            | Reaction::Temporary
-            | Reaction::Validation
-            | Reaction::Candidate => {}
+            AcmeRemedy::Register | AcmeRemedy::Profile | AcmeRemedy::Name | AcmeRemedy::Operator => self.stopped = true,
+            AcmeRemedy::NewNonce
+            | AcmeRemedy::WithoutReplaces
+            | AcmeRemedy::ReadOrder
+            | AcmeRemedy::Temporary
+            | AcmeRemedy::Validation
+            | AcmeRemedy::Candidate => {}
         }
         self.failures = self.failures.saturating_add(u32::from(is_failure));
         self.failing_since = self.failing_since.or_else(|| is_failure.then_some(now));
@@ -132,10 +132,10 @@ impl Attempts {
         }
         let wait = match (wait, retry_after) {
             // The CA's own time, or an hour.
-            (Some(_), Some(said)) if remedy == Reaction::RateLimit => said,
+            (Some(_), Some(said)) if remedy == AcmeRemedy::RateLimit => said,
             (Some(wait), said) => wait.max(said.unwrap_or(0)),
             (None, said) => {
-                let least = if remedy == Reaction::Candidate { LADDER[2] } else { 0 };
+                let least = if remedy == AcmeRemedy::Candidate { LADDER[2] } else { 0 };
                 longer(ladder(self.failures, left).max(least), random).max(said.unwrap_or(0))
             }
         };
@@ -174,7 +174,7 @@ impl Attempts {
         self.refused_keys.clear();
         self.without_replaces = false;
         self.failures = 0;
-        if self.last.as_ref().is_none_or(|last| last.remedy != Some(Reaction::RateLimit)) {
+        if self.last.as_ref().is_none_or(|last| last.remedy != Some(AcmeRemedy::RateLimit)) {
             self.wait = 0;
         }
     }
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn failure(remedy: Reaction) -> AttemptFailure {
+    fn failure(remedy: AcmeRemedy) -> AttemptFailure {
         AttemptFailure { remedy, text: "why".to_owned(), retry_after: None, key: None }
     }
 
@@ -235,7 +235,7 @@ mod tests {
         let (mut attempts, mut now) = (Attempts::default(), 1000);
         let mut found = Vec::new();
         for _ in 0..count {
-            attempts.failed(failure(Reaction::Temporary), now, left(now), 0.0);
+            attempts.failed(failure(AcmeRemedy::Temporary), now, left(now), 0.0);
             let at = attempts.retry();
             found.push(at - now);
             now = at;
@@ -255,22 +255,22 @@ mod tests {
     #[test]
     fn each_remedy() {
         for (remedy, said, want, failures) in [
-            (Reaction::Temporary, None, 1060, 1),
-            (Reaction::Temporary, Some(500), 1500, 1),
-            (Reaction::Temporary, Some(900 * DAY), 1000 + DAY, 1),
-            (Reaction::Validation, Some(-5), 1060, 1),
-            (Reaction::Candidate, None, 7000, 1),
-            (Reaction::RateLimit, None, 4600, 0),
-            (Reaction::RateLimit, Some(90), 1090, 0),
-            (Reaction::RateLimit, Some(0), 1001, 0),
-            (Reaction::Caa, None, 1000 + DAY, 1),
-            (Reaction::WithoutReplaces, None, 1000, 0),
-            (Reaction::Register, None, 1000, 0),
-            (Reaction::Profile, None, 1000 + DAY, 1),
-            (Reaction::Name, None, 1000 + DAY, 1),
-            (Reaction::Operator, Some(5), 1000 + DAY, 1),
-            (Reaction::Operator, Some(9 * DAY), 1000 + DAY, 1),
-            (Reaction::Key, None, 1000 + DAY, 1),
+            (AcmeRemedy::Temporary, None, 1060, 1),
+            (AcmeRemedy::Temporary, Some(500), 1500, 1),
+            (AcmeRemedy::Temporary, Some(900 * DAY), 1000 + DAY, 1),
+            (AcmeRemedy::Validation, Some(-5), 1060, 1),
+            (AcmeRemedy::Candidate, None, 7000, 1),
+            (AcmeRemedy::RateLimit, None, 4600, 0),
+            (AcmeRemedy::RateLimit, Some(90), 1090, 0),
+            (AcmeRemedy::RateLimit, Some(0), 1001, 0),
+            (AcmeRemedy::Caa, None, 1000 + DAY, 1),
+            (AcmeRemedy::WithoutReplaces, None, 1000, 0),
+            (AcmeRemedy::Register, None, 1000, 0),
+            (AcmeRemedy::Profile, None, 1000 + DAY, 1),
+            (AcmeRemedy::Name, None, 1000 + DAY, 1),
+            (AcmeRemedy::Operator, Some(5), 1000 + DAY, 1),
+            (AcmeRemedy::Operator, Some(9 * DAY), 1000 + DAY, 1),
+            (AcmeRemedy::Key, None, 1000 + DAY, 1),
         ] {
             let mut attempts = Attempts::default();
             attempts.failed(AttemptFailure { retry_after: said, ..failure(remedy) }, 1000, None, 0.0);
@@ -281,14 +281,14 @@ mod tests {
     #[test]
     fn what_is_tried_once_is_not_tried_for_ever() {
         let mut attempts = Attempts::default();
-        attempts.failed(failure(Reaction::Register), 1000, None, 0.0);
-        attempts.failed(failure(Reaction::Register), 1000, None, 0.0);
+        attempts.failed(failure(AcmeRemedy::Register), 1000, None, 0.0);
+        attempts.failed(failure(AcmeRemedy::Register), 1000, None, 0.0);
         assert_eq!(attempts.retry(), 1000 + DAY);
         let mut attempts = Attempts::default();
-        attempts.failed(failure(Reaction::WithoutReplaces), 1000, None, 0.0);
-        attempts.failed(failure(Reaction::WithoutReplaces), 1000, None, 0.0);
+        attempts.failed(failure(AcmeRemedy::WithoutReplaces), 1000, None, 0.0);
+        attempts.failed(failure(AcmeRemedy::WithoutReplaces), 1000, None, 0.0);
         assert_eq!(attempts.retry(), 1060);
-        let key = |n: u8| AttemptFailure { key: Some(Pin::of_spki(&[n])), ..failure(Reaction::Key) };
+        let key = |n: u8| AttemptFailure { key: Some(Pin::of_spki(&[n])), ..failure(AcmeRemedy::Key) };
         let mut attempts = Attempts::default();
         attempts.failed(key(1), 1000, None, 0.0);
         attempts.failed(key(2), 1000, None, 0.0);
@@ -297,7 +297,7 @@ mod tests {
         attempts.failed(key(1), 1000, None, 0.0);
         assert_eq!((attempts.retry(), attempts.stopped), (1000 + DAY, true));
         // The daily try has another result.
-        attempts.failed(failure(Reaction::Temporary), 1000 + DAY, None, 0.0);
+        attempts.failed(failure(AcmeRemedy::Temporary), 1000 + DAY, None, 0.0);
         assert!(!attempts.stopped);
         attempts.failed(key(1), 1000, None, 0.0);
         attempts.release();
@@ -307,8 +307,8 @@ mod tests {
     #[test]
     fn a_success_ends_it_and_refused_keys_stay() {
         let mut attempts = Attempts::default();
-        attempts.failed(AttemptFailure { key: Some(Pin::of_spki(&[1])), ..failure(Reaction::Key) }, 1000, None, 0.0);
-        attempts.failed(failure(Reaction::Operator), 1001, None, 0.0);
+        attempts.failed(AttemptFailure { key: Some(Pin::of_spki(&[1])), ..failure(AcmeRemedy::Key) }, 1000, None, 0.0);
+        attempts.failed(failure(AcmeRemedy::Operator), 1001, None, 0.0);
         attempts.succeeded("issued".to_owned(), 1002);
         assert!(attempts.failure().is_none() && attempts.failures == 0 && attempts.refused_keys.len() == 1);
         assert_eq!(attempts.retry(), Seconds::MIN);
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_ahead() {
         let mut attempts = Attempts::default();
-        attempts.failed(failure(Reaction::Temporary), 1_000_000, None, 0.0);
+        attempts.failed(failure(AcmeRemedy::Temporary), 1_000_000, None, 0.0);
         attempts.settle(1000);
         assert_eq!(attempts.retry(), 1060);
         attempts.settle(1030);
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn kept_on_disk() {
         let mut attempts = Attempts::default();
-        attempts.failed(AttemptFailure { key: Some(Pin::of_spki(&[1])), ..failure(Reaction::Key) }, 1000, None, 0.0);
+        attempts.failed(AttemptFailure { key: Some(Pin::of_spki(&[1])), ..failure(AcmeRemedy::Key) }, 1000, None, 0.0);
         let text = serde_json::to_string(&attempts).unwrap();
         assert_eq!(serde_json::from_str::<Attempts>(&text).unwrap(), attempts);
         assert_eq!(serde_json::from_str::<Attempts>("{\"later\":1}").unwrap(), Attempts::default());
@@ -345,7 +345,7 @@ mod tests {
         ) {
             let mut attempts = Attempts::default();
             for _ in 0..count {
-                attempts.failed(AttemptFailure { retry_after: said, ..failure(Reaction::Validation) }, 5000, left, random);
+                attempts.failed(AttemptFailure { retry_after: said, ..failure(AcmeRemedy::Validation) }, 5000, left, random);
             }
             let at = attempts.retry();
             prop_assert!((60..=DAY + DAY / 10).contains(&(at - 5000)), "{}", at - 5000);

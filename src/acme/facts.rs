@@ -254,7 +254,7 @@ pub struct Ca {
     pub has_renewal_info: bool,
     /// The attempts for this certificate.
     pub attempts: Attempts,
-    /// The time from which an order is within the budget (`budget::Budget::order_from`), and the
+    /// The time from which an order is within the budget (`budget::OrderBudget::order_from`), and the
     /// limit that delays it; `None` if that is now.
     pub order_from: Option<(Seconds, String)>,
 }

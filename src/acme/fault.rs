@@ -4,7 +4,7 @@ use instant_acme::Error;
 
 use super::backoff::AttemptFailure;
 use super::client::AcmeClient;
-use super::problem::{AcmeProblem, Reaction};
+use super::problem::{AcmeProblem, AcmeRemedy};
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -15,7 +15,7 @@ pub(super) const NONCES_MAX: usize = 40;
 #[derive(Debug, Clone)]
 pub struct StepFault {
     /// The remedy.
-    pub remedy: Reaction,
+    pub remedy: AcmeRemedy,
     /// The failure in words.
     pub text: String,
     /// Retry-After of the answer, in seconds.
@@ -33,7 +33,7 @@ impl StepFault {
     #[must_use]
     pub fn here(text: String) -> Self {
         Self {
-            remedy: Reaction::Temporary,
+            remedy: AcmeRemedy::Temporary,
             text,
             retry_after: None,
             names: Vec::new(),
@@ -45,7 +45,7 @@ impl StepFault {
     /// A failure that only the operator can end.
     #[must_use]
     pub fn operator(text: String) -> Self {
-        Self { remedy: Reaction::Operator, ..Self::here(text) }
+        Self { remedy: AcmeRemedy::Operator, ..Self::here(text) }
     }
 
     /// A problem that the authority reports.
@@ -77,7 +77,7 @@ impl StepFault {
     /// Returns `true` if the open order is of no more use.
     #[must_use]
     pub fn ends(&self) -> bool {
-        self.ends_order || matches!(self.remedy, Reaction::Register | Reaction::WithoutReplaces)
+        self.ends_order || matches!(self.remedy, AcmeRemedy::Register | AcmeRemedy::WithoutReplaces)
     }
 
     /// Returns the failure for the record of attempts.

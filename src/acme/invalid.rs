@@ -5,18 +5,20 @@ use serde_json::Value;
 
 use super::client::AcmeClient;
 use super::fault::{StepFault, signed};
-use super::problem::{AcmeProblem, MALFORMED, Reaction, Subproblem};
+use super::problem::{AcmeProblem, AcmeRemedy, MALFORMED, Subproblem};
 
 /// An order that was not made, perhaps because it names the certificate that it replaces.
 pub(super) fn not_made(fault: StepFault, has_replaces: bool, client: &AcmeClient) -> StepFault {
     let remedy = match fault.remedy {
         // An authority that has lost its memory, has another issuer by now, or knows another account as the predecessor's,
         // takes the order without it.
-        Reaction::Operator if has_replaces && fault.kind == MALFORMED => Reaction::WithoutReplaces,
-        Reaction::Validation if has_replaces => Reaction::WithoutReplaces,
+        AcmeRemedy::Operator if has_replaces && fault.kind == MALFORMED => AcmeRemedy::WithoutReplaces,
+        AcmeRemedy::Validation if has_replaces => AcmeRemedy::WithoutReplaces,
         // It has taken the order, and ignored the field; or it fails over the field. `replaces` is a help (RFC 9773
         // section 5), and costs no renewal.
-        Reaction::Temporary if has_replaces && matches!(client.last().status / 100, 2 | 5) => Reaction::WithoutReplaces,
+        AcmeRemedy::Temporary if has_replaces && matches!(client.last().status / 100, 2 | 5) => {
+            AcmeRemedy::WithoutReplaces
+        }
         other => other,
     };
     StepFault { remedy, ends_order: true, ..fault }
@@ -25,10 +27,10 @@ pub(super) fn not_made(fault: StepFault, has_replaces: bool, client: &AcmeClient
 /// An open order that the authority does not show any more counts as one failure.
 pub(super) fn gone(fault: StepFault) -> StepFault {
     match fault.remedy {
-        Reaction::Temporary | Reaction::RateLimit | Reaction::Register => fault,
+        AcmeRemedy::Temporary | AcmeRemedy::RateLimit | AcmeRemedy::Register => fault,
         _ => {
             let text = format!("the open order is gone: {}", fault.text);
-            StepFault { remedy: Reaction::Temporary, text, ends_order: true, ..fault }
+            StepFault { remedy: AcmeRemedy::Temporary, text, ends_order: true, ..fault }
         }
     }
 }

@@ -20,7 +20,7 @@ use super::facts::OpenOrder;
 use super::fault::{StepFault, signed};
 use super::hook;
 use super::invalid::{gone, invalid, not_made};
-use super::problem::Reaction;
+use super::problem::AcmeRemedy;
 use super::prove::prove;
 use super::step::KeyChoice;
 use super::store;
@@ -183,7 +183,7 @@ fn profile(around: &Surroundings, wanted: &OrderSubject, directory: &Directory) 
     }
     let offer = if offered.is_empty() { "no profiles".to_owned() } else { offered.join(", ") };
     let text = format!("acme.profile: {} does not offer {profile:?}; it offers {offer}", wanted.authority.name);
-    Err(StepFault { remedy: Reaction::Profile, ..StepFault::here(text) })
+    Err(StepFault { remedy: AcmeRemedy::Profile, ..StepFault::here(text) })
 }
 
 fn identifier(name: &str) -> Identifier {
@@ -263,7 +263,7 @@ async fn begin(
     work.change(|record| record.order = Some(begun.clone()))?;
     announce(work, wanted, profile, &names);
     let made = send(account, &names, replaces, profile, client).await;
-    let is_possible = |fault: &StepFault| fault.remedy == Reaction::WithoutReplaces && fault.retry_after.is_none();
+    let is_possible = |fault: &StepFault| fault.remedy == AcmeRemedy::WithoutReplaces && fault.retry_after.is_none();
     let has_room = || budget.borrow().order_from(CountedOrder { names: &names, replaces: false }, wall()).is_none();
     let mut order = match made {
         Err(fault) if is_possible(&fault) && has_room() => {
@@ -315,12 +315,12 @@ async fn finalize(
             Ok(true)
         }
         // It has changed, or the authority had the request already: the order shows which.
-        Err(fault) if fault.remedy == Reaction::ReadOrder => {
+        Err(fault) if fault.remedy == AcmeRemedy::ReadOrder => {
             note(work, |order| order.is_finalized = !is_first)?;
             Ok(false)
         }
         Err(fault) => {
-            let ends_order = !matches!(fault.remedy, Reaction::Temporary | Reaction::RateLimit);
+            let ends_order = !matches!(fault.remedy, AcmeRemedy::Temporary | AcmeRemedy::RateLimit);
             Err(StepFault { ends_order, ..fault })
         }
     }
@@ -413,6 +413,6 @@ async fn issued(
     let now = Timestamp::from_second(wall()).unwrap_or_default();
     match held::judge(&pem, &held::names(&work.certificate), wanted.pin, now) {
         Ok(chain) => Ok(OrderEnd::Issued(pem, Box::new(chain))),
-        Err(text) => Err(StepFault { remedy: Reaction::Candidate, ends_order: true, ..StepFault::here(text) }),
+        Err(text) => Err(StepFault { remedy: AcmeRemedy::Candidate, ends_order: true, ..StepFault::here(text) }),
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::backoff::{failing_since, last_failure};
 use super::facts::{CertificateFacts, PreflightVerdict};
-use super::problem::Reaction;
+use super::problem::AcmeRemedy;
 use super::step::{CertificatePlan, CertificateStanding, HoldCause, NextStep, Stop};
 use super::store::CertificateRecord;
 use super::words::{OTHER_LIMITS, minute, stop_text};
@@ -100,11 +100,11 @@ impl Outlook {
             (Some(last), _) => (Some(last.text.clone()), last.remedy),
             (None, Some(broken)) => (Some(broken.text.clone()), None),
             (None, None) => match plan.hold.as_ref().map(|hold| &hold.cause) {
-                Some(HoldCause::Budget(limit)) => (Some(limit.clone()), Some(Reaction::RateLimit)),
-                _ => (stop.clone(), Some(Reaction::Operator)),
+                Some(HoldCause::Budget(limit)) => (Some(limit.clone()), Some(AcmeRemedy::RateLimit)),
+                _ => (stop.clone(), Some(AcmeRemedy::Operator)),
             },
         };
-        let hint = |remedy: Option<Reaction>| match remedy {
+        let hint = |remedy: Option<AcmeRemedy>| match remedy {
             Some(remedy) => remedy_text(remedy, &facts.site),
             None => preflight_hint(&facts.site),
         };
@@ -201,29 +201,31 @@ fn preflight_hint(site: &str) -> String {
 
 /// Returns what the operator can do about a failure.
 #[must_use]
-pub fn remedy_text(remedy: Reaction, site: &str) -> String {
+pub fn remedy_text(remedy: AcmeRemedy, site: &str) -> String {
     let now = pintle(format_args!("acme renew --site {site}"));
     match remedy {
-        Reaction::NewNonce
-        | Reaction::WithoutReplaces
-        | Reaction::ReadOrder
-        | Reaction::Register
-        | Reaction::Temporary => {
+        AcmeRemedy::NewNonce
+        | AcmeRemedy::WithoutReplaces
+        | AcmeRemedy::ReadOrder
+        | AcmeRemedy::Register
+        | AcmeRemedy::Temporary => {
             format!(
                 "pintle tries again by itself; check that this host reaches the CA, or name a second one in acme.fallback; to \
              try now: {now}"
             )
         }
-        Reaction::RateLimit => format!("pintle waits as the CA asks; {OTHER_LIMITS}"),
-        Reaction::Validation => {
+        AcmeRemedy::RateLimit => format!("pintle waits as the CA asks; {OTHER_LIMITS}"),
+        AcmeRemedy::Validation => {
             format!("the DNS records of these names must point here, and the CA must reach the ports; then: {now}")
         }
-        Reaction::Candidate => format!("`{}` and `{}` have the reason; then: {now}", pintle("check"), pintle("status")),
-        Reaction::Caa => format!("change the CAA record so that it allows this CA, or name another CA; then: {now}"),
-        Reaction::Key => format!("this CA does not accept the key: name a second CA in acme.fallback; then: {now}"),
-        Reaction::Profile => format!("set acme.profile to one that the CA offers, then `{}`", pintle("reload")),
-        Reaction::Name => format!("remove the name from hosts, or name another CA, then `{}`", pintle("reload")),
-        Reaction::Operator => format!("do what the CA asks for; then: {now}"),
+        AcmeRemedy::Candidate => {
+            format!("`{}` and `{}` have the reason; then: {now}", pintle("check"), pintle("status"))
+        }
+        AcmeRemedy::Caa => format!("change the CAA record so that it allows this CA, or name another CA; then: {now}"),
+        AcmeRemedy::Key => format!("this CA does not accept the key: name a second CA in acme.fallback; then: {now}"),
+        AcmeRemedy::Profile => format!("set acme.profile to one that the CA offers, then `{}`", pintle("reload")),
+        AcmeRemedy::Name => format!("remove the name from hosts, or name another CA, then `{}`", pintle("reload")),
+        AcmeRemedy::Operator => format!("do what the CA asks for; then: {now}"),
     }
 }
 

@@ -6,7 +6,7 @@
 use super::backoff::DAY;
 use super::due;
 use super::facts::{Ca, CertificateFacts, Checked, Compromise, NextKey, OpenOrder, PreflightVerdict};
-use super::problem::Reaction;
+use super::problem::AcmeRemedy;
 use super::step::{
     Abandoned, Cause, CertificatePlan, CertificateStanding, Changeover, Hold, HoldCause, KeyChoice, NextStep,
     OrderReason, Stop,
@@ -364,7 +364,7 @@ fn hold_at(ca: &Ca) -> Hold {
 /// The last failure at a CA, as the reason of a wait.
 fn failure(ca: &Ca) -> HoldCause {
     match &ca.attempts.last {
-        Some(last) if last.remedy == Some(Reaction::RateLimit) => HoldCause::RateLimit(last.text.clone()),
+        Some(last) if last.remedy == Some(AcmeRemedy::RateLimit) => HoldCause::RateLimit(last.text.clone()),
         last => HoldCause::Failure(last.as_ref().map(|last| last.text.clone()).unwrap_or_default()),
     }
 }

@@ -10,10 +10,10 @@ const TEXT_MAX: usize = 500;
 /// Subproblems kept from one document.
 const SUBPROBLEMS_MAX: usize = 100;
 
-/// The reaction to a failure.
+/// The remedy of a failure, for code that reacts to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reaction {
+pub enum AcmeRemedy {
     /// Sign again with the nonce of the error response. Not a failure.
     NewNonce,
     /// Order again without `replaces`. Not a failure.
@@ -43,30 +43,30 @@ pub enum Reaction {
 }
 
 /// The types of problems, without the prefix, and the remedy of each.
-const TABLE: &[(&str, Reaction)] = &[
-    ("accountDoesNotExist", Reaction::Register),
-    ("alreadyReplaced", Reaction::WithoutReplaces),
-    ("badCSR", Reaction::Key),
-    ("badNonce", Reaction::NewNonce),
-    ("badPublicKey", Reaction::Key),
-    ("badSignatureAlgorithm", Reaction::Key),
-    ("caa", Reaction::Caa),
-    ("connection", Reaction::Validation),
-    ("dns", Reaction::Validation),
-    ("externalAccountRequired", Reaction::Operator),
-    ("incorrectResponse", Reaction::Validation),
-    ("invalidContact", Reaction::Operator),
-    ("invalidProfile", Reaction::Profile),
-    ("malformed", Reaction::Operator),
-    ("orderNotReady", Reaction::ReadOrder),
-    ("rateLimited", Reaction::RateLimit),
-    ("rejectedIdentifier", Reaction::Name),
-    ("serverInternal", Reaction::Temporary),
-    ("tls", Reaction::Validation),
-    ("unauthorized", Reaction::Validation),
-    ("unsupportedContact", Reaction::Operator),
-    ("unsupportedIdentifier", Reaction::Name),
-    ("userActionRequired", Reaction::Operator),
+const TABLE: &[(&str, AcmeRemedy)] = &[
+    ("accountDoesNotExist", AcmeRemedy::Register),
+    ("alreadyReplaced", AcmeRemedy::WithoutReplaces),
+    ("badCSR", AcmeRemedy::Key),
+    ("badNonce", AcmeRemedy::NewNonce),
+    ("badPublicKey", AcmeRemedy::Key),
+    ("badSignatureAlgorithm", AcmeRemedy::Key),
+    ("caa", AcmeRemedy::Caa),
+    ("connection", AcmeRemedy::Validation),
+    ("dns", AcmeRemedy::Validation),
+    ("externalAccountRequired", AcmeRemedy::Operator),
+    ("incorrectResponse", AcmeRemedy::Validation),
+    ("invalidContact", AcmeRemedy::Operator),
+    ("invalidProfile", AcmeRemedy::Profile),
+    ("malformed", AcmeRemedy::Operator),
+    ("orderNotReady", AcmeRemedy::ReadOrder),
+    ("rateLimited", AcmeRemedy::RateLimit),
+    ("rejectedIdentifier", AcmeRemedy::Name),
+    ("serverInternal", AcmeRemedy::Temporary),
+    ("tls", AcmeRemedy::Validation),
+    ("unauthorized", AcmeRemedy::Validation),
+    ("unsupportedContact", AcmeRemedy::Operator),
+    ("unsupportedIdentifier", AcmeRemedy::Name),
+    ("userActionRequired", AcmeRemedy::Operator),
 ];
 
 /// The type of a request that the CA does not understand.
@@ -140,17 +140,17 @@ impl AcmeProblem {
     /// Returns the remedy. Subproblems decide about a compound problem: the one that needs most.
     /// A problem of an unknown type is treated as temporary, unless the status says more.
     #[must_use]
-    pub fn remedy(&self) -> Reaction {
+    pub fn remedy(&self) -> AcmeRemedy {
         if self.kind == COMPOUND {
-            let remedies = self.subproblems.iter().map(|sub| of_kind(&sub.kind).unwrap_or(Reaction::Temporary));
-            return remedies.max().unwrap_or(Reaction::Temporary);
+            let remedies = self.subproblems.iter().map(|sub| of_kind(&sub.kind).unwrap_or(AcmeRemedy::Temporary));
+            return remedies.max().unwrap_or(AcmeRemedy::Temporary);
         }
-        of_kind(&self.kind).unwrap_or(if self.status == 429 { Reaction::RateLimit } else { Reaction::Temporary })
+        of_kind(&self.kind).unwrap_or(if self.status == 429 { AcmeRemedy::RateLimit } else { AcmeRemedy::Temporary })
     }
 
     /// Returns the names whose validation failed: a failed validation of each counts at the CA.
     pub fn failed_names(&self) -> impl Iterator<Item = &str> {
-        let failed = |sub: &&Subproblem| matches!(of_kind(&sub.kind), Some(Reaction::Validation | Reaction::Caa));
+        let failed = |sub: &&Subproblem| matches!(of_kind(&sub.kind), Some(AcmeRemedy::Validation | AcmeRemedy::Caa));
         self.subproblems.iter().filter(failed).filter_map(|sub| sub.identifier.as_deref())
     }
 }
@@ -179,7 +179,7 @@ impl std::fmt::Display for AcmeProblem {
     }
 }
 
-fn of_kind(kind: &str) -> Option<Reaction> {
+fn of_kind(kind: &str) -> Option<AcmeRemedy> {
     TABLE.iter().find(|(name, _)| *name == kind).map(|(_, remedy)| *remedy)
 }
 
@@ -229,13 +229,13 @@ mod tests {
     #[test]
     fn without_a_known_type_the_status_decides() {
         for (status, body, want) in [
-            (429, &b"slow down"[..], Reaction::RateLimit),
-            (503, b"", Reaction::Temporary),
-            (500, b"{\"type\":\"about:blank\"}", Reaction::Temporary),
-            (429, b"{\"type\":\"urn:ietf:params:acme:error:later\"}", Reaction::RateLimit),
-            (503, b"{\"type\":\"urn:ietf:params:acme:error:rateLimited\"}", Reaction::RateLimit),
-            (400, b"{\"type\":\"https://ca.example/own-type\"}", Reaction::Temporary),
-            (400, b"[1,2]", Reaction::Temporary),
+            (429, &b"slow down"[..], AcmeRemedy::RateLimit),
+            (503, b"", AcmeRemedy::Temporary),
+            (500, b"{\"type\":\"about:blank\"}", AcmeRemedy::Temporary),
+            (429, b"{\"type\":\"urn:ietf:params:acme:error:later\"}", AcmeRemedy::RateLimit),
+            (503, b"{\"type\":\"urn:ietf:params:acme:error:rateLimited\"}", AcmeRemedy::RateLimit),
+            (400, b"{\"type\":\"https://ca.example/own-type\"}", AcmeRemedy::Temporary),
+            (400, b"[1,2]", AcmeRemedy::Temporary),
         ] {
             assert_eq!(AcmeProblem::read(status, body).remedy(), want, "{status} {body:?}");
         }
@@ -244,13 +244,13 @@ mod tests {
     #[test]
     fn subproblems_decide_about_a_compound_problem() {
         let two = problem("compound", &[("a.example", "serverInternal"), ("b.example", "rejectedIdentifier")]);
-        assert_eq!(two.remedy(), Reaction::Name);
-        assert_eq!(problem("compound", &[("a.example", "dns"), ("b.example", "caa")]).remedy(), Reaction::Caa);
-        assert_eq!(problem("compound", &[("a.example", "later")]).remedy(), Reaction::Temporary);
-        assert_eq!(problem("compound", &[]).remedy(), Reaction::Temporary);
+        assert_eq!(two.remedy(), AcmeRemedy::Name);
+        assert_eq!(problem("compound", &[("a.example", "dns"), ("b.example", "caa")]).remedy(), AcmeRemedy::Caa);
+        assert_eq!(problem("compound", &[("a.example", "later")]).remedy(), AcmeRemedy::Temporary);
+        assert_eq!(problem("compound", &[]).remedy(), AcmeRemedy::Temporary);
         let failed = problem("malformed", &[("a.example", "dns"), ("b.example", "caa"), ("c.example", "tls")]);
         assert_eq!(failed.failed_names().collect::<Vec<_>>(), ["a.example", "b.example", "c.example"]);
-        assert_eq!(failed.remedy(), Reaction::Operator);
+        assert_eq!(failed.remedy(), AcmeRemedy::Operator);
     }
 
     #[test]

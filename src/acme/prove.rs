@@ -13,7 +13,7 @@ use super::fault::{StepFault, signed};
 use super::hook::{self, TxtRecord};
 use super::invalid::gone;
 use super::lookup::Lookup;
-use super::problem::Reaction;
+use super::problem::AcmeRemedy;
 use super::work::{CertificateWork, OrderSubject, Surroundings};
 use crate::config::acme::Method;
 use crate::host::without_wildcard;
@@ -66,7 +66,7 @@ pub(super) async fn prove(
         match signed!(challenge.set_ready(), client) {
             Ok(()) => {}
             // The authority has judged it already, in an earlier process: the order says how.
-            Err(fault) if matches!(fault.remedy, Reaction::Operator | Reaction::Validation) => {
+            Err(fault) if matches!(fault.remedy, AcmeRemedy::Operator | AcmeRemedy::Validation) => {
                 tracing::debug!(name, problem = fault.text, "the challenge is no longer pending");
             }
             Err(fault) => return Err(fault),

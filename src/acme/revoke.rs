@@ -5,7 +5,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::fault::{StepFault, signed};
 use super::issued::{self, Issued, RetiredKey};
-use super::problem::{ALREADY_REVOKED, Reaction};
+use super::problem::{ALREADY_REVOKED, AcmeRemedy};
 use super::request::DriverRequest;
 use super::task::{Task, random};
 use super::words::time;
@@ -92,7 +92,7 @@ impl Task {
         let request = RevocationRequest { certificate: &certificate, reason: Some(RevocationReason::KeyCompromise) };
         match signed!(account.revoke(&request), &client) {
             Err(fault) if fault.kind != ALREADY_REVOKED => {
-                if fault.remedy == Reaction::Register {
+                if fault.remedy == AcmeRemedy::Register {
                     account::forget(&settings.folder, &authority.directory)?;
                 }
                 Err(fault)

@@ -14,7 +14,7 @@ use super::issued::{self, Issued};
 use super::order::{self, OrderEnd};
 use super::outlook::remedy_text;
 use super::preflight::PreflightFinding;
-use super::problem::{Reaction, SERVER_INTERNAL};
+use super::problem::{AcmeRemedy, SERVER_INTERNAL};
 use super::renewal_info::{NoAnswer, RenewalInfo, SuggestedWindow};
 use super::request::{DriverRequest, ask};
 use super::step::{Abandoned, CertificatePlan, KeyChoice, NextStep};
@@ -231,7 +231,7 @@ impl Task {
     /// Puts a chain in place and in use, if the configuration admits it.
     async fn serve(&self, pem: &str, chain: &Chain) -> Result<(), StepFault> {
         let refused = |problems: Vec<String>| StepFault {
-            remedy: Reaction::Candidate,
+            remedy: AcmeRemedy::Candidate,
             ends_order: true,
             ..StepFault::here(format!("the new certificate is refused: {}", problems.join("; ")))
         };
@@ -327,7 +327,7 @@ impl Task {
         let (now, random, left) = (wall(), random(), self.left());
         let folder = &self.around.settings.folder;
         let directory = &wanted.authority.directory;
-        let is_validation = matches!(fault.remedy, Reaction::Validation | Reaction::Caa);
+        let is_validation = matches!(fault.remedy, AcmeRemedy::Validation | AcmeRemedy::Caa);
         // If the CA does not say which, all of them count.
         let failed = if is_validation && fault.names.is_empty() { &self.facts.names } else { &fault.names };
         if !failed.is_empty() {
@@ -337,7 +337,7 @@ impl Task {
                 tracing::error!(file = %path.display(), %error, "cannot write the budget of orders");
             }
         }
-        if fault.remedy == Reaction::Register {
+        if fault.remedy == AcmeRemedy::Register {
             account::forget(folder, directory)?;
         }
         let ends = fault.ends();

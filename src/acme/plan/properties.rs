@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::facts::OperatorRequests;
-use super::super::problem::Reaction;
+use super::super::problem::AcmeRemedy;
 use super::tests::*;
 use super::*;
 
@@ -32,20 +32,20 @@ type Drawn = (
     Seconds,
 );
 
-const REACTIONS: [Reaction; 13] = [
-    Reaction::NewNonce,
-    Reaction::WithoutReplaces,
-    Reaction::ReadOrder,
-    Reaction::Register,
-    Reaction::Temporary,
-    Reaction::RateLimit,
-    Reaction::Validation,
-    Reaction::Candidate,
-    Reaction::Caa,
-    Reaction::Key,
-    Reaction::Profile,
-    Reaction::Name,
-    Reaction::Operator,
+const REMEDIES: [AcmeRemedy; 13] = [
+    AcmeRemedy::NewNonce,
+    AcmeRemedy::WithoutReplaces,
+    AcmeRemedy::ReadOrder,
+    AcmeRemedy::Register,
+    AcmeRemedy::Temporary,
+    AcmeRemedy::RateLimit,
+    AcmeRemedy::Validation,
+    AcmeRemedy::Candidate,
+    AcmeRemedy::Caa,
+    AcmeRemedy::Key,
+    AcmeRemedy::Profile,
+    AcmeRemedy::Name,
+    AcmeRemedy::Operator,
 ];
 
 fn build(
@@ -70,7 +70,7 @@ fn build(
         window(&mut f, start, start + length, start + length / 2);
     }
     for (ca, remedy, at) in failures {
-        fail(&mut f, ca, REACTIONS[remedy], at.min(now));
+        fail(&mut f, ca, REMEDIES[remedy], at.min(now));
     }
     match checked {
         Some((at, failures, verdict)) => {

@@ -1,6 +1,6 @@
 use super::super::backoff::{AttemptFailure, Attempts};
 use super::super::facts::{ChainInUse, Checked};
-use super::super::problem::Reaction;
+use super::super::problem::AcmeRemedy;
 use super::super::renewal_info::{RenewalInfo, Window};
 use super::*;
 
@@ -43,7 +43,7 @@ pub(super) fn window(facts: &mut CertificateFacts, start: Seconds, end: Seconds,
     facts.info.window = Some(Window { start, end, chosen, since: start.max(T0), explanation: None });
 }
 
-pub(super) fn fail(facts: &mut CertificateFacts, ca: usize, remedy: Reaction, at: Seconds) {
+pub(super) fn fail(facts: &mut CertificateFacts, ca: usize, remedy: AcmeRemedy, at: Seconds) {
     let failure = AttemptFailure { remedy, text: "why".to_owned(), retry_after: None, key: facts.live };
     facts.cas[ca].attempts.failed(failure, at, Some(DAY), 0.0);
 }
@@ -68,13 +68,13 @@ fn from_nothing_to_a_certificate() {
         (CertificateStanding::Missing, OrderReason::First, KeyChoice::Live)
     );
     // The second CA from the first failure on, since there is no certificate.
-    fail(&mut f, 0, Reaction::Temporary, T0);
+    fail(&mut f, 0, AcmeRemedy::Temporary, T0);
     assert_eq!(next(&f, T0).next, NextStep::Order { key: KeyChoice::Live, ca: 1, replaces: None });
-    fail(&mut f, 1, Reaction::RateLimit, T0);
+    fail(&mut f, 1, AcmeRemedy::RateLimit, T0);
     assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + 60 });
-    fail(&mut f, 0, Reaction::Operator, T0);
+    fail(&mut f, 0, AcmeRemedy::Operator, T0);
     assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + HOUR });
-    fail(&mut f, 1, Reaction::Name, T0);
+    fail(&mut f, 1, AcmeRemedy::Name, T0);
     let stop = Stop::Refused("why".to_owned());
     assert_eq!(next(&f, T0).next, NextStep::OperatorsTurn { stop, until: T0 + DAY });
     // A day later, it may be cured.
@@ -193,9 +193,9 @@ fn overdue_is_a_state_of_its_own() {
         assert_eq!(next(&f, now).standing, want, "{}", now - due);
     }
     // A failure before it was due does not count, one since then does at once.
-    fail(&mut f, 0, Reaction::Temporary, due - 5);
+    fail(&mut f, 0, AcmeRemedy::Temporary, due - 5);
     assert_eq!(next(&f, due).standing, CertificateStanding::Due);
-    fail(&mut f, 0, Reaction::Temporary, due);
+    fail(&mut f, 0, AcmeRemedy::Temporary, due);
     assert_eq!(next(&f, due).standing, CertificateStanding::Overdue);
     assert!(next(&f, due).standing.is_overdue() && CertificateStanding::Missing.is_alarming());
     assert_eq!(next(&f, due).next, order(KeyChoice::Live, 1));
@@ -206,11 +206,11 @@ fn the_second_ca_only_if_it_is_due() {
     let mut f = facts(T0);
     f.asked.renew = true;
     assert_eq!(next(&f, T0).next, order(KeyChoice::Live, 0));
-    fail(&mut f, 0, Reaction::Temporary, T0);
+    fail(&mut f, 0, AcmeRemedy::Temporary, T0);
     assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + 60 });
     let due = T0 + 60 * DAY;
     let mut f = CertificateFacts { cas: f.cas, asked: f.asked, ..facts(due) };
-    fail(&mut f, 0, Reaction::Temporary, due);
+    fail(&mut f, 0, AcmeRemedy::Temporary, due);
     assert_eq!(next(&f, due).next, order(KeyChoice::Live, 1));
 }
 
@@ -290,13 +290,13 @@ fn which_key() {
 fn a_refused_key() {
     let now = T0 + 60 * DAY;
     let mut f = facts(now);
-    fail(&mut f, 0, Reaction::Key, now);
+    fail(&mut f, 0, AcmeRemedy::Key, now);
     // Every living promise has the next key: it is used.
     assert_eq!(next(&f, now).next, order(KeyChoice::Next, 0));
     // Else the other CA, and else it is the operator's turn, until the next key is usable.
     f.next.as_mut().unwrap().usable_from = Some(now + 5 * DAY);
     assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
-    fail(&mut f, 1, Reaction::Key, now);
+    fail(&mut f, 1, AcmeRemedy::Key, now);
     let NextStep::OperatorsTurn { stop, until } = next(&f, now).next else { panic!() };
     assert_eq!((stop, until), (Stop::KeysRefused(Some(now + 5 * DAY)), now + 6 * HOUR));
     // The CA may have changed its mind a day later.
@@ -331,14 +331,14 @@ fn a_compromised_key() {
     f.checked.as_mut().unwrap().verdict = PreflightVerdict::Broken;
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
     f.checked.as_mut().unwrap().verdict = PreflightVerdict::Fine;
-    fail(&mut f, 0, Reaction::Temporary, T0);
+    fail(&mut f, 0, AcmeRemedy::Temporary, T0);
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 1));
     // The new key serves: revoke, then mark as burnt. And a fresh next key first.
     (f.live, f.chain.as_mut().unwrap().pin) = (Some(pin(2)), pin(2));
     assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Next));
     f.next.as_mut().unwrap().pin = pin(3);
     assert_eq!(next(&f, T0).next, NextStep::Revoke);
-    let failure = AttemptFailure { remedy: Reaction::Temporary, text: String::new(), retry_after: None, key: None };
+    let failure = AttemptFailure { remedy: AcmeRemedy::Temporary, text: String::new(), retry_after: None, key: None };
     f.compromise.as_mut().unwrap().attempts.failed(failure, T0, None, 0.0);
     assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + 60 });
     assert_eq!(next(&f, T0 + 60).next, NextStep::Revoke);
@@ -416,9 +416,9 @@ fn an_open_order() {
     assert_eq!(next(&alone, now).hold, Some(Hold { until: now + 99, cause: HoldCause::Order }));
     // Its CA is down, and the certificate is due.
     f.order = Some(open);
-    fail(&mut f, 0, Reaction::Temporary, now);
+    fail(&mut f, 0, AcmeRemedy::Temporary, now);
     assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
-    fail(&mut f, 1, Reaction::RateLimit, now);
+    fail(&mut f, 1, AcmeRemedy::RateLimit, now);
     assert_eq!(next(&f, now).next, NextStep::Wait { until: now + 60 });
     assert_eq!(next(&f, now + 60).next, NextStep::Resume);
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pintle::acme::problem::Reaction;
+use pintle::acme::problem::AcmeRemedy;
 use pintle::acme::renewal_info::{NoAnswer, SuggestedWindow};
 use pintle::keys::pin::Pin;
 use pintle::policy::promise::Seconds;
@@ -66,24 +66,24 @@ impl Authority {
     }
 
     /// A failure that any request may have.
-    fn trouble(&mut self, now: Seconds, random: &mut Random) -> Result<(), (Reaction, Option<Seconds>)> {
+    fn trouble(&mut self, now: Seconds, random: &mut Random) -> Result<(), (AcmeRemedy, Option<Seconds>)> {
         if self.is_down(now) {
-            return Err((Reaction::Temporary, None));
+            return Err((AcmeRemedy::Temporary, None));
         }
         if now < self.limited_until {
-            return Err((Reaction::RateLimit, Some(self.limited_until - now)));
+            return Err((AcmeRemedy::RateLimit, Some(self.limited_until - now)));
         }
         if self.unlucky < UNLUCKY_MAX && random.once_in(12) {
             self.unlucky += 1;
             return Err(match random.below(8) {
                 0 => {
                     self.limited_until = now + 1 + random.below(20 * HOUR);
-                    (Reaction::RateLimit, Some(self.limited_until - now))
+                    (AcmeRemedy::RateLimit, Some(self.limited_until - now))
                 }
-                1..3 => (Reaction::Validation, None),
-                3 => (Reaction::WithoutReplaces, None),
-                4 => (Reaction::ReadOrder, Some(random.below(HOUR))),
-                _ => (Reaction::Temporary, random.once_in(3).then(|| random.below(HOUR))),
+                1..3 => (AcmeRemedy::Validation, None),
+                3 => (AcmeRemedy::WithoutReplaces, None),
+                4 => (AcmeRemedy::ReadOrder, Some(random.below(HOUR))),
+                _ => (AcmeRemedy::Temporary, random.once_in(3).then(|| random.below(HOUR))),
             });
         }
         self.unlucky = 0;
@@ -91,9 +91,9 @@ impl Authority {
     }
 
     /// A new order.
-    pub fn order(&mut self, now: Seconds, random: &mut Random) -> Result<(), (Reaction, Option<Seconds>)> {
+    pub fn order(&mut self, now: Seconds, random: &mut Random) -> Result<(), (AcmeRemedy, Option<Seconds>)> {
         if self.is_down(now) {
-            return Err((Reaction::Temporary, None));
+            return Err((AcmeRemedy::Temporary, None));
         }
         self.orders += 1;
         self.trouble(now, random)
@@ -110,10 +110,10 @@ impl Authority {
     }
 
     /// A step of an order: true if the certificate is there.
-    pub fn step(&mut self, key: Pin, now: Seconds, random: &mut Random) -> Result<bool, (Reaction, Option<Seconds>)> {
+    pub fn step(&mut self, key: Pin, now: Seconds, random: &mut Random) -> Result<bool, (AcmeRemedy, Option<Seconds>)> {
         self.trouble(now, random)?;
         if self.refuses(key, now) {
-            return Err((Reaction::Key, None));
+            return Err((AcmeRemedy::Key, None));
         }
         Ok(!random.once_in(3))
     }

@@ -9,7 +9,7 @@ use pintle::acme::facts::{
     Ca, CertificateFacts, ChainInUse, Checked, Compromise, NextKey, OpenOrder, OperatorRequests, PreflightVerdict,
 };
 use pintle::acme::plan;
-use pintle::acme::problem::Reaction;
+use pintle::acme::problem::AcmeRemedy;
 use pintle::acme::renewal_info::RenewalInfo;
 use pintle::acme::step::{Abandoned, Cause, CertificatePlan, KeyChoice, NextStep, OrderReason};
 use pintle::host::HostPattern;
@@ -442,14 +442,19 @@ impl Operator {
             NextStep::Abandon { why } => {
                 let order = c.order.take().unwrap();
                 if matches!(why, Abandoned::Expired | Abandoned::Stuck) {
-                    self.fail(at, usize::from(order.ca != self.cas[0].directory), (Reaction::Temporary, None), random);
+                    self.fail(
+                        at,
+                        usize::from(order.ca != self.cas[0].directory),
+                        (AcmeRemedy::Temporary, None),
+                        random,
+                    );
                 }
             }
             NextStep::Revoke => {
                 let compromise = c.compromise.as_mut().unwrap();
                 let failure = |remedy| AttemptFailure { remedy, text: "down".to_owned(), retry_after: None, key: None };
                 if self.cas[0].is_down(self.now) {
-                    compromise.attempts.failed(failure(Reaction::Temporary), clock, None, share);
+                    compromise.attempts.failed(failure(AcmeRemedy::Temporary), clock, None, share);
                 } else {
                     compromise.is_revoked = true;
                     self.cas[0].revoked.push(compromise.pin);
@@ -501,10 +506,16 @@ impl Operator {
         }
     }
 
-    fn fail(&mut self, at: usize, ca: usize, (remedy, retry_after): (Reaction, Option<Seconds>), random: &mut Random) {
+    fn fail(
+        &mut self,
+        at: usize,
+        ca: usize,
+        (remedy, retry_after): (AcmeRemedy, Option<Seconds>),
+        random: &mut Random,
+    ) {
         let clock = self.clock();
         self.played.failures += 1;
-        if remedy == Reaction::Validation {
+        if remedy == AcmeRemedy::Validation {
             self.budgets[ca].take_failed_validation(HOST, clock);
         }
         let c = &mut self.certificates[at];
@@ -529,7 +540,7 @@ impl Operator {
             Err(why) => {
                 self.fail(at, ca, why, random);
                 // Some failures end the order at the CA.
-                if !matches!(why.0, Reaction::Temporary | Reaction::ReadOrder | Reaction::RateLimit) {
+                if !matches!(why.0, AcmeRemedy::Temporary | AcmeRemedy::ReadOrder | AcmeRemedy::RateLimit) {
                     self.certificates[at].order = None;
                 }
             }
@@ -557,7 +568,7 @@ impl Operator {
         if let Some(until) = broken.map(|promise| promise.honoured_until()).max() {
             if !accepts {
                 self.played.refused_by_guard += 1;
-                self.fail(at, ca, (Reaction::Candidate, None), random);
+                self.fail(at, ca, (AcmeRemedy::Candidate, None), random);
                 self.certificates[at].order = None;
                 return;
             }
