@@ -127,6 +127,19 @@ impl Reason {
         Self { what: what.into(), ..Self::default() }
     }
 
+    /// One reason for several: their faults in one line, and all their remedies, each once.
+    #[must_use]
+    pub fn of_all(reasons: &[Self]) -> Self {
+        let lines: Vec<String> = reasons.iter().map(Self::line).collect();
+        let mut hints: Vec<String> = Vec::new();
+        for hint in reasons.iter().flat_map(|reason| &reason.hints) {
+            if !hints.contains(hint) {
+                hints.push(hint.clone());
+            }
+        }
+        Self { hints, ..Self::new(lines.join("; ")) }
+    }
+
     /// Adds a remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -374,6 +387,14 @@ mod tests {
         // A newer peer may know more.
         let newer = r#"{"severity":"grave","kind":"of tomorrow","what":"w","more":[1]}"#;
         assert_eq!(serde_json::from_str::<Problem>(newer).unwrap(), Problem::from(Reason::new("w")));
+    }
+
+    #[test]
+    fn several_reasons_in_one() {
+        let one = Reason::new("a").note("b").hint("do c").hint("do d");
+        let other = Reason::new("e").hint("do d").hint("do f");
+        let want = Reason::new("a; b; e").hint("do c").hint("do d").hint("do f");
+        assert_eq!(Reason::of_all(&[one, other]), want);
     }
 
     #[test]

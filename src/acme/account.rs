@@ -20,7 +20,7 @@ use crate::config::Authority;
 use crate::keys::key_file;
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
-use crate::reason::shell_word;
+use crate::reason::{Reason, shell_word};
 
 /// The file of an account.
 #[derive(Clone, Serialize, Deserialize)]
@@ -52,8 +52,9 @@ impl Stored {
         let stored: Option<Self> = store::load(&path).map_err(|error| {
             let old = path.with_extension("old");
             let (from, to) = (shell_word(&path.display().to_string()), shell_word(&old.display().to_string()));
-            let hint = format!("let pintle read it; or, for a new account: mv {from} {to}");
-            StepFault::here(format!("the account at the CA: {}: {error} (hint: {hint})", path.display()))
+            let what = format!("the account at the CA: {}: {error}", path.display());
+            let new_account = format!("for a new account: mv {from} {to}");
+            StepFault::here(Reason::new(what).hint("let pintle read it").hint(new_account))
         })?;
         let Some(stored) = stored else { return Ok(None) };
         if stored.pin().is_some() {
@@ -70,7 +71,7 @@ impl Stored {
 
     fn key(&self) -> Result<PrivatePkcs8KeyDer<'static>, StepFault> {
         let der = BASE64_URL_SAFE_NO_PAD.decode(&self.key);
-        der.map(PrivatePkcs8KeyDer::from).map_err(|_| StepFault::here("the account's key is damaged".to_owned()))
+        der.map(PrivatePkcs8KeyDer::from).map_err(|_| StepFault::here("the account's key is damaged"))
     }
 
     /// Returns the pin of the account's key.
@@ -168,12 +169,10 @@ fn refused(fault: StepFault, key_id: &str) -> StepFault {
     match fault.remedy {
         AcmeRemedy::Temporary | AcmeRemedy::RateLimit => fault,
         _ => {
-            let text = format!(
-                "the external account binding with key_id {key_id:?} is refused: {}: compare key_id and hmac_key_file in \
-                 [acme] with the authority's",
-                fault.text
-            );
-            StepFault { remedy: AcmeRemedy::Operator, text, ..fault }
+            let front = format!("the external account binding with key_id {key_id:?} is refused");
+            let hint = "compare key_id and hmac_key_file in [acme] with the authority's, then `pintle reload`";
+            let reason = Box::new(fault.reason.within(&front).hint(hint));
+            StepFault { remedy: AcmeRemedy::Operator, reason, ..fault }
         }
     }
 }
@@ -228,7 +227,7 @@ async fn contact(
         Ok(()) => {}
         Err(fault) if fault.remedy == AcmeRemedy::Register => return Err(fault),
         Err(fault) => {
-            tracing::warn!(problem = fault.text, "the authority does not accept the address in acme.email");
+            tracing::warn!(problem = fault.reason.line(), "the authority does not accept the address in acme.email");
         }
     }
     Stored { email: email.map(str::to_owned), ..stored }.write(folder)?;

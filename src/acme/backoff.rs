@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::problem::AcmeRemedy;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 
 /// One day, in seconds.
 pub const DAY: Seconds = 86_400;
@@ -60,6 +61,17 @@ pub struct AttemptOutcome {
     pub remedy: Option<AcmeRemedy>,
     /// The result in words.
     pub text: String,
+    /// The remedies of a failure that its kind does not imply.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
+}
+
+impl AttemptOutcome {
+    /// Returns the result as a reason.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        Reason::new(self.text.as_str()).hints(self.hints.iter().cloned())
+    }
 }
 
 /// A failed attempt.
@@ -67,8 +79,8 @@ pub struct AttemptOutcome {
 pub struct AttemptFailure {
     /// The remedy, from the problem's type.
     pub remedy: AcmeRemedy,
-    /// The failure in words.
-    pub text: String,
+    /// The failure.
+    pub reason: Reason,
     /// Retry-After of the answer, in seconds from now.
     pub retry_after: Option<Seconds>,
     /// The key of the order.
@@ -79,14 +91,14 @@ impl Attempts {
     /// Records a success: the next failure is the first one again.
     pub fn succeeded(&mut self, text: String, now: Seconds) {
         let (refused_keys, keys_refused) = (std::mem::take(&mut self.refused_keys), self.keys_refused);
-        let last = Some(AttemptOutcome { at: now, remedy: None, text });
+        let last = Some(AttemptOutcome { at: now, remedy: None, text, hints: Vec::new() });
         *self = Self { last, refused_keys, keys_refused, ..Self::default() };
     }
 
     /// Records a failure. `left` is the time until the certificate in use expires, in seconds,
     /// `None` without one; `random` is a number from 0 to 1 (exclusive).
     pub fn failed(&mut self, failure: AttemptFailure, now: Seconds, left: Option<Seconds>, random: f64) {
-        let AttemptFailure { remedy, text, retry_after, key } = failure;
+        let AttemptFailure { remedy, reason, retry_after, key } = failure;
         let again = self.last.as_ref().is_some_and(|last| last.remedy == Some(remedy));
         let retry_after = retry_after.map(|seconds| seconds.clamp(RETRY_AFTER.0, RETRY_AFTER.1));
         let mut is_failure = true;
@@ -140,7 +152,7 @@ impl Attempts {
             }
         };
         self.wait = wait;
-        self.last = Some(AttemptOutcome { at: now, remedy: Some(remedy), text });
+        self.last = Some(AttemptOutcome { at: now, remedy: Some(remedy), text: reason.line(), hints: reason.hints });
     }
 
     /// Returns the time from which the next attempt may be made; in the past if that is now.
@@ -227,7 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn failure(remedy: AcmeRemedy) -> AttemptFailure {
-        AttemptFailure { remedy, text: "why".to_owned(), retry_after: None, key: None }
+        AttemptFailure { remedy, reason: "why".into(), retry_after: None, key: None }
     }
 
     /// Fails as often as permitted; returns the waits.

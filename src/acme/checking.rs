@@ -149,7 +149,11 @@ impl Checking<'_> {
         let mut identities = match self.ask(authority, at).await {
             Ok(identities) => identities,
             Err(fault) => {
-                tracing::debug!(authority = authority.name, problem = fault.text, "preflight without the authority");
+                tracing::debug!(
+                    authority = authority.name,
+                    problem = fault.reason.full_line(),
+                    "preflight without the authority"
+                );
                 Vec::new()
             }
         };

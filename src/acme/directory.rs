@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::client::AcmeClient;
 use super::fault::StepFault;
 use super::problem::AcmeProblem;
+use crate::reason::Reason;
 
 /// The most names of an authority that are read.
 const IDENTITIES_MAX: usize = 10;
@@ -16,8 +17,8 @@ impl Directory {
     pub(super) async fn fetch(client: &AcmeClient, url: &str) -> Result<Self, StepFault> {
         let received = client.get(url).await.map_err(StepFault::here)?;
         if let Some(location) = &received.location {
-            let text = format!("{url}: the CA redirects to {location:?} (hint: name that URL in [acme])");
-            return Err(StepFault::here(text));
+            let reason = Reason::new(format!("{url}: the CA redirects to {location:?}"));
+            return Err(StepFault::here(reason.hint("name that URL in [acme], then `pintle reload`")));
         }
         if received.status != 200 {
             return Err(StepFault::reported(&AcmeProblem::read(received.status, &received.body), received.retry_after));

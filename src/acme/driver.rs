@@ -141,7 +141,7 @@ struct DriverThread {
     /// The certificates in use at the last look; `None` if the control thread did not say.
     in_use: Option<Vec<CertificateInUse>>,
     /// Failures of this host's side, which no record has: its disk may be full.
-    faults: HashMap<CertificateFolder, String>,
+    faults: HashMap<CertificateFolder, Reason>,
 }
 
 impl DriverThread {
@@ -200,8 +200,9 @@ impl DriverThread {
                     // Its settings may have changed meanwhile.
                     self.release_after_changes(Some(&place));
                     if let Err(fault) = result {
-                        tracing::error!(problem = fault.text, "ACME: cannot work on a certificate");
-                        self.faults.insert(place, fault.text);
+                        let (problem, hint) = (fault.reason.line(), fault.reason.hint_line());
+                        tracing::error!(problem, hint, "ACME: cannot work on a certificate");
+                        self.faults.insert(place, *fault.reason);
                         look = Instant::now() + LOOK;
                     } else {
                         self.faults.remove(&place);
@@ -285,7 +286,8 @@ impl DriverThread {
                 record.release();
             });
             if let Err(fault) = changed {
-                tracing::error!(problem = fault.text, "ACME: cannot write the record of a certificate");
+                let (problem, hint) = (fault.reason.line(), fault.reason.hint_line());
+                tracing::error!(problem, hint, "ACME: cannot write the record of a certificate");
             }
         }
     }

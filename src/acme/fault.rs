@@ -7,6 +7,7 @@ use super::client::AcmeClient;
 use super::problem::{AcmeProblem, AcmeRemedy};
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 
 /// Nonces that an authority may reject in a row, beyond the three of each call.
 pub(super) const NONCES_MAX: usize = 40;
@@ -16,8 +17,8 @@ pub(super) const NONCES_MAX: usize = 40;
 pub struct StepFault {
     /// The remedy.
     pub remedy: AcmeRemedy,
-    /// The failure in words.
-    pub text: String,
+    /// The failure, with remedies of its own if it has some.
+    pub reason: Box<Reason>,
     /// Retry-After of the answer, in seconds.
     pub retry_after: Option<Seconds>,
     /// Names whose validation failed.
@@ -31,10 +32,10 @@ pub struct StepFault {
 impl StepFault {
     /// A failure of this host: its disk, for instance.
     #[must_use]
-    pub fn here(text: String) -> Self {
+    pub fn here(reason: impl Into<Reason>) -> Self {
         Self {
             remedy: AcmeRemedy::Temporary,
-            text,
+            reason: Box::new(reason.into()),
             retry_after: None,
             names: Vec::new(),
             ends_order: false,
@@ -44,8 +45,8 @@ impl StepFault {
 
     /// A failure that only the operator can end.
     #[must_use]
-    pub fn operator(text: String) -> Self {
-        Self { remedy: AcmeRemedy::Operator, ..Self::here(text) }
+    pub fn operator(reason: impl Into<Reason>) -> Self {
+        Self { remedy: AcmeRemedy::Operator, ..Self::here(reason) }
     }
 
     /// A problem that the authority reports.
@@ -53,7 +54,7 @@ impl StepFault {
     pub fn reported(problem: &AcmeProblem, retry_after: Option<Seconds>) -> Self {
         Self {
             remedy: problem.remedy(),
-            text: problem.to_string(),
+            reason: Box::new(problem.to_string().into()),
             retry_after,
             names: problem.failed_names().map(str::to_owned).collect(),
             ends_order: false,
@@ -83,7 +84,7 @@ impl StepFault {
     /// Returns the failure for the record of attempts.
     #[must_use]
     pub fn failure(&self, key: Option<Pin>) -> AttemptFailure {
-        AttemptFailure { remedy: self.remedy, text: self.text.clone(), retry_after: self.retry_after, key }
+        AttemptFailure { remedy: self.remedy, reason: (*self.reason).clone(), retry_after: self.retry_after, key }
     }
 }
 

@@ -62,7 +62,7 @@ pub fn waiting(certificate: &Managed) -> Option<FirstAttempts> {
     let attempts = || record.authorities.values().map(|known| &known.attempts);
     Some(FirstAttempts {
         failing_since: failing_since(attempts()),
-        problem: last_failure(attempts()).map(|last| last.text.clone()),
+        problem: last_failure(attempts()).map(|last| last.reason().full_line()),
     })
 }
 

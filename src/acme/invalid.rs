@@ -29,8 +29,8 @@ pub(super) fn gone(fault: StepFault) -> StepFault {
     match fault.remedy {
         AcmeRemedy::Temporary | AcmeRemedy::RateLimit | AcmeRemedy::Register => fault,
         _ => {
-            let text = format!("the open order is gone: {}", fault.text);
-            StepFault { remedy: AcmeRemedy::Temporary, text, ends_order: true, ..fault }
+            let reason = Box::new(fault.reason.within(&"the open order is gone"));
+            StepFault { remedy: AcmeRemedy::Temporary, reason, ends_order: true, ..fault }
         }
     }
 }

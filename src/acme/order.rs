@@ -28,6 +28,7 @@ use super::work::{CertificateWork, OrderSubject, Surroundings};
 use super::{account, held};
 use crate::config::Authority;
 use crate::ledger::time::wall;
+use crate::reason::Reason;
 use crate::tls::certificate::Chain;
 
 /// The longest time that pintle stays with an order that makes no progress. Then it asks again later.
@@ -162,11 +163,11 @@ fn check_account_key(work: &CertificateWork, folder: &Path, authority: &Authorit
     for choice in [KeyChoice::Live, KeyChoice::Next] {
         if store::pin_of(&work.certificate, choice) == Some(account) {
             let file = store::key_path(&work.certificate, choice);
-            return Err(StepFault::operator(format!(
-                "{}: the account has the same key, and an authority refuses an order with it (RFC 8555 section 11.1); \
-                 move the file away, and pintle makes another key",
+            let reason = Reason::new(format!(
+                "{}: the account has the same key, and an authority refuses an order with it (RFC 8555 section 11.1)",
                 file.display()
-            )));
+            ));
+            return Err(StepFault::operator(reason.hint("move the file away, and pintle makes another key")));
         }
     }
     Ok(())
@@ -288,8 +289,8 @@ async fn begin(
 
 /// Notes that the order is made again without `replaces`.
 fn leave_out_replaces(work: &CertificateWork, begun: &OpenOrder, fault: &StepFault) -> Result<(), StepFault> {
-    let (site, problem) = (&work.certificate.site, &fault.text);
-    tracing::info!(site, problem, "the order is made again without the certificate that it replaces");
+    let (site, problem, hint) = (&work.certificate.site, fault.reason.line(), fault.reason.hint_line());
+    tracing::info!(site, problem, hint, "the order is made again without the certificate that it replaces");
     work.change(|record| {
         record.order = Some(begun.clone());
         record.authorities.entry(begun.ca.clone()).or_default().attempts.without_replaces = true;
@@ -409,7 +410,7 @@ async fn issued(
     client: &AcmeClient,
 ) -> Result<OrderEnd, StepFault> {
     let pem = signed!(order.certificate(), client).map_err(gone)?;
-    let pem = pem.ok_or_else(|| StepFault::here("the authority has no certificate for a valid order".to_owned()))?;
+    let pem = pem.ok_or_else(|| StepFault::here("the authority has no certificate for a valid order"))?;
     let now = Timestamp::from_second(wall()).unwrap_or_default();
     match held::judge(&pem, &held::names(&work.certificate), wanted.pin, now) {
         Ok(chain) => Ok(OrderEnd::Issued(pem, Box::new(chain))),

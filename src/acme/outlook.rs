@@ -94,9 +94,10 @@ impl Outlook {
             NextStep::OperatorsTurn { stop, .. } => Some(stop_text(stop)),
             _ => None,
         };
-        let (problem, remedy) = match (last_failure(attempts()), broken) {
-            // The preflight says more about a validation than the CA does.
-            (Some(last), Some(broken)) if broken.at >= last.at => (Some(broken.text.clone()), None),
+        let last = last_failure(attempts());
+        // The preflight says more about a validation than the CA does.
+        let last = last.filter(|last| broken.is_none_or(|broken| broken.at < last.at));
+        let (problem, remedy) = match (last, broken) {
             (Some(last), _) => (Some(last.text.clone()), last.remedy),
             (None, Some(broken)) => (Some(broken.text.clone()), None),
             (None, None) => match plan.hold.as_ref().map(|hold| &hold.cause) {
@@ -104,7 +105,11 @@ impl Outlook {
                 _ => (stop.clone(), Some(AcmeRemedy::Operator)),
             },
         };
+        // The remedies of a refused chain are for files of the operator's own.
+        let own = last.filter(|last| last.remedy != Some(AcmeRemedy::Candidate));
+        let own = own.and_then(|last| last.reason().hint_line());
         let hint = |remedy: Option<AcmeRemedy>| match remedy {
+            _ if own.is_some() => own.clone().unwrap_or_default(),
             Some(remedy) => remedy_text(remedy, &facts.site),
             None => preflight_hint(&facts.site),
         };
@@ -253,7 +258,7 @@ mod tests {
         let certificate = Managed { site, hosts, algorithm: KeyAlgorithm::EcdsaP256, folder, adopt: None };
         let mut facts = CertificateFacts::default();
         let mut ca = Ca::default();
-        let failure = StepFault::here("out of order".to_owned()).failure(None);
+        let failure = StepFault::here("out of order").failure(None);
         ca.attempts.failed(failure, 0, None, 0.0);
         facts.cas.push(ca);
         Outlook::of(&facts, &plan, &certificate, &CertificateRecord::default(), 60).words()

@@ -290,7 +290,7 @@ impl<'a> Planner<'a> {
             }
             if ca.attempts.stopped {
                 again = again.min(hold.until);
-                refusals.extend(ca.attempts.last.as_ref().map(|last| last.text.clone()));
+                refusals.extend(ca.attempts.last.as_ref().map(|last| last.reason().full_line()));
             } else if later.as_ref().is_none_or(|later| hold.until < later.until) {
                 later = Some(hold);
             }
@@ -364,8 +364,8 @@ fn hold_at(ca: &Ca) -> Hold {
 /// The last failure at a CA, as the reason of a wait.
 fn failure(ca: &Ca) -> HoldCause {
     match &ca.attempts.last {
-        Some(last) if last.remedy == Some(AcmeRemedy::RateLimit) => HoldCause::RateLimit(last.text.clone()),
-        last => HoldCause::Failure(last.as_ref().map(|last| last.text.clone()).unwrap_or_default()),
+        Some(last) if last.remedy == Some(AcmeRemedy::RateLimit) => HoldCause::RateLimit(last.reason().full_line()),
+        last => HoldCause::Failure(last.as_ref().map(|last| last.reason().full_line()).unwrap_or_default()),
     }
 }
 

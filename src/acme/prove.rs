@@ -67,7 +67,7 @@ pub(super) async fn prove(
             Ok(()) => {}
             // The authority has judged it already, in an earlier process: the order says how.
             Err(fault) if matches!(fault.remedy, AcmeRemedy::Operator | AcmeRemedy::Validation) => {
-                tracing::debug!(name, problem = fault.text, "the challenge is no longer pending");
+                tracing::debug!(name, problem = fault.reason.line(), "the challenge is no longer pending");
             }
             Err(fault) => return Err(fault),
         }
@@ -190,7 +190,7 @@ async fn set(work: &CertificateWork, around: &Surroundings, records: &[TxtRecord
 
 /// The order stays open: a failure of this host's side costs none.
 fn fault(reason: &Reason) -> StepFault {
-    StepFault::here(reason.full_line())
+    StepFault::here(reason.clone())
 }
 
 /// Checks the record of a name before the authority does. A failed lookup says nothing.

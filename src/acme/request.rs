@@ -13,6 +13,7 @@ use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 
 /// The reason for the end of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +64,8 @@ pub struct Renewing {
 impl Renewing {
     /// A refusal.
     #[must_use]
-    pub fn refused(error: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { error: error.into(), hints: vec![hint.into()], ..Self::default() }
+    pub fn refused(reason: Reason) -> Self {
+        Self { error: reason.line(), hints: reason.hints, ..Self::default() }
     }
 }
 
@@ -116,8 +117,8 @@ pub struct Revoking {
 impl Revoking {
     /// A refusal.
     #[must_use]
-    pub fn refused(error: impl Into<String>, hints: impl IntoIterator<Item = String>) -> Self {
-        Self { error: error.into(), hints: hints.into_iter().collect(), ..Self::default() }
+    pub fn refused(reason: Reason) -> Self {
+        Self { error: reason.line(), hints: reason.hints, ..Self::default() }
     }
 }
 
@@ -193,7 +194,7 @@ pub enum DriverRequest {
         /// The day until which the operator accepts a lockout by its key.
         accept: Option<String>,
         /// The errors; none if it may.
-        reply: oneshot::Sender<Vec<String>>,
+        reply: oneshot::Sender<Vec<Reason>>,
     },
     /// The files of a site have changed. Serve them.
     Serve {
@@ -204,7 +205,7 @@ pub enum DriverRequest {
         /// The day until which the operator accepts a lockout by its key.
         accept: Option<String>,
         /// The errors; none if it is in use.
-        reply: oneshot::Sender<Vec<String>>,
+        reply: oneshot::Sender<Vec<Reason>>,
     },
     /// Is a certificate with this key in use?
     Serves {
@@ -222,7 +223,7 @@ pub enum DriverRequest {
         /// The key.
         pin: Pin,
         /// The error if the ledger cannot be written.
-        reply: oneshot::Sender<Result<(), String>>,
+        reply: oneshot::Sender<Result<(), Reason>>,
     },
     /// Report that the CA has revoked a certificate of a compromised key.
     Revoked {

@@ -12,6 +12,7 @@ use super::words::time;
 use super::{account, store};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
+use crate::reason::Reason;
 
 impl Task {
     /// Revokes the certificates of the compromised key, one after the other. A failure is tried again later.
@@ -61,11 +62,11 @@ impl Task {
         if let Some(chain) = store::chain(&self.work.certificate) {
             let problems = self.take_files(&chain).await?;
             if !problems.is_empty() {
-                return Err(StepFault::here(format!("the compromised key still serves: {}", problems.join("; "))));
+                return Err(StepFault::here(Reason::of_all(&problems).within(&"the compromised key still serves")));
             }
         }
         match self.serves(pin).await? {
-            true => Err(StepFault::here("the compromised key still serves".to_owned())),
+            true => Err(StepFault::here("the compromised key still serves")),
             false => Ok(()),
         }
     }
@@ -83,8 +84,7 @@ impl Task {
             let text = format!("{}: this CA is no longer in [acme], so pintle has no account there", issued.from);
             return Err(StepFault::operator(text));
         };
-        let der =
-            issued.der().ok_or_else(|| StepFault::operator("the record of the certificate is damaged".to_owned()))?;
+        let der = issued.der().ok_or_else(|| StepFault::operator("the record of the certificate is damaged"))?;
         let (client, directory) = self.around.reach(authority).await?;
         let email = settings.email.as_deref();
         let account = account::open(&settings.folder, authority, email, &client, budget, &directory).await?;
@@ -114,7 +114,8 @@ impl Task {
         tracing::error!(
             site = self.facts.site,
             algorithm = self.facts.algorithm,
-            problem = fault.text,
+            problem = fault.reason.line(),
+            hint = fault.reason.hint_line(),
             again,
             "the certificates of the compromised key are not revoked"
         );
@@ -123,7 +124,7 @@ impl Task {
 
     async fn record_as_burnt(&self, pin: Pin) -> Result<(), StepFault> {
         let written = self.ask(|reply| DriverRequest::Burn { site: self.facts.site.clone(), pin, reply }).await?;
-        written.map_err(|error| StepFault::here(format!("the ledger cannot be written: {error}")))
+        written.map_err(|error| StepFault::here(error.within(&"the ledger cannot be written")))
     }
 
     /// Records the key as burnt, and forgets the compromise. Key and chain stay on disk if a certificate is not revoked:
@@ -137,7 +138,7 @@ impl Task {
             let certificates: Vec<Issued> = record.issued.iter().filter(|issued| issued.pin == pin).cloned().collect();
             record.issued.retain(|issued| issued.pin != pin);
             let is_done = !certificates.iter().any(|issued| issued.is_open(now));
-            let last = compromise.attempts.last.map(|last| last.text).filter(|_| !is_done);
+            let last = compromise.attempts.last.map(|last| last.reason().full_line()).filter(|_| !is_done);
             record.retired = Some(RetiredKey { pin, at: now, certificates, problem: last });
             record.compromise = None;
             is_done

@@ -59,7 +59,7 @@ pub(super) fn plan_json(
             "explanation": window.explanation,
         })),
         "last": last.map(|(ca, last)| json!({
-            "at": time(last.at), "authority": settings.authority_name(&ca.directory), "ok": last.remedy.is_none(), "text": last.text,
+            "at": time(last.at), "authority": settings.authority_name(&ca.directory), "ok": last.remedy.is_none(), "text": last.reason().full_line(),
             "failures": ca.attempts.failures,
             "retry": Some(ca.attempts.retry()).filter(|at| *at > 0).map(time),
         })),
@@ -82,7 +82,7 @@ fn compromise_json(facts: &CertificateFacts, outlook: &Outlook, now: Seconds) ->
     Some(json!({
         "pin": pin.to_string(), "since": time(compromise.since), "step": step,
         "accepted_until": compromise.accepted_until,
-        "problem": compromise.attempts.last.as_ref().map(|last| &last.text),
+        "problem": compromise.attempts.last.as_ref().map(|last| last.reason().full_line()),
         "retry": Some(compromise.attempts.retry()).filter(|at| *at > now && !compromise.attempts.stopped).map(time),
     }))
 }

@@ -29,7 +29,7 @@ use crate::keys::pin::Pin;
 use crate::os::plain_file;
 use crate::policy::promise::Seconds;
 use crate::reason::pasted::pintle;
-use crate::reason::shell_word;
+use crate::reason::{Reason, shell_word};
 use crate::server::ChallengeAnswer;
 use crate::tls::certificate::Chain;
 
@@ -99,10 +99,10 @@ pub struct AuthorityRecord {
 /// # Errors
 ///
 /// The file that cannot be read or written, and why.
-pub fn prepare(certificates: &[Managed]) -> Result<Vec<LostKey>, String> {
+pub fn prepare(certificates: &[Managed]) -> Result<Vec<LostKey>, Reason> {
     let mut lost = Vec::new();
     for certificate in certificates {
-        let placed = |error: io::Error| format!("{}: {error}", certificate.folder.display());
+        let placed = |error: io::Error| words(&certificate.folder, &error);
         DirBuilder::new().recursive(true).mode(0o700).create(&certificate.folder).map_err(placed)?;
         let _lock = lock(certificate).map_err(placed)?;
         complete(certificate).map_err(placed)?;
@@ -125,8 +125,8 @@ fn lock(certificate: &Managed) -> io::Result<File> {
 /// # Errors
 ///
 /// The file, and why.
-pub fn make_key(certificate: &Managed, choice: KeyChoice) -> Result<(), String> {
-    let _lock = lock(certificate).map_err(|error| format!("{}: {error}", certificate.folder.display()))?;
+pub fn make_key(certificate: &Managed, choice: KeyChoice) -> Result<(), Reason> {
+    let _lock = lock(certificate).map_err(|error| words(&certificate.folder, &error))?;
     let mut lost = Vec::new();
     let made = make_missing(certificate, choice, &mut lost);
     lost.iter().for_each(LostKey::log);
@@ -134,7 +134,7 @@ pub fn make_key(certificate: &Managed, choice: KeyChoice) -> Result<(), String> 
 }
 
 /// The same, under the lock.
-fn make_missing(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<LostKey>) -> Result<(), String> {
+fn make_missing(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<LostKey>) -> Result<(), Reason> {
     let path = key_path(certificate, choice);
     if path.symlink_metadata().is_ok() {
         return Ok(());
@@ -209,9 +209,9 @@ fn read_pin(certificate: &Managed, choice: KeyChoice) -> io::Result<Option<Pin>>
 /// # Errors
 ///
 /// The file, and why.
-pub fn key(certificate: &Managed, choice: KeyChoice) -> Result<String, String> {
+pub fn key(certificate: &Managed, choice: KeyChoice) -> Result<String, Reason> {
     let path = key_path(certificate, choice);
-    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    fs::read_to_string(&path).map_err(|error| words(&path, &error))
 }
 
 /// Reads the chain in use.
@@ -370,16 +370,16 @@ pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 
 /// Returns why a file cannot be read or written. If its disk is full, names the disk.
 #[must_use]
-pub fn words(path: &Path, error: &io::Error) -> String {
-    let folder = plain_file::folder_of(path);
-    let hint = match error.kind() {
+pub fn words(path: &Path, error: &io::Error) -> Reason {
+    let folder = shell_word(&plain_file::folder_of(path).display().to_string());
+    let reason = Reason::new(format!("{}: {error}", path.display()));
+    match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            format!(" (hint: free space on its disk; df -h {})", shell_word(&folder.display().to_string()))
+            reason.hint(format!("free space on its disk; df -h {folder}"))
         }
-        io::ErrorKind::PermissionDenied => format!(" (hint: ls -l {})", shell_word(&folder.display().to_string())),
-        _ => String::new(),
-    };
-    format!("{}: {error}{hint}", path.display())
+        io::ErrorKind::PermissionDenied => reason.hint(format!("ls -l {folder}")),
+        _ => reason,
+    }
 }
 
 /// Counts something in the budget at an authority, on disk before it is made.

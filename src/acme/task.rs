@@ -27,7 +27,7 @@ use crate::config::acme::Method;
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
-use crate::reason::Severity;
+use crate::reason::{Reason, Severity};
 use crate::tls::certificate::Chain;
 
 /// Findings of one check that are logged.
@@ -56,8 +56,8 @@ impl Task {
                     let _ = std::fs::remove_file(&path);
                 } else if path.symlink_metadata().is_ok() {
                     // Clients may hold its pin: a key that cannot be read now is not replaced.
-                    let text = format!("{}: cannot read the key: restore it, or move it away", path.display());
-                    return Err(StepFault::here(text));
+                    let reason = Reason::new(format!("{}: cannot read the key", path.display()));
+                    return Err(StepFault::here(reason.hint("restore it").hint("move it away")));
                 }
                 store::make_key(&self.work.certificate, choice).map_err(StepFault::here)?;
                 tracing::info!(
@@ -210,7 +210,7 @@ impl Task {
             return Ok(());
         };
         let pin = store::pin_of(&self.work.certificate, key);
-        let Some(pin) = pin else { return Err(StepFault::here("the key of the order is gone".to_owned())) };
+        let Some(pin) = pin else { return Err(StepFault::here("the key of the order is gone")) };
         let wanted = OrderSubject { authority: authority.clone(), key, pin, replaces, is_fallback: ca > 0 };
         let done = match order::run(&self.work, &wanted, &self.around, budget).await {
             Ok(OrderEnd::Later) => return Ok(()),
@@ -230,10 +230,10 @@ impl Task {
 
     /// Puts a chain in place and in use, if the configuration admits it.
     async fn serve(&self, pem: &str, chain: &Chain) -> Result<(), StepFault> {
-        let refused = |problems: Vec<String>| StepFault {
+        let refused = |problems: Vec<Reason>| StepFault {
             remedy: AcmeRemedy::Candidate,
             ends_order: true,
-            ..StepFault::here(format!("the new certificate is refused: {}", problems.join("; ")))
+            ..StepFault::here(Reason::of_all(&problems).within(&"the new certificate is refused"))
         };
         let site = self.facts.site.clone();
         let (path, accept) = (self.work.certificate.chain(), self.accepted(chain.pin()));
@@ -257,7 +257,7 @@ impl Task {
     }
 
     /// Asks the running process to serve the chain on disk. Returns the problems.
-    pub(super) async fn take_files(&self, chain: &Chain) -> Result<Vec<String>, StepFault> {
+    pub(super) async fn take_files(&self, chain: &Chain) -> Result<Vec<Reason>, StepFault> {
         let (site, accept) = (self.facts.site.clone(), self.accepted(chain.pin()));
         let certificate = (chain.pin(), chain.leaf.serial.clone());
         self.ask(|reply| DriverRequest::Serve { site, certificate, accept, reply }).await
@@ -268,7 +268,7 @@ impl Task {
         &self,
         question: impl FnOnce(oneshot::Sender<T>) -> DriverRequest,
     ) -> Result<T, StepFault> {
-        ask(&self.questions, question).await.ok_or_else(|| StepFault::here("pintle is stopping".to_owned()))
+        ask(&self.questions, question).await.ok_or_else(|| StepFault::here("pintle is stopping"))
     }
 
     /// The compromised key, as the record has it now.
@@ -359,12 +359,13 @@ impl Task {
             (known.attempts.retry(), known.attempts.stopped)
         })?;
         let again = time(retry.max(now));
-        let hint = stopped.then(|| remedy_text(fault.remedy, &self.facts.site));
+        let own = fault.reason.hint_line();
+        let hint = own.or_else(|| stopped.then(|| remedy_text(fault.remedy, &self.facts.site)));
         tracing::warn!(
             site = self.facts.site,
             algorithm = self.facts.algorithm,
             authority = wanted.authority.name,
-            problem = fault.text,
+            problem = fault.reason.line(),
             hint,
             again,
             "no certificate obtained"
@@ -395,7 +396,8 @@ async fn ask_window(
     id: &str,
 ) -> Result<(SuggestedWindow, Option<Seconds>), NoWindow> {
     let reached = around.reach(authority).await;
-    let (client, directory) = reached.map_err(|fault| (NoAnswer::Temporary, fault.retry_after, fault.text))?;
+    let (client, directory) =
+        reached.map_err(|fault| (NoAnswer::Temporary, fault.retry_after, fault.reason.full_line()))?;
     let Some(url) = directory.renewal_info(id) else {
         return Err((NoAnswer::Lasting, None, "the directory has no renewalInfo".to_owned()));
     };

@@ -44,7 +44,8 @@ impl CertificateWork {
             (None, _) => return,
         }
         if let Err(fault) = self.forget_dns_records() {
-            tracing::error!(problem = fault.text, "ACME: cannot record that DNS records are removed");
+            let (problem, hint) = (fault.reason.line(), fault.reason.hint_line());
+            tracing::error!(problem, hint, "ACME: cannot record that DNS records are removed");
         }
     }
 

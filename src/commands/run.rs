@@ -224,7 +224,7 @@ fn settle(draft: &Draft) {
 fn prepare_keys(draft: &Draft, troubles: &[Reason]) -> Result<Vec<LostKey>, Reason> {
     // With troubles, pintle does not start, and names them all.
     match troubles.is_empty() && !draft.problems().has_errors() {
-        true => crate::acme::store::prepare(&draft.managed()).map_err(Reason::new),
+        true => crate::acme::store::prepare(&draft.managed()),
         false => Ok(Vec::new()),
     }
 }

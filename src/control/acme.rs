@@ -27,8 +27,8 @@ use crate::config::report::SiteReport;
 use crate::events::EventKind;
 use crate::ledger::{Burnt, Record};
 use crate::policy::promise::Promises;
-use crate::reason::Problem;
 use crate::reason::pasted::pintle;
+use crate::reason::{Problem, Reason};
 use crate::tls::certificate::Chain;
 
 /// The driver, once a certificate is to be obtained.
@@ -111,7 +111,7 @@ impl Control {
                 if !is_known && written.is_ok() {
                     self.report_burnt([&burnt]);
                 }
-                let _ = reply.send(written.map_err(|error| error.to_string()));
+                let _ = reply.send(written.map_err(|error| error.to_string().into()));
             }
             DriverRequest::Revoked { site, algorithm, issued, reply } => {
                 let data = json!({
@@ -128,17 +128,14 @@ impl Control {
     }
 
     /// Judges a chain as if it were in that file. Returns the errors that it adds. The driver has the key, and it fits.
-    fn judge_chain(&self, site: String, path: PathBuf, chain: String, accept: Option<String>) -> Vec<String> {
+    fn judge_chain(&self, site: String, path: PathBuf, chain: String, accept: Option<String>) -> Vec<Reason> {
         let pin = Chain::from_pem(chain.as_bytes()).ok().map(|chain| chain.pin());
         let accept = accept.map(|day| AcceptedByCommand { site: site.clone(), day, pin });
         let errors = self.judge_in_place(path, chain.into_bytes(), accept);
-        let errors: Vec<String> = errors.iter().map(|problem| problem.reason.line()).collect();
+        let errors: Vec<Reason> = errors.into_iter().map(|problem| problem.reason).collect();
         if !errors.is_empty() {
-            tracing::error!(
-                site,
-                problems = errors.join("; "),
-                "the authority's certificate is refused; the old one stays"
-            );
+            let problems = Reason::of_all(&errors).line();
+            tracing::error!(site, problems, "the authority's certificate is refused; the old one stays");
         }
         errors
     }
@@ -228,9 +225,9 @@ impl Control {
             AcmeCommand::Renew { host, asked, reply } => match self.driver_of(&host) {
                 Some((driver, site)) => driver.renew(Renew { site, ..asked }, reply),
                 None => {
-                    let error = "pintle obtains no certificate for this host";
+                    let reason = Reason::new("pintle obtains no certificate for this host");
                     let hint = format!("acme = true in its [site.certificate], then `{}`", pintle("reload"));
-                    let _ = reply.send(Renewing::refused(error, &hint));
+                    let _ = reply.send(Renewing::refused(reason.hint(hint)));
                 }
             },
             AcmeCommand::Revoke { host, asked, reply } => match self.driver_of(&host) {
@@ -253,18 +250,15 @@ pub(super) enum AcmeCommand {
 
 /// The refusal for a host whose certificate comes from elsewhere.
 fn not_obtained(host: &str) -> Revoking {
-    Revoking::refused(
-        format!("{host}: pintle obtains no certificate for this host, so it cannot revoke one"),
-        [
-            format!(
-                "`{}` shows the keys that clients know: get a certificate for the next or a spare one, `{}` it, then revoke \
-                 the old certificate at its CA with the reason keyCompromise",
-                pintle(format_args!("key list --site {host}")),
-                pintle("install")
-            ),
-            format!("or acme = true in its [site.certificate], then `{}`", pintle("reload")),
-        ],
-    )
+    let what = format!("{host}: pintle obtains no certificate for this host, so it cannot revoke one");
+    let by_hand = format!(
+        "`{}` shows the keys that clients know: get a certificate for the next or a spare one, `{}` it, then revoke the old \
+         certificate at its CA with the reason keyCompromise",
+        pintle(format_args!("key list --site {host}")),
+        pintle("install")
+    );
+    let managed = format!("or acme = true in its [site.certificate], then `{}`", pintle("reload"));
+    Revoking::refused(Reason::new(what).hint(by_hand).hint(managed))
 }
 
 /// Carries out a command about certificates that pintle obtains; `None` if the path is unknown.
@@ -303,22 +297,22 @@ fn outcome(is_ok: bool, answer: Value) -> Answer {
     Answer::json(if is_ok { StatusCode::OK } else { StatusCode::CONFLICT }, answer)
 }
 
-fn errors(verdict: ReloadOutcome) -> Vec<String> {
+fn errors(verdict: ReloadOutcome) -> Vec<Reason> {
     let ok = verdict.ok;
-    let mut errors: Vec<String> =
-        verdict.reasons().into_iter().filter(Problem::is_error).map(|problem| problem.reason.line()).collect();
+    let mut errors: Vec<Reason> =
+        verdict.reasons().into_iter().filter(Problem::is_error).map(|problem| problem.reason).collect();
     match ok {
         true => errors.clear(),
-        false if errors.is_empty() => errors.push("it is not in use".to_owned()),
+        false if errors.is_empty() => errors.push("it is not in use".into()),
         false => {}
     }
     errors
 }
 
 /// Makes the missing keys and folders of a draft's certificates, on a thread that may wait for the disk.
-pub(super) async fn prepare(certificates: Arc<[crate::config::Managed]>) -> Result<(), String> {
+pub(super) async fn prepare(certificates: Arc<[crate::config::Managed]>) -> Result<(), Reason> {
     let made = tokio::task::spawn_blocking(move || crate::acme::store::prepare(&certificates)).await;
-    let lost = made.unwrap_or_else(|panic| Err(panic.to_string()))?;
+    let lost = made.unwrap_or_else(|panic| Err(panic.to_string().into()))?;
     lost.iter().for_each(LostKey::log);
     Ok(())
 }

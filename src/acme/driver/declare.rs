@@ -16,6 +16,7 @@ use crate::acme::work::CertificateWork;
 use crate::config::{Managed, safe_day};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
+use crate::reason::Reason;
 use crate::reason::near::did_you_mean;
 use crate::reason::pasted::pintle;
 
@@ -33,9 +34,9 @@ impl DriverThread {
         if meant.is_empty() {
             let known: Vec<String> = all.iter().map(|work| algorithm(work)).collect();
             let wanted = asked.algorithm.as_deref().unwrap_or_default();
-            let mut hints = vec![format!("its keys: {}", known.join(", "))];
-            hints.extend(did_you_mean(wanted, known.iter().map(String::as_str)));
-            return Revoking::refused(format!("{}: no key with the algorithm {wanted:?}", asked.site), hints);
+            let reason = Reason::new(format!("{}: no key with the algorithm {wanted:?}", asked.site));
+            let reason = reason.hint(format!("its keys: {}", known.join(", ")));
+            return Revoking::refused(reason.hints(did_you_mean(wanted, known.iter().map(String::as_str))));
         }
         let mut keys = Vec::new();
         for work in &meant {
@@ -49,11 +50,8 @@ impl DriverThread {
         }
         if !asked.dry_run {
             for work in &meant {
-                if let Err(error) = note(work, asked) {
-                    return Revoking::refused(
-                        error,
-                        ["check free space and permissions of state.directory".to_owned()],
-                    );
+                if let Err(reason) = note(work, asked) {
+                    return Revoking::refused(reason.hint("check free space and permissions of state.directory"));
                 }
             }
         }
@@ -63,27 +61,24 @@ impl DriverThread {
     /// The effects for one key; a refusal if it cannot be declared.
     async fn effects(&self, work: &CertificateWork, asked: &Revoke) -> Result<Compromised, Revoking> {
         let Managed { site, hosts, algorithm, .. } = &work.certificate;
-        let placed = |error: &str| format!("{site} ({algorithm}): {error}");
+        let refused = |reason: Reason| Revoking::refused(reason.within(&format_args!("{site} ({algorithm})")));
         let read = |choice| match store::usable_pin(&work.certificate, choice) {
             Ok(Some(pin)) => Ok(pin),
             Ok(None) => {
                 let path = store::key_path(&work.certificate, choice);
-                Err(Revoking::refused(
-                    placed(&format!("{}: no such key yet", path.display())),
-                    ["try again".to_owned()],
-                ))
+                Err(refused(Reason::new(format!("{}: no such key yet", path.display())).hint("try again")))
             }
             Err(fault) => {
                 let reason = if choice == KeyChoice::Live { fault.live_key() } else { fault.next_key(None) };
-                Err(Revoking::refused(placed(&reason.what), reason.hints))
+                Err(refused(reason))
             }
         };
         let pin = read(asked.key)?;
         let next = read(KeyChoice::Next)?;
         let plan = pintle(format_args!("acme plan --site {site}"));
         if let Some(other) = work.record.borrow().compromise.as_ref().filter(|known| known.pin != pin) {
-            let error = placed(&format!("pintle is still ending the compromised key {}", other.pin));
-            return Err(Revoking::refused(error, [format!("wait until it is burnt, then again: {plan}")]));
+            let reason = Reason::new(format!("pintle is still ending the compromised key {}", other.pin));
+            return Err(refused(reason.hint(format!("wait until it is burnt, then again: {plan}"))));
         }
         let is_live = asked.key == KeyChoice::Live;
         let locked_out = match is_live {
@@ -157,12 +152,12 @@ fn lockout(keys: &[Compromised], asked: &Revoke) -> Option<Revoking> {
         ),
         format!("or wait: from {until} on, the command locks nobody out; until then, the compromised key stays in use"),
     ];
-    Some(Revoking::refused(error, hints))
+    Some(Revoking::refused(Reason::new(error).hints(hints)))
 }
 
 /// Writes the declaration down, before anything is done.
-fn note(work: &CertificateWork, asked: &Revoke) -> Result<(), String> {
-    let Some(pin) = store::pin_of(&work.certificate, asked.key) else { return Err("the key is gone".to_owned()) };
+fn note(work: &CertificateWork, asked: &Revoke) -> Result<(), Reason> {
+    let Some(pin) = store::pin_of(&work.certificate, asked.key) else { return Err("the key is gone".into()) };
     let changed = work.change(|record| {
         note_in_use(record, work);
         let now = wall();
@@ -177,7 +172,7 @@ fn note(work: &CertificateWork, asked: &Revoke) -> Result<(), String> {
         });
         record.release();
     });
-    changed.map_err(|fault| fault.text)?;
+    changed.map_err(|fault| *fault.reason)?;
     tracing::warn!(
         site = work.certificate.site,
         algorithm = %work.certificate.algorithm,

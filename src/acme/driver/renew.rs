@@ -9,6 +9,7 @@ use crate::acme::step::NextStep;
 use crate::acme::words::{OTHER_LIMITS, stop_text, time};
 use crate::acme::work::CertificateWork;
 use crate::ledger::time::wall;
+use crate::reason::Reason;
 
 impl DriverThread {
     /// Has the certificates of a site renewed, or their keys changed over. Says when pintle orders.
@@ -16,7 +17,9 @@ impl DriverThread {
         let of_site = self.certificates.values().filter(|work| work.certificate.site == asked.site);
         let works: Vec<Rc<CertificateWork>> = of_site.cloned().collect();
         if works.is_empty() {
-            return Renewing::refused("pintle cannot read the record of the certificate", "the log names the file");
+            return Renewing::refused(
+                Reason::new("pintle cannot read the record of the certificate").hint("the log names the file"),
+            );
         }
         let mut renewing = Renewing { ok: true, ..Renewing::default() };
         for work in works {
@@ -27,8 +30,9 @@ impl DriverThread {
                 record.release();
             });
             if let Err(fault) = changed {
-                tracing::error!(problem = fault.text, "ACME: cannot record the request for a renewal");
-                return Renewing::refused(fault.text, "then ask again");
+                let (problem, hint) = (fault.reason.line(), fault.reason.hint_line());
+                tracing::error!(problem, hint, "ACME: cannot record the request for a renewal");
+                return Renewing::refused(fault.reason.hint("then ask again"));
             }
             let algorithm = work.certificate.algorithm.to_string();
             renewing.algorithms.push(algorithm.clone());

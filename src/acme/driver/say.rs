@@ -127,9 +127,9 @@ impl DriverThread {
         let plan = plan::next(&facts, now);
         let mut outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
         // No record has a failure of this host's side: it cannot be written.
-        if let Some(text) = self.faults.get(&work.certificate.folder) {
-            (outlook.problem, outlook.hint) =
-                (Some(text.clone()), Some("pintle tries again every 30 seconds".to_owned()));
+        if let Some(reason) = self.faults.get(&work.certificate.folder) {
+            let hint = reason.clone().hint("pintle tries again every 30 seconds").hint_line();
+            (outlook.problem, outlook.hint) = (Some(reason.line()), hint);
         }
         (facts, plan, outlook)
     }

@@ -3,6 +3,7 @@ use super::super::facts::{ChainInUse, Checked};
 use super::super::problem::AcmeRemedy;
 use super::super::renewal_info::{RenewalInfo, Window};
 use super::*;
+use crate::reason::Reason;
 
 pub(super) const T0: Seconds = 1_800_000_000;
 pub(super) const HOUR: Seconds = 3600;
@@ -44,7 +45,7 @@ pub(super) fn window(facts: &mut CertificateFacts, start: Seconds, end: Seconds,
 }
 
 pub(super) fn fail(facts: &mut CertificateFacts, ca: usize, remedy: AcmeRemedy, at: Seconds) {
-    let failure = AttemptFailure { remedy, text: "why".to_owned(), retry_after: None, key: facts.live };
+    let failure = AttemptFailure { remedy, reason: "why".into(), retry_after: None, key: facts.live };
     facts.cas[ca].attempts.failed(failure, at, Some(DAY), 0.0);
 }
 
@@ -338,7 +339,8 @@ fn a_compromised_key() {
     assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Next));
     f.next.as_mut().unwrap().pin = pin(3);
     assert_eq!(next(&f, T0).next, NextStep::Revoke);
-    let failure = AttemptFailure { remedy: AcmeRemedy::Temporary, text: String::new(), retry_after: None, key: None };
+    let failure =
+        AttemptFailure { remedy: AcmeRemedy::Temporary, reason: Reason::default(), retry_after: None, key: None };
     f.compromise.as_mut().unwrap().attempts.failed(failure, T0, None, 0.0);
     assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + 60 });
     assert_eq!(next(&f, T0 + 60).next, NextStep::Revoke);

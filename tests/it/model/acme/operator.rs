@@ -452,7 +452,7 @@ impl Operator {
             }
             NextStep::Revoke => {
                 let compromise = c.compromise.as_mut().unwrap();
-                let failure = |remedy| AttemptFailure { remedy, text: "down".to_owned(), retry_after: None, key: None };
+                let failure = |remedy| AttemptFailure { remedy, reason: "down".into(), retry_after: None, key: None };
                 if self.cas[0].is_down(self.now) {
                     compromise.attempts.failed(failure(AcmeRemedy::Temporary), clock, None, share);
                 } else {
@@ -523,7 +523,7 @@ impl Operator {
         let key = c.order.as_ref().map(|order| order.key);
         let share = (random.below(1000) as f64) / 1000.0;
         c.attempts[ca].failed(
-            AttemptFailure { remedy, text: format!("{remedy:?}"), retry_after, key },
+            AttemptFailure { remedy, reason: format!("{remedy:?}").into(), retry_after, key },
             clock,
             left,
             share,
