@@ -19,6 +19,7 @@ mod files;
 mod merge;
 mod metrics;
 mod metrics_body;
+mod open_ledger;
 mod operator;
 pub mod own_keys;
 pub mod pin_set;
@@ -65,7 +66,7 @@ use upgrade::Upgrades;
 
 pub use ending::ProcessEnd;
 pub use files::Refused;
-pub use promises::{dates_ahead, hint_to_move, hints_to_read, moved, open_ledger, remedy};
+pub use open_ledger::{dates_ahead, hint_to_move, hints_to_read, moved, open_ledger, remedy};
 pub use reload::{ReloadOutcome, log_warnings};
 pub use starting::{Beginning, StartError};
 pub use takeover::{Listeners, NewProcess};

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +10,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::Control;
-use crate::config::Draft;
 use crate::ledger::leases::{LeaseRenewal, Leases};
-use crate::ledger::repair::dated_ahead;
-use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, day, wall};
-use crate::ledger::{Book, Ledger, Notice, OpenError, Record, boot, set_id};
+use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time};
+use crate::ledger::{Book, Ledger, Record, boot, set_id};
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
-use crate::reason::Reason;
 
 /// The pause before the ledger is written again after a failure.
 const LEDGER_RETRY: Duration = Duration::from_secs(5);
@@ -69,73 +65,6 @@ pub(super) struct LedgerTrouble {
     retry: Instant,
 }
 
-/// Opens a configuration's ledger. If it cannot be written, returns one whose every write fails
-/// with that error.
-///
-/// # Errors
-///
-/// If another process holds it, if promises may be lost, or if it cannot be read, so that nobody
-/// knows the promises.
-pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), Reason> {
-    open_ledger_with(draft, None)
-}
-
-/// The same, with a book of everything that the ledger should contain. With it, nothing can be
-/// lost.
-pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), Reason> {
-    let Some(folder) = draft.state() else {
-        let mut ledger = Ledger::in_memory();
-        ledger.believe(known.iter().flat_map(Book::records).collect());
-        return Ok((ledger, Vec::new()));
-    };
-    let opened = match known.clone() {
-        Some(known) => Ledger::mend(&folder, known, wall()),
-        None => Ledger::open(&folder, wall()),
-    };
-    match opened {
-        Ok(opened) => Ok(opened),
-        Err(error @ OpenError::Damaged(_)) => {
-            let (file, copy) = (folder.join(crate::ledger::FILE), crate::ledger::DAMAGED);
-            let reason = Reason::new(format!("{}: {error}", file.display())).note(format!("a copy is kept as {copy}"));
-            Err(reason.hints(moved(&folder)).hints(remedy(draft.path())))
-        }
-        Err(OpenError::Locked) => {
-            let reason = Reason::new(format!("state.directory: {}: another process has the ledger", folder.display()));
-            Err(reason.hint("stop that process, or give each pintle a state.directory of its own"))
-        }
-        Err(OpenError::Io(error)) => {
-            let (book, notices) = match crate::ledger::look(&folder) {
-                Ok(found) => found,
-                // A path that is not a folder contains no ledger.
-                Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
-                Err(unread) => {
-                    let file = crate::ledger::unreadable(&folder);
-                    let reason = Reason::new(format!("{}: cannot read the promises: {unread}", file.display()));
-                    return Err(reason.hints(hints_to_read(&file, &unread)));
-                }
-            };
-            let mut book = book;
-            known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
-            Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))
-        }
-    }
-}
-
-/// The remedies for a ledger that may have lost promises.
-#[must_use]
-pub fn remedy(config: &Path) -> [String; 2] {
-    let (config, today) = (config.display(), day(wall()));
-    [
-        format!(
-            "restore a newer copy of the file, if you have one; `pintle ledger repair -c {config}` shows the readable part"
-        ),
-        format!(
-            "to continue with this part, and accept that clients who hold a lost promise may be locked out: \
-             pintle ledger repair -c {config} --accept-loss {today}"
-        ),
-    ]
-}
-
 /// The sets of pins that clients may hold of a site.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct HeldSets {
@@ -155,30 +84,6 @@ pub(super) fn held(book: &Book, now: Seconds) -> HashMap<&str, HeldSets> {
     held
 }
 
-/// The hint to move a state to another folder by hand.
-#[must_use]
-pub fn hint_to_move(from: &Path, to: &Path) -> String {
-    let (from, to) = (from.display(), to.display());
-    format!(
-        "stop pintle, `mkdir -p {to} && cp -a {from}/. {to}/`, and start it: ledger, acme/ and last-good/ belong together"
-    )
-}
-
-/// The remedy if an upgrade has moved the ledger from this folder to another one.
-#[must_use]
-pub fn moved(folder: &Path) -> Option<String> {
-    let aside = folder.join(crate::ledger::MOVED);
-    aside.exists().then(|| {
-        format!(
-            "an upgrade has moved the ledger to another state.directory ({} is the old file): stop the process that uses \
-             that one, and copy its {} and {} here",
-            aside.display(),
-            crate::ledger::FILE,
-            crate::ledger::HEAD
-        )
-    })
-}
-
 /// `true` if a set is in an answer now, or may be.
 pub(super) fn is_sent(promise: &Promise, now: Seconds) -> bool {
     matches!(promise.channel, PromiseChannel::Header(_)) && promise.last_sent >= now
@@ -187,49 +92,6 @@ pub(super) fn is_sent(promise: &Promise, now: Seconds) -> bool {
 /// The sets that are sent now, by their ids.
 pub(super) fn sent_sets(book: &Book, now: Seconds) -> HashSet<String> {
     book.promises().iter().filter(|promise| is_sent(promise, now)).map(set_id).collect()
-}
-
-/// The reason to look at a ledger's dates: this machine's clock was ahead once, or another node's
-/// was, and promises count as held for that much longer.
-#[must_use]
-pub fn dates_ahead(config: &Path, book: &Book) -> Option<Reason> {
-    let now = wall();
-    let latest = dated_ahead(book, now)?;
-    let what = format!(
-        "the ledger has dates up to {}, and this machine's clock shows {}: promises count as held for longer than they are",
-        day(latest),
-        day(now)
-    );
-    let hint = "if the clock is right now, stop pintle and correct the dates: pintle ledger repair";
-    Some(Reason::new(what).hint(format!("{hint} -c {}", config.display())))
-}
-
-/// The remedies for a file of the state that this user may not read or write.
-#[must_use]
-pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
-    use std::os::unix::fs::MetadataExt as _;
-    if std::fs::symlink_metadata(file).is_ok_and(|is| !is.is_file()) {
-        let at = file.display();
-        return vec![format!(
-            "move it away: mv -T {at} {at}.aside; if promises are missing then, the next start says so"
-        )];
-    }
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return Vec::new();
-    }
-    let folder = file.parent().unwrap_or(file);
-    let owner = [file, folder].into_iter().find_map(|path| std::fs::metadata(path).ok()).map(|m| m.uid());
-    let me = rustix::process::geteuid().as_raw();
-    match owner {
-        Some(owner) if owner != me => vec![
-            format!(
-                "it belongs to user {owner}, and this is user {me}: run the command as that user (`sudo -u '#{owner}' \
-                 pintle ...`) or as root"
-            ),
-            format!("if pintle should serve as user {me}: chown {me} {}", file.display()),
-        ],
-        _ => vec![format!("chmod u+rwX {} {}", folder.display(), file.display())],
-    }
 }
 
 impl Control {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
-use super::promises::{hints_to_read, open_ledger_with, remedy};
+use super::open_ledger::{hints_to_read, open_ledger_with, remedy};
 use super::starting::{Beginning, Parts, StartError, promise};
 use super::upgrade::records;
 use super::{Control, prove, reload};
