@@ -3,6 +3,7 @@
 mod explain;
 mod hook;
 mod page;
+mod key;
 mod renew;
 mod values;
 
@@ -11,12 +12,13 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use crate::commands::{doctor, init, key, pin};
-use crate::export::{ExportForm, Role};
+use crate::commands::{doctor, init, pin};
+use crate::export::ExportForm;
 use crate::host::HostPattern;
 use crate::verify::target::{ConnectTo, Url};
 pub(super) use explain::ExplainArgs;
 pub(super) use hook::{HookCommand, HookTestArgs};
+pub(super) use key::{CompromisedRole, KeyCommand, NewKeyArgs, RevokeArgs};
 pub(super) use page::{AdminSubcommand, PageArgs};
 pub(super) use renew::RenewArgs;
 use values::{parse_date, parse_duration, parse_https_url, parse_pause, parse_url};
@@ -190,26 +192,6 @@ pub(super) struct ExportArgs {
 }
 
 #[derive(Subcommand)]
-pub(super) enum KeyCommand {
-    /// Make a private key that only you can read, and a CSR with the site's names
-    New(NewKeyArgs),
-    /// List the keys of each site: role, pin, algorithm, file, promise, expiry of the certificate
-    List(ListKeysArgs),
-    /// Change over to the next key of a site whose certificates pintle obtains, as soon as every client knows it
-    ///
-    /// pintle prints the day from which that is possible. Until then, it renews with the live key.
-    Rotate(SiteArgs),
-    /// End a compromised key of a site whose certificates pintle obtains: replace, record as burnt, revoke
-    ///
-    /// pintle orders a certificate for the next key and serves it. Then the ledger marks the compromised key as burnt: it
-    /// never serves again, and is no backup. Then the CA revokes all its certificates (reason keyCompromise). The command
-    /// first prints the effects. If clients would be locked out, it changes nothing and names the ways out.
-    ///
-    /// The next key lies beside the live key. If a thief could read both, end the next key first, with --key next.
-    Revoke(RevokeArgs),
-}
-
-#[derive(Subcommand)]
 pub(super) enum AcmeSubcommand {
     /// Show what pintle orders for each certificate: when, with which key, why; the last result and the next try
     ///
@@ -229,27 +211,6 @@ pub(super) struct SiteArgs {
     /// Any host of the site
     #[arg(long, alias = "host", value_name = "HOST")]
     pub(super) site: String,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(clap::Args)]
-pub(super) struct NewKeyArgs {
-    #[command(flatten)]
-    pub(super) config: ConfigArgs,
-    /// The use of the key
-    #[arg(long, value_enum)]
-    pub(super) role: Role,
-    /// Any host of the site
-    #[arg(long, alias = "host", value_name = "HOST")]
-    pub(super) site: String,
-    /// The kind of key
-    #[arg(long, value_enum, default_value_t = key::Algorithm::EcdsaP256)]
-    pub(super) algorithm: key::Algorithm,
-    /// The folder for the files [default: the folder of the site's certificate]
-    #[arg(long, value_name = "FOLDER")]
-    pub(super) out: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -325,42 +286,6 @@ pub(super) struct ManArgs {
     /// Write all pages into man5 and man8 below this folder
     #[arg(long, value_name = "FOLDER", conflicts_with = "page")]
     pub(super) dir: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
-pub(super) struct RevokeArgs {
-    #[command(flatten)]
-    pub(super) config: ConfigArgs,
-    /// Any host of the site
-    #[arg(long, alias = "host", value_name = "HOST")]
-    pub(super) site: String,
-    /// The algorithm of the key [default: the keys of all the site's certificates]
-    #[arg(long, value_name = "ALGORITHM")]
-    pub(super) algorithm: Option<String>,
-    /// The role of the compromised key
-    #[arg(long, value_enum, default_value_t = CompromisedRole::Live)]
-    pub(super) key: CompromisedRole,
-    /// Lock out clients that do not know the next key: the date that the refusal names
-    #[arg(long, alias = "accept_lockout_until", value_name = "DATE", value_parser = parse_date)]
-    pub(super) accept_lockout_until: Option<String>,
-    /// Print the effects, change nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Do not wait until the key is burnt
-    #[arg(long)]
-    pub(super) no_wait: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-/// The role of a compromised key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum CompromisedRole {
-    /// The key in use
-    Live,
-    /// The next key; pintle makes another one
-    Next,
 }
 
 #[derive(clap::Args)]
