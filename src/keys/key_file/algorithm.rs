@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use x509_parser::x509::SubjectPublicKeyInfo;
+
 /// A key's algorithm, in the detail that operators need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyAlgorithm {
@@ -71,5 +73,25 @@ impl fmt::Display for KeyAlgorithm {
             Self::Ed25519 => f.pad("ed25519"),
             Self::Other => f.pad("other"),
         }
+    }
+}
+
+/// Returns the algorithm of a SubjectPublicKeyInfo.
+#[must_use]
+pub fn algorithm_of(spki: &SubjectPublicKeyInfo<'_>) -> KeyAlgorithm {
+    let parameter = || spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok()).map(|o| o.to_id_string());
+    match spki.algorithm.algorithm.to_id_string().as_str() {
+        "1.2.840.113549.1.1.1" => match spki.parsed() {
+            Ok(x509_parser::public_key::PublicKey::RSA(key)) => KeyAlgorithm::Rsa(key.key_size()),
+            _ => KeyAlgorithm::Other,
+        },
+        "1.2.840.10045.2.1" => match parameter().as_deref() {
+            Some("1.2.840.10045.3.1.7") => KeyAlgorithm::EcdsaP256,
+            Some("1.3.132.0.34") => KeyAlgorithm::EcdsaP384,
+            Some("1.3.132.0.35") => KeyAlgorithm::EcdsaP521,
+            _ => KeyAlgorithm::Other,
+        },
+        "1.3.101.112" => KeyAlgorithm::Ed25519,
+        _ => KeyAlgorithm::Other,
     }
 }
