@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::candidate::{self, Candidate};
+use super::candidate::{self, Basis, Candidate};
 use super::checker::Checker;
 use super::entry::{ByHost, EntriesByName, SiteEntry};
 use super::globals::Globals;
 use super::loaded::LoadedCertificate;
-use super::planning::Reuse;
+use super::planning::{Reuse, SiteToPlan};
 use super::report::Withheld;
 use super::stand_in::{CandidateChange, MayLackHere, ServedLast, StandIns};
 use super::upstream::Upstreams;
@@ -50,10 +50,11 @@ impl Builder<'_> {
         let may_lack = self.may_lack(index);
         let stand_ins = StandIns::of(self.served_as(names), self.context, change, may_lack, names);
         let (draft, file, globals) = (self.draft, self.file, self.globals);
-        let planned = self.reuse.plan(draft, file, index, hosts, globals, &stand_ins, &mut self.upstreams, r);
+        let site = SiteToPlan { draft, file, index, hosts, globals, stand_ins: &stand_ins };
+        let planned = self.reuse.plan(&site, &mut self.upstreams, r);
         let withhold = change.withhold.then_some(Withheld::OtherSite);
-        let mut candidate =
-            candidate::candidate(&self.before, table, except.clone(), planned, withhold, self.context, r);
+        let basis = Basis { before: &self.before, table, except, context: self.context };
+        let mut candidate = candidate::candidate(&basis, planned, withhold, r);
         // A reload must not fail because of files that it did not change: with the same text, they are as good or bad as
         // they were.
         let has_same_text = || {
@@ -61,7 +62,7 @@ impl Builder<'_> {
             before.is_some_and(|before| before.plan.source == candidate.plan.source)
         };
         if self.context.keeps_sites || (self.context.stand_in == StandIn::Always && has_same_text()) {
-            candidate.standing = candidate::standing(index, &self.before, table, except, &candidate, self.context, r);
+            candidate.standing = candidate::standing(&basis, index, &candidate, r);
         }
         candidate
     }

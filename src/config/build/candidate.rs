@@ -56,17 +56,24 @@ impl Candidate {
     }
 }
 
-/// Makes a site from its plan. Reuses the previous entry if nothing about it is new. `except` has the names that its
-/// wildcards do not cover.
+/// The parts that a candidate is made from, besides its plan.
+pub(super) struct Basis<'a> {
+    /// The sites of the configuration in use.
+    pub(super) before: &'a EntriesByName<'a>,
+    pub(super) table: &'a SiteTable,
+    /// The names that the site's wildcards do not cover.
+    pub(super) except: Vec<HostPattern>,
+    pub(super) context: &'a CheckContext<'a>,
+}
+
+/// Makes a site from its plan. Reuses the previous entry if nothing about it is new.
 pub(super) fn candidate(
-    before: &EntriesByName<'_>,
-    table: &SiteTable,
-    except: Vec<HostPattern>,
+    basis: &Basis<'_>,
     planned: Planned,
     withhold: Option<report::Withheld>,
-    context: &CheckContext<'_>,
     r: &mut Checker<'_>,
 ) -> Candidate {
+    let Basis { before, table, except, context } = basis;
     let Planned { plan, mut problems, refused, missing } = planned;
     let unserved = (refused, missing);
     let mut scratch = r.problems.scratch();
@@ -87,7 +94,7 @@ pub(super) fn candidate(
     let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, planned_hsts.and_then(|h| h.steps.as_ref()));
     let (hpkp_step, hpkp_ramp) = climb(Ramped::Hpkp, planned_pins.and_then(|p| p.steps.as_ref()));
     let hsts = planned_hsts.map(|h| at_step(h.policy, h.steps.as_ref(), hsts_step));
-    let promised = |pin: Pin| is_live_promise(context, &plan, &except, pin);
+    let promised = |pin: Pin| is_live_promise(context, &plan, except, pin);
     if !has_name {
         warn_of_addresses(table, &plan, &mut own);
     }
@@ -104,7 +111,7 @@ pub(super) fn candidate(
         withheld: judged.as_ref().and_then(|j| j.withheld.or(withhold)),
         promoted: judged.as_ref().map(|j| j.promoted.clone()).unwrap_or_default(),
         hpkp: judged.map(|j| j.policy),
-        except,
+        except: except.clone(),
         hsts,
         ramps: [hpkp_ramp, hsts_ramp].into_iter().flatten().collect(),
     };
@@ -127,15 +134,12 @@ fn noted(plan: &SitePlan) -> (bool, bool) {
 
 /// The fallback of a site whose files are unfit: what it has now. Its ramps follow the ledger all the same.
 pub(super) fn standing(
+    basis: &Basis<'_>,
     index: usize,
-    known: &EntriesByName<'_>,
-    table: &SiteTable,
-    except: Vec<HostPattern>,
     candidate: &Candidate,
-    context: &CheckContext<'_>,
     r: &mut Checker<'_>,
 ) -> Option<Arc<SiteEntry>> {
-    let before = context.before?.entries.get(index)?;
+    let before = basis.context.before?.entries.get(index)?;
     // Pins that are withheld stay withheld: an unfit file is no reason to begin sending them.
     let withhold = before.made_from.withheld;
     match &candidate.entry {
@@ -145,7 +149,7 @@ pub(super) fn standing(
         _ => {
             let planned =
                 Planned { plan: before.plan.clone(), problems: Vec::new(), refused: Vec::new(), missing: Vec::new() };
-            let again = self::candidate(known, table, except, planned, withhold, context, r);
+            let again = self::candidate(basis, planned, withhold, r);
             again.entry.or_else(|| Some(before.clone()))
         }
     }

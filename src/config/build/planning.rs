@@ -31,6 +31,17 @@ pub(super) struct Planned {
     pub(super) missing: Vec<MissingPair>,
 }
 
+/// A site of the file, and what its plan depends on besides its text and files.
+pub(super) struct SiteToPlan<'a> {
+    pub(super) draft: &'a Draft,
+    pub(super) file: &'a ConfigFile,
+    /// Its place in the file.
+    pub(super) index: usize,
+    pub(super) hosts: &'a [At<HostPattern>],
+    pub(super) globals: &'a Globals,
+    pub(super) stand_ins: &'a StandIns<'a>,
+}
+
 /// The plans of the configuration in use, by what they were made from.
 pub(super) struct Reuse {
     by_source: HashMap<[u8; 32], Arc<SitePlan>>,
@@ -43,18 +54,8 @@ impl Reuse {
     }
 
     /// Returns a site's plan, its problems, and the pairs on disk that are not in it.
-    #[expect(clippy::too_many_arguments, reason = "one call, with all that a plan depends on")]
-    pub(super) fn plan(
-        &self,
-        draft: &Draft,
-        file: &ConfigFile,
-        index: usize,
-        hosts: &[At<HostPattern>],
-        globals: &Globals,
-        stand_ins: &StandIns<'_>,
-        upstreams: &mut Upstreams,
-        r: &mut Checker<'_>,
-    ) -> Planned {
+    pub(super) fn plan(&self, site: &SiteToPlan<'_>, upstreams: &mut Upstreams, r: &mut Checker<'_>) -> Planned {
+        let SiteToPlan { draft, file, index, hosts, globals, stand_ins } = *site;
         let Some(table) = file.sites.get(index) else { unreachable!("called with the places of file.sites") };
         let start = table.span.start;
         let end = file.sites.get(index + 1).map_or_else(|| draft.problems.text().len(), |next| next.span.start);
@@ -67,7 +68,7 @@ impl Reuse {
         let (plan, refused, missing) = match known.filter(|p| usable(p) && stand_ins.are_none_forced()) {
             Some(plan) => (plan.clone(), Vec::new(), Vec::new()),
             None => {
-                let (plan, refused, missing) = make(table, hosts, globals, stand_ins, upstreams, source, r);
+                let (plan, refused, missing) = make(table, site, upstreams, source, r);
                 // Nothing on disk is new: the plan in use stays.
                 let same = known.filter(|known| {
                     (!refused.is_empty() || !missing.is_empty()) && known.is_fit() && known.serves_the_same(&plan)
@@ -96,9 +97,7 @@ fn source(draft: &Draft, globals: &Globals, range: std::ops::Range<usize>) -> [u
 
 fn make(
     table: &SiteTable,
-    hosts: &[At<HostPattern>],
-    globals: &Globals,
-    stand_ins: &StandIns<'_>,
+    &SiteToPlan { hosts, globals, stand_ins, .. }: &SiteToPlan<'_>,
     upstreams: &mut Upstreams,
     source: [u8; 32],
     r: &mut Checker<'_>,
