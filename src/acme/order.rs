@@ -119,7 +119,10 @@ async fn make(
             let resumed = signed!(account.order(url.clone()), &client);
             resumed.map_err(gone)?
         }
-        None => begin(work, wanted, &account, profile.as_deref(), &client, budget, folder).await?,
+        None => {
+            let open = OpenAccount { account: &account, client: &client, budget, folder };
+            begin(work, wanted, profile.as_deref(), &open).await?
+        }
     };
     check_size(work, wanted, &mut order)?;
     if let Some(expires) = expiry(&client.last(), wall()) {
@@ -229,15 +232,21 @@ async fn send(
     order.map_err(|fault| not_made(fault, replaces.is_some(), client))
 }
 
+/// An account that is open, and the count of its orders.
+struct OpenAccount<'a> {
+    account: &'a Account,
+    client: &'a AcmeClient,
+    budget: &'a Rc<RefCell<OrderBudget>>,
+    /// The folder of the state, with the budget's file.
+    folder: &'a Path,
+}
+
 /// Makes an order.
 async fn begin(
     work: &CertificateWork,
     wanted: &OrderSubject,
-    account: &Account,
     profile: Option<&str>,
-    client: &AcmeClient,
-    budget: &Rc<RefCell<OrderBudget>>,
-    folder: &Path,
+    &OpenAccount { account, client, budget, folder }: &OpenAccount<'_>,
 ) -> Result<Order, StepFault> {
     let names = held::names(&work.certificate);
     let replaces = wanted.replaces.as_deref().and_then(|id| id.split_once('.'));

@@ -18,16 +18,20 @@ fn finding_json(PreflightFinding { name, subject, severity, reason }: &Preflight
     })
 }
 
+/// The plan of a certificate, with everything that the operator sees of it.
+pub(super) struct PlanToShow<'a> {
+    pub(super) facts: &'a CertificateFacts,
+    pub(super) plan: &'a CertificatePlan,
+    pub(super) outlook: &'a Outlook,
+    /// The last key that was compromised.
+    pub(super) retired: Option<&'a RetiredKey>,
+    /// `true` while a task works on it.
+    pub(super) is_busy: bool,
+}
+
 /// Returns a plan for programs.
-pub(super) fn plan_json(
-    facts: &CertificateFacts,
-    plan: &CertificatePlan,
-    outlook: &Outlook,
-    retired: Option<&RetiredKey>,
-    settings: &Acme,
-    is_busy: bool,
-    now: Seconds,
-) -> Value {
+pub(super) fn plan_json(shown: &PlanToShow<'_>, settings: &Acme, now: Seconds) -> Value {
+    let &PlanToShow { facts, plan, outlook, retired, is_busy } = shown;
     let last = facts.cas.iter().filter_map(|ca| Some((ca, ca.attempts.last.as_ref()?))).max_by_key(|(_, last)| last.at);
     let (action, until, stop) = action(plan);
     json!({

@@ -11,7 +11,7 @@ use crate::acme::backoff::DAY;
 use crate::acme::facts::CertificateFacts;
 use crate::acme::outlook::Outlook;
 use crate::acme::plan;
-use crate::acme::shown::plan_json;
+use crate::acme::shown::{PlanToShow, plan_json};
 use crate::acme::step::{CertificatePlan, Hold, HoldCause, NextStep, Stop};
 use crate::acme::words::{stop_text, time};
 use crate::acme::work::CertificateWork;
@@ -143,15 +143,10 @@ impl DriverThread {
         for work in works {
             let (facts, plan, outlook) = self.outlook(&work, &settings, now);
             let is_busy = self.busy.contains_key(&work.certificate.folder);
-            plans.push(plan_json(
-                &facts,
-                &plan,
-                &outlook,
-                work.record.borrow().retired.as_ref(),
-                &settings,
-                is_busy,
-                now,
-            ));
+            let record = work.record.borrow();
+            let retired = record.retired.as_ref();
+            let shown = PlanToShow { facts: &facts, plan: &plan, outlook: &outlook, retired, is_busy };
+            plans.push(plan_json(&shown, &settings, now));
         }
         Value::Array(plans)
     }
