@@ -24,7 +24,7 @@ use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
 use crate::config::Managed;
 use crate::config::own_key::{self, UnusableKeyFile};
-use crate::keys::key_file::{self, KeyAlgorithm};
+use crate::keys::key_file::{self, KeyAlgorithm, KeyFileError, Want};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
 use crate::policy::promise::Seconds;
@@ -148,15 +148,18 @@ fn make_missing(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<LostKey
 }
 
 /// Reads a key that is to be adopted; `None` if it has another algorithm, as one of several keys.
-fn adopt(file: &Path, certificate: &Managed) -> Result<Option<String>, String> {
-    let placed = |why: &dyn std::fmt::Display| format!("site.certificate.key: {}: {why}", file.display());
-    let contents = fs::read(file).map_err(|error| placed(&error))?;
-    let key = key_file::public_key(&contents).map_err(|error| placed(&error))?;
+fn adopt(file: &Path, certificate: &Managed) -> Result<Option<String>, Reason> {
+    const KEY: &str = "site.certificate.key";
+    let unfit = |error: KeyFileError| {
+        Reason::new(format!("{KEY}: {}: {error}", file.display())).hints(error.hint(file, Want::Key))
+    };
+    let contents = fs::read(file).map_err(|error| words(file, &error).within(&KEY))?;
+    let key = key_file::public_key(&contents).map_err(unfit)?;
     if key.algorithm != certificate.algorithm {
         return Ok(None);
     }
-    key_file::private_key(&contents).map_err(|error| placed(&error))?;
-    String::from_utf8(contents).map(Some).map_err(|error| placed(&error))
+    key_file::private_key(&contents).map_err(unfit)?;
+    String::from_utf8(contents).map(Some).map_err(|error| Reason::new(format!("{KEY}: {}: {error}", file.display())))
 }
 
 fn generate(algorithm: KeyAlgorithm) -> Result<String, rcgen::Error> {
