@@ -253,11 +253,11 @@ fn a_full_disk_loses_no_order_key_or_chain() {
     eventually("the CA is asked to issue", || (double.count(Step::Finalize) == 2).then_some(()));
     fill_disk(&pintle, true);
     pintle.logs("cannot work on a certificate");
-    let text = eventually("the plan names the disk", || {
-        let problem = plan(&bed)["problem"].as_str().unwrap_or_default().to_owned();
-        problem.contains("free space on its disk").then_some(problem)
+    let named = eventually("the plan names the disk", || {
+        Some(plan(&bed))
+            .filter(|plan| plan["hint"].as_str().is_some_and(|hint| hint.contains("free space on its disk")))
     });
-    assert!(text.contains("/acme/"), "{text}");
+    assert!(named["problem"].as_str().unwrap().contains("/acme/"), "{named}");
     fill_disk(&pintle, false);
     obtained(&pintle, 2);
     assert_eq!((double.count(Step::NewOrder), bed.spki("ecdsa-p256")), (2, pin));
