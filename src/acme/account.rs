@@ -20,6 +20,7 @@ use crate::config::Authority;
 use crate::keys::key_file;
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
+use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_word};
 
 /// The file of an account.
@@ -170,7 +171,8 @@ fn refused(fault: StepFault, key_id: &str) -> StepFault {
         AcmeRemedy::Temporary | AcmeRemedy::RateLimit => fault,
         _ => {
             let front = format!("the external account binding with key_id {key_id:?} is refused");
-            let hint = "compare key_id and hmac_key_file in [acme] with the authority's, then `pintle reload`";
+            let reload = pintle("reload");
+            let hint = format!("compare key_id and hmac_key_file in [acme] with the authority's, then `{reload}`");
             let reason = Box::new(fault.reason.within(&front).hint(hint));
             StepFault { remedy: AcmeRemedy::Operator, reason, ..fault }
         }

@@ -6,6 +6,7 @@ use super::client::AcmeClient;
 use super::fault::StepFault;
 use super::problem::AcmeProblem;
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 
 /// The most names of an authority that are read.
 const IDENTITIES_MAX: usize = 10;
@@ -18,7 +19,8 @@ impl Directory {
         let received = client.get(url).await.map_err(StepFault::here)?;
         if let Some(location) = &received.location {
             let reason = Reason::new(format!("{url}: the CA redirects to {location:?}"));
-            return Err(StepFault::here(reason.hint("name that URL in [acme], then `pintle reload`")));
+            let hint = format!("name that URL in [acme], then `{}`", pintle("reload"));
+            return Err(StepFault::here(reason.hint(hint)));
         }
         if received.status != 200 {
             return Err(StepFault::reported(&AcmeProblem::read(received.status, &received.body), received.retry_after));
