@@ -2,9 +2,10 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, header};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::asked::FormFields;

@@ -1,12 +1,13 @@
 //! One-time links and sessions: who reads the pages, since when, and until when.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use crate::config::admin::{AdminAccess, AdminRole, StoredPassword};
 

@@ -29,9 +29,7 @@ pub(super) fn assemble(
     outcome: AssembleOutcome,
     context: &CheckContext<'_>,
 ) -> Option<Config> {
-    let certificates = certificates(&entries, &globals);
-    let tickets = tickets(context)?;
-    let (tls, probe_tls) = tls(&entries, &globals, &certificates, &tickets)?;
+    let (certificates, tickets, (tls, probe_tls)) = tls_parts(&entries, &globals, context)?;
     let snapshot = Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
@@ -82,6 +80,15 @@ pub(super) fn assemble(
         upstreams,
         tickets,
     })
+}
+
+/// Everything that a configuration's TLS is made of: certificates, tickets, and the two configurations of rustls.
+type TlsParts = (Arc<Certificates>, Arc<Tickets>, (Arc<ServerConfig>, Option<Arc<ServerConfig>>));
+
+fn tls_parts(entries: &[Arc<SiteEntry>], globals: &Globals, context: &CheckContext<'_>) -> Option<TlsParts> {
+    let (certificates, tickets) = (certificates(entries, globals), tickets(context)?);
+    let tls = tls(entries, globals, &certificates, &tickets)?;
+    Some((certificates, tickets, tls))
 }
 
 /// The ramps that the ledger does not know.

@@ -1,7 +1,9 @@
 //! Hostile use of the pages: other origins, other names, guesses, floods.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::client::{PageCommand, fed, get, post, send};
 use crate::admin::Bed;
