@@ -194,6 +194,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ),
         ],
     ),
+    ("admin", &[("Set the password of the pages", "pintle admin password")]),
     (
         "admin password",
         &[
