@@ -23,8 +23,6 @@ pub struct PageRequest {
     pub session: PageSession,
     /// The name of this host.
     pub node: String,
-    /// `true` if pages may receive private keys.
-    pub allow_keys: bool,
 }
 
 impl PageRequest {

@@ -108,9 +108,8 @@ impl Pages {
             }
             PageReader::Browser(None) => return respond(Page::see("/login")),
         };
-        let allow_keys = self.entrance.access().now().allow_keys;
         let node = self.node.clone();
-        let asked = PageRequest { method: parts.method, path, query, form, session, node, allow_keys };
+        let asked = PageRequest { method: parts.method, path, query, form, session, node };
         if is_malformed {
             let way_out = "Go back, and send it again.";
             let what = "The fields of the request are malformed";

@@ -71,8 +71,6 @@ impl FromStr for AdminRole {
 pub struct AdminAccess {
     /// The readers with passwords.
     pub users: Vec<AdminUser>,
-    /// `true` if pages may receive private keys.
-    pub allow_keys: bool,
 }
 
 /// A reader with a password.

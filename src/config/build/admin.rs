@@ -31,7 +31,7 @@ pub(super) fn build(table: &AdminTable, r: &mut Checker<'_>) -> Arc<AdminAccess>
             users.push(user);
         }
     }
-    Arc::new(AdminAccess { users, allow_keys: table.allow_keys.as_ref().is_some_and(|allow| allow.value) })
+    Arc::new(AdminAccess { users })
 }
 
 fn user(table: &AdminUserTable, known: &[AdminUser], r: &mut Checker<'_>) -> Option<AdminUser> {

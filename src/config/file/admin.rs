@@ -9,7 +9,6 @@ use crate::config::reader::Reader;
 #[derive(Debug, Default)]
 pub(in crate::config) struct AdminTable {
     pub(in crate::config) password_hash: Option<At<String>>,
-    pub(in crate::config) allow_keys: Option<At<bool>>,
     pub(in crate::config) users: Vec<AdminUserTable>,
 }
 
@@ -26,7 +25,6 @@ impl AdminTable {
     pub(in crate::config) fn read(t: &Reader<'_>) -> Self {
         Self {
             password_hash: t.text("password_hash"),
-            allow_keys: t.boolean("allow_keys"),
             users: t.tables("user").into_iter().map(AdminUserTable::read).collect(),
         }
     }
