@@ -16,7 +16,7 @@ use clap_complete::Shell;
 
 use crate::commands::{
     self, Output, acme, check, demo, doctor, explain, export, health, init, install, key, keys, ledger, pages, pin,
-    remote, repair, revoke, run, status, verify, watch,
+    remote, repair, revoke, run, status, verify, versions, watch,
 };
 use crate::config::{DEFAULT_PATHS, is_found};
 use crate::export::ExportForm;
@@ -25,9 +25,9 @@ use crate::reason::Reason;
 use crate::reason::pasted::set_config;
 
 use args::{
-    AcmeSubcommand, AdminSubcommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs,
-    ExportArgs, HookCommand, HookTestArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand, ManArgs, PageArgs,
-    PinArgs, RunArgs, StatusArgs, VerifyArgs,
+    AcmeSubcommand, AdminSubcommand, ChangeArgs, CheckAllArgs, CheckArgs, ConfigArgs, ConfigCommand, DemoArgs,
+    DoctorArgs, ExplainArgs, ExportArgs, HookCommand, HookTestArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand,
+    ManArgs, PageArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
@@ -55,6 +55,9 @@ enum Command {
     Run(RunArgs),
     /// Check everything that `run` would load, and report all problems
     Check(CheckAllArgs),
+    /// Show and compare the versions of the configuration, change it, or bring a version back
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print the pins of certificates, chains, CSRs, private or public keys, in PEM or DER; works offline
     Pin(PinArgs),
     /// Export the pins of a site for clients that enforce them: apps, curl, DANE, Envoy, monitors, servers
@@ -177,6 +180,7 @@ pub fn run() -> ExitCode {
             let options = check::Options { allow_root: root.allow, as_json: check.json, connect };
             with_config(check.config, |path| check::check(path, options))
         }
+        Command::Config(command) => config(command, &output),
         Command::Pin(args) => pin::pin(&args.files, &args.form()),
         Command::Export(args) => export(args),
         Command::Key(command) => key(command, &output),
@@ -213,6 +217,26 @@ pub fn run() -> ExitCode {
         Command::EventHook { limit, programs } => event_hook(&programs, limit),
         Command::Keys => keys::keys(),
     })
+}
+
+fn config(command: ConfigCommand, output: &Output) -> ExitCode {
+    let apply = |source: versions::Source, ChangeArgs { config, dry_run, json }| {
+        with_config(config, |path| versions::apply(path, &source, dry_run, json, output))
+    };
+    match command {
+        ConfigCommand::History { check, limit, before } => {
+            let listed = versions::Listed { before, limit: limit.into() };
+            with_config(check.config, |path| versions::history(path, &listed, check.json, output))
+        }
+        ConfigCommand::Show { version, check } => {
+            with_config(check.config, |path| versions::show(path, version.as_deref(), check.json, output))
+        }
+        ConfigCommand::Diff { from, to, check } => {
+            with_config(check.config, |path| versions::diff(path, &from, &to, check.json, output))
+        }
+        ConfigCommand::Apply { file, change } => apply(versions::Source::File(file), change),
+        ConfigCommand::Restore { version, change } => apply(versions::Source::Version(version), change),
+    }
 }
 
 fn init(args: InitArgs, output: &Output) -> ExitCode {

@@ -92,6 +92,10 @@ pub struct Limits {
     pub otlp_queue: usize,
     /// Client networks of which one worker sums up failed handshakes in a minute.
     pub log_networks: usize,
+    /// Bytes of one version in the history of the configuration; a larger one is not kept.
+    pub config_version: usize,
+    /// Bytes of the whole history; beyond, no version is added.
+    pub config_history: usize,
 }
 
 impl Default for Limits {
@@ -147,6 +151,9 @@ impl Default for Limits {
             graphite_queue: 16 << 20,
             otlp_queue: 16 << 20,
             log_networks: 1024,
+            // Ten thousand sites with some lines each.
+            config_version: 8 << 20,
+            config_history: 256 << 20,
         }
     }
 }
@@ -210,6 +217,8 @@ impl Limits {
             graphite_queue: 1 << 30,
             otlp_queue: 1 << 30,
             log_networks: 1_000_000,
+            config_version: 64 << 20,
+            config_history: 1 << 40,
         }
     }
 

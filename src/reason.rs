@@ -27,6 +27,9 @@ pub struct Reason {
     /// Remedies, each of which is enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
+    /// The text that mends it if it stands at the place instead: for an editor's button.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<Box<str>>,
 }
 
 /// A place in a text file.
@@ -152,6 +155,20 @@ impl Reason {
     pub fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
         self.hints.extend(hints);
         self
+    }
+
+    /// Adds a text that may stand at the place instead.
+    #[must_use]
+    pub fn fix(mut self, text: impl Into<Box<str>>) -> Self {
+        self.fix = Some(text.into());
+        self
+    }
+
+    /// Adds the string that somebody may have meant: `did you mean "enforce"?`
+    #[must_use]
+    pub fn meant(self, string: &str) -> Self {
+        let string = format!("{string:?}");
+        self.hint(format!("did you mean {string}?")).fix(string)
     }
 
     /// Adds a fact.

@@ -38,6 +38,8 @@ impl ApiPath {
 
 /// The longest body with records: a ledger of another node.
 const RECORDS_MAX: usize = 64 << 20;
+/// The longest wish for a key, in bytes.
+const KEY_MAX: usize = 4 << 10;
 /// The longest question, in bytes. The answer to it is bounded, too: it repeats each field of the question up to three
 /// times.
 const QUESTION_MAX: usize = 256 << 10;
@@ -55,10 +57,18 @@ pub const PATHS: &[ApiPath] = &[
     path("/acme/revoke", &[(Method::POST, AdminRole::Configure)]),
     path("/certificates", &[(Method::POST, AdminRole::Operate)]),
     path("/certificates/judge", &[(Method::POST, AdminRole::View)]).body(RECORDS_MAX),
+    path("/config", &[(Method::GET, AdminRole::View), (Method::PUT, AdminRole::Configure)]).body(RECORDS_MAX),
+    path("/config/check", &[(Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
+    path("/config/diff", &[(Method::GET, AdminRole::View)]),
+    path("/config/history", &[(Method::GET, AdminRole::View)]),
+    path("/config/history/*", &[(Method::GET, AdminRole::View)]),
+    path("/config/restore", &[(Method::POST, AdminRole::Configure)]),
+    path("/config/text", &[(Method::GET, AdminRole::Configure)]),
     path("/doctor", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Operate)]).body(DOCTOR_MAX),
     path("/explain", &[(Method::POST, AdminRole::View)]).body(QUESTION_MAX),
     path("/fingerprint", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::View)]).body(KEY_FILE_MAX),
     path("/hook/test", &[(Method::POST, AdminRole::Operate)]),
+    path("/keys", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Configure)]).body(KEY_MAX),
     path("/ledger", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/ledger/promise", &[(Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/metrics", &[(Method::GET, AdminRole::View)]),
@@ -98,10 +108,19 @@ pub fn without_version(path: &str) -> &str {
 /// `true` if a path belongs to the API, and not to a page.
 #[must_use]
 pub fn is_api(path: &str) -> bool {
-    path == VERSION || path.starts_with("/v1/") || find(path).is_some() || cfg!(debug_assertions) && path == ATTEMPT
+    path == VERSION
+        || path.starts_with("/v1/")
+        || find(path).is_some_and(ApiPath::has_alias)
+        || cfg!(debug_assertions) && path == ATTEMPT
 }
 
 impl ApiPath {
+    /// `true` if commands of an older version know the path, without its version. Pages have the names of the others.
+    #[must_use]
+    pub fn has_alias(&self) -> bool {
+        !self.path.starts_with("/config") && self.path != "/keys"
+    }
+
     /// The methods, as the field `Allow` lists them. HEAD is GET without a body.
     #[must_use]
     pub fn allow(&self) -> String {

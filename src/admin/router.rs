@@ -27,6 +27,16 @@ pub enum PageName {
     Doctor,
     /// `/logs`
     Logs,
+    /// `/config`
+    Config,
+    /// `/config`, the form of the editor
+    ConfigChange,
+    /// `/config/restore`
+    ConfigRestore,
+    /// `/keys`
+    Keys,
+    /// `/keys`, the form that makes one
+    KeysMake,
 }
 
 /// Every page: method, path, role. A segment `*` of a path stands for one segment of the reader's.
@@ -40,6 +50,11 @@ const PAGES: &[(Method, &str, AdminRole, PageName)] = &[
     (Method::GET, "/explain", AdminRole::View, PageName::Explain),
     (Method::GET, "/doctor", AdminRole::View, PageName::Doctor),
     (Method::GET, "/logs", AdminRole::View, PageName::Logs),
+    (Method::GET, "/config", AdminRole::View, PageName::Config),
+    (Method::POST, "/config", AdminRole::Configure, PageName::ConfigChange),
+    (Method::POST, "/config/restore", AdminRole::Configure, PageName::ConfigRestore),
+    (Method::GET, "/keys", AdminRole::View, PageName::Keys),
+    (Method::POST, "/keys", AdminRole::Configure, PageName::KeysMake),
 ];
 
 /// The result of a search for a page.
@@ -89,6 +104,11 @@ pub async fn show(name: PageName, api: &impl Api, asked: &PageRequest) -> Page {
         PageName::Explain => page::explain::show(api, asked).await,
         PageName::Doctor => page::doctor::show(api, asked).await,
         PageName::Logs => page::logs::show(api, asked).await,
+        PageName::Config => page::config::show(api, asked).await,
+        PageName::ConfigChange => page::config::change(api, asked).await,
+        PageName::ConfigRestore => page::config::restore(api, asked).await,
+        PageName::Keys => page::keys::show(api, asked).await,
+        PageName::KeysMake => page::keys::make(api, asked).await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The arguments of each command.
 
+mod config;
+mod demo;
 mod explain;
 mod hook;
 mod page;
@@ -16,6 +18,8 @@ use crate::commands::{doctor, init, pin};
 use crate::export::ExportForm;
 use crate::host::HostPattern;
 use crate::verify::target::{ConnectTo, Url};
+pub(super) use config::{ChangeArgs, ConfigCommand};
+pub(super) use demo::DemoArgs;
 pub(super) use explain::ExplainArgs;
 pub(super) use hook::{HookCommand, HookTestArgs};
 pub(super) use key::{CompromisedRole, KeyCommand, NewKeyArgs, RevokeArgs};
@@ -226,19 +230,6 @@ pub(super) struct ListKeysArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
-}
-
-#[derive(clap::Args)]
-pub(super) struct DemoArgs {
-    /// The folder of the demo's keys, certificates and configuration
-    #[arg(long, value_name = "FOLDER")]
-    pub(super) dir: Option<PathBuf>,
-    /// The port for https
-    #[arg(long, value_name = "PORT", default_value_t = 8443)]
-    pub(super) https_port: u16,
-    /// The port for http
-    #[arg(long, value_name = "PORT", default_value_t = 8080)]
-    pub(super) http_port: u16,
 }
 
 #[derive(clap::Args)]

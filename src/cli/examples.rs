@@ -45,6 +45,52 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "config",
+        &[
+            ("Show what a reload would change", "pintle config diff"),
+            ("Undo the last change", "pintle config restore HEAD~1"),
+        ],
+    ),
+    (
+        "config history",
+        &[
+            ("List the last versions", "pintle config history"),
+            (
+                "Print the ids of the last hundred, for a program",
+                "pintle config history -n 100 --json | jq -r '.versions[].id'",
+            ),
+        ],
+    ),
+    (
+        "config show",
+        &[
+            ("Print a version", "pintle config show 1a2b3c4d5e"),
+            ("Print the version before the newest", "pintle config show HEAD~1"),
+        ],
+    ),
+    (
+        "config diff",
+        &[
+            ("Compare the text in use with the file", "pintle config diff"),
+            ("Compare the two newest versions", "pintle config diff HEAD~1 HEAD"),
+        ],
+    ),
+    (
+        "config apply",
+        &[
+            ("Change the configuration of the service, or nothing", "sudo pintle config apply new.toml"),
+            ("Only ask for the verdict", "pintle config apply new.toml --dry-run"),
+            ("Change one word", "sed 's/30d/60d/' pintle.toml | pintle config apply - -c pintle.toml"),
+        ],
+    ),
+    (
+        "config restore",
+        &[
+            ("Undo the last change", "sudo pintle config restore HEAD~1"),
+            ("See what it would change", "pintle config restore 1a2b3c4d5e --dry-run"),
+        ],
+    ),
+    (
         "doctor",
         &[
             ("Check this host, including facts that only root sees", "sudo pintle doctor"),

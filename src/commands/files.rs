@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::config::key_in_pem;
 use crate::keys::key_file::{FILE_MAX, PublicKey, has_private_key, private_key, public_key};
 use crate::keys::pin::Pin;
+pub(super) use crate::os::plain_file::create;
 use crate::os::plain_file::{folder_of, follow_own_links};
 
 /// Writes a file whole or not at all, with at most the permissions of `mode`.
@@ -73,18 +74,6 @@ pub(super) fn in_one(chain: &[u8], key: &[u8]) -> Vec<u8> {
         Ok(key) if !has_private_key(chain) => [chain, b"\n", key_in_pem(&key).as_bytes()].concat(),
         _ => chain.to_vec(),
     }
-}
-
-/// Creates a missing file and syncs it to disk. An existing one, even a link that leads nowhere, is
-/// left alone: `AlreadyExists`.
-pub(super) fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let file = open_new(path, mode)?;
-    let written = write(file, contents).and_then(|()| File::open(folder_of(path))?.sync_all());
-    if written.is_err() {
-        // The file is ours, and half of it is useless.
-        let _ = fs::remove_file(path);
-    }
-    written
 }
 
 fn open_new(path: &Path, mode: u32) -> io::Result<File> {

@@ -2,20 +2,18 @@
 //!
 //! Both commands read the configuration's outline only: the new key may be what it lacks.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rcgen::{CertificateParams, DnType, KeyPair, RsaKeySize};
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
-use super::key_steps::{KeyPath, print_steps};
+use super::key_steps::print_steps;
 use super::live_chain::{book, live_chain};
-use super::{Output, fail, fail_with_hint, files, no_such_site, pin, refuse, warn};
+use super::{Output, fail, fail_with_hint, no_such_site, pin, refuse, warn};
+use crate::config::new_key::{KeyFailure, KeyPath, make};
 use crate::config::{Outline, SiteOutline, own_key};
 use crate::export::Role;
 use crate::host::{HostPattern, both_forms, file_stem};
@@ -28,21 +26,7 @@ use crate::reason::Reason;
 use crate::reason::pasted::pintle;
 use crate::tls::certificate::Chain;
 
-/// The longest common name (RFC 5280, appendix A.1: ub-common-name).
-const COMMON_NAME_MAX: usize = 64;
-
-/// A kind of key. The comments are the texts of `--help`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Algorithm {
-    /// Small and fast; every client of the last ten years accepts it
-    #[value(name = "ecdsa-p256", aliases = ["ecdsa", "p256", "p-256"])]
-    EcdsaP256,
-    /// For older clients
-    #[value(name = "rsa-2048", aliases = ["rsa", "rsa2048"])]
-    Rsa2048,
-    /// For clients of your own: neither browsers nor public CAs accept it
-    Ed25519,
-}
+pub use crate::config::new_key::Algorithm;
 
 /// The arguments.
 #[derive(Debug, Clone)]
@@ -136,70 +120,6 @@ fn hosts(site: &SiteOutline) -> String {
 
 fn all_hosts(outline: &Outline) -> impl Iterator<Item = String> {
     outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string))
-}
-
-/// The reason why no key was created.
-enum KeyFailure {
-    Exists(PathBuf),
-    NoFolder(PathBuf),
-    Other(String),
-}
-
-/// Creates both files, or none.
-fn make(outline: &Outline, site: &SiteOutline, algorithm: Algorithm, place: &KeyPath) -> Result<PublicKey, KeyFailure> {
-    let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
-    // An early message. The files are opened as new ones, which decides.
-    if let Some(there) = [&key_path, &csr_path].into_iter().find(|p| p.symlink_metadata().is_ok()) {
-        return Err(KeyFailure::Exists(there.clone()));
-    }
-    let (key, csr) = generate(site, algorithm).map_err(|e| KeyFailure::Other(format!("no key could be made: {e}")))?;
-    let key_pem = key.serialize_pem();
-    // Nobody may rely on a key that pintle cannot serve with, or on a CSR of another key.
-    let made = public_key(key_pem.as_bytes()).map_err(|e| KeyFailure::Other(format!("no key could be made: {e}")))?;
-    if public_key(csr.as_bytes()).ok().map(|k| k.pin) != Some(made.pin) {
-        return Err(KeyFailure::Other("no key could be made: its CSR is another's".to_owned()));
-    }
-    let write = |path: &Path, contents: &str, mode| {
-        files::create(path, contents.as_bytes(), mode).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => KeyFailure::Exists(path.to_owned()),
-            io::ErrorKind::NotFound => KeyFailure::NoFolder(path.parent().unwrap_or(path).to_owned()),
-            _ => KeyFailure::Other(format!("{}: {error}", path.display())),
-        })
-    };
-    write(&key_path, &key_pem, 0o600)?;
-    if let Err(failure) = write(&csr_path, &csr, 0o644) {
-        // It is new, so nobody has its pin.
-        let _ = fs::remove_file(&key_path);
-        return Err(failure);
-    }
-    Ok(made)
-}
-
-/// Generates a key, and a CSR for all names of the site.
-fn generate(site: &SiteOutline, algorithm: Algorithm) -> Result<(KeyPair, String), rcgen::Error> {
-    let key = match algorithm {
-        Algorithm::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
-        Algorithm::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?,
-        Algorithm::Ed25519 => ed25519()?,
-    };
-    // An address without brackets becomes an iPAddress, anything else a dNSName.
-    let name = |host: &HostPattern| host.address().map_or_else(|| host.to_string(), |address| address.to_string());
-    let names: Vec<String> = site.hosts.iter().map(name).collect();
-    let common = names.first().filter(|name| name.len() <= COMMON_NAME_MAX).cloned();
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    if let Some(common) = common {
-        params.distinguished_name.push(DnType::CommonName, common);
-    }
-    let csr = params.serialize_request(&key)?.pem()?;
-    Ok((key, csr))
-}
-
-/// PKCS#8 version 1: rcgen writes version 2 (RFC 5958), which OpenSSL 3.0 does not read.
-fn ed25519() -> Result<KeyPair, rcgen::Error> {
-    let unavailable = |_| rcgen::Error::KeyGenerationUnavailable;
-    let key = aws_lc_rs::signature::Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1()).map_err(unavailable)?;
-    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key.as_ref()), &rcgen::PKCS_ED25519)
 }
 
 /// One key of a site, or why it cannot be shown.

@@ -1,53 +1,16 @@
-//! The place of a new key's files, and the next steps after `pintle key new`.
+//! The next steps after `pintle key new`.
 
 use std::path::Path;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::live_chain::live_pins;
 use super::pin;
+use crate::config::new_key::KeyPath;
 use crate::config::{Outline, SiteOutline};
 use crate::export::Role;
 use crate::keys::key_file::public_key;
 use crate::keys::pin::Pin;
-
-/// The most names tried for a new key's files.
-const NAMES_MAX: u32 = 100;
-
-/// The path of a key's files, relative to the configuration's folder.
-pub(super) struct KeyPath {
-    folder: String,
-    stem: String,
-}
-
-impl KeyPath {
-    /// The folder of the site's first chain, or the configuration's. Nothing else belongs beside pintle's own chains.
-    pub(super) fn of(site: &SiteOutline) -> String {
-        let chain = site.given_chains.first().map(Path::new);
-        chain.and_then(Path::parent).map(|folder| folder.display().to_string()).unwrap_or_default()
-    }
-
-    /// Unused names: after the first key of a role, with the date, and a number if needed.
-    pub(super) fn free(outline: &Outline, folder: String, stem: &str) -> Self {
-        let today = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
-        let dated = (1..NAMES_MAX).map(|n| match n {
-            1 => format!("{stem}-{today}"),
-            n => format!("{stem}-{today}-{n}"),
-        });
-        let place = |stem: String| Self { folder: folder.clone(), stem };
-        let is_free = |place: &Self| {
-            let free = |extension| outline.path(&place.name(extension)).symlink_metadata().is_err();
-            free("key") && free("csr")
-        };
-        std::iter::once(stem.to_owned()).chain(dated).map(place).find(is_free).unwrap_or_else(|| place(stem.to_owned()))
-    }
-
-    pub(super) fn name(&self, extension: &str) -> String {
-        Path::new(&self.folder).join(format!("{}.{extension}", self.stem)).display().to_string()
-    }
-}
 
 /// Prints the next steps, by role.
 pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &KeyPath) {

@@ -41,6 +41,7 @@ mod sheet;
 pub mod status;
 mod unfinished;
 pub mod verify;
+pub mod versions;
 pub mod watch;
 
 use std::fmt;

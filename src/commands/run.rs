@@ -15,6 +15,7 @@ use super::{
 };
 use crate::acme::hook;
 use crate::acme::lost::LostKey;
+use crate::config::history::How;
 use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
     Beginning, Control, NewProcess, ProcessEnd, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
@@ -96,10 +97,11 @@ pub(super) fn serve(
     if !troubles.is_empty() {
         return refuse_all(&troubles);
     }
-    let (draft, config) = match loaded {
-        Ok(LoadedConfig { draft, config, .. }) => (draft, config),
+    let LoadedConfig { draft, config, problems } = match loaded {
+        Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    beginning.warnings = problems.shown().len();
     let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
     let remarks = Remarks::of(path, &config, ledger.book(), beginning.is_demo);
     let bound = match bind(&config.https, &config.http, config.workers, &mut beginning.lent) {
@@ -116,8 +118,7 @@ pub(super) fn serve(
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
-    tell(&notices, &remarks, &lost);
-    tell_of_start(no_launcher);
+    tell(&notices, &remarks, &lost, no_launcher);
     block_on(log, async {
         let control = Control::start(draft, config, ledger, bound, beginning).await?;
         control.announce();
@@ -200,7 +201,8 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (NewProcess,
         Ok(log) => log,
         Err(error) => return refused(&newcomer, vec![error.to_string().into()]),
     };
-    log_warnings(&problems.shown());
+    let warnings = log_warnings(&problems.shown());
+    let beginning = Beginning { how: How::Upgrade, warnings, ..beginning };
     lost.iter().for_each(LostKey::log);
     tell_of_start(no_launcher);
     block_on(log, async {
@@ -342,7 +344,7 @@ impl Remarks {
     }
 }
 
-fn tell(notices: &[Notice], remarks: &Remarks, lost: &[LostKey]) {
+fn tell(notices: &[Notice], remarks: &Remarks, lost: &[LostKey], no_launcher: Option<std::io::Error>) {
     lost.iter().for_each(LostKey::log);
     if let Some(reason) = &remarks.ahead {
         let (problem, hint) = (reason.line(), reason.hint_line());
@@ -355,6 +357,7 @@ fn tell(notices: &[Notice], remarks: &Remarks, lost: &[LostKey]) {
     for notice in notices {
         tracing::warn!(%notice, "ledger");
     }
+    tell_of_start(no_launcher);
 }
 
 /// Runs the control thread from start to end.

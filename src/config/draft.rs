@@ -11,9 +11,11 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::file;
+use super::history::secrets;
 use super::problem::{At, Problems};
 use super::process::Process;
 use super::reader;
+use crate::reason::Reason;
 
 /// The largest configuration file, in bytes.
 const FILE_MAX: u64 = 64 << 20;
@@ -57,15 +59,24 @@ pub enum AdminAddress {
 ///
 /// If the file cannot be read.
 pub fn read(path: &Path) -> io::Result<Draft> {
+    read_text(path).map(|text| Draft::of_text(path, text))
+}
+
+/// The text of a configuration file.
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > FILE_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any configuration"));
     }
-    let text = fs::read_to_string(path)?;
-    let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    Ok(Draft::new(path, folder, text))
+    fs::read_to_string(path)
 }
 
 impl Draft {
+    /// A text as if it were that file's, in the file's place.
+    #[must_use]
+    pub fn of_text(path: &Path, text: String) -> Self {
+        Self::new(path, path.parent().unwrap_or_else(|| Path::new("")), text)
+    }
+
     /// A text as if it were that file's. Relative paths begin in `folder`.
     #[must_use]
     pub fn new(path: &Path, folder: &Path, text: String) -> Self {
@@ -80,6 +91,13 @@ impl Draft {
         let read = |problems: &RefCell<Problems>| file::ConfigFile::read(reader::Reader::new(&root, "", problems));
         let guess = is_broken.then(|| read(&RefCell::new(problems.borrow().clone())));
         let file = (!is_broken).then(|| read(&problems));
+        if text.contains(secrets::KEPT_OUT) {
+            for secrets::MissingSecret { span, name } in secrets::placeholders(root.get_ref()) {
+                let reason = Reason::new(format!("{name}: the history has no secrets, and this one is missing"));
+                let hint = "write the secret there; `pintle config restore ID` brings back those of the present file";
+                problems.borrow_mut().error(&span, reason.hint(hint));
+            }
+        }
         let (path, folder) = (path.to_owned(), folder.to_owned());
         let mut draft = Self { path, folder, file, guess, problems: problems.into_inner() };
         draft.place_managed();
@@ -148,6 +166,12 @@ impl Draft {
             bind_low_ports: is_set(&table.bind_low_ports),
             prove_upstream: is_set(&table.prove_upstream),
         }
+    }
+
+    /// `true` if the process may change this file, and the chains and keys that it names (`admin.edit`).
+    #[must_use]
+    pub fn may_edit(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.admin.edit.as_ref().is_some_and(|edit| edit.value))
     }
 
     /// `true` if the key process reads the private keys.

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{At, Problems};
 use super::value::{self, DURATION_FORM, SIZE_FORM};
 use crate::reason::Reason;
-use crate::reason::near::did_you_mean;
+use crate::reason::near::nearest;
 
 type Entries<'t> = DeTable<'t>;
 
@@ -62,6 +62,7 @@ impl<'t> Reader<'t> {
         let mut reason = Reason::new(format!("{}: expected {}, found {}", self.name(key), want.name(), found.found()));
         reason.notes.extend(want.examples());
         reason.hints.extend(want.remedy(value.get_ref()).map(str::to_owned));
+        reason.fix = want.replacement(value.get_ref()).map(String::into_boxed_str);
         self.problems.borrow_mut().error(&value.span(), reason);
     }
 
@@ -172,7 +173,9 @@ impl<'t> Reader<'t> {
                 Type::Size => value::meant_size(&text),
                 _ => value::meant_duration(&text),
             };
-            reason.hints.extend(meant.map(|meant| format!("did you mean {meant:?}?")));
+            if let Some(meant) = meant {
+                reason = reason.meant(&meant);
+            }
             self.problems.borrow_mut().error(&value.span(), reason);
         }
         parsed.map(|parsed| At { value: parsed, span: value.span() })
@@ -282,8 +285,8 @@ impl<'t> Reader<'t> {
                 continue;
             }
             let reason = Reason::new(format!("{}: unknown key", self.name(name)));
-            let reason = match did_you_mean(name, asked.iter().copied()) {
-                Some(hint) => reason.hint(hint),
+            let reason = match nearest(name, asked.iter().copied()) {
+                Some(near) => reason.hint(format!("did you mean {near:?}?")).fix(near),
                 None => reason.note(format!("expected one of: {}", asked.join(", "))),
             };
             self.problems.borrow_mut().error(&key.span(), reason);
@@ -378,6 +381,23 @@ impl Type {
             },
             (Self::Number, Self::String) => found.as_str()?.parse::<u64>().is_ok().then_some("write it without quotes"),
             (Self::String, Self::Number | Self::Boolean) => Some("write it in quotes"),
+            _ => None,
+        }
+    }
+
+    /// The text that carries the remedy out.
+    fn replacement(self, found: &DeValue<'_>) -> Option<String> {
+        match (self, Self::of(found)) {
+            (Self::Strings | Self::Durations, Self::String) => Some(format!("[{:?}]", found.as_str()?)),
+            (Self::Numbers, Self::Number) => Some(format!("[{}]", number_text(found))).filter(|text| text.len() > 2),
+            (Self::Boolean, Self::String) => match found.as_str()? {
+                "true" | "yes" | "on" => Some("true".to_owned()),
+                "false" | "no" | "off" => Some("false".to_owned()),
+                _ => None,
+            },
+            (Self::Number, Self::String) => found.as_str()?.parse::<u64>().ok().map(|number| number.to_string()),
+            (Self::String, Self::Number) => Some(format!("{:?}", number_text(found))).filter(|text| text.len() > 2),
+            (Self::String, Self::Boolean) => Some(format!("\"{}\"", found.as_bool()?)),
             _ => None,
         }
     }

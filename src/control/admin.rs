@@ -4,13 +4,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::config::{Change, Changed, InUse};
 use super::events::Tested;
 use super::explain::DescribedRequest;
+use super::history::AdoptionOrigin;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
 use super::upgrade::UpgradeOutcome;
 use super::{Control, acme, records, views};
-use crate::config::DaysInUse;
+use crate::admin::api::Answer;
+use crate::config::{DaysInUse, Outline};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
 use crate::policy::promise::Seconds;
@@ -19,7 +22,10 @@ use crate::telemetry::exposition::{Exposition, Format};
 
 /// A command of the operator.
 pub(super) enum AdminCommand {
-    Reload(oneshot::Sender<ReloadOutcome>),
+    Reload {
+        origin: AdoptionOrigin,
+        reply: oneshot::Sender<ReloadOutcome>,
+    },
     /// Look at a site's files now, and accept a lockout until `accept`: by any chain, or by the installed one.
     Certificates {
         host: String,
@@ -60,6 +66,22 @@ pub(super) enum AdminCommand {
     Promised {
         site: String,
         reply: oneshot::Sender<Vec<(Pin, i64)>>,
+    },
+    /// The keys of the sites.
+    Keys(oneshot::Sender<Value>),
+    /// The sites and their files, as the configuration in use names them.
+    Outline(oneshot::Sender<Option<Outline>>),
+    /// The configuration in use, and where it is.
+    Config(oneshot::Sender<InUse>),
+    /// Judge a text as if it were the configuration file.
+    CheckConfig {
+        text: String,
+        reply: oneshot::Sender<Answer>,
+    },
+    /// Change the configuration file, and put it into use.
+    ChangeConfig {
+        change: Box<Change>,
+        reply: oneshot::Sender<Changed>,
     },
     /// About the certificates that pintle obtains.
     Acme(acme::AcmeCommand),
@@ -110,8 +132,8 @@ impl Control {
     /// Carries out a command. The answer is dropped if its caller has gone.
     pub(super) async fn obey(&mut self, command: AdminCommand) {
         match command {
-            AdminCommand::Reload(reply) => {
-                let verdict = self.reload().await;
+            AdminCommand::Reload { origin, reply } => {
+                let verdict = self.reload(origin).await;
                 let _ = reply.send(verdict);
             }
             AdminCommand::Certificates { host, accept, installed, reply } => {
@@ -119,7 +141,7 @@ impl Control {
                 let _ = reply.send(verdict);
             }
             AdminCommand::Ready { strict, reply } => {
-                let _ = reply.send(if strict { self.strictly_ready() } else { Ok(()) });
+                _ = reply.send(if strict { self.strictly_ready() } else { Ok(()) })
             }
             AdminCommand::Upgrade(reply) => self.begin_upgrade(Some(reply)),
             AdminCommand::Status(reply) => _ = reply.send(self.status()),
@@ -133,22 +155,24 @@ impl Control {
                 let _ = reply.send(result);
             }
             AdminCommand::Served(reply) => _ = reply.send(self.served()),
-            AdminCommand::Judge { asked, reply } => {
-                let _ = reply.send(self.judge_certificate(&asked));
-            }
-            AdminCommand::Promised { site, reply } => {
-                let _ = reply.send(self.promised(&site));
-            }
+            AdminCommand::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
+            AdminCommand::Promised { site, reply } => _ = reply.send(self.promised(&site)),
             AdminCommand::Explain { asked, reply } => {
                 let report = self.explain(&asked).await;
                 let _ = reply.send(report);
             }
-            AdminCommand::Records(reply) => {
-                let _ = reply.send(self.kept_records());
-            }
+            AdminCommand::Records(reply) => _ = reply.send(self.kept_records()),
             AdminCommand::ExplainRecord { record, reply } => {
                 let told = self.explain_record(&record).await;
                 let _ = reply.send(told);
+            }
+            AdminCommand::Keys(reply) => _ = reply.send(self.keys()),
+            AdminCommand::Outline(reply) => _ = reply.send(self.draft.outline()),
+            AdminCommand::Config(reply) => self.config_in_use(reply),
+            AdminCommand::CheckConfig { text, reply } => _ = reply.send(self.check_config(text)),
+            AdminCommand::ChangeConfig { change, reply } => {
+                let changed = self.change_config(*change).await;
+                let _ = reply.send(changed);
             }
             AdminCommand::Acme(asked) => self.ask_acme(asked),
             AdminCommand::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),

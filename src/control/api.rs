@@ -7,14 +7,17 @@ use tokio::sync::mpsc;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::admin::AdminCommand;
+use super::config;
 use super::events;
+use super::history::AdoptionOrigin;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::Objection;
-use super::{DRAINING, acme, records, views};
+use super::{DRAINING, acme, keys, records, views};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
 use crate::admin::asked::parameter;
 use crate::config::admin::AdminRole;
+use crate::config::history::How;
 use crate::keys::pin::Pin;
 use crate::telemetry::exposition::{Exposition, Format};
 
@@ -42,6 +45,8 @@ impl Api for CommandChannel {
         let changes = find(&path).and_then(|path| path.role(&call.method)).is_some_and(|role| role > AdminRole::View);
         let (who, method) = (call.who.clone(), call.method.clone());
         let answered = match call.method {
+            _ if path.starts_with("/config") => config::answer(&path, &call, &self.0).await,
+            _ if path == "/keys" => keys::answer(&call, &self.0).await,
             Method::GET => shown(&path, &call, &self.0).await,
             Method::POST => done(&path, call, &self.0).await,
             _ => None,
@@ -114,7 +119,10 @@ async fn done(path: &str, call: Call, commands: &mpsc::Sender<AdminCommand>) -> 
     let (query, body) = (call.query.as_str(), &call.body);
     Some(match path {
         "/fingerprint" => views::fingerprint(wiped(call.body), commands).await,
-        "/reload" => verdict(ask(commands, AdminCommand::Reload).await),
+        "/reload" => match origin(&call) {
+            Some(origin) => verdict(ask(commands, |reply| AdminCommand::Reload { origin, reply }).await),
+            None => Answer::bad("how: neither reload, apply nor restore"),
+        },
         "/upgrade" => match ask(commands, AdminCommand::Upgrade).await {
             Some(upgraded) => {
                 Answer::json(if upgraded.ok { StatusCode::OK } else { StatusCode::CONFLICT }, json!(upgraded))
@@ -151,6 +159,18 @@ async fn done(path: &str, call: Call, commands: &mpsc::Sender<AdminCommand>) -> 
         }
         _ => return None,
     })
+}
+
+/// The origin of a reload. A command that has changed the file itself says so.
+fn origin(call: &Call) -> Option<AdoptionOrigin> {
+    let how = match parameter(&call.query, "how").as_deref() {
+        None | Some("reload") => How::Reload,
+        Some("apply") => How::Apply,
+        Some("restore") => How::Restore,
+        Some(_) => return None,
+    };
+    let restores = parameter(&call.query, "restores").filter(|_| how == How::Restore);
+    Some(AdoptionOrigin { restores, ..AdoptionOrigin::new(how, call.who.clone()) })
 }
 
 /// Takes records as ledger lines: those of another node, or promises for another program.

@@ -50,6 +50,10 @@ impl Control {
         if self.upgrades.launcher.is_none() && !self.upgrades.is_demo && self.upgrades.tie.is_none() {
             reasons.push(Reason::new("the launcher has ended: no upgrade is possible").hint("restart pintle"));
         }
+        reasons.extend(self.recorder.trouble().map(|fault| {
+            let reason = Reason::new(format!("the history lacks a version of the configuration: {}", fault.line()));
+            reason.hints(fault.hints.clone())
+        }));
         reasons.extend(self.reporter.hooks.lines().iter().filter_map(|line| of_hook(line)));
         reasons.into_iter().map(|reason| Item { site: None, reason }).collect()
     }
@@ -152,7 +156,7 @@ fn of_outlook(outlook: &Outlook) -> Vec<Item> {
         reasons.push(Reason::new(of(outlook.words())).hints(outlook.hint.clone()));
     }
     if let Some(fault) = &outlook.key_fault {
-        reasons.push(Reason { what: of(fault.line()), place: None, notes: Vec::new(), hints: fault.hints.clone() });
+        reasons.push(Reason::new(of(fault.line())).hints(fault.hints.clone()));
     }
     if let Some((pin, step)) = outlook.compromised {
         let doing = match step {

@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::face::{BROWSER, HEADER, WHO};
 use super::token;
-use crate::admin::api::{VERSION, without_version};
+use crate::admin::api::{ApiPath, VERSION, find, without_version};
 use crate::config::AdminAddress;
 
 /// Time limit for a command: a reload reads every file, and writes the ledger.
@@ -73,14 +73,34 @@ pub fn ask_for(
     body: String,
     patience: Duration,
 ) -> Result<(StatusCode, String), ClientError> {
+    ask_if(address, method, path, body, None, patience)
+}
+
+/// The same, if the state still has the tag of `if_match`.
+///
+/// # Errors
+///
+/// [`ClientError`] if there is no answer.
+pub fn ask_if(
+    address: &AdminAddress,
+    method: Method,
+    path: &str,
+    body: String,
+    if_match: Option<&str>,
+    patience: Duration,
+) -> Result<(StatusCode, String), ClientError> {
     let other = |e: &dyn fmt::Display| ClientError::Other(e.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| other(&e))?;
     runtime.block_on(async {
         let asking = async {
             let path = without_version(path);
-            let answer = once(address, method.clone(), &format!("{VERSION}{path}"), body.clone()).await?;
+            let message = |path| AdminMessage { method: method.clone(), path, body: body.clone(), if_match };
+            let answer = once(address, message(format!("{VERSION}{path}"))).await?;
             // A process of an older version has the path without the version only.
-            if answer.0 == StatusCode::NOT_FOUND { once(address, method, path, body).await } else { Ok(answer) }
+            let name = path.split('?').next().unwrap_or_default();
+            let has_alias = find(name).is_none_or(ApiPath::has_alias);
+            let is_older = answer.0 == StatusCode::NOT_FOUND && has_alias;
+            if is_older { once(address, message(path.to_owned())).await } else { Ok(answer) }
         };
         tokio::time::timeout(patience, asking)
             .await
@@ -88,22 +108,25 @@ pub fn ask_for(
     })
 }
 
-async fn once(
-    address: &AdminAddress,
+/// A request to the running process.
+struct AdminMessage<'a> {
     method: Method,
-    path: &str,
+    path: String,
     body: String,
-) -> Result<(StatusCode, String), ClientError> {
+    if_match: Option<&'a str>,
+}
+
+async fn once(address: &AdminAddress, message: AdminMessage<'_>) -> Result<(StatusCode, String), ClientError> {
     match address {
         AdminAddress::Unix(socket) => {
             let place = format!("unix:{}", socket.display());
             let stream = UnixStream::connect(socket).await.map_err(|e| refused(&e, place))?;
-            exchange(stream, method, path, body, None).await
+            exchange(stream, message, None).await
         }
         AdminAddress::Tcp { address, token } => {
             let stream = TcpStream::connect(address).await.map_err(|e| refused(&e, address.to_string()))?;
             let token = token.as_deref().map(of_file).transpose()?;
-            exchange(stream, method, path, body, token).await
+            exchange(stream, message, token).await
         }
     }
 }
@@ -184,9 +207,7 @@ fn of_file(path: &Path) -> Result<String, ClientError> {
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    method: Method,
-    path: &str,
-    body: String,
+    AdminMessage { method, path, body, if_match }: AdminMessage<'_>,
     token: Option<String>,
 ) -> Result<(StatusCode, String), ClientError> {
     let other = |e: &dyn fmt::Display| ClientError::Other(format!("admin socket: {e}"));
@@ -201,6 +222,9 @@ async fn exchange(
         .header(WHO, user_behind());
     if let Some(token) = token {
         request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    if let Some(tag) = if_match {
+        request = request.header(http::header::IF_MATCH, tag);
     }
     let request = request.body(Full::new(Bytes::from(body))).map_err(|e| other(&e))?;
     let answer = sender.send_request(request).await.map_err(|e| other(&e))?;

@@ -138,7 +138,12 @@ impl Control {
             AdminCommand::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
             AdminCommand::Records(reply) => _ = reply.send(self.kept_records()),
             AdminCommand::TestHooks { reply, .. } => _ = reply.send(Tested::default()),
-            AdminCommand::Reload(_)
+            AdminCommand::Config(reply) => self.config_in_use(reply),
+            AdminCommand::Keys(reply) => _ = reply.send(self.keys()),
+            AdminCommand::Outline(reply) => _ = reply.send(None),
+            AdminCommand::Reload { .. }
+            | AdminCommand::CheckConfig { .. }
+            | AdminCommand::ChangeConfig { .. }
             | AdminCommand::Certificates { .. }
             | AdminCommand::Ledger { .. }
             | AdminCommand::Promise { .. }

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod config;
 pub mod sandbox_rules;
 mod acme;
 mod adopt;
@@ -16,9 +17,12 @@ mod expiry;
 mod face;
 pub mod explain;
 mod files;
+mod history;
+mod keys;
 mod merge;
 mod metrics;
 mod metrics_body;
+mod notes;
 mod open_ledger;
 mod operator;
 pub mod own_keys;
@@ -50,6 +54,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::config::history::How;
 use crate::config::{AcceptedByCommand, CheckContext, Config, Draft, MayLack, Problems, Stamps, StandIn};
 use crate::policy::Scheme;
 use crate::server::Server;
@@ -59,9 +64,9 @@ use crate::upstream::dns::Resolver;
 use expiry::Reported;
 use files::SiteFiles;
 use metrics::LabelsInUse;
+use notes::Fixed;
 use operator::Operator;
 use promises::LedgerState;
-use reload::Fixed;
 use upgrade::Upgrades;
 
 pub use ending::ProcessEnd;
@@ -96,6 +101,7 @@ pub struct Control {
     counts: ProcessCounts,
     acme: acme::Desk,
     reporter: events::Reporter,
+    recorder: history::Recorder,
     started: Timestamp,
     /// The time at which the configuration in use was loaded.
     config_loaded: Timestamp,
@@ -219,7 +225,7 @@ impl Control {
         let due = self.files.pending.as_ref().map(|p| p.due);
         tokio::select! {
             _ = self.operator.hangup.recv() => {
-                let _ = self.reload().await;
+                let _ = self.reload(history::AdoptionOrigin::new(How::Signal, "SIGHUP")).await;
             }
             _ = self.operator.reopen_asked.recv() => self.reopen_log().await,
             _ = self.upgrades.asked.recv() => self.begin_upgrade(None),
@@ -263,6 +269,7 @@ impl Control {
         let _ = self.now();
         self.look_after_ledger().await;
         self.look_after_copies();
+        self.look_after_history().await;
         self.renew_leases().await;
         self.climb_ramps().await;
         self.watch_endings();

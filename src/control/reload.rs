@@ -1,21 +1,23 @@
 //! Reload: applies the difference between two configurations. An error changes nothing.
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{Control, Keep, acme, events, hint_to_move, sandbox_rules};
-use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Problems, Process, Stamps};
+use super::history::AdoptionOrigin;
+use super::notes::differences;
+use super::{Control, Keep, acme, hint_to_move, sandbox_rules};
+use crate::config::edit::{EditError, EditTarget, WrittenConfig};
+use crate::config::{self, AcceptedByCommand, Changes, Config, Draft, Problems, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::os::read_error;
-use crate::os::sandbox::SandboxSettings;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, of_peer, texts};
 use crate::server::{BindError, Bound, bind};
-use crate::telemetry::{AccessFormat, LogThread};
-use crate::upstream::dns::NameServers;
+use crate::telemetry::LogThread;
 
 /// The outcome of a reload, or of a look at a certificate.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -50,63 +52,41 @@ impl ReloadOutcome {
 /// Reasons of a refusal that an event has.
 const REASONS_MAX: usize = 5;
 
-/// Settings that are read at the start only.
-pub(super) struct Fixed {
-    pub(super) state: Option<PathBuf>,
-    pub(super) access: AccessTarget,
-    access_format: Option<AccessFormat>,
-    recent: usize,
-    name_servers: NameServers,
-    process: Process,
-    key_process: bool,
-    sandbox: SandboxSettings,
-}
-
-impl Fixed {
-    pub(super) fn of(config: &Config) -> Self {
-        Self {
-            state: config.state.clone(),
-            access: config.access.clone(),
-            access_format: config.access_format,
-            recent: config.recent,
-            name_servers: config.name_servers.clone(),
-            process: config.process.clone(),
-            key_process: config.key_process,
-            sandbox: config.sandbox.clone(),
-        }
-    }
-
-    /// The changed settings that take effect at the next start only, each with a note.
-    fn differs_from(&self, config: &Config) -> Vec<(&'static str, String)> {
-        let mut notes = Vec::new();
-        let mut note = |key: &'static str, changed: bool| {
-            if changed {
-                notes.push((key, format!("{key} has changed: it takes effect at the next start")));
-            }
-        };
-        note("log.access", config.access != self.access);
-        note("log.format", config.access_format != self.access_format);
-        note("log.recent", config.recent != self.recent);
-        note("resolver.name_servers", config.name_servers != self.name_servers);
-        note("process", config.process.words() != self.process.words());
-        note("tls.key_process", config.key_process != self.key_process);
-        note("sandbox", config.sandbox != self.sandbox);
-        note("hook.command", events::new_programs(config).next().is_some());
-        if config.state != self.state {
-            let note = "state.directory has changed: it takes effect at the next start, or with `pintle upgrade`, which takes \
-                        the promises along";
-            notes.push(("state.directory", note.to_owned()));
-        }
-        notes
-    }
-}
-
 /// A certificate that `pintle install` has put in place.
 #[derive(Debug, Clone)]
 pub(super) struct Installed {
     pub(super) pin: Pin,
     /// The leaf's serial number, in hexadecimal.
     pub(super) serial: String,
+}
+
+/// A configuration that was read and not judged yet.
+struct FreshDraft {
+    draft: Draft,
+    looked: Stamps,
+    changes: Changes,
+}
+
+/// The reason why a configuration is not put into use. Nothing has changed then.
+pub(super) enum Halt {
+    Refused(Vec<Problem>),
+    /// The file cannot be changed.
+    File(EditError),
+}
+
+impl Halt {
+    fn problems(self) -> Vec<Problem> {
+        match self {
+            Self::Refused(problems) => problems,
+            Self::File(error) => vec![error.reason().into()],
+        }
+    }
+}
+
+impl From<Vec<Problem>> for Halt {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self::Refused(problems)
+    }
 }
 
 /// The new listeners.
@@ -119,7 +99,7 @@ struct NewListeners {
 
 impl Control {
     /// Reads the file again. An error changes nothing.
-    pub(super) async fn reload(&mut self) -> ReloadOutcome {
+    pub(super) async fn reload(&mut self, origin: AdoptionOrigin) -> ReloadOutcome {
         // Whatever the file contains: a program that moves a log away does not wait for it to be
         // valid.
         let reopening = self.operator.access_log.as_ref().map(LogThread::reopen);
@@ -132,26 +112,12 @@ impl Control {
         };
         match reloaded {
             Ok((problems, notes)) => {
-                self.counts.reloads += 1;
-                self.config_loaded = Timestamp::now();
-                if !notes.is_empty() {
-                    self.config_changed = self.config_loaded;
-                }
-                self.is_config_refused = false;
-                self.drive_senders();
-                // Each of ten thousand sites may have a warning, and nothing waits for them.
-                let reasons = tokio::task::spawn_blocking(move || {
-                    let reasons = problems.shown();
-                    log_warnings(&reasons);
-                    reasons
-                });
-                let mut reasons = reasons.await.unwrap_or_default();
-                reasons.extend(log_trouble);
-                let what_changed = if notes.is_empty() { "nothing has changed".to_owned() } else { notes.join("; ") };
-                tracing::info!(notes = what_changed, "reloaded");
-                ReloadOutcome::new(true, reasons, notes)
+                let verdict = self.reloaded(problems, notes, origin).await;
+                let reasons = verdict.reasons.into_iter().chain(log_trouble).collect();
+                ReloadOutcome::new(true, reasons, verdict.notes)
             }
-            Err(refusal) => {
+            Err(halt) => {
+                let refusal = halt.problems();
                 self.counts.reloads_refused += 1;
                 self.is_config_refused = true;
                 let errors = refusal.iter().filter(|problem| problem.is_error());
@@ -169,6 +135,33 @@ impl Control {
         }
     }
 
+    /// Notes that another configuration is in use, and keeps it as a version.
+    pub(super) async fn reloaded(
+        &mut self,
+        problems: Problems,
+        notes: Vec<String>,
+        origin: AdoptionOrigin,
+    ) -> ReloadOutcome {
+        self.counts.reloads += 1;
+        self.config_loaded = Timestamp::now();
+        if !notes.is_empty() {
+            self.config_changed = self.config_loaded;
+        }
+        self.is_config_refused = false;
+        self.drive_senders();
+        // Each of ten thousand sites may have a warning, and nothing waits for them.
+        let reasons = tokio::task::spawn_blocking(move || {
+            let reasons = problems.shown();
+            log_warnings(&reasons);
+            reasons
+        });
+        let reasons = reasons.await.unwrap_or_default();
+        let what_changed = if notes.is_empty() { "nothing has changed".to_owned() } else { notes.join("; ") };
+        tracing::info!(notes = what_changed, how = origin.how.word(), who = origin.who, "reloaded");
+        self.keep_version(origin, reasons.len(), &notes);
+        ReloadOutcome::new(true, reasons, notes)
+    }
+
     /// Reopens the access log, for logrotate.
     pub(super) async fn reopen_log(&mut self) {
         let Some(log) = &self.operator.access_log else { return };
@@ -179,53 +172,77 @@ impl Control {
         }
     }
 
-    async fn try_reload(&mut self) -> Result<(Problems, Vec<String>), Vec<Problem>> {
+    async fn try_reload(&mut self) -> Result<(Problems, Vec<String>), Halt> {
+        let path = self.draft.path().to_owned();
+        let fresh = self.look(move || config::read(&path)).await?;
+        self.put_into_use(fresh, None).await
+    }
+
+    /// Puts a text into use, and into the file at the last moment before: what is refused is never there.
+    pub(super) async fn reload_with(
+        &mut self,
+        target: EditTarget,
+        text: String,
+    ) -> Result<(Problems, Vec<String>), Halt> {
+        let path = self.draft.path().to_owned();
+        let read = text.clone();
+        let fresh = self.look(move || Ok(Draft::of_text(&path, read))).await?;
+        // Whoever applies the text of the file reloads it.
+        let write = (target.text() != text).then_some((target, text));
+        self.operator.notify.reloading();
+        let reloaded = self.put_into_use(fresh, write).await;
+        self.operator.notify.ready(&self.summary());
+        reloaded
+    }
+
+    /// Reads a draft, and looks at the files in use, on another thread: ten thousand sites take their time, and nothing
+    /// here is needed.
+    async fn look(&self, read: impl FnOnce() -> io::Result<Draft> + Send + 'static) -> Result<FreshDraft, Halt> {
         if self.upgrades.under_way.is_some() {
             let what = "an upgrade is under way: the new process has read the configuration already";
-            return Err(vec![Reason::new(what).hint("once it serves, `pintle reload` again").into()]);
+            return Err(vec![Reason::new(what).hint("once it serves, `pintle reload` again").into()].into());
         }
-        let path = self.draft.path().to_owned();
         let files = self.config.files().map(Path::to_owned).collect();
-        // On another thread: ten thousand sites take their time, and nothing here is needed.
-        let read = {
-            let (path, before) = (path.clone(), self.draft.text());
-            tokio::task::spawn_blocking(move || {
-                let draft = config::read(&path);
-                let changes = draft.as_ref().map(|draft| Changes::between(&before, &draft.text()));
-                let changes = changes.unwrap_or_default();
-                (draft, Stamps::at(files), changes)
-            })
-            .await
-        };
-        let (draft, looked, changes) = read.map_err(|error| vec![error.to_string().into()])?;
-        let draft = draft.map_err(|error| vec![read_error::reason(&path, &error).into()])?;
+        let before = self.draft.text();
+        let looked = tokio::task::spawn_blocking(move || {
+            let draft = read()?;
+            let changes = Changes::between(&before, &draft.text());
+            Ok::<_, io::Error>(FreshDraft { draft, looked: Stamps::at(files), changes })
+        });
+        let looked = looked.await.map_err(|error| vec![error.to_string().into()])?;
+        looked.map_err(|error| vec![read_error::reason(self.draft.path(), &error).into()].into())
+    }
+
+    /// Applies the difference to a draft. With `write`, the file gets its text once nothing else can refuse it.
+    async fn put_into_use(
+        &mut self,
+        FreshDraft { draft, looked, changes }: FreshDraft,
+        write: Option<(EditTarget, String)>,
+    ) -> Result<(Problems, Vec<String>), Halt> {
         // New sites get their keys before anything is judged: their pins are promised from the beginning.
         acme::prepare(draft.managed().into()).await.map_err(|error| vec![error.into()])?;
         let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
-        let Some(mut config) = config else { return Err(problems.shown()) };
+        let Some(mut config) = config else { return Err(problems.shown().into()) };
         let kept = std::mem::take(&mut config.kept);
         // Only changes are refused. Files that were refused before do not delay other changes.
         if !kept.iter().all(|kept| kept.lacks || self.is_known_refusal(kept)) {
             let (_, problems) = self.resolve_with(&draft, Stamps::default(), Keep::NoPair, None);
-            return Err(problems.shown());
+            return Err(problems.shown().into());
         }
         let beyond = sandbox_rules::beyond(&draft, &config, &self.config);
         if !beyond.is_empty() {
-            return Err(beyond.into_iter().map(Problem::from).collect());
+            return Err(beyond.into_iter().map(Problem::from).collect::<Vec<_>>().into());
         }
         if let Some(reason) = self.moves_ledger(&config) {
-            return Err(vec![reason.into()]);
+            return Err(vec![reason.into()].into());
         }
         let listeners = self.listeners(&config)?;
-        let mut fixed = self.fixed.differs_from(&config);
-        if config.workers != self.server.workers() {
-            fixed.push(("listen.workers", "listen.workers has changed: it takes effect at the next start".into()));
-        }
-        let changed = changed_keys(&changes, &fixed);
-        let mut notes: Vec<String> = fixed.into_iter().map(|(_, note)| note).chain(changed).collect();
-        notes.extend(differences(&self.config, &config, &changes));
+        let mut notes = self.notes_of(&config, &changes);
+        let written = write_file(write).await?;
         if let Err(error) = self.adopt(config).await {
-            return Err(vec![no_lockout(&error)]);
+            let undone = written.map(WrittenConfig::undo).transpose();
+            let left = undone.err().map(|error| Problem::from(error.reason()));
+            return Err(std::iter::once(no_lockout(&error)).chain(left).collect::<Vec<_>>().into());
         }
         if let Some(NewListeners { all, bound, notes: more }) = listeners {
             self.server.listen(all, bound);
@@ -241,7 +258,7 @@ impl Control {
     }
 
     /// The reason against another `state.directory`: a restart would silently begin an empty ledger there.
-    fn moves_ledger(&self, config: &Config) -> Option<Reason> {
+    pub(super) fn moves_ledger(&self, config: &Config) -> Option<Reason> {
         let old = self.fixed.state.as_deref().filter(|old| config.state.as_deref() != Some(old))?;
         if self.ledger().book().promises().is_empty() {
             return None;
@@ -342,9 +359,14 @@ impl Control {
     }
 }
 
-/// `a has`, `a, b have`
-fn listed(names: &[String]) -> String {
-    format!("{} {}", names.join(", "), if names.len() == 1 { "has" } else { "have" })
+/// Writes the file, on a thread that may wait for the disk.
+async fn write_file(write: Option<(EditTarget, String)>) -> Result<Option<WrittenConfig>, Halt> {
+    let Some((target, text)) = write else { return Ok(None) };
+    match tokio::task::spawn_blocking(move || target.write(&text)).await {
+        Ok(Ok(written)) => Ok(Some(written)),
+        Ok(Err(error)) => Err(Halt::File(error)),
+        Err(panic) => Err(vec![panic.to_string().into()].into()),
+    }
 }
 
 fn wanted(config: &Config) -> Vec<(SocketAddr, Scheme)> {
@@ -352,15 +374,17 @@ fn wanted(config: &Config) -> Vec<(SocketAddr, Scheme)> {
     https.chain(config.http.iter().map(|a| (*a, Scheme::Http))).collect()
 }
 
-fn no_lockout(error: &std::io::Error) -> Problem {
+fn no_lockout(error: &io::Error) -> Problem {
     format!("the ledger cannot be written, so that no lockout can be accepted: {error}").into()
 }
 
-/// Logs the warnings about a configuration that is in use.
-pub fn log_warnings(problems: &[Problem]) {
-    for Problem { reason, .. } in problems.iter().filter(|problem| !problem.is_error()) {
+/// Logs the warnings about a configuration that is in use, and returns their number.
+pub fn log_warnings(problems: &[Problem]) -> usize {
+    let warnings: Vec<&Problem> = problems.iter().filter(|problem| !problem.is_error()).collect();
+    for Problem { reason, .. } in &warnings {
         tracing::warn!(problem = reason.line(), hint = reason.hint_line(), "in use, with a warning");
     }
+    warnings.len()
 }
 
 /// The addresses that cannot be bound, including those that this process itself uses differently.
@@ -379,57 +403,4 @@ pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Sche
         }
     };
     errors.iter().map(|error| Reason::new(error.to_string()).hints(hint(error)).into()).collect()
-}
-
-/// The changed settings of the process that take effect now: without those already known to wait.
-fn changed_keys(changes: &Changes, known: &[(&str, String)]) -> Vec<String> {
-    let is_part =
-        |key: &str, name: &str| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-    let is_known = |key: &str| known.iter().any(|(name, _)| is_part(key, name));
-    changes.keys.iter().filter(|key| !is_known(key)).map(|key| format!("{key} has changed")).collect()
-}
-
-/// The changes of sites that the log reports.
-fn differences(before: &Config, after: &Config, changes: &Changes) -> Vec<String> {
-    let mut notes = Vec::new();
-    let (different, gone) = after.differences(before);
-    for Difference { now: site, before: old, files } in different {
-        let name = site.name();
-        let Some(old) = old else {
-            notes.push(format!("new site {name}"));
-            continue;
-        };
-        let known = notes.len();
-        if old.hosts != site.hosts {
-            notes.push(format!("{name}: its hosts are {}", site.hosts.join(", ")));
-        }
-        for certificate in &site.certificates {
-            if !old.certificates.iter().any(|c| c.is(certificate)) {
-                notes.push(format!("{name}: certificate {} with pin {}", certificate.serial, certificate.pin));
-            }
-        }
-        match (&old.hpkp, &site.hpkp) {
-            (Some(_), None) => notes.push(format!("{name}: pins are not sent any more")),
-            (None, Some(_)) => notes.push(format!("{name}: pins are sent now")),
-            (old_pins, pins) if old_pins != pins || old.withheld != site.withheld => {
-                notes.push(format!("{name}: the pins have changed"));
-            }
-            _ => {}
-        }
-        if old.hsts != site.hsts {
-            notes.push(format!("{name}: the HSTS policy has changed"));
-        }
-        if old.upstream != site.upstream {
-            notes.push(format!("{name}: the upstream has changed"));
-        }
-        let keys = changes.sites.get(name).map(Vec::as_slice).unwrap_or_default();
-        if !keys.is_empty() {
-            notes.push(format!("{name}: {} changed", listed(keys)));
-        } else if notes.len() == known && !files.is_empty() {
-            let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-            notes.push(format!("{name}: {} changed", listed(&files)));
-        }
-    }
-    notes.extend(gone.into_iter().map(|name| format!("site {name} is gone")));
-    notes
 }

@@ -62,7 +62,22 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
     // The service manager may use an abstract socket.
     let abstract_sockets =
         std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
-    Rules { read, sockets, connect: Some(connect), abstract_sockets, ..Rules::default() }
+    let write = if draft.may_edit() { editable(draft) } else { BTreeSet::new() };
+    Rules { read, write, sockets, connect: Some(connect), abstract_sockets, ..Rules::default() }
+}
+
+/// The folders of the files that the page may change: the configuration, and the chains and keys that it names.
+fn editable(draft: &Draft) -> BTreeSet<PathBuf> {
+    let outline = draft.outline();
+    let pairs = outline.iter().flat_map(|outline| {
+        let given = outline.sites.iter().flat_map(|site| site.certificates.iter().map(move |pair| (site, pair)));
+        let given = given.filter(|(site, (chain, _))| site.given_chains.contains(chain));
+        given
+            .flat_map(|(_, (chain, key))| [Some(chain), key.as_ref()].into_iter().flatten())
+            .map(|file| outline.path(file))
+    });
+    let files: Vec<PathBuf> = pairs.collect();
+    Ways::default().folders(files.iter().map(PathBuf::as_path).chain([draft.path()]))
 }
 
 /// The keys of the key process that the sandbox lets the serving process read.

@@ -10,12 +10,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use super::files::SiteFiles;
+use super::history::{AdoptionOrigin, Recorder};
+use super::notes::Fixed;
 use super::operator::Operator;
 use super::promises::{LedgerState, LedgerTrouble, sent_sets};
-use super::reload::Fixed;
 use super::spans::Spans;
 use super::upgrade::Upgrades;
 use super::{Control, ProcessCounts, adopt};
+use crate::config::history::How;
 use crate::config::{AccessTarget, Config, Draft, LastGood};
 use crate::handover::Launcher;
 use crate::lease::Lease;
@@ -45,6 +47,10 @@ pub struct Beginning {
     pub tie: Option<Tie>,
     /// The connection to the service manager.
     pub notify: Notify,
+    /// The occasion, for the history of the configuration.
+    pub how: How,
+    /// The warnings about the configuration.
+    pub warnings: usize,
 }
 
 /// The parts made before anything is bound or promised.
@@ -107,6 +113,7 @@ impl Control {
         server: Server,
         beginning: Beginning,
     ) -> Self {
+        let (how, warnings) = (beginning.how, beginning.warnings);
         let Parts { hangup, reopen_asked, upgrade_asked, access_log, spans, resolver, copies } = parts;
         let Promised { ledger, time, leases, trouble } = promised;
         let mut control = Self {
@@ -116,6 +123,7 @@ impl Control {
             doctor: None,
             labels: Default::default(),
             fixed: Fixed::of(&config),
+            recorder: Recorder::of(config.state.as_deref(), draft.path()),
             server,
             resolver,
             promises: LedgerState::new(ledger, time, leases, trouble),
@@ -134,6 +142,7 @@ impl Control {
             config,
         };
         control.keep_pairs(None);
+        control.keep_version(AdoptionOrigin::own(how), warnings, &[]);
         control.follow_upstreams();
         control.files.watch.files(control.config.stamps().cloned().collect());
         if let Some(trouble) = &control.promises.trouble {

@@ -98,6 +98,7 @@ impl Control {
                     "chain_length": r.chain_length, "known_pins": r.known_pins,
                 })).collect::<Vec<_>>(),
             },
+            "history": self.recorder.status(),
             "rotations": self.counts.rotations,
             "rotations_refused": self.counts.rotations_refused,
             "lockouts_accepted": self.counts.lockouts_accepted,

@@ -2,7 +2,7 @@
 //! through a link: a link leads anywhere, and a FIFO or a device may block the opener.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -70,6 +70,23 @@ pub fn open_or_make(path: &Path, options: &OpenOptions, mode: u32) -> io::Result
     }
     let file = believed(regular(options.create(false).open(path).map_err(named)?)?, path)?;
     Ok(Opened { file, is_new: false })
+}
+
+/// Creates a missing file and syncs it to disk. An existing one, even a link that leads nowhere, is
+/// left alone: `AlreadyExists`.
+///
+/// # Errors
+///
+/// If it cannot be created or written; no file is left then.
+pub fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let written = file.write_all(contents).and_then(|()| file.sync_all());
+    let written = written.and_then(|()| File::open(folder_of(path))?.sync_all());
+    if written.is_err() {
+        // The file is ours, and half of it is useless.
+        let _ = fs::remove_file(path);
+    }
+    written
 }
 
 /// Returns an open file if it may be used. If root works in another user's folder, the file must

@@ -13,8 +13,8 @@ const CIRCLES: &[(&str, &str)] = &[
     // The methods of one type, `Control`, by subject: each file adds some, and calls those of others.
     (
         "control",
-        "acme admin admin_thread adopt api client conditions ending events expiry explain face files metrics mod operator promises records reload \
-         sandbox_rules served socket spans starting status takeover upgrade views",
+        "acme admin admin_thread adopt api client conditions config ending events expiry explain face files history \
+         keys metrics mod notes operator promises records reload sandbox_rules served socket spans starting status takeover upgrade views",
     ),
 ];
 

@@ -89,5 +89,6 @@ mod tls;
 mod upgrade;
 mod upstream;
 mod verify;
+mod versions;
 mod watch;
 mod websocket;

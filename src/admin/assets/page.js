@@ -220,3 +220,43 @@ copying(document);
 all("[data-live]").forEach(live);
 all("form[data-ask]").forEach(asking);
 all("form[data-fingerprint]").forEach(fingerprint);
+
+// The editor: line numbers that follow the text, and the verdict of "Check" while somebody types.
+for (const form of document.querySelectorAll("form[data-check]")) {
+  const text = form.querySelector("textarea");
+  const marks = form.querySelector(".editor pre");
+  if (!text || !marks || text.readOnly) continue;
+  let timer = 0;
+  const lines = () => {
+    text.rows = Math.max(8, text.value.split("\n").length);
+    marks.replaceChildren(...text.value.split("\n").map((line) => {
+      const span = document.createElement("span");
+      span.textContent = line || " ";
+      return span;
+    }));
+  };
+  const check = async () => {
+    const sent = text.value;
+    const fields = new URLSearchParams(new FormData(form));
+    fields.set("do", "check");
+    try {
+      const answer = await fetch(form.action, { method: "POST", body: fields });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (text.value !== sent) return;
+      for (const id of ["verdict", "difference", "marks"]) {
+        const [now, next] = [document.getElementById(id), page.getElementById(id)];
+        if (now && next) now.replaceChildren(...next.childNodes);
+      }
+      const [head, next] = [document.querySelector(".head"), page.querySelector(".head")];
+      if (head && next) head.replaceChildren(...next.childNodes);
+    } catch {
+      // Without an answer, the button "Check" still works.
+    }
+  };
+  document.getElementById("verdict")?.setAttribute("aria-live", "polite");
+  text.addEventListener("input", () => {
+    lines();
+    clearTimeout(timer);
+    timer = setTimeout(check, 700);
+  });
+}

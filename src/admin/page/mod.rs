@@ -1,10 +1,12 @@
 //! The pages: one file each, with its view and its template in `templates/` of the crate.
 
 pub mod axis;
+pub mod config;
 pub mod doctor;
 pub mod error;
 pub mod explain;
 pub mod fingerprint;
+pub mod keys;
 pub mod login;
 pub mod logs;
 pub mod moment;

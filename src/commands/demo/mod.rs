@@ -66,7 +66,7 @@ fn configuration(https: &[SocketAddr], http: &[SocketAddr], blog: SocketAddr) ->
     };
     format!(
         "# Written by `pintle demo` at each start.\n\
-         [state]\ndirectory = \"state\"\n\n\
+         [admin]\nedit = true\n\n[state]\ndirectory = \"state\"\n\n\
          [listen]\nhttps = [{}]\nhttp  = [{}]\nworkers = 2\n\n\
          [[site]]\nhosts = [\"localhost\"]\nupstream = \"http://{blog}\"\n\n\
          [site.certificate]\nchain = \"live.pem\"\nkey   = \"live.key\"\n\n\

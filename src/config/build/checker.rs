@@ -10,7 +10,7 @@ use crate::config::problem::{At, Problem, Problems};
 use crate::config::stamp::{Stamp, Stamps};
 use crate::os::plain_file::tidy;
 use crate::reason::Reason;
-use crate::reason::near::did_you_mean;
+use crate::reason::near::nearest;
 
 /// The common inputs of every check: the folder of relative paths, the problems, and the time.
 pub(super) struct Checker<'a> {
@@ -87,8 +87,10 @@ pub(super) fn unknown<'k>(key: &str, noun: &str, word: &str, known: impl Iterato
     let expected: Vec<&str> = known.clone().collect();
     let mut reason = Reason::new(format!("{key}: unknown {noun} {word:?}"));
     reason.notes.push(format!("expected one of: {}", expected.join(", ")));
-    reason.hints.extend(did_you_mean(word, known));
-    reason
+    match nearest(word, known) {
+        Some(near) => reason.meant(near),
+        None => reason,
+    }
 }
 
 /// The same problem, with the site that has it.

@@ -46,6 +46,8 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         response_header_size 1024,
         graphite_queue 65536,
         otlp_queue 65536,
+        config_version 1024,
+        config_history 1 << 20,
     }
     let (second, none) = (Duration::from_secs(1), Duration::ZERO);
     set! { time: table, most, limits, r;

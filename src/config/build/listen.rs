@@ -14,7 +14,7 @@ use crate::host::{HostMap, HostPattern};
 use crate::limits::Limits;
 use crate::policy::forwarded::{Trust, TrustedField};
 use crate::reason::Reason;
-use crate::reason::near::did_you_mean;
+use crate::reason::near::nearest;
 use crate::site::ReportsAt;
 use crate::upstream::dns::NameServers;
 
@@ -93,7 +93,7 @@ fn not_listenable(key: &str, text: &str, default_port: u16) -> Reason {
     match (host, port, text.trim_start_matches(':').parse::<u16>()) {
         (Some(ip), _, _) => {
             let address = SocketAddr::new(ip, default_port).to_string();
-            reason.note("the port is missing").hint(format!("did you mean {address:?}?"))
+            reason.note("the port is missing").meant(&address)
         }
         (_, Some((_, port)), _) => reason.note(format!("the port {port:?} is not a number between 0 and 65,535")),
         (_, _, Ok(port)) => reason
@@ -316,7 +316,10 @@ pub(super) fn default_site(
 fn no_such_host(key: &str, host: &str, hosts: &[Vec<At<HostPattern>>]) -> Reason {
     let known: Vec<String> = hosts.iter().flatten().map(|at| at.value.to_string()).collect();
     let reason = Reason::new(format!("{key}: no site has the host {host:?}"));
-    reason.hints(did_you_mean(host, known.iter().map(String::as_str)))
+    match nearest(host, known.iter().map(String::as_str)) {
+        Some(near) => reason.meant(near),
+        None => reason,
+    }
 }
 
 /// The addresses of `resolver.name_servers`.

@@ -83,12 +83,11 @@ pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Upstre
         let reason = match split.and_then(|(word, _)| nearest(word, UpstreamScheme::ALL.map(UpstreamScheme::word))) {
             Some(near) => {
                 let meant = url.value.replacen(split.map_or("", |(word, _)| word), near, 1);
-                Reason::new(format!("site.upstream: unknown scheme in {:?}", url.value))
-                    .hint(format!("did you mean {meant:?}?"))
+                Reason::new(format!("site.upstream: unknown scheme in {:?}", url.value)).meant(&meant)
             }
             None if split.is_none() => Reason::new(format!("site.upstream: {:?} has no scheme", url.value))
                 .note(form)
-                .hint(format!("did you mean {:?}?", with_scheme(&url.value))),
+                .meant(&with_scheme(&url.value)),
             None => Reason::new(format!("site.upstream: {:?} is not an http, https or h2c URL", url.value)).note(form),
         };
         r.error(&url.span, reason);
@@ -96,14 +95,9 @@ pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Upstre
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
-        r.error_with_hint(
-            &url.span,
-            format!("site.upstream: {:?} has a path, but requests keep their own", url.value),
-            format!(
-                "did you mean {:?}?",
-                format!("{}://{}", scheme.word(), authority.split(['/', '?', '#']).next().unwrap_or(""))
-            ),
-        );
+        let meant = format!("{}://{}", scheme.word(), authority.split(['/', '?', '#']).next().unwrap_or(""));
+        let what = format!("site.upstream: {:?} has a path, but requests keep their own", url.value);
+        r.error(&url.span, Reason::new(what).meant(&meant));
         return None;
     }
     let endpoint = Endpoint::parse(authority, Some(scheme.default_port()));

@@ -9,6 +9,7 @@ use crate::config::reader::Reader;
 #[derive(Debug, Default)]
 pub(in crate::config) struct AdminTable {
     pub(in crate::config) password_hash: Option<At<String>>,
+    pub(in crate::config) edit: Option<At<bool>>,
     pub(in crate::config) users: Vec<AdminUserTable>,
 }
 
@@ -25,6 +26,7 @@ impl AdminTable {
     pub(in crate::config) fn read(t: &Reader<'_>) -> Self {
         Self {
             password_hash: t.text("password_hash"),
+            edit: t.boolean("edit"),
             users: t.tables("user").into_iter().map(AdminUserTable::read).collect(),
         }
     }

@@ -34,6 +34,7 @@ impl Control {
         let loaded = "When the configuration in use was loaded, in seconds since 1970.";
         metrics.gauge("config_loaded_timestamp_seconds", loaded, self.config_loaded.as_second() as f64);
         metrics.flag("config_refused", "1 if the last reload was refused.", self.is_config_refused);
+        self.history_metrics(metrics);
         let started = self.started.as_millisecond() as f64 / 1e3;
         metrics.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.", started);
         if let Some(memory) = allocator::memory() {
@@ -63,6 +64,14 @@ impl Control {
         if let Some(max) = usage.open_files_max {
             metrics.gauge("process_max_fds", "The limit of open file descriptors.", max as f64);
         }
+    }
+
+    fn history_metrics(&self, metrics: &mut Exposition) {
+        let waiting = self.recorder.waiting() as f64;
+        let help = "Versions of the configuration that are not in its history yet.";
+        metrics.gauge("config_versions_waiting", help, waiting);
+        let lost = "Versions of the configuration that its history will never have.";
+        metrics.counter("config_versions_lost", lost, self.recorder.lost());
     }
 
     pub(super) fn log_metrics(&self, metrics: &mut Exposition) {

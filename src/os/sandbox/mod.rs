@@ -111,6 +111,12 @@ pub fn hint(path: &Path) -> Option<String> {
     })
 }
 
+/// `true` if the sandbox forbids to make files in a folder.
+#[must_use]
+pub fn forbids_writing(folder: &Path) -> bool {
+    held().and_then(|held| held.files.as_ref()).is_some_and(|files| !files.covers(folder, files::Use::Write))
+}
+
 impl Sandbox {
     /// The Landlock version that is enforced; `None` if files and ports are unrestricted.
     #[must_use]

@@ -3,7 +3,9 @@
 mod answers;
 mod browser;
 mod client;
+mod config;
 mod entrance;
 mod frame;
 mod hostile;
+mod keys;
 mod openapi;

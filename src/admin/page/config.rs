@@ -1,0 +1,404 @@
+//! The configuration: can it be applied, and if not, which line? Its difference, and its history.
+
+mod diff;
+mod editor;
+
+use askama::Template;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::error;
+use crate::admin::api::{Answer, Api, Call};
+use crate::admin::asked::{PageRequest, encoded};
+use crate::admin::reply::{Page, PageFrame};
+use crate::admin::role::AdminRole;
+use crate::config::history::ConfigVersion;
+use diff::{DiffKind, LineDiff};
+use editor::{EditorLine, Mark, TextPart};
+
+/// Versions on one page.
+const VERSIONS: usize = 20;
+/// Problems on one page.
+const PROBLEMS_MAX: usize = 50;
+/// The fewest rows of the editor.
+const ROWS_MIN: usize = 8;
+/// The path of the page.
+const PATH: &str = "/config";
+/// The characters of an id in links and texts.
+const SHORT: usize = 10;
+
+#[derive(Template)]
+#[template(path = "config.html")]
+struct ConfigView {
+    frame: PageFrame,
+    head: ConfigHead,
+    file: String,
+    /// The tag of the text that a change replaces.
+    base: String,
+    part: TextPart,
+    rows: usize,
+    lines: Vec<EditorLine>,
+    find: String,
+    problems: Vec<ShownProblem>,
+    more_problems: usize,
+    diff: LineDiff,
+    diff_title: String,
+    versions: Vec<VersionRow>,
+    next: Option<String>,
+    history_trouble: Option<ConfigTrouble>,
+    opened: Option<OpenedVersion>,
+    may_edit: bool,
+    /// The reason why this process cannot write the file.
+    not_writable: Option<ConfigTrouble>,
+}
+
+/// The first line of the page.
+struct ConfigHead {
+    chip: &'static str,
+    word: &'static str,
+    answer: String,
+    /// Something happened: it comes with the answer to a form.
+    event: Option<ConfigEvent>,
+}
+
+/// The outcome of a change.
+struct ConfigEvent {
+    class: &'static str,
+    icon: &'static str,
+    title: String,
+    text: String,
+    notes: Vec<String>,
+    hints: Vec<String>,
+}
+
+/// A fault and its remedies.
+struct ConfigTrouble {
+    what: String,
+    hints: Vec<String>,
+}
+
+/// A problem of the text.
+struct ShownProblem {
+    is_error: bool,
+    /// `Line 19`; empty without a place.
+    place: String,
+    what: String,
+    notes: Vec<String>,
+    hints: Vec<String>,
+    fix: Option<FixButton>,
+}
+
+/// The button of a hint.
+struct FixButton {
+    value: String,
+    text: String,
+}
+
+/// A version in the table.
+struct VersionRow {
+    version: ConfigVersion,
+    day: String,
+    time: String,
+    is_running: bool,
+}
+
+/// The version that is looked at.
+struct OpenedVersion {
+    row: VersionRow,
+    diff: LineDiff,
+}
+
+/// The text of the form, and what is known of it.
+struct EditedText {
+    text: String,
+    base: String,
+    around: usize,
+    verdict: Option<Value>,
+    event: Option<ConfigEvent>,
+    status: StatusCode,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+fn unanswered(asked: &PageRequest, answer: &Answer) -> Page {
+    let hints = texts(&answer.body["hints"]).join("; or: ");
+    let why = answer.body["error"].as_str().unwrap_or("pintle did not answer");
+    let hint = if hints.is_empty() { "Nothing was changed. Try again." } else { &hints };
+    error::show(asked, answer.status, why, hint)
+}
+
+/// The page.
+pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
+    let now = match read(api, asked).await {
+        Ok(now) => now,
+        Err(page) => return page,
+    };
+    let text = text(&now.body["text"]);
+    let word = asked.query.get("find").unwrap_or_default();
+    let line = asked.query.get("line").and_then(|line| line.parse().ok());
+    let around = line.or_else(|| editor::find(&text, word)).unwrap_or(1);
+    let event = asked.query.get("applied").map(|id| applied(id, Vec::new()));
+    let base = now.etag.unwrap_or_default();
+    let draft = EditedText { text, base, around, verdict: None, event, status: StatusCode::OK };
+    rendered(api, asked, draft).await
+}
+
+/// The file: as it is for those who may change it, without its secrets for others.
+async fn read(api: &impl Api, asked: &PageRequest) -> Result<Answer, Page> {
+    let path = if asked.session.may(AdminRole::Configure) { "/v1/config/text" } else { "/v1/config" };
+    let answer = api.call(Call::get(path)).await;
+    if answer.is_ok() { Ok(answer) } else { Err(unanswered(asked, &answer)) }
+}
+
+fn applied(id: &str, notes: Vec<String>) -> ConfigEvent {
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let kept = if is_id { format!("It is version {} of the history.", short(id)) } else { String::new() };
+    let text = format!("pintle serves this text now. {kept}");
+    ConfigEvent { class: "v-ok", icon: "ok", title: "Applied".into(), text, notes, hints: Vec::new() }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..SHORT).unwrap_or(id)
+}
+
+/// The answer to the form of the editor.
+pub async fn change(api: &impl Api, asked: &PageRequest) -> Page {
+    let now = match read(api, asked).await {
+        Ok(now) => now,
+        Err(page) => return page,
+    };
+    let file = text(&now.body["text"]);
+    let field = |name: &str| asked.form.get(name).unwrap_or_default();
+    let number = |name: &str| field(name).parse::<usize>().ok();
+    let (first, count) = (number("first").unwrap_or(1), number("count").unwrap_or(usize::MAX));
+    let base = field("base").to_owned();
+    let is_whole = first == 1 && number("all").is_none_or(|all| count >= all);
+    let is_same = now.etag.as_deref() == Some(&base);
+    let sent = editor::received(field("toml"), &file);
+    // A part belongs to the text that it was taken from.
+    let text = match (is_whole, is_same) {
+        (true, _) => Some(sent),
+        (false, true) => editor::with_part(&file, first, count, &sent),
+        (false, false) => None,
+    };
+    let Some(mut text) = text else {
+        let way_out = "Nothing was changed. Open the page again, and make the change in the new text.";
+        return error::show(asked, StatusCode::CONFLICT, "Somebody else has changed the file meanwhile", way_out);
+    };
+    let fix = asked.form.get("fix").and_then(editor::of_fix_value);
+    if let Some(fixed) = fix.and_then(|(mark, replacement)| editor::fixed(&text, mark, replacement)) {
+        text = fixed;
+    }
+    let around = fix.map_or(first, |(mark, _)| mark.line);
+    let is_apply = fix.is_none() && field("do") == "apply";
+    let draft = EditedText { text, base, around, verdict: None, event: None, status: StatusCode::OK };
+    if is_apply { apply(api, asked, draft, now).await } else { check(api, asked, draft).await }
+}
+
+async fn check(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Page {
+    let answer = api.call(Call::post("/v1/config/check").body(draft.text.clone())).await;
+    match answer.status {
+        StatusCode::OK | StatusCode::CONFLICT => {
+            rendered(api, asked, EditedText { verdict: Some(answer.body), ..draft }).await
+        }
+        _ => unanswered(asked, &answer),
+    }
+}
+
+async fn apply(api: &impl Api, asked: &PageRequest, draft: EditedText, now: Answer) -> Page {
+    let call = Call::new(http::Method::PUT, "/v1/config").body(draft.text.clone()).if_match(draft.base.clone());
+    let answer = api.call(call).await;
+    if answer.status == StatusCode::OK {
+        let id = answer.body["version"].as_str().unwrap_or_default();
+        return Page::see(format!("{PATH}?applied={}", encoded(id)));
+    }
+    refused(api, asked, draft, answer, now.etag).await
+}
+
+/// Shows the text again with the reason why it was not applied.
+async fn refused(api: &impl Api, asked: &PageRequest, draft: EditedText, answer: Answer, tag: Option<String>) -> Page {
+    let (what, hints) = (text(&answer.body["error"]), texts(&answer.body["hints"]));
+    let bad = |title: &str, text: String, hints| ConfigEvent {
+        class: "v-bad",
+        icon: "bad",
+        title: title.into(),
+        text,
+        notes: Vec::new(),
+        hints,
+    };
+    let status = answer.status;
+    let draft = match status {
+        StatusCode::CONFLICT => {
+            let event = bad("Not applied", "The file and the running version are untouched.".into(), Vec::new());
+            EditedText { verdict: Some(answer.body), event: Some(event), ..draft }
+        }
+        StatusCode::PRECONDITION_FAILED => {
+            let text = "Your text is below, and the difference shows what it would change in the file as it is now. \
+                        Apply again to replace that.";
+            let event = bad("Not applied: somebody else has changed the file meanwhile", text.into(), Vec::new());
+            EditedText { base: tag.unwrap_or_default(), event: Some(event), ..draft }
+        }
+        _ => EditedText { event: Some(bad("Not applied", what, hints)), ..draft },
+    };
+    rendered(api, asked, EditedText { status, ..draft }).await
+}
+
+/// Brings a version back.
+pub async fn restore(api: &impl Api, asked: &PageRequest) -> Page {
+    let field = |name: &str| asked.form.get(name).unwrap_or_default();
+    let call = Call::post("/v1/config/restore").with("id", field("id")).if_match(field("base"));
+    let answer = api.call(call).await;
+    if answer.status == StatusCode::OK {
+        let id = answer.body["version"].as_str().unwrap_or_default();
+        return Page::see(format!("{PATH}?applied={}", encoded(id)));
+    }
+    let now = match read(api, asked).await {
+        Ok(now) => now,
+        Err(page) => return page,
+    };
+    let (text, base) = (text(&now.body["text"]), now.etag.clone().unwrap_or_default());
+    let draft = EditedText { text, base, around: 1, verdict: None, event: None, status: StatusCode::OK };
+    refused(api, asked, draft, answer, now.etag).await
+}
+
+async fn rendered(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Page {
+    let state = api.call(Call::get("/v1/config")).await;
+    if !state.is_ok() {
+        return unanswered(asked, &state);
+    }
+    let before = asked.query.get("before");
+    let mut listed = Call::get("/v1/config/history").with("limit", &VERSIONS.to_string());
+    if let Some(before) = before {
+        listed = listed.with("before", before);
+    }
+    let listed = api.call(listed).await;
+    let opened = match asked.query.get("version") {
+        Some(id) => Some(api.call(Call::get(format!("/v1/config/history/{}", encoded(id)))).await),
+        None => None,
+    };
+    let diff = match draft.verdict.as_ref().and_then(|verdict| verdict["diff"].as_str()) {
+        Some(diff) => diff.to_owned(),
+        None => text(&api.call(Call::get("/v1/config/diff")).await.body["diff"]),
+    };
+    let status = draft.status;
+    Page::of(&view(asked, draft, &state.body, &listed, opened.as_ref(), &diff)).with_status(status)
+}
+
+fn view(
+    asked: &PageRequest,
+    draft: EditedText,
+    state: &Value,
+    listed: &Answer,
+    opened: Option<&Answer>,
+    unified: &str,
+) -> ConfigView {
+    let verdict = draft.verdict.as_ref();
+    let reasons: Vec<&Value> = verdict.and_then(|v| v["reasons"].as_array()).into_iter().flatten().collect();
+    let marks: Vec<Mark> = reasons.iter().filter(|r| is_error(r)).filter_map(|r| Mark::of(&r["place"])).collect();
+    let around = marks.first().map_or(draft.around, |mark| mark.line);
+    let part = editor::part(&draft.text, around);
+    let file = text(&state["file"]);
+    let running = listed.body["running"].as_str();
+    let history_trouble = match listed.is_ok() {
+        true => trouble(&state["history"]),
+        false => trouble(&listed.body),
+    };
+    let diff_title = match verdict {
+        Some(_) => "Difference from the running version",
+        None => "What a reload would change",
+    };
+    let may_edit = asked.session.may(AdminRole::Configure);
+    ConfigView {
+        frame: PageFrame::new(asked, "Configuration", PATH),
+        head: head(&file, state, verdict, &marks, draft.event),
+        rows: part.text.split('\n').count().max(ROWS_MIN),
+        lines: editor::lines(&part, &marks),
+        file,
+        base: draft.base,
+        part,
+        find: asked.query.get("find").unwrap_or_default().to_owned(),
+        problems: reasons.iter().take(PROBLEMS_MAX).map(|reason| shown(reason)).collect(),
+        more_problems: reasons.len().saturating_sub(PROBLEMS_MAX),
+        diff: diff::of(unified),
+        diff_title: diff_title.to_owned(),
+        next: listed.body["next"].as_str().map(str::to_owned),
+        versions: rows(&listed.body, running),
+        history_trouble,
+        opened: opened.and_then(|answer| looked_at(answer, running)),
+        may_edit,
+        not_writable: trouble(&state["not_writable"]),
+    }
+}
+
+/// The versions of the table. The newest with the text in use is the running one.
+fn rows(listed: &Value, running: Option<&str>) -> Vec<VersionRow> {
+    let mut rows: Vec<VersionRow> = Vec::new();
+    for version in serde_json::from_value::<Vec<ConfigVersion>>(listed["versions"].clone()).unwrap_or_default() {
+        let is_running = running.is_some() && version.text.as_deref() == running && !rows.iter().any(|r| r.is_running);
+        rows.push(row(version, is_running));
+    }
+    rows
+}
+
+fn looked_at(answer: &Answer, running: Option<&str>) -> Option<OpenedVersion> {
+    let version = serde_json::from_value::<ConfigVersion>(answer.body["version"].clone()).ok()?;
+    let is_running = running.is_some() && version.text.as_deref() == running;
+    Some(OpenedVersion { row: row(version, is_running), diff: diff::of(&text(&answer.body["diff"])) })
+}
+
+fn is_error(reason: &Value) -> bool {
+    reason["severity"] == "error"
+}
+
+fn trouble(value: &Value) -> Option<ConfigTrouble> {
+    Some(ConfigTrouble { what: value["error"].as_str()?.to_owned(), hints: texts(&value["hints"]) })
+}
+
+fn row(version: ConfigVersion, is_running: bool) -> VersionRow {
+    let (day, time) = (version.at.strftime("%-d %b %Y").to_string(), version.at.strftime("%H:%M").to_string());
+    VersionRow { version, day, time, is_running }
+}
+
+fn head(file: &str, state: &Value, verdict: Option<&Value>, marks: &[Mark], event: Option<ConfigEvent>) -> ConfigHead {
+    let (chip, word, answer) = match verdict {
+        Some(verdict) if verdict["ok"] == true => {
+            let changes = texts(&verdict["notes"]).len();
+            let what = if changes == 0 {
+                "It changes nothing.".to_owned()
+            } else {
+                format!("It makes {}.", crate::reason::counted(changes, "change"))
+            };
+            ("ok", "Can be applied", format!("This text of {file} can be applied. {what}"))
+        }
+        Some(_) => {
+            let place = match marks.first() {
+                Some(mark) => format!("cannot be applied: line {} is first", mark.line),
+                None => "cannot be applied".to_owned(),
+            };
+            ("bad", "Not applied", format!("This text of {file} {place}. The running version is untouched."))
+        }
+        None if state["running"]["same"] == true => ("ok", "Running", format!("pintle serves {file} as it is here.")),
+        None => ("warn", "Not loaded", format!("{file} differs from the running version: a reload would load it.")),
+    };
+    ConfigHead { chip, word, answer, event }
+}
+
+fn shown(reason: &Value) -> ShownProblem {
+    let mark = Mark::of(&reason["place"]);
+    let fix = mark.zip(reason["fix"].as_str());
+    let fix = fix.map(|(mark, text)| FixButton { value: editor::fix_value(mark, text), text: text.to_owned() });
+    ShownProblem {
+        is_error: is_error(reason),
+        place: mark.map(|mark| format!("Line {}", mark.line)).unwrap_or_default(),
+        what: text(&reason["what"]),
+        notes: texts(&reason["notes"]),
+        hints: texts(&reason["hints"]),
+        fix,
+    }
+}

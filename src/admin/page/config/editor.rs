@@ -1,0 +1,189 @@
+//! The text of the editor: its lines with their marks, the part that one page shows, and what comes back from a browser.
+
+use serde_json::Value;
+
+/// The lines and the bytes of a text that one page shows. A longer text is edited in parts.
+const LINES_MAX: usize = 400;
+const BYTES_MAX: usize = 16 << 10;
+
+/// A part of a text: whole lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TextPart {
+    /// The number of its first line, from 1.
+    pub(super) first: usize,
+    /// Its lines.
+    pub(super) count: usize,
+    /// Its text, without the end of its last line.
+    pub(super) text: String,
+    /// The lines of the whole text.
+    pub(super) all: usize,
+}
+
+/// A line behind the editor.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct EditorLine {
+    pub(super) before: String,
+    pub(super) marked: String,
+    pub(super) after: String,
+    pub(super) is_hit: bool,
+}
+
+/// A place of a problem, as the API has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) width: usize,
+}
+
+impl Mark {
+    pub(super) fn of(place: &Value) -> Option<Self> {
+        let number = |name: &str| place[name].as_u64().and_then(|n| usize::try_from(n).ok());
+        Some(Self { line: number("line")?, column: number("column")?, width: number("width").unwrap_or(1) })
+    }
+}
+
+/// The part of a text around a line.
+pub(super) fn part(text: &str, around: usize) -> TextPart {
+    let lines: Vec<&str> = text.split('\n').collect();
+    let all = lines.len();
+    let (at, mut first, mut end) = (around.clamp(1, all) - 1, 0, all);
+    if all > LINES_MAX || text.len() > BYTES_MAX {
+        // From a little above the line, as far as a page goes.
+        first = at.saturating_sub(LINES_MAX / 8).min(all.saturating_sub(LINES_MAX));
+        let mut bytes = 0;
+        let fits = |line: &&&str| {
+            bytes += line.len() + 1;
+            bytes <= BYTES_MAX
+        };
+        let count = lines[first..].iter().take(LINES_MAX).take_while(fits).count();
+        if first + count <= at {
+            first = at;
+        }
+        end = all.min(first + count.max(1));
+    }
+    TextPart { first: first + 1, count: end - first, text: lines[first..end].join("\n"), all }
+}
+
+/// A text with another part.
+pub(super) fn with_part(text: &str, first: usize, count: usize, part: &str) -> Option<String> {
+    let lines: Vec<&str> = text.split('\n').collect();
+    let start = first.checked_sub(1)?;
+    let (head, rest) = lines.split_at_checked(start)?;
+    let tail = rest.get(count..)?;
+    let all: Vec<&str> = head.iter().copied().chain([part]).chain(tail.iter().copied()).collect();
+    Some(all.join("\n"))
+}
+
+/// What a browser sends for a text: it ends each line with CR LF. The file keeps its own ends.
+pub(super) fn received(sent: &str, before: &str) -> String {
+    let plain = sent.replace("\r\n", "\n");
+    if plain == before.replace("\r\n", "\n") {
+        return before.to_owned();
+    }
+    let ends = before.matches('\n').count();
+    if ends > 0 && before.matches("\r\n").count() * 2 > ends { plain.replace('\n', "\r\n") } else { plain }
+}
+
+/// The lines of a part with the marks of problems.
+pub(super) fn lines(part: &TextPart, marks: &[Mark]) -> Vec<EditorLine> {
+    let line = |(at, text): (usize, &str)| {
+        let text = text.trim_end_matches('\r');
+        let Some(mark) = marks.iter().find(|mark| mark.line == part.first + at) else {
+            return EditorLine { before: text.to_owned(), marked: String::new(), after: String::new(), is_hit: false };
+        };
+        let mut characters = text.chars();
+        let before = characters.by_ref().take(mark.column.saturating_sub(1)).collect();
+        let marked = characters.by_ref().take(mark.width).collect();
+        EditorLine { before, marked, after: characters.collect(), is_hit: true }
+    };
+    part.text.split('\n').enumerate().map(line).collect()
+}
+
+/// A text with another string at a place: the button of a hint.
+pub(super) fn fixed(text: &str, mark: Mark, replacement: &str) -> Option<String> {
+    let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
+    let line = lines.get_mut(mark.line.checked_sub(1)?)?;
+    let characters: Vec<char> = line.chars().collect();
+    let start = mark.column.checked_sub(1)?;
+    let end = start.checked_add(mark.width)?;
+    let (head, tail) = (characters.get(..start)?, characters.get(end..)?);
+    *line = head.iter().collect::<String>() + replacement + &tail.iter().collect::<String>();
+    Some(lines.join("\n"))
+}
+
+/// `19:8:10:"enforce"`: a fix, as the value of a button.
+pub(super) fn fix_value(mark: Mark, replacement: &str) -> String {
+    format!("{}:{}:{}:{replacement}", mark.line, mark.column, mark.width)
+}
+
+/// The same, read.
+pub(super) fn of_fix_value(value: &str) -> Option<(Mark, &str)> {
+    let mut parts = value.splitn(4, ':');
+    let mut number = || parts.next()?.parse().ok();
+    let mark = Mark { line: number()?, column: number()?, width: number()? };
+    Some((mark, parts.next()?))
+}
+
+/// The first line that has a word, from a line on, then from the top.
+pub(super) fn find(text: &str, word: &str) -> Option<usize> {
+    let word = word.to_lowercase();
+    (!word.is_empty()).then(|| text.lines().position(|line| line.to_lowercase().contains(&word)).map(|at| at + 1))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_long_text() {
+        let text: String = (1..=1000).map(|n| format!("line {n}\n")).collect();
+        let all = part("a\nb\n", 1);
+        assert_eq!((all.first, all.count, all.text.as_str(), all.all), (1, 3, "a\nb\n", 3));
+        for around in [1, 2, 500, 1000, 1001, 5000] {
+            let part = part(&text, around);
+            let at = around.min(1001);
+            assert!(part.first <= at && at < part.first + part.count, "{around}: {} {}", part.first, part.count);
+            assert!(part.count <= LINES_MAX && part.text.len() <= BYTES_MAX);
+            assert_eq!(with_part(&text, part.first, part.count, &part.text).unwrap(), text, "{around}");
+        }
+        let long = "x".repeat(BYTES_MAX * 2);
+        assert_eq!(part(&long, 1).count, 1);
+        assert_eq!(with_part("a\nb\nc", 2, 1, "x\ny").unwrap(), "a\nx\ny\nc");
+        for (first, count) in [(0, 1), (4, 1), (1, 9), (usize::MAX, 1)] {
+            assert_eq!(with_part("a\nb", first, count, "x"), None, "{first} {count}");
+        }
+    }
+
+    #[test]
+    fn ends_of_lines_stay() {
+        assert_eq!(received("a\r\nb", "a\nb"), "a\nb");
+        assert_eq!(received("a\r\nc", "a\nb"), "a\nc");
+        assert_eq!(received("a\r\nc\r\n", "a\r\nb\r\n"), "a\r\nc\r\n");
+        assert_eq!(received("a\r\nb", "a\r\nb"), "a\r\nb");
+    }
+
+    #[test]
+    fn fixes() {
+        let mark = Mark { line: 2, column: 8, width: 10 };
+        assert_eq!(fixed("x\nmode = \"enforced\" # ü", mark, "\"enforce\"").unwrap(), "x\nmode = \"enforce\" # ü");
+        assert_eq!(of_fix_value(&fix_value(mark, "a:b")), Some((mark, "a:b")));
+        for bad in ["", "1:2", "1:2:3", "a:1:1:x"] {
+            assert_eq!(of_fix_value(bad), None, "{bad}");
+        }
+        for mark in [Mark { line: 9, ..mark }, Mark { column: 90, ..mark }, Mark { width: usize::MAX, ..mark }] {
+            assert_eq!(fixed("x\ny", mark, ""), None);
+        }
+    }
+
+    #[test]
+    fn marks() {
+        let text = part("a = 1\nü = \"x\" # c", 1);
+        let found = lines(&text, &[Mark { line: 2, column: 5, width: 3 }]);
+        assert_eq!((found[0].before.as_str(), found[0].is_hit), ("a = 1", false));
+        assert_eq!(
+            (found[1].before.as_str(), found[1].marked.as_str(), found[1].after.as_str()),
+            ("ü = ", "\"x\"", " # c")
+        );
+    }
+}

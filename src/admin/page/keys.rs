@@ -1,0 +1,169 @@
+//! The keys of each site: which are promised since when, which may be used, and how to make another.
+
+use askama::Template;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::error;
+use crate::admin::api::{Api, Call};
+use crate::admin::asked::PageRequest;
+use crate::admin::reply::{Page, PageFrame};
+use crate::admin::role::AdminRole;
+use crate::reason::counted;
+
+/// Sites on one page.
+const SITES_MAX: usize = 25;
+/// The path of the page.
+const PATH: &str = "/keys";
+
+#[derive(Template)]
+#[template(path = "keys.html")]
+struct KeysView {
+    frame: PageFrame,
+    answer: String,
+    find: String,
+    sites: Vec<SiteKeys>,
+    more: usize,
+    may_make: bool,
+    made: Option<MadeKey>,
+    refused: Option<RefusedKey>,
+}
+
+/// A site and its keys.
+struct SiteKeys {
+    name: String,
+    is_managed: bool,
+    keys: Vec<SiteKeyRow>,
+}
+
+/// A key in the table.
+struct SiteKeyRow {
+    role: String,
+    glyph: &'static str,
+    pin: String,
+    algorithm: String,
+    file: String,
+    since: String,
+    usable: String,
+    until: String,
+}
+
+/// A key that was just made.
+struct MadeKey {
+    site: String,
+    role: String,
+    pin: String,
+    key: String,
+    csr: String,
+    name: String,
+    csr_pem: String,
+}
+
+/// The reason why no key was made.
+struct RefusedKey {
+    what: String,
+    hints: Vec<String>,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A time of the API as a day, or a word for none.
+fn day(value: &Value, none: &str) -> String {
+    let time = value.as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    time.map_or_else(|| none.to_owned(), |time| time.strftime("%-d %b %Y").to_string())
+}
+
+fn row(key: &Value) -> SiteKeyRow {
+    let role = text(&key["role"]);
+    let glyph = match role.as_str() {
+        "live" => "live",
+        "next" => "next",
+        _ => "spare",
+    };
+    SiteKeyRow {
+        glyph,
+        pin: text(&key["pin"]),
+        algorithm: text(&key["algorithm"]),
+        file: text(&key["file"]),
+        since: day(&key["promised_since"], "not promised"),
+        usable: day(&key["usable_from"], "now"),
+        until: day(&key["not_after"], "–"),
+        role,
+    }
+}
+
+/// The page.
+pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
+    rendered(api, asked, None, None, StatusCode::OK).await
+}
+
+/// The answer to the form that makes a key.
+pub async fn make(api: &impl Api, asked: &PageRequest) -> Page {
+    let field = |name: &str| asked.form.get(name).unwrap_or_default();
+    let wanted = json!({ "site": field("site"), "role": field("role"), "algorithm": field("algorithm") });
+    let answer = api.call(Call::post("/v1/keys").json(&wanted)).await;
+    let body = &answer.body;
+    if answer.is_ok() {
+        let made = MadeKey {
+            site: text(&body["site"]),
+            role: text(&body["role"]),
+            pin: text(&body["pin"]),
+            key: text(&body["key"]),
+            csr: text(&body["csr"]),
+            name: text(&body["name"]),
+            csr_pem: text(&body["csr_pem"]),
+        };
+        return rendered(api, asked, Some(made), None, StatusCode::OK).await;
+    }
+    let hints = body["hints"].as_array().into_iter().flatten().filter_map(|hint| hint.as_str().map(str::to_owned));
+    let refused = RefusedKey { what: text(&body["error"]), hints: hints.collect() };
+    rendered(api, asked, None, Some(refused), answer.status).await
+}
+
+async fn rendered(
+    api: &impl Api,
+    asked: &PageRequest,
+    made: Option<MadeKey>,
+    refused: Option<RefusedKey>,
+    status: StatusCode,
+) -> Page {
+    let answer = api.call(Call::get("/v1/keys")).await;
+    if !answer.is_ok() {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return error::show(asked, status, "pintle did not answer", "Nothing was changed. Try again.");
+    }
+    let find = asked.query.get("find").unwrap_or_default().to_lowercase();
+    let all = answer.body["sites"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let fits = |site: &&Value| {
+        let hosts = site["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        find.is_empty() || hosts.into_iter().any(|host| host.contains(&find))
+    };
+    let found: Vec<&Value> = all.iter().filter(fits).collect();
+    let site = |site: &&Value| SiteKeys {
+        name: text(&site["site"]),
+        is_managed: site["managed"] == true,
+        keys: site["keys"].as_array().into_iter().flatten().map(row).collect(),
+    };
+    let lone = all.iter().filter(|site| site["pins_sent"] == true && site["keys"].as_array().map_or(0, Vec::len) < 2);
+    let answer = match lone.count() {
+        0 => format!(
+            "{}. A key may take over on the day under “usable from”, and locks nobody out.",
+            counted(all.len(), "site")
+        ),
+        lone => format!("{} without a backup key.", counted(lone, "site")),
+    };
+    let more = found.len().saturating_sub(SITES_MAX);
+    Page::of(&KeysView {
+        frame: PageFrame::new(asked, "Keys", PATH),
+        answer,
+        sites: found.iter().take(SITES_MAX).map(site).collect(),
+        more,
+        may_make: asked.session.may(AdminRole::Configure),
+        made,
+        refused,
+        find,
+    })
+    .with_status(status)
+}

@@ -1,0 +1,266 @@
+//! A change of the configuration file: whole or not at all, with the mode and the owner that it has, and only if nobody
+//! else has changed it meanwhile.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::draft::read_text;
+use crate::os::plain_file::{folder_of, follow_own_links};
+use crate::os::{privileges, sandbox};
+use crate::reason::{Reason, shell_word};
+
+/// The end of the new file's name, until it gets its own.
+const NEW: &str = ".pintle-new";
+/// Bytes of the hash in a tag.
+const TAG: usize = 16;
+
+/// The tag of a text, as `ETag` has it: another text has another one.
+#[must_use]
+pub fn tag(text: &str) -> String {
+    let hash: String = Sha256::digest(text.as_bytes()).iter().take(TAG).map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{hash}\"")
+}
+
+/// `true` if a field `If-Match` lists a tag (RFC 9110 section 13.1.1).
+#[must_use]
+pub fn matches(if_match: &str, tag: &str) -> bool {
+    if_match.split(',').map(str::trim).any(|listed| listed == "*" || listed == tag)
+}
+
+/// The reason why the file was not changed.
+#[derive(Debug)]
+pub enum EditError {
+    /// Somebody else has changed it: an editor, or another reader of the page.
+    Changed(PathBuf),
+    /// This process may not write there.
+    Denied(PathBuf, io::Error),
+    /// The new file would belong to another user.
+    Owner(PathBuf, u32, u32),
+    /// Any other failure.
+    Io(PathBuf, io::Error),
+}
+
+impl EditError {
+    fn of(path: &Path, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Denied(path.to_owned(), error),
+            _ => Self::Io(path.to_owned(), error),
+        }
+    }
+
+    /// `true` if another user, outside of the sandbox, could do it.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied(..) | Self::Owner(..))
+    }
+
+    /// The reason with its remedies.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        let reason = Reason::new(self.to_string());
+        let word = |path: &Path| shell_word(&path.display().to_string());
+        let by_command = "as root: pintle config apply FILE";
+        match self {
+            Self::Changed(_) => reason.hint("read it again, and make the change there"),
+            Self::Denied(path, _) if sandbox::forbids_writing(folder_of(path)) => reason
+                .hint(by_command)
+                .hint("edit = true in [admin], then `pintle upgrade`: the sandbox permits it from then on"),
+            Self::Denied(path, _) => {
+                let (folder, user) = (folder_of(path), privileges::user());
+                reason.hint(by_command).hint(format!(
+                    "chgrp {user} {0} && chmod g+w {0}: the user {user} may write in the folder from then on",
+                    word(folder)
+                ))
+            }
+            Self::Owner(path, ..) => {
+                let user = privileges::user();
+                reason.hint(by_command).hint(format!("chown {user} {}", word(path)))
+            }
+            Self::Io(..) => reason.hint("check free space and permissions"),
+        }
+    }
+}
+
+impl fmt::Display for EditError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changed(path) => write!(f, "{}: somebody else has changed the file meanwhile", path.display()),
+            Self::Denied(path, error) => {
+                write!(f, "{}: the user {} may not write there: {error}", path.display(), privileges::user())
+            }
+            Self::Owner(path, user, group) => {
+                let own = privileges::user();
+                write!(f, "{}: it belongs to user {user}, group {group}, and {own} cannot keep that", path.display())
+            }
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+/// The file that a change replaces.
+#[derive(Debug)]
+pub struct EditTarget {
+    /// The file itself, behind all links.
+    path: PathBuf,
+    text: String,
+    mode: u32,
+    owner: (u32, u32),
+}
+
+impl EditTarget {
+    /// Reads the file that a path leads to. Follows symbolic links of root and of this user only.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError`] if it cannot be read.
+    pub fn look(path: &Path) -> Result<Self, EditError> {
+        let real = follow_own_links(path).map_err(|error| EditError::of(path, error))?;
+        let text = read_text(&real).map_err(|error| EditError::of(&real, error))?;
+        let is = fs::metadata(&real).map_err(|error| EditError::of(&real, error))?;
+        Ok(Self { path: real, text, mode: is.mode() & 0o7777, owner: (is.uid(), is.gid()) })
+    }
+
+    /// The text that it has.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Says whether [`EditTarget::write`] may succeed, by a file that it makes and removes.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError`] if it would not.
+    pub fn try_out(&self) -> Result<(), EditError> {
+        let new = self.new_path(".try");
+        let made = self.make(&new, "");
+        let _ = fs::remove_file(&new);
+        made
+    }
+
+    /// Gives the file another text.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError`]; the file is unchanged then.
+    pub fn write(self, text: &str) -> Result<WrittenConfig, EditError> {
+        self.replace(text)?;
+        Ok(WrittenConfig { after: text.to_owned(), before: self })
+    }
+
+    fn new_path(&self, end: &str) -> PathBuf {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(self.path.file_name().unwrap_or_default());
+        name.push(NEW);
+        name.push(end);
+        self.path.with_file_name(name)
+    }
+
+    fn replace(&self, text: &str) -> Result<(), EditError> {
+        let new = self.new_path("");
+        let written = self.make(&new, text).and_then(|()| {
+            // As late as possible: an editor may save at this moment.
+            if read_text(&self.path).ok().as_deref() != Some(&self.text) {
+                return Err(EditError::Changed(self.path.clone()));
+            }
+            fs::rename(&new, &self.path).map_err(|error| EditError::of(&self.path, error))
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written?;
+        let synced = File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| EditError::Io(self.path.clone(), error))
+    }
+
+    /// Makes the new file, synced, with mode and owner of the old one.
+    fn make(&self, new: &Path, text: &str) -> Result<(), EditError> {
+        let of = |error| EditError::of(&self.path, error);
+        let _ = fs::remove_file(new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(of)?;
+        let made = file.metadata().map_err(of)?;
+        let (user, group) = self.owner;
+        if (made.uid(), made.gid()) != self.owner && fchown(&file, Some(user), Some(group)).is_err() {
+            return Err(EditError::Owner(self.path.clone(), user, group));
+        }
+        file.set_permissions(fs::Permissions::from_mode(self.mode)).map_err(of)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(of)
+    }
+}
+
+/// A change that was made.
+#[derive(Debug)]
+pub struct WrittenConfig {
+    before: EditTarget,
+    after: String,
+}
+
+impl WrittenConfig {
+    /// Brings the former text back, unless somebody else has changed the file since.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError`] if the new text stays.
+    pub fn undo(self) -> Result<(), EditError> {
+        let Self { before, after } = self;
+        let text = before.text.clone();
+        EditTarget { text: after, ..before }.replace(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn tags() {
+        let one = tag("a");
+        assert!(one.len() == 2 + 2 * TAG && one != tag("b"), "{one}");
+        for (field, is_match) in
+            [(one.clone(), true), (format!("\"x\", {one}"), true), ("*".into(), true), (format!("W/{one}"), false)]
+        {
+            assert_eq!(matches(&field, &one), is_match, "{field}");
+        }
+        assert!(!matches("", &one));
+    }
+
+    #[test]
+    fn a_change_keeps_mode_and_links_and_can_be_undone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("real.toml"), folder.path().join("pintle.toml"));
+        fs::write(&file, "a = 1\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("real.toml", &link).unwrap();
+        let target = EditTarget::look(&link).unwrap();
+        target.try_out().unwrap();
+        let written = target.write("a = 2\n").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "a = 2\n");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
+        written.undo().unwrap();
+        assert_eq!(fs::read_to_string(&link).unwrap(), "a = 1\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn an_edit_of_somebody_else_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pintle.toml");
+        fs::write(&file, "a = 1\n").unwrap();
+        let target = EditTarget::look(&file).unwrap();
+        fs::write(&file, "a = 3\n").unwrap();
+        assert!(matches!(target.write("a = 2\n"), Err(EditError::Changed(_))));
+        let written = EditTarget::look(&file).unwrap().write("a = 4\n").unwrap();
+        fs::write(&file, "a = 5\n").unwrap();
+        assert!(matches!(written.undo(), Err(EditError::Changed(_))));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "a = 5\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(matches!(EditTarget::look(&folder.path().join("none")), Err(EditError::Io(..))));
+    }
+}

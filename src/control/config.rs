@@ -1,0 +1,400 @@
+//! The configuration over the API: its text, the verdict on another one, a change, and the history.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use similar::TextDiff;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::admin::AdminCommand;
+use super::history::AdoptionOrigin;
+use super::reload::{Halt, ReloadOutcome};
+use super::{Control, Keep, sandbox_rules};
+use crate::acme::request::ask;
+use crate::admin::api::{Answer, Call};
+pub use crate::admin::asked::encoded;
+use crate::admin::asked::parameter;
+use crate::config::edit::{EditError, EditTarget, matches, tag};
+use crate::config::history::{ConfigHistory, ConfigVersion, Fault, How, secrets, text_id};
+use crate::config::{Changes, Draft, Problems, Stamps};
+use crate::reason::{Problem, Reason};
+
+/// The versions of one answer, and the number without a wish.
+const VERSIONS_MAX: usize = 500;
+const VERSIONS: usize = 50;
+/// The lines around a change.
+const AROUND: usize = 3;
+/// The time for a comparison; then it becomes coarser.
+const COMPARING: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What the control thread knows of the configuration.
+pub(super) struct InUse {
+    path: PathBuf,
+    text: Arc<str>,
+    loaded: jiff::Timestamp,
+    history: Option<ConfigHistory>,
+    recorder: Value,
+}
+
+/// A change to make.
+pub(super) struct Change {
+    text: String,
+    /// The tags of the text that it replaces, as in `If-Match`.
+    if_match: String,
+    origin: AdoptionOrigin,
+}
+
+/// The outcome of a change.
+pub(super) enum Changed {
+    Refused(ReloadOutcome),
+    /// The file cannot be changed, or is another one.
+    Not(EditError),
+    /// In use, and kept as this version.
+    Done(ReloadOutcome, Option<String>),
+}
+
+/// The texts that can be compared: `running`, `file`, or the id of a version.
+struct Sides<'a> {
+    in_use: &'a InUse,
+}
+
+/// Answers a call about the configuration; `None` if the path has no such method.
+pub(super) async fn answer(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
+    let name = path.strip_prefix("/config")?;
+    let is_get = call.method == Method::GET;
+    match (name, &call.method) {
+        ("/check", &Method::POST) => return Some(check(call, commands).await),
+        ("", &Method::PUT) => return Some(put(call, commands).await),
+        ("/restore", &Method::POST) => return Some(restore(call, commands).await),
+        _ if !is_get => return None,
+        _ => {}
+    }
+    let Some(in_use) = ask(commands, AdminCommand::Config).await else { return Some(Answer::gone()) };
+    let (name, query) = (name.to_owned(), call.query.clone());
+    let read = spawn_blocking(move || read(&name, &query, &in_use));
+    read.await.unwrap_or_else(|panic| Some(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string())))
+}
+
+/// Answers a question from the files; `None` if the API has none of this name.
+fn read(name: &str, query: &str, in_use: &InUse) -> Option<Answer> {
+    Some(match name {
+        "" => shown(in_use),
+        "/text" => text(in_use),
+        "/history" => versions(in_use, query),
+        "/diff" => diff(in_use, query),
+        // As in a query: percent-encoded.
+        name => version(in_use, &parameter(&format!("id={}", name.strip_prefix("/history/")?), "id")?),
+    })
+}
+
+/// Answers a question as the API would, without a running process: the newest version is the one in use.
+#[must_use]
+pub fn offline(draft: &Draft, name: &str, query: &str) -> (StatusCode, Value) {
+    let history = draft.state().map(|state| ConfigHistory::of(&state, draft.path()));
+    let newest = history.as_ref().and_then(|history| history.version("HEAD").ok());
+    let (loaded, text) = newest.map(|(version, text)| (version.at, text)).unwrap_or_default();
+    let recorder = Value::Null;
+    let in_use = InUse { path: draft.path().to_owned(), text: text.into(), loaded, history, recorder };
+    match read(name, query, &in_use) {
+        Some(answer) => (answer.status, answer.body),
+        None => (StatusCode::NOT_FOUND, json!({ "error": "no such question" })),
+    }
+}
+
+fn refused(status: StatusCode, reason: &Reason) -> Answer {
+    Answer::json(status, json!({ "error": reason.line(), "hints": reason.hints, "hint": reason.hint_line() }))
+}
+
+fn of_fault(fault: &Fault) -> Answer {
+    let status = match fault {
+        Fault::NoSuch { .. } => StatusCode::NOT_FOUND,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    refused(status, &fault.reason())
+}
+
+fn of_edit(error: &EditError) -> Answer {
+    let status = match error {
+        EditError::Changed(_) => StatusCode::PRECONDITION_FAILED,
+        error if error.is_denied() => StatusCode::FORBIDDEN,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    refused(status, &error.reason())
+}
+
+fn with_tag(answer: Answer, tag: String) -> Answer {
+    Answer { etag: Some(tag), ..answer }
+}
+
+/// The file, without its secrets.
+fn shown(in_use: &InUse) -> Answer {
+    let target = match EditTarget::look(&in_use.path) {
+        Ok(target) => target,
+        Err(error) => return of_edit(&error),
+    };
+    let tried = target.try_out().map_err(|error| error.reason());
+    let (file, running) = (tag(target.text()), tag(&in_use.text));
+    let masked = secrets::masked(target.text());
+    let body = json!({
+        "file": in_use.path.display().to_string(),
+        "tag": file,
+        "text": masked,
+        "running": { "tag": running, "same": running == file, "loaded": in_use.loaded.to_string() },
+        "history": in_use.recorder,
+        "writable": tried.is_ok(),
+        "not_writable": tried.err().map(|reason| json!({ "error": reason.line(), "hints": reason.hints })),
+    });
+    with_tag(Answer::json(StatusCode::OK, body), file)
+}
+
+/// The file as it is, for those who may change it.
+fn text(in_use: &InUse) -> Answer {
+    match EditTarget::look(&in_use.path) {
+        Ok(target) => {
+            let tag = tag(target.text());
+            let body = json!({ "file": in_use.path.display().to_string(), "tag": tag, "text": target.text() });
+            with_tag(Answer::json(StatusCode::OK, body), tag)
+        }
+        Err(error) => of_edit(&error),
+    }
+}
+
+fn no_history() -> Answer {
+    let reason = Reason::new("state.directory is not set: no history is kept");
+    refused(StatusCode::NOT_FOUND, &reason.hint("[state] with directory = \"state\", a folder of pintle's own"))
+}
+
+fn versions(in_use: &InUse, query: &str) -> Answer {
+    let Some(history) = &in_use.history else { return no_history() };
+    let most = match parameter(query, "limit").map(|most| most.parse()) {
+        None => VERSIONS,
+        Some(Ok(most @ 1..=VERSIONS_MAX)) => most,
+        Some(_) => return Answer::bad(&format!("limit: must be between 1 and {VERSIONS_MAX}")),
+    };
+    // One more says whether there are more.
+    match history.versions(parameter(query, "before").as_deref(), most + 1) {
+        Ok(mut versions) => {
+            let more = versions.len() > most;
+            versions.truncate(most);
+            let next = versions.last().filter(|_| more).map(|version| &version.id);
+            let running = text_id(&in_use.text);
+            let body = json!({
+                "directory": history.path().display().to_string(), "versions": versions, "next": next,
+                "running": running, "state": in_use.recorder,
+            });
+            Answer::json(StatusCode::OK, body)
+        }
+        Err(fault) => of_fault(&fault),
+    }
+}
+
+fn version(in_use: &InUse, id: &str) -> Answer {
+    let Some(history) = &in_use.history else { return no_history() };
+    let found = history.version(id).map(|(version, text)| {
+        let before = match &version.parent {
+            // The parent may be a commit without a configuration.
+            Some(parent) => history.version(parent).map(|(_, text)| text).unwrap_or_default(),
+            None => String::new(),
+        };
+        (version, text, before)
+    });
+    match found {
+        Ok((version, text, before)) => {
+            let parent = version.parent.as_ref().map_or("nothing", |parent| parent.as_str());
+            let diff = unified((parent, &before), (&version.id, &text));
+            Answer::json(StatusCode::OK, json!({ "version": version, "text": text, "diff": diff }))
+        }
+        Err(fault) => of_fault(&fault),
+    }
+}
+
+impl Sides<'_> {
+    /// A text without its secrets, and its name.
+    fn side(&self, asked: &str) -> Result<(String, String), Answer> {
+        let masked = |name: String, text: &str| match secrets::masked(text) {
+            Some(masked) => Ok((name, masked)),
+            None => Err(refused(StatusCode::CONFLICT, &Reason::new(format!("{name}: not TOML")).hint("pintle check"))),
+        };
+        match asked {
+            "running" => masked("running".into(), &self.in_use.text),
+            "file" => {
+                let target = EditTarget::look(&self.in_use.path).map_err(|error| of_edit(&error))?;
+                masked(self.in_use.path.display().to_string(), target.text())
+            }
+            id => {
+                let history = self.in_use.history.as_ref().ok_or_else(no_history)?;
+                let (ConfigVersion { id, .. }, text) = history.version(id).map_err(|fault| of_fault(&fault))?;
+                Ok((id, text))
+            }
+        }
+    }
+}
+
+fn diff(in_use: &InUse, query: &str) -> Answer {
+    let sides = Sides { in_use };
+    let (from, to) = (parameter(query, "from"), parameter(query, "to"));
+    let both = sides
+        .side(from.as_deref().unwrap_or("running"))
+        .and_then(|from| Ok((from, sides.side(to.as_deref().unwrap_or("file"))?)));
+    match both {
+        Ok(((from, old), (to, new))) => {
+            let diff = unified((&from, &old), (&to, &new));
+            Answer::json(StatusCode::OK, json!({ "from": from, "to": to, "same": diff.is_empty(), "diff": diff }))
+        }
+        Err(answer) => answer,
+    }
+}
+
+/// The lines that differ, in the form of diff -u; empty if none does.
+pub fn unified((from, old): (&str, &str), (to, new): (&str, &str)) -> String {
+    if old == new {
+        return String::new();
+    }
+    let diff = TextDiff::configure().timeout(COMPARING).diff_lines(old, new);
+    diff.unified_diff().context_radius(AROUND).header(from, to).to_string()
+}
+
+/// The verdict on a text, as if it were the file's.
+async fn check(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let Ok(text) = std::str::from_utf8(&call.body).map(str::to_owned) else { return not_text() };
+    match ask(commands, |reply| AdminCommand::CheckConfig { text, reply }).await {
+        Some(answer) => answer,
+        None => Answer::gone(),
+    }
+}
+
+fn not_text() -> Answer {
+    Answer::bad("the body is not UTF-8")
+}
+
+/// `If-Match`, without which nothing is changed (RFC 6585 section 3).
+fn if_match(call: &Call) -> Result<String, Answer> {
+    call.if_match.clone().ok_or_else(|| {
+        let reason = Reason::new("If-Match is missing: a change names the text that it replaces");
+        refused(StatusCode::PRECONDITION_REQUIRED, &reason.hint("If-Match: the ETag of GET /v1/config"))
+    })
+}
+
+async fn put(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let Ok(text) = std::str::from_utf8(&call.body).map(str::to_owned) else { return not_text() };
+    match if_match(call) {
+        Ok(if_match) => {
+            let origin = AdoptionOrigin::new(How::Apply, call.who.clone());
+            change(Change { text, if_match, origin }, commands).await
+        }
+        Err(answer) => answer,
+    }
+}
+
+async fn restore(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let Some(id) = parameter(&call.query, "id") else { return Answer::bad("id: which version?") };
+    let if_match = match if_match(call) {
+        Ok(if_match) => if_match,
+        Err(answer) => return answer,
+    };
+    let Some(in_use) = ask(commands, AdminCommand::Config).await else { return Answer::gone() };
+    let Some(history) = in_use.history else { return no_history() };
+    let read = spawn_blocking(move || history.version(&id)).await;
+    match read {
+        Ok(Ok((version, text))) => {
+            let restores = Some(version.id);
+            let origin = AdoptionOrigin { restores, ..AdoptionOrigin::new(How::Restore, call.who.clone()) };
+            change(Change { text, if_match, origin }, commands).await
+        }
+        Ok(Err(fault)) => of_fault(&fault),
+        Err(panic) => Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string()),
+    }
+}
+
+async fn change(change: Change, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let written = tag(&change.text);
+    match ask(commands, |reply| AdminCommand::ChangeConfig { change: Box::new(change), reply }).await {
+        Some(Changed::Done(verdict, version)) => {
+            let mut body = json!(verdict);
+            body["version"] = json!(version);
+            with_tag(Answer::json(StatusCode::OK, body), written)
+        }
+        Some(Changed::Refused(verdict)) => Answer::json(StatusCode::CONFLICT, json!(verdict)),
+        Some(Changed::Not(error)) => of_edit(&error),
+        None => Answer::gone(),
+    }
+}
+
+/// The secrets that a text lacks, as problems of the text.
+fn lacking(path: &Path, text: &str, missing: Vec<secrets::MissingSecret>) -> Vec<Problem> {
+    let mut problems = Problems::new(path, text.to_owned());
+    for secrets::MissingSecret { span, name } in missing {
+        let reason =
+            Reason::new(format!("{name}: the history has no secrets, and the present file has none of this name"));
+        problems.error(&span, reason.hint("write the secret there"));
+    }
+    problems.shown()
+}
+
+impl Control {
+    pub(super) fn config_in_use(&self, reply: oneshot::Sender<InUse>) {
+        let _ = reply.send(InUse {
+            path: self.draft.path().to_owned(),
+            text: self.draft.text(),
+            loaded: self.config_loaded,
+            history: self.recorder.history().cloned(),
+            recorder: self.recorder.status(),
+        });
+    }
+
+    /// Judges a text as a reload would. Binds nothing, and makes no key.
+    pub(super) fn check_config(&self, text: String) -> Answer {
+        let tag = tag(&text);
+        let draft = Draft::of_text(self.draft.path(), text);
+        let (config, problems) = self.resolve_with(&draft, Stamps::default(), Keep::Nothing, None);
+        let mut reasons = problems.shown();
+        let mut notes = Vec::new();
+        if let Some(config) = &config {
+            reasons.extend(sandbox_rules::beyond(&draft, config, &self.config).into_iter().map(Problem::from));
+            reasons.extend(self.moves_ledger(config).map(Problem::from));
+            let changes = Changes::between(&self.draft.text(), &draft.text());
+            notes = self.notes_of(config, &changes);
+        }
+        let ok = config.is_some() && !reasons.iter().any(Problem::is_error);
+        let running = secrets::masked(&self.draft.text()).unwrap_or_default();
+        let diff = secrets::masked(&draft.text()).map(|masked| unified(("running", &running), ("new", &masked)));
+        let mut body = json!(ReloadOutcome::new(ok, reasons, notes));
+        body["tag"] = json!(tag);
+        body["diff"] = json!(diff);
+        Answer::json(if ok { StatusCode::OK } else { StatusCode::CONFLICT }, body)
+    }
+
+    /// Changes the file and puts it into use, or changes nothing.
+    pub(super) async fn change_config(&mut self, change: Change) -> Changed {
+        let Change { text, if_match, origin } = change;
+        let path = self.draft.path().to_owned();
+        let looked = {
+            let path = path.clone();
+            spawn_blocking(move || EditTarget::look(&path)).await
+        };
+        let target = match looked {
+            Ok(Ok(target)) => target,
+            Ok(Err(error)) => return Changed::Not(error),
+            Err(panic) => return Changed::Refused(ReloadOutcome::refused(vec![panic.to_string().into()])),
+        };
+        if !matches(&if_match, &tag(target.text())) {
+            return Changed::Not(EditError::Changed(path));
+        }
+        let text = match secrets::unmasked(&text, target.text()) {
+            Ok(text) => text,
+            Err(missing) => return Changed::Refused(ReloadOutcome::refused(lacking(&path, &text, missing))),
+        };
+        match self.reload_with(target, text).await {
+            Ok((problems, notes)) => {
+                let verdict = self.reloaded(problems, notes, origin).await;
+                let version = self.kept_version().await;
+                Changed::Done(verdict, version)
+            }
+            Err(Halt::Refused(problems)) => Changed::Refused(ReloadOutcome::refused(problems)),
+            Err(Halt::File(error)) => Changed::Not(error),
+        }
+    }
+}
