@@ -192,7 +192,7 @@ impl Exposition {
         self.samples(&name, &values);
     }
 
-    /// Writes all of it, in pieces of at most [`PIECE`] bytes. Ends early if `take` returns `false`.
+    /// Writes all of it, in pieces of at most 64 KiB. Ends early if `take` returns `false`.
     pub fn write(self, take: &mut dyn FnMut(Vec<u8>) -> bool) {
         if self.format != Format::Delimited {
             return self.write_text(take);
