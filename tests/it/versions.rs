@@ -214,7 +214,7 @@ fn changes_over_the_api_name_the_text_that_they_replace() {
     let (status, _, verdict) = call("POST", "/config/check", None, &new.replace("70s", "70 moons"));
     let reason = &verdict["reasons"][0];
     assert!(status == 409 && reason["place"]["line"].as_u64().is_some(), "{verdict}");
-    let (status, _, verdict) = call("POST", "/config/check", None, &new.replace("idle", "idel"));
+    let (status, _, verdict) = call("POST", "/config/check", None, &new.replace("idle", "idlex"));
     assert_eq!((status, &verdict["reasons"][0]["fix"]), (409, &"idle".into()), "{verdict}");
     // An editor saves meanwhile.
     let edited = change(&pintle, "[state]", "# edited\n[state]");

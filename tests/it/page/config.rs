@@ -48,7 +48,7 @@ fn a_text_is_checked_mended_and_applied() {
     let mut fields = Vec::new();
 
     // A browser ends lines with CR LF.
-    let wrong = before.replace("idle = ", "idel = ").replace('\n', "\r\n");
+    let wrong = before.replace("idle = ", "idlex = ").replace('\n', "\r\n");
     let (head, page) = send(&bed, "/config", &edit(&page, &wrong, "check", &mut fields));
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(
