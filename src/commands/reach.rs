@@ -144,7 +144,10 @@ impl Own {
         let UserAccount { user, group, .. } = account;
         let mut known = self.known_files();
         known.extend(self.socket.clone());
-        let is_ours = |entry: &&PathBuf| known.contains(entry) || entry.file_name().is_some_and(|n| n == "admin.sock");
+        let versions = self.path.join(crate::config::history::FOLDER);
+        let is_ours = |entry: &&PathBuf| {
+            known.contains(entry) || **entry == versions || entry.file_name().is_some_and(|n| n == "admin.sock")
+        };
         let entries = self.entries.iter().flatten();
         if self.entries.is_none() || metadata.uid() != 0 || !entries.clone().all(|entry| is_ours(&entry)) {
             return self.another(account);
@@ -154,7 +157,10 @@ impl Own {
         let with_contents = entries.flat_map(|entry| [vec![entry.clone()], inside(entry)].concat());
         let files: String = with_contents.map(|file| format!(" {}", file.display())).collect();
         let folder = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        format!("chown -h {user}:{group} {}{files}", folder.display())
+        // Git's own files: all of them, and links stay what they are.
+        let has_versions = self.entries.iter().flatten().any(|entry| *entry == versions);
+        let inside = format!(" && chown -hR {user}:{group} {}", versions.display());
+        format!("chown -h {user}:{group} {}{files}{}", folder.display(), if has_versions { &inside } else { "" })
     }
 
     /// The setting for a folder of pintle's own.

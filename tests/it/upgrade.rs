@@ -479,7 +479,7 @@ fn sessions_and_pins_go_on() {
     // Keys of tickets are nowhere on disk: there is the ledger with its lock, the pairs in use, and the admin socket.
     let mut state: Vec<_> = fs::read_dir(bed.state()).unwrap().map(|e| e.unwrap().file_name()).collect();
     state.sort();
-    assert_eq!(state, ["admin.sock", "last-good", "ledger.head", "ledger.jsonl", "ledger.lock"]);
+    assert_eq!(state, ["admin.sock", "config.git", "last-good", "ledger.head", "ledger.jsonl", "ledger.lock"]);
 }
 
 /// A browser has opened connections ahead, and the next process serves the next key. The previous one must not serve its
