@@ -304,7 +304,8 @@ fn without_a_process() {
 #[test]
 fn an_upgrade_is_an_adoption() {
     let (authority, origin) = (Authority::new(), Origin::hello());
-    let line = crate::upgrade::Line::start(&authority, "", &blog(&authority, &origin));
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n";
+    let line = crate::upgrade::Line::start(&authority, listen, &blog(&authority, &origin));
     versions(&line.pintle, 1);
     line.upgrade();
     fs::write(line.pintle.config_path(), change(&line.pintle, "[state]", "[limits]\nidle = \"70s\"\n[state]")).unwrap();
