@@ -41,6 +41,8 @@ const ABBREVIATION_MIN: usize = 4;
 const SHORT: usize = 10;
 /// The largest version that is read: a push may bring anything.
 const READ_MAX: u64 = 64 << 20;
+/// Free bytes of the disk that the history leaves to the ledger, without which pins are withheld.
+const RESERVE: u64 = 8 << 20;
 
 /// The occasion on which a version came into use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +209,7 @@ impl ConfigHistory {
         if size.saturating_add(is) > bounds.history {
             return Err(Fault::Full { path: self.path.clone(), is: size, most: bounds.history });
         }
+        repository::leave_reserve(&self.path, is)?;
         let blob = repository.write(Kind::Blob, masked.as_bytes())?;
         let tree = repository.write_tree(tree, &self.name, blob)?;
         let time = gix::date::Time { seconds: adoption.at.as_second(), offset: 0 };

@@ -99,7 +99,7 @@ pub struct Tmpfs<'a>(&'a Path);
 impl<'a> Tmpfs<'a> {
     pub fn mount(path: &'a Path) -> Self {
         fs::create_dir_all(path).unwrap();
-        output(Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs"]).arg(path));
+        output(Command::new("mount").args(["-t", "tmpfs", "-o", "size=32k,mode=0700", "tmpfs"]).arg(path));
         Self(path)
     }
 }

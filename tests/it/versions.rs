@@ -9,7 +9,8 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Authority, Origin, Pintle, blog, eventually, outcome, pintle};
+use crate::harness::{Authority, Origin, Pintle, blog, eventually, is_root, outcome, output, pintle};
+use crate::ledger::Tmpfs;
 
 const SECRET: &str = "top-secret-4711";
 
@@ -260,6 +261,43 @@ fn a_history_that_cannot_be_written_never_stops_anything() {
     fs::remove_file(&lock).unwrap();
     versions(&pintle, 2);
     eventually("the fault is gone", || pintle.status()["history"]["error"].is_null().then_some(()));
+}
+
+/// The last bytes of a disk are for the ledger.
+#[test]
+fn a_small_disk_is_left_to_the_ledger() {
+    if !is_root("mount a small disk") {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let disk = folder.path().join("state");
+    let _disk = Tmpfs::mount(&disk);
+    let pintle = start(&folder);
+    let status = eventually("the fault is known", || {
+        Some(pintle.status()).filter(|status| status["history"]["error"].is_string())
+    });
+    let error = status["history"]["error"].as_str().unwrap();
+    assert!(error.contains("less than 8 MiB are free") && error.contains(disk.to_str().unwrap()), "{error}");
+    assert_eq!(status["history"]["hints"][0], "free space there; pintle tries again by itself");
+    assert_eq!((&status["history"]["waiting"], &status["ledger"]["error"]), (&1.into(), &Value::Null));
+    assert!(!repository(&folder).exists() && !disk.join("config.git.new").exists());
+    let remount = |size: &str| {
+        output(Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&disk));
+    };
+    remount("16m");
+    versions(&pintle, 1);
+    // A repository that is there does not grow either.
+    remount("4m");
+    fs::write(pintle.config_path(), change(&pintle, "[state]", "[limits]\nidle = \"70s\"\n[state]")).unwrap();
+    pintle.reload();
+    let status = eventually("the fault is known", || {
+        let is_new = |error: &str| error.contains("config.git: less than 8 MiB are free");
+        Some(pintle.status()).filter(|status| status["history"]["error"].as_str().is_some_and(is_new))
+    });
+    assert_eq!(status["history"]["waiting"], 1);
+    assert_eq!(history(&pintle).len(), 1);
+    remount("16m");
+    versions(&pintle, 2);
 }
 
 /// Without a process, the commands read the files, and a change is for the next start.

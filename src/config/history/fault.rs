@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::RESERVE;
 use crate::reason::{Reason, shell_word};
 
 /// The ends of names that git gives to its locks.
@@ -14,6 +15,8 @@ const LOCKS: [&str; 4] = ["HEAD.lock", "packed-refs.lock", "config.lock", "refs/
 pub enum Fault {
     /// The system refuses: no space, no permission.
     Io(PathBuf, io::Error),
+    /// The disk has no more free space than the history leaves to the ledger.
+    Scarce(PathBuf),
     /// Another program holds a lock, or has left it behind.
     Locked(PathBuf),
     /// The repository cannot be read.
@@ -65,7 +68,10 @@ impl Fault {
     /// `true` if another attempt may succeed without a change of the configuration.
     #[must_use]
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Io(..) | Self::Locked(_) | Self::Damaged(..) | Self::Moved(_) | Self::Full { .. })
+        matches!(
+            self,
+            Self::Io(..) | Self::Scarce(_) | Self::Locked(_) | Self::Damaged(..) | Self::Moved(_) | Self::Full { .. }
+        )
     }
 
     /// The fault with its remedies.
@@ -88,6 +94,7 @@ impl Fault {
                 io::ErrorKind::ReadOnlyFilesystem => reason.hint("mount it writable; pintle tries again by itself"),
                 _ => reason.hint("check free space and permissions; pintle tries again by itself"),
             },
+            Self::Scarce(_) => reason.hint("free space there; pintle tries again by itself"),
             Self::Locked(lock) => reason
                 .hint("wait until git has ended; pintle tries again by itself")
                 .hint(format!("if no git works there: rm {}", word(lock))),
@@ -110,6 +117,13 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            // Without the number of free bytes: a message that changes all the time would be logged each time.
+            Self::Scarce(path) => write!(
+                f,
+                "{}: less than {} MiB are free on this disk, and the history leaves them to the ledger",
+                path.display(),
+                RESERVE >> 20
+            ),
             Self::Locked(lock) => {
                 write!(f, "{}: another program holds this lock, or has left it behind", lock.display())
             }

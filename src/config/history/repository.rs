@@ -13,8 +13,11 @@ use gix::bstr::BString;
 use gix::objs::tree::{Entry as TreeEntry, EntryKind};
 use gix::objs::{Commit, Kind, Tree, WriteTo};
 use gix::refs::transaction::{PreviousValue, RefEdit};
+use rustix::fs::statvfs;
 
+use super::RESERVE;
 use super::fault::Fault;
+use crate::os::plain_file::folder_of;
 
 /// The permissions of folders: a configuration names hosts, keys and people.
 const FOLDER_MODE: u32 = 0o700;
@@ -44,7 +47,7 @@ impl Repository {
             }
             Ok(_) => {}
         }
-        // Whether it may be read comes first: gix takes an unreadable folder for no repository.
+        // Before gix, which takes an unreadable folder for no repository.
         fs::read_dir(path).map_err(|error| Fault::Io(path.to_owned(), error))?;
         let git = gix::open::Options::isolated().open_path_as_is(true).open(path);
         let git = git.map_err(|error| Fault::of(path, &error))?.to_thread_local();
@@ -56,6 +59,7 @@ impl Repository {
         if let Some(known) = Self::open(path)? {
             return Ok(known);
         }
+        leave_reserve(folder_of(path), 0)?;
         make(path).map_err(|error| Fault::Io(path.to_owned(), error))?;
         Self::open(path)?.ok_or_else(|| Fault::Damaged(path.to_owned(), "it has vanished".to_owned()))
     }
@@ -200,6 +204,14 @@ impl Repository {
     fn fault(&self, error: &gix::Error) -> Fault {
         Fault::of(&self.path, error)
     }
+}
+
+/// Refuses to write bytes that would take the disk of a folder below [`RESERVE`].
+pub(super) fn leave_reserve(folder: &Path, bytes: u64) -> Result<(), Fault> {
+    // A file system that does not count its blocks has none, and one that cannot be asked may still take the bytes.
+    let Some(disk) = statvfs(folder).ok().filter(|disk| disk.f_blocks > 0) else { return Ok(()) };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free.saturating_sub(bytes) < RESERVE { Err(Fault::Scarce(folder.to_owned())) } else { Ok(()) }
 }
 
 /// Makes an empty repository beside its place, and gives it its name once it is whole.

@@ -149,6 +149,8 @@ fn some_calls_depend_on_their_arguments() {
     };
     let read = (0, 63);
     both(read, &[u64::MAX, u64::MAX, u64::MAX], true);
+    let statfs = (137, 43);
+    both(statfs, &[], true);
     let socket = (41, 198);
     for (family, kind, protocol, is_allowed) in [
         (1, 0x80801, 0, true),  // AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK
