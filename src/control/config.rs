@@ -52,8 +52,14 @@ pub(super) enum Changed {
     Refused(ReloadOutcome),
     /// The file cannot be changed, or is another one.
     Not(EditError),
-    /// In use, and kept as this version.
-    Done(ReloadOutcome, Option<String>),
+    /// In use.
+    Done {
+        verdict: ReloadOutcome,
+        /// The version that keeps it, if it is on disk already.
+        version: Option<String>,
+        /// The tag of the file's text: with the secrets that the request may have left out.
+        tag: String,
+    },
 }
 
 /// The texts that can be compared: `running`, `file`, or the id of a version.
@@ -310,12 +316,11 @@ async fn restore(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
 }
 
 async fn change(change: Change, commands: &mpsc::Sender<AdminCommand>) -> Answer {
-    let written = tag(&change.text);
     match ask(commands, |reply| AdminCommand::ChangeConfig { change: Box::new(change), reply }).await {
-        Some(Changed::Done(verdict, version)) => {
+        Some(Changed::Done { verdict, version, tag }) => {
             let mut body = json!(verdict);
             body["version"] = json!(version);
-            with_tag(Answer::json(StatusCode::OK, body), written)
+            with_tag(Answer::json(StatusCode::OK, body), tag)
         }
         Some(Changed::Refused(verdict)) => Answer::json(StatusCode::CONFLICT, json!(verdict)),
         Some(Changed::Not(error)) => of_edit(&error),
@@ -391,7 +396,7 @@ impl Control {
             Ok((problems, notes)) => {
                 let verdict = self.reloaded(problems, notes, origin).await;
                 let version = self.kept_version().await;
-                Changed::Done(verdict, version)
+                Changed::Done { verdict, version, tag: tag(&self.draft.text()) }
             }
             Err(Halt::Refused(problems)) => Changed::Refused(ReloadOutcome::refused(problems)),
             Err(Halt::File(error)) => Changed::Not(error),

@@ -228,6 +228,11 @@ fn changes_over_the_api_name_the_text_that_they_replace() {
     assert_eq!((status, &answer["ok"]), (200, &true.into()), "{answer}");
     assert_eq!(fs::read_to_string(&at).unwrap(), new);
     assert_eq!(call("GET", "/config", None, "").1, after);
+    // The tag is that of the file, with the secrets that a version does not have.
+    let (status, back, answer) = call("POST", "/config/restore?id=HEAD~1", after.as_deref(), "");
+    assert_eq!((status, &answer["ok"]), (200, &true.into()), "{answer}");
+    assert!(fs::read_to_string(&at).unwrap().contains(SECRET));
+    assert_eq!(call("GET", "/config", None, "").1, back);
     for (path, status) in [
         ("/config/history?limit=0", 400),
         ("/config/history/zzzz", 404),
