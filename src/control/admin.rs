@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::config::{Change, Changed, InUse};
+use super::config::{Change, Changed, CheckedText, InUse};
 use super::events::Tested;
 use super::explain::DescribedRequest;
 use super::history::AdoptionOrigin;
@@ -12,7 +12,6 @@ use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
 use super::upgrade::UpgradeOutcome;
 use super::{Control, acme, records, views};
-use crate::admin::api::Answer;
 use crate::config::{DaysInUse, Outline};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
@@ -76,7 +75,7 @@ pub(super) enum AdminCommand {
     /// Judge a text as if it were the configuration file.
     CheckConfig {
         text: String,
-        reply: oneshot::Sender<Answer>,
+        reply: oneshot::Sender<CheckedText>,
     },
     /// Change the configuration file, and put it into use.
     ChangeConfig {

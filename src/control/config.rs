@@ -30,7 +30,7 @@ const AROUND: usize = 3;
 /// The time for a comparison; then it becomes coarser.
 const COMPARING: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// What the control thread knows of the configuration.
+/// The control thread's knowledge of the configuration.
 pub(super) struct InUse {
     path: PathBuf,
     text: Arc<str>,
@@ -62,9 +62,11 @@ pub(super) enum Changed {
     },
 }
 
-/// The texts that can be compared: `running`, `file`, or the id of a version.
-struct Sides<'a> {
-    in_use: &'a InUse,
+/// The verdict on a text, and the text in use at that moment.
+pub(super) struct CheckedText {
+    verdict: ReloadOutcome,
+    text: Arc<str>,
+    running: Arc<str>,
 }
 
 /// Answers a call about the configuration; `None` if the path has no such method.
@@ -217,21 +219,21 @@ fn version(in_use: &InUse, id: &str) -> Answer {
     }
 }
 
-impl Sides<'_> {
-    /// A text without its secrets, and its name.
+impl InUse {
+    /// A text without its secrets, and its name. `asked` is `running`, `file`, or the id of a version.
     fn side(&self, asked: &str) -> Result<(String, String), Answer> {
         let masked = |name: String, text: &str| match secrets::masked(text) {
             Some(masked) => Ok((name, masked)),
             None => Err(refused(StatusCode::CONFLICT, &Reason::new(format!("{name}: not TOML")).hint("pintle check"))),
         };
         match asked {
-            "running" => masked("running".into(), &self.in_use.text),
+            "running" => masked("running".into(), &self.text),
             "file" => {
-                let target = EditTarget::look(&self.in_use.path).map_err(|error| of_edit(&error))?;
-                masked(self.in_use.path.display().to_string(), target.text())
+                let target = EditTarget::look(&self.path).map_err(|error| of_edit(&error))?;
+                masked(self.path.display().to_string(), target.text())
             }
             id => {
-                let history = self.in_use.history.as_ref().ok_or_else(no_history)?;
+                let history = self.history.as_ref().ok_or_else(no_history)?;
                 let (ConfigVersion { id, .. }, text) = history.version(id).map_err(|fault| of_fault(&fault))?;
                 Ok((id, text))
             }
@@ -240,11 +242,10 @@ impl Sides<'_> {
 }
 
 fn diff(in_use: &InUse, query: &str) -> Answer {
-    let sides = Sides { in_use };
     let (from, to) = (parameter(query, "from"), parameter(query, "to"));
-    let both = sides
+    let both = in_use
         .side(from.as_deref().unwrap_or("running"))
-        .and_then(|from| Ok((from, sides.side(to.as_deref().unwrap_or("file"))?)));
+        .and_then(|from| Ok((from, in_use.side(to.as_deref().unwrap_or("file"))?)));
     match both {
         Ok(((from, old), (to, new))) => {
             let diff = unified((&from, &old), (&to, &new));
@@ -266,9 +267,23 @@ pub fn unified((from, old): (&str, &str), (to, new): (&str, &str)) -> String {
 /// The verdict on a text, as if it were the file's.
 async fn check(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     let Ok(text) = std::str::from_utf8(&call.body).map(str::to_owned) else { return not_text() };
-    match ask(commands, |reply| AdminCommand::CheckConfig { text, reply }).await {
-        Some(answer) => answer,
-        None => Answer::gone(),
+    let checked = ask(commands, |reply| AdminCommand::CheckConfig { text, reply }).await;
+    let Some(checked) = checked else { return Answer::gone() };
+    let compared = spawn_blocking(move || checked.answer()).await;
+    compared.unwrap_or_else(|panic| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string()))
+}
+
+impl CheckedText {
+    /// The verdict with the difference. Large texts take their time, which the control thread does not have.
+    fn answer(&self) -> Answer {
+        let Self { verdict, text, running } = self;
+        let status = if verdict.ok { StatusCode::OK } else { StatusCode::CONFLICT };
+        let running = secrets::masked(running).unwrap_or_default();
+        let diff = secrets::masked(text).map(|masked| unified(("running", &running), ("new", &masked)));
+        let mut body = json!(verdict);
+        body["tag"] = json!(tag(text));
+        body["diff"] = json!(diff);
+        Answer::json(status, body)
     }
 }
 
@@ -351,8 +366,7 @@ impl Control {
     }
 
     /// Judges a text as a reload would. Binds nothing, and makes no key.
-    pub(super) fn check_config(&self, text: String) -> Answer {
-        let tag = tag(&text);
+    pub(super) fn check_config(&self, text: String) -> CheckedText {
         let draft = Draft::of_text(self.draft.path(), text);
         let (config, problems) = self.resolve_with(&draft, Stamps::default(), Keep::Nothing, None);
         let mut reasons = problems.shown();
@@ -364,12 +378,8 @@ impl Control {
             notes = self.notes_of(config, &changes);
         }
         let ok = config.is_some() && !reasons.iter().any(Problem::is_error);
-        let running = secrets::masked(&self.draft.text()).unwrap_or_default();
-        let diff = secrets::masked(&draft.text()).map(|masked| unified(("running", &running), ("new", &masked)));
-        let mut body = json!(ReloadOutcome::new(ok, reasons, notes));
-        body["tag"] = json!(tag);
-        body["diff"] = json!(diff);
-        Answer::json(if ok { StatusCode::OK } else { StatusCode::CONFLICT }, body)
+        let verdict = ReloadOutcome::new(ok, reasons, notes);
+        CheckedText { verdict, text: draft.text(), running: self.draft.text() }
     }
 
     /// Changes the file and puts it into use, or changes nothing.
