@@ -138,9 +138,9 @@ impl EditTarget {
     /// [`EditError`] if it would not.
     pub fn try_out(&self) -> Result<(), EditError> {
         let new = self.new_path(".try");
-        let made = self.make(&new, "");
+        let made = self.make(&new);
         let _ = fs::remove_file(&new);
-        made
+        made.map(drop)
     }
 
     /// Gives the file another text.
@@ -163,7 +163,9 @@ impl EditTarget {
 
     fn replace(&self, text: &str) -> Result<(), EditError> {
         let new = self.new_path("");
-        let written = self.make(&new, text).and_then(|()| {
+        let written = self.make(&new).and_then(|mut file| {
+            let whole = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+            whole.map_err(|error| EditError::of(&self.path, error))?;
             // As late as possible: an editor may save at this moment.
             if read_text(&self.path).ok().as_deref() != Some(&self.text) {
                 return Err(EditError::Changed(self.path.clone()));
@@ -178,18 +180,18 @@ impl EditTarget {
         synced.map_err(|error| EditError::Io(self.path.clone(), error))
     }
 
-    /// Makes the new file, synced, with mode and owner of the old one.
-    fn make(&self, new: &Path, text: &str) -> Result<(), EditError> {
+    /// Makes the new file, empty, with mode and owner of the old one.
+    fn make(&self, new: &Path) -> Result<File, EditError> {
         let of = |error| EditError::of(&self.path, error);
         let _ = fs::remove_file(new);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(of)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(of)?;
         let made = file.metadata().map_err(of)?;
         let (user, group) = self.owner;
         if (made.uid(), made.gid()) != self.owner && fchown(&file, Some(user), Some(group)).is_err() {
             return Err(EditError::Owner(self.path.clone(), user, group));
         }
         file.set_permissions(fs::Permissions::from_mode(self.mode)).map_err(of)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(of)
+        Ok(file)
     }
 }
 
