@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::key_steps::print_steps;
 use super::live_chain::{book, live_chain};
 use super::{Output, fail, fail_with_hint, no_such_site, pin, refuse, warn};
-use crate::config::new_key::{KeyFailure, KeyPath, make};
+use crate::config::new_key::{KeyFailure, KeyPath, KeyWithCsr, make};
 use crate::config::{Outline, SiteOutline, own_key};
 use crate::export::Role;
 use crate::host::{HostPattern, both_forms, file_stem};
@@ -62,7 +62,7 @@ pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
     let place = KeyPath::free(&outline, folder, &format!("{}-{}", file_stem(&site.label()), role.name()));
     let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
     match make(&outline, site, *algorithm, &place) {
-        Ok(made) => {
+        Ok(KeyWithCsr { public: made, .. }) => {
             let (key, csr) = (key_path.display(), csr_path.display());
             if *as_json {
                 println!("{:#}", made_json(site, *role, &made, [key.to_string(), csr.to_string()]));

@@ -71,6 +71,15 @@ impl KeyPath {
     }
 }
 
+/// A new key.
+#[derive(Debug)]
+pub struct KeyWithCsr {
+    /// Its public part.
+    pub public: PublicKey,
+    /// The CSR, in PEM.
+    pub csr: String,
+}
+
 /// The reason why no key was created.
 #[derive(Debug)]
 pub enum KeyFailure {
@@ -92,7 +101,7 @@ pub fn make(
     site: &SiteOutline,
     algorithm: Algorithm,
     place: &KeyPath,
-) -> Result<PublicKey, KeyFailure> {
+) -> Result<KeyWithCsr, KeyFailure> {
     let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
     // An early message. The files are opened as new ones, which decides.
     if let Some(there) = [&key_path, &csr_path].into_iter().find(|p| p.symlink_metadata().is_ok()) {
@@ -118,7 +127,7 @@ pub fn make(
         let _ = fs::remove_file(&key_path);
         return Err(failure);
     }
-    Ok(made)
+    Ok(KeyWithCsr { public: made, csr })
 }
 
 /// Generates a key, and a CSR for all names of the site.

@@ -11,7 +11,7 @@ use super::Control;
 use super::admin::AdminCommand;
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call};
-use crate::config::new_key::{Algorithm, KeyFailure, KeyPath, make};
+use crate::config::new_key::{Algorithm, KeyFailure, KeyPath, KeyWithCsr, make};
 use crate::config::{Outline, report};
 use crate::export::Role;
 use crate::host::file_stem;
@@ -80,13 +80,12 @@ fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> 
     let (key, csr) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
     let command = format!("as root: pintle key new --role {} --site {host}", role.name());
     match make(outline, site, algorithm, &place) {
-        Ok(made) => {
-            let text = std::fs::read_to_string(&csr).unwrap_or_default();
+        Ok(KeyWithCsr { public: made, csr: pem }) => {
             tracing::info!(site = site.label(), role = role.name(), pin = %made.pin, key = %key.display(), "key made");
             let body = json!({
                 "site": site.label(), "role": role.name(), "algorithm": made.algorithm.to_string(),
                 "pin": made.pin.to_string(), "hex": made.pin.to_hex(), "key": key.display().to_string(),
-                "csr": csr.display().to_string(), "csr_pem": text, "name": place.name("csr"),
+                "csr": csr.display().to_string(), "csr_pem": pem, "name": place.name("csr"),
             });
             Answer::json(StatusCode::OK, body)
         }
