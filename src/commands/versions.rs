@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::results::Results;
 use super::{Like, Output, look_at_book, print, read, try_judge};
 use crate::config::edit::{EditError, EditTarget, tag};
-use crate::config::history::{ConfigVersion, secrets};
+use crate::config::history::{ConfigVersion, secrets, short};
 use crate::config::{AdminAddress, Draft};
 use crate::control::ReloadOutcome;
 use crate::control::client::{ClientError, PATIENCE, ask_if};
@@ -142,7 +142,7 @@ pub fn history(path: &Path, Listed { before, limit }: &Listed, as_json: bool, ou
             println!("{mark} {short}  {at}  {:who$}  {subject} ({verdict})", version.who);
         }
         if let Some(next) = value["next"].as_str() {
-            println!("more: pintle config history --before {}", next.get(..10).unwrap_or(next));
+            println!("more: pintle config history --before {}", short(next));
         }
         if let Some(error) = value["state"]["error"].as_str() {
             let hints = value["state"]["hints"].as_array().into_iter().flatten();
@@ -300,7 +300,7 @@ fn done(body: &Value, results: &mut Results) -> bool {
     }
     results.set("version", body["version"].clone());
     match body["version"].as_str() {
-        Some(id) => results.say(format!("applied; in the history as {}", id.get(..10).unwrap_or(id))),
+        Some(id) => results.say(format!("applied; in the history as {}", short(id))),
         None => results.say("applied"),
     }
     true

@@ -263,7 +263,24 @@ impl ConfigHistory {
     /// [`Fault`] if the history cannot be read, or has no such version.
     pub fn version(&self, asked: &str) -> Result<(ConfigVersion, String), Fault> {
         let repository = Repository::open(&self.path)?.ok_or_else(|| no_such(asked))?;
-        let id = self.find(&repository, asked)?;
+        self.read(&repository, self.find(&repository, asked)?, asked)
+    }
+
+    /// A version, its text, and the text before: empty for the first version, and after a commit without a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] if the history cannot be read, or has no such version.
+    pub fn version_and_before(&self, asked: &str) -> Result<(ConfigVersion, String, String), Fault> {
+        let repository = Repository::open(&self.path)?.ok_or_else(|| no_such(asked))?;
+        let (version, text) = self.read(&repository, self.find(&repository, asked)?, asked)?;
+        let parent = version.parent.as_ref().and_then(|id| ObjectId::from_hex(id.as_bytes()).ok());
+        let before = parent.and_then(|id| self.read(&repository, id, asked).ok());
+        Ok((version, text, before.map(|(_, text)| text).unwrap_or_default()))
+    }
+
+    /// A commit as a version, and its text.
+    fn read(&self, repository: &Repository, id: ObjectId, asked: &str) -> Result<(ConfigVersion, String), Fault> {
         let commit = repository.commit(id)?;
         let blob = self.entry(&repository.tree(commit.tree)?);
         let wrong = |why| Fault::NoSuch { asked: asked.to_owned(), why: Some(why) };
@@ -329,6 +346,12 @@ pub fn text_id(text: &str) -> Option<String> {
     gix::objs::compute_hash(gix::hash::Kind::Sha1, Kind::Blob, masked.as_bytes()).ok().map(|id| id.to_string())
 }
 
+/// The id of a version as texts have it.
+#[must_use]
+pub fn short(id: &str) -> &str {
+    id.get(..SHORT).unwrap_or(id)
+}
+
 fn no_such(asked: &str) -> Fault {
     Fault::NoSuch { asked: asked.to_owned(), why: None }
 }
@@ -344,8 +367,10 @@ fn message(adoption: &Adoption) -> String {
         }
         line
     };
-    let short: String = restores.iter().flat_map(|id| id.chars().take(SHORT)).collect();
-    let front = if short.is_empty() { how.word().to_owned() } else { format!("{} {short}", how.word()) };
+    let front = match restores.as_deref().map(short).unwrap_or_default() {
+        "" => how.word().to_owned(),
+        id => format!("{} {id}", how.word()),
+    };
     let subject = match notes.as_slice() {
         [] => front,
         [one] => format!("{front}: {one}"),
@@ -398,7 +423,7 @@ fn parsed(id: ObjectId, commit: &Commit) -> ConfigVersion {
     let id = id.to_string();
     let notes = message.lines().filter_map(|line| line.strip_prefix("- "));
     ConfigVersion {
-        short: id.chars().take(SHORT).collect(),
+        short: short(&id).to_owned(),
         id,
         at: Timestamp::from_second(commit.author.time.seconds).unwrap_or_default(),
         who: trailer("Pintle-Who").unwrap_or_else(|| name(commit.author.name.as_bstr())),

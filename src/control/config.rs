@@ -201,15 +201,7 @@ fn versions(in_use: &InUse, query: &str) -> Answer {
 
 fn version(in_use: &InUse, id: &str) -> Answer {
     let Some(history) = &in_use.history else { return no_history() };
-    let found = history.version(id).map(|(version, text)| {
-        let before = match &version.parent {
-            // The parent may be a commit without a configuration.
-            Some(parent) => history.version(parent).map(|(_, text)| text).unwrap_or_default(),
-            None => String::new(),
-        };
-        (version, text, before)
-    });
-    match found {
+    match history.version_and_before(id) {
         Ok((version, text, before)) => {
             let parent = version.parent.as_ref().map_or("nothing", |parent| parent.as_str());
             let diff = unified((parent, &before), (&version.id, &text));
