@@ -97,8 +97,11 @@ impl<'a> ConfigAsking<'a> {
 
 /// The reason in an answer that is no success.
 fn reason_of(status: StatusCode, body: &Value) -> Reason {
-    let hints = body["hints"].as_array().into_iter().flatten().filter_map(|hint| hint.as_str().map(str::to_owned));
-    Reason::new(body["error"].as_str().map_or_else(|| status.to_string(), str::to_owned)).hints(hints)
+    Reason::new(body["error"].as_str().map_or_else(|| status.to_string(), str::to_owned)).hints(hints_of(body))
+}
+
+fn hints_of(body: &Value) -> impl Iterator<Item = String> {
+    body["hints"].as_array().into_iter().flatten().filter_map(|hint| hint.as_str().map(str::to_owned))
 }
 
 /// Runs a command that prints its answer in JSON or by `print`.
@@ -145,9 +148,8 @@ pub fn history(path: &Path, Listed { before, limit }: &Listed, as_json: bool, ou
             println!("more: pintle config history --before {}", short(next));
         }
         if let Some(error) = value["state"]["error"].as_str() {
-            let hints = value["state"]["hints"].as_array().into_iter().flatten();
-            let hints = hints.filter_map(|hint| hint.as_str().map(str::to_owned));
-            super::warn(&Reason::new(format!("the newest version is missing: {error}")).hints(hints));
+            let reason = Reason::new(format!("the newest version is missing: {error}"));
+            super::warn(&reason.hints(hints_of(&value["state"])));
         }
         ExitCode::SUCCESS
     })
@@ -198,11 +200,9 @@ fn try_apply(asking: &ConfigAsking<'_>, source: &Source, dry_run: bool, results:
     let text = match secrets::unmasked(&text, target.text()) {
         Ok(text) => text,
         Err(missing) => {
-            for secrets::MissingSecret { name, .. } in missing {
-                results.fail_with_hint(
-                    &format!("{name}: the history has no secrets, and the present file has none of this name"),
-                    &"write it into the file first, or apply a file that has it: pintle config show ID > FILE",
-                );
+            let hint = "write it into the file first, or apply a file that has it: pintle config show ID > FILE";
+            for missing in missing {
+                results.refuse(&missing.reason().hint(hint));
             }
             return Ok(false);
         }

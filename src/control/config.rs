@@ -338,10 +338,8 @@ async fn change(change: Change, commands: &mpsc::Sender<AdminCommand>) -> Answer
 /// The secrets that a text lacks, as problems of the text.
 fn lacking(path: &Path, text: &str, missing: Vec<secrets::MissingSecret>) -> Vec<Problem> {
     let mut problems = Problems::new(path, text.to_owned());
-    for secrets::MissingSecret { span, name } in missing {
-        let reason =
-            Reason::new(format!("{name}: the history has no secrets, and the present file has none of this name"));
-        problems.error(&span, reason.hint("write the secret there"));
+    for missing in missing {
+        problems.error(&missing.span, missing.reason().hint("write the secret there"));
     }
     problems.shown()
 }

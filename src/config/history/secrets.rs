@@ -11,6 +11,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::reason::Reason;
+
 /// The placeholder of a secret.
 pub const KEPT_OUT: &str = "(kept out of the history)";
 /// Beginnings of secrets: of Standard Webhooks, of password hashes, of PEM.
@@ -40,6 +42,15 @@ pub struct MissingSecret {
     pub span: Range<usize>,
     /// Its name: `hook "chat": url`.
     pub name: String,
+}
+
+impl MissingSecret {
+    /// The reason why a version cannot come back without it. The remedy depends on where the version is to go.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        let name = &self.name;
+        Reason::new(format!("{name}: the history has no secrets, and the present file has none of this name"))
+    }
 }
 
 /// A string of the file: its name, which is the same in other versions, its place, and its value.
@@ -212,7 +223,7 @@ impl StringWalk {
     }
 }
 
-/// What tells a table of a list from its neighbours in other versions, too: `hosts`, `name`, `events`.
+/// The value that tells a table of a list from its neighbours, in other versions, too: of `hosts`, `name` or `events`.
 fn name_of(path: &str, table: &DeTable<'_>) -> String {
     let keys: &[&str] = match path {
         "site" => &["hosts"],
