@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::config::admin::AdminRole;
+use crate::reason::Reason;
 
 /// The prefix of the API's paths. Paths without it are aliases, for commands of an older version.
 pub const VERSION: &str = "/v1";
@@ -239,6 +240,13 @@ impl Answer {
     #[must_use]
     pub fn error(status: StatusCode, why: &str) -> Self {
         Self::json(status, json!({ "error": why }))
+    }
+
+    /// An error in JSON, with its remedies.
+    #[must_use]
+    pub fn refused(status: StatusCode, reason: &Reason) -> Self {
+        let body = json!({ "error": reason.line(), "hints": reason.hints, "hint": reason.hint_line() });
+        Self::json(status, body)
     }
 
     /// 400: the call is malformed.

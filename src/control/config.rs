@@ -112,16 +112,12 @@ pub fn offline(draft: &Draft, name: &str, query: &str) -> (StatusCode, Value) {
     }
 }
 
-fn refused(status: StatusCode, reason: &Reason) -> Answer {
-    Answer::json(status, json!({ "error": reason.line(), "hints": reason.hints, "hint": reason.hint_line() }))
-}
-
 fn of_fault(fault: &Fault) -> Answer {
     let status = match fault {
         Fault::NoSuch { .. } => StatusCode::NOT_FOUND,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    refused(status, &fault.reason())
+    Answer::refused(status, &fault.reason())
 }
 
 fn of_edit(error: &EditError) -> Answer {
@@ -130,7 +126,7 @@ fn of_edit(error: &EditError) -> Answer {
         error if error.is_denied() => StatusCode::FORBIDDEN,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    refused(status, &error.reason())
+    Answer::refused(status, &error.reason())
 }
 
 fn with_tag(answer: Answer, tag: String) -> Answer {
@@ -172,7 +168,7 @@ fn text(in_use: &InUse) -> Answer {
 
 fn no_history() -> Answer {
     let reason = Reason::new("state.directory is not set: no history is kept");
-    refused(StatusCode::NOT_FOUND, &reason.hint("[state] with directory = \"state\", a folder of pintle's own"))
+    Answer::refused(StatusCode::NOT_FOUND, &reason.hint("[state] with directory = \"state\", a folder of pintle's own"))
 }
 
 fn versions(in_use: &InUse, query: &str) -> Answer {
@@ -216,7 +212,10 @@ impl InUse {
     fn side(&self, asked: &str) -> Result<(String, String), Answer> {
         let masked = |name: String, text: &str| match secrets::masked(text) {
             Some(masked) => Ok((name, masked)),
-            None => Err(refused(StatusCode::CONFLICT, &Reason::new(format!("{name}: not TOML")).hint("pintle check"))),
+            None => Err(Answer::refused(
+                StatusCode::CONFLICT,
+                &Reason::new(format!("{name}: not TOML")).hint("pintle check"),
+            )),
         };
         match asked {
             "running" => masked("running".into(), &self.text),
@@ -287,7 +286,7 @@ fn not_text() -> Answer {
 fn if_match(call: &Call) -> Result<String, Answer> {
     call.if_match.clone().ok_or_else(|| {
         let reason = Reason::new("If-Match is missing: a change names the text that it replaces");
-        refused(StatusCode::PRECONDITION_REQUIRED, &reason.hint("If-Match: the ETag of GET /v1/config"))
+        Answer::refused(StatusCode::PRECONDITION_REQUIRED, &reason.hint("If-Match: the ETag of GET /v1/config"))
     })
 }
 

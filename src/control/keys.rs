@@ -42,10 +42,6 @@ pub(super) async fn answer(call: &Call, commands: &mpsc::Sender<AdminCommand>) -
     }
 }
 
-fn refused(status: StatusCode, reason: &Reason) -> Answer {
-    Answer::json(status, json!({ "error": reason.line(), "hints": reason.hints }))
-}
-
 async fn new(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     let wanted: WantedKey = match serde_json::from_slice(&call.body) {
         Ok(wanted) => wanted,
@@ -68,12 +64,12 @@ async fn new(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
 
 fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> Answer {
     let Some(site) = outline.site(host) else {
-        return refused(StatusCode::NOT_FOUND, &Reason::new(format!("no site has the host {host}")));
+        return Answer::refused(StatusCode::NOT_FOUND, &Reason::new(format!("no site has the host {host}")));
     };
     if site.is_managed() && role != Role::Spare {
         let what = format!("{host}: pintle obtains the certificate of this site, and makes its next key by itself");
         let hint = format!("pintle key rotate --site {host}");
-        return refused(StatusCode::CONFLICT, &Reason::new(what).hint(hint));
+        return Answer::refused(StatusCode::CONFLICT, &Reason::new(what).hint(hint));
     }
     let stem = format!("{}-{}", file_stem(&site.label()), role.name());
     let place = KeyPath::free(outline, KeyPath::of(site), &stem);
@@ -91,15 +87,15 @@ fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> 
         }
         Err(KeyFailure::Exists(there)) => {
             let what = format!("{}: exists already, and pintle never overwrites a key", there.display());
-            refused(StatusCode::CONFLICT, &Reason::new(what).hint("give the old one another name"))
+            Answer::refused(StatusCode::CONFLICT, &Reason::new(what).hint("give the old one another name"))
         }
         Err(KeyFailure::NoFolder(folder)) => {
             let what = format!("{}: no such folder", folder.display());
-            refused(StatusCode::CONFLICT, &Reason::new(what).hint(format!("mkdir -p {}", folder.display())))
+            Answer::refused(StatusCode::CONFLICT, &Reason::new(what).hint(format!("mkdir -p {}", folder.display())))
         }
         Err(KeyFailure::Other(why)) => {
             let hint = "edit = true in [admin], then `pintle upgrade`, and write permission for the user that serves";
-            refused(StatusCode::FORBIDDEN, &Reason::new(why).hint(command).hint(hint))
+            Answer::refused(StatusCode::FORBIDDEN, &Reason::new(why).hint(command).hint(hint))
         }
     }
 }
