@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN, acme};
+use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN, acme, history};
 use crate::control::sandbox_rules;
 use crate::ledger;
 use crate::os::plain_file::folder_of;
@@ -142,12 +142,11 @@ impl Own {
     /// files in it; otherwise another folder.
     fn remedy(&self, metadata: &Metadata, account: &UserAccount) -> String {
         let UserAccount { user, group, .. } = account;
+        // A history that cannot be written does not keep pintle from starting, so it is none of the known files.
+        let history = self.path.join(history::FOLDER);
         let mut known = self.known_files();
-        known.extend(self.socket.clone());
-        let versions = self.path.join(crate::config::history::FOLDER);
-        let is_ours = |entry: &&PathBuf| {
-            known.contains(entry) || **entry == versions || entry.file_name().is_some_and(|n| n == "admin.sock")
-        };
+        known.extend(self.socket.iter().chain([&history]).cloned());
+        let is_ours = |entry: &&PathBuf| known.contains(entry) || entry.file_name().is_some_and(|n| n == "admin.sock");
         let entries = self.entries.iter().flatten();
         if self.entries.is_none() || metadata.uid() != 0 || !entries.clone().all(|entry| is_ours(&entry)) {
             return self.another(account);
@@ -157,10 +156,12 @@ impl Own {
         let with_contents = entries.flat_map(|entry| [vec![entry.clone()], inside(entry)].concat());
         let files: String = with_contents.map(|file| format!(" {}", file.display())).collect();
         let folder = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        // Git's own files: all of them, and links stay what they are.
-        let has_versions = self.entries.iter().flatten().any(|entry| *entry == versions);
-        let inside = format!(" && chown -hR {user}:{group} {}", versions.display());
-        format!("chown -h {user}:{group} {}{files}{}", folder.display(), if has_versions { &inside } else { "" })
+        let own = format!("chown -h {user}:{group} {}{files}", folder.display());
+        // Git has many files there. Links stay links.
+        match self.entries.iter().flatten().any(|entry| *entry == history) {
+            true => format!("{own} && chown -hR {user}:{group} {}", history.display()),
+            false => own,
+        }
     }
 
     /// The setting for a folder of pintle's own.
