@@ -8,14 +8,14 @@ use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::remote::{address_of_running, send};
+use super::Output;
+use super::remote::{address_of_running, say_to};
 use super::results::Results;
-use super::{Output, fail, fail_with_hint};
 use crate::config::AdminAddress;
 use crate::config::admin::AdminRole;
 use crate::control::client::{PATIENCE, relay};
@@ -47,11 +47,15 @@ pub fn page(path: &Path, options: &Options, output: &Output) -> ExitCode {
     let mut results = Results::new(options.as_json);
     let Some(address) = address_of_running(path, output, &mut results) else { return results.end(false) };
     let command = format!("/page/link?role={}", options.role);
-    let Some(answer) = send(path, Method::POST, &command, PATIENCE, output, &mut results) else {
+    let message = (Method::POST, command.as_str(), String::new());
+    let Some((_, answer)) = say_to(&address, message, PATIENCE, &[StatusCode::OK], &mut results) else {
         return results.end(false);
     };
     let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
-    let Some(link) = answer["path"].as_str() else { return fail(&"the answer cannot be understood") };
+    let Some(link) = answer["path"].as_str() else {
+        let ok = results.fail(&"the answer cannot be understood");
+        return results.end(ok);
+    };
     let seconds = answer["seconds"].as_u64().unwrap_or_default();
     match address {
         AdminAddress::Tcp { address, .. } => {
@@ -61,7 +65,9 @@ pub fn page(path: &Path, options: &Options, output: &Output) -> ExitCode {
         AdminAddress::Unix(socket) => match serve(&socket, link, seconds, options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                fail_with_hint(&format!("port {}: {error}", options.port), &"pintle page --port 0, for any free port")
+                let what = format!("port {}: {error}", options.port);
+                let ok = results.fail_with_hint(&what, &"pintle page --port 0, for any free port");
+                results.end(ok)
             }
         },
     }

@@ -122,7 +122,18 @@ pub(super) fn say_to_running(
     results: &mut Results,
 ) -> Option<(StatusCode, String)> {
     let address = address_of_running(path, output, results)?;
-    match ask_for(&address, method, command, body, patience) {
+    say_to(&address, (method, command, body), patience, answers, results)
+}
+
+/// The same, to a process whose address is known.
+pub(super) fn say_to(
+    address: &AdminAddress,
+    (method, command, body): (Method, &str, String),
+    patience: Duration,
+    answers: &[StatusCode],
+    results: &mut Results,
+) -> Option<(StatusCode, String)> {
+    match ask_for(address, method, command, body, patience) {
         Ok((status, answer)) if answers.contains(&status) => return Some((status, answer)),
         Ok((status, answer)) => {
             let why = serde_json::from_str::<Value>(&answer).ok().and_then(|a| a["error"].as_str().map(str::to_owned));
