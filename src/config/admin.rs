@@ -24,7 +24,7 @@ const HASH_MIN: usize = 16;
 /// Bytes of a new salt.
 const SALT: usize = 16;
 
-/// What a reader may do; each role includes the one before.
+/// The permissions of a reader; each role includes the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AdminRole {
     /// See everything except secrets.

@@ -9,7 +9,7 @@ use crate::os::sandbox::SandboxSettings;
 use crate::telemetry::AccessFormat;
 use crate::upstream::dns::NameServers;
 
-/// SandboxSettings that are read at the start only.
+/// Settings that are read at the start only.
 pub(super) struct Fixed {
     pub(super) state: Option<PathBuf>,
     pub(super) access: AccessTarget,
