@@ -23,6 +23,20 @@ const SALT_MIN: usize = 8;
 const HASH_MIN: usize = 16;
 /// Bytes of a new salt.
 const SALT: usize = 16;
+/// The longest name of a reader, and of the user behind a command.
+pub const NAME_MAX: usize = 64;
+
+/// `true` for such a name: the log and the history show it as it is.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=NAME_MAX).contains(&text.len()) && text.chars().all(is_of_name)
+}
+
+/// `true` for a character of a name.
+#[must_use]
+pub fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || ".-_@".contains(c)
+}
 
 /// The permissions of a reader; each role includes the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

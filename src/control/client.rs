@@ -16,6 +16,7 @@ use super::face::{BROWSER, HEADER, WHO};
 use super::token;
 use crate::admin::api::{ApiPath, VERSION, find, without_version};
 use crate::config::AdminAddress;
+use crate::config::admin::is_of_name;
 
 /// Time limit for a command: a reload reads every file, and writes the ledger.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -178,7 +179,7 @@ pub async fn relay(socket: &Path, mut browser: TcpStream) -> io::Result<()> {
 fn user_behind() -> String {
     let name = std::env::var("SUDO_USER").ok().filter(|_| crate::os::privileges::is_root());
     let name = name.unwrap_or_else(crate::os::privileges::user);
-    name.chars().filter(|c| c.is_ascii_alphanumeric() || ".-_@".contains(*c)).collect()
+    name.chars().filter(|c| is_of_name(*c)).collect()
 }
 
 fn refused(error: &io::Error, place: String) -> ClientError {

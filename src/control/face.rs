@@ -24,7 +24,7 @@ use crate::admin::guard::{self, CSRF_HEADER};
 use crate::admin::session::{LINK_LIFE, PageSession};
 use crate::admin::{self, AnswerBody, PageReader, Pages, is_safe};
 use crate::config::TOKEN;
-use crate::config::admin::AdminRole;
+use crate::config::admin::{AdminRole, is_name};
 use crate::telemetry::exposition::Exposition;
 
 /// The longest body of a form, in bytes.
@@ -35,9 +35,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const HEADER: &str = "pintle-admin";
 /// The header with the name of the user behind a command, for the log.
 pub(super) const WHO: &str = "pintle-who";
-/// The name of the caller if the command does not say it, and the longest name.
+/// The name of the caller if the command does not say it.
 const OWNER: &str = "owner";
-const WHO_MAX: usize = 64;
 /// The protocol that a connection changes to before it carries a browser's requests.
 pub(super) const BROWSER: &str = "pintle-browser";
 
@@ -196,9 +195,7 @@ fn call(parts: &Parts, body: Bytes, who: String) -> Call {
 /// The user behind a command, as the command states it: its caller may do everything in any case.
 fn who(headers: &HeaderMap) -> String {
     let stated = headers.get(WHO).and_then(|who| who.to_str().ok()).unwrap_or_default();
-    let is_name = (1..=WHO_MAX).contains(&stated.len())
-        && stated.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_@".contains(&b));
-    if is_name { stated.to_owned() } else { OWNER.to_owned() }
+    if is_name(stated) { stated.to_owned() } else { OWNER.to_owned() }
 }
 
 /// Makes a one-time link for a browser.

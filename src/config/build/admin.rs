@@ -1,10 +1,9 @@
 //! `[admin]`: the readers of the pages.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::checker::Checker;
-use crate::config::admin::{AdminAccess, AdminRole, AdminUser, PasswordFault, StoredPassword};
+use crate::config::admin::{AdminAccess, AdminRole, AdminUser, NAME_MAX, PasswordFault, StoredPassword, is_name};
 use crate::config::file::{AdminTable, AdminUserTable};
 use crate::config::problem::At;
 
@@ -12,8 +11,6 @@ use crate::config::problem::At;
 const ADMIN: &str = "admin";
 /// The most readers.
 const USERS_MAX: usize = 64;
-/// The longest name.
-const NAME_MAX: usize = 64;
 /// The remedy for a hash.
 const REMEDY: &str = "`pintle admin password` makes one";
 
@@ -50,9 +47,7 @@ fn name(table: &AdminUserTable, known: &[AdminUser], r: &mut Checker<'_>) -> Opt
         r.error_with_hint(&table.span, "admin.user: name is missing", "name = \"anna\"");
         return None;
     };
-    let is_name = (1..=NAME_MAX).contains(&value.len())
-        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_@".contains(&b));
-    if !is_name {
+    if !is_name(value) {
         let what = format!("admin.user.name: invalid name {value:?}");
         r.error_with_hint(span, what, format!("up to {NAME_MAX} letters, digits and .-_@, as in \"anna\""));
         return None;
@@ -67,8 +62,8 @@ fn name(table: &AdminUserTable, known: &[AdminUser], r: &mut Checker<'_>) -> Opt
 }
 
 fn password(key: &str, hash: &At<String>, r: &mut Checker<'_>) -> Option<StoredPassword> {
-    let span: &Range<usize> = &hash.span;
-    match StoredPassword::parse(&hash.value) {
+    let At { value, span } = hash;
+    match StoredPassword::parse(value) {
         Ok(password) => {
             if password.is_weak() {
                 r.warn(
