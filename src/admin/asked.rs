@@ -140,8 +140,13 @@ fn disposition(head: &str) -> Option<(String, Option<String>)> {
 /// Returns the first value of a name in the query of an API path. `+` is no space there: pins are base64.
 #[must_use]
 pub fn parameter(query: &str, name: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
-    Some(decoded(value, false).unwrap_or_else(|| value.to_owned()))
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(unescaped)
+}
+
+/// Decodes a part of the path or query of the API. A malformed one stays as it is.
+#[must_use]
+pub fn unescaped(text: &str) -> String {
+    decoded(text, false).unwrap_or_else(|| text.to_owned())
 }
 
 /// Decodes percent-encoded UTF-8. In a form, `+` is a space. `None` if the result is not UTF-8, or an escape is malformed.

@@ -16,7 +16,7 @@ use super::{Control, Keep, sandbox_rules};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call};
 pub use crate::admin::asked::encoded;
-use crate::admin::asked::parameter;
+use crate::admin::asked::{parameter, unescaped};
 use crate::config::edit::{EditError, EditTarget, matches, tag};
 use crate::config::history::{ConfigHistory, ConfigVersion, Fault, How, secrets, text_id};
 use crate::config::{Changes, Draft, Problems, Stamps};
@@ -93,8 +93,7 @@ fn read(name: &str, query: &str, in_use: &InUse) -> Option<Answer> {
         "/text" => text(in_use),
         "/history" => versions(in_use, query),
         "/diff" => diff(in_use, query),
-        // As in a query: percent-encoded.
-        name => version(in_use, &parameter(&format!("id={}", name.strip_prefix("/history/")?), "id")?),
+        name => version(in_use, &unescaped(name.strip_prefix("/history/")?)),
     })
 }
 
