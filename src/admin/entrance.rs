@@ -52,7 +52,7 @@ pub struct Entrance {
 /// `true` if a path is a way in or out.
 #[must_use]
 pub fn is_entrance(method: &Method, path: &str) -> bool {
-    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let reads = guard::is_safe(method);
     match path {
         "/login" => reads || *method == Method::POST,
         "/logout" => *method == Method::POST,

@@ -17,6 +17,12 @@ const SECURE_COOKIE: &str = "__Host-pintle";
 /// The cookie of a session without TLS, on this host.
 const COOKIE: &str = "pintle";
 
+/// `true` if a method changes nothing.
+#[must_use]
+pub fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
 /// Adds the headers that keep other origins out of the answers. (With `no-referrer`, browsers would send `Origin: null` with
 /// our own forms.)
 pub fn protect(headers: &mut HeaderMap) {
@@ -54,7 +60,7 @@ pub fn names_this_machine(headers: &HeaderMap) -> bool {
 /// The reason why a browser's request is not from a page of ours; `None` if nothing speaks against it.
 #[must_use]
 pub fn forgery(method: &Method, headers: &HeaderMap) -> Option<&'static str> {
-    let is_safe = matches!(*method, Method::GET | Method::HEAD);
+    let is_safe = is_safe(method);
     let site = headers.contains_key("sec-fetch-site").then(|| only(headers, "sec-fetch-site").unwrap_or_default());
     let is_link =
         only(headers, "sec-fetch-mode") == Some("navigate") && only(headers, "sec-fetch-dest") == Some("document");

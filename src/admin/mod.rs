@@ -37,6 +37,7 @@ use http_body_util::{BodyExt as _, Full};
 use api::Api;
 use asked::{FormFields, PageRequest};
 use entrance::{Entrance, PageVisitor};
+use guard::is_safe;
 use reply::Page;
 use router::Found;
 use session::PageSession;
@@ -191,10 +192,4 @@ pub fn is_for_browsers(method: &Method, path: &str) -> bool {
     matches!(router::find(method, path), Found::Page(..))
         || entrance::is_entrance(method, path)
         || is_safe(method) && assets::find(path).is_some()
-}
-
-/// `true` if a method changes nothing.
-#[must_use]
-pub fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
 }
