@@ -50,8 +50,7 @@ const KEY_FILE_MAX: usize = 64 << 10;
 /// The longest report of the doctor, in bytes.
 const DOCTOR_MAX: usize = 256 << 10;
 
-/// Every path of the API. `docs/reference/openapi.json` describes them, and a test compares both. A last segment `*` stands
-/// for one segment of the caller's.
+/// Every path of the API, as a pattern of [`fits`]. `docs/reference/openapi.json` describes them, and a test compares both.
 pub const PATHS: &[ApiPath] = &[
     path("/acme", &[(Method::GET, AdminRole::View)]),
     path("/acme/renew", &[(Method::POST, AdminRole::Operate)]),
@@ -94,10 +93,21 @@ pub const PATHS: &[ApiPath] = &[
 #[must_use]
 pub fn find(path: &str) -> Option<&'static ApiPath> {
     let path = without_version(path);
-    PATHS.iter().find(|known| match known.path.strip_suffix('*') {
-        Some(folder) => path.strip_prefix(folder).is_some_and(|last| !last.is_empty() && !last.contains('/')),
-        None => known.path == path,
-    })
+    PATHS.iter().find(|known| fits(known.path, path))
+}
+
+/// `true` if a path fits a pattern: a segment `*` of the pattern stands for one segment of any name.
+#[must_use]
+pub fn fits(pattern: &str, path: &str) -> bool {
+    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (pattern.next(), path.next()) {
+            (None, None) => return true,
+            (Some("*"), Some(segment)) if !segment.is_empty() => {}
+            (Some(wanted), Some(segment)) if wanted == segment => {}
+            _ => return false,
+        }
+    }
 }
 
 /// Returns a path without the version: the alias of its name.

@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 
-use super::api::{Answer, Api, Call};
+use super::api::{Answer, Api, Call, fits};
 use super::asked::PageRequest;
 use super::page;
 use super::reply::Page;
@@ -39,7 +39,7 @@ pub enum PageName {
     KeysMake,
 }
 
-/// Every page: method, path, role. A segment `*` of a path stands for one segment of the reader's.
+/// Every page: method, path as a pattern of [`fits`], role.
 const PAGES: &[(Method, &str, AdminRole, PageName)] = &[
     (Method::GET, "/", AdminRole::View, PageName::Overview),
     (Method::GET, "/live", AdminRole::View, PageName::Live),
@@ -77,18 +77,6 @@ pub fn find(method: &Method, path: &str) -> Found {
         Some((_, _, role, name)) => Found::Page(*name, *role),
         None if of_path.is_empty() => Found::Nothing,
         None => Found::OtherMethod(of_path.iter().map(|(method, ..)| method.as_str()).collect::<Vec<_>>().join(", ")),
-    }
-}
-
-fn fits(known: &str, path: &str) -> bool {
-    let (mut known, mut path) = (known.split('/'), path.split('/'));
-    loop {
-        match (known.next(), path.next()) {
-            (None, None) => return true,
-            (Some("*"), Some(segment)) if !segment.is_empty() => {}
-            (Some(known), Some(segment)) if known == segment => {}
-            _ => return false,
-        }
     }
 }
 
