@@ -265,6 +265,12 @@ impl Answer {
         Self::error(StatusCode::BAD_REQUEST, why)
     }
 
+    /// 403: the caller has a lower role.
+    #[must_use]
+    pub fn needs_role(role: AdminRole) -> Self {
+        Self::error(StatusCode::FORBIDDEN, &format!("this needs the role {role}"))
+    }
+
     /// 503: this process is stopping.
     #[must_use]
     pub fn gone() -> Self {

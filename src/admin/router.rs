@@ -1,6 +1,6 @@
 //! The list of pages: which path and method is which page, and which role it needs.
 
-use http::{Method, StatusCode};
+use http::Method;
 
 use super::api::{Answer, Api, Call, fits};
 use super::asked::PageRequest;
@@ -110,9 +110,7 @@ impl<A: Api> Api for OfReader<'_, A> {
     async fn call(&self, call: Call) -> Answer {
         let needed = super::api::find(&call.path).and_then(|path| path.role(&call.method));
         match needed {
-            Some(role) if !self.asked.session.may(role) => {
-                Answer::error(StatusCode::FORBIDDEN, &format!("this needs the role {role}"))
-            }
+            Some(role) if !self.asked.session.may(role) => Answer::needs_role(role),
             _ => self.api.call(Call { who: self.asked.session.who.clone(), ..call }).await,
         }
     }

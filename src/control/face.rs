@@ -163,9 +163,7 @@ async fn browser(
         return respond(Answer::error(StatusCode::FORBIDDEN, &why));
     }
     match find(path).and_then(|path| path.role(&parts.method)) {
-        Some(needed) if !session.may(needed) => {
-            respond(Answer::error(StatusCode::FORBIDDEN, &format!("this needs the role {needed}")))
-        }
+        Some(needed) if !session.may(needed) => respond(Answer::needs_role(needed)),
         _ if without_version(path).starts_with("/page/") => {
             respond(Answer::error(StatusCode::FORBIDDEN, "only the command `pintle page` may do this"))
         }
