@@ -68,12 +68,6 @@ impl Entrance {
         Self { node, access, sessions, attempts, passwords: OnceCell::new() }
     }
 
-    /// The settings in use.
-    #[must_use]
-    pub fn access(&self) -> &SharedAccess {
-        &self.access
-    }
-
     /// The session of a request, with its id; `None` without one.
     #[must_use]
     pub fn session(&self, headers: &HeaderMap, visitor: &PageVisitor) -> Option<(PageSession, String)> {

@@ -23,7 +23,6 @@ pub mod guard;
 pub mod page;
 pub mod password;
 pub mod reply;
-pub mod role;
 pub mod router;
 pub mod session;
 
@@ -44,6 +43,9 @@ use session::PageSession;
 
 use crate::config::admin::SharedAccess;
 use crate::os::usage::host_name;
+
+/// The caching of assets: their paths name their contents.
+const FOR_GOOD: &str = "private, max-age=31536000, immutable";
 
 /// The body of an answer: bytes, or a stream of events.
 pub type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -88,7 +90,8 @@ impl Pages {
         let (parts, form) = request.into_parts();
         let path = parts.uri.path().to_owned();
         if let Some((kind, content)) = assets::find(&path) {
-            return asset(kind, content);
+            let asset = Page { kind, content, ..Page::empty(StatusCode::OK) };
+            return respond(asset.with(header::CACHE_CONTROL, FOR_GOOD));
         }
         let query = FormFields::of_query(parts.uri.query().unwrap_or_default());
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -151,31 +154,11 @@ fn respond(page: Page) -> Response<AnswerBody> {
     *response.status_mut() = page.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.kind));
-    if let Some(location) = page.location.and_then(|location| HeaderValue::try_from(location).ok()) {
-        headers.insert(header::LOCATION, location);
-    }
-    if let Some(name) = page.file {
-        let safe = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' };
-        let value = format!("attachment; filename=\"{}\"", name.chars().map(safe).collect::<String>());
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(header::CONTENT_DISPOSITION, value);
-        }
-    }
     for (name, value) in page.headers {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.append(name, value);
         }
     }
-    guard::protect(headers);
-    response
-}
-
-fn asset(kind: &'static str, content: Bytes) -> Response<AnswerBody> {
-    let mut response = Response::new(body(content));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    let for_good = HeaderValue::from_static("private, max-age=31536000, immutable");
-    headers.insert(header::CACHE_CONTROL, for_good);
     guard::protect(headers);
     response
 }

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use bytes::Bytes;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, StatusCode, header};
 
 use super::asked::PageRequest;
 use super::assets;
@@ -10,7 +10,7 @@ use super::assets;
 /// The content type of pages.
 const HTML: &str = "text/html; charset=utf-8";
 
-/// A page, a file or a redirect.
+/// A page, an asset or a redirect.
 #[derive(Debug)]
 pub struct Page {
     /// The status code.
@@ -19,10 +19,6 @@ pub struct Page {
     pub kind: &'static str,
     /// The contents.
     pub content: Bytes,
-    /// The path that the browser shall get instead, with 303.
-    pub location: Option<String>,
-    /// The name under which the browser stores the contents.
-    pub file: Option<String>,
     /// More headers.
     pub headers: Vec<(HeaderName, String)>,
 }
@@ -48,34 +44,21 @@ impl Page {
 
     /// The same page with one more header.
     #[must_use]
-    pub fn with(mut self, name: HeaderName, value: String) -> Self {
-        self.headers.push((name, value));
+    pub fn with(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
     /// A redirect to another page, after a change.
     #[must_use]
     pub fn see(path: impl Into<String>) -> Self {
-        Self { location: Some(path.into()), ..Self::empty(StatusCode::SEE_OTHER) }
-    }
-
-    /// A file to store.
-    #[must_use]
-    pub fn file(name: impl Into<String>, kind: &'static str, content: impl Into<Bytes>) -> Self {
-        Self { kind, content: content.into(), file: Some(name.into()), ..Self::empty(StatusCode::OK) }
+        Self::empty(StatusCode::SEE_OTHER).with(header::LOCATION, path)
     }
 
     /// An answer without contents.
     #[must_use]
     pub fn empty(status: StatusCode) -> Self {
-        Self {
-            status,
-            kind: "text/plain; charset=utf-8",
-            content: Bytes::new(),
-            location: None,
-            file: None,
-            headers: Vec::new(),
-        }
+        Self { status, kind: "text/plain; charset=utf-8", content: Bytes::new(), headers: Vec::new() }
     }
 }
 

@@ -11,7 +11,7 @@ use super::error;
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
-use crate::admin::role::AdminRole;
+use crate::config::admin::AdminRole;
 use crate::config::history::ConfigVersion;
 use diff::{DiffKind, LineDiff};
 use editor::{EditorLine, Mark, TextPart};

@@ -8,7 +8,7 @@ use super::error;
 use crate::admin::api::{Api, Call};
 use crate::admin::asked::PageRequest;
 use crate::admin::reply::{Page, PageFrame};
-use crate::admin::role::AdminRole;
+use crate::config::admin::AdminRole;
 use crate::reason::counted;
 
 /// Sites on one page.

@@ -14,7 +14,7 @@ use super::value::{list, some, text, texts};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
-use crate::admin::role::AdminRole;
+use crate::config::admin::AdminRole;
 use crate::reason::pasted::pintle;
 use crate::reason::shell_word;
 use ledger::{KeyRow, RotationWords, SetRow};

@@ -1,3 +1,0 @@
-//! The permissions of a reader.
-
-pub use crate::config::admin::AdminRole;
