@@ -5,7 +5,7 @@ use zeroize::Zeroize as _;
 
 use super::session::PageSession;
 
-/// FormFields of a query or a form, at most.
+/// Fields of a query or a form, at most.
 const FIELDS_MAX: usize = 256;
 
 /// A request for a page, of a reader who may make it.
@@ -21,8 +21,6 @@ pub struct PageRequest {
     pub form: FormFields,
     /// The reader.
     pub session: PageSession,
-    /// The name of this host.
-    pub node: String,
 }
 
 impl PageRequest {

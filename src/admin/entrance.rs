@@ -42,7 +42,6 @@ impl PageVisitor {
 
 /// The sessions, and everything that begins or ends one.
 pub struct Entrance {
-    node: String,
     access: SharedAccess,
     sessions: RefCell<Sessions>,
     attempts: RefCell<LogInAttempts>,
@@ -63,9 +62,9 @@ pub fn is_entrance(method: &Method, path: &str) -> bool {
 impl Entrance {
     /// The entrance of this host.
     #[must_use]
-    pub fn new(node: String, access: SharedAccess) -> Self {
+    pub fn new(access: SharedAccess) -> Self {
         let (sessions, attempts) = (RefCell::default(), RefCell::default());
-        Self { node, access, sessions, attempts, passwords: OnceCell::new() }
+        Self { access, sessions, attempts, passwords: OnceCell::new() }
     }
 
     /// The session of a request, with its id; `None` without one.
@@ -102,7 +101,7 @@ impl Entrance {
     }
 
     fn login_page(&self, name: &str, wrong: Option<&str>) -> Page {
-        login::show(&self.node, !self.access.now().users.is_empty(), name, wrong)
+        login::show(!self.access.now().users.is_empty(), name, wrong)
     }
 
     /// A new session gets a new id, whatever the browser sent: an id that somebody else has planted stays worthless.

@@ -42,7 +42,6 @@ use router::Found;
 use session::PageSession;
 
 use crate::config::admin::SharedAccess;
-use crate::os::usage::host_name;
 
 /// The caching of assets: their paths name their contents.
 const FOR_GOOD: &str = "private, max-age=31536000, immutable";
@@ -66,7 +65,6 @@ pub enum PageReader {
 
 /// The pages of this host, with the sessions of their readers.
 pub struct Pages {
-    node: String,
     /// The ways in and out.
     pub entrance: Entrance,
 }
@@ -75,8 +73,7 @@ impl Pages {
     /// The pages of this host.
     #[must_use]
     pub fn new(access: SharedAccess) -> Self {
-        let node = host_name().to_owned();
-        Self { entrance: Entrance::new(node.clone(), access), node }
+        Self { entrance: Entrance::new(access) }
     }
 
     /// Answers a request for a page or an asset.
@@ -112,8 +109,7 @@ impl Pages {
             }
             PageReader::Browser(None) => return respond(Page::see("/login")),
         };
-        let node = self.node.clone();
-        let asked = PageRequest { method: parts.method, path, query, form, session, node };
+        let asked = PageRequest { method: parts.method, path, query, form, session };
         if is_malformed {
             let way_out = "Go back, and send it again.";
             let what = "The fields of the request are malformed";

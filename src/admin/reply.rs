@@ -6,6 +6,7 @@ use http::{HeaderName, StatusCode, header};
 
 use super::asked::PageRequest;
 use super::assets;
+use crate::os::usage::host_name;
 
 /// The content type of pages.
 const HTML: &str = "text/html; charset=utf-8";
@@ -62,7 +63,7 @@ impl Page {
     }
 }
 
-/// What `layout.html` shows around each page.
+/// The frame around each page, as `layout.html` draws it.
 #[derive(Debug)]
 pub struct PageFrame {
     /// The title of the page.
@@ -70,7 +71,7 @@ pub struct PageFrame {
     /// The path of the current entry of the menu.
     pub current: &'static str,
     /// The name of this host.
-    pub node: String,
+    pub node: &'static str,
     /// The name of the reader.
     pub who: String,
     /// The role of the reader.
@@ -92,7 +93,7 @@ impl PageFrame {
         Self {
             title: title.into(),
             current,
-            node: asked.node.clone(),
+            node: host_name(),
             who: asked.session.who.clone(),
             role: asked.session.role.name(),
             csrf: asked.session.csrf.clone(),

@@ -4,11 +4,12 @@ use askama::Template;
 
 use crate::admin::assets;
 use crate::admin::reply::Page;
+use crate::os::usage::host_name;
 
 #[derive(Template)]
 #[template(path = "login.html")]
 struct Login<'a> {
-    node: &'a str,
+    node: &'static str,
     style: &'static str,
     /// Readers with passwords exist.
     has_passwords: bool,
@@ -18,6 +19,6 @@ struct Login<'a> {
 
 /// The page, with the reason why the last attempt failed.
 #[must_use]
-pub fn show(node: &str, has_passwords: bool, name: &str, wrong: Option<&str>) -> Page {
-    Page::of(&Login { node, style: assets::style(), has_passwords, name, wrong })
+pub fn show(has_passwords: bool, name: &str, wrong: Option<&str>) -> Page {
+    Page::of(&Login { node: host_name(), style: assets::style(), has_passwords, name, wrong })
 }
