@@ -1,4 +1,4 @@
-//! The pages of the admin listener, for a browser: what they show, who may see them, and what each may do.
+//! The pages of the admin listener, for a browser: their contents, their readers, and the power of each.
 //!
 //! The room knows nothing of the control thread. It gets an [`Api`], and pages call nothing else: a page has no power that
 //! the API lacks, and a reader's role bounds both.
@@ -7,8 +7,9 @@
 //!
 //! 1. `page/NAME.rs` has `pub async fn show(api: &impl Api, asked: &PageRequest) -> Page`, its view (a struct with
 //!    `#[derive(Template)]`, whose field `frame: PageFrame` fills the layout), and pure functions from JSON to the view.
-//! 2. `templates/NAME.html`, at the root of the crate, begins with `{% extends "layout.html" %}` and fills `{% block content %}`. askama escapes
-//!    every value in it. A form is `<form method="post">` with `{% include "csrf.html" %}` in it.
+//! 2. `templates/NAME.html`, at the root of the crate, begins with `{% extends "layout.html" %}` and fills
+//!    `{% block content %}`. askama escapes every value in it. A form is `<form method="post">` with
+//!    `{% include "csrf.html" %}` in it.
 //! 3. `router.rs` gets a name, a line in `PAGES` (method, path, role), and a line in `show`.
 //! 4. Data comes from `api.call(Call::get("/v1/status")).await`; look at `answer.is_ok()` and `answer.body["key"]`.
 //! 5. A change is `Call::post(..)`, answered with `Page::see("/path")` (303), or with the page and its verdict.

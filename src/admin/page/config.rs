@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::error;
+use super::value::{list, text, texts};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
@@ -118,16 +119,8 @@ struct EditedText {
     status: StatusCode,
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
-fn texts(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
-}
-
 fn unanswered(asked: &PageRequest, answer: &Answer) -> Page {
-    let hints = texts(&answer.body["hints"]).join("; or: ");
+    let hints = texts(&answer.body, "hints").join("; or: ");
     let why = answer.body["error"].as_str().unwrap_or("pintle did not answer");
     let hint = if hints.is_empty() { "Nothing was changed. Try again." } else { &hints };
     error::show(asked, answer.status, why, hint)
@@ -139,7 +132,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
         Ok(now) => now,
         Err(page) => return page,
     };
-    let text = text(&now.body["text"]);
+    let text = text(&now.body, "text");
     let word = asked.query.get("find").unwrap_or_default();
     let line = asked.query.get("line").and_then(|line| line.parse().ok());
     let around = line.or_else(|| editor::find(&text, word)).unwrap_or(1);
@@ -173,7 +166,7 @@ pub async fn change(api: &impl Api, asked: &PageRequest) -> Page {
         Ok(now) => now,
         Err(page) => return page,
     };
-    let file = text(&now.body["text"]);
+    let file = text(&now.body, "text");
     let field = |name: &str| asked.form.get(name).unwrap_or_default();
     let number = |name: &str| field(name).parse::<usize>().ok();
     let (first, count) = (number("first").unwrap_or(1), number("count").unwrap_or(usize::MAX));
@@ -223,7 +216,7 @@ async fn apply(api: &impl Api, asked: &PageRequest, draft: EditedText, now: Answ
 
 /// Shows the text again with the reason why it was not applied.
 async fn refused(api: &impl Api, asked: &PageRequest, draft: EditedText, answer: Answer, tag: Option<String>) -> Page {
-    let (what, hints) = (text(&answer.body["error"]), texts(&answer.body["hints"]));
+    let (what, hints) = (text(&answer.body, "error"), texts(&answer.body, "hints"));
     let bad = |title: &str, text: String, hints| ConfigEvent {
         class: "v-bad",
         icon: "bad",
@@ -262,7 +255,7 @@ pub async fn restore(api: &impl Api, asked: &PageRequest) -> Page {
         Ok(now) => now,
         Err(page) => return page,
     };
-    let (text, base) = (text(&now.body["text"]), now.etag.clone().unwrap_or_default());
+    let (text, base) = (text(&now.body, "text"), now.etag.clone().unwrap_or_default());
     let draft = EditedText { text, base, around: 1, verdict: None, event: None, status: StatusCode::OK };
     refused(api, asked, draft, answer, now.etag).await
 }
@@ -284,7 +277,7 @@ async fn rendered(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Pag
     };
     let diff = match draft.verdict.as_ref().and_then(|verdict| verdict["diff"].as_str()) {
         Some(diff) => diff.to_owned(),
-        None => text(&api.call(Call::get("/v1/config/diff")).await.body["diff"]),
+        None => text(&api.call(Call::get("/v1/config/diff")).await.body, "diff"),
     };
     let status = draft.status;
     Page::of(&view(asked, draft, &state.body, &listed, opened.as_ref(), &diff)).with_status(status)
@@ -299,11 +292,11 @@ fn view(
     unified: &str,
 ) -> ConfigView {
     let verdict = draft.verdict.as_ref();
-    let reasons: Vec<&Value> = verdict.and_then(|v| v["reasons"].as_array()).into_iter().flatten().collect();
+    let reasons = verdict.map(|verdict| list(verdict, "reasons")).unwrap_or_default();
     let marks: Vec<Mark> = reasons.iter().filter(|r| is_error(r)).filter_map(|r| Mark::of(&r["place"])).collect();
     let around = marks.first().map_or(draft.around, |mark| mark.line);
     let part = editor::part(&draft.text, around);
-    let file = text(&state["file"]);
+    let file = text(state, "file");
     let running = listed.body["running"].as_str();
     let history_trouble = match listed.is_ok() {
         true => trouble(&state["history"]),
@@ -323,7 +316,7 @@ fn view(
         base: draft.base,
         part,
         find: asked.query.get("find").unwrap_or_default().to_owned(),
-        problems: reasons.iter().take(PROBLEMS_MAX).map(|reason| shown(reason)).collect(),
+        problems: reasons.iter().take(PROBLEMS_MAX).map(shown).collect(),
         more_problems: reasons.len().saturating_sub(PROBLEMS_MAX),
         diff: diff::of(unified),
         diff_title: diff_title.to_owned(),
@@ -349,7 +342,7 @@ fn rows(listed: &Value, running: Option<&str>) -> Vec<VersionRow> {
 fn looked_at(answer: &Answer, running: Option<&str>) -> Option<OpenedVersion> {
     let version = serde_json::from_value::<ConfigVersion>(answer.body["version"].clone()).ok()?;
     let is_running = running.is_some() && version.text.as_deref() == running;
-    Some(OpenedVersion { row: row(version, is_running), diff: diff::of(&text(&answer.body["diff"])) })
+    Some(OpenedVersion { row: row(version, is_running), diff: diff::of(&text(&answer.body, "diff")) })
 }
 
 fn is_error(reason: &Value) -> bool {
@@ -357,7 +350,7 @@ fn is_error(reason: &Value) -> bool {
 }
 
 fn trouble(value: &Value) -> Option<ConfigTrouble> {
-    Some(ConfigTrouble { what: value["error"].as_str()?.to_owned(), hints: texts(&value["hints"]) })
+    Some(ConfigTrouble { what: value["error"].as_str()?.to_owned(), hints: texts(value, "hints") })
 }
 
 fn row(version: ConfigVersion, is_running: bool) -> VersionRow {
@@ -368,7 +361,7 @@ fn row(version: ConfigVersion, is_running: bool) -> VersionRow {
 fn head(file: &str, state: &Value, verdict: Option<&Value>, marks: &[Mark], event: Option<ConfigEvent>) -> ConfigHead {
     let (chip, word, answer) = match verdict {
         Some(verdict) if verdict["ok"] == true => {
-            let changes = texts(&verdict["notes"]).len();
+            let changes = texts(verdict, "notes").len();
             let what = if changes == 0 {
                 "It changes nothing.".to_owned()
             } else {
@@ -396,9 +389,9 @@ fn shown(reason: &Value) -> ShownProblem {
     ShownProblem {
         is_error: is_error(reason),
         place: mark.map(|mark| format!("Line {}", mark.line)).unwrap_or_default(),
-        what: text(&reason["what"]),
-        notes: texts(&reason["notes"]),
-        hints: texts(&reason["hints"]),
+        what: text(reason, "what"),
+        notes: texts(reason, "notes"),
+        hints: texts(reason, "hints"),
         fix,
     }
 }

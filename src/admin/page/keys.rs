@@ -4,7 +4,10 @@ use askama::Template;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::error;
+use super::error::failed;
+use super::moment::Moment;
+use super::timeline::shape;
+use super::value::{list, text, texts};
 use crate::admin::api::{Api, Call};
 use crate::admin::asked::PageRequest;
 use crate::admin::reply::{Page, PageFrame};
@@ -65,32 +68,21 @@ struct RefusedKey {
     hints: Vec<String>,
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
 /// A time of the API as a day, or a word for none.
 fn day(value: &Value, none: &str) -> String {
-    let time = value.as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok());
-    time.map_or_else(|| none.to_owned(), |time| time.strftime("%-d %b %Y").to_string())
+    Moment::of(value, 0).map_or_else(|| none.to_owned(), |time| time.day)
 }
 
 fn row(key: &Value) -> SiteKeyRow {
-    let role = text(&key["role"]);
-    let glyph = match role.as_str() {
-        "live" => "live",
-        "next" => "next",
-        _ => "spare",
-    };
     SiteKeyRow {
-        glyph,
-        pin: text(&key["pin"]),
-        algorithm: text(&key["algorithm"]),
-        file: text(&key["file"]),
+        role: text(key, "role"),
+        glyph: shape(key["role"].as_str()),
+        pin: text(key, "pin"),
+        algorithm: text(key, "algorithm"),
+        file: text(key, "file"),
         since: day(&key["promised_since"], "not promised"),
         usable: day(&key["usable_from"], "now"),
         until: day(&key["not_after"], "–"),
-        role,
     }
 }
 
@@ -107,18 +99,17 @@ pub async fn make(api: &impl Api, asked: &PageRequest) -> Page {
     let body = &answer.body;
     if answer.is_ok() {
         let made = MadeKey {
-            site: text(&body["site"]),
-            role: text(&body["role"]),
-            pin: text(&body["pin"]),
-            key: text(&body["key"]),
-            csr: text(&body["csr"]),
-            name: text(&body["name"]),
-            csr_pem: text(&body["csr_pem"]),
+            site: text(body, "site"),
+            role: text(body, "role"),
+            pin: text(body, "pin"),
+            key: text(body, "key"),
+            csr: text(body, "csr"),
+            name: text(body, "name"),
+            csr_pem: text(body, "csr_pem"),
         };
         return rendered(api, asked, Some(made), None, StatusCode::OK).await;
     }
-    let hints = body["hints"].as_array().into_iter().flatten().filter_map(|hint| hint.as_str().map(str::to_owned));
-    let refused = RefusedKey { what: text(&body["error"]), hints: hints.collect() };
+    let refused = RefusedKey { what: text(body, "error"), hints: texts(body, "hints") };
     rendered(api, asked, None, Some(refused), answer.status).await
 }
 
@@ -131,22 +122,20 @@ async fn rendered(
 ) -> Page {
     let answer = api.call(Call::get("/v1/keys")).await;
     if !answer.is_ok() {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        return error::show(asked, status, "pintle did not answer", "Nothing was changed. Try again.");
+        return failed(asked, &answer);
     }
     let find = asked.query.get("find").unwrap_or_default().to_lowercase();
-    let all = answer.body["sites"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let all = list(&answer.body, "sites");
     let fits = |site: &&Value| {
-        let hosts = site["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        find.is_empty() || hosts.into_iter().any(|host| host.contains(&find))
+        find.is_empty() || list(site, "hosts").iter().filter_map(Value::as_str).any(|host| host.contains(&find))
     };
     let found: Vec<&Value> = all.iter().filter(fits).collect();
     let site = |site: &&Value| SiteKeys {
-        name: text(&site["site"]),
+        name: text(site, "site"),
         is_managed: site["managed"] == true,
-        keys: site["keys"].as_array().into_iter().flatten().map(row).collect(),
+        keys: list(site, "keys").iter().map(row).collect(),
     };
-    let lone = all.iter().filter(|site| site["pins_sent"] == true && site["keys"].as_array().map_or(0, Vec::len) < 2);
+    let lone = all.iter().filter(|site| site["pins_sent"] == true && list(site, "keys").len() < 2);
     let answer = match lone.count() {
         0 => format!(
             "{}. A key may take over on the day under “usable from”, and locks nobody out.",

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::error::failed;
 use super::moment::Moment;
-use super::value::{count, list, some, text, texts};
+use super::value::{capital, count, list, some, text, texts};
 use crate::admin::api::{Api, Call};
 use crate::admin::asked::PageRequest;
 use crate::admin::reply::{Page, PageFrame};
@@ -109,11 +109,6 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     Page::of(&view(words, rows, if kept == 0 { "No records yet" } else { "No record fits" }, more))
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
-}
-
 /// `true` if any text of a record has the wanted part.
 fn has(record: &Value, wanted: &str) -> bool {
     let texts = record.as_object().into_iter().flat_map(|fields| fields.values());
@@ -122,9 +117,8 @@ fn has(record: &Value, wanted: &str) -> bool {
 
 fn row(record: &Value) -> LogRow {
     let time = text(record, "time");
-    let shown = Moment::of(&record["time"], 0).map(|at| at.iso).unwrap_or_default();
     let clock = time.get(11..19).unwrap_or_default();
-    let day = Moment::of(&record["time"], 0).map(|at| at.short).unwrap_or_default();
+    let (iso, day) = Moment::of(&record["time"], 0).map(|at| (at.iso, at.short)).unwrap_or_default();
     let status = record["status"].as_u64();
     let target = text(record, "target");
     let target: String = target.chars().take(TARGET_MAX).collect();
@@ -134,7 +128,7 @@ fn row(record: &Value) -> LogRow {
     };
     let took = record["duration_ms"].as_f64();
     LogRow {
-        iso: shown,
+        iso,
         time: format!("{day}, {clock}"),
         class: match status {
             Some(500..) => "t-bad",

@@ -26,6 +26,13 @@ pub fn texts(value: &Value, key: &str) -> Vec<String> {
     list(value, key).iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
+/// A text whose first letter is a capital.
+#[must_use]
+pub fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
 /// A count; 0 if it is missing.
 #[must_use]
 pub fn count(value: &Value, key: &str) -> usize {

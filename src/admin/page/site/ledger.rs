@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::admin::page::moment::{DAY, Moment};
 use crate::admin::page::timeline::{how, shape, who};
-use crate::admin::page::value::{count, list, some, text};
+use crate::admin::page::value::{capital, count, list, some, text};
 
 /// Sets that a sentence names; it counts the others.
 const NAMED_MAX: usize = 3;
@@ -62,11 +62,6 @@ fn named(answer: &Value) -> String {
         Some(role) => format!("the {role} key"),
         None => "this key".to_owned(),
     }
-}
-
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// The sets that would lock clients out, in words: `set 2 (readers) until 20 Dec 2026`.
