@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
+use crate::reason::counted;
+
 /// Days before the end of a thing from which its date stands out.
 const SOON: i64 = 30;
 /// The same for a date that is urgent.
@@ -98,7 +100,7 @@ pub fn duration(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(365 * 86_400, "year"), (86_400, "day"), (3600, "hour"), (60, "minute")];
     let unit = UNITS.iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
     let (number, noun) = unit.map_or((seconds, "second"), |(unit, noun)| (seconds / unit, *noun));
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+    counted(number, noun)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::error::failed;
 use super::moment::{Moment, duration};
 use super::rates::{self, RateFigure};
 use super::timeline::DateLine;
-use super::value::{count, figure, grouped, list, some, text, texts};
+use super::value::{WayOut, count, figure, grouped, level, list, some, text, texts, ways_out};
 use crate::admin::api::{Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
@@ -48,18 +48,12 @@ struct AttentionItem {
     level: &'static str,
     site: Option<SiteLink>,
     what: String,
-    hints: Vec<AttentionHint>,
+    hints: Vec<WayOut>,
 }
 
 struct SiteLink {
     name: String,
     href: String,
-}
-
-/// A remedy.
-struct AttentionHint {
-    text: String,
-    is_command: bool,
 }
 
 /// Sites in one state.
@@ -97,20 +91,6 @@ struct ComingDate {
     site: String,
     href: String,
     others: usize,
-}
-
-/// The class of a state, which is its icon, too.
-pub(super) fn level(value: &Value) -> &'static str {
-    match value["level"].as_str() {
-        Some("bad") => "bad",
-        Some("warning") => "warn",
-        _ => "ok",
-    }
-}
-
-/// `true` for a remedy that can be pasted into a shell.
-pub(super) fn is_command(hint: &str) -> bool {
-    ["pintle ", "systemctl ", "openssl ", "chmod ", "chown ", "sudo "].iter().any(|program| hint.starts_with(program))
 }
 
 fn site_link(name: &str) -> SiteLink {
@@ -162,8 +142,7 @@ fn view(asked: &PageRequest, overview: &Value, sites: &Value, rates: &Value) -> 
     };
     let filter = |(label, word): (&'static str, &str)| {
         let number = if word.is_empty() { count(sites, "all") } else { count(&sites["states"], word) };
-        let count = grouped(u64::try_from(number).unwrap_or(u64::MAX));
-        StateFilter { label, href: query(word, 1), count, is_current: state == word }
+        StateFilter { label, href: query(word, 1), count: grouped(number), is_current: state == word }
     };
     let filters = [("All", ""), ("Need you now", "bad"), ("Need you soon", "warning"), ("Fine", "fine")];
     Some(OverviewPage {
@@ -176,7 +155,7 @@ fn view(asked: &PageRequest, overview: &Value, sites: &Value, rates: &Value) -> 
         facts: rates::figures(rates),
         filters: filters.map(filter).into(),
         rows: list(sites, "sites").iter().map(|site| row(site, now)).collect(),
-        found: grouped(sites["found"].as_u64().unwrap_or_default()),
+        found: grouped(count(sites, "found")),
         before: (page > 1).then(|| query(&state, page - 1)),
         after: (page < pages).then(|| query(&state, page + 1)),
         is_filtered: !state.is_empty(),
@@ -196,7 +175,7 @@ fn answer(overview: &Value) -> (String, String) {
     let first = first.map(|site| format!(", {site} first")).unwrap_or_default();
     let sites = |count: usize| match count {
         1 => "One site needs".to_owned(),
-        count => format!("{} sites need", grouped(u64::try_from(count).unwrap_or(u64::MAX))),
+        count => format!("{} sites need", grouped(count)),
     };
     let need = match (bad, warning) {
         (0, 0) => String::new(),
@@ -205,11 +184,11 @@ fn answer(overview: &Value) -> (String, String) {
     };
     let rest = match (bad + warning, all) {
         (0, 1) => "The site is fine.".to_owned(),
-        (0, all) => format!("All {} are fine.", counted(grouped(u64::try_from(all).unwrap_or(u64::MAX)), "site")),
+        (0, all) => format!("All {} are fine.", counted(grouped(all), "site")),
         (some, all) if some == all => "No site is without a task.".to_owned(),
         (some, all) => match all - some {
             1 => "The other one is fine.".to_owned(),
-            others => format!("The other {} are fine.", grouped(u64::try_from(others).unwrap_or(u64::MAX))),
+            others => format!("The other {} are fine.", grouped(others)),
         },
     };
     let drain =
@@ -218,12 +197,11 @@ fn answer(overview: &Value) -> (String, String) {
 }
 
 fn item(item: &Value) -> AttentionItem {
-    let hint = |text: String| AttentionHint { is_command: is_command(&text), text };
     AttentionItem {
         level: level(item),
         site: item["site"].as_str().map(site_link),
         what: text(item, "what"),
-        hints: texts(item, "hints").into_iter().map(hint).collect(),
+        hints: ways_out(texts(item, "hints")),
     }
 }
 
@@ -338,12 +316,5 @@ mod tests {
         assert_eq!(of("max-age=86400", json!({ "step": 3, "steps": 5 })), pair("1 day", "ramp, 3 of 5"));
         assert_eq!(of("max-age=0", Value::Null), pair("withdrawn", ""));
         assert_eq!(hsts(&json!({})), pair("not used", ""));
-    }
-
-    #[test]
-    fn remedies_that_can_be_pasted() {
-        assert!(
-            is_command("pintle reload") && !is_command("pintles are hinges") && !is_command("renew it: pintle install")
-        );
     }
 }

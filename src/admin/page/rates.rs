@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::spark::Spark;
-use super::value::{figure, grouped, list};
+use super::value::{count, figure, grouped, list};
 use crate::admin::api::{Api, Call};
 use crate::admin::asked::PageRequest;
 use crate::admin::reply::Page;
@@ -43,8 +43,8 @@ pub(super) fn figures(rates: &Value) -> Vec<RateFigure> {
         one("slowest", "First byte, p99", "first_byte_p99_ms", &latency),
         one("connections", "Open connections", "connections", &|count| figure(count)),
     ];
-    if let (Some(connections), Some(figure)) = (rates["connections"].as_u64(), figures.last_mut()) {
-        figure.figure = grouped(connections);
+    if let (true, Some(figure)) = (rates["connections"].is_u64(), figures.last_mut()) {
+        figure.figure = grouped(count(rates, "connections"));
     }
     figures
 }

@@ -39,9 +39,37 @@ pub fn count(value: &Value, key: &str) -> usize {
     value[key].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or_default()
 }
 
+/// The class of a state, which is its icon, too.
+#[must_use]
+pub fn level(value: &Value) -> &'static str {
+    match value["level"].as_str() {
+        Some("bad") => "bad",
+        Some("warning") => "warn",
+        _ => "ok",
+    }
+}
+
+/// A way out of a problem.
+pub struct WayOut {
+    /// The remedy.
+    pub text: String,
+    /// `true` if it can be pasted into a shell.
+    pub is_command: bool,
+}
+
+/// The ways out that hints name.
+#[must_use]
+pub fn ways_out(hints: Vec<String>) -> Vec<WayOut> {
+    hints.into_iter().map(|text| WayOut { is_command: is_command(&text), text }).collect()
+}
+
+fn is_command(hint: &str) -> bool {
+    ["pintle ", "systemctl ", "openssl ", "chmod ", "chown ", "sudo "].iter().any(|program| hint.starts_with(program))
+}
+
 /// A count with commas between its thousands.
 #[must_use]
-pub fn grouped(count: u64) -> String {
+pub fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.char_indices() {
@@ -81,6 +109,13 @@ mod tests {
         assert_eq!(
             (grouped(999).as_str(), grouped(1000).as_str(), grouped(1_234_567).as_str()),
             ("999", "1,000", "1,234,567")
+        );
+    }
+
+    #[test]
+    fn remedies_that_can_be_pasted() {
+        assert!(
+            is_command("pintle reload") && !is_command("pintles are hinges") && !is_command("renew it: pintle install")
         );
     }
 }

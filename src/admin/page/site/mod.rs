@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::error::{self, failed};
 use super::moment::Moment;
 use super::timeline::Timeline;
-use super::value::{list, some, text, texts};
+use super::value::{level, list, some, text, texts};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
@@ -119,7 +119,7 @@ fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pin
     let form = asked.query.get("form").unwrap_or("okhttp").to_owned();
     Some(SitePage {
         frame: PageFrame::new(asked, name.clone(), "/"),
-        level: parts::level(site),
+        level: level(site),
         state: text(site, "state"),
         others: hosts.iter().skip(1).cloned().collect::<Vec<_>>().join(", "),
         verify_host: hosts.first().map(|host| host.trim_start_matches("*.").to_owned()).unwrap_or_default(),

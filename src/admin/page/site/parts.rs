@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::admin::api::Answer;
 use crate::admin::asked::{PageRequest, encoded};
-use crate::admin::page::moment::{Moment, duration};
-use crate::admin::page::value::{count, figure, list, some, text, texts};
+use crate::admin::page::moment::{DAY, Moment, duration};
+use crate::admin::page::value::{WayOut, count, figure, list, some, text, texts, ways_out};
 use crate::reason::counted;
 
 /// The forms of an export that the page offers, in the order of use, with their names.
@@ -32,12 +32,6 @@ pub(super) struct SiteNotice {
     pub(super) what: String,
     pub(super) since: Option<Moment>,
     pub(super) ways: Vec<WayOut>,
-}
-
-/// A way out.
-pub(super) struct WayOut {
-    pub(super) text: String,
-    pub(super) is_command: bool,
 }
 
 /// A fact above the fold.
@@ -105,16 +99,6 @@ pub(super) fn date_of(moment: &Moment) -> String {
     moment.iso.get(..10).unwrap_or_default().to_owned()
 }
 
-/// The class of the state.
-pub(super) fn level(value: &Value) -> &'static str {
-    crate::admin::page::overview::level(value)
-}
-
-fn ways(hints: Vec<String>) -> Vec<WayOut> {
-    let way = |text: String| WayOut { is_command: crate::admin::page::overview::is_command(&text), text };
-    hints.into_iter().map(way).collect()
-}
-
 /// The problems of the site: refusals, pins that are withheld, open tasks.
 pub(super) fn notices(site: &Value, now: i64) -> Vec<SiteNotice> {
     let mut found = Vec::new();
@@ -122,9 +106,10 @@ pub(super) fn notices(site: &Value, now: i64) -> Vec<SiteNotice> {
     for reason in list(refused, "reasons") {
         let what = format!("A certificate was refused: {}", text(reason, "reason"));
         let since = Moment::of(&refused["since"], now);
-        found.push(SiteNotice { level: "bad", what, since, ways: ways(texts(reason, "hints")) });
+        found.push(SiteNotice { level: "bad", what, since, ways: ways_out(texts(reason, "hints")) });
     }
-    let mut add = |level, what: String, hints| found.push(SiteNotice { level, what, since: None, ways: ways(hints) });
+    let mut add =
+        |level, what: String, hints| found.push(SiteNotice { level, what, since: None, ways: ways_out(hints) });
     if let Some(error) = some(site, "ledger_error") {
         let hint = "Check free space and permissions of state.directory. Everything else continues.".to_owned();
         add("bad", format!("Pins are withheld: {error}"), vec![hint]);
@@ -162,7 +147,7 @@ pub(super) fn facts(site: &Value, rotation: &Value, now: i64) -> Vec<SiteFact> {
         None => ("no next key".to_owned(), "make one before you need it".to_owned(), "quiet"),
         Some((key, _)) if key["is_safe_now"] == true => ("today".to_owned(), "in every set".to_owned(), "t-ok"),
         Some((_, Some(from))) => {
-            let spare = ends.as_ref().map(|end| (end.at - from.at).div_euclid(crate::admin::page::moment::DAY));
+            let spare = ends.as_ref().map(|end| (end.at - from.at).div_euclid(DAY));
             let note = match spare {
                 Some(days @ 0..) => format!("{} before the end", counted(days, "day")),
                 Some(_) => "after the certificate ends".to_owned(),
@@ -177,25 +162,20 @@ pub(super) fn facts(site: &Value, rotation: &Value, now: i64) -> Vec<SiteFact> {
         Some(until) => (until.day.clone(), format!("{}, {}", counted(sets, "set"), until.distance()), "quiet"),
         None => ("nobody holds any".to_owned(), "any key may be served".to_owned(), "quiet"),
     };
-    let upstream = UpstreamView::of(site);
     let rate =
         site["requests_per_second"].as_f64().map_or_else(|| "–".to_owned(), |rate| format!("{} /s", figure(rate)));
-    let health = upstream.as_ref().map_or(("no upstream", "quiet"), |up| {
-        (
-            up.state,
-            match up.level {
-                "ok" => "t-ok",
-                "warn" => "t-warn",
-                _ => "t-bad",
-            },
-        )
-    });
+    let (upstream, health) = match UpstreamView::of(site) {
+        None => ("no upstream", "quiet"),
+        Some(up) if up.level == "ok" => (up.state, "t-ok"),
+        Some(up) if up.level == "warn" => (up.state, "t-warn"),
+        Some(up) => (up.state, "t-bad"),
+    };
     let fact = |label, (figure, note, class): (String, String, &'static str)| SiteFact { label, figure, note, class };
     vec![
         fact("Certificate ends", certificate),
         fact("Next key safe from", next),
         fact("Pins held until", held),
-        fact("Requests", (rate, format!("upstream {}", health.0.to_lowercase()), health.1)),
+        fact("Requests", (rate, format!("upstream {}", upstream.to_lowercase()), health)),
     ]
 }
 
