@@ -194,20 +194,12 @@ pub(super) fn sets(answer: &Value, now: i64) -> Vec<SetRow> {
 }
 
 /// The last day that is worth a question: when all that is promised now has ended.
-pub(super) fn last_day(answer: &Value, now: i64) -> Moment {
+pub(super) fn last_day(answer: &Value, now: i64) -> Option<Moment> {
     let ends = list(answer, "sets").iter().filter_map(|set| Moment::of(&set["held_until"], now));
     let promised = Moment::of(&answer["if_promised_today"], now);
     let last = ends.chain(promised).map(|end| end.at).max().unwrap_or(now).max(now + DAYS_MIN * DAY);
     // The API refuses days more than three years ahead.
-    let last = (last + DAY).min(now + 1000 * DAY);
-    Moment::new(last, now).unwrap_or_else(|| Moment {
-        at: now,
-        iso: String::new(),
-        day: String::new(),
-        short: String::new(),
-        minute: String::new(),
-        days: 0,
-    })
+    Moment::new((last + DAY).min(now + 1000 * DAY), now)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::error::{self, failed};
-use super::moment::Moment;
-use super::timeline::Timeline;
+use super::moment::{DAY, Moment, seconds};
+use super::timeline::{SETS_DRAWN, Timeline};
 use super::value::{level, list, some, text, texts};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
@@ -79,29 +79,37 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     if !answer.is_ok() {
         return failed(asked, &answer);
     }
-    let question = |with_asked: bool| {
-        let field = |name: &str| asked.query.get(name).filter(|value| with_asked && !value.trim().is_empty());
-        let call = ["key", "day"].into_iter().filter_map(|name| Some((name, field(name)?)));
-        call.fold(about("/v1/rotation"), |call, (name, value)| call.with(name, value))
-    };
     // The first answer is about today, whatever day is asked about.
-    let today = api.call(question(false)).await;
-    let is_asked =
-        ["key", "day"].iter().any(|name| asked.query.get(name).is_some_and(|value| !value.trim().is_empty()));
-    let rotation = if is_asked { api.call(question(true)).await } else { today.clone() };
-    let form = asked.query.get("form").unwrap_or("okhttp").to_owned();
-    let pins = api.call(about("/v1/pins").with("form", &form)).await;
+    let today = api.call(about("/v1/rotation")).await;
     if !today.is_ok() {
         return failed(asked, &today);
     }
-    match view(asked, &answer.body, &today.body, &rotation, &pins) {
+    let field = |name: &str| asked.query.get(name).filter(|value| !value.trim().is_empty());
+    let question: Vec<_> = ["key", "day"].into_iter().filter_map(|name| Some((name, field(name)?))).collect();
+    let rotation = match &question[..] {
+        [] => None,
+        fields => {
+            let call = fields.iter().fold(about("/v1/rotation"), |call, (name, value)| call.with(name, value));
+            Some(api.call(call).await)
+        }
+    };
+    let form = asked.query.get("form").unwrap_or("okhttp");
+    let pins = api.call(about("/v1/pins").with("form", form)).await;
+    match view(asked, &answer.body, &today.body, rotation.as_ref().unwrap_or(&today), (form, &pins)) {
         Some(view) => Page::of(&view),
         None => failed(asked, &answer),
     }
 }
 
-fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pins: &Answer) -> Option<SitePage> {
-    let now = Moment::of(&site["now"], super::moment::seconds(&site["now"])?)?;
+fn view(
+    asked: &PageRequest,
+    site: &Value,
+    today: &Value,
+    rotation: &Answer,
+    (form, pins): (&str, &Answer),
+) -> Option<SitePage> {
+    let now = seconds(&site["now"])?;
+    let now = Moment::new(now, now)?;
     let name = text(site, "site");
     let href = format!("/site/{}", encoded(&name));
     // A question that is refused leaves the answer about today in place.
@@ -113,10 +121,9 @@ fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pin
     let RotationWords { words, class, icon, .. } = RotationWords::of(shown, now.at)?;
     let keys = ledger::keys(shown, now.at);
     let stranger = some(shown, "key").filter(|_| shown["role"].is_null());
-    let limit = ledger::last_day(today, now.at);
+    let limit = ledger::last_day(today, now.at)?;
     let reached = Moment::of(&shown["at"], now.at)?;
     let hosts = texts(site, "hosts");
-    let form = asked.query.get("form").unwrap_or("okhttp").to_owned();
     Some(SitePage {
         frame: PageFrame::new(asked, name.clone(), "/"),
         level: level(site),
@@ -128,7 +135,7 @@ fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pin
         notices: parts::notices(site, now.at),
         facts: parts::facts(site, today, now.at),
         slide: reached.days.max(0),
-        slide_max: (limit.at - now.at).div_euclid(super::moment::DAY).max(1),
+        slide_max: (limit.at - now.at).div_euclid(DAY).max(1),
         day: text(shown, "day"),
         today: parts::date_of(&now),
         day_max: parts::date_of(&limit),
@@ -140,8 +147,8 @@ fn view(asked: &PageRequest, site: &Value, today: &Value, rotation: &Answer, pin
         ask_words: words,
         timeline: Timeline::of(shown),
         sets: ledger::sets(shown, now.at),
-        older: list(shown, "sets").len().saturating_sub(super::timeline::SETS_DRAWN),
-        forms: parts::forms(&href, asked, &form),
+        older: list(shown, "sets").len().saturating_sub(SETS_DRAWN),
+        forms: parts::forms(&href, asked, form),
         export: some(&pins.body, "text").filter(|_| pins.is_ok()),
         export_command: pintle(format!("export --site {} --as {form} --life 90d", shell_word(&name))),
         export_warnings: parts::warnings(pins),
