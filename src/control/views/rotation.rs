@@ -11,7 +11,7 @@ use crate::export::Role;
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::ledger::time::{day, rfc3339};
-use crate::policy::promise::{Promise, PromiseChannel, Seconds, SiteNames};
+use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::policy::rotation::{JudgedSet, RotationAnswer, SafeFrom, judge};
 use crate::reason::Reason;
 
@@ -118,16 +118,16 @@ impl Control {
         let mut sets: Vec<&JudgedSet> = answer.sets.iter().filter(|judged| is_enforced(&judged.set)).collect();
         sets.sort_by_key(|judged| (judged.set.first_sent, judged.set.honoured_until()));
         let older = sets.len().saturating_sub(SETS_MAX);
-        let number = |at: usize| at + 1;
-        let rows = sets.iter().enumerate().skip(older).map(|(at, judged)| set(number(at), judged, &roles, now));
+        let rows = (1..).zip(&sets).skip(older).map(|(number, judged)| set(number, judged, &roles, now));
         let ends = site.certificates.iter().map(|c| c.not_after).min();
+        let if_promised_today = rfc3339(if_promised_today(&answer, now));
         let candidate = |key: &RotationKey| {
             let safe = ask(Some(key.pin), now).safe_from;
             json!({
                 "pin": key.pin.to_string(), "role": key.role, "file": key.file, "algorithm": key.algorithm,
                 "promised_since": ledger.book().promised_since(site.name(), key.pin).map(rfc3339),
                 "safe_from": safe_from(safe), "is_safe_now": safe == SafeFrom::Now,
-                "if_promised_today": rfc3339(if_promised_today(&answer, names, now)),
+                "if_promised_today": if_promised_today,
             })
         };
         Ok(json!({
@@ -135,7 +135,7 @@ impl Control {
             "key": key.map(|key| key.to_string()), "role": key.as_ref().and_then(roles),
             "locks_out": answer.broken().count() > 0,
             "safe_from": safe_from(answer.safe_from), "is_safe_now": answer.safe_from == SafeFrom::Now,
-            "if_promised_today": rfc3339(if_promised_today(&answer, names, now)),
+            "if_promised_today": if_promised_today,
             "certificate_ends": ends.map(|end| end.to_string()),
             "older_sets": older, "sets": rows.collect::<Vec<_>>(),
             "keys": keys.iter().map(candidate).collect::<Vec<_>>(),
@@ -158,15 +158,13 @@ fn safe_from(safe: SafeFrom) -> Option<String> {
 
 /// The time from which a key is safe that every set gets from now on: the end of all sets that are held now. A set that is
 /// sent now is held for its max-age from now.
-fn if_promised_today(answer: &RotationAnswer, names: SiteNames<'_>, now: Seconds) -> Seconds {
+fn if_promised_today(answer: &RotationAnswer, now: Seconds) -> Seconds {
     let end = |judged: &JudgedSet| {
         let age = i64::try_from(judged.set.max_age).unwrap_or(i64::MAX);
         // The set of the answer is stretched to the day; its end without that day counts.
         if judged.is_sent { now.saturating_add(age) } else { judged.set.honoured_until() }
     };
-    let binding =
-        answer.sets.iter().filter(|judged| names.hosts.iter().any(|host| judged.set.binds(host, names.except)));
-    binding.filter(|judged| is_enforced(&judged.set)).map(end).max().unwrap_or(now).max(now)
+    answer.sets.iter().filter(|judged| is_enforced(&judged.set)).map(end).max().unwrap_or(now).max(now)
 }
 
 fn set(number: usize, judged: &JudgedSet, roles: &dyn Fn(&Pin) -> Option<&'static str>, now: Seconds) -> Value {
