@@ -10,7 +10,7 @@ use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use super::chain;
-use super::refusal::{Answered, PageRefusal, parameter};
+use super::refusal::{Answered, PageRefusal};
 use crate::control::Control;
 use crate::keys::key_file::{Foreign, KeyFileError, KeyKind, Want, certificates, has_private_key, public_key};
 use crate::keys::pem;
@@ -47,14 +47,6 @@ fn may_be_private(contents: &[u8], error: Option<&KeyFileError>) -> bool {
         || is_marked()
         // Text in UTF-16.
         || without_zeros().windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK))
-}
-
-/// The pin that a question names.
-pub(super) fn pin_of(query: &str) -> Result<Pin, PageRefusal> {
-    parameter(query, "pin").trim().parse().map_err(|_| {
-        let reason = Reason::new("pin: not a pin").hint("44 characters of base64, as `pintle pin` prints them");
-        PageRefusal::wrong(reason)
-    })
 }
 
 impl Control {
@@ -104,13 +96,14 @@ impl Control {
         let mut found = Vec::new();
         for site in self.config.sites() {
             let backup = site.backups.iter().position(|(_, key)| key.pin == pin);
+            let since = book.promised_since(site.name(), pin);
             let role = if site.certificates.iter().any(|c| c.pin == pin) {
                 "live"
             } else if let Some(at) = backup {
                 crate::export::Role::of_backup(at).name()
             } else if site.certificates.iter().any(|c| c.pins.contains(&pin)) {
                 "issuer"
-            } else if book.promised_since(site.name(), pin).is_some() {
+            } else if since.is_some() {
                 "promised"
             } else {
                 continue;
@@ -119,7 +112,7 @@ impl Control {
             let until = until.filter(|promise| promise.is_alive(now)).map(|promise| promise.honoured_until()).max();
             found.push(json!({
                 "site": site.name(), "role": role,
-                "promised_since": book.promised_since(site.name(), pin).map(rfc3339),
+                "promised_since": since.map(rfc3339),
                 "promised_until": until.map(rfc3339),
             }));
             if found.len() >= KNOWN_MAX {

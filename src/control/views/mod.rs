@@ -58,7 +58,7 @@ pub(super) async fn shown(path: &str, query: &str, commands: &mpsc::Sender<Admin
         "/rotation" => rotation::RotationQuestion::of(query).map(PageQuestion::Rotation),
         "/pins" => pins::PinsQuestion::of(query).map(PageQuestion::Pins),
         "/rates" => Ok(PageQuestion::Rates),
-        "/fingerprint" => fingerprint::pin_of(query).map(PageQuestion::Roles),
+        "/fingerprint" => refusal::pin(&parameter(query, "pin"), "pin").map(PageQuestion::Roles),
         "/doctor" => Ok(PageQuestion::Findings),
         _ => return None,
     };

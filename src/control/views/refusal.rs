@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::admin::api::Answer;
 use crate::admin::asked;
+use crate::keys::pin::Pin;
 use crate::reason::Reason;
 
 /// The answer, or the reason why there is none.
@@ -43,4 +44,12 @@ impl PageRefusal {
 /// A parameter of a query, decoded; empty if it is missing.
 pub(super) fn parameter(query: &str, name: &str) -> String {
     asked::parameter(query, name).unwrap_or_default()
+}
+
+/// The pin of a parameter.
+pub(super) fn pin(text: &str, name: &str) -> Result<Pin, PageRefusal> {
+    text.trim().parse().map_err(|_| {
+        let reason = Reason::new(format!("{name}: not a pin"));
+        PageRefusal::wrong(reason.hint("44 characters of base64, as `pintle pin` prints them"))
+    })
 }

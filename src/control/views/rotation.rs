@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::refusal::{Answered, PageRefusal, parameter};
+use super::refusal::{Answered, PageRefusal, parameter, pin};
 use crate::config::report::SiteReport;
 use crate::control::Control;
 use crate::control::promises::is_sent;
@@ -34,11 +34,7 @@ pub(in crate::control) struct RotationQuestion {
 impl RotationQuestion {
     pub(super) fn of(query: &str) -> Result<Self, PageRefusal> {
         let key = parameter(query, "key");
-        let key = Some(key.trim()).filter(|key| !key.is_empty()).map(str::parse).transpose().map_err(|_| {
-            PageRefusal::wrong(
-                Reason::new("key: not a pin").hint("44 characters of base64, as `pintle pin` prints them"),
-            )
-        })?;
+        let key = if key.trim().is_empty() { None } else { Some(pin(&key, "key")?) };
         let day = Some(parameter(query, "day")).filter(|day| !day.is_empty());
         Ok(Self { host: parameter(query, "host"), key, day })
     }
