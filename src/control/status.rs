@@ -311,6 +311,6 @@ pub(super) fn todo(site: &report::SiteReport) -> Vec<String> {
 }
 
 /// A path that is valid from any folder.
-fn absolute(path: &Path) -> String {
+pub(super) fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::control::Control;
+use crate::control::status::absolute;
 use crate::ledger::time::rfc3339;
 
 /// The report in a body; `None` if it is none.
@@ -23,8 +24,7 @@ impl Control {
 
     /// The last report, if there is one.
     pub(super) fn findings(&self) -> Value {
-        let config = std::path::absolute(self.draft.path()).unwrap_or_else(|_| self.draft.path().to_owned());
-        json!({ "now": rfc3339(self.now()), "config": config.display().to_string(), "report": self.doctor })
+        json!({ "now": rfc3339(self.now()), "config": absolute(self.draft.path()), "report": self.doctor })
     }
 }
 

@@ -8,6 +8,7 @@ use super::sites::SiteLevel;
 use crate::control::Control;
 use crate::control::expiry::ExpiryStage;
 use crate::control::promises::held;
+use crate::control::status::absolute;
 use crate::ledger::time::rfc3339;
 use crate::policy::promise::Seconds;
 
@@ -75,7 +76,7 @@ impl Control {
         let ledger = self.ledger();
         json!({
             "version": env!("CARGO_PKG_VERSION"), "started": self.started.to_string(), "now": rfc3339(now),
-            "config": std::path::absolute(self.draft.path()).unwrap_or_else(|_| self.draft.path().to_owned()),
+            "config": absolute(self.draft.path()),
             "sites": states.len(), "connections": self.server.connections(), "draining": self.draining,
             "ledger": { "durable": ledger.is_durable(), "error": self.promises.trouble.as_ref().map(|t| &t.error) },
             "states": { "bad": count(SiteLevel::Bad), "warning": count(SiteLevel::Warning), "fine": count(SiteLevel::Fine) },
