@@ -14,7 +14,7 @@ use crate::policy::promise::Seconds;
 
 /// Problems that are shown one by one.
 const ATTENTION_MAX: usize = 6;
-/// ComingDates that are shown.
+/// Dates that are shown.
 const DATES_MAX: usize = 10;
 const DAY: Seconds = 86_400;
 
@@ -41,7 +41,7 @@ impl DateKind {
 /// The dates of one day and kind: the earliest, how many there are, the first site, and whether one of them is urgent.
 type CountedDay = (Seconds, usize, String, bool);
 
-/// ComingDates by day and kind.
+/// Dates to come, by day and kind.
 #[derive(Default)]
 struct ComingDates(BTreeMap<(Seconds, DateKind), CountedDay>);
 
@@ -72,14 +72,13 @@ impl Control {
         for item in &mut attention {
             item["level"] = level_of(item).word().into();
         }
-        let count = |level: SiteLevel| states.iter().filter(|state| state.level == level).count();
         let ledger = self.ledger();
         json!({
             "version": env!("CARGO_PKG_VERSION"), "started": self.started.to_string(), "now": rfc3339(now),
             "config": absolute(self.draft.path()),
             "sites": states.len(), "connections": self.server.connections(), "draining": self.draining,
             "ledger": { "durable": ledger.is_durable(), "error": self.promises.trouble.as_ref().map(|t| &t.error) },
-            "states": { "bad": count(SiteLevel::Bad), "warning": count(SiteLevel::Warning), "fine": count(SiteLevel::Fine) },
+            "states": SiteLevel::counts(&states),
             "attention": attention, "attention_all": all,
             "dates": self.dates(now, ledger.book()),
         })

@@ -26,7 +26,7 @@ const DAY: Seconds = 86_400;
 /// The longest text to search for, in bytes: a host name.
 const SEARCH_MAX: usize = 253;
 
-/// How much a site needs the operator.
+/// The need of a site for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SiteLevel {
     /// Not at all.
@@ -46,6 +46,12 @@ impl SiteLevel {
             Self::Warning => "warning",
             Self::Bad => "bad",
         }
+    }
+
+    /// The number of sites at each level.
+    pub(super) fn counts(states: &[SiteState]) -> Value {
+        let count = |level: Self| states.iter().filter(|state| state.level == level).count();
+        Self::ALL.into_iter().map(|level| (level.word(), count(level))).collect()
     }
 }
 
@@ -107,13 +113,13 @@ impl Control {
         let waits = outlooks.iter().any(|o| o.standing == CertificateStanding::Missing && fails(&o));
         let stages = site.certificates.iter().map(|c| (ExpiryStage::of(c, now), c));
         let worst = stages.max_by_key(|(stage, _)| *stage).filter(|(stage, _)| *stage > ExpiryStage::default());
-        let bad = |words: &str| Some(SiteState { level: SiteLevel::Bad, words: words.to_owned() });
-        let warn = |words: &str| Some(SiteState { level: SiteLevel::Warning, words: words.to_owned() });
+        let bad = |words: &str| SiteState { level: SiteLevel::Bad, words: words.to_owned() };
+        let warn = |words: &str| SiteState { level: SiteLevel::Warning, words: words.to_owned() };
         let of_certificate = match (site.lacks_certificate, &worst) {
-            (Some(CertificateLack::NotYet), _) if waits => bad("No certificate: the CA refuses"),
-            (Some(CertificateLack::NotYet), _) => warn("Waits for its certificate"),
-            (Some(CertificateLack::Broken), _) => bad("No certificate"),
-            (None, Some((ExpiryStage::ENDED, _))) => bad("Certificate expired"),
+            (Some(CertificateLack::NotYet), _) if waits => Some(bad("No certificate: the CA refuses")),
+            (Some(CertificateLack::NotYet), _) => Some(warn("Waits for its certificate")),
+            (Some(CertificateLack::Broken), _) => Some(bad("No certificate")),
+            (None, Some((ExpiryStage::ENDED, _))) => Some(bad("Certificate expired")),
             (None, _) => None,
         };
         let ending = || {
@@ -122,13 +128,12 @@ impl Control {
             let words = ends_in(&left(certificate, now));
             Some(SiteState { level: if days < URGENT_DAYS { SiteLevel::Bad } else { SiteLevel::Warning }, words })
         };
-        let circuit_is_open = || upstream.is_some_and(|upstream| upstream.health.circuit(uptime()) != Circuit::Closed);
         of_certificate
-            .or_else(|| self.files.refused.contains_key(site.name()).then(|| bad("Renewal refused")).flatten())
-            .or_else(|| circuit_is_open().then(|| bad("Upstream fails")).flatten())
-            .or_else(|| outlooks.iter().any(Outlook::is_overdue).then(|| bad("Renewal overdue")).flatten())
+            .or_else(|| self.files.refused.contains_key(site.name()).then(|| bad("Renewal refused")))
+            .or_else(|| upstream.is_some_and(is_failing).then(|| bad("Upstream fails")))
+            .or_else(|| outlooks.iter().any(Outlook::is_overdue).then(|| bad("Renewal overdue")))
             .or_else(ending)
-            .or_else(|| lesser(site, upstream).and_then(warn))
+            .or_else(|| lesser(site, upstream).map(warn))
             .unwrap_or_else(|| SiteState { level: SiteLevel::Fine, words: "Fine".to_owned() })
     }
 
@@ -150,12 +155,11 @@ impl Control {
         let page = wanted.page.min(pages);
         let ledger = self.ledger();
         let held = held(ledger.book(), now);
-        let count = |level: SiteLevel| states.iter().filter(|state| state.level == level).count();
         let rows = found.iter().skip((page - 1) * PAGE).take(PAGE);
         let rows = rows.map(|(at, site, state)| self.row(*at, site, state, held.get(site.name()), now));
         json!({
             "sites": rows.collect::<Vec<_>>(), "found": found.len(), "page": page, "pages": pages, "all": states.len(),
-            "states": { "bad": count(SiteLevel::Bad), "warning": count(SiteLevel::Warning), "fine": count(SiteLevel::Fine) },
+            "states": SiteLevel::counts(&states),
         })
     }
 
@@ -171,12 +175,17 @@ impl Control {
             "pins": site.hpkp.is_some(), "pins_withheld": site.withheld.is_some(),
             "promised_until": held.filter(|held| held.until > now).map(|held| rfc3339(held.until)),
             "upstream": site.upstream.as_ref().map(|upstream| &upstream.url),
-            "upstream_fails": upstream.map(|upstream| upstream.health.circuit(uptime()) != Circuit::Closed),
+            "upstream_fails": upstream.map(is_failing),
             "hsts": site.hsts,
             "hsts_ramp": ramp.map(|ramp| json!({ "step": ramp.step + 1, "steps": ramp.steps })),
             "requests_per_second": self.rates.of_site(at),
         })
     }
+}
+
+/// `true` unless the circuit of an upstream is closed.
+fn is_failing(upstream: &Upstream) -> bool {
+    upstream.health.circuit(uptime()) != Circuit::Closed
 }
 
 /// `Ends in 9 days`
