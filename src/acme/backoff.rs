@@ -4,11 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::problem::AcmeRemedy;
 use crate::keys::pin::Pin;
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{DAY, Seconds};
 use crate::reason::Reason;
 
-/// One day, in seconds.
-pub const DAY: Seconds = 86_400;
 /// The waits after the first, second and third failure in a row, in seconds. Then it is a day.
 const LADDER: [Seconds; 3] = [60, 600, 6000];
 /// The shortest wait after the ladder, however short the time that is left.

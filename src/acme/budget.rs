@@ -254,7 +254,7 @@ fn name(limit: &OrderLimit, of: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::acme::backoff::DAY;
+    use crate::policy::promise::DAY;
     use proptest::prelude::*;
 
     /// The longest wait for a token of ours, in seconds.

@@ -1,9 +1,8 @@
 //! The times in the life of one certificate, as fractions of its lifetime: when it is to be renewed,
 //! when a renewal is overdue, and when the key changes over.
 
-use super::backoff::DAY;
 use super::facts::{CertificateFacts, ChainInUse, NextKey};
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{DAY, Seconds};
 
 /// Certificates that live shorter than this are renewed at half their lifetime, in seconds.
 const SHORT: Seconds = 10 * DAY;

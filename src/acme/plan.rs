@@ -3,7 +3,6 @@
 //! Pure: facts and the time go in, one action comes out. The driver performs the action, which changes
 //! the facts, and asks again.
 
-use super::backoff::DAY;
 use super::due;
 use super::facts::{Ca, CertificateFacts, Checked, Compromise, NextKey, OpenOrder, PreflightVerdict};
 use super::problem::AcmeRemedy;
@@ -12,7 +11,7 @@ use super::step::{
     OrderReason, Stop,
 };
 use crate::keys::pin::Pin;
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{DAY, Seconds};
 
 /// A preflight counts for an order for this long, in seconds.
 const PREFLIGHT_FRESH: Seconds = 3600;

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::backoff::{DAY, longer};
-use crate::policy::promise::Seconds;
+use super::backoff::longer;
+use crate::policy::promise::{DAY, Seconds};
 
 /// The bounds of Retry-After (section 4.3), in seconds.
 const RETRY_AFTER: (Seconds, Seconds) = (60, DAY);

@@ -279,8 +279,7 @@ mod tests {
     use super::*;
     use crate::ledger::Record;
     use crate::policy::hpkp::Mode;
-
-    const DAY: Seconds = 86_400;
+    use crate::policy::promise::DAY;
 
     fn promise(site: &str, channel: PromiseChannel, max_age: Seconds, last_sent: Seconds) -> Record {
         Record::Promise(Promise {

@@ -6,7 +6,7 @@ use super::Control;
 use crate::acme::due::left_at_renewal;
 use crate::config::report;
 use crate::keys::pin::Pin;
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{DAY, Seconds};
 
 /// The days left at which a certificate is reported.
 const DAYS: [i64; 4] = [14, 7, 3, 1];
@@ -15,7 +15,6 @@ const WHOLE_DAYS_FROM: i64 = 42;
 /// A certificate that pintle renews itself is reported from half of the time that is left when its renewal is due: that is
 /// the latest time that a CA's window can set. The other thresholds are the same fractions of that time.
 const FIRST_DAYS: i64 = DAYS[0];
-const DAY: i64 = 86_400;
 /// The remedy for a certificate from elsewhere.
 const RENEW: &str = "renew it: pintle loads new files by itself, and `pintle install` checks them first";
 

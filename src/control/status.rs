@@ -17,7 +17,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::time::rfc3339;
 use crate::ledger::{Accepted, Book, Ramped};
 use crate::os::{allocator, usage};
-use crate::policy::promise::{Promises, Seconds, others};
+use crate::policy::promise::{DAY, Promises, Seconds, others};
 use crate::reason::Reason;
 use crate::reason::pasted::pintle;
 use crate::telemetry::LogThread;
@@ -33,9 +33,6 @@ fn memory() -> Value {
     });
     json!({ "resident": usage::now().map(|usage| usage.resident_bytes), "allocator": allocator })
 }
-
-/// Seconds of a day.
-const DAY: Seconds = 86_400;
 
 impl Control {
     /// The copies whose sites are gone, while a promise needs their keys.

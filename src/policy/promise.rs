@@ -13,6 +13,8 @@ use crate::policy::hpkp::{Hpkp, Mode};
 
 /// Seconds since 1970, by the wall clock.
 pub type Seconds = i64;
+/// One day.
+pub const DAY: Seconds = 86_400;
 
 /// The way in which a promise was made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{CertificateFolder, DriverThread};
-use crate::acme::backoff::DAY;
 use crate::acme::facts::CertificateFacts;
 use crate::acme::outlook::Outlook;
 use crate::acme::plan;
@@ -17,7 +16,7 @@ use crate::acme::words::{stop_text, time};
 use crate::acme::work::CertificateWork;
 use crate::config::Acme;
 use crate::ledger::time::wall;
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{DAY, Seconds};
 use crate::reason::pasted::pintle;
 
 impl DriverThread {

@@ -16,12 +16,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use self::address::{AddressFault, AddressVerdict};
-use super::backoff::DAY;
 use super::dns::{Persist, RecordState, standing};
 use super::lookup::{Lookup, LookupAnswer};
 use crate::config::acme::Method;
 use crate::host::bare;
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{DAY, Seconds};
 use crate::reason::{Reason, Severity};
 use crate::upstream::dns::NameServers;
 

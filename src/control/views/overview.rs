@@ -10,13 +10,12 @@ use crate::control::expiry::ExpiryStage;
 use crate::control::promises::held;
 use crate::control::status::absolute;
 use crate::ledger::time::rfc3339;
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{DAY, Seconds};
 
 /// Problems that are shown one by one.
 const ATTENTION_MAX: usize = 6;
 /// Dates that are shown.
 const DATES_MAX: usize = 10;
-const DAY: Seconds = 86_400;
 
 /// The kind of a date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,11 +11,10 @@ use crate::export::Role;
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::ledger::time::{day, rfc3339};
-use crate::policy::promise::{Promise, PromiseChannel, Seconds};
+use crate::policy::promise::{DAY, Promise, PromiseChannel, Seconds};
 use crate::policy::rotation::{JudgedSet, RotationAnswer, SafeFrom, judge};
 use crate::reason::Reason;
 
-const DAY: Seconds = 86_400;
 /// The longest time ahead that can be asked about, in days.
 const AHEAD_MAX: i64 = 3 * 366;
 /// Sets in one answer, the latest; a page shows fewer.

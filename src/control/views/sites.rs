@@ -14,7 +14,7 @@ use crate::control::promises::{HeldSets, held};
 use crate::control::status::is_out;
 use crate::ledger::Ramped;
 use crate::ledger::time::rfc3339;
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{DAY, Seconds};
 use crate::reason::Reason;
 use crate::upstream::{Circuit, Upstream};
 
@@ -22,7 +22,6 @@ use crate::upstream::{Circuit, Upstream};
 const PAGE: usize = 40;
 /// Days before the end of a certificate from which it is urgent.
 const URGENT_DAYS: i64 = 10;
-const DAY: Seconds = 86_400;
 /// The longest text to search for, in bytes: a host name.
 const SEARCH_MAX: usize = 253;
 
