@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::telemetry::trace::hex;
+
 const STYLE: &str = include_str!("assets/style.css");
 const SCRIPT: &str = include_str!("assets/page.js");
 
@@ -12,8 +14,7 @@ static STYLE_PATH: LazyLock<String> = LazyLock::new(|| path("style", STYLE, "css
 static SCRIPT_PATH: LazyLock<String> = LazyLock::new(|| path("page", SCRIPT, "js"));
 
 fn path(name: &str, content: &str, ending: &str) -> String {
-    let hash: String = Sha256::digest(content.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("/assets/{name}-{hash}.{ending}")
+    format!("/assets/{name}-{}.{ending}", hex(&Sha256::digest(content.as_bytes())[..8]))
 }
 
 /// The path of the style sheet.

@@ -6,6 +6,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::keys::key_file::algorithm_of;
 use crate::keys::pin::Pin;
 use crate::ledger::time::rfc3339;
+use crate::telemetry::trace::hex;
 use crate::tls::certificate::name_of;
 
 /// The certificates, the leaf first. One that cannot be read is left out: it is served all the same.
@@ -16,9 +17,9 @@ pub(super) fn certificates<'d>(chain: impl Iterator<Item = &'d [u8]>) -> Vec<Val
 fn certificate(der: &[u8]) -> Option<Value> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let validity = certificate.validity();
-    let serial: String = certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
     Some(json!({
-        "subject": name_of(certificate.subject()), "issuer": name_of(certificate.issuer()), "serial": serial,
+        "subject": name_of(certificate.subject()), "issuer": name_of(certificate.issuer()),
+        "serial": hex(certificate.raw_serial()),
         "is_root": certificate.subject() == certificate.issuer(),
         "algorithm": algorithm_of(certificate.public_key()).to_string(),
         "pin": Pin::of_spki(certificate.public_key().raw).to_string(),
