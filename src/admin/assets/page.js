@@ -1,5 +1,5 @@
-// The pages work without this file. With it: copying by a button, live numbers, a slider that asks at once, and pins that
-// the browser computes itself.
+// The pages work without this file. With it: copying by a button, live numbers, a slider that asks at once, pins that the
+// browser computes itself, and an editor that is checked meanwhile.
 "use strict";
 
 const one = (selector, within = document) => within.querySelector(selector);
@@ -24,10 +24,10 @@ function copying(within) {
 
 // An answer to the reader's own action, for screen readers.
 function say(words) {
-  let place = one("#said");
+  let place = one("#announcement");
   if (!place) {
     place = document.createElement("p");
-    place.id = "said";
+    place.id = "announcement";
     place.className = "vh";
     place.setAttribute("role", "status");
     document.body.append(place);
@@ -110,7 +110,7 @@ function children(bytes, parent) {
   return found;
 }
 
-const SEQUENCE = 0x30, INTEGER = 0x02, BITS = 0x03, OCTETS = 0x04, OID = 0x06, VERSION = 0xa0;
+const SEQUENCE = 0x30, INTEGER = 0x02, BITS = 0x03, BYTES = 0x04, OID = 0x06, VERSION = 0xa0;
 const is_spki = (bytes, parts) =>
   parts.length === 2 && parts[0].tag === SEQUENCE && parts[1].tag === BITS && children(bytes, parts[0])[0]?.tag === OID;
 class Private extends Error {}
@@ -122,8 +122,8 @@ function spki(bytes) {
   const parts = children(bytes, whole);
   if (is_spki(bytes, parts)) return ["public key", bytes];
   const [first, second] = parts;
-  // PKCS#1, SEC1 and PKCS#8 begin with a version; an encrypted key ends with octets; PKCS#12 begins with version 3.
-  if (first?.tag === INTEGER || (parts.length === 2 && second.tag === OCTETS)) throw new Private();
+  // PKCS#1, SEC1 and PKCS#8 begin with a version; an encrypted key ends with a string of bytes; PKCS#12 begins with version 3.
+  if (first?.tag === INTEGER || (parts.length === 2 && second.tag === BYTES)) throw new Private();
   if (first?.tag !== SEQUENCE || second?.tag !== SEQUENCE || parts[2]?.tag !== BITS) throw new Error("unknown");
   const inner = children(bytes, first);
   const key = inner.find((part) => part.tag === SEQUENCE && is_spki(bytes, children(bytes, part)));
@@ -216,47 +216,42 @@ function fingerprint(form) {
   };
 }
 
-copying(document);
-all("[data-live]").forEach(live);
-all("form[data-ask]").forEach(asking);
-all("form[data-fingerprint]").forEach(fingerprint);
-
 // The editor: line numbers that follow the text, and the verdict of "Check" while somebody types.
-for (const form of document.querySelectorAll("form[data-check]")) {
-  const text = form.querySelector("textarea");
-  const marks = form.querySelector(".editor pre");
-  if (!text || !marks || text.readOnly) continue;
+function editing(form) {
+  const [text, marks] = [one("textarea", form), one(".editor pre", form)];
+  if (!text || !marks || text.readOnly) return;
   let timer = 0;
-  const lines = () => {
-    text.rows = Math.max(8, text.value.split("\n").length);
-    marks.replaceChildren(...text.value.split("\n").map((line) => {
-      const span = document.createElement("span");
-      span.textContent = line || " ";
-      return span;
-    }));
+  const number = () => {
+    const lines = text.value.split("\n");
+    text.rows = Math.max(8, lines.length);
+    marks.replaceChildren(...lines.map((line) => made("span", {}, line || " ")));
   };
   const check = async () => {
-    const sent = text.value;
+    const checked = text.value;
     const fields = new URLSearchParams(new FormData(form));
     fields.set("do", "check");
     try {
       const answer = await fetch(form.action, { method: "POST", body: fields });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (text.value !== sent) return;
-      for (const id of ["verdict", "difference", "marks"]) {
-        const [now, next] = [document.getElementById(id), page.getElementById(id)];
+      if (text.value !== checked) return;
+      for (const part of ["#verdict", "#difference", "#marks", ".head"]) {
+        const [now, next] = [one(part), one(part, page)];
         if (now && next) now.replaceChildren(...next.childNodes);
       }
-      const [head, next] = [document.querySelector(".head"), page.querySelector(".head")];
-      if (head && next) head.replaceChildren(...next.childNodes);
     } catch {
       // Without an answer, the button "Check" still works.
     }
   };
-  document.getElementById("verdict")?.setAttribute("aria-live", "polite");
+  one("#verdict")?.setAttribute("aria-live", "polite");
   text.addEventListener("input", () => {
-    lines();
+    number();
     clearTimeout(timer);
     timer = setTimeout(check, 700);
   });
 }
+
+copying(document);
+all("[data-live]").forEach(live);
+all("form[data-ask]").forEach(asking);
+all("form[data-fingerprint]").forEach(fingerprint);
+all("form[data-check]").forEach(editing);
