@@ -1,4 +1,4 @@
-//! The list of pages: which path and method is which page, and which role it needs.
+//! The list of pages: the path, the method and the role of each.
 
 use http::Method;
 

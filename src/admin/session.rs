@@ -1,4 +1,4 @@
-//! One-time links and sessions: who reads the pages, since when, and until when.
+//! One-time links and sessions: the readers of the pages, and the beginning and end of their visits.
 
 use std::collections::HashMap;
 use std::time::Duration;

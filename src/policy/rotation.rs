@@ -1,4 +1,4 @@
-//! What a change of the key would break, today or on a later day.
+//! The promises that a change of the key would break, today or on a later day.
 //!
 //! A set that is still sent will be sent until the change: clients note it at the last moment, and hold it for its max-age
 //! after that. Pure: no I/O and no clock.

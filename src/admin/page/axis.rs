@@ -36,9 +36,9 @@ pub struct AxisMark {
 /// A stretch of a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneBar {
-    /// Where it begins.
+    /// The place of its beginning.
     pub x: String,
-    /// How long it is.
+    /// Its length.
     pub width: String,
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Timeline {
     /// The place of the day that is asked about, and its words.
     pub(super) day_x: String,
     pub(super) day_label: String,
-    /// Where the words end, so that they stay in the picture: `start`, `middle` or `end`.
+    /// The anchor of the words, so that they stay in the picture: `start`, `middle` or `end`.
     pub(super) day_anchor: &'static str,
     pub(super) day_box: &'static str,
     /// The place of today, if another day is asked about.

@@ -24,7 +24,7 @@ const KNOWN_MAX: usize = 20;
 /// Names that are shown of a CSR.
 const NAMES_MAX: usize = 100;
 
-/// `true` if it has a private key, or may have one: the reason why it cannot be read does not matter then.
+/// `true` if a file has a private key, or may have one: the reason why it is unreadable does not matter then.
 fn may_be_private(contents: &[u8], error: Option<&KeyFileError>) -> bool {
     const MARK: &[u8] = b"PRIVATE KEY";
     let is_marked = || contents.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK));

@@ -1,4 +1,4 @@
-//! What the pages say, without a script: verdicts, ledgers, exports, fingerprints, and texts of strangers.
+//! The pages without a script: verdicts, ledgers, exports, fingerprints, and texts of strangers.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What each answer to a browser has in common.
+//! The parts that all answers to a browser share.
 
 use std::process::Command;
 

@@ -75,7 +75,7 @@ pub(super) fn with_part(text: &str, first: usize, count: usize, part: &str) -> O
     Some(all.join("\n"))
 }
 
-/// What a browser sends for a text: it ends each line with CR LF. The file keeps its own ends.
+/// Returns a text that a browser has sent, with the line ends of the file: browsers end each line with CR LF.
 pub(super) fn received(sent: &str, before: &str) -> String {
     let plain = sent.replace("\r\n", "\n");
     if plain == before.replace("\r\n", "\n") {
@@ -117,7 +117,7 @@ pub(super) fn fix_value(mark: Mark, replacement: &str) -> String {
     format!("{}:{}:{}:{replacement}", mark.line, mark.column, mark.width)
 }
 
-/// The same, read.
+/// Reads the value of such a button.
 pub(super) fn of_fix_value(value: &str) -> Option<(Mark, &str)> {
     let mut parts = value.splitn(4, ':');
     let mut number = || parts.next()?.parse().ok();
@@ -125,7 +125,7 @@ pub(super) fn of_fix_value(value: &str) -> Option<(Mark, &str)> {
     Some((mark, parts.next()?))
 }
 
-/// The first line that has a word, from a line on, then from the top.
+/// The number of the first line that has a word, in any case of letters.
 pub(super) fn find(text: &str, word: &str) -> Option<usize> {
     let word = word.to_lowercase();
     (!word.is_empty()).then(|| text.lines().position(|line| line.to_lowercase().contains(&word)).map(|at| at + 1))?
