@@ -27,6 +27,11 @@ fn post(socket: &Path, path: &str, file: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
 }
 
+/// Every byte of a text as a percent-escape.
+fn percent_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+}
+
 /// A site with pins: its configuration, and the files of the next key.
 fn pinned(bed: &Bed) -> String {
     bed.config("") + &crate::harness::policies(&bed.authority)
@@ -49,9 +54,8 @@ fn a_site_answers_with_the_verdict_of_the_guard() {
     // A key that no set has breaks the set that is sent, on any day.
     let stranger = bed.authority.leaf("stranger", &["x.example"]);
     let pin = crate::headers::openssl_pin(&["x509", "-pubkey", "-noout"], &stranger.chain);
-    let encoded: String = pin.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    for day in ["", "&day=2029-01-01"] {
-        let day = if day.is_empty() { String::new() } else { format!("&day={}", in_days(400)) };
+    let encoded = percent_encoded(&pin);
+    for day in [String::new(), format!("&day={}", in_days(400))] {
         let asked = json(&socket, &format!("/v1/rotation?host={BLOG}&key={encoded}{day}"));
         assert_eq!((&asked["locks_out"], &asked["safe_from"]), (&Value::Bool(true), &Value::Null), "{asked}");
         let page = get(&socket, &format!("/site/{BLOG}?key={encoded}{day}"));
@@ -95,7 +99,7 @@ fn fingerprints_of_public_halves_only() {
     }
     let live = json(&socket, &format!("/v1/site?host={BLOG}"))["certificates"][0]["pin"].clone();
     let live = live.as_str().unwrap();
-    let encoded: String = live.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let encoded = percent_encoded(live);
     let known = json(&socket, &format!("/v1/fingerprint?pin={encoded}"));
     assert_eq!((&known["known"][0]["role"], &known["known"][0]["site"]), (&"live".into(), &BLOG.into()), "{known}");
     assert!(get(&socket, &format!("/fingerprint?pin={encoded}")).contains("the live key of"));
@@ -120,7 +124,7 @@ fn texts_of_strangers_stay_texts() {
     let bed = Bed::new();
     let pintle = Pintle::start(&bed.authority, &pinned(&bed));
     let socket = bed.socket();
-    let encoded: String = XSS.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let encoded = percent_encoded(XSS);
     let mut visit = pintle.curl();
     visit.args(["-sS", "-o", "/dev/null", "-A", XSS]).arg(format!("https://{BLOG}/{encoded}?{encoded}"));
     output(&mut visit);

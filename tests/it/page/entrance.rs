@@ -28,6 +28,14 @@ fn log_in(address: SocketAddr, name: &str, password: &str) -> Response {
     post(address, "/login", &[], &format!("name={name}&password={}", password.replace(' ', "+")))
 }
 
+/// The path of a link that the command prints. It ends at once, since the process has a port.
+fn link_of(pintle: &Pintle, address: SocketAddr) -> String {
+    let (code, out, err) = outcome(pintle.command("page").arg("--json"));
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    answer["url"].as_str().unwrap().strip_prefix(&format!("http://{address}")).unwrap().to_owned()
+}
+
 #[test]
 fn a_link_opens_the_page_once_through_the_socket() {
     let bed = Bed::new();
@@ -73,11 +81,7 @@ fn a_link_opens_the_page_once_through_the_socket() {
 fn the_links_of_a_port() {
     let bed = Bed::new();
     let (pintle, address) = start(&bed, "");
-    let (code, out, err) = outcome(pintle.command("page").arg("--json"));
-    assert_eq!((code, err.as_str()), (0, ""), "the command ends, since the port is there: {out}");
-    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
-    let link = answer["url"].as_str().unwrap().strip_prefix(&format!("http://{address}")).unwrap();
-    let cookie = format!("Cookie: {}", get(address, link, &[]).cookie());
+    let cookie = format!("Cookie: {}", get(address, &link_of(&pintle, address), &[]).cookie());
     assert_eq!(get(address, "/", &[&cookie]).code, 200);
     let without = get(address, "/login", &[]);
     assert!(
@@ -140,10 +144,7 @@ fn a_session_ends_with_its_password() {
     let (pintle, address) = start(&bed, &hash(PASSWORD));
     let cookie = format!("Cookie: {}", log_in(address, "admin", PASSWORD).cookie());
     assert_eq!(get(address, "/", &[&cookie]).code, 200);
-    let (_, out, _) = outcome(pintle.command("page").arg("--json"));
-    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
-    let link = answer["url"].as_str().unwrap().strip_prefix(&format!("http://{address}")).unwrap().to_owned();
-    let by_link = format!("Cookie: {}", get(address, &link, &[]).cookie());
+    let by_link = format!("Cookie: {}", get(address, &link_of(&pintle, address), &[]).cookie());
     let text = fs::read_to_string(pintle.config_path()).unwrap();
     let old = text.lines().find(|line| line.starts_with("password_hash")).unwrap();
     fs::write(pintle.config_path(), text.replace(old, &hash("another password of mine"))).unwrap();
