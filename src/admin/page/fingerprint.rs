@@ -1,8 +1,8 @@
 //! The fingerprint tool: the pin of any certificate, CSR or public key, and whose key it is.
 
 use askama::Template;
+use http::{Method, StatusCode};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::error::failed;
 use super::moment::{Moment, seconds};
@@ -11,7 +11,6 @@ use super::value::{list, some, text, texts};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
-use http::{Method, StatusCode};
 
 /// The longest name of a file that is shown, in characters.
 const NAME_MAX: usize = 120;
@@ -61,6 +60,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     let empty = FingerprintPage { frame, refused: None, found: None };
     let (file, answer) = if asked.method == Method::POST {
         match contents(asked) {
+            // The copy is wiped with the call.
             Some((file, contents)) => (file, api.call(Call::post("/v1/fingerprint").body(contents.to_vec())).await),
             None => {
                 let what = "There is nothing to look at".to_owned();
@@ -86,15 +86,12 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
 }
 
 /// The file of the form, or the pasted text, with its name.
-fn contents(asked: &PageRequest) -> Option<(String, Zeroizing<Vec<u8>>)> {
-    let copy = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
+fn contents(asked: &PageRequest) -> Option<(String, &[u8])> {
+    let shown = |name: &str| name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
     let file = asked.form.file("file").filter(|(_, bytes)| !bytes.is_empty());
-    let file = file.map(|(name, bytes)| {
-        let name: String = name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
-        (name, copy(bytes))
-    });
-    let text = || asked.form.get("text").filter(|text| !text.trim().is_empty());
-    file.or_else(|| text().map(|text| ("Pasted".to_owned(), copy(text.as_bytes()))))
+    let text = asked.form.get("text").filter(|text| !text.trim().is_empty());
+    let file = file.map(|(name, bytes)| (shown(name), bytes));
+    file.or_else(|| text.map(|text| ("Pasted".to_owned(), text.as_bytes())))
 }
 
 fn refused(file: &str, answer: &Answer) -> RefusedFile {
