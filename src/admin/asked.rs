@@ -1,5 +1,6 @@
 //! A request for a page: its path, query, form and session.
 
+use bytes::Bytes;
 use http::Method;
 use zeroize::Zeroize as _;
 
@@ -96,6 +97,13 @@ impl FormFields {
         let found =
             self.0.iter().filter(|f| f.name == name).find(|f| f.file.as_ref().is_some_and(|n| !n.is_empty()))?;
         Some((found.file.as_deref()?, &found.value))
+    }
+}
+
+/// Wipes a body that may carry a password or a key, unless somebody else has its bytes.
+pub fn wipe(body: Bytes) {
+    if let Ok(mut bytes) = body.try_into_mut() {
+        bytes.as_mut().zeroize();
     }
 }
 

@@ -85,7 +85,7 @@ impl Pages {
         reader: PageReader,
         visitor: &PageVisitor,
     ) -> Response<AnswerBody> {
-        let (parts, form) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let path = parts.uri.path().to_owned();
         if let Some((kind, content)) = assets::find(&path) {
             let asset = Page { kind, content, ..Page::empty(StatusCode::OK) };
@@ -93,7 +93,8 @@ impl Pages {
         }
         let query = FormFields::of_query(parts.uri.query().unwrap_or_default());
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let form = FormFields::of_form(kind, &form);
+        let form = FormFields::of_form(kind, &body);
+        asked::wipe(body);
         let is_malformed = query.is_none() || form.is_none();
         let (query, form) = (query.unwrap_or_default(), form.unwrap_or_default());
         if entrance::is_entrance(&parts.method, &path) {

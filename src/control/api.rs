@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::admin::AdminCommand;
 use super::config;
@@ -15,7 +15,7 @@ use super::served::Objection;
 use super::{DRAINING, acme, keys, records, views};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
-use crate::admin::asked::parameter;
+use crate::admin::asked::{parameter, wipe};
 use crate::config::admin::AdminRole;
 use crate::config::history::How;
 use crate::keys::pin::Pin;
@@ -108,9 +108,7 @@ async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -
 /// Takes a body that may hold a key, and wipes the bytes that it came in if nobody else has them.
 fn wiped(body: Bytes) -> Zeroizing<Vec<u8>> {
     let copy = Zeroizing::new(body.to_vec());
-    if let Ok(mut bytes) = body.try_into_mut() {
-        bytes.as_mut().zeroize();
-    }
+    wipe(body);
     copy
 }
 
