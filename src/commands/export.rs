@@ -10,12 +10,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::live::{as_served, on_disk, tell_of_reload, warn};
-use super::{fail, fail_with_hint, files, ledger, no_such_site, pin, read, refuse};
+use super::{fail, files, ledger, no_such_site, pin, read, refuse};
 use crate::config::{Config, Draft};
 use crate::control::own_keys::{next_keys, with_own_keys};
 use crate::control::pin_set::{self, WantedExport, backup, find};
 use crate::control::served::{LockedOutSite, Objection, ServedNow, Sites, ask_for_served, ask_to_promise};
-use crate::export::{ExportForm, PinSet, SiteKey, render};
+use crate::export::{ExportForm, PinSet, SiteKey};
 use crate::keys::key_file::KeyAlgorithm;
 use crate::ledger::Record;
 use crate::os::read_error;
@@ -135,11 +135,9 @@ fn judge_sites(
 /// Records the promise, then prints the export.
 fn give_out(draft: &Draft, options: &Options, set: &PinSet, is_running: bool, now: Timestamp) -> ExitCode {
     let form = options.form;
-    let Some(text) = render(form, set) else {
-        return fail_with_hint(
-            &format!("{}: the site's hosts are addresses, and this takes names only", form.name()),
-            &"the other forms take addresses",
-        );
+    let text = match pin_set::text(form, set) {
+        Ok(text) => text,
+        Err(reason) => return refuse(&reason),
     };
     let promised = options.life.is_some();
     if promised && let Err(objection) = record_promises(draft, promises(form, set, now), is_running) {

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::own_keys::{NO_CERTIFICATE, issuers, refusal};
 use crate::config::value::show_duration;
 use crate::config::{Config, report};
-use crate::export::{ExportForm, HTTPS, PinSet, Role, SiteKey, WithoutBackup};
+use crate::export::{ExportForm, HTTPS, PinSet, Role, SiteKey, WithoutBackup, render};
 use crate::host::HostPattern;
 use crate::keys::key_file::{PublicKey, Want, public_key};
 use crate::keys::pin::Pin;
@@ -141,6 +141,18 @@ pub fn collect(
     })
 }
 
+/// The text of an export.
+///
+/// # Errors
+///
+/// If the form takes names only, and the site has none.
+pub fn text(form: ExportForm, set: &PinSet) -> Result<String, Reason> {
+    render(form, set).ok_or_else(|| {
+        let what = format!("{}: the site's hosts are addresses, and this takes names only", form.name());
+        refusal(what, "the other forms take addresses")
+    })
+}
+
 /// The live keys, then the backups; each key once.
 fn keys(wanted: &WantedExport, path: &Path, report: &report::SiteReport) -> Result<Vec<SiteKey>, Reason> {
     let mut keys: Vec<SiteKey> = Vec::new();
@@ -187,7 +199,7 @@ fn judge_pins(
     warnings: &mut Vec<Reason>,
 ) -> Result<(), Reason> {
     let form = wanted.form;
-    let chains = chains(report);
+    let chains: Vec<Vec<Pin>> = report.certificates.iter().map(|c| c.pins.clone()).collect();
     let backups: Vec<Pin> = keys.iter().filter(|k| k.role != Role::Live).map(|k| k.pin).collect();
     let findings = judge(&chains, &backups, max_age, u64::MAX);
     if findings.contains(&PinFinding::NoBackup) {
@@ -217,8 +229,4 @@ fn judge_pins(
         warnings.push(refusal("clients that honoured the header kept pins for 60 days at most", "--life 60d"));
     }
     Ok(())
-}
-
-fn chains(report: &report::SiteReport) -> Vec<Vec<Pin>> {
-    report.certificates.iter().map(|c| c.pins.clone()).collect()
 }

@@ -1,6 +1,7 @@
 //! The pins of a site for the clients that enforce them: the exports of `pintle export`, to look at. They are no promises.
 
 use clap::ValueEnum as _;
+use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -8,11 +9,10 @@ use super::refusal::{Answered, PageRefusal, parameter};
 use crate::control::Control;
 use crate::control::own_keys::{next_keys, with_own_keys};
 use crate::control::pin_set::{self, WantedExport, backup, find};
-use crate::export::{ExportForm, render};
+use crate::export::ExportForm;
 use crate::keys::key_file::FILE_MAX;
 use crate::os::{plain_file, read_error};
 use crate::reason::Reason;
-use http::StatusCode;
 
 /// The question.
 #[derive(Debug, Clone)]
@@ -52,10 +52,7 @@ impl Control {
         });
         let refused = |reason| PageRefusal::new(StatusCode::CONFLICT, "refused", reason);
         let set = made.map_err(refused)?;
-        let text = render(asked.form, &set).ok_or_else(|| {
-            let what = format!("{}: the site's hosts are addresses, and this takes names only", asked.form.name());
-            refused(Reason::new(what).hint("the other forms take addresses"))
-        })?;
+        let text = pin_set::text(asked.form, &set).map_err(refused)?;
         let warnings = warnings.iter().map(|reason| json!({ "what": reason.line(), "hints": reason.hints }));
         let forms = ExportForm::value_variants().iter().map(|form| form.name());
         Ok(json!({
