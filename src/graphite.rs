@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::fetch::connect;
 use crate::os::runtime;
-use crate::telemetry::exposition::Exposition;
+use crate::telemetry::exposition::{Exposition, label_pairs};
 use crate::upstream::dns::{NameServers, Resolver};
 
 /// Time limit for one address.
@@ -237,37 +237,13 @@ fn lines(metrics: &str, prefix: &str, seconds: i64) -> String {
         text.push_str(prefix);
         text.push('.');
         push_node(&mut text, name.strip_prefix("pintle_").unwrap_or(name));
-        for value in values(labels) {
+        for (_, value) in label_pairs(labels) {
             text.push('.');
             push_node(&mut text, &value);
         }
         let _ = writeln!(text, " {value} {seconds}");
     }
     text
-}
-
-/// Returns the values of labels: `a="b",c="d"}`.
-fn values(labels: &str) -> Vec<String> {
-    let mut values = Vec::new();
-    let mut rest = labels;
-    while let Some((_, behind)) = rest.split_once("=\"") {
-        let mut value = String::new();
-        let mut characters = behind.char_indices();
-        let mut end = behind.len();
-        while let Some((at, character)) = characters.next() {
-            match character {
-                '"' => {
-                    end = at + 1;
-                    break;
-                }
-                '\\' => value.extend(characters.next().map(|(_, escaped)| if escaped == 'n' { '\n' } else { escaped })),
-                other => value.push(other),
-            }
-        }
-        values.push(value);
-        rest = behind.get(end..).unwrap_or_default();
-    }
-    values
 }
 
 /// Adds a node of a path: letters, digits, `_` and `-`; any other character becomes `_`.

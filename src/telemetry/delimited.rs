@@ -2,6 +2,7 @@
 //! native histograms. Made from the text, family by family.
 
 use super::histogram::SCHEMA;
+use super::labels::label_pairs;
 use super::protobuf::{push_bytes, push_delimited, push_double, push_message, push_number, push_signed};
 
 /// The beginning of the line that has the native buckets of the next histogram.
@@ -93,7 +94,8 @@ impl MetricMessages {
         let part = name.get(self.name.len()..).unwrap_or_default();
         match part {
             "_bucket" => {
-                let edge = pairs(labels).find(|(name, _)| *name == "le").map(|(_, edge)| edge).unwrap_or_default();
+                let edge =
+                    label_pairs(labels).find(|(name, _)| *name == "le").map(|(_, edge)| edge).unwrap_or_default();
                 // The last edge, infinity, is the count.
                 if let Some(edge) = edge.parse().ok().filter(|edge: &f64| edge.is_finite()) {
                     self.histogram.classic.push((edge, whole(value)));
@@ -109,7 +111,7 @@ impl MetricMessages {
 
     fn metric(&mut self, labels: &str, write: impl FnOnce(&mut Vec<u8>)) {
         push_message(&mut self.metrics, 4, |out| {
-            for (name, value) in pairs(labels) {
+            for (name, value) in label_pairs(labels) {
                 push_message(out, 1, |out| {
                     push_bytes(out, 1, name.as_bytes());
                     push_bytes(out, 2, value.as_bytes());
@@ -206,40 +208,9 @@ fn whole(value: f64) -> u64 {
     value as u64
 }
 
-/// Returns the names and values of labels: `a="b",c="d"}`. `le` belongs to the bucket, and is left to it.
-fn pairs(labels: &str) -> impl Iterator<Item = (&str, String)> {
-    let mut rest = labels;
-    std::iter::from_fn(move || {
-        let (name, behind) = rest.split_once("=\"")?;
-        let mut value = String::new();
-        let mut characters = behind.char_indices();
-        let mut end = behind.len();
-        while let Some((at, character)) = characters.next() {
-            match character {
-                '"' => {
-                    end = at + 1;
-                    break;
-                }
-                '\\' => value.extend(characters.next().map(|(_, escaped)| if escaped == 'n' { '\n' } else { escaped })),
-                other => value.push(other),
-            }
-        }
-        rest = behind.get(end..).unwrap_or_default().trim_start_matches(',');
-        Some((name, value))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn labels() {
-        let read = |labels: &'static str| pairs(labels).collect::<Vec<_>>();
-        assert_eq!(read(""), []);
-        assert_eq!(read("a=\"b\"}"), [("a", "b".to_owned())]);
-        assert_eq!(read("a=\"b\\\"\\\\\\n,c=\\\"\",d=\"\"}"), [("a", "b\"\\\n,c=\"".to_owned()), ("d", String::new())]);
-    }
 
     #[test]
     fn runs_of_buckets() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::delimited::{MetricMessages, NATIVE};
 use super::histogram::HistogramSum;
-pub use super::labels::{LabelSets, Labels};
+pub use super::labels::{LabelSets, Labels, label_pairs};
 
 /// The format of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! Labels of metrics, escaped.
+//! Labels of metrics, as the text format has them.
 
 /// The labels of one series, in braces; empty without labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,5 +78,41 @@ fn push_escaped(text: &mut String, value: &str) {
             '\n' => text.push_str("\\n"),
             c => text.push(c),
         }
+    }
+}
+
+/// Returns the names and values of labels, without escapes, from their text behind the first brace: `a="b",c="d"}`.
+pub fn label_pairs(labels: &str) -> impl Iterator<Item = (&str, String)> {
+    let mut rest = labels;
+    std::iter::from_fn(move || {
+        let (name, behind) = rest.split_once("=\"")?;
+        let mut value = String::new();
+        let mut characters = behind.char_indices();
+        let mut end = behind.len();
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '"' => {
+                    end = at + 1;
+                    break;
+                }
+                '\\' => value.extend(characters.next().map(|(_, escaped)| if escaped == 'n' { '\n' } else { escaped })),
+                other => value.push(other),
+            }
+        }
+        rest = behind.get(end..).unwrap_or_default().trim_start_matches(',');
+        Some((name, value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_a_text() {
+        let read = |labels: &'static str| label_pairs(labels).collect::<Vec<_>>();
+        assert_eq!(read(""), []);
+        assert_eq!(read("a=\"b\"}"), [("a", "b".to_owned())]);
+        assert_eq!(read("a=\"b\\\"\\\\\\n,c=\\\"\",d=\"\"}"), [("a", "b\"\\\n,c=\"".to_owned()), ("d", String::new())]);
     }
 }
