@@ -35,7 +35,7 @@ pub struct DescribedRequest {
     /// The address of the peer.
     #[serde(default)]
     pub from: Option<IpAddr>,
-    /// FieldList of the request.
+    /// The fields of the request.
     #[serde(default)]
     pub fields: Vec<(String, String)>,
     /// `true` if it comes by the plain listener, whatever the URL says.
@@ -47,7 +47,7 @@ pub struct DescribedRequest {
     /// The PROXY header before the request: a line of version 1, or version 2 as `hex:`.
     #[serde(default)]
     pub proxy: Option<String>,
-    /// FieldList of the upstream's response.
+    /// The fields of the upstream's response.
     #[serde(default)]
     pub response_fields: Vec<(String, String)>,
     /// `true` if it comes over HTTP/2.

@@ -90,11 +90,11 @@ pub struct Explanation {
     pub answer: Option<ExplainedAnswer>,
     /// The head that the upstream gets.
     pub sent: Option<Vec<u8>>,
-    /// FieldList of the request, and their fates on the way to the upstream.
+    /// The fields of the request, and their fates on the way to the upstream.
     pub request_fields: Vec<FieldChange>,
-    /// FieldList of the response, and their fates on the way to the client.
+    /// The fields of the response, and their fates on the way to the client.
     pub response_fields: Vec<FieldChange>,
-    /// FieldList of the upstream's supposed response.
+    /// The fields of the upstream's supposed response.
     supposed: FieldList,
     /// The reason why the site's pins may not be sent.
     pub pins: Result<(), NoPins>,

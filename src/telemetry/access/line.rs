@@ -12,9 +12,9 @@ use crate::telemetry::histogram::micros;
 pub(super) struct JsonLine<'o> {
     out: &'o mut Vec<u8>,
     fields: RecordFields,
-    /// RecordFields whose values were cut.
+    /// Fields whose values were cut.
     cut: RecordFields,
-    /// RecordFields with bytes that are not UTF-8.
+    /// Fields with bytes that are not UTF-8.
     invalid: RecordFields,
 }
 

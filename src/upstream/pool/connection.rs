@@ -123,7 +123,7 @@ impl Http2Connection {
     }
 }
 
-type Http1Driver = Pin<Box<client::Connection<ReadsToEnd, Bytes>>>;
+type Http2Driver = Pin<Box<client::Connection<ReadsToEnd, Bytes>>>;
 
 /// Begins HTTP/2 on a connection, and waits for the upstream's SETTINGS, which say how many streams
 /// it allows.
@@ -184,7 +184,7 @@ pub(in crate::upstream) async fn start_http2(
 }
 
 /// Drives a connection to its end.
-async fn drive(mut driver: Http1Driver, shared: &Rc<StreamsShared>, timeout: Duration, ending: &Alarm) {
+async fn drive(mut driver: Http2Driver, shared: &Rc<StreamsShared>, timeout: Duration, ending: &Alarm) {
     let mut unused = false;
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = driver.as_mut().poll(cx) {
