@@ -12,8 +12,10 @@ use crate::clock::Alarm;
 use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, origin};
+use crate::site::Site;
 use crate::telemetry::access::UpstreamFacts;
 use crate::telemetry::trace::Trace;
+use crate::upstream::UpstreamRequest;
 
 /// The facts about a request, before the decision.
 pub(super) struct Asked {
@@ -47,6 +49,25 @@ pub(super) struct Turn<'a> {
     pub(super) asked: &'a Asked,
     pub(super) context: &'a Context,
     pub(super) alarm: &'a Alarm,
+}
+
+impl<'a> Turn<'a> {
+    /// Returns the request to the upstream. `websocket_key` is pintle's own, for a WebSocket that came over HTTP/2.
+    pub(super) fn upstream_request<'r>(&self, site: &'r Site, websocket_key: Option<&'r str>) -> UpstreamRequest<'r>
+    where
+        'a: 'r,
+    {
+        let Turn { head, asked, context, .. } = *self;
+        UpstreamRequest {
+            head,
+            site,
+            origin: &asked.origin,
+            client: &context.client,
+            websocket_key,
+            facts: &asked.facts,
+            trace: asked.trace.as_deref(),
+        }
+    }
 }
 
 /// Finds the site and the client of a request.

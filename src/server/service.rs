@@ -18,9 +18,7 @@ use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
 use crate::telemetry::access::UpstreamFacts;
 use crate::upstream::rewrite::{SendsBack, rewrite};
-use crate::upstream::{
-    Forwarded, Forwarding, Interim, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse, is_grpc,
-};
+use crate::upstream::{Forwarded, Forwarding, Interim, Upstream, UpstreamError, UpstreamResponse, is_grpc};
 use crate::wire::body::RequestBody;
 
 pub(super) use super::decide::Work;
@@ -50,20 +48,11 @@ pub(super) struct Asking {
 
 /// Asks the upstream, if that is the work and nothing needs to be waited for first, as for most requests under TLS.
 pub(super) fn ask_at_once(work: Work, turn: &Turn<'_>) -> Result<Asking, Work> {
-    let Turn { head, asked, context, alarm } = *turn;
+    let Turn { asked, context, alarm, .. } = *turn;
     let (Work::Forward(pool, None), Some(site)) = (&work, &asked.site) else { return Err(work) };
     let begin = asked.begin(context);
     UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
-    let upstream_request = UpstreamRequest {
-        head,
-        site,
-        origin: &asked.origin,
-        client: &context.client,
-        websocket_key: None,
-        facts: &asked.facts,
-        trace: asked.trace.as_deref(),
-    };
-    match pool.forward_at_once(&upstream_request, alarm) {
+    match pool.forward_at_once(&turn.upstream_request(site, None), alarm) {
         Some(forwarding) => Ok(Asking { forwarding, begin }),
         None => Err(work),
     }
@@ -95,15 +84,7 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
             UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
             let key = context.websocket_key(head);
             let websocket_key = key.as_deref();
-            let upstream_request = UpstreamRequest {
-                head,
-                site,
-                origin: &asked.origin,
-                client: &context.client,
-                websocket_key,
-                facts: &asked.facts,
-                trace: asked.trace.as_deref(),
-            };
+            let upstream_request = turn.upstream_request(site, websocket_key);
             let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
             Ok(answered(sent, websocket_key, turn, pool.upstream(), begin))
         }

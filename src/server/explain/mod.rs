@@ -33,9 +33,7 @@ use crate::policy::forwarded::{Origin, Peer};
 use crate::telemetry::trace::channel;
 use crate::tls::greeting::{choice, client_hello};
 use crate::tls::{CertificateSet, ChosenBy};
-use crate::upstream::{
-    Circuit, Client, Interim, ResponseBody, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse,
-};
+use crate::upstream::{Circuit, Client, Interim, ResponseBody, Upstream, UpstreamError, UpstreamResponse};
 
 pub use super::context::NoPins;
 pub use fields::{FateReason, FieldChange, FieldFate, FieldList};
@@ -354,11 +352,8 @@ impl Explanation {
         let Turn { head, asked, context, .. } = *turn;
         if let Some(site) = &asked.site {
             let key = context.websocket_key(head);
-            let websocket_key = key.as_deref();
-            let (client, facts, trace) = (&context.client, &asked.facts, asked.trace.as_deref());
-            let request = UpstreamRequest { head, site, origin: &asked.origin, client, websocket_key, facts, trace };
             let mut sent = Vec::new();
-            request.write_http1(upstream, &mut sent);
+            turn.upstream_request(site, key.as_deref()).write_http1(upstream, &mut sent);
             self.request_fields = fields::of_request(head, &sent, site);
             self.sent = Some(sent);
         }
