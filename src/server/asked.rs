@@ -3,8 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use tokio::time::Instant;
-
 use super::context::Context;
 use super::snapshot::{SiteOfView, View};
 use super::trace;
@@ -34,11 +32,6 @@ impl Asked {
     /// Returns `true` if the request is a trusted proxy's own, and not one that it forwards for somebody else.
     pub(super) fn is_trusted(&self, context: &Context) -> bool {
         context.client.peer.proxy.is_some() && self.view.shared.trust.contains(self.origin.client)
-    }
-
-    /// Returns the time of this turn, if a record needs it for the duration of a request to the upstream.
-    pub(super) fn begin(&self, context: &Context) -> Option<Instant> {
-        (context.worker.access.is_some() || self.trace.is_some()).then(|| context.worker.clock.time())
     }
 }
 

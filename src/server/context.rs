@@ -141,7 +141,7 @@ impl Context {
         }
     }
 
-    /// Returns the time of this turn, if the access log or the metrics need it for a duration.
+    /// Returns the time of this turn, if the access log, the metrics or a trace need it for a duration.
     pub(super) fn begin(&self) -> Option<Instant> {
         self.worker.begin()
     }

@@ -50,7 +50,7 @@ pub(super) struct Asking {
 pub(super) fn ask_at_once(work: Work, turn: &Turn<'_>) -> Result<Asking, Work> {
     let Turn { asked, context, alarm, .. } = *turn;
     let (Work::Forward(pool, None), Some(site)) = (&work, &asked.site) else { return Err(work) };
-    let begin = asked.begin(context);
+    let begin = context.begin();
     UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
     match pool.forward_at_once(&turn.upstream_request(site, None), alarm) {
         Some(forwarding) => Ok(Asking { forwarding, begin }),
@@ -80,7 +80,7 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
     let Turn { head, asked, context, alarm } = *turn;
     let done = match (work, &asked.site) {
         (Work::Forward(pool, stale), Some(site)) => {
-            let begin = asked.begin(context);
+            let begin = context.begin();
             UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
             let key = context.websocket_key(head);
             let websocket_key = key.as_deref();

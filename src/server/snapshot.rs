@@ -60,7 +60,7 @@ pub struct Snapshot {
     pub log: LogRules,
     /// The rules for traces, if pintle takes part in them.
     pub traces: Option<TraceRules>,
-    /// `true` if somebody may ask for the metrics, so that latencies are measured.
+    /// `true` if somebody may ask for the metrics, or requests have spans, so that latencies are measured.
     pub measures: bool,
 }
 

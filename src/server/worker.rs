@@ -112,7 +112,7 @@ impl Worker {
         self.view.borrow().clone()
     }
 
-    /// Returns the time of this turn, if the access log or the metrics need it for a duration.
+    /// Returns the time of this turn, if the access log, the metrics or a trace need it for a duration.
     pub(super) fn begin(&self) -> Option<Instant> {
         (self.access.is_some() || self.view.borrow().shared.measures).then(|| self.clock.time())
     }

@@ -173,6 +173,18 @@ fn connections_by_state_latencies_and_memory() {
     assert!(status["memory"]["allocator"]["allocated"].as_u64() <= status["memory"]["allocator"]["resident"].as_u64());
 }
 
+/// Latencies need no access log.
+#[test]
+fn latencies_without_an_access_log() {
+    let bed = Bed::new();
+    let pintle = bed.start_with("[log]\naccess = \"off\"\n", "");
+    Client::new(&bed.authority).get(pintle.https(), BLOG, "/");
+    for part in ["request_first_byte", "request_duration", "upstream_response"] {
+        let series = format!("pintle_{part}_seconds_count");
+        eventually(&series, || (bed.value(&series) == Some(1.0)).then_some(()));
+    }
+}
+
 /// Requests by site and class, latencies, handshakes and limits, by what clients did; and a reload keeps them.
 #[test]
 fn traffic_by_site_and_reason() {
