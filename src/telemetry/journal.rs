@@ -14,6 +14,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::harmless::harmless;
+use super::trace::hex;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 /// Names another socket, for tests.
@@ -108,11 +109,7 @@ fn datagram(event: &Event<'_>) -> Vec<u8> {
 
 /// The id of a kind of events. Their messages are constant, and the values are in fields.
 fn message_id(message: &str) -> String {
-    let hash = Sha256::digest(format!("pintle: {message}").as_bytes());
-    hash.iter().take(16).fold(String::with_capacity(32), |mut id, byte| {
-        let _ = write!(id, "{byte:02x}");
-        id
-    })
+    hex(&Sha256::digest(format!("pintle: {message}").as_bytes())[..16])
 }
 
 /// `PINTLE_SITE`

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead as _, AsyncWriteExt as _, DuplexStream, ReadBuf, duple
 use super::FieldList;
 use crate::limits::Limits;
 use crate::server::http2::builder;
+use crate::telemetry::protobuf::push_varint;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The most bytes of a frame's payload (RFC 9113 section 4.2).
@@ -143,12 +144,8 @@ fn string(text: &[u8], out: &mut Vec<u8>) {
         Ok(short @ ..127) => out.push(short),
         _ => {
             out.push(127);
-            let mut rest = text.len() - 127;
-            while rest >= 128 {
-                out.push(u8::try_from(rest % 128).unwrap_or_default() | 128);
-                rest /= 128;
-            }
-            out.push(u8::try_from(rest).unwrap_or_default());
+            // The rest has the form that Protocol Buffers use, too.
+            push_varint(out, text.len() as u64 - 127);
         }
     }
     out.extend_from_slice(text);
