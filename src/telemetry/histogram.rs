@@ -144,6 +144,12 @@ impl Default for HistogramSum {
 }
 
 impl HistogramSum {
+    /// The upper edges of the classic buckets, in milliseconds.
+    #[must_use]
+    pub fn edges_ms() -> [u64; CLASSIC.len()] {
+        CLASSIC.map(|edge| edge / 1000)
+    }
+
     /// Adds a histogram.
     pub fn add(&mut self, histogram: &Histogram) {
         for (sum, count) in self.counts.iter_mut().zip(&histogram.counts) {
@@ -159,21 +165,21 @@ impl HistogramSum {
 
     /// The edges and the number of values up to each.
     pub fn cumulative(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        LABELS.into_iter().zip(self.buckets().0).scan(0, |sum, (label, count)| {
+        LABELS.into_iter().zip(self.buckets()).scan(0, |sum, (label, count)| {
             *sum += count;
             Some((label, *sum))
         })
     }
 
-    /// The number of values in each classic bucket, and the buckets' upper edges in milliseconds; the last one has none.
+    /// The number of values in each classic bucket. The last one has no upper edge.
     #[must_use]
-    pub fn buckets(&self) -> ([u64; 12], [u64; 11]) {
+    pub fn buckets(&self) -> [u64; LABELS.len()] {
         let mut buckets = [0; LABELS.len()];
         for (edge, count) in self.by_edge() {
             let at = edge.map_or(CLASSIC.len(), |edge| CLASSIC.partition_point(|classic| *classic < edge));
             buckets[at] += count;
         }
-        (buckets, CLASSIC.map(|edge| edge / 1000))
+        buckets
     }
 
     /// The number of zeros, and the native buckets that are not empty, each with its number. Longer durations than any

@@ -61,13 +61,11 @@ impl Control {
 
     /// The latencies for `pintle status`: the numbers of values in each bucket, and the upper edges of all but the last.
     pub(in crate::control) fn latencies(&self) -> Value {
-        let first_byte = self.latency(&|meters| &meters.first_byte);
-        let (total, upstream) = (self.latency(&|meters| &meters.duration), self.latency(&|meters| &meters.upstream));
         json!({
-            "edges_ms": first_byte.buckets().1,
-            "first_byte": first_byte.buckets().0,
-            "total": total.buckets().0,
-            "upstream": upstream.buckets().0,
+            "edges_ms": HistogramSum::edges_ms(),
+            "first_byte": self.latency(&|meters| &meters.first_byte).buckets(),
+            "total": self.latency(&|meters| &meters.duration).buckets(),
+            "upstream": self.latency(&|meters| &meters.upstream).buckets(),
         })
     }
 
