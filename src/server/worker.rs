@@ -216,7 +216,9 @@ impl Worker {
     pub(super) async fn show_life(&self, pulse: &AtomicU64) {
         loop {
             pulse.store(uptime(), Ordering::Relaxed);
-            self.count_states();
+            if self.view.borrow().shared.measures {
+                self.count_states();
+            }
             let due = Instant::now() + TICK;
             tokio::time::sleep_until(due).await;
             self.meters.loop_delay.note(due.elapsed());
