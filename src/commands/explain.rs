@@ -50,7 +50,7 @@ pub fn explain(path: &Path, asked: &DescribedRequest, options: Options, output: 
     ExitCode::SUCCESS
 }
 
-/// Tells why a request of the access log ended as it did. Exit code 0 if its record is found.
+/// Explains the end of a request of the access log. Exit code 0 if its record is found.
 pub fn explain_record(path: &Path, id: &str, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
     let is_id = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -63,52 +63,52 @@ pub fn explain_record(path: &Path, id: &str, as_json: bool, output: &Output) -> 
     let Some((status, answer)) = ask_running(path, question, PATIENCE, &answers, output, &mut results) else {
         return results.end(false);
     };
-    let told: Value = match serde_json::from_str(&answer) {
-        Ok(told) => told,
+    let answer: Value = match serde_json::from_str(&answer) {
+        Ok(answer) => answer,
         Err(error) => return fail(&format!("the answer cannot be understood: {error}")),
     };
     if status != StatusCode::OK {
-        let hints = list(&told, "hints").iter().filter_map(Value::as_str);
-        results.refuse(&Reason::new(text(&told, "error")).hints(hints.map(str::to_owned)));
+        let hints = list(&answer, "hints").iter().filter_map(Value::as_str);
+        results.refuse(&Reason::new(text(&answer, "error")).hints(hints.map(str::to_owned)));
         return results.end(false);
     }
     if as_json {
-        println!("{told:#}");
+        println!("{answer:#}");
     } else {
-        record_table(&told, sheet::width().unwrap_or(WIDTH)).iter().for_each(|line| println!("{line}"));
+        record_table(&answer, sheet::width().unwrap_or(WIDTH)).iter().for_each(|line| println!("{line}"));
     }
     ExitCode::SUCCESS
 }
 
 /// Makes the table of a record.
-fn record_table(told: &Value, width: usize) -> Vec<String> {
-    let record = &told["record"];
+fn record_table(explained: &Value, width: usize) -> Vec<String> {
+    let record = &explained["record"];
     let head = format!("{} {} at {}", text(record, "kind"), text(record, "id"), text(record, "time"));
     let mut lines = wrapped("", &head, 2, width);
     lines.push(String::new());
-    for step in list(told, "steps") {
+    for step in list(explained, "steps") {
         let why = step["why"].as_str().filter(|why| !why.is_empty()).map(|why| format!("; {why}")).unwrap_or_default();
         let at = step["at"].as_str().map(|at| format!(" [{at}]")).unwrap_or_default();
         lines.extend(wrapped(text(step, "step"), &format!("{}{why}{at}", text(step, "what")), LABEL, width));
     }
-    lines.extend(wrapped("verdict", text(told, "verdict"), LABEL, width));
-    for note in list(told, "notes").iter().filter_map(Value::as_str) {
+    lines.extend(wrapped("verdict", text(explained, "verdict"), LABEL, width));
+    for note in list(explained, "notes").iter().filter_map(Value::as_str) {
         lines.extend(wrapped("note", note, LABEL, width));
     }
     lines.push(String::new());
-    if let Some(changed) = told["config_changed"].as_str() {
+    if let Some(changed) = explained["config_changed"].as_str() {
         let text = format!(
             "The configuration has changed since, at {changed}: a limit's value and the decisions below are those of now."
         );
         lines.extend(wrapped("", &text, 0, width));
     }
-    match told["why_no_explanation"].as_str() {
+    match explained["why_no_explanation"].as_str() {
         Some(why) => lines.extend(wrapped("", &format!("The decisions cannot be repeated: {why}."), 0, width)),
         None => {
             let text = "The decisions about such a request, by the configuration in use:";
             lines.extend(wrapped("", text, 0, width));
             lines.push(String::new());
-            lines.extend(table(&told["explanation"], width));
+            lines.extend(table(&explained["explanation"], width));
         }
     }
     lines

@@ -162,8 +162,8 @@ impl Control {
             }
             AdminCommand::Records(reply) => _ = reply.send(self.kept_records()),
             AdminCommand::ExplainRecord { record, reply } => {
-                let told = self.explain_record(&record).await;
-                let _ = reply.send(told);
+                let explained = self.explain_record(&record).await;
+                let _ = reply.send(explained);
             }
             AdminCommand::Keys(reply) => _ = reply.send(self.keys()),
             AdminCommand::Outline(reply) => _ = reply.send(self.draft.outline()),

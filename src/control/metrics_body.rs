@@ -23,7 +23,7 @@ const STALL: Duration = Duration::from_secs(30);
 
 struct MetricsBody(mpsc::Receiver<Bytes>);
 
-/// Returns the text of metrics. A thread of its own writes it, so that the admin listener goes on with other requests. The
+/// Returns the text of metrics. A thread of its own writes it, so that the admin listener answers other requests. The
 /// thread ends early if the client leaves, or reads nothing for too long.
 pub(super) fn written(metrics: Exposition) -> AnswerBody {
     let (sender, receiver) = mpsc::channel(PIECES);

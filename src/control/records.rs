@@ -78,7 +78,7 @@ fn refused(status: StatusCode, why: &str, hints: &[String]) -> Answer {
     Answer::json(status, json!({ "error": why, "hints": hints }))
 }
 
-/// One record, and why it ended so.
+/// One record, and the reason of its end.
 async fn one(
     id: String,
     kept: &KeptRecords,
@@ -92,7 +92,7 @@ async fn one(
     let Some(record) = found else { return kept.missing(&id, &reach) };
     let record = Box::new(record);
     match ask(commands, |reply| AdminCommand::ExplainRecord { record, reply }).await {
-        Some(told) => Answer::json(StatusCode::OK, told),
+        Some(explained) => Answer::json(StatusCode::OK, explained),
         None => Answer::gone(),
     }
 }
@@ -123,7 +123,6 @@ async fn several(query: &str, recent: Arc<RecentRecords>) -> Answer {
 impl KeptRecords {
     /// Says how far the recent records reach back, and where the others are.
     fn missing(&self, id: &str, reach: &RecordsReach) -> Answer {
-        let mut hints = Vec::new();
         if !self.has_ids {
             let why = "log.fields leaves out id, so that no record can be found by it";
             let hint = format!("add \"id\" to log.fields, and `{}`", pintle("reload"));
@@ -136,12 +135,11 @@ impl KeptRecords {
             ),
             None => format!("no record {id}: this process has no records yet"),
         };
-        hints.push(format!("this process started at {:.0}: it has no records of earlier ones", self.started));
+        let mut hints = vec![format!("this process started at {:.0}: it has no records of earlier ones", self.started)];
         if let Some(file) = &self.file {
             hints.push(format!("older records are in the access log: grep -F '{}' {}", harmless(id), file.display()));
         }
-        let full = reach.records >= reach.max;
-        if full {
+        if reach.records >= reach.max {
             let more = show_number(reach.max as u64);
             hints.push(format!("log.recent is {more}: a larger number keeps more records, from the next start on"));
         }

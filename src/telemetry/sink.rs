@@ -1,4 +1,4 @@
-//! The way of batches to the log's thread.
+//! The queue of batches for the log's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

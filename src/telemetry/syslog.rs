@@ -110,7 +110,7 @@ impl Syslog {
         self.place.to_string()
     }
 
-    /// Makes the connection anew with the next message.
+    /// Connects again with the next message.
     pub(super) fn reopen(&mut self) {
         self.socket = None;
     }
@@ -142,7 +142,7 @@ impl Syslog {
         self.socket = None;
         let again = self.try_send();
         match self.place {
-            // The error tells of an earlier message, which did not arrive.
+            // The error is that of an earlier message, which did not arrive.
             SyslogPlace::Udp(_) => sent,
             SyslogPlace::Socket(_) => again,
         }

@@ -78,7 +78,7 @@ fn the_daemon_of_the_host() {
     drop(daemon);
     visit("/lost");
     eventually("the line is counted", || (value(&bed, "pintle_access_log_lines_lost_total") >= 1.0).then_some(()));
-    eventually("it is told", || (value(&bed, "pintle_access_log_ok") == 0.0).then_some(()));
+    eventually("the fault is reported", || (value(&bed, "pintle_access_log_ok") == 0.0).then_some(()));
     let (_, status, _) = outcome(&mut pintle.command("status"));
     assert!(status.contains("start the syslog daemon"), "{status}");
     // Another one, at the same place.
@@ -88,7 +88,7 @@ fn the_daemon_of_the_host() {
         visit("/again");
         fs::read_to_string(folder.join("messages")).ok()?.contains("\"/again\"").then_some(())
     });
-    eventually("it is told", || (value(&bed, "pintle_access_log_ok") == 1.0).then_some(()));
+    eventually("the recovery is reported", || (value(&bed, "pintle_access_log_ok") == 1.0).then_some(()));
     pintle.reload();
     visit("/reloaded");
     message(folder, "/reloaded");

@@ -1,5 +1,5 @@
-//! A record of the access log in words: why its request or handshake ended so, with the lines of the limits behind it. Then
-//! the decisions of the configuration in use about such a request.
+//! A record of the access log in words: the end of its request or handshake, the reason, and the line of the limit behind
+//! it. Then the decisions of the configuration in use about such a request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::upstream::Upstream;
 const DAY_MS: f64 = 86_400_000.0;
 
 /// A record, and the places where its site and its limits are set.
-struct ToldRecord<'a> {
+struct ExplainedRecord<'a> {
     record: &'a Value,
     control: &'a Control,
     lines: Lines,
@@ -28,12 +28,12 @@ struct ToldRecord<'a> {
 }
 
 impl Control {
-    /// Tells why a record's request ended so, and what the configuration in use decides about it.
+    /// Explains the end of a record's request, and the decisions of the configuration in use about it.
     pub(in crate::control) async fn explain_record(&self, record: &Value) -> Value {
         let site = record["site"].as_str().and_then(|name| self.config.sites().position(|site| site.name() == name));
-        let told = ToldRecord { record, control: self, lines: self.draft.lines(site), site };
-        let steps: Vec<Value> = told.steps().iter().map(ExplainStep::json).collect();
-        let (explanation, why_not) = match told.asked() {
+        let explained = ExplainedRecord { record, control: self, lines: self.draft.lines(site), site };
+        let steps: Vec<Value> = explained.steps().iter().map(ExplainStep::json).collect();
+        let (explanation, why_not) = match explained.asked() {
             Ok(asked) => match report(&self.draft, &self.config, self.listening(), &asked, Some(self)).await {
                 Ok(report) => (report, None),
                 Err(reason) => (Value::Null, Some(reason.line())),
@@ -49,8 +49,8 @@ impl Control {
         json!({
             "record": record,
             "steps": steps,
-            "verdict": told.verdict(),
-            "notes": told.notes(),
+            "verdict": explained.verdict(),
+            "notes": explained.notes(),
             "config": self.draft.path().display().to_string(),
             "config_changed": is_older.then(|| self.config_changed.to_string()),
             "explanation": explanation,
@@ -74,7 +74,7 @@ fn list(record: &Value, field: &str) -> String {
     words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
-impl ToldRecord<'_> {
+impl ExplainedRecord<'_> {
     fn text(&self, field: &str) -> Option<&str> {
         text(self.record, field)
     }
@@ -291,7 +291,7 @@ impl ToldRecord<'_> {
         format!("{status}{}{reason}", self.how())
     }
 
-    /// The limits of what the record knows.
+    /// The gaps of the record: cut, redacted and omitted fields.
     fn notes(&self) -> Vec<String> {
         let log = &self.control.config.snapshot.log;
         let Redact { query, client } = log.redact;
@@ -304,9 +304,7 @@ impl ToldRecord<'_> {
             notes.push("log.redact leaves queries out".to_owned());
         }
         if client {
-            notes.push(
-                "log.redact leaves addresses of clients out: the first of the network stands for them".to_owned(),
-            );
+            notes.push("log.redact shortens addresses of clients to the first one of the network".to_owned());
         }
         let left_out: Vec<&str> =
             RecordField::ALL.iter().filter(|field| !log.fields.has(**field)).map(|field| field.name()).collect();
@@ -334,7 +332,7 @@ impl ToldRecord<'_> {
         let host = self.text("host").filter(|host| !host.is_empty()).ok_or_else(|| missing("host"))?;
         let target = self.text("target").ok_or_else(|| missing("target"))?;
         if !target.starts_with('/') {
-            return Err(format!("the target {target} is no path"));
+            return Err(format!("the target {target} is not a path"));
         }
         let scheme = self.text("scheme").ok_or_else(|| missing("scheme"))?;
         let has_tls = self.text("tls_version").is_some();
@@ -352,7 +350,7 @@ impl ToldRecord<'_> {
         for (field, name) in [("user_agent", "User-Agent"), ("referer", "Referer")] {
             asked.fields.extend(self.text(field).map(|value| (name.to_owned(), value.to_owned())));
         }
-        self.speak_for_client(&mut asked, scheme);
+        self.add_stated_client(&mut asked, scheme);
         Ok(asked)
     }
 
@@ -360,8 +358,8 @@ impl ToldRecord<'_> {
         self.text(field)?.parse().ok()
     }
 
-    /// Adds what a trusted proxy has said of the client.
-    fn speak_for_client(&self, asked: &mut DescribedRequest, scheme: &str) {
+    /// Adds the client and the scheme that a trusted proxy states.
+    fn add_stated_client(&self, asked: &mut DescribedRequest, scheme: &str) {
         let snapshot = &self.control.config.snapshot;
         let Some(from) = asked.from else { return };
         let peer = Peer::new(from, Scheme::Https, &snapshot.trust);
@@ -391,9 +389,9 @@ impl ToldRecord<'_> {
                     IpAddr::V6(client) => format!("for=\"[{client}]\""),
                 });
                 let proto = states_scheme.then(|| format!("proto={scheme}"));
-                let said: Vec<String> = client.into_iter().chain(proto).collect();
-                if !said.is_empty() {
-                    add("Forwarded", said.join(";"));
+                let parameters: Vec<String> = client.into_iter().chain(proto).collect();
+                if !parameters.is_empty() {
+                    add("Forwarded", parameters.join(";"));
                 }
             }
             None => {}

@@ -1,4 +1,4 @@
-//! The way of spans from the workers to the thread that sends them.
+//! The queue of spans from the workers to the thread that sends them.
 
 use std::cell::RefCell;
 use std::sync::Arc;

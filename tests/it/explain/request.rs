@@ -64,9 +64,9 @@ impl Sites {
 
     #[track_caller]
     fn ask(&self, record: &Value) -> Value {
-        let told: Value = serde_json::from_str(&output(self.explain(&record["id"]).arg("--json"))).unwrap();
-        assert_eq!(&told["record"], record, "the ring has what the log has");
-        told
+        let explained: Value = serde_json::from_str(&output(self.explain(&record["id"]).arg("--json"))).unwrap();
+        assert_eq!(&explained["record"], record, "the ring has what the log has");
+        explained
     }
 
     fn line(&self, text: &str) -> String {
@@ -92,77 +92,80 @@ fn each_end_has_its_words() {
     let Sites { client, pintle, .. } = &sites;
 
     client.get(pintle.https(), BLOG, "/whole?q=1");
-    let told = sites.ask(&pintle.access_line("/whole?q=1"));
-    says(step(&told, "end"), "what", &["the whole response went out"]);
-    says(step(&told, "attempts"), "what", &["1 attempt"]);
-    says(step(&told, "upstream"), "why", &["a new connection"]);
+    let explained = sites.ask(&pintle.access_line("/whole?q=1"));
+    says(step(&explained, "end"), "what", &["the whole response went out"]);
+    says(step(&explained, "attempts"), "what", &["1 attempt"]);
+    says(step(&explained, "upstream"), "why", &["a new connection"]);
     for name in ["connect", "response", "first byte", "total"] {
-        says(step(&told, name), "what", &["ms"]);
+        says(step(&explained, name), "what", &["ms"]);
     }
-    says(step(&told, "TLS"), "what", &["TLS 1.3", "SNI blog.example.com"]);
-    let explanation = &told["explanation"];
-    assert_eq!((&explanation["decision"], &explanation["live"]), (&"forward".into(), &true.into()), "{told:#}");
+    says(step(&explained, "TLS"), "what", &["TLS 1.3", "SNI blog.example.com"]);
+    let explanation = &explained["explanation"];
+    assert_eq!((&explanation["decision"], &explanation["live"]), (&"forward".into(), &true.into()), "{explained:#}");
     assert_eq!(explanation["request"]["url"], format!("https://{BLOG}/whole?q=1"));
-    assert_eq!((&explanation["request"]["from"], &told["config_changed"]), (&"127.0.0.1".into(), &Value::Null));
+    assert_eq!((&explanation["request"]["from"], &explained["config_changed"]), (&"127.0.0.1".into(), &Value::Null));
 
     client.get(pintle.https(), "down.example.com", "/down");
-    let told = sites.ask(&pintle.access_line("/down"));
-    says(step(&told, "end"), "what", &["the upstream failed"]);
-    says(step(&told, "end"), "why", &["cause: connection refused", "ECONNREFUSED"]);
-    assert_eq!(step(&told, "upstream")["what"], "127.0.0.1:1");
-    assert_eq!(step(&told, "status")["what"], "502");
-    says(&told, "verdict", &["502", "connection refused"]);
+    let explained = sites.ask(&pintle.access_line("/down"));
+    says(step(&explained, "end"), "what", &["the upstream failed"]);
+    says(step(&explained, "end"), "why", &["cause: connection refused", "ECONNREFUSED"]);
+    assert_eq!(step(&explained, "upstream")["what"], "127.0.0.1:1");
+    assert_eq!(step(&explained, "status")["what"], "502");
+    says(&explained, "verdict", &["502", "connection refused"]);
 
     client.get(pintle.https(), "slow.example.com", "/never");
-    let told = sites.ask(&pintle.access_line("/never"));
-    says(step(&told, "end"), "what", &["limit reached, site.upstream_options.response_timeout = 1s"]);
-    assert_eq!(step(&told, "end")["at"], sites.line("response_timeout"));
+    let explained = sites.ask(&pintle.access_line("/never"));
+    says(step(&explained, "end"), "what", &["limit reached, site.upstream_options.response_timeout = 1s"]);
+    assert_eq!(step(&explained, "end")["at"], sites.line("response_timeout"));
 
     let mut connection = client.connect(pintle.https(), BLOG);
     connection.send(format!("GET /{} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n", "x".repeat(2000)));
     assert_eq!(connection.response("GET").status, 414);
     let limited = eventually("a limit", || pintle.access().into_iter().find(|r| r["limit"] == "request_line"));
-    let told = sites.ask(&limited);
-    says(step(&told, "end"), "what", &["limits.request_line = 1 KiB"]);
-    assert_eq!(step(&told, "end")["at"], sites.line("request_line"));
-    says(&told, "why_no_explanation", &["could not be read"]);
+    let explained = sites.ask(&limited);
+    says(step(&explained, "end"), "what", &["limits.request_line = 1 KiB"]);
+    assert_eq!(step(&explained, "end")["at"], sites.line("request_line"));
+    says(&explained, "why_no_explanation", &["could not be read"]);
 
     let mut connection = client.connect(pintle.https(), BLOG);
     connection.send(format!("GET /half HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
     connection.stream.read_exact(&mut [0; 20]).unwrap();
     drop(connection);
-    let told = sites.ask(&pintle.access_line("/half"));
+    let explained = sites.ask(&pintle.access_line("/half"));
     assert!(
-        ["the client left", "the upstream failed"].contains(&step(&told, "end")["what"].as_str().unwrap()),
-        "{told:#}"
+        ["the client left", "the upstream failed"].contains(&step(&explained, "end")["what"].as_str().unwrap()),
+        "{explained:#}"
     );
 
     // Over plain HTTP, and over a connection of another name.
     output(pintle.curl().args(["-o", "/dev/null"]).arg(format!("http://{BLOG}/plain")));
-    let told = sites.ask(&pintle.access_line("/plain"));
-    assert_eq!(told["explanation"]["decision"], "redirect", "{told:#}");
+    let explained = sites.ask(&pintle.access_line("/plain"));
+    assert_eq!(explained["explanation"]["decision"], "redirect", "{explained:#}");
     let mut connection = client.connect(pintle.https(), BLOG);
     connection.send("GET /other HTTP/1.1\r\nHost: slow.example.com\r\n\r\n");
     connection.response("GET");
-    let told = sites.ask(&pintle.access_line("/other"));
-    assert_eq!((&told["record"]["sni"], &told["explanation"]["site"]), (&BLOG.into(), &"slow.example.com".into()));
-    says(step(&told["explanation"], "certificate"), "why", &["SNI blog.example.com"]);
-    assert_eq!(told["record"]["status"], told["explanation"]["status"], "{told:#}");
+    let explained = sites.ask(&pintle.access_line("/other"));
+    assert_eq!(
+        (&explained["record"]["sni"], &explained["explanation"]["site"]),
+        (&BLOG.into(), &"slow.example.com".into())
+    );
+    says(step(&explained["explanation"], "certificate"), "why", &["SNI blog.example.com"]);
+    assert_eq!(explained["record"]["status"], explained["explanation"]["status"], "{explained:#}");
 
     let address = pintle.https().to_string();
     let mut openssl = Command::new("openssl");
     openssl.args(["s_client", "-connect", &address, "-servername", "unknown.example", "-alpn", "h2"]);
     let _ = openssl.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
     let failed = eventually("a handshake", || pintle.access().into_iter().find(|r| r["kind"] == "handshake"));
-    let told = sites.ask(&failed);
-    says(step(&told, "end"), "what", &["pintle broke the handshake off"]);
-    says(step(&told, "end"), "why", &["unrecognized_name"]);
-    says(step(&told, "ClientHello"), "why", &["ALPN h2"]);
-    assert_eq!(told["explanation"]["decision"], "closed");
+    let explained = sites.ask(&failed);
+    says(step(&explained, "end"), "what", &["pintle broke the handshake off"]);
+    says(step(&explained, "end"), "why", &["unrecognized_name"]);
+    says(step(&explained, "ClientHello"), "why", &["ALPN h2"]);
+    assert_eq!(explained["explanation"]["decision"], "closed");
 }
 
 #[test]
-fn another_attempt_is_told() {
+fn another_attempt_is_reported() {
     let authority = Authority::new();
     // Each connection takes one request, and is closed while the next one is on its way.
     let origin = Origin::start(|_| {
@@ -179,8 +182,8 @@ fn another_attempt_is_told() {
     });
     let mut command = pintle.command("explain");
     command.args(["--json", "--request", record["id"].as_str().unwrap()]);
-    let told: Value = serde_json::from_str(&output(&mut command)).unwrap();
-    says(step(&told, "attempts"), "what", &["2 attempts", "1 retry"]);
+    let explained: Value = serde_json::from_str(&output(&mut command)).unwrap();
+    says(step(&explained, "attempts"), "what", &["2 attempts", "1 retry"]);
 }
 
 #[test]
@@ -207,9 +210,9 @@ fn a_table_of_80_columns_and_a_changed_configuration() {
     std::thread::sleep(Duration::from_millis(1100));
     pintle.rewrite(|text| text.replace("response_timeout = \"1s\"", "response_timeout = \"7s\""));
     pintle.reload();
-    let told = sites.ask(&record);
-    assert!(told["config_changed"].is_string(), "{told:#}");
-    says(step(&told, "end"), "what", &["response_timeout = 7s"]);
+    let explained = sites.ask(&record);
+    assert!(explained["config_changed"].is_string(), "{explained:#}");
+    says(step(&explained, "end"), "what", &["response_timeout = 7s"]);
     let table = output(&mut sites.explain(&record["id"]));
     assert!(table.contains("The configuration has changed since, at 20"), "{table}");
 }
@@ -300,14 +303,14 @@ fn records_of_every_format() {
         }
         let record = eventually("the record", || sites.records("/records")["records"].get(0).cloned());
         assert_eq!((&record["target"], &record["client"]), (&"/a?".into(), &"127.0.0.0".into()), "{log}");
-        let told: Value = serde_json::from_str(&output(sites.explain(&record["id"]).arg("--json"))).unwrap();
-        assert!(!told.to_string().contains("secret"), "{told:#}");
-        assert!(told["notes"].to_string().contains("log.redact leaves queries out"), "{told:#}");
-        assert_eq!(told["explanation"]["decision"], "forward", "{log}: {told:#}");
+        let explained: Value = serde_json::from_str(&output(sites.explain(&record["id"]).arg("--json"))).unwrap();
+        assert!(!explained.to_string().contains("secret"), "{explained:#}");
+        assert!(explained["notes"].to_string().contains("log.redact leaves queries out"), "{explained:#}");
+        assert_eq!(explained["explanation"]["decision"], "forward", "{log}: {explained:#}");
     }
 }
 
-/// The decisions are repeated with what a trusted proxy has said.
+/// The decisions are repeated with the statements of a trusted proxy.
 #[test]
 fn a_request_through_a_trusted_proxy() {
     let bed = Bed::new();
@@ -327,17 +330,17 @@ fn a_request_through_a_trusted_proxy() {
         let record = pintle.access_line("/proxied");
         let mut command = pintle.command("explain");
         command.args(["--json", "--request", record["id"].as_str().unwrap()]);
-        let told: Value = serde_json::from_str(&output(&mut command)).unwrap();
-        let explanation = &told["explanation"];
+        let explained: Value = serde_json::from_str(&output(&mut command)).unwrap();
+        let explanation = &explained["explanation"];
         assert_eq!(
             (&explanation["client"], &explanation["scheme"]),
             (&"192.0.2.9".into(), &"https".into()),
-            "{told:#}"
+            "{explained:#}"
         );
         assert_eq!(
             (&explanation["decision"], &explanation["request"]["listener"]),
             (&"forward".into(), &"http".into())
         );
-        says(step(&told, "client"), "why", &["through 127.0.0.1"]);
+        says(step(&explained, "client"), "why", &["through 127.0.0.1"]);
     }
 }
