@@ -11,7 +11,6 @@ use crate::admin::{Bed, get};
 use crate::harness::{
     BLOG, Client, PATIENCE, Pintle, Program, eventually, free_port, outcome, output, pintle, program,
 };
-use crate::metrics;
 
 fn start(bed: &Bed, port: u16, more: &str) -> Pintle {
     let metrics = format!(
@@ -19,10 +18,6 @@ fn start(bed: &Bed, port: u16, more: &str) -> Pintle {
          graphite_interval = \"1s\"\n{more}\n"
     );
     Pintle::start(&bed.authority, &bed.config(&metrics))
-}
-
-fn value(bed: &Bed, series: &str) -> f64 {
-    metrics::value(&get(&bed.socket(), "/metrics"), series).unwrap()
 }
 
 #[test]
@@ -57,7 +52,7 @@ fn a_real_carbon_stores_the_metrics() {
         let found = file.exists().then(|| output(Command::new(program("whisper-fetch")).arg("--from=0").arg(&file)))?;
         found.lines().rev().find_map(|line| line.split_whitespace().nth(1)?.parse().ok())
     };
-    let requests = value(&bed, "pintle_requests_total");
+    let requests = bed.value("pintle_requests_total").unwrap();
     assert!(requests >= 3.0);
     let reaches = |path: &str, want: f64| {
         eventually(&format!("{path} is {want}"), || stored(path).filter(|found| *found == want).map(|_| ()));
@@ -71,8 +66,8 @@ fn a_real_carbon_stores_the_metrics() {
     );
     reaches("test/pintle/certificate_not_after_timestamp_seconds/blog_example_com/ecdsa-p256", end);
     assert!(stored("test/pintle/process_open_fds").unwrap() > 5.0);
-    assert!(value(&bed, "pintle_graphite_lines_sent_total") > 50.0);
-    assert_eq!(value(&bed, "pintle_graphite_lines_dropped_total"), 0.0);
+    assert!(bed.value("pintle_graphite_lines_sent_total").unwrap() > 50.0);
+    assert_eq!(bed.value("pintle_graphite_lines_dropped_total").unwrap(), 0.0);
     assert!(!folder.join("whisper/test/pintle/certificate_info").exists());
 }
 
@@ -109,8 +104,8 @@ fn a_cut_connection_resends_whole_lines() {
     let again: BTreeSet<&str> = text.lines().collect();
     assert!(whole.lines().all(|line| again.contains(line)), "{whole}\n---\n{text}");
     assert_eq!(again.len(), text.lines().count(), "no line twice");
-    eventually("it is counted", || (value(&bed, "pintle_graphite_failures_total") >= 1.0).then_some(()));
-    eventually("lines are counted", || (value(&bed, "pintle_graphite_lines_sent_total") >= 50.0).then_some(()));
+    eventually("it is counted", || (bed.value("pintle_graphite_failures_total").unwrap() >= 1.0).then_some(()));
+    eventually("lines are counted", || (bed.value("pintle_graphite_lines_sent_total").unwrap() >= 50.0).then_some(()));
     assert_eq!(pintle.log_json("cannot send metrics to graphite").len(), 1);
     pintle.logs("graphite takes metrics again");
 }
@@ -119,15 +114,15 @@ fn a_cut_connection_resends_whole_lines() {
 fn a_dead_graphite_costs_bounded_memory() {
     let bed = Bed::new();
     let pintle = start(&bed, free_port(), "[limits]\ngraphite_queue = \"64KiB\"");
-    eventually("lines are dropped", || (value(&bed, "pintle_graphite_lines_dropped_total") > 0.0).then_some(()));
+    eventually("lines are dropped", || (bed.value("pintle_graphite_lines_dropped_total").unwrap() > 0.0).then_some(()));
     assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
     assert_eq!(pintle.log_json("cannot send metrics to graphite").len(), 1);
     // A reload turns it off.
     pintle.rewrite(|text| text.replace("graphite", "#graphite"));
     pintle.reload();
-    let dropped = value(&bed, "pintle_graphite_lines_dropped_total");
+    let dropped = bed.value("pintle_graphite_lines_dropped_total").unwrap();
     std::thread::sleep(Duration::from_millis(2500));
-    assert_eq!(value(&bed, "pintle_graphite_lines_dropped_total"), dropped);
+    assert_eq!(bed.value("pintle_graphite_lines_dropped_total").unwrap(), dropped);
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Bed {
     }
 
     /// The value of one series.
-    fn value(&self, series: &str) -> Option<f64> {
+    pub fn value(&self, series: &str) -> Option<f64> {
         value(&self.metrics(), series)
     }
 

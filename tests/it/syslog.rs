@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::admin::{Bed, get};
 use crate::harness::{BLOG, Client, Pintle, Program, eventually, free_port, outcome, pintle, program};
-use crate::metrics;
 
 /// An rsyslogd that writes facility, severity, program, process, kind and message of each message to a file.
 struct Daemon {
@@ -49,10 +48,6 @@ fn start(bed: &Bed, access: &str) -> Pintle {
     Pintle::start(&bed.authority, &bed.config(&format!("[sandbox]\n[log]\naccess = {access:?}\n")))
 }
 
-fn value(bed: &Bed, series: &str) -> f64 {
-    metrics::value(&get(&bed.socket(), "/metrics"), series).unwrap()
-}
-
 /// The record behind the words of a message.
 fn record(message: &str) -> Value {
     serde_json::from_str(&message[message.find('{').unwrap()..]).unwrap_or_else(|error| panic!("{error}: {message}"))
@@ -77,8 +72,10 @@ fn the_daemon_of_the_host() {
     // The daemon ends: lines are lost and counted, and requests are answered.
     drop(daemon);
     visit("/lost");
-    eventually("the line is counted", || (value(&bed, "pintle_access_log_lines_lost_total") >= 1.0).then_some(()));
-    eventually("the fault is reported", || (value(&bed, "pintle_access_log_ok") == 0.0).then_some(()));
+    eventually("the line is counted", || {
+        (bed.value("pintle_access_log_lines_lost_total").unwrap() >= 1.0).then_some(())
+    });
+    eventually("the fault is reported", || (bed.value("pintle_access_log_ok").unwrap() == 0.0).then_some(()));
     let (_, status, _) = outcome(&mut pintle.command("status"));
     assert!(status.contains("start the syslog daemon"), "{status}");
     // Another one, at the same place.
@@ -88,7 +85,7 @@ fn the_daemon_of_the_host() {
         visit("/again");
         fs::read_to_string(folder.join("messages")).ok()?.contains("\"/again\"").then_some(())
     });
-    eventually("the recovery is reported", || (value(&bed, "pintle_access_log_ok") == 1.0).then_some(()));
+    eventually("the recovery is reported", || (bed.value("pintle_access_log_ok").unwrap() == 1.0).then_some(()));
     pintle.reload();
     visit("/reloaded");
     message(folder, "/reloaded");

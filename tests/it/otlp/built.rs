@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::{SPAN, TRACE, ask};
 use crate::admin::{Bed, get};
 use crate::harness::{BLOG, Client, Origin, Pintle, Received, Reply, curl, eventually, outcome, output, pintle};
-use crate::metrics;
 
 /// Prints the spans of a request as JSON, one a line, each with the attributes of its resource.
 const READER: &str = "
@@ -84,10 +83,6 @@ fn span(bed: &Bed, collector: &Origin, kind: u64, path: &str) -> Value {
     })
 }
 
-fn value(bed: &Bed, series: &str) -> f64 {
-    metrics::value(&get(&bed.socket(), "/metrics"), series).unwrap()
-}
-
 /// The parts of a traceparent.
 fn parts(received: &Received) -> (String, String, String) {
     let values = received.fields("traceparent");
@@ -144,7 +139,7 @@ fn a_request_continues_the_clients_trace() {
     let now = jiff::Timestamp::now().as_nanosecond();
     assert!(before - 1_000_000 <= time(&server, "begin") && time(&server, "end") <= now, "{server}");
     assert!(time(&server, "begin") <= time(&client, "begin") && time(&client, "end") <= time(&server, "end"));
-    assert_eq!(value(&bed, "pintle_otlp_spans_sent_total"), 2.0);
+    assert_eq!(bed.value("pintle_otlp_spans_sent_total").unwrap(), 2.0);
     assert_eq!(collector.received()[0].field("content-type"), Some("application/x-protobuf"));
 }
 
@@ -279,11 +274,11 @@ fn a_collector_that_refuses() {
     assert!(began.elapsed() >= Duration::from_secs(3), "Retry-After holds: {:?}", began.elapsed());
     let bodies: BTreeSet<Vec<u8>> = collector.received().into_iter().map(|received| received.body).collect();
     assert_eq!(bodies.len(), 1, "the same spans each time");
-    eventually("they are counted", || (value(&bed, "pintle_otlp_spans_sent_total") == 1.0).then_some(()));
-    assert_eq!(value(&bed, "pintle_otlp_spans_dropped_total"), 1.0);
-    assert_eq!(value(&bed, "pintle_otlp_failures_total"), 2.0);
+    eventually("they are counted", || (bed.value("pintle_otlp_spans_sent_total").unwrap() == 1.0).then_some(()));
+    assert_eq!(bed.value("pintle_otlp_spans_dropped_total").unwrap(), 1.0);
+    assert_eq!(bed.value("pintle_otlp_failures_total").unwrap(), 2.0);
     ask(&bed, &pintle, "/refused", "");
-    eventually("they are dropped", || (value(&bed, "pintle_otlp_spans_dropped_total") == 3.0).then_some(()));
+    eventually("they are dropped", || (bed.value("pintle_otlp_spans_dropped_total").unwrap() == 3.0).then_some(()));
     ask(&bed, &pintle, "/taken", "");
     span(&bed, &collector, SERVER, "/taken");
     assert_eq!(pintle.log_json("cannot send spans to the collector").len(), 2, "once for each time of trouble");
@@ -306,8 +301,8 @@ fn a_dead_collector_costs_bounded_memory() {
         assert_eq!(connection.response("GET").status, 200);
     }
     assert!(begin.elapsed() < Duration::from_secs(30), "no request waits: {:?}", begin.elapsed());
-    eventually("spans are dropped", || (value(&bed, "pintle_otlp_spans_dropped_total") > 100.0).then_some(()));
-    assert_eq!(value(&bed, "pintle_otlp_spans_sent_total"), 0.0);
+    eventually("spans are dropped", || (bed.value("pintle_otlp_spans_dropped_total").unwrap() > 100.0).then_some(()));
+    assert_eq!(bed.value("pintle_otlp_spans_sent_total").unwrap(), 0.0);
 }
 
 #[test]
