@@ -130,14 +130,14 @@ impl SpanSender {
                 else => break,
             };
             let spans = self.collect(first).await;
-            self.deliver(spans).await;
+            self.deliver(spans.count, self.request(&spans.bytes)).await;
         }
         let mut last = SpanBatch::default();
         while let Ok(batch) = self.batches.try_recv() {
             self.join(&mut last, batch);
         }
         if last.count > 0 {
-            self.try_last(last).await;
+            self.try_last(last.count, self.request(&last.bytes)).await;
         }
     }
 
@@ -165,35 +165,34 @@ impl SpanSender {
         spans
     }
 
-    /// Sends spans, again and again if need be.
-    async fn deliver(&mut self, spans: SpanBatch) {
+    /// Sends so many spans, again and again if need be.
+    async fn deliver(&mut self, count: u64, body: Bytes) {
         let (end, mut pause) = (Instant::now() + PATIENCE, PAUSE);
-        let body = self.request(&spans.bytes);
         loop {
             let settings = self.settings.borrow_and_update().clone();
-            let Some(settings) = settings else { return self.sink.lost(spans.count) };
+            let Some(settings) = settings else { return self.sink.lost(count) };
             let mut watched = self.settings.clone();
             let tried = tokio::select! {
                 tried = self.attempt(&settings.url, body.clone()) => tried,
-                () = gone(&mut watched) => return self.try_last(spans).await,
+                () = gone(&mut watched) => return self.try_last(count, body).await,
             };
             match tried {
-                ExportAttempt::Sent { rejected } => return self.sent(&settings, spans.count, rejected),
+                ExportAttempt::Sent { rejected } => return self.sent(&settings, count, rejected),
                 ExportAttempt::Refused(why) => {
                     self.failed(&settings, &why);
-                    return self.sink.lost(spans.count);
+                    return self.sink.lost(count);
                 }
                 ExportAttempt::Later { why, after } => {
                     self.failed(&settings, &why);
                     let wait = after.map_or_else(|| jittered(pause), |after| after.min(ASKED_PAUSE_MAX));
                     if Instant::now() + wait >= end {
-                        return self.sink.lost(spans.count);
+                        return self.sink.lost(count);
                     }
                     tokio::select! {
                         () = sleep(wait) => {}
                         // Another collector may take them at once.
                         changed = self.settings.changed() => if changed.is_err() {
-                            return self.try_last(spans).await;
+                            return self.try_last(count, body).await;
                         }
                     }
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -203,16 +202,15 @@ impl SpanSender {
     }
 
     /// Sends spans once, as the process ends.
-    async fn try_last(&mut self, spans: SpanBatch) {
+    async fn try_last(&mut self, count: u64, body: Bytes) {
         let settings = self.settings.borrow().clone();
-        let body = self.request(&spans.bytes);
         let sent = match &settings {
             Some(settings) => timeout(LAST, self.attempt(&settings.url, body)).await.ok(),
             None => None,
         };
         match (sent, settings) {
-            (Some(ExportAttempt::Sent { rejected }), Some(settings)) => self.sent(&settings, spans.count, rejected),
-            _ => self.sink.lost(spans.count),
+            (Some(ExportAttempt::Sent { rejected }), Some(settings)) => self.sent(&settings, count, rejected),
+            _ => self.sink.lost(count),
         }
     }
 
