@@ -38,7 +38,7 @@ fn no_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
-/// Waits until it can be written.
+/// Waits until it can be written, at most a second. Returns `WouldBlock` after that.
 pub(super) fn wait(fd: BorrowedFd<'_>) -> io::Result<()> {
     let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&patience))?;

@@ -5,15 +5,15 @@
 use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
+use super::log_file::wait;
 use crate::os::usage::host_name;
 
 /// The socket of the host's daemon.
@@ -25,8 +25,6 @@ const PORT: u16 = 514;
 /// The facility `daemon`, and the severity `informational`.
 const FACILITY: u8 = 3 << 3;
 const INFORMATIONAL: u8 = 6;
-/// The longest wait for a daemon that reads too slowly.
-const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// A receiver of messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,10 +166,7 @@ impl Syslog {
                     return Ok(());
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS) if !self.is_stuck => {
-                    let ready = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&PATIENCE))?;
-                    self.is_stuck = ready == 0;
-                }
+                Err(Errno::AGAIN | Errno::NOBUFS) if !self.is_stuck => self.is_stuck = wait(socket.as_fd()).is_err(),
                 Err(error) => return Err(error.into()),
             }
         }
