@@ -87,10 +87,12 @@ async fn one(
 ) -> Answer {
     // On another thread: there may be many records.
     let wanted = id.clone();
-    let looked = tokio::task::spawn_blocking(move || (recent.find(&wanted), recent.reach()));
-    let Ok((found, reach)) = looked.await else { return Answer::gone() };
-    let Some(record) = found else { return kept.missing(&id, &reach) };
-    let record = Box::new(record);
+    let looked = tokio::task::spawn_blocking(move || recent.find(&wanted).ok_or_else(|| recent.reach()));
+    let record = match looked.await {
+        Ok(Ok(record)) => Box::new(record),
+        Ok(Err(reach)) => return kept.missing(&id, &reach),
+        Err(_) => return Answer::gone(),
+    };
     match ask(commands, |reply| AdminCommand::ExplainRecord { record, reply }).await {
         Some(explained) => Answer::json(StatusCode::OK, explained),
         None => Answer::gone(),

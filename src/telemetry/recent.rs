@@ -78,59 +78,41 @@ impl RecentRecords {
         self.lock().batches.iter().rev().cloned().collect()
     }
 
-    /// Calls `look` with each record's line, the newest first, until it returns `false`.
-    fn visit(&self, mut look: impl FnMut(&[u8]) -> bool) {
-        let batches = self.batches();
-        let lines =
-            batches.iter().flat_map(|batch| batch.lines.rsplit(|b| *b == b'\n').filter(|line| !line.is_empty()));
-        for line in lines.take(self.max) {
-            if !look(line) {
-                return;
-            }
-        }
+    /// Returns the records' lines in these batches, the newest first.
+    fn lines<'b>(&self, batches: &'b [RecordBatch]) -> impl Iterator<Item = &'b [u8]> {
+        let lines = batches.iter().flat_map(|batch| batch.lines.rsplit(|b| *b == b'\n'));
+        lines.filter(|line| !line.is_empty()).take(self.max)
     }
 
     /// Returns the record with this id.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<Value> {
-        let text = format!("\"id\":{}", Value::from(id));
+        let (batches, text) = (self.batches(), format!("\"id\":{}", Value::from(id)));
         let wanted = memmem::Finder::new(&text);
-        let mut found = None;
-        self.visit(|line| {
-            // A client may have sent the same text in a header field.
-            let record = wanted.find(line).and_then(|_| serde_json::from_slice::<Value>(line).ok());
-            found = record.filter(|record| record["id"] == id);
-            found.is_none()
-        });
-        found
+        // A client may have sent the same text in a header field.
+        let likely = self.lines(&batches).filter(|line| wanted.find(line).is_some());
+        likely.filter_map(read).find(|record| record["id"] == id)
     }
 
     /// Returns at most `most` records that `is_wanted`, the newest first.
     #[must_use]
     pub fn newest(&self, most: usize, is_wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let mut found = Vec::new();
-        self.visit(|line| {
-            if found.len() < most {
-                found.extend(serde_json::from_slice(line).ok().filter(&is_wanted));
-            }
-            found.len() < most
-        });
-        found
+        let batches = self.batches();
+        self.lines(&batches).filter_map(read).filter(is_wanted).take(most).collect()
     }
 
     /// Returns the extent of the list.
     #[must_use]
     pub fn reach(&self) -> RecordsReach {
-        let (mut records, mut oldest) = (0, Vec::new());
-        self.visit(|line| {
-            records += 1;
-            oldest = line.to_vec();
-            true
-        });
-        let oldest = serde_json::from_slice::<Value>(&oldest).ok();
-        let oldest = oldest.and_then(|record| record["time"].as_str().map(str::to_owned));
+        let batches = self.batches();
+        let (records, oldest) = self.lines(&batches).fold((0, None), |(count, _), line| (count + 1, Some(line)));
+        let oldest = oldest.and_then(read).and_then(|record| record["time"].as_str().map(str::to_owned));
         RecordsReach { records, max: self.max, oldest }
     }
+}
+
+fn read(line: &[u8]) -> Option<Value> {
+    serde_json::from_slice(line).ok()
 }
 
 #[cfg(test)]
