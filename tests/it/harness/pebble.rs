@@ -8,8 +8,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use instant_acme::{Account, AccountCredentials, AuthorizationStatus, Order, OrderStatus};
+use pintle::acme::client::AcmeClient;
+use pintle::upstream::dns::NameServers;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::LocalSet;
 
 use super::double::{Double, has_zero_serials};
 use super::{Authority, Client, Connection, Program, free_port, output, program};
@@ -19,7 +25,8 @@ use super::{Authority, Client, Connection, Program, free_port, output, program};
 pub struct Settings {
     /// Percent of the valid nonces that it refuses.
     pub nonce_reject: u8,
-    /// Percent of the valid authorizations that a new order gets again.
+    /// Percent of the valid authorizations that a new order gets again. With 0, pebble takes some all the same:
+    /// [`Pebble::forget_authorizations`].
     pub authz_reuse: u8,
     /// Sleeps up to 5 s before each validation.
     pub sleep: bool,
@@ -219,6 +226,43 @@ impl Pebble {
         self.said().lines().filter(|line| line.contains(" Added order ")).count()
     }
 
+    /// Deactivates the valid authorizations of all orders that are done, with the accounts in this folder: the next order
+    /// proves all its names. Otherwise, pebble uses an authorization again in one order of a hundred, although it should
+    /// in none: its `rand.Intn(100) > 0` is false for 0.
+    pub fn forget_authorizations(&self, accounts: &Path) {
+        let said = self.running.as_ref().map(Program::said).unwrap_or_default();
+        let orders: Vec<&str> =
+            said.lines().filter_map(|line| line.split("Added order \"").nth(1)?.split('"').next()).collect();
+        if orders.is_empty() {
+            return;
+        }
+        // Past any double, so that no count has these requests.
+        let own = format!("https://localhost:{}", self.port);
+        let root = CertificateDer::from_pem_slice(self.authority.ca_pem().as_bytes()).unwrap();
+        let authority = pintle::config::Authority {
+            name: "pebble".to_owned(),
+            directory: format!("{own}/dir"),
+            eab: None,
+            roots: Some(vec![root.to_vec()]),
+        };
+        let servers = NameServers(vec![self.dns.address()]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let client = AcmeClient::start(&authority, &servers).unwrap();
+            for credentials in credentials(accounts, &own) {
+                // A damaged account has no more orders, and an order of another account is refused.
+                let account = Account::builder_with_http(Box::new(client.clone())).from_credentials(credentials).await;
+                let Ok(account) = account else { continue };
+                for id in &orders {
+                    match account.order(format!("{own}/my-order/{id}")).await {
+                        Ok(order) => deactivate(order).await,
+                        Err(_) => continue,
+                    }
+                }
+            }
+        });
+    }
+
     /// The PEM of the root of a chain; 0 is the first one. Each start makes new ones.
     pub fn root(&self, chain: usize) -> String {
         self.manage("GET", &format!("/roots/{chain}"), "")
@@ -266,6 +310,36 @@ impl Drop for Pebble {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- pebble's log\n{}", self.said());
+        }
+    }
+}
+
+/// The accounts in a folder of pintle's state, as pebble knows them at its own address.
+fn credentials(folder: &Path, own: &str) -> Vec<AccountCredentials> {
+    let paths = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let accounts = paths.filter(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("account-") && name.ends_with(".json")
+    });
+    let read = |path: PathBuf| -> Option<AccountCredentials> {
+        let stored: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let id = stored["url"].as_str()?.split("/my-account/").nth(1)?;
+        let (id, directory) = (format!("{own}/my-account/{id}"), format!("{own}/dir"));
+        serde_json::from_value(json!({ "id": id, "key_pkcs8": stored["key"], "directory": directory })).ok()
+    };
+    accounts.filter_map(read).collect()
+}
+
+/// Deactivates the authorizations of an order, if it has its certificate.
+async fn deactivate(mut order: Order) {
+    if order.state().status != OrderStatus::Valid {
+        return;
+    }
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.unwrap();
+        if authorization.status == AuthorizationStatus::Valid {
+            authorization.deactivate().await.unwrap();
         }
     }
 }

@@ -82,6 +82,13 @@ impl Bed {
         pin_of(&self.folder("ecdsa-p256").join(name))
     }
 
+    /// Lets the next order prove all its names, unless pebble should use authorizations again.
+    pub fn forget_authorizations(&self) {
+        if self.pebble.settings.authz_reuse == 0 {
+            self.pebble.forget_authorizations(&self.state().join("acme"));
+        }
+    }
+
     /// The record of the certificate.
     pub fn record(&self) -> Value {
         serde_json::from_slice(&fs::read(self.folder("ecdsa-p256").join("order.json")).unwrap()).unwrap()
@@ -138,6 +145,7 @@ fn send(bed: &Bed, method: &str, path: &str) -> String {
 /// `pintle acme renew`
 #[track_caller]
 pub fn renew(bed: &Bed) {
+    bed.forget_authorizations();
     assert_eq!(ask(bed, "POST", &format!("/acme/renew?host={BLOG}"))["ok"], true);
 }
 

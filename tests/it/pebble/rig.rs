@@ -96,3 +96,22 @@ fn orders_whose_predecessor_pebble_does_not_find_do_not_count() {
     let named = double.requests().into_iter().filter(|asked| asked.payload["replaces"].is_string());
     assert_eq!(named.count(), 0);
 }
+
+/// pebble uses an authorization again in one order of a hundred, whatever the settings say: no test may see that.
+#[test]
+fn forgotten_authorizations_are_proved_again() {
+    let bed = Bed::new(Settings { authz_reuse: 100, ..Settings::default() });
+    let double = Double::before(&bed.pebble);
+    let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", ""));
+    obtained(&pintle, 1);
+    let looked = double.count(Step::Order);
+    bed.pebble.forget_authorizations(&bed.state().join("acme"));
+    assert_eq!((double.count(Step::Challenge), double.count(Step::Order)), (1, looked));
+    renew(&bed);
+    obtained(&pintle, 2);
+    assert_eq!(double.count(Step::Challenge), 2);
+    // Without that, pebble uses it again.
+    renew(&bed);
+    obtained(&pintle, 3);
+    assert_eq!(double.count(Step::Challenge), 2);
+}
