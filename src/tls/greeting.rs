@@ -10,8 +10,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
 use super::resolver::{Choice, reached, take_choice};
 
-/// Returns the first message of a client that sends this name, or none, and offers `protocol` by ALPN. `None` if no client can
-/// send the name.
+/// Returns the first message of a client that sends this name, or none, and offers `protocol` by ALPN. `None` if no
+/// client can send the name.
 #[must_use]
 pub fn client_hello(name: Option<&str>, protocol: &[u8]) -> Option<Vec<u8>> {
     let provider = super::config::provider();

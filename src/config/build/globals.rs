@@ -98,8 +98,8 @@ pub(super) fn globals(
     }
 }
 
-/// Refuses an empty name of the state folder. Warns of a folder that every user can write to: whoever replaces the ledger there decides which keys may
-/// be served.
+/// Refuses an empty name of the state folder. Warns of a folder that every user can write to: whoever replaces the ledger
+/// there decides which keys may be served.
 fn check_state(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) {
     if let Some(directory) = file.state_directory.as_ref().filter(|directory| directory.value.is_empty()) {
         r.error_with_hint(&directory.span, "state.directory: must not be empty", "leave the key out, or name a folder");
