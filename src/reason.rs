@@ -171,6 +171,15 @@ impl Reason {
         self.hint(format!("did you mean {string}?")).fix(string)
     }
 
+    /// Adds the known string that is nearest to an unknown one, if one is near enough.
+    #[must_use]
+    pub fn meant_of<'k>(self, unknown: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
+        match near::nearest(unknown, known) {
+            Some(near) => self.meant(near),
+            None => self,
+        }
+    }
+
     /// Adds a fact.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {

@@ -108,11 +108,11 @@ impl Outlook {
         // The remedies of a refused chain are for files of the operator's own.
         let own = last.filter(|last| last.remedy != Some(AcmeRemedy::Candidate));
         let own = own.and_then(|last| last.reason().hint_line());
-        let hint = |remedy: Option<AcmeRemedy>| match remedy {
-            _ if own.is_some() => own.clone().unwrap_or_default(),
+        let by_kind = || match remedy {
             Some(remedy) => remedy_text(remedy, &facts.site),
             None => preflight_hint(&facts.site),
         };
+        let hint = || own.unwrap_or_else(by_kind);
         let next_try = match &plan.next {
             NextStep::Wait { until } if plan.due <= now => Some(*until),
             NextStep::Wait { .. } => Some(plan.due),
@@ -129,7 +129,7 @@ impl Outlook {
             not_after: facts.chain.as_ref().map(|chain| chain.not_after),
             failures: attempts().map(|attempts| attempts.failures).fold(0, u32::saturating_add),
             failing_since: failing_since(attempts()),
-            hint: problem.as_ref().map(|_| hint(remedy)),
+            hint: problem.is_some().then(hint),
             problem,
             next_try,
             is_stopped: stop.is_some(),

@@ -73,8 +73,11 @@ pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCo
         let metrics = options.metrics.as_deref().map(|file| (file, metrics::text(&host, &results)));
         let report = DoctorReport::of(results);
         show(&host, &report, options, output);
-        if options.only.is_empty() && options.watch.is_none() {
-            draft.as_ref().into_iter().for_each(|draft| leave(draft, &as_json(&host, &report, &options.only)));
+        if options.only.is_empty()
+            && options.watch.is_none()
+            && let Some(draft) = &draft
+        {
+            leave(draft, &as_json(&host, &report, &options.only));
         }
         let is_written = metrics.is_none_or(|(file, text)| write_metrics(file, &text));
         round += 1;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use rustls::pki_types::ServerName;
 
-use crate::host::{ascii_authority, bare, split_authority};
+use crate::host::{ascii_authority, bare, bracketed, split_authority};
 use crate::policy::Scheme;
 
 /// The longest accepted URL, in bytes.
@@ -140,11 +140,9 @@ pub struct ConnectTo {
 
 impl fmt::Display for ConnectTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
-        match self.host.contains(':') {
-            true if port.is_empty() => f.write_str(&self.host),
-            true => write!(f, "[{}]{port}", self.host),
-            false => write!(f, "{}{port}", self.host),
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", bracketed(&self.host)),
+            None => f.write_str(&self.host),
         }
     }
 }

@@ -10,7 +10,6 @@ use crate::config::problem::{At, Problem, Problems};
 use crate::config::stamp::{Stamp, Stamps};
 use crate::os::plain_file::tidy;
 use crate::reason::Reason;
-use crate::reason::near::nearest;
 
 /// The common inputs of every check: the folder of relative paths, the problems, and the time.
 pub(super) struct Checker<'a> {
@@ -87,10 +86,7 @@ pub(super) fn unknown<'k>(key: &str, noun: &str, word: &str, known: impl Iterato
     let expected: Vec<&str> = known.clone().collect();
     let mut reason = Reason::new(format!("{key}: unknown {noun} {word:?}"));
     reason.notes.push(format!("expected one of: {}", expected.join(", ")));
-    match nearest(word, known) {
-        Some(near) => reason.meant(near),
-        None => reason,
-    }
+    reason.meant_of(word, known)
 }
 
 /// The same problem, with the site that has it.

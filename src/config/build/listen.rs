@@ -14,7 +14,6 @@ use crate::host::{HostMap, HostPattern};
 use crate::limits::Limits;
 use crate::policy::forwarded::{Trust, TrustedField};
 use crate::reason::Reason;
-use crate::reason::near::nearest;
 use crate::site::ReportsAt;
 use crate::upstream::dns::NameServers;
 
@@ -315,11 +314,7 @@ pub(super) fn default_site(
 /// A host that no site has, and the one that may have been meant.
 fn no_such_host(key: &str, host: &str, hosts: &[Vec<At<HostPattern>>]) -> Reason {
     let known: Vec<String> = hosts.iter().flatten().map(|at| at.value.to_string()).collect();
-    let reason = Reason::new(format!("{key}: no site has the host {host:?}"));
-    match nearest(host, known.iter().map(String::as_str)) {
-        Some(near) => reason.meant(near),
-        None => reason,
-    }
+    Reason::new(format!("{key}: no site has the host {host:?}")).meant_of(host, known.iter().map(String::as_str))
 }
 
 /// The addresses of `resolver.name_servers`.
