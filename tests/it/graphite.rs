@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::admin::{Bed, get};
+use crate::admin::Bed;
 use crate::harness::{
     BLOG, Client, PATIENCE, Pintle, Program, eventually, free_port, outcome, output, pintle, program,
 };
@@ -60,10 +60,8 @@ fn a_real_carbon_stores_the_metrics() {
     reaches("test/pintle/requests_total", requests);
     reaches("test/pintle/upstream_circuit/blog_example_com/closed", 1.0);
     reaches("test/pintle/upstream_circuit/blog_example_com/open", 0.0);
-    let end = value(
-        &bed,
-        &format!("pintle_certificate_not_after_timestamp_seconds{{site=\"{BLOG}\",algorithm=\"ecdsa-p256\"}}"),
-    );
+    let series = format!("pintle_certificate_not_after_timestamp_seconds{{site=\"{BLOG}\",algorithm=\"ecdsa-p256\"}}");
+    let end = bed.value(&series).unwrap();
     reaches("test/pintle/certificate_not_after_timestamp_seconds/blog_example_com/ecdsa-p256", end);
     assert!(stored("test/pintle/process_open_fds").unwrap() > 5.0);
     assert!(bed.value("pintle_graphite_lines_sent_total").unwrap() > 50.0);

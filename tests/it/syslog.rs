@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::admin::{Bed, get};
+use crate::admin::Bed;
 use crate::harness::{BLOG, Client, Pintle, Program, eventually, free_port, outcome, pintle, program};
 
 /// An rsyslogd that writes facility, severity, program, process, kind and message of each message to a file.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{SPAN, TRACE, ask};
-use crate::admin::{Bed, get};
+use crate::admin::Bed;
 use crate::harness::{BLOG, Client, Origin, Pintle, Received, Reply, curl, eventually, outcome, output, pintle};
 
 /// Prints the spans of a request as JSON, one a line, each with the attributes of its resource.
