@@ -41,8 +41,6 @@ const ABBREVIATION_MIN: usize = 4;
 const SHORT: usize = 10;
 /// The largest version that is read: a push may bring anything.
 const READ_MAX: u64 = 64 << 20;
-/// Free bytes of the disk that the history leaves to the ledger, without which pins are withheld.
-const RESERVE: u64 = 8 << 20;
 
 /// The occasion on which a version came into use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::RESERVE;
 use crate::reason::{Reason, shell_word};
 
+/// Free bytes of the disk that the history leaves to the ledger, without which pins are withheld.
+pub(super) const RESERVE: u64 = 8 << 20;
 /// The ends of names that git gives to its locks.
 const LOCKS: [&str; 4] = ["HEAD.lock", "packed-refs.lock", "config.lock", "refs/heads/main.lock"];
 

@@ -15,8 +15,7 @@ use gix::objs::{Commit, Kind, Tree, WriteTo};
 use gix::refs::transaction::{PreviousValue, RefEdit};
 use rustix::fs::statvfs;
 
-use super::RESERVE;
-use super::fault::Fault;
+use super::fault::{Fault, RESERVE};
 use crate::os::plain_file::folder_of;
 
 /// The permissions of folders: a configuration names hosts, keys and people.
