@@ -1,5 +1,6 @@
 //! One site: may I rotate today? If not: from when, and who would be locked out?
 
+mod export;
 mod ledger;
 mod parts;
 
@@ -15,10 +16,9 @@ use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
 use crate::config::admin::AdminRole;
-use crate::reason::pasted::pintle;
-use crate::reason::shell_word;
+use export::SiteExport;
 use ledger::{KeyRow, RotationWords, SetRow};
-use parts::{ChainLink, FormChoice, PinReport, PlannedRenewal, SentHeader, SiteFact, SiteNotice, UpstreamView};
+use parts::{ChainLink, PinReport, PlannedRenewal, SentHeader, SiteFact, SiteNotice, UpstreamView};
 
 #[derive(Template)]
 #[template(path = "site.html")]
@@ -52,11 +52,7 @@ struct SitePage {
     timeline: Option<Timeline>,
     sets: Vec<SetRow>,
     older: usize,
-    // The export.
-    forms: Vec<FormChoice>,
-    export: Option<String>,
-    export_command: String,
-    export_warnings: Vec<String>,
+    export: SiteExport,
     chains: Vec<Vec<ChainLink>>,
     headers: Vec<SentHeader>,
     has_pins: bool,
@@ -148,10 +144,7 @@ fn view(
         timeline: Timeline::of(shown),
         sets: ledger::sets(shown, now.at),
         older: list(shown, "sets").len().saturating_sub(SETS_DRAWN),
-        forms: parts::forms(&href, asked, form),
-        export: some(&pins.body, "text").filter(|_| pins.is_ok()),
-        export_command: pintle(format!("export --site {} --as {form} --life 90d", shell_word(&name))),
-        export_warnings: parts::warnings(pins),
+        export: SiteExport::of(&name, &href, asked, form, pins),
         chains: parts::chains(site, now.at),
         headers: parts::headers(site),
         has_pins: site["hpkp"].is_object(),

@@ -2,29 +2,9 @@
 
 use serde_json::Value;
 
-use crate::admin::api::Answer;
-use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::page::moment::{DAY, Moment, duration};
 use crate::admin::page::value::{WayOut, count, figure, list, some, text, texts, ways_out};
 use crate::reason::counted;
-
-/// The forms of an export that the page offers, in the order of use, with their names.
-const FORMS: [(&str, &str); 14] = [
-    ("curl", "curl"),
-    ("okhttp", "OkHttp"),
-    ("android", "Android"),
-    ("ios", "iOS"),
-    ("trustkit", "TrustKit"),
-    ("tlsa", "TLSA"),
-    ("dns", "DNS zone"),
-    ("envoy", "Envoy"),
-    ("header", "Header"),
-    ("nginx", "nginx"),
-    ("vcl", "Varnish"),
-    ("certspotter", "Cert Spotter"),
-    ("sslmate", "SSLMate"),
-    ("json", "JSON"),
-];
 
 /// A present problem, with its ways out.
 pub(super) struct SiteNotice {
@@ -40,13 +20,6 @@ pub(super) struct SiteFact {
     pub(super) figure: String,
     pub(super) note: String,
     pub(super) class: &'static str,
-}
-
-/// A form of the export.
-pub(super) struct FormChoice {
-    pub(super) href: String,
-    pub(super) label: &'static str,
-    pub(super) is_current: bool,
 }
 
 /// A certificate of a chain.
@@ -177,34 +150,6 @@ pub(super) fn facts(site: &Value, rotation: &Value, now: i64) -> Vec<SiteFact> {
         fact("Pins held until", held),
         fact("Requests", (rate, format!("upstream {}", upstream.to_lowercase()), health)),
     ]
-}
-
-/// The forms, each with its link.
-pub(super) fn forms(href: &str, asked: &PageRequest, current: &str) -> Vec<FormChoice> {
-    let kept: String =
-        ["key", "day"].iter().filter_map(|name| Some(format!("{name}={}&", encoded(asked.query.get(name)?)))).collect();
-    let choice = |(form, label): &(&'static str, &'static str)| FormChoice {
-        href: format!("{href}?{kept}form={form}#export"),
-        label,
-        is_current: *form == current,
-    };
-    FORMS.iter().map(choice).collect()
-}
-
-/// The warnings of the export, or the reason why there is none.
-pub(super) fn warnings(pins: &Answer) -> Vec<String> {
-    let sentence = |value: &Value, key: &str| {
-        let hints = texts(value, "hints");
-        format!(
-            "{}{}",
-            text(value, key),
-            if hints.is_empty() { String::new() } else { format!(": {}", hints.join("; ")) }
-        )
-    };
-    match pins.is_ok() {
-        true => list(&pins.body, "warnings").iter().map(|warning| sentence(warning, "what")).collect(),
-        false => vec![sentence(&pins.body, "error")],
-    }
 }
 
 /// The chains, each from the leaf to the root.
