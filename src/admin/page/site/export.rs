@@ -44,7 +44,7 @@ pub(super) struct SiteExport {
 impl SiteExport {
     /// The export of a site in one form, from the answer of the API.
     pub(super) fn of(site: &str, href: &str, asked: &PageRequest, form: &str, pins: &Answer) -> Self {
-        SiteExport {
+        Self {
             forms: forms(href, asked, form),
             text: some(&pins.body, "text").filter(|_| pins.is_ok()),
             command: pintle(format!("export --site {} --as {form} --life 90d", shell_word(site))),
