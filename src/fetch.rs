@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -76,11 +77,14 @@ where
                 }
             }
         }
-        let tls = ClientConfig::builder_with_provider(provider())
+        let mut tls = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .with_root_certificates(trusted)
             .with_no_client_auth();
+        // One service can have several servers at one name. rustls withdraws a ticket of another server after
+        // HelloRetryRequest, if it fits no more, and some servers refuse that (RFC 9846 section 4.2.2).
+        tls.resumption = Resumption::disabled();
         let (tls, resolver) = (TlsConnector::from(Arc::new(tls)), Resolver::new(servers.clone()));
         Ok(Self { tls, resolver, limits, takes_plain: false, reads_answers: true, idle: None })
     }
