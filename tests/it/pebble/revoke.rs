@@ -79,8 +79,10 @@ fn a_stolen_key_is_replaced_revoked_and_burnt() {
         all.filter(|event| event["type"] == kind).map(|event| event["data"].clone()).collect()
     };
     let revoked = eventually("both revocations", || Some(events("key.revoked")).filter(|events| events.len() == 2));
-    let serials: Vec<&Value> = revoked.iter().map(|event| &event["serial"]).collect();
-    assert!(serials.contains(&&first.as_str().into()) && serials.contains(&&second.as_str().into()), "{revoked:?}");
+    // pebble leaves out zeros in front.
+    let serials: Vec<&str> =
+        revoked.iter().map(|event| event["serial"].as_str().unwrap().trim_start_matches('0')).collect();
+    assert!(serials.contains(&first.as_str()) && serials.contains(&second.as_str()), "{revoked:?}");
     let of_key =
         |kind: &str| eventually(kind, || events(kind).into_iter().find(|event| event["pin"] == stolen.as_str()));
     assert_eq!((&of_key("key.burnt")["site"], events("key.burnt").len()), (&BLOG.into(), 1));
