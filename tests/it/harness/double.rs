@@ -21,6 +21,9 @@ use serde_json::{Value, json};
 use super::pebble::Pebble;
 use super::{Authority, Client, read_head, server_config};
 
+/// The field of a request by the rig itself: passed on, neither counted nor answered by a rule.
+pub const OF_RIG: &str = "x-rig";
+
 /// A request of the protocol, recognised by pebble's paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -335,6 +338,9 @@ fn serve(
     state: &Mutex<State>,
 ) -> io::Result<()> {
     let (head, body) = receive(&mut stream)?;
+    if head.lines().any(|line| line.starts_with(OF_RIG)) {
+        return send(&mut stream, &behind.pass_on(&head, &body)?);
+    }
     let asked = asked(&head, &body);
     let has_predecessor = asked.step == Step::NewOrder && asked.payload["replaces"].is_string();
     let (number, act) = state.lock().unwrap().note(asked);

@@ -6,9 +6,13 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
 
-use instant_acme::{Account, AccountCredentials, AuthorizationStatus, Order, OrderStatus};
+use bytes::Bytes;
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, BodyWrapper, BytesResponse, Error, HttpClient, Order, OrderStatus,
+};
 use pintle::acme::client::AcmeClient;
 use pintle::upstream::dns::NameServers;
 use rustls::pki_types::CertificateDer;
@@ -17,7 +21,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::LocalSet;
 
-use super::double::{Double, has_zero_serials};
+use super::double::{Double, OF_RIG, has_zero_serials};
 use super::{Authority, Client, Connection, Program, free_port, output, program};
 
 /// The settings of a pebble and of its DNS.
@@ -236,27 +240,24 @@ impl Pebble {
         if orders.is_empty() {
             return;
         }
-        // Past any double, so that no count has these requests.
-        let own = format!("https://localhost:{}", self.port);
         let root = CertificateDer::from_pem_slice(self.authority.ca_pem().as_bytes()).unwrap();
         let authority = pintle::config::Authority {
             name: "pebble".to_owned(),
-            directory: format!("{own}/dir"),
+            directory: self.directory(),
             eab: None,
             roots: Some(vec![root.to_vec()]),
         };
         let servers = NameServers(vec![self.dns.address()]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
-            let client = AcmeClient::start(&authority, &servers).unwrap();
-            for credentials in credentials(accounts, &own) {
+            let client = RigClient(AcmeClient::start(&authority, &servers).unwrap());
+            for (origin, credentials) in credentials(accounts) {
                 // A damaged account has no more orders, and an order of another account is refused.
                 let account = Account::builder_with_http(Box::new(client.clone())).from_credentials(credentials).await;
                 let Ok(account) = account else { continue };
                 for id in &orders {
-                    match account.order(format!("{own}/my-order/{id}")).await {
-                        Ok(order) => deactivate(order).await,
-                        Err(_) => continue,
+                    if let Ok(order) = account.order(format!("{origin}/my-order/{id}")).await {
+                        deactivate(order).await;
                     }
                 }
             }
@@ -314,18 +315,33 @@ impl Drop for Pebble {
     }
 }
 
-/// The accounts in a folder of pintle's state, as pebble knows them at its own address.
-fn credentials(folder: &Path, own: &str) -> Vec<AccountCredentials> {
+/// A client whose requests no double counts or answers.
+#[derive(Clone)]
+struct RigClient(AcmeClient);
+
+impl HttpClient for RigClient {
+    fn request(
+        &self,
+        mut request: http::Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        request.headers_mut().insert(OF_RIG, http::HeaderValue::from_static("1"));
+        self.0.request(request)
+    }
+}
+
+/// The accounts in a folder of pintle's state, each with the origin that it was made at: pebble takes no other one.
+fn credentials(folder: &Path) -> Vec<(String, AccountCredentials)> {
     let paths = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let accounts = paths.filter(|path| {
         let name = path.file_name().unwrap().to_str().unwrap();
         name.starts_with("account-") && name.ends_with(".json")
     });
-    let read = |path: PathBuf| -> Option<AccountCredentials> {
+    let read = |path: PathBuf| -> Option<(String, AccountCredentials)> {
         let stored: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        let id = stored["url"].as_str()?.split("/my-account/").nth(1)?;
-        let (id, directory) = (format!("{own}/my-account/{id}"), format!("{own}/dir"));
-        serde_json::from_value(json!({ "id": id, "key_pkcs8": stored["key"], "directory": directory })).ok()
+        let url = stored["url"].as_str()?;
+        let origin = url.split("/my-account/").next()?.to_owned();
+        let of_account = json!({ "id": url, "key_pkcs8": stored["key"], "directory": format!("{origin}/dir") });
+        Some((origin, serde_json::from_value(of_account).ok()?))
     };
     accounts.filter_map(read).collect()
 }
@@ -337,7 +353,8 @@ async fn deactivate(mut order: Order) {
     }
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.unwrap();
+        // An order made at another origin: pebble refuses the account's URL there.
+        let Ok(mut authorization) = authorization else { return };
         if authorization.status == AuthorizationStatus::Valid {
             authorization.deactivate().await.unwrap();
         }
