@@ -143,6 +143,7 @@ fn every_field_of_the_schema() {
     assert_eq!(connection.response("GET").status, 414);
     let limited = eventually("a limit", || pintle.access().into_iter().find(|r| r["limit"] == "request_line"));
     assert_eq!((&limited["ended"], &limited["method"]), (&"limit".into(), &"-".into()), "{limited}");
+    assert!(limited.get("host").is_none() && limited.get("target").is_none(), "absent, not empty: {limited}");
     let mut connection = client.connect(pintle.https(), BLOG);
     connection.send(b"GET /invalid HTTP/1.1\r\nHost: other.example\r\nUser-Agent: \xff\r\n\r\n");
     assert_eq!(connection.response("GET").status, 421);

@@ -24,7 +24,6 @@ const HOST: usize = 300;
 const METHOD: usize = 64;
 const PROTOCOL: usize = 64;
 /// The most bytes of a line.
-#[cfg(test)]
 pub(super) const LINE_MAX: usize = 16 * 1024;
 
 thread_local! {
@@ -100,14 +99,18 @@ pub(super) fn request(entry: &AccessEntry<'_>, rules: &LogRules, sampled: bool, 
         line.word(RecordField::TraceId, trace_id);
     }
     if let Some(site) = entry.site {
-        line.text(RecordField::Site, site.as_bytes(), HOST);
+        line.word(RecordField::Site, site);
     }
     line.address(RecordField::Client, rules.redact.address(entry.client));
     line.word(RecordField::Scheme, entry.scheme);
     line.word(RecordField::SchemeFrom, entry.scheme_from);
     line.text(RecordField::Method, entry.method.as_bytes(), METHOD);
-    line.text(RecordField::Host, entry.host, HOST);
-    line.text(RecordField::Target, rules.redact.url(entry.target), TARGET);
+    if !entry.host.is_empty() {
+        line.text(RecordField::Host, entry.host, HOST);
+    }
+    if !entry.target.is_empty() {
+        line.text(RecordField::Target, rules.redact.url(entry.target), TARGET);
+    }
     line.word(RecordField::Version, entry.version);
     line.number(RecordField::Status, entry.status.into());
     line.number(RecordField::Bytes, entry.bytes);
