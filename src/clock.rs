@@ -53,6 +53,8 @@ pub struct Clock {
     reading: Cell<Option<Instant>>,
     /// The last tick, with its wall clock time in microseconds since 1970.
     wall: Cell<(Instant, i64)>,
+    /// The last answer of [`wall`](Self::wall) since the tick, which many requests of a turn ask for.
+    walled: Cell<Option<(Instant, i64)>>,
     alarms: RefCell<Vec<Rc<ClockState>>>,
     date: RefCell<(i64, Rc<str>)>,
 }
@@ -77,6 +79,7 @@ impl Default for Clock {
             uptime: Cell::new(uptime()),
             reading: Cell::default(),
             wall: Cell::new((Instant::now(), now.as_microsecond())),
+            walled: Cell::default(),
             alarms: RefCell::default(),
             date: RefCell::new((now.as_second(), date_of(now))),
         }
@@ -100,6 +103,7 @@ impl Clock {
         self.uptime.set(uptime());
         let time = Timestamp::now();
         self.wall.set((Instant::now(), time.as_microsecond()));
+        self.walled.set(None);
         if self.date.borrow().0 != time.as_second() {
             *self.date.borrow_mut() = (time.as_second(), date_of(time));
         }
@@ -134,9 +138,14 @@ impl Clock {
     /// tick on.
     #[must_use]
     pub fn wall(&self, at: Instant) -> i64 {
+        if let Some((_, millis)) = self.walled.get().filter(|(known, _)| *known == at) {
+            return millis;
+        }
         let (tick, micros) = self.wall.get();
         let since = i64::try_from(at.saturating_duration_since(tick).as_micros()).unwrap_or_default();
-        micros.saturating_add(since).div_euclid(1000)
+        let millis = micros.saturating_add(since).div_euclid(1000);
+        self.walled.set(Some((at, millis)));
+        millis
     }
 
     /// The number of ticks so far.

@@ -5,8 +5,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use memchr::{memchr_iter, memmem};
+use memchr::memmem;
 use serde_json::Value;
+
+use super::sink::{LogBatch, lines};
 
 /// The most bytes that are kept for each record, on average. Most records have fewer than a quarter of that.
 const BYTES_EACH: usize = 4096;
@@ -22,13 +24,14 @@ pub struct RecentRecords {
 struct KeptBatches {
     batches: VecDeque<RecordBatch>,
     records: usize,
+    /// The memory of the batches.
     bytes: usize,
 }
 
 /// Some records, as lines.
 #[derive(Debug, Clone)]
 struct RecordBatch {
-    lines: Arc<[u8]>,
+    lines: Arc<LogBatch>,
     records: usize,
 }
 
@@ -51,17 +54,18 @@ impl RecentRecords {
     }
 
     /// Adds whole lines, one for each record. Removes the oldest records if there are too many.
-    pub(super) fn add(&self, lines: &[u8]) {
-        let batch = RecordBatch { lines: lines.into(), records: memchr_iter(b'\n', lines).count() };
+    pub(super) fn add(&self, batch: Arc<LogBatch>) {
+        let records = usize::try_from(lines(&batch.bytes)).unwrap_or(usize::MAX);
         let mut kept = self.lock();
-        kept.records += batch.records;
-        kept.bytes += lines.len();
-        kept.batches.push_back(batch);
-        // A batch stays while some of its records are wanted.
-        while let Some(oldest) = kept.batches.front()
+        kept.records += records;
+        kept.bytes += batch.bytes.capacity();
+        kept.batches.push_back(RecordBatch { lines: batch, records });
+        // A batch stays while some of its records are wanted, and the newest one in any case.
+        while kept.batches.len() > 1
+            && let Some(oldest) = kept.batches.front()
             && (kept.records - oldest.records >= self.max || kept.bytes > self.max.saturating_mul(BYTES_EACH))
         {
-            let (records, bytes) = (oldest.records, oldest.lines.len());
+            let (records, bytes) = (oldest.records, oldest.lines.bytes.capacity());
             kept.records -= records;
             kept.bytes -= bytes;
             kept.batches.pop_front();
@@ -80,7 +84,7 @@ impl RecentRecords {
 
     /// Returns the records' lines in these batches, the newest first.
     fn lines<'b>(&self, batches: &'b [RecordBatch]) -> impl Iterator<Item = &'b [u8]> {
-        let lines = batches.iter().flat_map(|batch| batch.lines.rsplit(|b| *b == b'\n'));
+        let lines = batches.iter().flat_map(|batch| batch.lines.bytes.rsplit(|b| *b == b'\n'));
         lines.filter(|line| !line.is_empty()).take(self.max)
     }
 
@@ -123,13 +127,28 @@ mod tests {
         format!("{{\"time\":\"T{number}\",\"id\":\"a-0-{number}\",\"user_agent\":{}}}\n", Value::from(more))
     }
 
+    fn add(recent: &RecentRecords, lines: &str) {
+        recent.add(Arc::new(lines.as_bytes().to_vec().into()));
+    }
+
+    #[test]
+    fn a_batch_beyond_the_bound_still_serves() {
+        let recent = RecentRecords::new(3);
+        for first in [0, 100] {
+            let batch: String = (first..first + 100).map(|number| line(number, &"x".repeat(600))).collect();
+            add(&recent, &batch);
+        }
+        assert_eq!(recent.reach(), RecordsReach { records: 3, max: 3, oldest: Some("T197".into()) });
+        assert_eq!(recent.lock().batches.len(), 1);
+    }
+
     #[test]
     fn the_newest_records_are_kept() {
         let recent = RecentRecords::new(5);
         assert_eq!(recent.reach(), RecordsReach { records: 0, max: 5, oldest: None });
         for first in (0..20).step_by(4) {
             let batch: String = (first..first + 4).map(|number| line(number, "")).collect();
-            recent.add(batch.as_bytes());
+            add(&recent, &batch);
         }
         assert_eq!(recent.reach(), RecordsReach { records: 5, max: 5, oldest: Some("T15".into()) });
         let ids = |most: usize| -> Vec<String> {
@@ -145,8 +164,8 @@ mod tests {
     #[test]
     fn a_client_cannot_claim_an_id() {
         let recent = RecentRecords::new(9);
-        recent.add(line(1, "").as_bytes());
-        recent.add(line(2, "\",\"id\":\"a-0-1\"").as_bytes());
+        add(&recent, &line(1, ""));
+        add(&recent, &line(2, "\",\"id\":\"a-0-1\""));
         assert_eq!(recent.find("a-0-1").unwrap()["time"], "T1");
     }
 
@@ -154,7 +173,7 @@ mod tests {
     fn long_records_have_a_bound() {
         let recent = RecentRecords::new(10);
         for number in 0..100 {
-            recent.add(line(number, &"x".repeat(16_000)).as_bytes());
+            add(&recent, &line(number, &"x".repeat(16_000)));
         }
         let kept = recent.lock();
         assert!(kept.bytes <= 10 * BYTES_EACH && kept.records >= 2, "{} {}", kept.bytes, kept.records);

@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use super::journal::Journal;
 use super::log_file::{open_log, remedy, wait};
 use super::recent::RecentRecords;
-use super::sink::{LogMessage, LogSink, lines};
+use super::sink::{LogBatch, LogMessage, LogSink, lines};
 use super::syslog::Syslog;
 use crate::reason::Reason;
 
-/// Batches that may wait for the disk, of 64 KiB each at most; further ones are dropped and counted.
+/// Batches that may wait for the disk, of 140 KiB each at most; further ones are dropped and counted.
 const QUEUE: usize = 512;
 /// The time between two attempts to reopen a file.
 const RETRY: Duration = Duration::from_secs(1);
@@ -276,30 +276,33 @@ impl Writer {
                 self.reopened = asked;
                 self.publish();
             }
-            let batch = match message {
+            let can_write = match message {
                 LogMessage::Wake => continue,
                 LogMessage::End => return,
                 LogMessage::Copies(records) => {
-                    self.keep(&records);
+                    self.keep(records);
                     continue;
                 }
                 LogMessage::Records(records) => {
-                    self.keep(&records);
-                    records
+                    let records = self.keep(records);
+                    self.write(&records.bytes)
                 }
-                LogMessage::Lines(batch) => batch,
+                LogMessage::Lines(batch) => self.write(&batch.bytes),
             };
             // Even if nobody can read the log, its recent records serve.
-            if !self.write(&batch) && self.recent.is_none() {
+            if !can_write && self.recent.is_none() {
                 return;
             }
         }
     }
 
-    fn keep(&self, records: &[u8]) {
+    /// Adds a batch to the recent records, if they are kept.
+    fn keep(&self, records: LogBatch) -> Arc<LogBatch> {
+        let records = Arc::new(records);
         if let Some(recent) = &self.recent {
-            recent.add(records);
+            recent.add(records.clone());
         }
+        records
     }
 
     /// Writes a batch. Returns `false` if further attempts are useless.

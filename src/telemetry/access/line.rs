@@ -134,7 +134,14 @@ impl<'o> JsonLine<'o> {
     }
 
     /// Adds the marks of cut and invalid values, without the end of the object.
+    #[inline(always)]
     pub(super) fn finish(self) {
+        if self.cut != RecordFields::NONE || self.invalid != RecordFields::NONE {
+            self.add_marks();
+        }
+    }
+
+    fn add_marks(self) {
         for (name, marked) in [("truncated", self.cut), ("invalid", self.invalid)] {
             if marked == RecordFields::NONE {
                 continue;
@@ -236,32 +243,46 @@ pub(super) fn push_number(out: &mut Vec<u8>, value: u64) {
 /// Milliseconds with three decimals.
 pub(super) fn push_millis(out: &mut Vec<u8>, value: Duration) {
     let micros = micros(value);
-    push_number(out, micros / 1000);
+    let (millis, rest) = (micros / 1000, micros % 1000);
+    if millis < 10 {
+        return out.extend_from_slice(&[digit(millis), b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+    push_number(out, millis);
     out.push(b'.');
-    push_three_digits(out, micros % 1000);
+    push_three_digits(out, rest);
 }
 
 /// A number below 1000 with its zeros in front.
 pub(super) fn push_three_digits(out: &mut Vec<u8>, n: u64) {
-    let digit = |n: u64| b'0' + u8::try_from(n % 10).unwrap_or_default();
     out.extend_from_slice(&[digit(n / 100), digit(n / 10), digit(n)]);
+}
+
+/// The last digit of a number.
+fn digit(n: u64) -> u8 {
+    b'0' + u8::try_from(n % 10).unwrap_or_default()
 }
 
 pub(super) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
-            for (at, byte) in v4.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
+            // The longest one has 15 bytes, and a dot behind it.
+            let (mut text, mut len) = ([b'.'; 16], 0);
+            for byte in v4.octets() {
+                let digits = [byte / 100, byte / 10 % 10, byte % 10];
+                let first = if byte >= 100 {
+                    0
+                } else if byte >= 10 {
+                    1
+                } else {
+                    2
+                };
+                for digit in &digits[first..] {
+                    text[len % 16] = b'0' + digit;
+                    len += 1;
                 }
-                if byte >= 100 {
-                    out.push(b'0' + byte / 100);
-                }
-                if byte >= 10 {
-                    out.push(b'0' + byte / 10 % 10);
-                }
-                out.push(b'0' + byte % 10);
+                len += 1;
             }
+            out.extend_from_slice(&text[..(len - 1) % 16]);
         }
         IpAddr::V6(v6) => {
             let _ = write!(out, "{v6}");
@@ -329,12 +350,20 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (micros, want) in [(0, "0.000"), (7, "0.007"), (1_500, "1.500"), (12_345_678, "12345.678")] {
+        for (micros, want) in [
+            (0, "0.000"),
+            (7, "0.007"),
+            (1_500, "1.500"),
+            (9_999, "9.999"),
+            (10_000, "10.000"),
+            (12_345_678, "12345.678"),
+        ] {
             let mut out = Vec::new();
             push_millis(&mut out, Duration::from_micros(micros));
             assert_eq!(String::from_utf8(out).unwrap(), want);
         }
-        for address in ["192.0.2.1", "0.0.0.0", "255.99.100.10", "2001:db8::1", "::"] {
+        for address in ["192.0.2.1", "0.0.0.0", "255.99.100.10", "255.255.255.255", "9.10.99.100", "2001:db8::1", "::"]
+        {
             let mut out = Vec::new();
             push_address(&mut out, address.parse().unwrap());
             assert_eq!(String::from_utf8(out).unwrap(), address);
