@@ -98,6 +98,10 @@ fn terminal() {
     });
     let titles = lines.iter().filter(|line| line.starts_with("pintle ")).count();
     assert_eq!(titles, 1, "{lines:#?}");
+    // A low one counts the rows that it has no space for.
+    output(&mut terminal.tmux(&["resize-window", "-x", "40", "-y", "10"]));
+    let lines = terminal.shows("certificates: 1 not shown");
+    assert!(lines.len() <= 10 && lines.iter().any(|line| line.contains(&bed.origin.url()[..16])), "{lines:#?}");
     output(&mut terminal.tmux(&["resize-window", "-x", "80", "-y", "24"]));
     terminal.shows("in all");
     // Ctrl-C gives the terminal back as it was.

@@ -14,6 +14,8 @@ use crate::reason::counted;
 const ROWS_LEAST: usize = 4;
 /// The rows of a terminal from which latencies are shown.
 const LATENCIES_LEAST: usize = 20;
+/// The rows of a list with its blank line, its title and one entry.
+const LIST_LEAST: usize = 3;
 /// The bold red of trouble, and its end.
 const LOUD: &str = "\x1b[1;31m";
 const QUIET: &str = "\x1b[0m";
@@ -162,35 +164,47 @@ pub(super) fn blocks(scene: Option<&Scene>, error: Option<&str>, look: &DisplayS
     lines.extend(error.map(|error| format!("! no answer: {error}")));
     let titled = [("upstreams", &scene.upstreams), ("certificates", &scene.certificates)];
     let titled: Vec<_> = titled.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
-    let latencies: &[String] =
-        if look.rows.is_none_or(|rows| rows >= LATENCIES_LEAST) { &scene.latencies } else { &[] };
-    // Blank lines, titles and the traffic are there in any case.
-    let fixed =
-        lines.len() + scene.traffic.len() + latencies.len() + usize::from(!scene.traffic.is_empty()) + 2 * titled.len();
-    let mut room = look.rows.map_or(usize::MAX, |rows| rows.max(ROWS_LEAST).saturating_sub(fixed));
-    let lists = titled.len();
-    // Trouble may take all but one row of each list.
-    let shown = fit(&scene.attention, room.saturating_sub(lists));
-    room = room.saturating_sub(shown.len());
-    lines.extend(shown);
+    let mut traffic = Vec::new();
     if !scene.traffic.is_empty() {
-        lines.push(String::new());
-        lines.extend(scene.traffic.iter().chain(latencies).cloned());
+        traffic.push(String::new());
+        traffic.extend(scene.traffic.iter().cloned());
+        if look.rows.is_none_or(|rows| rows >= LATENCIES_LEAST) {
+            traffic.extend(scene.latencies.iter().cloned());
+        }
     }
+    let mut room = look.rows.map_or(usize::MAX, |rows| rows.max(ROWS_LEAST).saturating_sub(lines.len()));
+    // Trouble and its number have rows in any case, and so has the number of each list's rows.
+    let trouble = scene.attention.len().min(2);
+    traffic.truncate(room.saturating_sub(trouble + titled.len()));
+    let wanted = LIST_LEAST * titled.len();
+    let lists = if room < trouble + traffic.len() + wanted { titled.len() } else { wanted };
+    let shown = fit(&scene.attention, room.saturating_sub(traffic.len() + lists));
+    room = room.saturating_sub(traffic.len() + shown.len());
+    lines.extend(shown);
+    lines.extend(traffic);
     for (at, (title, rows)) in titled.iter().enumerate() {
+        let others = titled.len() - at - 1;
         // Rows that one list leaves go to the next.
-        let share = if at + 1 == lists { room } else { room.div_ceil(2) };
-        let spare = titled.get(at + 1).map_or(0, |(_, next)| (room - share).saturating_sub(next.len()));
-        let shown = fit(rows, share.saturating_add(spare));
+        let next = titled.get(at + 1).map_or(0, |(_, next)| next.len() + LIST_LEAST - 1);
+        let share = if others == 0 { room } else { room.div_ceil(2).max(room.saturating_sub(next)).max(LIST_LEAST) };
+        let shown = under_title(title, rows, share.min(room.saturating_sub(others)));
         room = room.saturating_sub(shown.len());
-        lines.push(String::new());
-        lines.push((*title).to_owned());
         lines.extend(shown);
     }
     if let Some(rows) = look.rows {
         lines.truncate(rows);
     }
     lines.into_iter().map(|line| finished(&line, look)).collect()
+}
+
+/// A list under its title, or its length if there is no room for a row of it.
+fn under_title(title: &str, rows: &[String], room: usize) -> Vec<String> {
+    if room < LIST_LEAST {
+        return vec![format!("{title}: {} not shown", rows.len())];
+    }
+    let mut lines = vec![String::new(), title.to_owned()];
+    lines.extend(fit(rows, room - lines.len()));
+    lines
 }
 
 /// As many rows as there is room for; the last one counts the rest.
@@ -274,6 +288,20 @@ mod tests {
                 assert_eq!(lines.len(), 24, "the rows are used: {lines:#?}");
             }
             assert_eq!(lines.iter().any(|line| line == "upstreams"), sites > 0);
+        }
+    }
+
+    #[test]
+    fn little_space_hides_no_trouble_and_no_number() {
+        for (rows, sites, troubles) in [(10, 1, 3), (10, 3, 1), (8, 40, 40), (5, 2, 1), (7, 1, 0), (10, 1, 0)] {
+            let lines = blocks(Some(&scene(&status(sites, troubles, 1), None)), None, &look(40, rows));
+            assert!((rows - 1..=rows).contains(&lines.len()), "{rows} rows are used: {lines:#?}");
+            assert_eq!(lines[1].starts_with("! "), troubles > 0, "{lines:#?}");
+            for title in ["upstreams", "certificates"] {
+                let at = lines.iter().position(|line| line.starts_with(title)).unwrap_or_else(|| panic!("{lines:#?}"));
+                let is_counted = lines[at] == format!("{title}: {sites} not shown");
+                assert!(is_counted || lines.get(at + 1).is_some_and(|next| !next.is_empty()), "{title}: {lines:#?}");
+            }
         }
     }
 
