@@ -44,9 +44,30 @@ impl Delivery {
         &self.fields["webhook-id"]
     }
 
-    /// Verified with Python's own HMAC, as a receiver without a library does. The example of the standard's libraries is
-    /// a test beside the code.
+    /// Verified with Python's own HMAC, and with the commands of the guide, as a receiver without a library does. The
+    /// example of the standard's libraries is a test beside the code.
     fn is_signed_with(&self, secret: &str) -> bool {
+        let is_signed = self.is_signed_for_python(secret);
+        assert_eq!(self.is_signed_for_guide(secret), is_signed, "{self:?}");
+        is_signed
+    }
+
+    fn is_signed_for_guide(&self, secret: &str) -> bool {
+        let guide = include_str!("../../docs/guide/events.md");
+        let mut blocks = guide.split("```sh\n").filter_map(|text| Some(text.split_once("```")?.0));
+        let commands = blocks.find(|block| block.contains("hexkey:")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hook.secret");
+        fs::write(&file, format!("{secret}\n")).unwrap();
+        let commands = commands.replace("/etc/pintle/hook.secret", &file.display().to_string());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &commands]).env("BODY", &self.body);
+        shell.env("ID", self.id()).env("TIMESTAMP", &self.fields["webhook-timestamp"]);
+        let want = format!("v1,{}", output(&mut shell).trim());
+        self.fields["webhook-signature"].split(' ').any(|one| one == want)
+    }
+
+    fn is_signed_for_python(&self, secret: &str) -> bool {
         let script = "import base64, hashlib, hmac, sys, time\n\
             id, at, signatures, secret = sys.argv[1:5]\n\
             assert abs(time.time() - int(at)) < 300, at\n\
