@@ -276,6 +276,13 @@ impl<'t> Reader<'t> {
         self.table.iter().any(|(k, _)| k.get_ref().as_ref() == key)
     }
 
+    /// Reads the table, and reports the keys that nobody asked for.
+    pub(super) fn whole<T>(self, read: impl FnOnce(&Self) -> T) -> T {
+        let table = read(&self);
+        self.finish();
+        table
+    }
+
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self) {
         let asked = self.asked.borrow();

@@ -140,84 +140,85 @@ pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked
     });
     let duration = outcome.begin.zip(end).map(|(begin, end)| end.saturating_duration_since(begin));
     let view = asked.map_or_else(|| context.worker.view(), |asked| asked.view.clone());
-    measure(context, head, asked, &view, outcome, duration);
-    log(context, head, asked, &view, outcome, duration);
+    let ended = EndedRequest { context, head, asked, view: &view, outcome, duration };
+    ended.measure();
+    ended.log();
 }
 
-/// Adds the request to the figures of its site, and its times to the latencies.
-fn measure(
-    context: &Context,
-    head: &RequestHead,
-    asked: Option<&Asked>,
-    view: &View,
-    outcome: &RequestOutcome,
+/// A request that is over.
+struct EndedRequest<'r> {
+    context: &'r Context,
+    head: &'r RequestHead,
+    asked: Option<&'r Asked>,
+    view: &'r View,
+    outcome: &'r RequestOutcome,
     duration: Option<Duration>,
-) {
-    let worker = &context.worker;
-    let site = asked.and_then(|asked| asked.site.as_ref());
-    if let Some(traffic) = site.map_or_else(|| view.traffic.last(), |site| view.traffic.get(site.index())) {
-        traffic.note(worker.number, &head.method, outcome.status, outcome.received, outcome.bytes);
-    }
-    if let Some(duration) = duration {
-        worker.meters.duration.note(duration);
-    }
-    if let Some(first_byte) = outcome.to_first_byte() {
-        worker.meters.first_byte.note(first_byte);
-    }
-    if let Some(time) = asked.and_then(|asked| asked.facts.borrow().time) {
-        worker.meters.upstream.note(time);
-    }
 }
 
-/// Adds the record to the access log, if the rules of the configuration take it, and to the trace, if that is sampled.
-fn log(
-    context: &Context,
-    head: &RequestHead,
-    asked: Option<&Asked>,
-    view: &View,
-    outcome: &RequestOutcome,
-    duration: Option<Duration>,
-) {
-    let worker = &context.worker;
-    let (rules, site) = (&view.shared.log, asked.and_then(|asked| asked.site.as_ref()));
-    let trace = asked.and_then(|asked| asked.trace.as_deref());
-    if site.is_some_and(|site| site.unlogged) {
-        return;
+impl EndedRequest<'_> {
+    /// Adds the request to the figures of its site, and its times to the latencies.
+    fn measure(&self) {
+        let Self { head, view, outcome, .. } = *self;
+        let worker = &self.context.worker;
+        let site = self.asked.and_then(|asked| asked.site.as_ref());
+        if let Some(traffic) = site.map_or_else(|| view.traffic.last(), |site| view.traffic.get(site.index())) {
+            traffic.note(worker.number, &head.method, outcome.status, outcome.received, outcome.bytes);
+        }
+        if let Some(duration) = self.duration {
+            worker.meters.duration.note(duration);
+        }
+        if let Some(first_byte) = outcome.to_first_byte() {
+            worker.meters.first_byte.note(first_byte);
+        }
+        if let Some(time) = self.asked.and_then(|asked| asked.facts.borrow().time) {
+            worker.meters.upstream.note(time);
+        }
     }
-    let has_failed = outcome.why.ended != Ended::Complete || outcome.status >= 500;
-    let access = worker.access.as_ref().filter(|access| access.takes(rules, has_failed));
-    if access.is_none() && !trace.is_some_and(Trace::is_sampled) {
-        return;
-    }
-    let text = access.map(|access| context.log_text(access, rules));
-    let trace_id = trace.map(|trace| hex(&trace.id));
-    let entry = AccessEntry {
-        connection: text.as_deref().unwrap_or_default(),
-        trace_id: trace_id.as_deref(),
-        site: site.map(|site| &*site.name),
-        client: asked.map_or(context.client.peer.address, |a| a.origin.client),
-        host: head.host_bytes(),
-        method: if asked.is_some() { head.method.as_str() } else { "-" },
-        target: head.target_bytes(),
-        version: head.version.number(),
-        scheme: asked.map_or(context.client.peer.listener, |a| a.origin.scheme).as_str(),
-        scheme_from: asked.map_or(SchemeSource::Listener, |a| a.origin.scheme_from).name(),
-        status: outcome.status,
-        bytes: outcome.bytes,
-        received: outcome.received,
-        time: worker.clock.wall(worker.clock.time()),
-        duration: duration.unwrap_or_default(),
-        first_byte: outcome.to_first_byte(),
-        upstream: asked.map(|asked| *asked.facts.borrow()).filter(|facts| facts.asked),
-        user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
-        referer: head.fields.get(Name::Referer).unwrap_or_default(),
-        end: End { error: outcome.error.as_deref(), ..outcome.why },
-    };
-    if let Some(access) = access {
-        access.record(&entry, rules, !has_failed && !rules.sample.is_all());
-    }
-    if let Some(trace) = trace {
-        trace::record(trace, &entry, head, site, view, context);
+
+    /// Adds the record to the access log, if the rules of the configuration take it, and to the trace, if that is sampled.
+    fn log(&self) {
+        let Self { context, head, asked, view, outcome, duration } = *self;
+        let worker = &context.worker;
+        let (rules, site) = (&view.shared.log, asked.and_then(|asked| asked.site.as_ref()));
+        let trace = asked.and_then(|asked| asked.trace.as_deref());
+        if site.is_some_and(|site| site.unlogged) {
+            return;
+        }
+        let has_failed = outcome.why.ended != Ended::Complete || outcome.status >= 500;
+        let access = worker.access.as_ref().filter(|access| access.takes(rules, has_failed));
+        if access.is_none() && !trace.is_some_and(Trace::is_sampled) {
+            return;
+        }
+        let text = access.map(|access| context.log_text(access, rules));
+        let trace_id = trace.map(|trace| hex(&trace.id));
+        let entry = AccessEntry {
+            connection: text.as_deref().unwrap_or_default(),
+            trace_id: trace_id.as_deref(),
+            site: site.map(|site| &*site.name),
+            client: asked.map_or(context.client.peer.address, |a| a.origin.client),
+            host: head.host_bytes(),
+            method: if asked.is_some() { head.method.as_str() } else { "-" },
+            target: head.target_bytes(),
+            version: head.version.number(),
+            scheme: asked.map_or(context.client.peer.listener, |a| a.origin.scheme).as_str(),
+            scheme_from: asked.map_or(SchemeSource::Listener, |a| a.origin.scheme_from).name(),
+            status: outcome.status,
+            bytes: outcome.bytes,
+            received: outcome.received,
+            time: worker.clock.wall(worker.clock.time()),
+            duration: duration.unwrap_or_default(),
+            first_byte: outcome.to_first_byte(),
+            upstream: asked.map(|asked| *asked.facts.borrow()).filter(|facts| facts.asked),
+            user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
+            referer: head.fields.get(Name::Referer).unwrap_or_default(),
+            end: End { error: outcome.error.as_deref(), ..outcome.why },
+        };
+        if let Some(access) = access {
+            access.record(&entry, rules, !has_failed && !rules.sample.is_all());
+        }
+        if let Some(trace) = trace {
+            trace::record(trace, &entry, head, site, view, context);
+        }
     }
 }
 

@@ -27,20 +27,14 @@ impl AdminTable {
         Self {
             password_hash: t.text("password_hash"),
             edit: t.boolean("edit"),
-            users: t.tables("user").into_iter().map(AdminUserTable::read).collect(),
+            users: t.tables("user").into_iter().map(|user| user.whole(AdminUserTable::read)).collect(),
         }
     }
 }
 
 impl AdminUserTable {
-    fn read(t: Reader<'_>) -> Self {
-        let user = Self {
-            span: t.span.clone(),
-            name: t.text("name"),
-            role: t.text("role"),
-            password_hash: t.text("password_hash"),
-        };
-        t.finish();
-        user
+    fn read(t: &Reader<'_>) -> Self {
+        let [name, role, password_hash] = ["name", "role", "password_hash"].map(|key| t.text(key));
+        Self { span: t.span.clone(), name, role, password_hash }
     }
 }
