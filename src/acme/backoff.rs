@@ -142,11 +142,11 @@ impl Attempts {
         }
         let wait = match (wait, retry_after) {
             // The CA's own time, or an hour.
-            (Some(_), Some(said)) if remedy == AcmeRemedy::RateLimit => said,
-            (Some(wait), said) => wait.max(said.unwrap_or(0)),
-            (None, said) => {
+            (Some(_), Some(retry_after)) if remedy == AcmeRemedy::RateLimit => retry_after,
+            (Some(wait), retry_after) => wait.max(retry_after.unwrap_or(0)),
+            (None, retry_after) => {
                 let least = if remedy == AcmeRemedy::Candidate { LADDER[2] } else { 0 };
-                longer(ladder(self.failures, left).max(least), random).max(said.unwrap_or(0))
+                longer(ladder(self.failures, left).max(least), random).max(retry_after.unwrap_or(0))
             }
         };
         self.wait = wait;
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn each_remedy() {
-        for (remedy, said, want, failures) in [
+        for (remedy, retry_after, want, failures) in [
             (AcmeRemedy::Temporary, None, 1060, 1),
             (AcmeRemedy::Temporary, Some(500), 1500, 1),
             (AcmeRemedy::Temporary, Some(900 * DAY), 1000 + DAY, 1),
@@ -283,8 +283,8 @@ mod tests {
             (AcmeRemedy::Key, None, 1000 + DAY, 1),
         ] {
             let mut attempts = Attempts::default();
-            attempts.failed(AttemptFailure { retry_after: said, ..failure(remedy) }, 1000, None, 0.0);
-            assert_eq!((attempts.retry(), attempts.failures), (want, failures), "{remedy:?} {said:?}");
+            attempts.failed(AttemptFailure { retry_after, ..failure(remedy) }, 1000, None, 0.0);
+            assert_eq!((attempts.retry(), attempts.failures), (want, failures), "{remedy:?} {retry_after:?}");
         }
     }
 
@@ -349,13 +349,13 @@ mod tests {
         #[test]
         fn waits_are_bounded(
             left in prop::option::of(-1000 * DAY..1000 * DAY),
-            said in prop::option::of(any::<i64>()),
+            retry_after in prop::option::of(any::<i64>()),
             random in any::<f64>(),
             count in 1usize..20,
         ) {
             let mut attempts = Attempts::default();
             for _ in 0..count {
-                attempts.failed(AttemptFailure { retry_after: said, ..failure(AcmeRemedy::Validation) }, 5000, left, random);
+                attempts.failed(AttemptFailure { retry_after, ..failure(AcmeRemedy::Validation) }, 5000, left, random);
             }
             let at = attempts.retry();
             prop_assert!((60..=DAY + DAY / 10).contains(&(at - 5000)), "{}", at - 5000);

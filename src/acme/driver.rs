@@ -129,11 +129,11 @@ struct DriverThread {
     busy: HashMap<CertificateFolder, tokio::task::JoinHandle<()>>,
     budgets: HashMap<String, Rc<RefCell<OrderBudget>>>,
     /// The last log line about each plan, so that none is repeated.
-    said: HashMap<CertificateFolder, String>,
+    logged: HashMap<CertificateFolder, String>,
     /// The fault of a key that was logged last for each certificate.
-    said_keys: HashMap<CertificateFolder, Reason>,
+    logged_keys: HashMap<CertificateFolder, Reason>,
     /// The time at which each overdue renewal was last logged.
-    said_overdue: HashMap<CertificateFolder, Seconds>,
+    logged_overdue: HashMap<CertificateFolder, Seconds>,
     outlooks: watch::Sender<Arc<[Outlook]>>,
     /// The ledger's facts at the last look.
     next_keys: HashMap<CertificateFolder, NextKey>,
@@ -159,9 +159,9 @@ impl DriverThread {
             certificates: BTreeMap::new(),
             busy: HashMap::new(),
             budgets: HashMap::new(),
-            said: HashMap::new(),
-            said_keys: HashMap::new(),
-            said_overdue: HashMap::new(),
+            logged: HashMap::new(),
+            logged_keys: HashMap::new(),
+            logged_overdue: HashMap::new(),
             outlooks,
             next_keys: HashMap::new(),
             burnt: Vec::new(),

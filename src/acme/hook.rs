@@ -196,7 +196,7 @@ pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
     helper::serve(|HookRequest { action, record }| {
         if action == Action::Forget {
             left.clear();
-            return ProgramEnd { failure: None, said: String::new() };
+            return ProgramEnd { failure: None, output: String::new() };
         }
         if !record.is_sound() {
             return ProgramEnd::failed("no record of dns-01");

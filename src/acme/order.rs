@@ -375,16 +375,16 @@ async fn follow(
             }
             OrderStatus::Invalid => return Err(invalid(order, client).await),
         }
-        let said = client.last().retry_after.map(|seconds| seconds.clamp(1, 86_400));
+        let retry_after = client.last().retry_after.map(|seconds| seconds.clamp(1, 86_400));
         let age = work.record.borrow().order.as_ref().map_or(0, |order| wall().saturating_sub(order.since));
         let patience = if age > OLD { Duration::ZERO } else { PATIENCE };
-        if said.is_some_and(|said| said > WAIT_MAX) || begun.elapsed() > patience {
-            let from = wall() + said.unwrap_or_else(|| (age / 8).clamp(WAIT_MAX, 3600));
+        if retry_after.is_some_and(|retry_after| retry_after > WAIT_MAX) || begun.elapsed() > patience {
+            let from = wall() + retry_after.unwrap_or_else(|| (age / 8).clamp(WAIT_MAX, 3600));
             note(work, |order| (order.poll_from, order.seen) = (from, wall()))?;
             return Ok(OrderEnd::Later);
         }
-        let said = said.and_then(|said| u64::try_from(said).ok()).map(Duration::from_secs);
-        sleep(said.unwrap_or(wait)).await;
+        let retry_after = retry_after.and_then(|retry_after| u64::try_from(retry_after).ok()).map(Duration::from_secs);
+        sleep(retry_after.unwrap_or(wait)).await;
         wait = (wait * 2).min(POLL_MAX);
         signed!(order.refresh(), client).map_err(gone)?;
     }

@@ -119,9 +119,9 @@ impl RenewalInfo {
         self.failures = self.failures.saturating_add(1);
         let is_lasting = why == NoAnswer::Lasting || self.failures > TEMPORARY_MAX;
         let wait = if is_lasting { LASTING } else { RETRY_AFTER.0 << self.failures.saturating_sub(1).min(16) };
-        let said = retry_after.map_or(0, |seconds| seconds.clamp(RETRY_AFTER.0, RETRY_AFTER.1));
+        let least = retry_after.map_or(0, |seconds| seconds.clamp(RETRY_AFTER.0, RETRY_AFTER.1));
         self.asked = Some(now);
-        self.wait = longer(wait, random).max(said);
+        self.wait = longer(wait, random).max(least);
     }
 
     /// Returns the time of the next question.

@@ -150,7 +150,7 @@ fn clients(locked_out: &LockedOutClients) -> String {
 /// Prints the progress until the keys are burnt.
 fn follow(path: &Path, keys: &[Compromised], plan: &str, output: &Output, results: &mut Results) -> Option<bool> {
     let begun = Instant::now();
-    let mut said: Vec<String> = Vec::new();
+    let mut printed: Vec<String> = Vec::new();
     loop {
         let answer = send(path, Method::GET, "/acme", PATIENCE, output, results)?;
         let plans: Vec<Value> = serde_json::from_str(&answer).unwrap_or_default();
@@ -163,9 +163,9 @@ fn follow(path: &Path, keys: &[Compromised], plan: &str, output: &Output, result
             if text(&plan["compromise"], "pin") == key.pin {
                 left += 1;
                 let line = progress(key, plan);
-                if !said.contains(&line) {
+                if !printed.contains(&line) {
                     results.say(line.clone());
-                    said.push(line);
+                    printed.push(line);
                 }
                 continue;
             }

@@ -229,13 +229,13 @@ impl Fields {
     }
 
     /// Reads the Connection fields.
-    pub(super) fn read_connection(&self, said: &mut ConnectionOptions) {
+    pub(super) fn read_connection(&self, options: &mut ConnectionOptions) {
         for value in self.get_all(Name::Connection) {
-            said.any = true;
+            options.any = true;
             match value {
-                b"keep-alive" => said.keep_alive = true,
-                b"close" => said.close = true,
-                _ => tokens(value).for_each(|token| said.read(token)),
+                b"keep-alive" => options.keep_alive = true,
+                b"close" => options.close = true,
+                _ => tokens(value).for_each(|token| options.read(token)),
             }
         }
     }
@@ -291,13 +291,13 @@ impl ConnectionOptions {
 
     /// Reads a token. Returns `false` if it is the name of a field.
     fn is_read(&mut self, token: &[u8]) -> bool {
-        let said = match token.len() {
+        let option = match token.len() {
             5 if token.eq_ignore_ascii_case(b"close") => &mut self.close,
             7 if token.eq_ignore_ascii_case(b"upgrade") => &mut self.upgrade,
             10 if token.eq_ignore_ascii_case(b"keep-alive") => &mut self.keep_alive,
             _ => return false,
         };
-        *said = true;
+        *option = true;
         true
     }
 }

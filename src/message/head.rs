@@ -221,15 +221,15 @@ impl RequestHead {
     /// Reads the Connection fields, and marks the fields that they name. Must be called after all
     /// fields were added.
     pub(super) fn read_connection(&mut self) {
-        let mut said = ConnectionOptions::default();
-        self.fields.read_connection(&mut said);
-        if said.names_fields {
+        let mut options = ConnectionOptions::default();
+        self.fields.read_connection(&mut options);
+        if options.names_fields {
             self.fields.mark_hop();
         }
-        self.keep_alive = !said.close && (self.version == Version::Http11 || said.keep_alive);
+        self.keep_alive = !options.close && (self.version == Version::Http11 || options.keep_alive);
         // RFC 9110 section 7.8: only with `Connection: upgrade`, and never in HTTP/1.0. RFC 6455
         // section 4.1: a GET.
-        self.websocket = said.upgrade
+        self.websocket = options.upgrade
             && self.version == Version::Http11
             && self.method == Method::GET
             && self.framing == Framing::None

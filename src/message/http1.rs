@@ -324,11 +324,11 @@ fn parse_response_with<'b>(
     head.clear();
     head.status = StatusCode::from_u16(response.code.unwrap_or(0)).map_err(|_| HeadFault::Syntax("status code"))?;
     head.fields.set_raw(&buf[..len], response.headers.len());
-    let mut said = ConnectionOptions::default();
+    let mut options = ConnectionOptions::default();
     for h in response.headers.iter() {
         // Nearly every response says it, and it does not pass.
         if h.value == b"keep-alive" && Name::of(h.name.as_bytes()) == Name::Connection {
-            (said.any, said.keep_alive) = (true, true);
+            (options.any, options.keep_alive) = (true, true);
             continue;
         }
         let (name, value) = (offset(h.name.as_bytes()), offset(h.value));
@@ -340,9 +340,9 @@ fn parse_response_with<'b>(
         return Err(HeadFault::Syntax("101 without an upgrade to websocket"));
     }
     head.framing = response_framing(head, http11, to_head)?;
-    head.fields.read_connection(&mut said);
-    head.keep_alive = response_keeps_alive(head, said, http11, to_head);
-    drop_hop_by_hop(head, said);
+    head.fields.read_connection(&mut options);
+    head.keep_alive = response_keeps_alive(head, options, http11, to_head);
+    drop_hop_by_hop(head, options);
     Ok(Some(len))
 }
 
@@ -368,8 +368,8 @@ fn response_framing(head: &ResponseHead, http11: bool, to_head: bool) -> Result<
     })
 }
 
-fn response_keeps_alive(head: &ResponseHead, said: ConnectionOptions, http11: bool, to_head: bool) -> bool {
-    let keeps = if said.any { !said.close && (http11 || said.keep_alive) } else { http11 };
+fn response_keeps_alive(head: &ResponseHead, options: ConnectionOptions, http11: bool, to_head: bool) -> bool {
+    let keeps = if options.any { !options.close && (http11 || options.keep_alive) } else { http11 };
     keeps && head.framing != Framing::UntilClose && !announces_a_stray_body(head, to_head)
 }
 
@@ -395,10 +395,10 @@ fn is_bodiless(status: StatusCode, to_head: bool) -> bool {
     to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
-fn drop_hop_by_hop(head: &mut ResponseHead, said: ConnectionOptions) {
+fn drop_hop_by_hop(head: &mut ResponseHead, options: ConnectionOptions) {
     let lengths = head.fields.get_all(Name::ContentLength).count();
     let bodiless = head.status == StatusCode::NO_CONTENT || head.status.is_informational();
-    if said.names_fields {
+    if options.names_fields {
         head.fields.mark_hop();
         head.fields.remove_named();
     }

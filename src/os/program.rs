@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// The most of the program's standard error that is kept, in bytes.
-const SAID_MAX: usize = 8 * 1024;
+const OUTPUT_MAX: usize = 8 * 1024;
 /// The interval between checks whether the program has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The time that the program's output may stay open after its end.
@@ -44,19 +44,19 @@ pub struct ProgramEnd {
     /// `None` for exit code 0.
     pub failure: Option<String>,
     /// The program's standard error, cut to 8 KiB, without control characters except line ends.
-    pub said: String,
+    pub output: String,
 }
 
 impl ProgramEnd {
     /// Returns a run that did not begin.
     #[must_use]
     pub fn failed(why: impl Into<String>) -> Self {
-        Self { failure: Some(why.into()), said: String::new() }
+        Self { failure: Some(why.into()), output: String::new() }
     }
 
     /// Returns the lines that the program wrote, without empty ones.
     pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.said.lines().filter(|line| !line.trim().is_empty())
+        self.output.lines().filter(|line| !line.trim().is_empty())
     }
 
     /// Returns the last line that the program wrote, behind a colon.
@@ -83,16 +83,16 @@ pub fn run(mut command: Command, input: &[u8], limit: TimeLimit) -> ProgramEnd {
         // A program may end without reading.
         let _ = stdin.write_all(input);
     }
-    let said: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let output: Arc<Mutex<Vec<u8>>> = Arc::default();
     let (done, reader) = channel::<()>();
     if let Some(mut stderr) = child.stderr.take() {
-        let said = said.clone();
+        let output = output.clone();
         thread::spawn(move || {
             let mut piece = [0; 1024];
             while let Ok(read @ 1..) = stderr.read(&mut piece) {
-                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = SAID_MAX.saturating_sub(said.len());
-                said.extend(piece.iter().take(read.min(room)));
+                let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = OUTPUT_MAX.saturating_sub(output.len());
+                output.extend(piece.iter().take(read.min(room)));
             }
             drop(done);
         });
@@ -109,10 +109,10 @@ pub fn run(mut command: Command, input: &[u8], limit: TimeLimit) -> ProgramEnd {
         Some(status) if status.success() => None,
         Some(status) => Some(status.to_string()),
     };
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = String::from_utf8_lossy(&said);
-    let said = said.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
-    ProgramEnd { failure, said }
+    let output = output.lock().unwrap_or_else(PoisonError::into_inner);
+    let output = String::from_utf8_lossy(&output);
+    let output = output.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+    ProgramEnd { failure, output }
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {

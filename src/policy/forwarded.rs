@@ -476,8 +476,8 @@ mod tests {
         let both = [&x[..], &standard[..]].concat();
         let nothing = |from: &str, field, pairs: &[(&str, &str)]| {
             let got = asked(from, field, pairs);
-            let said = (stated(&got), got.client, got.hops.len(), got.host.is_some());
-            assert_eq!(said, (None, ip(from), 0, false), "{field:?} {pairs:?}");
+            let facts = (stated(&got), got.client, got.hops.len(), got.host.is_some());
+            assert_eq!(facts, (None, ip(from), 0, false), "{field:?} {pairs:?}");
         };
         nothing("10.0.0.1", Forwarded, &x);
         nothing("10.0.0.1", XForwarded, &standard);

@@ -112,14 +112,14 @@ fn parse_v2(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
             _ => {}
         }
     }
-    let said = match header.addresses {
+    let stated = match header.addresses {
         Addresses::IPv4(a) => ProxyHeader { source: Some(IpAddr::V4(a.source_address)), scheme },
         Addresses::IPv6(a) => ProxyHeader { source: Some(IpAddr::V6(a.source_address).to_canonical()), scheme },
         Addresses::Unix(_) => ProxyHeader { source: None, scheme },
         // As UNKNOWN of version 1: the rest of an unknown family is skipped.
         Addresses::Unspecified => ProxyHeader { source: None, scheme: None },
     };
-    Ok(Some((len, said)))
+    Ok(Some((len, stated)))
 }
 
 /// Returns `true` if the checksum fits the header, in which the checksum's own bytes count as zero.
@@ -152,14 +152,15 @@ mod tests {
 
     type Parsed = Result<Option<(usize, ProxyHeader)>, NoProxyHeader>;
 
-    fn said(source: Option<&str>, scheme: Option<Scheme>) -> ProxyHeader {
+    fn stated(source: Option<&str>, scheme: Option<Scheme>) -> ProxyHeader {
         ProxyHeader { source: source.map(|s| s.parse().unwrap()), scheme }
     }
 
     #[test]
     fn version_1() {
         let check = |text: &str, want: Parsed| assert_eq!(parse(text.as_bytes()), want, "{text:?}");
-        let ok = |text: &str, source| check(&format!("{text}\r\nGET"), Ok(Some((text.len() + 2, said(source, None)))));
+        let ok =
+            |text: &str, source| check(&format!("{text}\r\nGET"), Ok(Some((text.len() + 2, stated(source, None)))));
         ok("PROXY TCP4 192.0.2.1 10.0.0.1 56324 443", Some("192.0.2.1"));
         ok("PROXY TCP6 2001:db8::1 ::1 0 65535", Some("2001:db8::1"));
         ok("PROXY UNKNOWN", None);
@@ -213,29 +214,29 @@ mod tests {
                 check(&bytes[..len], Ok(None));
             }
         };
-        ok(&v2(0x21, 0x11, &IPV4), said(Some("192.0.2.1"), None));
-        ok(&v2(0x21, 0x11, &[&IPV4[..], &[4, 0, 1, 0]].concat()), said(Some("192.0.2.1"), None));
+        ok(&v2(0x21, 0x11, &IPV4), stated(Some("192.0.2.1"), None));
+        ok(&v2(0x21, 0x11, &[&IPV4[..], &[4, 0, 1, 0]].concat()), stated(Some("192.0.2.1"), None));
         let tls = [0x20, 0, 5, 1, 0, 0, 0, 0];
         let plain = [0x20, 0, 5, 0, 0, 0, 0, 0];
-        ok(&v2(0x21, 0x11, &[&IPV4[..], &tls].concat()), said(Some("192.0.2.1"), Some(Scheme::Https)));
-        ok(&v2(0x21, 0x11, &[&IPV4[..], &plain].concat()), said(Some("192.0.2.1"), Some(Scheme::Http)));
-        ok(&v2(0x20, 0x00, &[]), said(None, None));
-        ok(&v2(0x20, 0x11, &[&IPV4[..], &tls].concat()), said(None, None));
-        ok(&v2(0x20, 0x00, &tls), said(None, None));
-        ok(&v2(0x20, 0x31, &[&[0; 216][..], &tls].concat()), said(None, None));
-        ok(&v2(0x20, 0x77, &[1, 2, 3]), said(None, None));
-        ok(&v2(0x21, 0x00, &[]), said(None, None));
-        ok(&v2(0x21, 0x00, &tls), said(None, None));
-        ok(&v2(0x21, 0x31, &[0; 216]), said(None, None));
-        ok(&v2(0x21, 0x31, &[&[0; 216][..], &tls].concat()), said(None, Some(Scheme::Https)));
-        ok(&v2(0x21, 0x31, &[&[0; 216][..], &plain].concat()), said(None, Some(Scheme::Http)));
+        ok(&v2(0x21, 0x11, &[&IPV4[..], &tls].concat()), stated(Some("192.0.2.1"), Some(Scheme::Https)));
+        ok(&v2(0x21, 0x11, &[&IPV4[..], &plain].concat()), stated(Some("192.0.2.1"), Some(Scheme::Http)));
+        ok(&v2(0x20, 0x00, &[]), stated(None, None));
+        ok(&v2(0x20, 0x11, &[&IPV4[..], &tls].concat()), stated(None, None));
+        ok(&v2(0x20, 0x00, &tls), stated(None, None));
+        ok(&v2(0x20, 0x31, &[&[0; 216][..], &tls].concat()), stated(None, None));
+        ok(&v2(0x20, 0x77, &[1, 2, 3]), stated(None, None));
+        ok(&v2(0x21, 0x00, &[]), stated(None, None));
+        ok(&v2(0x21, 0x00, &tls), stated(None, None));
+        ok(&v2(0x21, 0x31, &[0; 216]), stated(None, None));
+        ok(&v2(0x21, 0x31, &[&[0; 216][..], &tls].concat()), stated(None, Some(Scheme::Https)));
+        ok(&v2(0x21, 0x31, &[&[0; 216][..], &plain].concat()), stated(None, Some(Scheme::Http)));
         ok(
             &with_checksum(v2(0x21, 0x11, &[&IPV4[..], &[3, 0, 4, 0, 0, 0, 0]].concat())),
-            said(Some("192.0.2.1"), None),
+            stated(Some("192.0.2.1"), None),
         );
         let mut v6 = [0u8; 36];
         v6[..16].copy_from_slice(&"2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
-        ok(&v2(0x21, 0x21, &v6), said(Some("2001:db8::1"), None));
+        ok(&v2(0x21, 0x21, &v6), stated(Some("2001:db8::1"), None));
         for bad in [
             v2(0x31, 0x11, &IPV4),
             v2(0x22, 0x11, &IPV4),

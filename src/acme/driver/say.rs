@@ -40,7 +40,7 @@ impl DriverThread {
             _ if plan.changeover.is_some_and(|changeover| changeover.waits(now)) => "changeover".to_owned(),
             _ => String::new(),
         };
-        let known = self.said.get(place);
+        let known = self.logged.get(place);
         if known == Some(&text) || (text.is_empty() && known.is_none()) {
             return;
         }
@@ -66,7 +66,7 @@ impl DriverThread {
                 }
             }
         }
-        self.said.insert(place.clone(), text);
+        self.logged.insert(place.clone(), text);
     }
 
     /// Gives the outlooks of all certificates to the control thread, and logs overdue renewals, each once a day.
@@ -83,10 +83,10 @@ impl DriverThread {
     /// Logs each fault of a key, once.
     fn say_key(&mut self, place: &CertificateFolder, outlook: &Outlook) {
         let Some(fault) = &outlook.key_fault else {
-            self.said_keys.remove(place);
+            self.logged_keys.remove(place);
             return;
         };
-        if self.said_keys.insert(place.clone(), fault.clone()).as_ref() != Some(fault) {
+        if self.logged_keys.insert(place.clone(), fault.clone()).as_ref() != Some(fault) {
             let (site, algorithm) = (&outlook.site, &outlook.algorithm);
             tracing::error!(site, algorithm, problem = fault.line(), hint = fault.hint_line(), "unusable key file");
         }
@@ -94,11 +94,11 @@ impl DriverThread {
 
     fn say_overdue(&mut self, place: &CertificateFolder, outlook: &Outlook, now: Seconds) {
         if !outlook.is_overdue() {
-            self.said_overdue.remove(place);
+            self.logged_overdue.remove(place);
             return;
         }
         // A clock that was set back says it again.
-        if self.said_overdue.get(place).is_some_and(|at| (*at..*at + DAY).contains(&now)) {
+        if self.logged_overdue.get(place).is_some_and(|at| (*at..*at + DAY).contains(&now)) {
             return;
         }
         tracing::error!(
@@ -112,7 +112,7 @@ impl DriverThread {
             next_try = outlook.next_try.map(time),
             "certificate renewal overdue"
         );
-        self.said_overdue.insert(place.clone(), now);
+        self.logged_overdue.insert(place.clone(), now);
     }
 
     /// The facts about a certificate, its plan and its outlook.
