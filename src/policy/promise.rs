@@ -86,12 +86,15 @@ impl Promise {
     /// sites.
     #[must_use]
     pub fn binds(&self, target: &HostPattern, except: &[HostPattern]) -> bool {
+        self.hosts.iter().any(|host| self.binds_by(host, target, except))
+    }
+
+    /// `true` if it does so by this one of its hosts.
+    fn binds_by(&self, host: &HostPattern, target: &HostPattern, except: &[HostPattern]) -> bool {
         // RFC 7469 section 2.3.1: clients note no header's pins for an address, whatever an older
         // ledger says. Apps check addresses if they are built so.
-        let noted =
-            |host: &&HostPattern| host.address().is_none() || matches!(self.channel, PromiseChannel::Export { .. });
-        let mut hosts = self.hosts.iter().filter(noted);
-        hosts.any(|host| binds((host, &self.except), self.include_subdomains, (target, except)))
+        let is_noted = host.address().is_none() || matches!(self.channel, PromiseChannel::Export { .. });
+        is_noted && binds((host, &self.except), self.include_subdomains, (target, except))
     }
 
     /// The promise of a site's header, which never covers addresses. The caller sets its times.
@@ -221,15 +224,18 @@ fn parent(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, rest)| rest)
 }
 
+/// A host of a promise, after the promise's index.
+type HostOf<'a> = (usize, &'a HostPattern);
+
 /// An index of promises by the names that they bind, so that ten thousand of them cost no more than
 /// the relevant ones.
 #[derive(Debug, Default)]
 pub struct Promises<'a> {
     list: Vec<&'a Promise>,
     /// By the base name of each host, a wildcard's without `*.`.
-    by_base: HashMap<&'a str, Vec<usize>>,
+    by_base: HashMap<&'a str, Vec<HostOf<'a>>>,
     /// Exact names by their parent name: the promises that may bind a wildcard.
-    by_parent: HashMap<&'a str, Vec<usize>>,
+    by_parent: HashMap<&'a str, Vec<HostOf<'a>>>,
 }
 
 impl<'a> Promises<'a> {
@@ -240,9 +246,9 @@ impl<'a> Promises<'a> {
             let index = found.list.len();
             found.list.push(promise);
             for host in &promise.hosts {
-                found.by_base.entry(host.base()).or_default().push(index);
+                found.by_base.entry(host.base()).or_default().push((index, host));
                 if let (false, Some(above)) = (host.is_wildcard(), parent(host.base())) {
-                    found.by_parent.entry(above).or_default().push(index);
+                    found.by_parent.entry(above).or_default().push((index, host));
                 }
             }
         }
@@ -264,7 +270,8 @@ impl<'a> Promises<'a> {
             if host.is_wildcard() {
                 candidates.extend(self.by_parent.get(host.base()).into_iter().flatten());
             }
-            found.extend(candidates.into_iter().copied().filter(|at: &usize| self.list[*at].binds(host, except)));
+            let binding = |(at, noted): HostOf<'a>| self.list[at].binds_by(noted, host, except).then_some(at);
+            found.extend(candidates.into_iter().copied().filter_map(binding));
         }
         found.sort_unstable();
         found.dedup();
