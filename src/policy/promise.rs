@@ -5,7 +5,7 @@
 //! moment at which the set was sent. So a host may serve a chain only if the chain has a pin of
 //! **every** set that any client may still hold for the host. Pure: no I/O and no clock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::host::{HostPattern, is_below};
 use crate::keys::pin::Pin;
@@ -89,12 +89,12 @@ impl Promise {
         self.hosts.iter().any(|host| self.binds_by(host, target, except))
     }
 
-    /// `true` if it does so by this one of its hosts.
-    fn binds_by(&self, host: &HostPattern, target: &HostPattern, except: &[HostPattern]) -> bool {
+    /// The same, by one of its hosts.
+    fn binds_by(&self, noted: &HostPattern, target: &HostPattern, except: &[HostPattern]) -> bool {
         // RFC 7469 section 2.3.1: clients note no header's pins for an address, whatever an older
         // ledger says. Apps check addresses if they are built so.
-        let is_noted = host.address().is_none() || matches!(self.channel, PromiseChannel::Export { .. });
-        is_noted && binds((host, &self.except), self.include_subdomains, (target, except))
+        let is_noted = noted.address().is_none() || matches!(self.channel, PromiseChannel::Export { .. });
+        is_noted && binds((noted, &self.except), self.include_subdomains, (target, except))
     }
 
     /// The promise of a site's header, which never covers addresses. The caller sets its times.
@@ -224,19 +224,19 @@ fn parent(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, rest)| rest)
 }
 
-/// A host of a promise, after the promise's index.
-type HostOf<'a> = (usize, &'a HostPattern);
-
-/// An index of promises by the names that they bind, so that ten thousand of them cost no more than
-/// the relevant ones.
+/// An index of promises by the names that they bind, so that ten thousand of them, and thousands of
+/// names in one of them, cost no more than the relevant ones.
 #[derive(Debug, Default)]
 pub struct Promises<'a> {
     list: Vec<&'a Promise>,
     /// By the base name of each host, a wildcard's without `*.`.
-    by_base: HashMap<&'a str, Vec<HostOf<'a>>>,
-    /// Exact names by their parent name: the promises that may bind a wildcard.
-    by_parent: HashMap<&'a str, Vec<HostOf<'a>>>,
+    by_base: HashMap<&'a str, Vec<NotedName<'a>>>,
+    /// Exact names by their parent name: those that may bind a wildcard.
+    by_parent: HashMap<&'a str, Vec<NotedName<'a>>>,
 }
+
+/// A host of a promise, and the promise's place in the list.
+type NotedName<'a> = (usize, &'a HostPattern);
 
 impl<'a> Promises<'a> {
     /// Indexes the promises that are alive.
@@ -259,22 +259,24 @@ impl<'a> Promises<'a> {
     /// in `except` belong to other sites.
     #[must_use]
     pub fn binding(&self, hosts: &[HostPattern], except: &[HostPattern]) -> Vec<&'a Promise> {
-        let mut found = Vec::new();
+        let mut found = BTreeSet::new();
         for host in hosts {
-            let mut candidates = Vec::new();
+            let mut look = |names: Option<&Vec<NotedName<'a>>>| {
+                for (at, noted) in names.into_iter().flatten() {
+                    if !found.contains(at) && self.list[*at].binds_by(noted, host, except) {
+                        found.insert(*at);
+                    }
+                }
+            };
             let mut name = Some(host.base());
             while let Some(base) = name {
-                candidates.extend(self.by_base.get(base).into_iter().flatten());
+                look(self.by_base.get(base));
                 name = parent(base);
             }
             if host.is_wildcard() {
-                candidates.extend(self.by_parent.get(host.base()).into_iter().flatten());
+                look(self.by_parent.get(host.base()));
             }
-            let binding = |(at, noted): HostOf<'a>| self.list[at].binds_by(noted, host, except).then_some(at);
-            found.extend(candidates.into_iter().copied().filter_map(binding));
         }
-        found.sort_unstable();
-        found.dedup();
         found.into_iter().map(|at| self.list[at]).collect()
     }
 

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use pintle::ledger;
 use serde_json::Value;
 
-use crate::harness::{BLOG, Client, Pintle, eventually, outcome, output, pintle};
+use crate::harness::{Authority, BLOG, Client, Leaf, Pintle, eventually, outcome, output, pintle};
 use crate::rotation::Bed;
 
 /// For each max-age in the ledger: until when it may have been sent.
@@ -165,6 +165,38 @@ fn a_torn_record_is_ignored_and_reported() {
     assert!(bed.header(&pintle).is_some());
     let (_, notices) = ledger::look(&bed.state()).unwrap();
     assert_eq!(notices, []);
+}
+
+/// A wildcard with as many exceptions as another site has names: a start judges each name by its own promises, in time that
+/// grows with their number and not with its third power.
+#[test]
+fn a_wildcard_with_thousands_of_exceptions_starts_again() {
+    const NAMES: usize = 2600;
+    let authority = Authority::new();
+    let [wide, own] = ["wide", "own"].map(|name| authority.leaf(name, &["*.w.example.com"]));
+    let state = tempfile::TempDir::new().unwrap();
+    let site = |hosts: &[String], leaf: &Leaf| {
+        format!(
+            "[[site]]\nhosts = {hosts:?}\nupstream = \"http://127.0.0.1:9\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n\
+             [site.hpkp]\nbackups = [{:?}]\n",
+            leaf.chain,
+            leaf.key,
+            authority.public_key("backup")
+        )
+    };
+    let names: Vec<String> = (0..NAMES).map(|n| format!("h{n}.w.example.com")).collect();
+    let config = format!("[state]\ndirectory = {:?}\n", state.path().join("state"))
+        + &site(&["*.w.example.com".to_owned()], &wide)
+        + &site(&names, &own);
+    for _ in 0..2 {
+        let pintle = Pintle::start(&authority, &config);
+        for (name, leaf) in [("x.w.example.com", &wide), ("h7.w.example.com", &own)] {
+            let answer = Client::new(&authority).get(pintle.https(), name, "/");
+            assert!(answer.one("public-key-pins").contains(&leaf.pin), "{name}: {answer:?}");
+        }
+        let (book, notices) = ledger::look(&state.path().join("state")).unwrap();
+        assert_eq!((notices.len(), book.promises().iter().map(|p| p.except.len()).max()), (0, Some(NAMES)));
+    }
 }
 
 #[test]
