@@ -154,7 +154,7 @@ impl Clock {
         self.now.get()
     }
 
-    /// The [`uptime`] of the last tick.
+    /// The [`uptime`] of the last tick: long ago, if the machine has slept since.
     #[must_use]
     pub fn uptime(&self) -> u64 {
         self.uptime.get()

@@ -15,9 +15,9 @@ use crate::lease::{self, Lease};
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 
-/// Workers stop this many milliseconds before the recorded end. Their clock ticks twice a second,
-/// the ledger's clock may lag as much unnoticed, and a response takes time to reach the client.
-const MARGIN_MIN: u64 = 1500;
+/// Workers stop this many milliseconds before the recorded end. The ledger's clock may lag by half a
+/// second unnoticed, and a response takes time to reach the client.
+const MARGIN_MIN: u64 = 1000;
 const MARGIN_MAX: u64 = 60_000;
 
 /// A set of pins to be sent, and the permission for it.

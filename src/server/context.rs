@@ -15,6 +15,7 @@ use super::admission::AdmissionPass;
 use super::connections::ConnectionEntry;
 use super::snapshot::{SiteOfView, View};
 use super::worker::{Open, Worker};
+use crate::clock::uptime;
 use crate::keys::pin::Pin;
 use crate::message::{RequestHead, Version};
 use crate::telemetry::AccessLog;
@@ -123,7 +124,8 @@ impl Context {
     /// the guard does not judge that site's next chain by.
     pub(super) fn pins(&self, site: &SiteOfView) -> Result<(), NoPins> {
         let Some(pins) = &site.hpkp else { return Err(NoPins::None) };
-        if !pins.lease.holds(self.worker.clock.uptime()) {
+        // Read anew: after a machine's sleep, or a process that stood still, the last tick is long ago.
+        if !pins.lease.holds(uptime()) {
             return Err(NoPins::NoLease);
         }
         // If TLS ends in front of pintle, the chain's file has to suffice.

@@ -167,6 +167,33 @@ fn a_torn_record_is_ignored_and_reported() {
     assert_eq!(notices, []);
 }
 
+/// The process stands still beyond its lease, as a machine that sleeps, and the first requests are there before its clocks
+/// tick. The disk is full, so no record covers what is sent now. Of many workers, some look at the requests first.
+#[test]
+fn a_process_that_stood_still_sends_no_pins_beyond_their_lease() {
+    let bed = Bed::new();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 8\n";
+    // A lease lasts 4 seconds.
+    let pintle = Pintle::start_with(&bed.authority, listen, &bed.config(&bed.pins("40s"), ""));
+    let client = Client::new(&bed.authority);
+    let connect = |_| {
+        let mut waiting = client.connect(pintle.https(), BLOG);
+        assert_eq!(waiting.get(BLOG, "/").status, 200);
+        waiting
+    };
+    let mut waiting: Vec<_> = (0..24).map(connect).collect();
+    eventually("pins are sent", || bed.header(&pintle));
+    output(Command::new("prlimit").args(["--fsize=0:", "--pid", &pintle.pid().to_string()]));
+    pintle.signal("STOP");
+    waiting.iter_mut().for_each(|client| client.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n")));
+    thread::sleep(Duration::from_secs(5));
+    pintle.signal("CONT");
+    for client in &mut waiting {
+        let late = client.response("GET");
+        assert_eq!((late.status, late.field("public-key-pins")), (200, None));
+    }
+}
+
 /// A wildcard with as many exceptions as another site has names: a start judges each name by its own promises, in time that
 /// grows with their number and not with its third power.
 #[test]
