@@ -44,7 +44,8 @@ impl Control {
     ) -> io::Result<ProcessEnd> {
         let limit = self.config.snapshot.limits.drain;
         self.draining = true;
-        let how = if successor.is_some() { DriverEnd::HandOver } else { DriverEnd::Stop };
+        let is_lent = successor.is_some();
+        let how = if is_lent { DriverEnd::HandOver } else { DriverEnd::Stop };
         let acme = self.end_acme(how).await;
         self.operator.push = None;
         let hooks_end = spawn_local(self.end_hooks(successor.as_ref().map(|successor| successor.pid)));
@@ -55,14 +56,13 @@ impl Control {
                 tracing::info!(?limit, "draining: no new connections, running requests may finish");
                 self.operator.notify.stopping("draining");
                 // Every promise must be known at the next start, whatever has become of the file.
-                self.leave_ledger().await;
+                self.leave_ledger(false).await;
                 // A new process that does not serve yet must not begin to.
                 self.upgrades.under_way = None;
                 drop(self.give_up_successor());
             }
         }
-        let mut look = interval(LOOK_EVERY);
-        let mut reported_at = Instant::now();
+        let (mut look, mut reported_at) = (interval(LOOK_EVERY), Instant::now());
         while !self.server.has_drained() {
             tokio::select! {
                 biased;
@@ -83,7 +83,7 @@ impl Control {
         if let Some(acme) = acme {
             acme.finish().await;
         }
-        self.leave_ledger().await;
+        self.leave_ledger(is_lent).await;
         // Clients of the admin socket get to read their last answers.
         self.close_admin_listener();
         let end = Instant::now() + LAST_WORDS;
@@ -119,8 +119,16 @@ impl Control {
         self.make_way(successor).await;
     }
 
-    async fn leave_ledger(&self) {
-        if let Err(error) = self.keep_ledger().await {
+    /// Leaves a ledger from which the next start knows every promise. If the clock was set a moment ago, the corrected dates
+    /// are written now: after a reboot, nothing shows that they are needed. A successor writes its own.
+    async fn leave_ledger(&mut self, is_lent: bool) {
+        let _ = self.now();
+        let mended = if is_lent { Vec::new() } else { self.promises.leases.borrow().mended() };
+        let written = match self.record(mended).await {
+            Ok(()) => self.keep_ledger().await,
+            failed => failed,
+        };
+        if let Err(error) = written {
             tracing::error!(%error, "cannot write the ledger: the next start will not know all promises");
         }
     }

@@ -102,6 +102,12 @@ impl Leases {
         mended
     }
 
+    /// Returns the corrections that are still to be written.
+    #[must_use]
+    pub fn mended(&self) -> Vec<Record> {
+        self.mended.clone()
+    }
+
     /// Withholds all pins until they are recorded again.
     pub fn revoke(&mut self) {
         for held in &mut self.held {

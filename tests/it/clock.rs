@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, mpsc};
 
 use pintle::ledger;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use crate::harness::{Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, eventually, outcome, output};
+use crate::harness::{Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, Reply, eventually, outcome, output};
 use crate::loss::command;
 
 const DAY: i64 = 86400;
@@ -314,6 +315,41 @@ fn a_correction_that_was_never_written() {
         let pintle = start();
         assert!(bed.header(&pintle).is_some());
         assert!(!pintle.log().contains("s behind when promises"), "{how}: {}", pintle.log());
+    }
+}
+
+/// The clock is set right a moment before pintle is stopped, or while it drains, and then the machine restarts: what was
+/// promised by the wrong clock is on disk.
+#[test]
+fn a_stop_writes_the_correction_of_a_clock_that_was_just_set() {
+    for is_draining in [false, true] {
+        let mut bed = Bed::new(-26 * DAY);
+        let (word, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        bed.origin = Origin::start(move |request| {
+            if request.path() == "/wait" {
+                let _ = wait.lock().unwrap().recv();
+            }
+            Reply::ok("done")
+        });
+        let mut pintle = bed.start(&bed.config(&bed.live).replace("30d", "10d"));
+        assert!(bed.header(&pintle).is_some());
+        let mut busy = Client::new(&bed.authority).connect(pintle.https(), BLOG);
+        busy.send(format!("GET /wait HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+        bed.origin.request("/wait");
+        if is_draining {
+            pintle.signal("TERM");
+            pintle.logs("draining");
+            bed.set_clock(0);
+        } else {
+            bed.set_clock(0);
+            pintle.signal("TERM");
+        }
+        word.send(()).unwrap();
+        assert_eq!(pintle.wait().code(), Some(0));
+        bed.write_clock("0 boot-later");
+        let said = bed.refused(&bed.stranger);
+        assert!(said.contains("would lock readers out"), "{is_draining}: {said}");
     }
 }
 
