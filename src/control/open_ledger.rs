@@ -2,12 +2,19 @@
 
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::config::Draft;
 use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{day, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError};
 use crate::reason::Reason;
+
+/// The longest wait for a ledger that another process has: a command has it for a moment only.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// The pause between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens a configuration's ledger. If it cannot be written, returns one whose every write fails
 /// with that error.
@@ -28,11 +35,11 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
         ledger.believe(known.iter().flat_map(Book::records).collect());
         return Ok((ledger, Vec::new()));
     };
-    let opened = match known.clone() {
+    let open = || match known.clone() {
         Some(known) => Ledger::mend(&folder, known, wall()),
         None => Ledger::open(&folder, wall()),
     };
-    match opened {
+    match unlocked(open) {
         Ok(opened) => Ok(opened),
         Err(error @ OpenError::Damaged(_)) => {
             let (file, copy) = (folder.join(crate::ledger::FILE), crate::ledger::DAMAGED);
@@ -57,6 +64,17 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
             let mut book = book;
             known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
             Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))
+        }
+    }
+}
+
+/// Opens a ledger again and again while another process has it, up to [`LOCK_PATIENCE`].
+fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match open() {
+            Err(OpenError::Locked) if Instant::now() < end => thread::sleep(LOCK_PAUSE),
+            opened => return opened,
         }
     }
 }

@@ -58,6 +58,22 @@ fn commands_come_in_when_there_is_a_place() {
     assert_eq!(pintle.log().matches("admin socket unavailable").count(), 1, "logged once");
 }
 
+/// A command has the ledger for a moment, as a merge by a timer at boot. The start waits for it.
+#[test]
+fn a_start_waits_for_a_command_that_has_the_ledger() {
+    let bed = Bed::new();
+    drop(bed.start(&bed.pins("30d")));
+    let lock = fs::File::open(bed.state().join("ledger.lock")).unwrap();
+    lock.lock().unwrap();
+    let released = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        drop(lock);
+    });
+    let pintle = bed.start(&bed.pins("30d"));
+    assert!(bed.header(&pintle).is_some());
+    released.join().unwrap();
+}
+
 #[test]
 fn one_process_alone_has_it() {
     let bed = Bed::new();
