@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::{Like, context, glance_at_book};
-use crate::config::Draft;
+use crate::config::{Draft, UnknownPair};
 use crate::control::served::{LockedOutSite, Sites, ask_for_served};
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
@@ -20,6 +20,8 @@ pub(super) struct Forecast {
     pub(super) news: usize,
     /// The chains in use that break new promises.
     pub(super) broken: Vec<BrokenHere>,
+    /// While pintle is stopped: chains on disk that break new promises, and that may not be the served ones.
+    pub(super) unknown: Vec<UnknownPair>,
 }
 
 /// A chain in use that breaks promises of other nodes.
@@ -83,6 +85,7 @@ pub(super) fn forecast(draft: &Draft, records: &[Record]) -> Result<Forecast, Re
             None
         }
     };
+    let is_running = served.is_some();
     let sites = match served {
         Some(served) => Sites::of(&served),
         None => match draft.build(&context(draft, &known, &Like::start(false))) {
@@ -101,5 +104,9 @@ pub(super) fn forecast(draft: &Draft, records: &[Record]) -> Result<Forecast, Re
     let promises: Vec<Promise> = merged.promises().iter().filter(|p| new_sets.contains(&set_id(p))).cloned().collect();
     let broken =
         sites.breaking(&promises, known.now).into_iter().map(|(here, promises)| BrokenHere::new(here, &promises));
-    Ok(Forecast { news: news.len(), broken: broken.collect() })
+    let unknown = match is_running {
+        true => Vec::new(),
+        false => draft.excuses(&new_sets, &merged, known.now).unknown,
+    };
+    Ok(Forecast { news: news.len(), broken: broken.collect(), unknown })
 }

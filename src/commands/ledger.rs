@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::forecast::{BrokenHere, Forecast, forecast};
 use super::{KnownPromises, fail_with_hint, glance_at_book, read, refuse, warn};
-use crate::config::Draft;
+use crate::config::{Draft, UnknownPair};
 use crate::control::client::ask;
 use crate::control::served::Objection;
 use crate::control::{hints_to_read, remedy};
@@ -222,12 +222,15 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
         Ok(records) => records,
         Err(reason) => return refuse(&reason),
     };
-    let Forecast { news, broken } = match forecast(&draft, &records) {
+    let Forecast { news, broken, unknown } = match forecast(&draft, &records) {
         Ok(forecast) => forecast,
         Err(reason) => return refuse(&reason),
     };
     for broken in &broken {
         warn(&broken.reason());
+    }
+    if let Some(reason) = unknown.first().map(|pair| refused_by_start(pair, path)) {
+        return refuse(&reason);
     }
     let breaks: Vec<Value> = broken.iter().map(BrokenHere::json).collect();
     if *dry_run {
@@ -242,7 +245,7 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
     let excuses = |news: &[Record], merged: &Book| {
         let promises = news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None });
         let excuses = draft.excuses(&promises.collect(), merged, wall());
-        excuses.into_iter().map(Record::Accepted).collect()
+        excuses.records.into_iter().map(Record::Accepted).collect()
     };
     match add_with(&draft, records, excuses) {
         Ok(news) => {
@@ -254,6 +257,18 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
         }
         Err(reason) => refuse(&reason),
     }
+}
+
+/// The reason against a merge after which a start would refuse a pair that may be the one in use.
+fn refused_by_start(pair: &UnknownPair, config: &Path) -> Reason {
+    let UnknownPair { site, path, pin } = pair;
+    let (path, config) = (path.display(), config.display());
+    Reason::new(format!(
+        "nothing is merged: {site}: {path} ({pin}) breaks these promises, and has no copy in state.directory: the next \
+         start would refuse it"
+    ))
+    .hint(format!("if this chain was served last, start pintle first, then merge: pintle run -c {config}"))
+    .hint(format!("if not, install a chain with a key of theirs first: pintle install --site {site} CHAIN KEY"))
 }
 
 /// The records of other nodes' files that concern all nodes.

@@ -174,7 +174,7 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, 
     let doubtful = as_planned(&salvaged).promises().iter().map(set_id).collect();
     let excuses = draft.excuses(&doubtful, &book, at);
     book.apply(Record::Repair(Repair { what: plan.what(with_dates), at }));
-    excuses.into_iter().for_each(|excuse| _ = book.apply(Record::Accepted(excuse)));
+    excuses.records.into_iter().for_each(|excuse| _ = book.apply(Record::Accepted(excuse)));
     if let Err(error) = ledger.replace(book) {
         return fail_for(results, file, &error);
     }

@@ -38,6 +38,7 @@ pub use lines::Lines;
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
 pub use process::Process;
+pub use served_last::{Excuses, UnknownPair};
 pub use stamp::{Stamp, Stamps};
 
 /// The default paths of the file, in their order.

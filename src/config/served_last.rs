@@ -1,19 +1,45 @@
 //! Promises that reach the ledger while nobody serves: from another node's ledger, or made out of a damaged line.
 //!
 //! The pair that was served last may break such a promise. A start that refuses the pair would help nobody, so the
-//! ledger notes the lockout as accepted: the operator has asked for the merge or the repair.
+//! ledger notes the lockout as accepted: the operator has asked for the merge or the repair. The copy of the pair in
+//! `last-good/` tells which one was served. Without a copy, as after a full disk, the last set of pins that the site
+//! sent tells if the pair on disk was.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use super::build::by_name;
 use super::build::refusal::safe_day;
+use super::file::SiteTable;
+use super::last_good::read_key;
 use super::{Config, Draft, LastGood};
 use crate::host::HostPattern;
+use crate::keys::key_file::public_key;
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::ledger::{Accepted, Book};
 use crate::policy::promise::{Promise, Promises, Seconds, SiteNames, others};
 use crate::tls::certificate::Chain;
+
+/// The excuses for pairs that were served last.
+#[derive(Debug, Default)]
+pub struct Excuses {
+    /// Their records.
+    pub records: Vec<Accepted>,
+    /// Pairs on disk that would need one, and that nothing shows as served: a start refuses them.
+    pub unknown: Vec<UnknownPair>,
+}
+
+/// A pair on disk that breaks promises. It has no copy, so nobody knows if it was served.
+#[derive(Debug)]
+pub struct UnknownPair {
+    /// The site's first name.
+    pub site: String,
+    /// The file of its chain.
+    pub path: PathBuf,
+    /// The pin of its leaf.
+    pub pin: Pin,
+}
 
 /// A pair in use, and the names that it is used for.
 struct PairInUse<'a> {
@@ -63,8 +89,9 @@ impl Draft {
     /// Returns an excuse for each pair that was served last and breaks one of the `new` promises of the book. `new` has
     /// their set ids. Any other pair is still refused.
     #[must_use]
-    pub fn excuses(&self, new: &HashSet<String>, book: &Book, now: Seconds) -> Vec<Accepted> {
-        let (Some(file), Some(state)) = (&self.file, self.state()) else { return Vec::new() };
+    pub fn excuses(&self, new: &HashSet<String>, book: &Book, now: Seconds) -> Excuses {
+        let mut excuses = Excuses::default();
+        let (Some(file), Some(state)) = (&self.file, self.state()) else { return excuses };
         let copies = LastGood::of(&state);
         let names = |texts: &[super::At<String>]| {
             texts.iter().filter_map(|text| HostPattern::of_site(&text.value).ok()).collect::<Vec<_>>()
@@ -74,17 +101,36 @@ impl Draft {
         let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let promises = Promises::alive(book.promises().iter(), now);
         let at = noted_at(book, now);
-        let mut excuses = Vec::new();
         for ((site, hosts), except) in file.sites.iter().zip(&hosts).zip(&except) {
             let Some(label) = hosts.first().map(ToString::to_string) else { continue };
             for path in site.certificates.iter().filter_map(|pair| pair.chain.as_ref()) {
-                let served = copies.read(&self.folder.join(&path.value), hosts);
-                let Some(chain) = served.and_then(|contents| Chain::from_pem(&contents).ok()) else { continue };
+                let path = self.folder.join(&path.value);
+                let copy = copies.read(&path, hosts).and_then(|contents| Chain::from_pem(&contents).ok());
+                let is_known = copy.is_some();
+                let on_disk = || Chain::from_pem(&read_key(&path)?).ok();
+                let Some(chain) = copy.or_else(on_disk) else { continue };
                 let pair = PairInUse { label: label.clone(), names: SiteNames { hosts, except }, chain: &chain };
-                excuses.extend(pair.excuse(new, book, &promises, at));
+                let Some(excuse) = pair.excuse(new, book, &promises, at) else { continue };
+                if is_known || self.was_sent_last(site, &label, chain.pin(), new, book) {
+                    excuses.records.push(excuse);
+                } else {
+                    excuses.unknown.push(UnknownPair { site: label.clone(), path, pin: chain.pin() });
+                }
             }
         }
         excuses
+    }
+
+    /// `true` if the last set of pins that a site sent names a key, and not as a backup: the site served that key. Sets
+    /// in `new` are other nodes'.
+    fn was_sent_last(&self, site: &SiteTable, label: &str, pin: Pin, new: &HashSet<String>, book: &Book) -> bool {
+        let last = book.sent_last(label, |promise| !new.contains(&set_id(promise)));
+        let listed = site.hpkp.iter().flat_map(|hpkp| hpkp.listed());
+        let is_backup = |file: &super::At<String>| {
+            let contents = read_key(&self.folder.join(&file.value));
+            contents.is_some_and(|contents| public_key(&contents).is_ok_and(|key| key.pin == pin))
+        };
+        last.is_some_and(|last| last.pins.binary_search(&pin).is_ok()) && !listed.into_iter().any(is_backup)
     }
 }
 

@@ -206,6 +206,12 @@ impl Book {
         self.promises.iter().filter(holds).map(|p| p.first_sent).min()
     }
 
+    /// Returns the set of pins that a site sent last in its header, among those that `counts` admits.
+    pub fn sent_last(&self, site: &str, counts: impl Fn(&Promise) -> bool) -> Option<&Promise> {
+        let is_own = |p: &&Promise| p.site == site && matches!(p.channel, PromiseChannel::Header(_));
+        self.promises.iter().filter(|p| is_own(p) && counts(p)).max_by_key(|p| written(p))
+    }
+
     /// Returns the progress of a ramp.
     #[must_use]
     pub fn ramp(&self, site: &str, policy: Ramped) -> Option<&Ramp> {

@@ -349,6 +349,55 @@ fn a_merge_while_it_is_stopped_refuses_no_served_pair() {
     pintle.logged("certificate refused; the old one keeps serving", 1);
 }
 
+/// The same without the copy of the served pair, as after a full disk. The last set of pins that the site sent tells that the
+/// pair on disk was served. If nothing tells, the merge is refused, and says how it succeeds.
+#[test]
+fn a_merge_while_it_is_stopped_without_a_copy() {
+    let node = Bed::new();
+    drop(node.start(&node.pins("30d")));
+    let merged = node.state().join("ledger.jsonl");
+    let merge = |bed: &Bed, pins: &str, more: &[&str]| {
+        outcome(command(&["ledger", "merge"], &config(bed, pins)).args(more).arg(&merged))
+    };
+    for is_empty in [false, true] {
+        let bed = Bed::new();
+        let pins = bed.pins("30d");
+        let pintle = bed.start(&pins);
+        crate::last_good::copied(&bed, &bed.live);
+        drop(pintle);
+        for copy in crate::last_good::copies(&bed) {
+            if is_empty { fs::write(copy, "").unwrap() } else { fs::remove_file(copy).unwrap() }
+        }
+        let (code, _, err) = merge(&bed, &pins, &[]);
+        assert!(code == 0 && err.contains("are locked out by this node until"), "{err}");
+        let pintle = bed.start(&pins);
+        assert_eq!(bed.served(&pintle), bed.live.pin, "{is_empty}");
+    }
+    // A site that has sent no pins, and a backup of the site: nobody knows if they were served.
+    for has_pins in [false, true] {
+        let bed = Bed::new();
+        let pins = if has_pins { bed.pins("30d") } else { String::new() };
+        let pintle = bed.start(&pins);
+        crate::last_good::copied(&bed, &bed.live);
+        drop(pintle);
+        fs::remove_dir_all(bed.state().join("last-good")).unwrap();
+        if has_pins {
+            bed.put(&bed.next);
+        }
+        for more in [&["--dry-run"][..], &[]] {
+            let (code, out, err) = merge(&bed, &pins, more);
+            assert!(code == 1 && err.contains("nothing is merged") && err.contains("start pintle first"), "{out}{err}");
+        }
+        let pintle = bed.start(&pins);
+        let leaf = if has_pins { &bed.next } else { &bed.live };
+        assert_eq!(bed.served(&pintle), leaf.pin, "{has_pins}");
+        output(pintle.command("ledger merge").arg(&merged));
+        drop(pintle);
+        let _ = fs::remove_dir_all(bed.state().join("last-good"));
+        assert_eq!(bed.served(&bed.start(&pins)), leaf.pin, "{has_pins}");
+    }
+}
+
 /// One merge after the other: the pair that was served last breaks promises of both.
 #[test]
 fn merges_one_by_one_refuse_no_served_pair() {

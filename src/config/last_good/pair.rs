@@ -113,7 +113,7 @@ impl Pair {
     }
 }
 
-/// Reads the file of a key; `None` if it cannot be read.
+/// Reads a file of a key or a chain, up to the largest size of one; `None` if it cannot be read.
 pub(in crate::config) fn read_key(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
     let mut contents = Zeroizing::new(Vec::new());
     File::open(path).ok()?.take(FILE_MAX).read_to_end(&mut contents).ok()?;
