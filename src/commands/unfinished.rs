@@ -16,6 +16,8 @@ use crate::tls::certificate::Chain;
 
 /// The end of a previous file's name.
 const OLD: &str = ".pintle-old";
+/// The end of the name of a key whose installation was undone.
+const UNDONE: &str = ".pintle-undone";
 /// For its owner alone: it may be a key.
 const OLD_MODE: u32 = 0o600;
 
@@ -78,9 +80,13 @@ impl KeptFiles {
 }
 
 fn old_of(place: &Path) -> io::Result<PathBuf> {
+    beside(place, OLD)
+}
+
+fn beside(place: &Path, end: &str) -> io::Result<PathBuf> {
     let place = follow_own_links(place)?;
     let mut name = place.file_name().unwrap_or_default().to_owned();
-    name.push(OLD);
+    name.push(end);
     Ok(place.with_file_name(name))
 }
 
@@ -157,14 +163,13 @@ fn settle_pair(
             }
             Some(why) if only_tell => return Ok(Some(format!("pintle refuses its certificate: {why}; {put_back}"))),
             Some(why) => {
-                restore(&places)?;
-                format!("pintle refuses its certificate, so it is undone, and the previous files are back: {why}")
+                let back = restore(&places)?;
+                format!("pintle refuses its certificate, so it is undone, and {back}: {why}")
             }
         },
         (false, true, true) => return Ok(Some(put_back.into())),
         (false, true, false) => {
-            restore(&places)?;
-            "it is undone, and the previous files are back".to_owned()
+            format!("it is undone, and {}", restore(&places)?)
         }
         (false, false, _) => {
             let why = "neither the new nor the previous files are a chain and its key";
@@ -225,15 +230,24 @@ impl ChainJudge<'_> {
     }
 }
 
-/// The key last: until then the pair does not fit, and an interruption is repaired by the next run.
-fn restore(places: &[PairFile]) -> io::Result<()> {
-    for PairFile { path, old, .. } in places {
+/// Puts the previous files back. The key comes last: until then the pair does not fit, and an interruption is repaired by
+/// the next run. A private key that this overwrites is kept, as it may be the only copy: the copies may be of an earlier
+/// installation, and somebody else may have written the key. Returns the outcome in words.
+fn restore(places: &[PairFile]) -> io::Result<String> {
+    let mut outcome = "the previous files are back".to_owned();
+    for PairFile { path, now, old } in places {
         if let Some((_, contents)) = old {
             let mode = fs::metadata(path).map_or(OLD_MODE, |m| m.permissions().mode() & 0o7777);
+            let key = now.as_deref().and_then(private_pin);
+            if let (Some(now), true) = (now, key.is_some() && key != private_pin(contents)) {
+                let undone = beside(path, UNDONE)?;
+                files::put(&undone, now, OLD_MODE)?;
+                outcome += &format!(" ({} has the key that was in place)", undone.display());
+            }
             files::put(path, contents, mode)?;
         }
     }
-    Ok(())
+    Ok(outcome)
 }
 
 /// For the tests: exits silently after a step.

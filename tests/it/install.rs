@@ -412,3 +412,22 @@ fn killed_half_way() {
     assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&bed.spare.key).unwrap());
     assert!(files(&bed).iter().all(|(path, _)| path.extension().is_some_and(|e| e != "pintle-old")));
 }
+
+/// The copies of an installation that nobody finished, and a key that another program has put in place since: to undo the
+/// installation destroys no key.
+#[test]
+fn undone_over_a_key_of_another_program() {
+    let bed = Bed::new();
+    let config = bed.folder.path().join("pintle.toml");
+    let site = bed.config("", "");
+    fs::write(&config, format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{site}")).unwrap();
+    let killed = install(&config, BLOG, &[&bed.next.chain]).env("PINTLE_TEST_DIE_AT", "2").output();
+    assert_eq!(killed.unwrap().status.code(), None);
+    fs::copy(&bed.spare.key, bed.key()).unwrap();
+    let pintle = Pintle::start(&bed.authority, &site);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&bed.live.key).unwrap());
+    let undone = PathBuf::from(format!("{}.pintle-undone", bed.key().display()));
+    assert_eq!((fs::read(&undone).unwrap(), mode(&undone)), (fs::read(&bed.spare.key).unwrap(), 0o600));
+    assert!(pintle.log().contains("blog.key.pintle-undone has the key that was in place"), "{}", pintle.log());
+}
