@@ -278,7 +278,7 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
         let minute = |time: Timestamp| time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M").to_string();
         let since = row.promised_since.map_or_else(|| "-".to_owned(), minute);
         let whenever = if row.found.is_ok() { "now" } else { "-" };
-        let usable = row.usable_from.map_or_else(|| whenever.to_owned(), minute);
+        let usable = row.usable_from.map_or_else(|| whenever.to_owned(), |from| minute(whole_minute(from)));
         let key = row.key_file.as_ref().map_or_else(String::new, |key| format!(", key {key}"));
         let note = if row.is_awaited { " (pintle makes it at its first start)" } else { "" };
         println!(
@@ -293,6 +293,12 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
         }
     }
     println!();
+}
+
+/// The first minute that begins at or after a time: the guard refuses the key until then.
+fn whole_minute(time: Timestamp) -> Timestamp {
+    let second = time.as_second().saturating_add(59).div_euclid(60).saturating_mul(60);
+    Timestamp::from_second(second).unwrap_or(time)
 }
 
 /// The sites and their files. `pintle check` reports other problems.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use http::Method;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::remote::send;
@@ -14,6 +15,7 @@ use super::{Output, fail, latency};
 use crate::config;
 use crate::control::client::PATIENCE;
 use crate::host::both_forms;
+use crate::ledger::time::minute_from;
 use crate::reason::counted;
 
 /// The number of reports shown one by one.
@@ -263,7 +265,7 @@ fn print_keys(site: &Value, sheet: &Sheet) {
     }
     for backup in list(site, "backups") {
         let usable =
-            backup["usable_from"].as_str().map_or_else(String::new, |at| format!(", usable from {}", minute(at)));
+            backup["usable_from"].as_str().map_or_else(String::new, |at| format!(", usable from {}", first_minute(at)));
         sheet.line(&format!(
             "    {:9}  {} {} {}{usable}",
             text(backup, "role"),
@@ -364,6 +366,11 @@ fn seconds(value: &Value) -> String {
 /// `2026-11-23`
 fn day(time: &str) -> &str {
     time.get(..10).unwrap_or(time)
+}
+
+/// The first minute that begins at or after a time: `2026-11-23 10:15 UTC`
+fn first_minute(time: &str) -> String {
+    time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| minute_from(time.as_second()))
 }
 
 /// `2026-11-23 10:15 UTC`

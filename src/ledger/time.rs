@@ -100,6 +100,12 @@ pub fn minute(at: Seconds) -> String {
     Timestamp::from_second(at).unwrap_or_default().strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
+/// Formats the first minute that begins at or after a time: from then on, something is possible.
+#[must_use]
+pub fn minute_from(at: Seconds) -> String {
+    minute(at.saturating_add(59).div_euclid(60).saturating_mul(60))
+}
+
 /// Formats a time by RFC 3339: `2026-11-26T10:15:00Z`.
 #[must_use]
 pub fn rfc3339(at: Seconds) -> String {

@@ -513,3 +513,49 @@ fn the_to_do_is_commands_that_work() {
     }
     eventually("the last key is served", || (bed.served(&pintle) == live).then_some(()));
 }
+
+/// A backup that is promised since a moment ago: all say the same about it.
+#[test]
+fn everybody_names_the_same_time_for_a_key() {
+    let bed = Bed::new();
+    let csr = |leaf: &Leaf| leaf.key.with_extension("csr");
+    let hpkp = format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = [{:?}]\n", csr(&bed.next));
+    let pintle = bed.start(&hpkp);
+    pintle.rewrite(|text| text.replace("backups = [", &format!("backups = [{:?}, ", csr(&bed.spare))));
+    pintle.reload();
+    let status = pintle.status();
+    let backups = status["sites"][0]["backups"].as_array().unwrap();
+    let spare = backups.iter().find(|key| key["pin"] == bed.spare.pin.as_str()).unwrap();
+    let from = spare["usable_from"].as_str().unwrap().to_owned();
+    let time: jiff::Timestamp = from.parse().unwrap();
+    let minute = jiff::Timestamp::from_second((time.as_second() + 59).div_euclid(60) * 60).unwrap();
+    let minute = minute.strftime("%Y-%m-%d %H:%M").to_string();
+    // For people: the first minute at which the guard accepts the key.
+    let [list, text] = ["key list", "status"].map(|command| output(&mut pintle.command(command)));
+    assert!(list.lines().any(|line| line.contains(&bed.spare.pin) && line.contains(&minute)), "{minute}: {list}");
+    assert!(text.contains(&format!("usable from {minute} UTC")), "{minute}: {text}");
+    let install = ["--site", BLOG, "--dry-run"];
+    let (code, _, err) = outcome(pintle.command("install").args(install).arg(&bed.spare.chain).arg(&bed.spare.key));
+    assert!(code == 1 && err.contains(&format!("it is usable from {minute} UTC")), "{minute}: {err}");
+    // For programs. The set of before is no longer sent, although its lease is not over.
+    let key = bed.spare.pin.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    let ask = |path: String| -> Value {
+        let address = pintle::config::AdminAddress::Unix(bed.state().join("admin.sock"));
+        let (status, text) = pintle::control::client::ask(&address, http::Method::GET, &path, String::new()).unwrap();
+        assert!(status.is_success(), "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let rotation = ask(format!("/v1/rotation?host={BLOG}&key={key}"));
+    assert_eq!(
+        (&rotation["safe_from"], &rotation["is_safe_now"]),
+        (&Value::from(from), &Value::Bool(false)),
+        "{rotation}"
+    );
+    let sent = rotation["sets"].as_array().unwrap().iter().filter(|set| set["is_sent"] == true).count();
+    assert_eq!(sent, 1, "{rotation}");
+    // A check judges the files, and knows which set was sent last.
+    bed.put(&bed.stranger);
+    let (code, _, err) = outcome(&mut pintle.command("check"));
+    assert!(code == 1 && err.matches("sent since").count() == 2, "{err}");
+    assert_eq!(err.matches("and still sent").count(), 1, "{err}");
+}

@@ -73,6 +73,11 @@ fn day(value: &Value, none: &str) -> String {
     Moment::of(value, 0).map_or_else(|| none.to_owned(), |time| time.day)
 }
 
+/// The first minute that begins at or after a time of the API, or a word for none.
+fn first_minute(value: &Value, none: &str) -> String {
+    Moment::of(value, 0).and_then(|time| time.first_minute(0)).map_or_else(|| none.to_owned(), |time| time.minute)
+}
+
 fn row(key: &Value) -> SiteKeyRow {
     SiteKeyRow {
         role: text(key, "role"),
@@ -81,7 +86,7 @@ fn row(key: &Value) -> SiteKeyRow {
         algorithm: text(key, "algorithm"),
         file: text(key, "file"),
         since: day(&key["promised_since"], "not promised"),
-        usable: day(&key["usable_from"], "now"),
+        usable: first_minute(&key["usable_from"], "now"),
         until: day(&key["not_after"], "–"),
     }
 }
@@ -138,7 +143,7 @@ async fn rendered(
     let lone = all.iter().filter(|site| site["pins_sent"] == true && list(site, "keys").len() < 2);
     let answer = match lone.count() {
         0 => format!(
-            "{}. A key may take over on the day under “usable from”, and locks nobody out.",
+            "{}. A key may take over at the time under “usable from”, and locks nobody out.",
             counted(all.len(), "site")
         ),
         lone => format!("{} without a backup key.", counted(lone, "site")),

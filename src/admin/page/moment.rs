@@ -47,6 +47,12 @@ impl Moment {
         })
     }
 
+    /// The first minute that begins at or after it, `None` beyond the calendar: from then on, something is possible.
+    #[must_use]
+    pub fn first_minute(&self, now: i64) -> Option<Self> {
+        Self::new(self.at.saturating_add(59).div_euclid(60).saturating_mul(60), now)
+    }
+
     /// A time of the API; `None` if it is not one.
     #[must_use]
     pub fn of(value: &Value, now: i64) -> Option<Self> {

@@ -119,10 +119,12 @@ impl BrokenPromises<'_> {
     }
 
     /// `true` if pintle sends a set from now on. A command does not know what a running process sends: the promise's lease
-    /// tells.
+    /// tells, unless the site has sent another set since.
     fn is_sent(&self, promise: &Promise) -> bool {
-        let is_leased =
-            || matches!(promise.channel, PromiseChannel::Header(_)) && promise.last_sent >= self.context.now;
+        let is_leased = || {
+            let is_last = || self.context.book.sent_last(&promise.site, |_| true).is_some_and(|last| last == promise);
+            matches!(promise.channel, PromiseChannel::Header(_)) && promise.last_sent >= self.context.now && is_last()
+        };
         self.sent.contains(&set_id(promise)) || self.context.before.is_none() && is_leased()
     }
 

@@ -21,7 +21,7 @@ use crate::graphite;
 use crate::host::HostPattern;
 use crate::lease::Lease;
 use crate::ledger::leases::Pledge;
-use crate::ledger::{Accepted, Book, Ramp};
+use crate::ledger::{Accepted, Book, Ramp, set_id};
 use crate::os::sandbox;
 use crate::policy::promise::{Promise, Promises, Seconds, SiteNames};
 use crate::reason::Problem;
@@ -136,6 +136,13 @@ impl Config {
     #[must_use]
     pub fn names_of(&self, index: usize) -> Option<SiteNames<'_>> {
         self.entries.get(index).map(|entry| entry.names())
+    }
+
+    /// The sets of pins that this configuration sends and that bind some names, by their ids.
+    #[must_use]
+    pub fn sent_sets(&self, names: SiteNames<'_>) -> HashSet<String> {
+        let sets = self.pledges.iter().map(|pledge| &pledge.promise);
+        sets.filter(|promise| names.bound_by(promise)).map(set_id).collect()
     }
 
     /// The names of each site, by its first name.

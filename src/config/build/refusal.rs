@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::keys::pin::Pin;
-use crate::ledger::time;
+use crate::ledger::time::{self, minute_from};
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::Reason;
 
@@ -88,13 +88,13 @@ impl Refusal {
 
     /// The time and the way in which this chain's own key becomes usable.
     fn way_for_this_key(&self) -> String {
-        let from = minute(self.safe_from);
+        let from = minute_from(self.safe_from);
         let senders = self.senders();
         match self.own_key {
             OwnKey::Backup { promised_since: Some(since) } => format!(
                 "wait: the key of this chain is in backups, and promised since {}; it is usable from {from}, when no \
                  client holds older pins",
-                minute(since)
+                time::minute(since)
             ),
             OwnKey::Backup { promised_since: None } => format!(
                 "wait: the key of this chain is in backups, but was not promised before; it is usable from {from}, once \
@@ -150,8 +150,8 @@ fn described(promise: &Promise, still_sent: bool) -> String {
     format!(
         "{}{below}{what}, {verb} since {}{still}, held until {}{at_least}",
         hosts.join(", "),
-        minute(promise.first_sent),
-        minute(promise.honoured_until()),
+        time::minute(promise.first_sent),
+        minute_from(promise.honoured_until()),
     )
 }
 
@@ -169,11 +169,6 @@ pub fn safe_day(at: Seconds) -> String {
     time::day(at.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY))
 }
 
-/// The first minute that begins at or after a time.
-fn minute(at: Seconds) -> String {
-    time::minute(at.saturating_add(59).div_euclid(60).saturating_mul(60))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +180,7 @@ mod tests {
         assert_eq!(safe_day(1), "1970-01-02");
         assert_eq!(safe_day(86400), "1970-01-02");
         assert_eq!(safe_day(86401), "1970-01-03");
-        assert_eq!((minute(60), minute(61)), ("1970-01-01 00:01 UTC".into(), "1970-01-01 00:02 UTC".into()));
+        assert_eq!((minute_from(60), minute_from(61)), ("1970-01-01 00:01 UTC".into(), "1970-01-01 00:02 UTC".into()));
     }
 
     #[test]

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::refusal::{Answered, PageRefusal, parameter, pin};
 use crate::config::report::SiteReport;
 use crate::control::Control;
-use crate::control::promises::is_sent;
 use crate::export::Role;
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
@@ -102,11 +101,13 @@ impl Control {
         // Of ten thousand sites, only this one's promises are looked at again for each key.
         let promises: Vec<Promise> =
             ledger.book().promises().iter().filter(|set| names.bound_by(set)).cloned().collect();
+        // A replaced set is no longer sent, although its lease may not be over.
+        let sent = self.config.sent_sets(names);
         let ask = |pin: Option<Pin>, at: Seconds| {
             // A live key is judged with the rest of its chain, which clients get with it.
             let served = site.certificates.iter().find(|c| Some(c.pin) == pin);
             let chain = served.map_or_else(|| pin.into_iter().collect(), |c| c.certain.clone());
-            judge(&promises, names, &chain, (now, at), &|set| is_sent(set, now))
+            judge(&promises, names, &chain, (now, at), &|set| sent.contains(&set_id(set)))
         };
         let answer = ask(key, at);
         let roles = |pin: &Pin| keys.iter().find(|key| key.pin == *pin).map(|key| key.role);

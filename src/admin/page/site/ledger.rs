@@ -119,10 +119,10 @@ impl RotationWords {
             };
         }
         let whom = locked_out(answer, now);
-        let safe = Moment::of(&answer["safe_from"], now);
+        let safe = Moment::of(&answer["safe_from"], now).and_then(|safe| safe.first_minute(now));
         let if_promised = Moment::of(&answer["if_promised_today"], now);
         let when = match (&safe, &if_promised) {
-            (Some(safe), _) => format!("It is safe from {}, {}.", safe.day, safe.distance()),
+            (Some(safe), _) => format!("It is safe from {}, {}.", safe.minute, safe.distance()),
             (None, Some(date)) => format!(
                 "It is in no set that is sent now: promise it first. If every set has it from today, it is safe from {}, {}.",
                 date.day,
@@ -154,7 +154,7 @@ pub(super) fn keys(answer: &Value, now: i64) -> Vec<KeyRow> {
         algorithm: text(key, "algorithm"),
         file: text(key, "file"),
         since: Moment::of(&key["promised_since"], now),
-        from: Moment::of(&key["safe_from"], now),
+        from: Moment::of(&key["safe_from"], now).and_then(|from| from.first_minute(now)),
         is_live: key["role"] == "live",
         is_safe: key["is_safe_now"] == true,
         is_asked: key["pin"] == answer["key"],
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(no.verdict, "Do not rotate to the next key yet.");
         assert_eq!(
             no.evidence,
-            "It is safe from 1 Jan 2027, in 36 days. Today it would lock out set 2 (readers) until 20 Dec 2026 and set 4 \
+            "It is safe from 1 Jan 2027, 00:00 UTC, in 36 days. Today it would lock out set 2 (readers) until 20 Dec 2026 and set 4 \
              (app builds) until 31 Dec 2026."
         );
         let later = asking(|answer| answer["at"] = "2026-12-01T00:00:00Z".into());
