@@ -511,11 +511,19 @@ fn touch_ledger(world: &mut World<'_>) -> Result<String, String> {
             "deleted"
         }
         1 => {
+            let mut is_whole = true;
             for (name, contents) in &world.copies[world.random.index(world.copies.len())] {
                 let all = world.random.once_in(2);
                 if *name == LEDGER_FILES[0] || all {
                     fs::write(state.join(name), contents).unwrap();
+                } else {
+                    is_whole = false;
                 }
+            }
+            // An older pair of both files cannot be told from the newest one.
+            if while_stopped && is_whole {
+                world.count("ledger's old pair");
+                world.ghosts.clear();
             }
             "replaced by an old copy"
         }

@@ -34,7 +34,8 @@
 //! Not claimed: that a node knows whom it dated too early, if the machine goes down before the correction is written; that a
 //! merge helps those who are locked out by what is served already; that who accepts a lockout, or the loss of a ledger, locks out nobody.
 //! That a pair is kept that could not be copied, as the disk is full. That a clock ahead of the clients' locks out nobody:
-//! promises end too early by it. That a word about a lockout leaves out what is promised in the same second.
+//! promises end too early by it. That a word about a lockout leaves out what is promised in the same second. That an older
+//! pair of `ledger.jsonl` and `ledger.head`, put back while it is stopped, is noticed.
 //!
 //! # How to run it
 //!

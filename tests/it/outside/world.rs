@@ -336,7 +336,8 @@ impl<'w> World<'w> {
             let PromiseChannel::Export { leaf_only, .. } = promise.channel else { continue };
             let policy = policy_of(promise);
             let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
-            let until = promise.honoured_until();
+            // The app checks the end, and one second before it is the last one that counts.
+            let until = promise.honoured_until() - 1;
             if self.ghosts.iter().any(|g| g.is_app && g.hosts == hosts && g.policy == policy && g.until == until) {
                 continue;
             }
@@ -345,7 +346,7 @@ impl<'w> World<'w> {
                 policy,
                 leaf_only,
                 is_app: true,
-                until: until - 1,
+                until,
                 slack: 0,
                 is_early: false,
                 excused: Vec::new(),
