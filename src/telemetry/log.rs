@@ -51,8 +51,8 @@ pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThre
         None => LogThread::stderr()?,
     };
     if let Some(sink) = thread.sink() {
-        // Events of libraries are for their authors.
-        let others = if level == Level::TRACE { Level::TRACE } else { Level::WARN };
+        // Events of libraries are for their authors. Warnings are about peers, which could fill the log with them.
+        let others = if level == Level::TRACE { Level::TRACE } else { Level::ERROR };
         let filter = Targets::new().with_target(env!("CARGO_PKG_NAME"), level).with_default(others);
         let _ = LOST.set(sink.losses());
         let registry = tracing_subscriber::registry().with(filter);

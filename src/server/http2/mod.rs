@@ -224,7 +224,7 @@ impl ConnectionDriver {
                     self.streams.push(Box::pin(stream));
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(client = self.context.client.address(), %error, "HTTP/2 connection ended");
+                    self.note_end(&error);
                     return true;
                 }
                 Poll::Ready(None) => return true,
@@ -249,6 +249,14 @@ impl ConnectionDriver {
             }
         }
         true
+    }
+
+    /// Counts a connection that h2 has ended: by its own limits on floods, it gives this reason only.
+    fn note_end(&self, error: &h2::Error) {
+        if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+            self.context.worker.counters.http2_floods.increment();
+        }
+        tracing::debug!(client = self.context.client.address(), %error, "HTTP/2 connection ended");
     }
 
     fn end_flood(&mut self, what: &'static str, cx: &mut TaskContext<'_>) {
