@@ -3,7 +3,8 @@
 //! Each limit is a bucket of tokens, and a bucket gets one back after a fixed time. The CA counts orders,
 //! failed validations and issued certificates, each against limits of its own; so does pintle. A failed
 //! order takes none of the tokens of certificates. Our buckets are smaller and slower than the CA's, so
-//! pintle never meets a limit of the CA, whatever restarts, reloads and clocks do.
+//! pintle never meets a limit of the CA, whatever restarts, reloads and clocks do. An order that replaces a
+//! compromised key may take what lies between our limit and the CA's.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -104,18 +105,22 @@ pub struct Delay {
     pub limit: &'static OrderLimit,
     /// The name or the domain that it is about; empty for an account.
     pub of: String,
+    /// `true` if it is the CA's limit that delays the order, not ours.
+    pub is_theirs: bool,
 }
 
 impl fmt::Display for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OrderLimit { what, ours, .. } = self.limit;
+        let OrderLimit { what, .. } = self.limit;
+        let (whose, rate) =
+            if self.is_theirs { ("the CA's", self.limit.theirs) } else { ("pintle's", self.limit.ours) };
         let of = if self.of.is_empty() { String::new() } else { format!(" ({})", self.of) };
-        let every = match ours.refill {
+        let every = match rate.refill {
             seconds if seconds % 3600 == 0 => format!("{} h", seconds / 3600),
             seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
             seconds => format!("{seconds} s"),
         };
-        write!(f, "pintle's limit of {what}{of}: {} at once, then one every {every}", ours.burst)
+        write!(f, "{whose} limit of {what}{of}: {} at once, then one every {every}", rate.burst)
     }
 }
 
@@ -140,9 +145,26 @@ impl OrderBudget {
     /// now. The order's certificate counts.
     #[must_use]
     pub fn order_from(&self, ask: CountedOrder<'_>, now: Seconds) -> Option<Delay> {
+        self.delay(ask, false, |limit, of| self.free_from(limit, of, limit.ours.burst, now))
+    }
+
+    /// Does the same for an order that replaces a compromised key: only the CA's limits delay it. `open` is the
+    /// number of other orders for the same names whose certificates do not count yet.
+    #[must_use]
+    pub fn emergency_from(&self, ask: CountedOrder<'_>, open: usize, now: Seconds) -> Option<Delay> {
+        let open = i64::try_from(open).unwrap_or(i64::MAX);
+        self.delay(ask, true, |limit, of| self.free_from(limit, of, limit.theirs.burst.saturating_sub(open), now))
+    }
+
+    fn delay(
+        &self,
+        ask: CountedOrder<'_>,
+        is_theirs: bool,
+        free_from: impl Fn(&'static OrderLimit, &str) -> Option<Seconds>,
+    ) -> Option<Delay> {
         let failures = ask.names.iter().map(|name| (&VALIDATIONS, key_of(name)));
         let taken = buckets(ask).into_iter().chain([(&ORDERS, String::new())]).chain(failures);
-        let waits = taken.filter_map(|(limit, of)| Some(Delay { from: self.free_from(limit, &of, now)?, limit, of }));
+        let waits = taken.filter_map(|(limit, of)| Some(Delay { from: free_from(limit, &of)?, limit, of, is_theirs }));
         waits.max_by_key(|delay| delay.from)
     }
 
@@ -168,7 +190,7 @@ impl OrderBudget {
     /// Returns the time from which a new account is within the budget; `None` if it is now.
     #[must_use]
     pub fn account_from(&self, now: Seconds) -> Option<Seconds> {
-        self.free_from(&ACCOUNTS, "", now)
+        self.free_from(&ACCOUNTS, "", ACCOUNTS.ours.burst, now)
     }
 
     /// Counts a new account.
@@ -184,9 +206,10 @@ impl OrderBudget {
         }
     }
 
-    fn free_from(&self, limit: &'static OrderLimit, of: &str, now: Seconds) -> Option<Seconds> {
+    /// The time from which a bucket has a token, if it holds `burst` of them.
+    fn free_from(&self, limit: &'static OrderLimit, of: &str, burst: i64, now: Seconds) -> Option<Seconds> {
         let bucket = self.buckets.get(&name(limit, of))?;
-        let room = (limit.ours.burst - 1).saturating_mul(limit.ours.refill);
+        let room = burst.saturating_sub(1).saturating_mul(limit.ours.refill);
         let from = bucket.at.saturating_add(bucket.debt).saturating_sub(room);
         (from > now).then_some(from)
     }
@@ -194,7 +217,8 @@ impl OrderBudget {
     fn take(&mut self, limit: &'static OrderLimit, of: &str, now: Seconds) {
         let bucket = self.buckets.entry(name(limit, of)).or_insert(Bucket { at: now, debt: 0 });
         // Several orders that were within the budget may end at the same time: their certificates count, too.
-        let full = limit.ours.burst.saturating_add(IN_FLIGHT).saturating_mul(limit.ours.refill);
+        let most = if limit.theirs.burst == i64::MAX { limit.ours.burst } else { limit.theirs.burst };
+        let full = most.saturating_add(IN_FLIGHT).saturating_mul(limit.ours.refill);
         let passed = now.saturating_sub(bucket.at).max(0);
         let debt = bucket.debt.saturating_sub(passed).max(0);
         *bucket = Bucket { at: now.max(bucket.at), debt: debt.saturating_add(limit.ours.refill).min(full) };
@@ -258,7 +282,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The longest wait for a token of ours, in seconds.
-    const LONGEST_WAIT: Seconds = (1 + IN_FLIGHT) * (DAY + DAY / 2);
+    const LONGEST_WAIT: Seconds = (2 + IN_FLIGHT) * (DAY + DAY / 2);
 
     const LIMITS: [&OrderLimit; 6] = [&SAME_NAMES, &REPLACED, &DOMAIN, &ORDERS, &VALIDATIONS, &ACCOUNTS];
 
@@ -322,9 +346,37 @@ mod tests {
         }
         let set = names(&["b.example.com", "a.example.com"]);
         let found = budget.order_from(CountedOrder { names: &set, replaces: true }, 1000);
-        let want = Delay { from: 1000 + 15 * 60, limit: &VALIDATIONS, of: "a.example.com".to_owned() };
+        let want =
+            Delay { from: 1000 + 15 * 60, limit: &VALIDATIONS, of: "a.example.com".to_owned(), is_theirs: false };
         assert_eq!(found, Some(want));
+        assert_eq!(budget.emergency_from(CountedOrder { names: &set, replaces: true }, 0, 1000), None);
         assert_eq!(budget.order_from(CountedOrder { names: &set[..1], replaces: true }, 1000), None);
+    }
+
+    #[test]
+    fn an_emergency_may_take_what_the_ca_allows() {
+        let mut budget = OrderBudget::default();
+        let set = names(&["a.example.com"]);
+        let (ask, replacing) =
+            (CountedOrder { names: &set, replaces: false }, CountedOrder { names: &set, replaces: true });
+        for _ in 0..4 {
+            budget.take_certificate(ask, 1000);
+        }
+        assert!(budget.order_from(ask, 1000).is_some());
+        assert_eq!(budget.emergency_from(ask, 0, 1000), None);
+        // Another order is under way: its certificate is the CA's fifth.
+        assert_eq!(budget.emergency_from(ask, 1, 1000).map(|delay| delay.from), Some(1000 + 36 * 3600));
+        budget.take_certificate(ask, 1000);
+        let delay = budget.emergency_from(ask, 0, 1000).unwrap();
+        assert_eq!((delay.from, delay.is_theirs), (1000 + 36 * 3600, true));
+        let words = "the CA's limit of certificates for the same names (a.example.com): 5 at once, then one every 34 h";
+        assert_eq!(delay.to_string(), words);
+        // The CA exempts orders that name their predecessor.
+        for _ in 0..20 {
+            budget.take_certificate(replacing, 1000);
+            assert_eq!(budget.emergency_from(replacing, 3, 1000), None);
+        }
+        assert!(budget.order_from(replacing, 1000).is_some());
     }
 
     #[test]
@@ -370,7 +422,7 @@ mod tests {
         /// never refused by the CA's bucket.
         #[test]
         fn stays_below_the_limits_of_the_ca(
-            steps in prop::collection::vec((0i64..3 * DAY, 0i64..2 * DAY, any::<bool>()), 1..120),
+            steps in prop::collection::vec((0i64..3 * DAY, 0i64..2 * DAY, any::<bool>(), any::<bool>()), 1..120),
         ) {
             let set = names(&["www.example.com"]);
             let ask = CountedOrder { names: &set, replaces: false };
@@ -378,7 +430,7 @@ mod tests {
             let theirs = SAME_NAMES.theirs;
             // The CA's bucket, in real time, as seconds until it is full. Our clock falls behind.
             let (mut real, mut behind, mut debt) = (0i64, 0i64, 0i64);
-            for (passes, step, is_restart) in steps {
+            for (passes, step, is_restart, is_emergency) in steps {
                 real += passes;
                 debt = (debt - passes).max(0);
                 if is_restart {
@@ -386,7 +438,11 @@ mod tests {
                     budget = serde_json::from_str(&serde_json::to_string(&budget).unwrap()).unwrap();
                 }
                 budget.settle(real - behind);
-                while budget.order_from(ask, real - behind).is_none() {
+                let is_free = |budget: &OrderBudget| match is_emergency {
+                    true => budget.emergency_from(ask, 0, real - behind).is_none(),
+                    false => budget.order_from(ask, real - behind).is_none(),
+                };
+                while is_free(&budget) {
                     budget.take_certificate(ask, real - behind);
                     debt += theirs.refill;
                     prop_assert!(debt <= theirs.burst * theirs.refill);

@@ -257,6 +257,8 @@ pub struct Ca {
     /// The time from which an order is within the budget (`budget::OrderBudget::order_from`), and the
     /// limit that delays it; `None` if that is now.
     pub order_from: Option<(Seconds, String)>,
+    /// The same for an order that replaces a compromised key (`budget::OrderBudget::emergency_from`).
+    pub emergency_from: Option<(Seconds, String)>,
 }
 
 impl CertificateFacts {

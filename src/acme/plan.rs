@@ -216,10 +216,14 @@ impl<'a> Planner<'a> {
     /// `true` if pintle orders despite a broken preflight: the operator asked for that, the key is compromised, or
     /// little time is left.
     fn orders_anyway(&self) -> bool {
-        let is_reached = |changeover: Changeover| changeover.cause == Cause::Compromised && changeover.from <= self.now;
         let times = self.facts.chain.as_ref().zip(self.renewal);
         let is_late = times.is_some_and(|(chain, renewal)| due::despite_preflight(chain, renewal.at) <= self.now);
-        is_late || self.facts.asked.despite_preflight || self.changeover.is_some_and(is_reached)
+        is_late || self.facts.asked.despite_preflight || self.is_emergency()
+    }
+
+    /// `true` if the live key is compromised, and may change over now.
+    fn is_emergency(&self) -> bool {
+        self.changeover.is_some_and(|changeover| changeover.cause == Cause::Compromised && changeover.from <= self.now)
     }
 
     /// Why a due order waits.
@@ -283,7 +287,7 @@ impl<'a> Planner<'a> {
                 again = again.min(ca.attempts.refuses_until().max(self.now));
                 continue;
             };
-            let hold = hold_at(ca);
+            let hold = hold_at(ca, self.is_emergency());
             if hold.until <= self.now {
                 return OrderChoice::Now(*key, at);
             }
@@ -352,9 +356,10 @@ impl<'a> Planner<'a> {
 }
 
 /// The time from which a CA takes an order, and the reason.
-fn hold_at(ca: &Ca) -> Hold {
+fn hold_at(ca: &Ca, is_emergency: bool) -> Hold {
     let failed = Hold { until: ca.attempts.retry(), cause: failure(ca) };
-    match &ca.order_from {
+    // pintle's own limits are lower than the CA's. If a thief has the key, only the CA's count.
+    match if is_emergency { &ca.emergency_from } else { &ca.order_from } {
         Some((from, limit)) if *from > failed.until => Hold { until: *from, cause: HoldCause::Budget(limit.clone()) },
         _ => failed,
     }

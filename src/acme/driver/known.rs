@@ -89,14 +89,24 @@ impl DriverThread {
                 has_renewal_info: known.has_renewal_info,
                 attempts: known.attempts,
                 order_from: None,
+                emergency_from: None,
             });
         }
         facts.settle(now);
         for at in 0..facts.cas.len() {
             let budget = self.budget(settings, &facts.cas[at].directory);
             let ask = CountedOrder { names: &facts.names, replaces: facts.replaces(at).is_some() };
-            let from = budget.borrow().order_from(ask, now).map(|delay| (delay.from, delay.to_string()));
-            facts.cas[at].order_from = from;
+            let open = self.certificates.values().filter(|other| {
+                let record = other.record.borrow();
+                let is_open = record.order.as_ref().is_some_and(|order| {
+                    !order.is_counted && order.ca == facts.cas[at].directory && order.names == facts.names
+                });
+                is_open && other.certificate.folder != certificate.folder
+            });
+            let (open, budget) = (open.count(), budget.borrow());
+            facts.cas[at].order_from = budget.order_from(ask, now).map(|delay| (delay.from, delay.to_string()));
+            let emergency = budget.emergency_from(ask, open, now);
+            facts.cas[at].emergency_from = emergency.map(|delay| (delay.from, delay.to_string()));
         }
         facts
     }

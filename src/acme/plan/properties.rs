@@ -91,6 +91,8 @@ fn build(
     f.cas.truncate(cas);
     if let Some(ca) = f.cas.first_mut() {
         ca.order_from = budget.map(|at| (at, "orders".to_owned()));
+        // Never later than for any other order.
+        ca.emergency_from = budget.filter(|at| at % 2 == 0).map(|at| (at - 100, "orders".to_owned()));
     }
     (f, now)
 }
@@ -99,7 +101,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// Whatever the facts are: a wait ends later than now and within a day; an order is within the
-    /// budget, for a key that no living promise lacks (unless the operator accepts it), that no
+    /// budget, no earlier than the CA's answers allow, for a key that no living promise lacks (unless the operator accepts it), that no
     /// ledger marks as burnt and that the CA has not refused.
     #[test]
     fn any_plan((facts, now) in any_facts()) {
@@ -118,7 +120,11 @@ proptest! {
                 let by_guard = is_unfit && next_key.usable_from.is_none_or(|from| from <= now);
                 let accepts = of_live.is_some_and(Compromise::accepts_lockout);
                 prop_assert!(key == KeyChoice::Live || accepts || by_guard || due::usable_from(next_key) <= now);
-                prop_assert!(facts.cas[ca].order_from.as_ref().is_none_or(|(from, _)| *from <= now));
+                let is_emergency = plan.changeover.is_some_and(|c| c.cause == Cause::Compromised && c.from <= now);
+                let budget = if is_emergency { &facts.cas[ca].emergency_from } else { &facts.cas[ca].order_from };
+                prop_assert!(budget.as_ref().is_none_or(|(from, _)| *from <= now));
+                // The CA's own answers hold always.
+                prop_assert!(facts.cas[ca].attempts.retry() <= now);
             }
             _ => {}
         }

@@ -332,6 +332,15 @@ fn a_compromised_key() {
     f.checked.as_mut().unwrap().verdict = PreflightVerdict::Broken;
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
     f.checked.as_mut().unwrap().verdict = PreflightVerdict::Fine;
+    // Nor for pintle's own limits, which are lower than the CA's; but for those of the CA, and for its answers.
+    f.cas[0].order_from = Some((T0 + DAY, "certificates for the same names".to_owned()));
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
+    f.cas[0].emergency_from = Some((T0 + HOUR, "certificates for the same names".to_owned()));
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 1));
+    f.cas[0].emergency_from = None;
+    fail(&mut f, 0, AcmeRemedy::RateLimit, T0);
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 1));
+    f.cas[0].attempts = Attempts::default();
     fail(&mut f, 0, AcmeRemedy::Temporary, T0);
     assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 1));
     // The new key serves: revoke, then mark as burnt. And a fresh next key first.

@@ -113,6 +113,30 @@ fn a_stolen_key_is_replaced_revoked_and_burnt() {
     assert_eq!((bed.pin("key.pem"), burnt(&pintle)), (next, vec![stolen]));
 }
 
+/// pintle's own limits, which are lower than the CA's, keep nobody from ending a stolen key.
+#[test]
+fn an_emergency_passes_the_limits_of_pintle() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    // Without renewal information, no order names its predecessor.
+    let without = |directory: &mut Value| _ = directory.as_object_mut().unwrap().remove("renewalInfo");
+    double.on(Step::Directory, When::Always, Act::Edit(std::sync::Arc::new(without)));
+    let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", POLICIES));
+    for count in 1..5 {
+        obtained(&pintle, count);
+        if count < 4 {
+            renew(&bed);
+        }
+    }
+    let text = output(pintle.command("acme renew").args(["--site", BLOG]));
+    assert!(text.contains("certificates for the same names"), "{text}");
+    let (stolen, next) = (bed.pin("key.pem"), bed.pin("next.pem"));
+    let (code, text, error) = revoke(&pintle, &[]);
+    assert_eq!(code, 0, "{text}{error}\n{}", pintle.log());
+    assert_eq!((bed.pin("key.pem"), burnt(&pintle)), (next, vec![stolen]));
+    assert_eq!(double.count(Step::NewOrder), 5);
+}
+
 #[test]
 fn a_kill_at_each_step() {
     for step in [Step::Directory, Step::NewOrder, Step::Challenge, Step::Finalize, Step::Certificate, Step::Revoke] {

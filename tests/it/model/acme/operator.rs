@@ -324,6 +324,7 @@ impl Operator {
             has_renewal_info: at == 0,
             attempts: c.attempts[at].clone(),
             order_from: None,
+            emergency_from: None,
         };
         let mut facts = CertificateFacts {
             site: HOST.to_owned(),
@@ -348,6 +349,11 @@ impl Operator {
             let ask = CountedOrder { names: &facts.names, replaces: facts.replaces(at).is_some() };
             let from = self.budgets[at].order_from(ask, self.clock());
             facts.cas[at].order_from = from.map(|delay| (delay.from, delay.to_string()));
+            let others = self.certificates.iter().filter(|other| other.algorithm != c.algorithm);
+            let orders = others.filter_map(|other| other.order.as_ref());
+            let open = orders.filter(|order| order.ca == self.cas[at].directory && !order.is_counted).count();
+            let from = self.budgets[at].emergency_from(ask, open, self.clock());
+            facts.cas[at].emergency_from = from.map(|delay| (delay.from, delay.to_string()));
         }
         facts
     }
