@@ -161,7 +161,7 @@ enum Command {
 /// Exit codes: 0 success, 1 a problem was found, 2 wrong usage.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches(&output::matches(command())).unwrap_or_else(|error| error.exit());
     let output = cli.output.output();
     commands::print::set_color(output.color);
     commands::print::set_format(output.log_format);
@@ -440,7 +440,8 @@ fn with_config(args: ConfigArgs, act: impl FnOnce(&Path) -> ExitCode) -> ExitCod
         }
         None => {
             let reason = Reason::new(format!("no configuration file: neither {}", DEFAULT_PATHS.join(" nor ")));
-            commands::refuse(&reason.hint("name one: -c FILE").hint("`pintle demo` needs none"))
+            let reason = reason.hint("`pintle init URL` writes one for the blog at URL").hint("name one: -c FILE");
+            commands::refuse(&reason.hint("`pintle demo` needs none"))
         }
     }
 }

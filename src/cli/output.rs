@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal;
 
-use clap::ValueEnum;
+use clap::{ArgMatches, ValueEnum};
 
-use crate::commands::Output;
+use crate::commands::{self, Output};
 use crate::telemetry::log::LogFormat;
 
 #[derive(clap::Args)]
@@ -21,6 +21,23 @@ pub(super) struct OutputArgs {
     /// Use colours
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     color: Color,
+}
+
+/// Reads the command line. With `--json`, a command that fails answers in JSON, too.
+pub(super) fn matches(command: clap::Command) -> ArgMatches {
+    let matches = command.get_matches();
+    if wants_json(&matches) {
+        commands::print::answer_in_json();
+    }
+    matches
+}
+
+/// Returns `true` if the command has `--json`.
+fn wants_json(matches: &ArgMatches) -> bool {
+    match matches.subcommand() {
+        Some((_, matches)) => wants_json(matches),
+        None => matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or_default(),
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

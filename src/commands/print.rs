@@ -7,12 +7,13 @@
 use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::reason::{Reason, Severity};
+use crate::reason::{Problem, Reason, Severity};
 use crate::telemetry::log::LogFormat;
 
 macro_rules! print {
@@ -57,8 +58,55 @@ pub(crate) fn set_format(format: LogFormat) {
     let _ = JSON.set(format == LogFormat::Json);
 }
 
+/// The problems so far of a command with `--json`: the answer of one that fails before it has another.
+static UNANSWERED: OnceLock<Mutex<Vec<Problem>>> = OnceLock::new();
+
+/// `true` once something was written to standard output.
+static IS_ANSWERED: AtomicBool = AtomicBool::new(false);
+
+/// Makes a failure of this command an answer in JSON, too.
+pub(crate) fn answer_in_json() {
+    let _ = UNANSWERED.set(Mutex::default());
+}
+
+/// The answer of a command that failed without one: the last error, and the problems before it.
+fn failure(mut problems: Vec<Problem>) -> Value {
+    let last = problems.iter().rposition(|problem| problem.severity == Severity::Error);
+    let error = last.map(|at| problems.remove(at)).unwrap_or_default();
+    json!({
+        "ok": false,
+        "error": error.reason.line(),
+        "hint": error.reason.hint_line(),
+        "hints": error.reason.hints,
+        "problems": problems.iter().map(placed_json).collect::<Vec<_>>(),
+    })
+}
+
+/// A problem with its place, in JSON.
+pub(crate) fn placed_json(problem: &Problem) -> Value {
+    let Problem { severity, kind, path, site, reason, .. } = problem;
+    let place = reason.place.as_ref();
+    json!({
+        "severity": severity,
+        "kind": kind,
+        "file": place.map(|place| &place.file),
+        "line": place.map(|place| place.line),
+        "column": place.map(|place| place.column),
+        "message": reason.what,
+        "notes": reason.notes,
+        "hint": reason.hint_line(),
+        "hints": reason.hints,
+        "path": path.as_ref().map(|path| path.display().to_string()),
+        "site": site,
+    })
+}
+
 /// Prints a problem on standard error: as text, or as one line of JSON with the fields of the log.
 pub(crate) fn reason(reason: &Reason, severity: Severity) {
+    if let Some(problems) = UNANSWERED.get() {
+        let problem = Problem { severity, ..Problem::from(reason.clone()) };
+        problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
+    }
     if !has_json() {
         eprintln!("{}", reason.render(severity, has_color()));
         return;
@@ -100,6 +148,7 @@ fn of_log(severity: Severity, message: &str) -> Value {
 
 /// Writes to standard output.
 pub(crate) fn to_stdout(text: fmt::Arguments<'_>) {
+    IS_ANSWERED.store(true, Ordering::Relaxed);
     keep_error(io::stdout().lock().write_fmt(text));
 }
 
@@ -109,12 +158,20 @@ pub(crate) fn to_stderr(text: fmt::Arguments<'_>) {
 }
 
 /// Returns the exit code of a command: its own, or 1 if its output could not be written.
+///
+/// A command with `--json` that failed without an answer gets one: its error.
 pub(crate) fn finish(code: ExitCode) -> ExitCode {
+    if let Some(problems) = UNANSWERED.get().filter(|_| code != ExitCode::SUCCESS)
+        && !IS_ANSWERED.load(Ordering::Relaxed)
+    {
+        let problems = std::mem::take(&mut *problems.lock().unwrap_or_else(PoisonError::into_inner));
+        println!("{:#}", failure(problems));
+    }
     keep_error(io::stdout().lock().flush());
     match FAILED.get() {
         None => code,
         Some(error) => {
-            eprintln!("pintle: standard output: {error}");
+            reason(&Reason::new(format!("standard output: {error}")), Severity::Error);
             ExitCode::from(1)
         }
     }

@@ -50,7 +50,7 @@ impl Results {
             if !self.as_json {
                 eprintln!("{}", problem.render(super::print::has_color()));
             }
-            self.problems.push(check::placed_json(problem));
+            self.problems.push(super::print::placed_json(problem));
         }
     }
 
