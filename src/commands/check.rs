@@ -62,15 +62,12 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
     troubles.extend(known.as_ref().and_then(|known| known.damage.clone()));
     let mut first = None;
-    if let Ok(LoadedConfig { draft, config, problems }) = &loaded {
+    if let Ok(LoadedConfig { draft, config, .. }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
         first = known.as_ref().and_then(|known| first_ledger(path, config, known));
         warned.extend(first.as_ref().and_then(|first| suspicious(draft, first)));
-        for problem in forbidden.iter().chain(&warned) {
-            let placed = problems.placed(problem);
-            print::reason(&placed.reason, placed.severity);
-        }
     }
+    print_placed(path, forbidden.iter().chain(&warned));
     for trouble in &troubles {
         refuse(trouble);
     }
@@ -97,6 +94,16 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
         n => println!("{}: can be served, {sites}, {}", path.display(), counted(n, "warning")),
     }
     ExitCode::SUCCESS
+}
+
+/// Prints problems that were found beside the configuration's own, with their places in its file.
+fn print_placed<'p>(path: &Path, problems: impl Iterator<Item = &'p Problem>) {
+    let mut problems = problems.peekable();
+    let draft = problems.peek().and_then(|_| config::read(path).ok());
+    for problem in problems {
+        let placed = draft.as_ref().map_or_else(|| problem.clone(), |draft| draft.problems().placed(problem));
+        print::reason(&placed.reason, placed.severity);
+    }
 }
 
 /// Prints the sites, and notes about their pins.
@@ -320,31 +327,12 @@ fn problems_json(problems: &Problems) -> Vec<Value> {
 
 /// A problem, in JSON.
 pub(super) fn problem_json(problems: &Problems, problem: &Problem) -> Value {
-    placed_json(&problems.placed(problem))
-}
-
-/// A problem with its place, in JSON.
-pub(super) fn placed_json(problem: &Problem) -> Value {
-    let Problem { severity, kind, path, site, reason, .. } = problem;
-    let place = reason.place.as_ref();
-    json!({
-        "severity": severity,
-        "kind": kind,
-        "file": place.map(|place| &place.file),
-        "line": place.map(|place| place.line),
-        "column": place.map(|place| place.column),
-        "message": reason.what,
-        "notes": reason.notes,
-        "hint": reason.hint_line(),
-        "hints": reason.hints,
-        "path": path.as_ref().map(|path| path.display().to_string()),
-        "site": site,
-    })
+    print::placed_json(&problems.placed(problem))
 }
 
 /// A reason without a place in the file, in JSON.
 fn of_file_json(path: &Path, reason: &Reason) -> Value {
-    let mut problem = placed_json(&reason.clone().into());
+    let mut problem = print::placed_json(&reason.clone().into());
     problem["file"] = path.display().to_string().into();
     problem
 }

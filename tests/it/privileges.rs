@@ -519,6 +519,16 @@ fn what_the_user_cannot_use_is_told_before_it_serves() {
     assert!(code == 1 && err.contains("blog.key: not readable by the user nobody"), "{out}{err}");
     let (code, out, _) = outcome(pintle().args(["check", "--json", "-c"]).arg(&file));
     assert!(code == 1 && out.contains("not readable by the user nobody"), "{out}");
+    // A fault of the chain hides none of the key.
+    let chain = bed.authority.folder().join("blog.pem");
+    let whole = fs::read(&chain).unwrap();
+    for broken in [&b"no certificate"[..], bed.authority.ca_pem().as_bytes()] {
+        fs::write(&chain, broken).unwrap();
+        let (code, out, err) = outcome(pintle().args(["check", "-c"]).arg(&file));
+        assert!(code == 1 && err.contains("blog.key: not readable by the user nobody"), "{out}{err}");
+        assert!(err.contains("blog.pem: ") && err.contains("hint: chgrp"), "{err}");
+    }
+    fs::write(&chain, whole).unwrap();
     // The file itself.
     chmod(&file, 0o600);
     let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&file));
