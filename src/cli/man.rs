@@ -12,10 +12,8 @@ use clap::Command;
 use clap_mangen::Man;
 
 use super::examples;
-use crate::config::DEFAULT_PATHS;
+use crate::config::{DEFAULT_PATHS, REFERENCE};
 
-/// The reference of the configuration keys.
-const REFERENCE: &str = include_str!("../../docs/reference/config.md");
 /// The section of system administration commands.
 const COMMANDS: &str = "8";
 /// The section of file formats.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::names;
 use super::problem::{At, Problems};
 use super::value::{self, DURATION_FORM, SIZE_FORM};
 use crate::reason::Reason;
@@ -61,7 +62,13 @@ impl<'t> Reader<'t> {
         let found = Type::of(value.get_ref());
         let mut reason = Reason::new(format!("{}: expected {}, found {}", self.name(key), want.name(), found.found()));
         reason.notes.extend(want.examples());
-        reason.hints.extend(want.remedy(value.get_ref()).map(str::to_owned));
+        match want.remedy(value.get_ref()) {
+            Some(remedy) => reason.hints.push(remedy.to_owned()),
+            None if reason.notes.is_empty() => {
+                reason.hints.push(format!("`pintle man pintle.toml` describes {}", self.name(key)));
+            }
+            None => {}
+        }
         reason.fix = want.replacement(value.get_ref()).map(String::into_boxed_str);
         self.problems.borrow_mut().error(&value.span(), reason);
     }
@@ -292,9 +299,11 @@ impl<'t> Reader<'t> {
                 continue;
             }
             let reason = Reason::new(format!("{}: unknown key", self.name(name)));
-            let reason = match nearest(name, asked.iter().copied()) {
-                Some(near) => reason.hint(format!("did you mean {near:?}?")).fix(near),
-                None => reason.note(format!("expected one of: {}", asked.join(", "))),
+            // A key of another table is no slip of the pen.
+            let reason = match (names::belongs(&self.path, name), nearest(name, asked.iter().copied())) {
+                (Some(place), _) => reason.hint(place),
+                (None, Some(near)) => reason.hint(format!("did you mean {near:?}?")).fix(near),
+                (None, None) => reason.note(format!("expected one of: {}", asked.join(", "))),
             };
             self.problems.borrow_mut().error(&key.span(), reason);
         }
@@ -387,7 +396,8 @@ impl Type {
                 _ => None,
             },
             (Self::Number, Self::String) => found.as_str()?.parse::<u64>().is_ok().then_some("write it without quotes"),
-            (Self::String, Self::Number | Self::Boolean) => Some("write it in quotes"),
+            (Self::String, Self::Number) => Some("write it in quotes"),
+            (Self::String, Self::List) => Some("remove the brackets: it has one value"),
             _ => None,
         }
     }
@@ -404,7 +414,6 @@ impl Type {
             },
             (Self::Number, Self::String) => found.as_str()?.parse::<u64>().ok().map(|number| number.to_string()),
             (Self::String, Self::Number) => Some(format!("{:?}", number_text(found))).filter(|text| text.len() > 2),
-            (Self::String, Self::Boolean) => Some(format!("\"{}\"", found.as_bool()?)),
             _ => None,
         }
     }

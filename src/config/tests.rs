@@ -6,8 +6,6 @@ use std::path::Path;
 use super::reader::{ASKED, TABLES};
 use super::*;
 
-const REFERENCE: &str = include_str!("../../docs/reference/config.md");
-
 #[test]
 fn every_key_is_documented_and_every_documented_key_is_read() {
     let documented: BTreeSet<String> = REFERENCE

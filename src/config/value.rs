@@ -85,7 +85,7 @@ pub fn meant_duration(text: &str) -> Option<String> {
         "m" => unit == "m" || unit.starts_with("min"),
         short => unit.starts_with(short),
     })?;
-    after.is_empty().then(|| format!("{number}{word}"))
+    after.is_empty().then(|| format!("{number}{word}")).filter(|meant| duration(meant).is_some())
 }
 
 /// The size that somebody may have meant: `64KiB` for `64 kbytes`.
@@ -95,7 +95,7 @@ pub fn meant_size(text: &str) -> Option<String> {
     let unit = unit.to_ascii_lowercase();
     let short = [("k", "KiB"), ("m", "MiB"), ("g", "GiB"), ("t", "TiB")];
     let (_, word) = short.into_iter().find(|(first, _)| unit.starts_with(first))?;
-    after.is_empty().then(|| format!("{number}{word}"))
+    after.is_empty().then(|| format!("{number}{word}")).filter(|meant| size(meant).is_some())
 }
 
 /// A duration in the largest units that fit it: `30d`, `1h30m`.
@@ -185,6 +185,9 @@ mod tests {
         check("64 kbytes", None, Some("64KiB"));
         check("1.5h", None, None);
         check("", None, None);
+        // Too large in any unit: the same text again would be no remedy.
+        check("99999999999999999y", None, None);
+        check("99999999999t", None, None);
     }
 
     #[test]

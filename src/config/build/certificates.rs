@@ -15,7 +15,7 @@ use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
 use crate::keys::key_file::{KeyFileError, Want, certificates, has_private_key, public_key};
-use crate::reason::{Kind, Problem, Reason};
+use crate::reason::{Kind, Problem, Reason, shell_word};
 use crate::tls::certificate::Chain;
 use crate::tls::key_process::{self, KeyProcess, RemoteKey};
 use crate::tls::preflight;
@@ -319,14 +319,18 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>
         Err(error) => {
             let shown = r.shown_path(path);
             let look = || format!("`pintle pin {}` shows what the file holds", shown.display());
-            let hint = match &error {
+            let reason = Reason::new(format!("{}: {error}", shown.display()));
+            let reason = match &error {
                 CertificateError::Order(_) => {
-                    "put the leaf first, then the certificate that issued it, and so on".to_owned()
+                    let issuer =
+                        format!("openssl x509 -noout -issuer -in {}", shell_word(&shown.display().to_string()));
+                    reason
+                        .hint("put the leaf first, then the certificate that issued it, and so on")
+                        .hint(format!("if the issuer's certificate is missing, add it; `{issuer}` names the issuer"))
                 }
-                CertificateError::Chain(why) => why.hint(&shown, Want::Chain).unwrap_or_else(look),
-                _ => look(),
+                CertificateError::Chain(why) => reason.hint(why.hint(&shown, Want::Chain).unwrap_or_else(look)),
+                _ => reason.hint(look()),
             };
-            let reason = Reason::new(format!("{}: {error}", shown.display())).hint(hint);
             r.report(Problem::error(&at.span, reason).about(path));
             None
         }

@@ -11,7 +11,7 @@ use crate::reason::Reason;
 
 /// The host that was meant by a URL, or by a host with a port.
 fn host_within(text: &str) -> Option<HostPattern> {
-    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest).trim();
     let authority = rest.split(['/', '?', '#']).next()?;
     let bracket = authority.rfind(']').unwrap_or(0);
     let host = authority[bracket..].rfind(':').map_or(authority, |colon| &authority[..bracket + colon]);
@@ -42,10 +42,14 @@ pub(super) fn hosts(
             Ok(pattern) => pattern,
             Err(why) => {
                 let message = format!("site.hosts: {:?}: {why}", text.value);
-                match host_within(&text.value) {
-                    Some(host) => r.error_with_hint(&text.span, message, format!("hosts = [{:?}]", host.to_string())),
-                    None => r.error(&text.span, message),
-                }
+                let reason = Reason::new(message);
+                r.error(
+                    &text.span,
+                    match host_within(&text.value) {
+                        Some(host) => reason.meant(&host.to_string()),
+                        None => reason,
+                    },
+                );
                 continue;
             }
         };

@@ -1,6 +1,6 @@
 //! Listeners, trust, and TLS as a whole.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::LazyLock;
 
 use ipnet::IpNet;
@@ -89,12 +89,19 @@ fn not_listenable(key: &str, text: &str, default_port: u16) -> Reason {
     let reason = Reason::new(format!("{key}: invalid address {text:?}"));
     let host = text.parse::<IpAddr>().ok().or_else(|| text.trim_matches(['[', ']']).parse().ok());
     let port = text.rsplit_once(':').filter(|(host, _)| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
+    let bare =
+        text.rsplit_once(':').and_then(|(host, port)| Some((host.parse::<Ipv6Addr>().ok()?, port.parse().ok()?)));
+    if let Some((ip, port)) = bare {
+        return reason.note("an IPv6 address needs brackets").meant(&SocketAddr::new(ip.into(), port).to_string());
+    }
     match (host, port, text.trim_start_matches(':').parse::<u16>()) {
         (Some(ip), _, _) => {
             let address = SocketAddr::new(ip, default_port).to_string();
             reason.note("the port is missing").meant(&address)
         }
-        (_, Some((_, port)), _) => reason.note(format!("the port {port:?} is not a number between 0 and 65,535")),
+        (_, Some((host, port)), _) => reason
+            .note(format!("the port {port:?} is not a number between 0 and 65,535"))
+            .meant(&format!("{host}:{default_port}")),
         (_, _, Ok(port)) => reason
             .note("an address and a port are needed")
             .hint(format!("\"[::]:{port}\" for all interfaces, \"127.0.0.1:{port}\" for this host only")),

@@ -77,6 +77,13 @@ pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Upstre
     let form =
         "expected http://HOST, https://HOST, or h2c://HOST for gRPC without TLS; with :PORT if it is not the default";
     let split = url.value.split_once("://");
+    let authority = split.map_or(url.value.as_str(), |(_, rest)| rest).split(['/', '?', '#']).next().unwrap_or("");
+    if let Some((_, host)) = authority.rsplit_once('@') {
+        // The message goes to the log: it does not repeat a password.
+        let reason = Reason::new("site.upstream: has a user name, which requests do not carry");
+        r.error(&url.span, reason.hint(format!("leave out everything before the @: {host}")));
+        return None;
+    }
     let known =
         split.and_then(|(word, rest)| Some((UpstreamScheme::ALL.into_iter().find(|s| s.word() == word)?, rest)));
     let Some((scheme, rest)) = known else {
@@ -95,9 +102,12 @@ pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Upstre
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
-        let meant = format!("{}://{}", scheme.word(), authority.split(['/', '?', '#']).next().unwrap_or(""));
+        let host = authority.split(['/', '?', '#']).next().unwrap_or("");
         let what = format!("site.upstream: {:?} has a path, but requests keep their own", url.value);
-        r.error(&url.span, Reason::new(what).meant(&meant));
+        let reason = Reason::new(what);
+        let is_host = Endpoint::parse(host, Some(scheme.default_port())).is_some();
+        let meant = format!("{}://{host}", scheme.word());
+        r.error(&url.span, if is_host { reason.meant(&meant) } else { reason.note(form) });
         return None;
     }
     let endpoint = Endpoint::parse(authority, Some(scheme.default_port()));

@@ -203,7 +203,8 @@ impl CertificateTable {
             span: t.span.clone(),
             chain: t.text("chain"),
             key: t.text("key"),
-            acme: t.boolean("acme"),
+            // If it is something else, the operator wants a certificate from a CA all the same.
+            acme: t.boolean("acme").or_else(|| t.has("acme").then(|| At { value: true, span: t.span.clone() })),
             algorithms: t.texts("algorithms"),
             managed: None,
         };

@@ -94,7 +94,7 @@ pub fn enter(rules: &Rules, settings: &SandboxSettings) -> Result<&'static Sandb
 }
 
 /// The remedy for what the sandbox of this process does not allow: a new process has a sandbox of its own.
-const UPGRADE: &str = "`pintle upgrade` applies it without a stop: the new process sets up its own sandbox";
+const UPGRADE: &str = "`pintle upgrade` applies the file without a stop: the new process sets up its own sandbox";
 
 /// The sandbox of this process; `None` outside one.
 #[must_use]
