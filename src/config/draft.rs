@@ -1,8 +1,8 @@
 //! A configuration file as a text: the sites, files and addresses that it names, before anything is checked.
 
 use std::cell::RefCell;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,13 @@ use super::history::secrets;
 use super::problem::{At, Problems};
 use super::process::Process;
 use super::reader;
+use super::syntax::{self, SyntaxError};
 use crate::reason::Reason;
 
 /// The largest configuration file, in bytes.
 const FILE_MAX: u64 = 64 << 20;
+/// Some editors begin a file with it. It is no part of the text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// A configuration in this folder is the system's: its state and its socket have defaults.
 const SYSTEM_FOLDER: &str = "/etc/pintle";
 const SYSTEM_STATE: &str = "/var/lib/pintle";
@@ -64,10 +67,17 @@ pub fn read(path: &Path) -> io::Result<Draft> {
 
 /// The text of a configuration file.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > FILE_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any configuration"));
+    // It may be a pipe: `-c <(...)`.
+    let mut contents = Vec::new();
+    File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut contents)?;
+    if u64::try_from(contents.len()).is_ok_and(|length| length > FILE_MAX) {
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
-    fs::read_to_string(path)
+    let mut text = String::from_utf8(contents).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(text)
 }
 
 impl Draft {
@@ -82,9 +92,12 @@ impl Draft {
     pub fn new(path: &Path, folder: &Path, text: String) -> Self {
         let problems = RefCell::new(Problems::new(path, text.clone()));
         let (root, errors) = DeTable::parse_recoverable(&text);
-        for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            problems.borrow_mut().error(&span, error.message().trim());
+        let errors = errors.iter().map(|error| SyntaxError {
+            span: error.span().unwrap_or(0..0),
+            message: error.message().trim().to_owned(),
+        });
+        for (span, reason) in syntax::problems(&text, errors.collect()) {
+            problems.borrow_mut().error(&span, reason);
         }
         // The rest of a broken file is guesswork, and so would be every complaint about it.
         let is_broken = problems.borrow().has_errors();

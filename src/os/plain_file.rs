@@ -39,6 +39,21 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_opened(open(path)?, most)
 }
 
+/// Reads a whole file that the operator named. Follows links, as certbot's files are links. Waits for nobody: a FIFO
+/// would block the reader for ever.
+///
+/// # Errors
+///
+/// If it cannot be read, is not a regular file, or is longer than `most` bytes.
+pub fn read_named(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    read_opened(regular(file)?, most)
+}
+
 /// Reads an open file to its end.
 ///
 /// # Errors
@@ -219,6 +234,22 @@ mod tests {
         ] {
             assert_eq!(tidy(Path::new(&path)), Path::new(&want), "{path}");
         }
+    }
+
+    #[test]
+    fn named_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("plain"), "12345").unwrap();
+        symlink(at("plain"), at("link")).unwrap();
+        assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+        assert_eq!(read_named(&at("link"), 5).unwrap(), b"12345");
+        let check = |path: &Path, want: io::ErrorKind| assert_eq!(read_named(path, 4).unwrap_err().kind(), want);
+        check(&at("plain"), io::ErrorKind::FileTooLarge);
+        check(&at("fifo"), io::ErrorKind::InvalidInput);
+        check(Path::new("/dev/zero"), io::ErrorKind::InvalidInput);
+        check(dir.path(), io::ErrorKind::IsADirectory);
+        check(&at("missing"), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -3,11 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::string::FromUtf8Error;
+
+use rustix::io::Errno;
 
 use super::plain_file::{folder_of, tidy};
 use super::{privileges, sandbox};
-use crate::reason::Reason;
 use crate::reason::near::nearest;
+use crate::reason::{Reason, shell_word};
 
 /// Names in a folder that are compared with that of a missing file.
 const NAMES_MAX: usize = 1000;
@@ -28,8 +31,20 @@ pub fn describe(error: &io::Error) -> String {
         io::ErrorKind::FileTooLarge if error.raw_os_error().is_none() && error.get_ref().is_none() => {
             "the file is too large".into()
         }
+        io::ErrorKind::InvalidData if invalid_byte(error).is_some() => "the file is not UTF-8 text".into(),
+        _ if is_loop(error) => "a symbolic link that leads back to itself".into(),
         _ => error.to_string(),
     }
+}
+
+fn is_loop(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
+}
+
+/// The position of the first byte that is not UTF-8, in an error about text.
+fn invalid_byte(error: &io::Error) -> Option<usize> {
+    let invalid = error.get_ref()?.downcast_ref::<FromUtf8Error>()?;
+    Some(invalid.utf8_error().valid_up_to())
 }
 
 /// The remedies for a file that cannot be read. `base` names the folder in which relative paths begin.
@@ -39,12 +54,30 @@ pub fn hints(path: &Path, error: &io::Error, base: &str) -> Vec<String> {
         io::ErrorKind::NotFound => vec![where_to_look(path, base)],
         io::ErrorKind::PermissionDenied => vec![sandbox::hint(path).unwrap_or_else(|| privileges::hint(path))],
         io::ErrorKind::IsADirectory => vec!["name a file in it".to_owned()],
+        _ if is_loop(error) => vec![format!("replace the link by the file: rm {}", path.display())],
+        io::ErrorKind::InvalidData => invalid_byte(error).map(|at| convert(path, at)).into_iter().collect(),
+        _ if fs::metadata(path).is_ok_and(|is| !is.is_file()) => vec!["name a regular file".to_owned()],
         _ => Vec::new(),
     }
 }
 
+/// The command that makes UTF-8 of a text in another encoding.
+fn convert(path: &Path, at: usize) -> String {
+    // A byte order mark, or the zero bytes of ASCII letters.
+    let begin = fs::read(path).unwrap_or_default();
+    let is_utf16 = begin.starts_with(&[0xff, 0xfe]) || begin.starts_with(&[0xfe, 0xff]);
+    let (from, file) = (if is_utf16 { "UTF-16" } else { "ISO-8859-1" }, shell_word(&path.display().to_string()));
+    format!(
+        "byte {} is the first one that is not UTF-8; convert the file: iconv -f {from} -t UTF-8 {file} > NEW",
+        at + 1
+    )
+}
+
 /// Places where a missing file may be: in the file of a similar name, or below another folder.
 fn where_to_look(path: &Path, base: &str) -> String {
+    if let Ok(target) = fs::read_link(path) {
+        return format!("{} is a symbolic link to {}, which does not exist", tidy(path).display(), target.display());
+    }
     let folder = folder_of(path);
     if !folder.is_dir() {
         return format!("the folder {} does not exist either; {}", tidy(folder).display(), how_paths_begin(path, base));
@@ -79,5 +112,8 @@ mod tests {
         check("blog.pen", "blog.pem\"?");
         check("other.key", "check the path");
         check("certs/blog.pem", "certs does not exist either");
+        // Its own name would be no remedy.
+        std::os::unix::fs::symlink("gone.pem", folder.path().join("live.pem")).unwrap();
+        check("live.pem", "live.pem is a symbolic link to gone.pem, which does not exist");
     }
 }

@@ -12,7 +12,7 @@ use super::checker::Checker;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::keys::key_file::{FILE_MAX, certificates};
-use crate::os::{privileges, read_error};
+use crate::os::{plain_file, privileges, read_error};
 use crate::reason::{Kind, Problem, Reason};
 
 /// The hint for a refused pair whose live key is in the key process only.
@@ -86,9 +86,7 @@ pub(super) fn read_as(
     }
     // The stamp comes before the contents: a write in between then counts as a change.
     r.stamps.push((path.to_owned(), Stamp::of(path)));
-    let contents = fs::metadata(path)
-        .and_then(|m| if m.len() > FILE_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(path) });
-    match contents {
+    match plain_file::read_named(path, FILE_MAX) {
         Ok(contents) => Some(contents),
         Err(error) => {
             let what = format!("{key}: {}: {}", r.shown(path), read_error::describe(&error));
