@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::reason::{Problem, Reason, Severity};
 use crate::upstream::check::answer_of;
-use crate::upstream::dns::{Addresses, Resolver};
+use crate::upstream::dns::{Addresses, NO_ANSWER, Resolver};
 use crate::upstream::{HostHeader, Upstream, UpstreamError};
 
 /// The number of upstreams that are tried at the same time.
@@ -101,7 +101,7 @@ async fn look_up(connect: &str, upstream: &Upstream, resolver: &Resolver) -> Res
     let port = port.parse().unwrap_or_default();
     match timeout(upstream.connect_timeout, resolver.addresses(host, port)).await {
         Ok(found) => found.map_err(|why| UpstreamError::Dns(why.into())),
-        Err(_) => Err(UpstreamError::ConnectTimeout),
+        Err(_) => Err(UpstreamError::Dns(NO_ANSWER.into())),
     }
 }
 

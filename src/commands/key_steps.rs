@@ -30,6 +30,11 @@ pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, ro
         let (kept, gone): (Vec<&String>, Vec<&String>) =
             others.into_iter().filter(|b| **b != csr).partition(|b| outline.path(b).exists());
         let mut backups: Vec<String> = kept.into_iter().map(|b| quoted(b)).collect();
+        if !site.has_hpkp {
+            // Whoever makes both keys before the first [site.hpkp] pastes the last line.
+            let other = other_csr(&csr, role).filter(|other| outline.path(other).exists() && !is_live(other));
+            backups.extend(other.map(|other| quoted(&other)));
+        }
         // pintle's own next key comes first by itself.
         backups.insert(if role == Role::Next { 0 } else { backups.len() }, quoted(&csr));
         match site.own_next {
@@ -65,6 +70,13 @@ pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, ro
         }
     }
     println!("  Then run `pintle check -c {}`", path.display());
+}
+
+/// The CSR that `pintle key new` makes beside this one for the other kind of backup.
+fn other_csr(csr: &str, role: Role) -> Option<String> {
+    let other = if role == Role::Next { Role::Spare } else { Role::Next };
+    let stem = csr.strip_suffix(&format!("-{}.csr", role.name()))?;
+    Some(format!("{stem}-{}.csr", other.name()))
 }
 
 fn pin_of(path: &Path) -> Option<Pin> {

@@ -23,7 +23,7 @@ pub enum ProbeOutcome {
     Failed {
         /// The reason.
         why: String,
-        /// `true` if the server could not be reached at all.
+        /// `true` if the server could not be reached at all, or speaks another protocol.
         unreachable: bool,
     },
     /// An answer.

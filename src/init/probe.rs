@@ -233,7 +233,7 @@ impl<'a> Prober<'a> {
             Ok(Ok(response)) => ProbeOutcome::Answered(Box::new(UpstreamAnswer::new(ask.url.clone(), response))),
             Ok(Err(failure)) => ProbeOutcome::Failed {
                 why: clean(failure.to_string().as_bytes(), 2 * SHOWN),
-                unreachable: failure.is_unreachable(),
+                unreachable: failure.is_unreachable() || failure.is_not_tls(),
             },
             Err(_) => ProbeOutcome::Failed { why: "the time was up".into(), unreachable: false },
         };

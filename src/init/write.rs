@@ -183,6 +183,12 @@ fn site(file: &mut FileText, conclusion: &Conclusion) {
     }
 }
 
+/// Returns `true` if the file has pintle obtain the certificate, without another change.
+#[must_use]
+pub fn orders(conclusion: &Conclusion, wishes: &Wishes) -> bool {
+    matches!(AcmeChoice::of(conclusion, wishes), AcmeChoice::Active)
+}
+
 /// Certificates from an authority.
 enum AcmeChoice {
     /// All lines are active.

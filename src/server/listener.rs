@@ -76,11 +76,16 @@ impl BindError {
                  process.bind_low_ports = true keeps that, or lower net.ipv4.ip_unprivileged_port_start"
                     .into()
             }
-            io::ErrorKind::AddrNotAvailable if self.address.is_ipv6() => {
-                format!("without IPv6, listen on 0.0.0.0:{}", self.address.port())
+            // Every host with IPv6 has these two.
+            io::ErrorKind::AddrNotAvailable
+                if self.address.is_ipv4() || !(self.address.ip().is_unspecified() || self.address.ip().is_loopback()) =>
+            {
+                "no interface of this host has the address: `ip address` lists those that it has".into()
             }
-            io::ErrorKind::AddrNotAvailable => "no interface of this host has the address".into(),
-            _ if self.address.is_ipv6() => format!("without IPv6, listen on 0.0.0.0:{}", self.address.port()),
+            _ if self.address.is_ipv6() => {
+                let key = self.scheme.as_str();
+                format!("if this host has no IPv6: {key} = [\"0.0.0.0:{}\"] in [listen]", self.address.port())
+            }
             _ => return None,
         })
     }

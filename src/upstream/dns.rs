@@ -360,11 +360,14 @@ async fn look_up_one(resolver: &TokioResolver, host: &str) -> FamilyLookup {
     }
 }
 
+/// The words for name servers that are silent.
+pub const NO_ANSWER: &str = "no name server answered in time";
+
 /// Describes why a lookup has no answer.
 #[must_use]
 pub fn words(error: &NetError) -> String {
     match error {
-        NetError::Timeout => "no name server answered in time".to_owned(),
+        NetError::Timeout => NO_ANSWER.to_owned(),
         NetError::NoConnections => "no name server answers".to_owned(),
         NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NXDomain => {
             "the name does not exist".to_owned()

@@ -118,7 +118,9 @@ impl UpstreamError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Dns(_) => Some("check the host in upstream, or set upstream_options.connect to its address"),
+            Self::Dns(_) => Some(
+                "check the host in upstream and the name servers of this host, or set upstream_options.connect to its address",
+            ),
             Self::Connect(_, e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 Some("check the port in upstream, and that the upstream runs")
             }

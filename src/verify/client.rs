@@ -93,6 +93,12 @@ impl VisitFailure {
         matches!(self, Self::Lookup(..) | Self::Connect(..))
     }
 
+    /// Returns `true` if something else than TLS answered.
+    #[must_use]
+    pub fn is_not_tls(&self) -> bool {
+        matches!(self, Self::Tls(error) if failure::is_not_tls(error))
+    }
+
     /// Returns `true` if the connection was refused.
     #[must_use]
     pub fn is_refused(&self) -> bool {

@@ -70,6 +70,8 @@ pub const ANSWER_MAX: usize = 16 * 1024;
 /// The random bytes of a ClientHello: its random, its session id, its key share.
 pub const RANDOM_LEN: usize = 96;
 
+/// The alert for a server name that the server does not serve (RFC 6066 section 3).
+pub const UNRECOGNIZED_NAME: u8 = 112;
 const RECORD_ALERT: u8 = 21;
 const RECORD_HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;

@@ -106,6 +106,9 @@ impl FromStr for Url {
         };
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err("a URL with a user name: leave out all that is before the @".into());
+        }
         if !target.bytes().all(|b| b.is_ascii_graphic()) {
             return Err("white space and non-ASCII characters of the path must be written as %XX".into());
         }
@@ -182,7 +185,7 @@ mod tests {
         check("blog.example.com", "error: not a URL");
         check("ftp://blog.example.com/", "error: ftp is not a scheme");
         check("https:///x", "error: a host name is needed");
-        check("https://user@blog.example.com/", "error: a host name has");
+        check("https://user@blog.example.com/", "error: a URL with a user name");
         check("https://b\u{fc}cher.example:8443/", "https://xn--bcher-kva.example:8443/");
         check("https://blog.example.com:99999/", "error: the port");
         check("https://blog.example.com/a b", "error: white space");

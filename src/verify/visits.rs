@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 
 use super::chain::SeenChain;
 use super::client::{self, Handshake, KeyTypes, VisitFailure, VisitResponse};
-use super::hello::{HelloAnswer, TlsVersion};
+use super::hello::{HelloAnswer, TlsVersion, UNRECOGNIZED_NAME};
 use super::judge::redirect::{Plain, leads_to};
 use super::judge::versions::VersionResult;
 use super::notes::NotedVisit;
@@ -143,6 +143,11 @@ impl Visitor<'_> {
         let answers = join_all(probes).await;
         let offer = |(version, answer): (TlsVersion, Result<HelloAnswer, VisitFailure>)| match answer {
             _ if negotiated == Some(version) => VersionResult { version, offered: Some(true), unknown: None },
+            // A server that refuses the name says nothing about versions.
+            Ok(HelloAnswer::Alert(UNRECOGNIZED_NAME)) if first.is_none() => {
+                let why = "the server does not serve this name".to_owned();
+                VersionResult { version, offered: None, unknown: Some(why) }
+            }
             Ok(answer) => VersionResult { version, offered: Some(answer.accepts(version)), unknown: None },
             Err(failure) => VersionResult { version, offered: None, unknown: Some(failure.to_string()) },
         };

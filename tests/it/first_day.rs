@@ -80,6 +80,14 @@ fn check_connects_to_upstreams() {
     check(&blog_at(&authority, &format!("https://{}", plain_server())), 1, &not_tls);
     check(&blog_at(&authority, "http://127.0.0.1:1"), 1, &["connection refused", "check the port"]);
     check(&blog_at(&authority, "http://nobody.invalid"), 1, &["dns", "check the host in upstream"]);
+    // A name server that never answers is no slow upstream.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let lost = format!(
+        "{}[site.upstream_options]\nconnect_timeout = \"1s\"\n[resolver]\nname_servers = [\"{}\"]\n",
+        blog_at(&authority, "http://nobody.example"),
+        silent.local_addr().unwrap()
+    );
+    check(&lost, 1, &["dns: no name server answered in time", "the name servers of this host"]);
     // The certificate of a CA that pintle does not trust, of another name, and of both right.
     let leaf = authority.leaf("origin", &["origin.example"]);
     let secure = SecureServer::start(&[&leaf], |_, _| page("", ""));
@@ -202,4 +210,133 @@ fn paths_are_shown_without_detours() {
     // Above a link is another folder.
     let (_, _, error) = with("../blog.pem", "link/../lost.key");
     assert!(error.contains(": config/link/../lost.key: no such file"), "{error}");
+}
+
+/// Whatever fails before a command has an answer: programs read JSON on standard output.
+#[test]
+fn failures_are_json_where_it_was_asked_for() {
+    let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
+    let (path, other) = (folder.path().join("pintle.toml"), folder.path().join("none.toml"));
+    fs::write(&path, format!("{LISTEN}{}", blog_at(&authority, "http://127.0.0.1:1"))).unwrap();
+    let (path, other) = (path.to_str().unwrap(), other.to_str().unwrap());
+    let check = |arguments: &str, part: &str| {
+        let (code, out, err) = outcome(pintle().current_dir(folder.path()).args(arguments.split(' ')));
+        let answer: Value =
+            serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments}: {error}: {out}{err}"));
+        assert!(code != 0 && answer["ok"] == false, "{arguments}: {code} {out}");
+        assert!(answer["error"].as_str().unwrap().contains(part), "{arguments}: {out}");
+        assert!(answer["hints"].as_array().is_some_and(|hints| !hints.is_empty()), "{arguments}: {out}");
+    };
+    for command in [
+        "acme account",
+        "acme plan",
+        "ledger show",
+        "ledger merge FILE",
+        "ledger repair",
+        "key list",
+        "key new --role next --site blog.example.com",
+        "export --site blog.example.com",
+        "explain https://blog.example.com/",
+        "doctor",
+        "install --site blog.example.com FILE",
+        "config history",
+        "status",
+        "health",
+    ] {
+        check(&format!("{command} --json -c {other}"), "no such file");
+    }
+    check(&format!("export --json --site blg.example.com -c {path}"), "no site has the host");
+    check(&format!("ledger merge --json -c {path} none"), "no ledger");
+    check("verify --json --ca none https://blog.example.com/", "no such file");
+    check("init --json --dry-run https://nobody.invalid/ --host blog.example.com", "cannot be reached");
+    // With the problems that lead to it.
+    let broken = folder.path().join("broken.toml");
+    fs::write(&broken, "[[site]]\nhost = 1\n").unwrap();
+    let (code, out, _) = outcome(pintle().args(["export", "--json", "--site", BLOG, "-c"]).arg(&broken));
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 1 && answer["error"].as_str().unwrap().contains("errors"), "{out}");
+    let problems = answer["problems"].as_array().unwrap();
+    assert!(problems.iter().any(|problem| problem["line"] == 2 && problem["severity"] == "error"), "{out}");
+}
+
+/// Files that are no files: a FIFO would block the reader, a device has no end.
+#[test]
+fn strange_files_are_named() {
+    let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
+    let path = folder.path().join("pintle.toml");
+    let site = format!("{LISTEN}{}", blog_at(&authority, "http://127.0.0.1:1"));
+    let check = |file: &str, words: &[&str]| {
+        let chain = authority.folder().join("blog.pem");
+        fs::write(&path, site.replace(&format!("{chain:?}"), &format!("{file:?}"))).unwrap();
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(env!("CARGO_BIN_EXE_pintle")).args(["check", "--allow-root", "-c"]).arg(&path);
+        let (code, out, err) = outcome(&mut command);
+        assert!(code == 1 && words.iter().all(|words| err.contains(words)), "{words:?}: {code} {out}{err}");
+    };
+    output(Command::new("mkfifo").arg(folder.path().join("fifo.pem")));
+    check("fifo.pem", &["fifo.pem: not a regular file"]);
+    check("/dev/zero", &["/dev/zero: not a regular file"]);
+    std::os::unix::fs::symlink("gone.pem", folder.path().join("live.pem")).unwrap();
+    check("live.pem", &["live.pem: no such file", "live.pem is a symbolic link to gone.pem, which does not exist"]);
+    std::os::unix::fs::symlink("loop.pem", folder.path().join("loop.pem")).unwrap();
+    check("loop.pem", &["a symbolic link that leads back to itself", "hint: "]);
+    // The configuration in another encoding, as an editor of another system saves it.
+    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(site.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    fs::write(&path, utf16).unwrap();
+    let (code, _, err) = outcome(pintle().args(["check", "--allow-root", "-c"]).arg(&path));
+    assert!(code == 1 && err.contains("the file is not UTF-8 text"), "{err}");
+    let command = err.split("convert the file: ").nth(1).unwrap().trim().to_owned();
+    output(Command::new("sh").current_dir(folder.path()).args(["-c", &command]));
+    let (code, out, err) = outcome(pintle().args(["check", "--allow-root", "-c"]).arg(folder.path().join("NEW")));
+    assert_eq!(code, 0, "the converted file begins with a byte order mark: {out}{err}");
+}
+
+#[test]
+fn a_demo_that_cannot_begin_says_how_it_can() {
+    let home = TempDir::new().unwrap();
+    let (port, file) = (free_port().to_string(), home.path().join("file"));
+    fs::write(&file, "").unwrap();
+    let demo = |arguments: &[&str]| {
+        let mut command = pintle();
+        outcome(command.arg("demo").args(arguments).env("HOME", home.path()).env_remove("XDG_DATA_HOME"))
+    };
+    let (code, out, err) = demo(&["--https-port", &port, "--http-port", &port]);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(
+        err.contains("are both") && err.contains(&format!("pintle demo --https-port {port} --http-port ")),
+        "{err}"
+    );
+    let (code, _, err) = demo(&["--dir", file.to_str().unwrap()]);
+    assert!(code == 1 && err.contains("hint: use another folder: pintle demo --dir FOLDER"), "{err}");
+}
+
+/// Before the first certificate, the site refuses the name: that says nothing about TLS versions.
+#[test]
+fn verify_of_a_site_without_a_certificate() {
+    let authority = Authority::new();
+    let site = blog(&authority, &Origin::hello()).replace("blog.pem", "not-yet.pem");
+    let server = Pintle::start(&authority, &site);
+    let mut command = pintle();
+    command.args(["verify", BLOG, "--connect", &server.https().to_string()]);
+    command.args(["--connect-http", &server.http().to_string(), "--ca"]).arg(authority.ca_path());
+    let (code, out, err) = outcome(&mut command);
+    assert!(code == 1 && out.contains("it does not serve this server name"), "{out}{err}");
+    assert!(out.contains("TLS 1.3: unknown: the server does not serve this name"), "{out}");
+    assert!(!out.contains("neither TLS 1.2"), "{out}");
+}
+
+/// The remedy for an address of another host is not that of a host without IPv6.
+#[test]
+fn an_address_that_this_host_lacks() {
+    let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
+    let path = folder.path().join("pintle.toml");
+    for address in ["203.0.113.9", "[2001:db8::9]"] {
+        let listen = format!("[listen]\nhttps = [\"{address}:0\"]\nhttp = []\n");
+        fs::write(&path, format!("{listen}{}", blog_at(&authority, "http://127.0.0.1:1"))).unwrap();
+        let (code, _, err) = outcome(pintle().args(["run", "--allow-root", "-c"]).arg(&path));
+        assert!(code == 1 && err.contains(&format!("cannot listen on {address}:0")), "{err}");
+        // Without IPv6, the system has another error.
+        let hint = if err.contains("Cannot assign") { "no interface of this host" } else { "in [listen]" };
+        assert!(err.contains(hint), "{err}");
+    }
 }

@@ -150,6 +150,30 @@ fn a_newcomer_follows_what_is_printed() {
 }
 
 /// The life of a next key: an authority signs its CSR, and pintle serves with it.
+/// Both keys before the first [site.hpkp], as the file of `pintle init` has the commands: the last line has both.
+#[test]
+fn two_keys_for_the_first_header() {
+    for roles in [["next", "spare"], ["spare", "next"]] {
+        let (authority, config) = newcomer(&[BLOG], &[]);
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.split("[site.hpkp]").next().unwrap()).unwrap();
+        let said = roles.map(|role| {
+            let (code, out, err) = new(&config, &["--role", role, "--site", BLOG]);
+            assert_eq!(code, 0, "{err}");
+            out
+        });
+        let line = said[1].lines().map(str::trim).find(|line| line.starts_with("backups = ")).unwrap();
+        let both = ["next", "spare"].map(|role| format!("\"../{BLOG}-{role}.csr\"")).join(", ");
+        assert_eq!(line, format!("backups = [{both}]"), "{}", said[1]);
+        let mut text = fs::read_to_string(&config).unwrap();
+        text.push_str(&format!("[site.hpkp]\n{line}\n"));
+        fs::write(&config, text).unwrap();
+        let (code, out, err) = outcome(pintle().args(["check", "-c"]).arg(&config));
+        assert!(code == 0 && !err.contains("error"), "{out}{err}");
+        drop(authority);
+    }
+}
+
 #[test]
 fn a_certificate_for_the_csr_can_be_served() {
     let (authority, config) = newcomer(&[BLOG], &[]);

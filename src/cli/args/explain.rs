@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::ConfigArgs;
-use super::values::{parse_field, parse_url_text};
+use super::values::{parse_field, parse_method, parse_url_text};
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct ExplainArgs {
@@ -27,7 +27,7 @@ pub(in crate::cli) struct ExplainArgs {
     #[arg(long)]
     pub(in crate::cli) http: bool,
     /// The method
-    #[arg(long, value_name = "METHOD")]
+    #[arg(long, value_name = "METHOD", value_parser = parse_method)]
     pub(in crate::cli) method: Option<String>,
     /// The request comes over HTTP/2; without it, over HTTP/1.1
     #[arg(long, conflicts_with = "http")]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::Method;
+
 use crate::policy::Scheme;
 use crate::verify::target::Url;
 
@@ -15,6 +17,14 @@ pub(super) fn parse_pause(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| "not a number of seconds".to_owned()),
         Err(_) => parse_duration(text),
+    }
+}
+
+/// Reads a method.
+pub(super) fn parse_method(text: &str) -> Result<String, String> {
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(method) => Ok(method.to_string()),
+        Err(_) => Err("a method has letters, digits and hyphens only, such as GET".into()),
     }
 }
 

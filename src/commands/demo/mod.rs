@@ -10,23 +10,36 @@ use std::process::ExitCode;
 use tracing::Level;
 
 use super::files::replace;
-use super::{Output, fail, run, warn};
+use super::{Output, fail, fail_with_hint, refuse, run, warn};
 use crate::control::Beginning;
 use crate::keys::pin::Pin;
-use crate::reason::shell_word;
+use crate::os::read_error::describe;
+use crate::reason::{Reason, shell_word};
 use crate::telemetry::log::LogFormat;
 
 use keys::Keys;
 
 /// Makes what the demo needs, serves, and prints what to try. What is made is used again at the next start.
 pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], output: &Output) -> ExitCode {
+    let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
+    let (https_port, http_port) = (port(https), port(http));
+    if https_port == http_port && https_port != 0 {
+        let reason =
+            Reason::new(format!("--https-port and --http-port are both {https_port}: a port has one protocol"));
+        let other = https_port.checked_add(1).unwrap_or(8080);
+        refuse(&reason.hint(format!("pintle demo --https-port {https_port} --http-port {other}")));
+        return ExitCode::from(2);
+    }
     // The printed text says the same as the log of the start, which would surround it.
     let is_quiet = output.log_format == LogFormat::Text && output.log_level == Level::INFO;
     let output = &Output { log_level: if is_quiet { Level::WARN } else { output.log_level }, ..*output };
     let folder = folder.unwrap_or_else(default_folder);
     let keys = match Keys::ensure(&folder) {
         Ok(keys) => keys,
-        Err(error) => return fail(&format!("{}: {error}", folder.display())),
+        Err(error) => {
+            let what = format!("{}: the demo cannot keep its files there: {}", folder.display(), describe(&error));
+            return fail_with_hint(&what, &"use another folder: pintle demo --dir FOLDER");
+        }
     };
     let (listener, blog) = match blog::bind() {
         Ok(bound) => bound,
@@ -40,8 +53,6 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     if let Err(error) = replace(&path, text.as_bytes(), 0o644) {
         return fail(&format!("{}: {error}", path.display()));
     }
-    let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
-    let (https_port, http_port) = (port(https), port(http));
     // Root may stay root: nobody else reaches what listens on loopback, and all files are its own.
     let beginning = Beginning { is_demo: true, ..Beginning::default() };
     run::serve(&path, true, output, beginning, |_| {

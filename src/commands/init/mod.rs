@@ -24,8 +24,9 @@ use crate::init::evidence::Evidence;
 use crate::init::probe::{BlogTarget, Prober};
 use crate::init::write::{Wishes, render};
 use crate::os::plain_file::folder_of;
+use crate::policy::Scheme;
 use crate::reason::{Reason, shell_word};
-use crate::verify::target::{ConnectTo, Url};
+use crate::verify::target::{ConnectTo, Url, default_port};
 
 /// The folder of a system's configuration.
 const SYSTEM_FOLDER: &str = "/etc/pintle";
@@ -133,7 +134,13 @@ fn look(
     let mut prober = Prober::new(target);
     let mut evidence: Evidence = runtime.block_on(prober.first()).map_err(|why| {
         let reason = Reason::new(format!("{}: cannot be reached: {why}", target.url));
-        reason.hint("check the URL; --connect ADDR connects to another address than that of DNS")
+        let reason = reason.hint("check the URL; --connect ADDR connects to another address than that of DNS");
+        match target.url.scheme == Scheme::Https && target.url.port != default_port(Scheme::Https) {
+            true => {
+                reason.hint(format!("if the blog speaks plain HTTP at this port: http://{}", target.url.authority()))
+            }
+            false => reason,
+        }
     })?;
     if ask::can_ask() {
         ask::fill(&mut options.given, &evidence)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::commands::drop_privileges::{USER, useradd};
 use crate::config::is_found;
 use crate::init::conclude::Conclusion;
-use crate::init::write::Wishes;
+use crate::init::write::{Wishes, orders};
 use crate::os::privileges::{self, UserAccount};
 use crate::reason::shell_word;
 
@@ -25,22 +25,23 @@ pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> S
     let names = conclusion.hosts.join(", ");
     let url = shell_word(&format!("https://{host}/"));
     let mut steps = vec![format!("# check everything that pintle would load\n  pintle check{option}")];
-    if wishes.email.is_none() {
-        let what = "# uncomment [site.certificate] once its files are there";
-        steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
-    } else if !wishes.terms {
-        let what = "# if you agree to the terms of Let's Encrypt, uncomment terms and acme";
+    let edit = match (wishes.email.is_some(), wishes.terms, orders(conclusion, wishes)) {
+        (_, _, true) => None,
+        (false, _, false) => Some("# uncomment [site.certificate] once its files are there"),
+        (true, false, false) => Some("# if you agree to the terms of Let's Encrypt, uncomment terms and acme"),
+        (true, true, false) => {
+            Some("# choose one of the two [site.certificate]: the comment above them says what acme needs")
+        }
+    };
+    if let Some(what) = edit {
         steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
     }
     if privileges::is_root() && UserAccount::find(USER, None).is_err() {
         let what = "# make the user that serves: pintle does not serve as root";
         steps.insert(0, format!("{what}\n  {}", useradd(USER)));
     }
-    let orders = if wishes.email.is_some() && wishes.terms {
-        "; pintle gets the certificate once the names point here"
-    } else {
-        ""
-    };
+    let orders =
+        if orders(conclusion, wishes) { "; pintle gets the certificate once the names point here" } else { "" };
     steps.push(format!("# serve; ports 80 and 443 need root{orders}\n  {start}"));
     steps.push(format!("# once the names point here ({names})\n  pintle verify {url}"));
     format!("Next:\n\n  {}\n", steps.join("\n\n  "))

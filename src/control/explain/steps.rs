@@ -119,7 +119,15 @@ impl Inputs<'_> {
     }
 
     fn proxy_header(&self) -> Option<ExplainStep> {
-        let is_wanted = self.config.snapshot.proxy_protocol && self.found.peer.proxy.is_some();
+        let is_read = self.config.snapshot.proxy_protocol;
+        let is_wanted = is_read && self.found.peer.proxy.is_some();
+        if !is_wanted && self.question.proxy_header.is_some() {
+            let why = match is_read {
+                true => "only trusted peers send one; pintle takes the bytes of others for a request or for TLS",
+                false => "listen.proxy_protocol is not set; pintle takes its bytes for a request or for TLS",
+            };
+            return Some(self.step("PROXY header", "left out of this answer", why, &["listen.proxy_protocol"]));
+        }
         is_wanted.then(|| {
             let (what, why) = match self.found.proxied {
                 None => ("missing or invalid".to_owned(), "trusted peers must send it first: --proxy gives one"),

@@ -275,6 +275,23 @@ fn questions_are_bounded() {
     assert_eq!(pintle.status()["pid"], pintle.pid());
 }
 
+/// A PROXY header that the listener does not expect: no silent answer as if it were not there.
+#[test]
+fn a_proxy_header_that_nobody_reads() {
+    let header = ["https://blog.example.com/", "--proxy", "PROXY TCP4 192.0.2.1 10.0.0.1 5000 443"];
+    for (listen, why) in [
+        ("", "listen.proxy_protocol is not set"),
+        ("trusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = true", "only trusted peers send one"),
+    ] {
+        let draft = Draft::new(listen, "");
+        let report = draft.ask(&header);
+        assert!(step(&report, "PROXY header")["why"].as_str().unwrap().contains(why), "{report:#}");
+    }
+    let draft = Draft::new("", "");
+    let (code, _, err) = outcome(&mut draft.command(&["https://blog.example.com/", "--method", "G ET"]));
+    assert!(code == 2 && err.contains("a method has letters"), "{err}");
+}
+
 #[test]
 fn missing_files_are_named() {
     let draft = Draft::new("", "");

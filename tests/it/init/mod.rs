@@ -5,6 +5,8 @@ mod server;
 mod terminal;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -280,6 +282,32 @@ fn a_server_that_cannot_be_reached() {
     assert!(!path.exists());
 }
 
+/// A port without TLS behind an https URL, or a URL without its scheme: no file, and the URL to write.
+#[test]
+fn a_port_that_speaks_plain_http() {
+    // It answers whatever it reads, as nginx does.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let folder = TempDir::new().unwrap();
+    for url in [format!("https://{http}"), http.to_string()] {
+        let mut command = pintle();
+        command.args(["init", &url, "--host", BLOG, "--connect-http", "127.0.0.1:1", "-o", "pintle.toml"]);
+        let (code, out, err) = outcome(command.current_dir(&folder));
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains("does not speak TLS on this port"), "{err}");
+        assert!(err.contains(&format!("hint: if the blog speaks plain HTTP at this port: http://{http}")), "{err}");
+        assert!(!folder.path().join("pintle.toml").exists());
+    }
+    let (code, _, err) = outcome(pintle().args(["init", "https://me:secret@example.com/", "--host", BLOG]));
+    assert!(code == 2 && err.contains("a URL with a user name"), "{err}");
+}
+
 /// Four names for an address: its certificate is for the public name.
 #[test]
 fn an_address_with_the_certificate_of_the_site() {
@@ -401,6 +429,12 @@ fn next_steps_work_as_pasted() {
     assert!(
         out.contains("  pintle run -c 'my blog.toml'") && out.contains("  pintle verify https://blog.example.com/")
     );
+    // A wildcard needs more than the file has: nobody is told to wait for its certificate.
+    let mut wildcard = init_fixture(&authority, &blog, &fixture);
+    wildcard.args(["--host", "*.example.org", "--email", "you@example.com", "--accept-terms", "-o", "wildcard.toml"]);
+    let (code, out, err) = outcome(wildcard.current_dir(&folder));
+    assert!(code == 0 && out.contains("choose one of the two [site.certificate]"), "{out}{err}");
+    assert!(!out.contains("pintle gets the certificate"), "{out}");
     // Where the commands look by themselves, they need no option.
     fs::create_dir(folder.path().join("config")).unwrap();
     let (code, out, err) =
