@@ -19,9 +19,11 @@ use crate::telemetry::open_log;
 
 /// Write permission for everybody.
 const WRITABLE_BY_ALL: u32 = 0o002;
-/// The files in a state folder that pintle has created.
+/// The files in a state folder that pintle has created, and that it must be able to write.
 const STATE_FILES: [&str; 7] =
     [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD, acme::FOLDER];
+/// The folders there that pintle has created, and that it can do without. They have many files.
+const STATE_TREES: [&str; 1] = [history::FOLDER];
 
 /// The treatment of missing folders: created, or only inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,10 +144,9 @@ impl Own {
     /// files in it; otherwise another folder.
     fn remedy(&self, metadata: &Metadata, account: &UserAccount) -> String {
         let UserAccount { user, group, .. } = account;
-        // A history that cannot be written does not keep pintle from starting, so it is none of the known files.
-        let history = self.path.join(history::FOLDER);
+        let trees: Vec<PathBuf> = STATE_TREES.iter().map(|name| self.path.join(name)).collect();
         let mut known = self.known_files();
-        known.extend(self.socket.iter().chain([&history]).cloned());
+        known.extend(self.socket.iter().chain(&trees).cloned());
         let is_ours = |entry: &&PathBuf| known.contains(entry) || entry.file_name().is_some_and(|n| n == "admin.sock");
         let entries = self.entries.iter().flatten();
         if self.entries.is_none() || metadata.uid() != 0 || !entries.clone().all(|entry| is_ours(&entry)) {
@@ -157,11 +158,9 @@ impl Own {
         let files: String = with_contents.map(|file| format!(" {}", file.display())).collect();
         let folder = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let own = format!("chown -h {user}:{group} {}{files}", folder.display());
-        // Git has many files there. Links stay links.
-        match self.entries.iter().flatten().any(|entry| *entry == history) {
-            true => format!("{own} && chown -hR {user}:{group} {}", history.display()),
-            false => own,
-        }
+        // Links stay links.
+        let there = trees.iter().filter(|tree| self.entries.iter().flatten().any(|entry| entry == *tree));
+        there.fold(own, |own, tree| format!("{own} && chown -hR {user}:{group} {}", tree.display()))
     }
 
     /// The setting for a folder of pintle's own.

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use rustix::fs::{Access, access};
+
 use super::draft::read_text;
 use crate::os::plain_file::{folder_of, follow_own_links};
 use crate::os::{privileges, sandbox};
@@ -32,15 +34,22 @@ pub fn matches(if_match: &str, tag: &str) -> bool {
     if_match.split(',').map(str::trim).any(|listed| listed == "*" || listed == tag)
 }
 
+/// The setting that permits changes, and how it takes effect.
+const EDIT: &str = "edit = true in [admin]";
+
 /// The reason why the file was not changed.
 #[derive(Debug)]
 pub enum EditError {
+    /// The configuration in use does not permit it (`admin.edit`).
+    NotPermitted(PathBuf),
     /// Somebody else has changed it: an editor, or another reader of the page.
     Changed(PathBuf),
     /// This process may not write there.
     Denied(PathBuf, io::Error),
     /// The new file would belong to another user.
     Owner(PathBuf, u32, u32),
+    /// A file of an earlier change is in the way, and cannot be removed.
+    Left(PathBuf, io::Error),
     /// Any other failure.
     Io(PathBuf, io::Error),
 }
@@ -56,7 +65,7 @@ impl EditError {
     /// `true` if another user, outside of the sandbox, could do it.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Denied(..) | Self::Owner(..))
+        matches!(self, Self::NotPermitted(_) | Self::Denied(..) | Self::Owner(..) | Self::Left(..))
     }
 
     /// The reason with its remedies.
@@ -67,9 +76,10 @@ impl EditError {
         let by_command = "as root: pintle config apply FILE";
         match self {
             Self::Changed(_) => reason.hint("read it again, and make the change there"),
-            Self::Denied(path, _) if sandbox::forbids_writing(folder_of(path)) => reason
-                .hint(by_command)
-                .hint("edit = true in [admin], then `pintle upgrade`: the sandbox permits it from then on"),
+            Self::NotPermitted(path) | Self::Denied(path, _) if sandbox::forbids_writing(folder_of(path)) => {
+                reason.hint(by_command).hint(format!("{EDIT}, then `pintle upgrade`: the sandbox permits it from then on"))
+            }
+            Self::NotPermitted(_) => reason.hint(by_command).hint(format!("{EDIT}, then `pintle reload`")),
             Self::Denied(path, _) => {
                 let (folder, user) = (folder_of(path), privileges::user());
                 reason.hint(by_command).hint(format!(
@@ -81,6 +91,7 @@ impl EditError {
                 let user = privileges::user();
                 reason.hint(by_command).hint(format!("chown {user} {}", word(path)))
             }
+            Self::Left(path, _) => reason.hint(format!("as root: rm -r {}", word(path))).hint(by_command),
             Self::Io(..) => reason.hint("check free space and permissions"),
         }
     }
@@ -90,6 +101,12 @@ impl fmt::Display for EditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changed(path) => write!(f, "{}: somebody else has changed the file meanwhile", path.display()),
+            Self::NotPermitted(path) => {
+                write!(f, "{}: admin.edit is not set: the running process does not change it", path.display())
+            }
+            Self::Left(path, error) => {
+                write!(f, "{}: a file of an earlier change cannot be removed: {error}", path.display())
+            }
             Self::Denied(path, error) => {
                 write!(f, "{}: the user {} may not write there: {error}", path.display(), privileges::user())
             }
@@ -131,16 +148,21 @@ impl EditTarget {
         &self.text
     }
 
-    /// Says whether [`EditTarget::write`] may succeed, by a file that it makes and removes.
+    /// Says whether [`EditTarget::write`] may succeed, by the permissions of this process. Writes nothing, so a full disk
+    /// shows only when the file is written.
     ///
     /// # Errors
     ///
     /// [`EditError`] if it would not.
-    pub fn try_out(&self) -> Result<(), EditError> {
-        let new = self.new_path(".try");
-        let made = self.make(&new);
-        let _ = fs::remove_file(&new);
-        made.map(drop)
+    pub fn permitted(&self) -> Result<(), EditError> {
+        let folder = folder_of(&self.path);
+        if sandbox::forbids_writing(folder) {
+            return Err(EditError::Denied(self.path.clone(), io::ErrorKind::PermissionDenied.into()));
+        }
+        access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| EditError::of(&self.path, error.into()))?;
+        let (user, group) = self.owner;
+        let own = rustix::process::geteuid().as_raw();
+        if own != 0 && own != user { Err(EditError::Owner(self.path.clone(), user, group)) } else { Ok(()) }
     }
 
     /// Gives the file another text.
@@ -153,6 +175,20 @@ impl EditTarget {
         Ok(WrittenConfig { after: text.to_owned(), before: self })
     }
 
+    /// A name for the new file that nothing has. What an earlier process has left there makes room.
+    fn free_path(&self) -> Result<PathBuf, EditError> {
+        let mut left = None;
+        for end in [String::new(), format!(".{}", std::process::id())] {
+            let new = self.new_path(&end);
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => left = Some((new, error)),
+                _ => return Ok(new),
+            }
+        }
+        let (new, error) = left.unwrap_or_else(|| (self.path.clone(), io::ErrorKind::AlreadyExists.into()));
+        Err(EditError::Left(new, error))
+    }
+
     fn new_path(&self, end: &str) -> PathBuf {
         let mut name = std::ffi::OsString::from(".");
         name.push(self.path.file_name().unwrap_or_default());
@@ -162,7 +198,8 @@ impl EditTarget {
     }
 
     fn replace(&self, text: &str) -> Result<(), EditError> {
-        let new = self.new_path("");
+        self.permitted()?;
+        let new = self.free_path()?;
         let written = self.make(&new).and_then(|mut file| {
             let whole = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
             whole.map_err(|error| EditError::of(&self.path, error))?;
@@ -173,7 +210,11 @@ impl EditTarget {
             fs::rename(&new, &self.path).map_err(|error| EditError::of(&self.path, error))
         });
         if written.is_err() {
-            let _ = fs::remove_file(&new);
+            // It is missing if it could not be made.
+            let removed = fs::remove_file(&new);
+            if let Some(error) = removed.err().filter(|error| error.kind() != io::ErrorKind::NotFound) {
+                tracing::warn!(%error, file = %new.display(), "a file of a failed change stays: remove it");
+            }
         }
         written?;
         let synced = File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all());
@@ -183,7 +224,6 @@ impl EditTarget {
     /// Makes the new file, empty, with mode and owner of the old one.
     fn make(&self, new: &Path) -> Result<File, EditError> {
         let of = |error| EditError::of(&self.path, error);
-        let _ = fs::remove_file(new);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).map_err(of)?;
         let made = file.metadata().map_err(of)?;
         let (user, group) = self.owner;
@@ -240,7 +280,9 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         symlink("real.toml", &link).unwrap();
         let target = EditTarget::look(&link).unwrap();
-        target.try_out().unwrap();
+        target.permitted().unwrap();
+        // Of a process that was killed, and of somebody else.
+        fs::write(folder.path().join(".real.toml.pintle-new"), "left").unwrap();
         let written = target.write("a = 2\n").unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "a = 2\n");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -248,6 +290,23 @@ mod tests {
         written.undo().unwrap();
         assert_eq!(fs::read_to_string(&link).unwrap(), "a = 1\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_avoided_or_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pintle.toml");
+        fs::write(&file, "a = 1\n").unwrap();
+        let stuck = folder.path().join(".pintle.toml.pintle-new");
+        fs::create_dir(&stuck).unwrap();
+        EditTarget::look(&file).unwrap().write("a = 2\n").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "a = 2\n");
+        let second = folder.path().join(format!(".pintle.toml.pintle-new.{}", std::process::id()));
+        fs::create_dir(&second).unwrap();
+        let error = EditTarget::look(&file).unwrap().write("a = 3\n").unwrap_err();
+        assert!(matches!(&error, EditError::Left(path, _) if *path == second), "{error}");
+        assert!(error.reason().hints[0].contains("rm -r"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "a = 2\n");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(super) struct InUse {
     loaded: jiff::Timestamp,
     history: Option<ConfigHistory>,
     recorder: Value,
+    /// `true` if this process may change the file (`admin.edit`).
+    may_edit: bool,
 }
 
 /// A change to make.
@@ -104,7 +106,8 @@ pub fn offline(draft: &Draft, name: &str, query: &str) -> (StatusCode, Value) {
     let newest = history.as_ref().and_then(|history| history.version("HEAD").ok());
     let (loaded, text) = newest.map(|(version, text)| (version.at, text)).unwrap_or_default();
     let recorder = Value::Null;
-    let in_use = InUse { path: draft.path().to_owned(), text: text.into(), loaded, history, recorder };
+    let (path, may_edit) = (draft.path().to_owned(), draft.may_edit());
+    let in_use = InUse { path, text: text.into(), loaded, history, recorder, may_edit };
     match read(name, query, &in_use) {
         Some(answer) => (answer.status, answer.body),
         None => (StatusCode::NOT_FOUND, json!({ "error": "no such question" })),
@@ -138,7 +141,11 @@ fn shown(in_use: &InUse) -> Answer {
         Ok(target) => target,
         Err(error) => return of_edit(&error),
     };
-    let tried = target.try_out().map_err(|error| error.reason());
+    let tried = match in_use.may_edit {
+        true => target.permitted(),
+        false => Err(EditError::NotPermitted(in_use.path.clone())),
+    };
+    let tried = tried.map_err(|error| error.reason());
     let (file, running) = (tag(target.text()), tag(&in_use.text));
     let masked = secrets::masked(target.text());
     let body = json!({
@@ -350,6 +357,7 @@ impl Control {
             loaded: self.config_loaded,
             history: self.recorder.history().cloned(),
             recorder: self.recorder.status(),
+            may_edit: self.draft.may_edit(),
         });
     }
 
@@ -374,6 +382,9 @@ impl Control {
     pub(super) async fn change_config(&mut self, change: Change) -> Changed {
         let Change { text, if_match, origin } = change;
         let path = self.draft.path().to_owned();
+        if !self.draft.may_edit() {
+            return Changed::Not(EditError::NotPermitted(path));
+        }
         let looked = {
             let path = path.clone();
             spawn_blocking(move || EditTarget::look(&path)).await

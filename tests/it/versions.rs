@@ -15,7 +15,7 @@ use crate::ledger::Tmpfs;
 const SECRET: &str = "top-secret-4711";
 
 fn state(folder: &TempDir) -> String {
-    format!("[state]\ndirectory = {:?}\n", folder.path().join("state"))
+    format!("[admin]\nedit = true\n[state]\ndirectory = {:?}\n", folder.path().join("state"))
 }
 
 /// pintle, and what it needs for a reload.

@@ -4,7 +4,10 @@ use std::fs;
 use std::process::Command;
 
 use crate::admin::{Bed, get};
-use crate::harness::{Pintle, output};
+use crate::harness::{Pintle, outcome, output};
+
+/// The setting without which the page changes nothing.
+const EDIT: &str = "[admin]\nedit = true\n";
 
 /// A form, as a browser sends it. Returns the status line with its fields, and the page.
 pub(super) fn send(bed: &Bed, path: &str, fields: &[(&str, &str)]) -> (String, String) {
@@ -40,7 +43,7 @@ fn edit<'f>(
 #[test]
 fn a_text_is_checked_mended_and_applied() {
     let bed = Bed::new();
-    let pintle = Pintle::start(&bed.authority, &bed.config("[limits]\nidle = \"70s\"\n"));
+    let pintle = Pintle::start(&bed.authority, &bed.config(&format!("{EDIT}[limits]\nidle = \"70s\"\n")));
     let before = fs::read_to_string(pintle.config_path()).unwrap();
     let page = get(&bed.socket(), "/config");
     assert!(page.contains("<h1>Configuration</h1>") && page.contains("idle = &#34;70s&#34;"), "{page}");
@@ -90,7 +93,7 @@ fn a_text_is_checked_mended_and_applied() {
 #[test]
 fn somebody_elses_edit_is_not_overwritten() {
     let bed = Bed::new();
-    let pintle = Pintle::start(&bed.authority, &bed.config("[limits]\nidle = \"70s\"\n"));
+    let pintle = Pintle::start(&bed.authority, &bed.config(&format!("{EDIT}[limits]\nidle = \"70s\"\n")));
     let before = fs::read_to_string(pintle.config_path()).unwrap();
     let page = get(&bed.socket(), "/config");
     let edited = format!("# by an editor\n{before}");
@@ -114,7 +117,7 @@ fn somebody_elses_edit_is_not_overwritten() {
 fn texts_from_outside_are_escaped_and_long_files_are_edited_in_parts() {
     let bed = Bed::new();
     let lines: String = (0..2000).map(|n| format!("# line {n} </textarea><script>alert({n})</script>\n")).collect();
-    let pintle = Pintle::start(&bed.authority, &bed.config(&format!("{lines}[limits]\nidle = \"70s\"\n")));
+    let pintle = Pintle::start(&bed.authority, &bed.config(&format!("{lines}{EDIT}[limits]\nidle = \"70s\"\n")));
     let before = fs::read_to_string(pintle.config_path()).unwrap();
     for path in ["/config", "/config?find=idle", "/config?line=1500", "/config?line=x&find=%3Cscript%3E"] {
         let page = get(&bed.socket(), path);
@@ -133,4 +136,64 @@ fn texts_from_outside_are_escaped_and_long_files_are_edited_in_parts() {
     let (head, page) = send(&bed, "/config", &edit(&page, &changed, "apply", &mut fields));
     assert!(head.starts_with("http/1.1 303"), "{head} {page}");
     assert_eq!(fs::read_to_string(pintle.config_path()).unwrap(), before.replace("70s", "80s"));
+}
+
+/// The names in the folder of the configuration.
+fn names(pintle: &Pintle) -> Vec<String> {
+    let folder = pintle.config_path().parent().unwrap().to_owned();
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The answer to PUT /v1/config, with the status code at its end.
+fn put(bed: &Bed, tag: &str, text: &str) -> String {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-X", "PUT", "-w", "\n%{http_code}", "--unix-socket"]).arg(bed.socket());
+    curl.arg("-H").arg(format!("If-Match: {tag}")).args(["--data-binary", text, "http://localhost/v1/config"]);
+    output(&mut curl)
+}
+
+/// `admin.edit` is the permission: in the sandbox, which lets the process make logs in the folder, and without one.
+#[test]
+fn without_its_permission_the_process_changes_and_leaves_nothing() {
+    for sandbox in ["", "landlock = \"off\"\nseccomp = \"off\"\n"] {
+        let bed = Bed::new();
+        let config = bed.config(&format!("[sandbox]\n{sandbox}[log]\naccess = \"access.log\"\n"));
+        let pintle = Pintle::start(&bed.authority, &config);
+        let (before, there) = (fs::read_to_string(pintle.config_path()).unwrap(), names(&pintle));
+        let mut shown = serde_json::Value::Null;
+        for _ in 0..2 {
+            shown = serde_json::from_str(&get(&bed.socket(), "/v1/config")).unwrap();
+            let hints = shown["not_writable"]["hints"].to_string();
+            assert_eq!(shown["writable"], false, "{shown}");
+            assert!(hints.contains("edit = true in [admin]") && hints.contains("pintle config apply FILE"), "{shown}");
+            let page = get(&bed.socket(), "/config");
+            assert!(page.contains("edit = true in [admin]"), "{page}");
+            assert_eq!(names(&pintle), there);
+        }
+        let answer = put(&bed, shown["tag"].as_str().unwrap(), &format!("# more\n{before}"));
+        assert!(answer.ends_with("403") && answer.contains("admin.edit is not set"), "{answer}");
+        // The command has the permissions of its user.
+        let new = bed.folder.path().join("new.toml");
+        fs::write(&new, format!("# by the command\n{before}")).unwrap();
+        let (code, out, err) = outcome(pintle.command("config apply").arg(&new));
+        assert_eq!(code, 0, "{out} {err}");
+        assert_eq!(fs::read_to_string(pintle.config_path()).unwrap(), fs::read_to_string(&new).unwrap());
+        assert_eq!(names(&pintle), there);
+    }
+}
+
+#[test]
+fn with_its_permission_the_sandboxed_process_changes_the_file() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(&format!("{EDIT}[sandbox]\n")));
+    let (before, there) = (fs::read_to_string(pintle.config_path()).unwrap(), names(&pintle));
+    let shown: serde_json::Value = serde_json::from_str(&get(&bed.socket(), "/v1/config")).unwrap();
+    assert_eq!(shown["writable"], true, "{shown}");
+    let answer = put(&bed, shown["tag"].as_str().unwrap(), &format!("# more\n{before}"));
+    assert!(answer.ends_with("200"), "{answer}");
+    assert_eq!(fs::read_to_string(pintle.config_path()).unwrap(), format!("# more\n{before}"));
+    assert_eq!(names(&pintle), there);
 }
