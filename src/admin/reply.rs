@@ -1,5 +1,7 @@
 //! The answer to a request for a page, and the frame around each page.
 
+use std::fmt::Write as _;
+
 use askama::Template;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
@@ -7,6 +9,7 @@ use http::{HeaderName, StatusCode, header};
 use super::asked::PageRequest;
 use super::assets;
 use crate::os::usage::host_name;
+use crate::telemetry::harmless::is_harmful;
 
 /// The content type of pages.
 const HTML: &str = "text/html; charset=utf-8";
@@ -29,7 +32,7 @@ impl Page {
     #[must_use]
     pub fn of(template: &impl Template) -> Self {
         match template.render() {
-            Ok(html) => Self { content: html.into(), kind: HTML, ..Self::empty(StatusCode::OK) },
+            Ok(html) => Self { content: in_order(html).into(), kind: HTML, ..Self::empty(StatusCode::OK) },
             Err(error) => {
                 tracing::error!(%error, "page: its template failed; please report it");
                 Self::empty(StatusCode::INTERNAL_SERVER_ERROR)
@@ -61,6 +64,33 @@ impl Page {
     pub fn empty(status: StatusCode) -> Self {
         Self { status, kind: "text/plain; charset=utf-8", content: Bytes::new(), headers: Vec::new() }
     }
+}
+
+/// Shows characters that change the direction of text, and control characters, as their numbers: a subject or a log line of
+/// a stranger must not reorder what stands beside it. Tags, and texts to edit, stay as they are.
+fn in_order(html: String) -> String {
+    let spoils = |c: char| is_harmful(c) && !matches!(c, '\n' | '\r' | '\t');
+    if !html.chars().any(spoils) {
+        return html;
+    }
+    let mut shown = String::with_capacity(html.len());
+    let (mut in_tag, mut in_editor) = (false, false);
+    for (at, c) in html.char_indices() {
+        match c {
+            '<' => {
+                in_tag = true;
+                let tag = html.get(at..).unwrap_or_default();
+                in_editor = tag.starts_with("<textarea") || in_editor && !tag.starts_with("</textarea");
+            }
+            '>' => in_tag = false,
+            _ => {}
+        }
+        match spoils(c) && !in_tag && !in_editor {
+            true => _ = write!(shown, "\\u{{{:x}}}", u32::from(c)),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// The frame around each page, as `layout.html` draws it.
@@ -100,6 +130,26 @@ impl PageFrame {
             style: assets::style(),
             script: assets::script(),
             version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_stay_in_their_order() {
+        for (html, want) in [
+            ("<p>plain é\n</p>", "<p>plain é\n</p>"),
+            ("<p>a\u{202e}b\u{1b}[31m</p>", "<p>a\\u{202e}b\\u{1b}[31m</p>"),
+            ("<i title=\"\u{202e}\">\u{2066}</i>", "<i title=\"\u{202e}\">\\u{2066}</i>"),
+            (
+                "<textarea name=t>\u{200f}&lt;b></textarea>\u{200f}",
+                "<textarea name=t>\u{200f}&lt;b></textarea>\\u{200f}",
+            ),
+        ] {
+            assert_eq!(in_order(html.to_owned()), want);
         }
     }
 }

@@ -52,7 +52,9 @@ impl fmt::Display for JsonEscape {
     }
 }
 
-fn is_harmful(c: char) -> bool {
+/// Returns `true` for a character that could control a terminal, forge a line, or change the direction of text.
+#[must_use]
+pub fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -4,7 +4,7 @@ pub mod access;
 pub mod counters;
 pub mod delimited;
 pub mod exposition;
-mod harmless;
+pub mod harmless;
 pub mod histogram;
 mod journal;
 mod labels;

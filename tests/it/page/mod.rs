@@ -7,5 +7,7 @@ mod config;
 mod entrance;
 mod frame;
 mod hostile;
+mod https;
 mod keys;
 mod openapi;
+mod strings;
