@@ -92,6 +92,10 @@ pub struct Limits {
     pub otlp_queue: usize,
     /// Client networks of which one worker sums up failed handshakes in a minute.
     pub log_networks: usize,
+    /// Connections to the pages over TLS at the same time; pintle closes further ones at once.
+    pub admin_connections: usize,
+    /// The same for one client network: an IPv4 address or an IPv6 /64.
+    pub admin_connections_per_client: usize,
     /// Bytes of one version in the history of the configuration; a larger one is not kept.
     pub config_version: usize,
     /// Bytes of the whole history; beyond, no version is added.
@@ -151,6 +155,9 @@ impl Default for Limits {
             graphite_queue: 16 << 20,
             otlp_queue: 16 << 20,
             log_networks: 1024,
+            // Some readers; a browser opens six.
+            admin_connections: 128,
+            admin_connections_per_client: 16,
             // Ten thousand sites with some lines each.
             config_version: 8 << 20,
             config_history: 256 << 20,
@@ -217,6 +224,8 @@ impl Limits {
             graphite_queue: 1 << 30,
             otlp_queue: 1 << 30,
             log_networks: 1_000_000,
+            admin_connections: 10_000,
+            admin_connections_per_client: 10_000,
             config_version: 64 << 20,
             config_history: 1 << 40,
         }

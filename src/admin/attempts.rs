@@ -20,6 +20,28 @@ const MEMORY: Duration = Duration::from_secs(3600);
 const TRIES_OF_ALL: u32 = 60;
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// Warnings about strangers within [`WINDOW`].
+const WARNINGS: u32 = 60;
+
+/// Bounds the warnings about strangers, so that nobody fills the log.
+#[derive(Default)]
+pub struct StrangerWarnings {
+    window: Option<(Instant, u32)>,
+}
+
+impl StrangerWarnings {
+    /// Counts a warning. Returns `true` if it may be logged.
+    pub fn may(&mut self, now: Instant) -> bool {
+        let (begun, used) =
+            self.window.filter(|(begun, _)| now.saturating_duration_since(*begun) < WINDOW).unwrap_or((now, 0));
+        self.window = Some((begun, used.saturating_add(1)));
+        if used == WARNINGS {
+            tracing::warn!(limit = WARNINGS, "further refusals of strangers are not logged in this minute");
+        }
+        used < WARNINGS
+    }
+}
+
 /// The place that a log-in comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LogInNetwork {
@@ -125,6 +147,13 @@ mod tests {
         assert_eq!(attempts.begin(network(2), now), Ok(TRIES - 1), "others are not concerned");
         now += MEMORY;
         assert_eq!(attempts.begin(network(1), now), Ok(TRIES - 1));
+    }
+
+    #[test]
+    fn warnings_about_strangers_are_bounded() {
+        let (mut warnings, now) = (StrangerWarnings::default(), Instant::now());
+        assert_eq!((0..1000).filter(|_| warnings.may(now)).count(), WARNINGS as usize);
+        assert!(warnings.may(now + WINDOW));
     }
 
     #[test]

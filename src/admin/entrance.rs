@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::asked::FormFields;
-use super::attempts::{LogInAttempts, LogInNetwork};
+use super::attempts::{LogInAttempts, LogInNetwork, StrangerWarnings};
 use super::guard;
 use super::page::login;
 use super::password::PasswordThread;
@@ -17,6 +17,7 @@ use super::reply::Page;
 use super::session::{PageSession, Sessions, SignedInBy};
 use crate::config::admin::{AdminRole, SharedAccess};
 use crate::reason::counted;
+use crate::tls::client_auth::ClientIdentity;
 
 /// The path of a one-time link, before its secret.
 const LINK: &str = "/link/";
@@ -30,6 +31,33 @@ pub struct PageVisitor {
     pub address: Option<IpAddr>,
     /// `true` over TLS.
     pub is_secure: bool,
+    /// The certificate of the client.
+    pub client: ClientProof,
+}
+
+/// The worth of a client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientProof {
+    /// Nobody asks for certificates here.
+    NotWanted,
+    /// The client has shown none.
+    Missing,
+    /// It does not let the client in: the reason.
+    Refused(String),
+    /// It lets the client in, with a role.
+    Proved(ClientIdentity, AdminRole),
+}
+
+impl ClientProof {
+    /// The reason why the certificate lets nobody in; `None` if it does, or if nobody asks for one.
+    #[must_use]
+    pub fn objection(&self) -> Option<String> {
+        match self {
+            Self::NotWanted | Self::Proved(..) => None,
+            Self::Missing => Some("Your browser has shown no client certificate.".to_owned()),
+            Self::Refused(why) => Some(format!("Your client certificate was refused: {why}.")),
+        }
+    }
 }
 
 impl PageVisitor {
@@ -45,6 +73,7 @@ pub struct Entrance {
     access: SharedAccess,
     sessions: RefCell<Sessions>,
     attempts: RefCell<LogInAttempts>,
+    warnings: RefCell<StrangerWarnings>,
     passwords: OnceCell<PasswordThread>,
 }
 
@@ -63,8 +92,14 @@ impl Entrance {
     /// The entrance of this host.
     #[must_use]
     pub fn new(access: SharedAccess) -> Self {
-        let (sessions, attempts) = (RefCell::default(), RefCell::default());
-        Self { access, sessions, attempts, passwords: OnceCell::new() }
+        let (sessions, attempts, warnings) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { access, sessions, attempts, warnings, passwords: OnceCell::new() }
+    }
+
+    /// Returns `true` if one more refusal of a stranger may be logged.
+    #[must_use]
+    pub fn may_warn(&self) -> bool {
+        self.warnings.borrow_mut().may(Instant::now())
     }
 
     /// The session of a request, with its id; `None` without one.
@@ -72,8 +107,19 @@ impl Entrance {
     pub fn session(&self, headers: &HeaderMap, visitor: &PageVisitor) -> Option<(PageSession, String)> {
         let (access, now) = (self.access.now(), Instant::now());
         let mut sessions = self.sessions.borrow_mut();
-        guard::cookies(headers, visitor.is_secure)
-            .find_map(|id| Some((sessions.find(id, &access, now)?, id.to_owned())))
+        let by_cookie = guard::cookies(headers, visitor.is_secure)
+            .find_map(|id| Some((sessions.find(id, &access, now)?, id.to_owned())));
+        if by_cookie.is_some() {
+            return by_cookie;
+        }
+        // The certificate stands for the session: there is no cookie, and no id.
+        let ClientProof::Proved(identity, role) = &visitor.client else { return None };
+        let (session, is_new) = sessions.of_certificate(identity, *role, now)?;
+        if is_new {
+            let (who, role, from) = (&session.who, session.role.name(), visitor.from());
+            tracing::info!(who, role, from, serial = identity.serial, "signed in by certificate");
+        }
+        Some((session, String::new()))
     }
 
     /// Makes a one-time link for a reader. Returns its path; `None` without random bytes.
@@ -95,7 +141,7 @@ impl Entrance {
         match path {
             "/logout" => self.log_out(form, old, visitor),
             "/login" if *method == Method::POST => self.log_in(form, old, visitor).await,
-            "/login" => self.login_page("", None),
+            "/login" => self.login_page("", visitor.client.objection().as_deref()),
             _ => self.redeem(path.strip_prefix(LINK).unwrap_or_default(), old, visitor),
         }
     }
@@ -115,7 +161,9 @@ impl Entrance {
     fn redeem(&self, secret: &str, old: Option<(PageSession, String)>, visitor: &PageVisitor) -> Page {
         let id = self.sessions.borrow_mut().redeem(secret, Instant::now());
         let Some(id) = id else {
-            tracing::warn!(from = visitor.from(), "one-time link refused: it was used, or is too old");
+            if self.may_warn() {
+                tracing::warn!(from = visitor.from(), "one-time link refused: it was used, or is too old");
+            }
             let wrong = "This link was used before, or is older than two minutes. Make another one.";
             return self.login_page("", Some(wrong)).with_status(StatusCode::FORBIDDEN);
         };

@@ -51,10 +51,16 @@ fn only(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
 /// `true` if the field `Host` names this machine: a page of another name that leads here does not (DNS rebinding).
 #[must_use]
 pub fn names_this_machine(headers: &HeaderMap) -> bool {
+    names(headers, |name| {
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
+/// `true` if the field `Host` has a name or an address that fits.
+#[must_use]
+pub fn names(headers: &HeaderMap, fits: impl FnOnce(&str) -> bool) -> bool {
     let host = only(headers, header::HOST).unwrap_or_default();
-    let authority = host.parse::<Authority>();
-    let name = authority.as_ref().map(|a| bare(a.host())).unwrap_or_default();
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.parse::<Authority>().is_ok_and(|authority| fits(bare(authority.host())))
 }
 
 /// The reason why a browser's request is not from a page of ours; `None` if nothing speaks against it.

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::config::admin::{AdminAccess, AdminRole, StoredPassword};
+use crate::tls::client_auth::ClientIdentity;
 
 /// Random bytes of a link, a session and a form token.
 const RANDOM: usize = 32;
@@ -56,6 +57,8 @@ pub enum SignedInBy {
     Link,
     /// The password with this hash. A session ends when the hash or the role changes.
     Password(StoredPassword),
+    /// A certificate, which each connection proves anew.
+    Certificate,
 }
 
 /// The hash of a secret: the table holds no secret, and a search in it tells nothing about one.
@@ -80,6 +83,8 @@ struct OpenSession {
 pub struct Sessions {
     links: Vec<OneTimeLink>,
     open: HashMap<SecretHash, OpenSession>,
+    /// Those of certificates, by the hash of the certificate, which is no secret.
+    certified: HashMap<[u8; 32], OpenSession>,
 }
 
 impl Sessions {
@@ -128,6 +133,29 @@ impl Sessions {
         Some(open.session.clone())
     }
 
+    /// The session of a certificate that the client has just proved, and `true` if it begins now; `None` without random
+    /// bytes.
+    pub fn of_certificate(
+        &mut self,
+        is: &ClientIdentity,
+        role: AdminRole,
+        now: Instant,
+    ) -> Option<(PageSession, bool)> {
+        self.certified.retain(|_, open| open.is_alive(now));
+        if let Some(open) = self.certified.get_mut(&is.fingerprint).filter(|open| open.session.role == role) {
+            open.used = now;
+            return Some((open.session.clone(), false));
+        }
+        if self.certified.len() >= SESSIONS_MAX {
+            let idlest = self.certified.iter().min_by_key(|(_, open)| open.used).map(|(is, _)| *is);
+            idlest.map(|is| self.certified.remove(&is));
+        }
+        let session = PageSession { who: is.subject.clone(), role, csrf: random()? };
+        let (until, by) = (now + SESSION_LIFE, SignedInBy::Certificate);
+        self.certified.insert(is.fingerprint, OpenSession { session: session.clone(), by, until, used: now });
+        Some((session, true))
+    }
+
     /// Ends a session.
     pub fn end(&mut self, id: &str) {
         self.open.remove(&hash(id));
@@ -142,7 +170,7 @@ impl OpenSession {
     /// `true` if the reader could sign in again with the same proof, for the same role.
     fn holds(&self, access: &AdminAccess) -> bool {
         match &self.by {
-            SignedInBy::Link => true,
+            SignedInBy::Link | SignedInBy::Certificate => true,
             SignedInBy::Password(password) => access.users.iter().any(|user| {
                 user.name == self.session.who && user.role == self.session.role && user.password == *password
             }),
@@ -216,6 +244,27 @@ mod tests {
         }
         assert_eq!(sessions.open.len(), SESSIONS_MAX);
         assert!(sessions.find(&first, &access, now).is_none());
+    }
+
+    #[test]
+    fn sessions_of_certificates_have_no_id() {
+        let (mut sessions, now) = (Sessions::default(), Instant::now());
+        let certificate = |n: u8| ClientIdentity { subject: ANNA.into(), serial: "01".into(), fingerprint: [n; 32] };
+        let (first, is_new) = sessions.of_certificate(&certificate(1), AdminRole::View, now).unwrap();
+        let (again, is_new_again) = sessions.of_certificate(&certificate(1), AdminRole::View, now).unwrap();
+        assert!(is_new && !is_new_again && first.csrf == again.csrf && first.fits(&again.csrf));
+        // What everybody knows of a certificate is no cookie.
+        for id in ["", ANNA, "01", &"01".repeat(32), &"\u{1}".repeat(32)] {
+            assert!(sessions.find(id, &AdminAccess::default(), now).is_none(), "{id}");
+        }
+        let (other, is_new) = sessions.of_certificate(&certificate(1), AdminRole::Operate, now).unwrap();
+        assert!(is_new && other.role == AdminRole::Operate && other.csrf != first.csrf);
+        let (late, is_new) = sessions.of_certificate(&certificate(1), AdminRole::Operate, now + IDLE_MAX).unwrap();
+        assert!(is_new && late.csrf != other.csrf);
+        for n in 0..100 {
+            let _ = sessions.of_certificate(&certificate(n), AdminRole::View, now + IDLE_MAX);
+        }
+        assert_eq!(sessions.certified.len(), SESSIONS_MAX);
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::acme::lost::LostKey;
 use crate::config::history::How;
 use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
-    Beginning, Control, NewProcess, ProcessEnd, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
+    Beginning, Control, NewProcess, PageSocket, ProcessEnd, StartError, bind_pages, dates_ahead, log_warnings,
+    open_ledger, sandbox_rules,
 };
 use crate::events::programs;
 use crate::handover::Launcher;
@@ -30,12 +31,15 @@ use crate::os::systemd::{self, Notify, PassedSocket};
 use crate::os::usage;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, shell_word};
-use crate::server::{BindError, Lent, bind};
+use crate::server::{BindError, Bound, Lent, bind};
 use crate::telemetry::{LogThread, log};
 use crate::tls::key_process;
 
 /// The remedy if the demo's ledger cannot be used.
 const OTHER_DEMO: &str = "end the demo that runs with these files, or use another folder: pintle demo --dir FOLDER";
+
+/// The name of a service manager's sockets for the pages over TLS.
+const PAGES: &str = "admin";
 
 /// Serves until SIGTERM, SIGINT or SIGQUIT, or until an upgrade. A second signal ends it at once.
 pub fn run(path: &Path, allow_root: bool, strict: bool, output: &Output) -> ExitCode {
@@ -50,8 +54,13 @@ pub fn run(path: &Path, allow_root: bool, strict: bool, output: &Output) -> Exit
         Ok(passed) => passed,
         Err(reason) => return refuse(&reason),
     };
+    let (pages, passed): (Vec<_>, Vec<_>) = passed.into_iter().partition(|passed| passed.name == PAGES);
+    let pages = pages
+        .into_iter()
+        .filter_map(|passed| Some(PageSocket { asked: passed.listener.local_addr().ok()?, socket: passed.listener }));
     let lent = passed.into_iter().filter_map(lent).collect();
-    serve(path, allow_root, output, Beginning { lent, strict, ..Beginning::default() }, |_| {})
+    let beginning = Beginning { lent, strict, pages: pages.collect(), ..Beginning::default() };
+    serve(path, allow_root, output, beginning, |_| {})
 }
 
 /// A socket of the service manager, for the listener that its name says, if it says one.
@@ -104,13 +113,10 @@ pub(super) fn serve(
     beginning.warnings = problems.shown().len();
     let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
     let remarks = Remarks::of(path, &config, ledger.book(), beginning.is_demo);
-    let bound = match bind(&config.https, &config.http, config.workers, &mut beginning.lent) {
+    let bound = match bind_all(&config, &mut beginning) {
         Ok(bound) => bound,
-        Err(errors) => return cannot_bind(&errors, beginning.is_demo),
+        Err(code) => return code,
     };
-    if let Some(unused) = beginning.lent.first() {
-        return unused_socket(unused);
-    }
     if let Err(trouble) = confine(&draft, &config, None) {
         return refuse(&trouble);
     }
@@ -125,6 +131,24 @@ pub(super) fn serve(
         ready(control.listening());
         Ok(control)
     })
+}
+
+/// Binds the listeners of the sites, and those of the pages that can be bound: ports below 1024 need a permission that is
+/// dropped next.
+fn bind_all(config: &Config, beginning: &mut Beginning) -> Result<Bound, ExitCode> {
+    let bound = bind(&config.https, &config.http, config.workers, &mut beginning.lent);
+    let bound = bound.map_err(|errors| cannot_bind(&errors, beginning.is_demo))?;
+    if let Some(unused) = beginning.lent.first() {
+        return Err(unused_socket(unused));
+    }
+    let pages = bind_pages(config, &mut beginning.pages);
+    match std::mem::replace(&mut beginning.pages, pages).first() {
+        None => Ok(bound),
+        Some(PageSocket { asked, .. }) => {
+            let what = format!("systemd passes a socket named {PAGES} on {asked}, which is not in admin.https.listen");
+            Err(fail_with_hint(&what, &"name it there, or leave it out of the socket unit"))
+        }
+    }
 }
 
 fn refuse_all(troubles: &[Reason]) -> ExitCode {

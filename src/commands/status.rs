@@ -83,6 +83,7 @@ fn print_status(status: &Value, sheet: &Sheet) {
     for listener in list(status, "listening") {
         sheet.line(&format!("  listening      {} ({})", text(listener, "address"), text(listener, "scheme")));
     }
+    print_pages(&status["admin_https"], sheet);
     print_ledger(&status["ledger"], sheet);
     if let Some(error) = status["access_log"]["error"].as_str() {
         sheet.line(&format!("  ACCESS LOG     {error}"));
@@ -111,6 +112,15 @@ fn print_status(status: &Value, sheet: &Sheet) {
     print_reports(&status["reports"], sheet);
     for site in list(status, "sites") {
         print_site(site, sheet);
+    }
+}
+
+/// Prints the addresses of the pages over TLS, and the end of their certificate.
+fn print_pages(pages: &Value, sheet: &Sheet) {
+    let ends = list(pages, "certificates").iter().map(|certificate| text(certificate, "not_after")).min();
+    let ends = ends.map_or_else(|| "no certificate".to_owned(), |end| format!("until {}", day(end)));
+    for address in list(pages, "listening").iter().filter_map(Value::as_str) {
+        sheet.line(&format!("  pages          {address} (https, {ends})"));
     }
 }
 

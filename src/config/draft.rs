@@ -199,11 +199,12 @@ impl Draft {
         self.has_key_process().then(|| self.key_files())
     }
 
-    /// The files of the sites' private keys.
+    /// The files of the private keys: those of the sites, and that of the pages.
     #[must_use]
     pub fn key_files(&self) -> Vec<At<PathBuf>> {
         let sites = self.file.iter().flat_map(|file| &file.sites);
-        let keys = sites.flat_map(|site| &site.certificates).filter_map(|c| c.key.as_ref());
+        let own = self.file.iter().filter_map(|file| file.admin.https.as_ref()?.key.as_ref());
+        let keys = sites.flat_map(|site| &site.certificates).filter_map(|c| c.key.as_ref()).chain(own);
         keys.map(|key| key.with(self.folder.join(&key.value))).collect()
     }
 

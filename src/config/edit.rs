@@ -76,9 +76,9 @@ impl EditError {
         let by_command = "as root: pintle config apply FILE";
         match self {
             Self::Changed(_) => reason.hint("read it again, and make the change there"),
-            Self::NotPermitted(path) | Self::Denied(path, _) if sandbox::forbids_writing(folder_of(path)) => {
-                reason.hint(by_command).hint(format!("{EDIT}, then `pintle upgrade`: the sandbox permits it from then on"))
-            }
+            Self::NotPermitted(path) | Self::Denied(path, _) if sandbox::forbids_writing(folder_of(path)) => reason
+                .hint(by_command)
+                .hint(format!("{EDIT}, then `pintle upgrade`: the sandbox permits it from then on")),
             Self::NotPermitted(_) => reason.hint(by_command).hint(format!("{EDIT}, then `pintle reload`")),
             Self::Denied(path, _) => {
                 let (folder, user) = (folder_of(path), privileges::user());

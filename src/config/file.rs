@@ -12,7 +12,7 @@ use super::problem::At;
 use super::reader::Reader;
 
 pub(super) use acme::{AcmeTable, EabTable};
-pub(super) use admin::{AdminTable, AdminUserTable};
+pub(super) use admin::{AdminHttpsTable, AdminTable, AdminUserTable};
 pub(super) use limits::LimitsTable;
 pub(super) use site::{
     BreakerTable, CertificateTable, CheckTable, HeadersTable, HpkpTable, HstsTable, ManagedTable, RampKeys, SiteTable,

@@ -5,6 +5,7 @@
 
 pub mod acme;
 pub mod admin;
+pub mod admin_https;
 mod changes;
 mod draft;
 pub mod edit;

@@ -15,11 +15,22 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::api::CommandChannel;
 use super::face::{AdminConnection, AdminShared, Caller, answer};
+use super::visitors::{PatientStream, VisitorListener, listen};
 use crate::admin::Pages;
 use crate::config::admin::SharedAccess;
+use crate::config::admin_https::SharedAdminHttps;
+use crate::os::priority;
 
 /// Time limit for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A task for the thread.
+pub(super) enum AdminTask {
+    /// Serve this connection.
+    Connection(AcceptedConnection),
+    /// Serve what this listener accepts.
+    Listener(VisitorListener),
+}
 
 /// A connection that the control thread has accepted.
 pub(super) struct AcceptedConnection {
@@ -42,32 +53,41 @@ pub(super) enum AdminStream {
 /// If there can be no thread.
 pub(super) fn start(
     api: CommandChannel,
-    access: SharedAccess,
+    (access, https): (SharedAccess, SharedAdminHttps),
     connections: usize,
-) -> io::Result<mpsc::Sender<AcceptedConnection>> {
-    let (sender, mut accepted) = mpsc::channel::<AcceptedConnection>(connections);
+) -> io::Result<mpsc::Sender<AdminTask>> {
+    let (sender, mut tasks) = mpsc::channel::<AdminTask>(connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("pintle-admin".into()).spawn(move || {
-        let shared = Rc::new(AdminShared { api, pages: Pages::new(access) });
+        // Whoever keeps this thread busy takes no time from the workers.
+        priority::lower();
+        let places = Rc::default();
+        let shared = Rc::new(AdminShared { api, pages: Pages::new(access), https, places });
         LocalSet::new().block_on(&runtime, async move {
-            while let Some(AcceptedConnection { socket, caller, permit }) = accepted.recv().await {
-                let connection = AdminConnection { caller, shared: shared.clone(), permit: Rc::new(permit) };
-                spawn_local(async move {
-                    let _ = match socket {
-                        AdminStream::Unix(socket) => match tokio::net::UnixStream::from_std(socket) {
-                            Ok(socket) => serve(TokioIo::new(socket), connection).await,
-                            Err(_) => return,
-                        },
-                        AdminStream::Tcp(socket) => match tokio::net::TcpStream::from_std(socket) {
-                            Ok(socket) => serve(TokioIo::new(socket), connection).await,
-                            Err(_) => return,
-                        },
-                    };
-                });
+            while let Some(task) = tasks.recv().await {
+                match task {
+                    AdminTask::Connection(accepted) => _ = spawn_local(connect(accepted, shared.clone())),
+                    AdminTask::Listener(listener) => _ = spawn_local(listen(listener, shared.clone())),
+                }
             }
         });
     })?;
     Ok(sender)
+}
+
+/// Serves an accepted connection.
+async fn connect(AcceptedConnection { socket, caller, permit }: AcceptedConnection, shared: Rc<AdminShared>) {
+    let connection = AdminConnection { caller, shared, permit: Rc::new(permit) };
+    let _ = match socket {
+        AdminStream::Unix(socket) => match tokio::net::UnixStream::from_std(socket) {
+            Ok(socket) => serve(TokioIo::new(PatientStream::new(socket)), connection).await,
+            Err(_) => return,
+        },
+        AdminStream::Tcp(socket) => match tokio::net::TcpStream::from_std(socket) {
+            Ok(socket) => serve(TokioIo::new(PatientStream::new(socket)), connection).await,
+            Err(_) => return,
+        },
+    };
 }
 
 /// Serves a connection, which may become that of a browser.

@@ -54,6 +54,7 @@ impl Control {
             let reason = Reason::new(format!("the history lacks a version of the configuration: {}", fault.line()));
             reason.hints(fault.hints.clone())
         }));
+        reasons.extend(self.faults_of_pages());
         reasons.extend(self.reporter.hooks.lines().iter().filter_map(|line| of_hook(line)));
         reasons.into_iter().map(|reason| Item { site: None, reason }).collect()
     }

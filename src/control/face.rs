@@ -1,30 +1,35 @@
 //! The HTTP face of the admin listener: who asks, for what, and whether they may.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, ETAG, IF_MATCH, UPGRADE, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, ETAG, IF_MATCH, STRICT_TRANSPORT_SECURITY, UPGRADE,
+    WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::api::CommandChannel;
 use super::metrics_body;
 use super::token::Token;
+use super::visitors::VisitorPlaces;
 use crate::admin::api::{Answer, Api as _, Call, JSON, find, without_version};
 use crate::admin::asked::parameter;
-use crate::admin::entrance::PageVisitor;
+use crate::admin::entrance::{ClientProof, PageVisitor};
 use crate::admin::guard::{self, CSRF_HEADER, is_safe};
 use crate::admin::session::{LINK_LIFE, PageSession};
 use crate::admin::{self, AnswerBody, PageReader, Pages};
 use crate::config::TOKEN;
 use crate::config::admin::{AdminRole, is_name};
+use crate::config::admin_https::{AdminHttps, SharedAdminHttps};
 use crate::telemetry::exposition::Exposition;
 
 /// The longest body of a form, in bytes.
@@ -50,6 +55,8 @@ pub(super) enum Caller {
     Browser,
     /// From this host over TCP; the token or a session decides.
     Tcp { token: Arc<Token>, from: SocketAddr },
+    /// Over TLS; a session or a certificate decides.
+    Visitor { from: SocketAddr, https: Arc<AdminHttps>, client: ClientProof },
 }
 
 /// A connection of the admin listener.
@@ -57,34 +64,63 @@ pub(super) struct AdminConnection {
     pub(super) caller: Caller,
     pub(super) shared: Rc<AdminShared>,
     /// The permit for the connection, given back when it ends.
-    pub(super) permit: Rc<OwnedSemaphorePermit>,
+    pub(super) permit: Rc<dyn Any>,
 }
 
 /// The admin thread's part in an answer.
 pub(super) struct AdminShared {
     pub(super) api: CommandChannel,
     pub(super) pages: Pages,
+    /// The pages over TLS, as configured.
+    pub(super) https: SharedAdminHttps,
+    /// The places of their connections.
+    pub(super) places: Rc<VisitorPlaces>,
 }
 
 impl Caller {
     fn visitor(&self) -> PageVisitor {
-        let address = if let Self::Tcp { from, .. } = self { Some(from.ip()) } else { None };
-        PageVisitor { address, is_secure: false }
+        let (address, is_secure, client) = match self {
+            Self::Owner | Self::Stranger | Self::Browser => (None, false, ClientProof::NotWanted),
+            Self::Tcp { from, .. } => (Some(from.ip()), false, ClientProof::NotWanted),
+            Self::Visitor { from, client, .. } => (Some(from.ip()), true, client.clone()),
+        };
+        PageVisitor { address, is_secure, client }
+    }
+
+    /// The reason against the field `Host` of a browser.
+    fn misnamed(&self, headers: &HeaderMap) -> Option<&'static str> {
+        match self {
+            Self::Visitor { https, .. } => (!guard::names(headers, |name| https.covers(name)))
+                .then_some("the field Host has a name that the certificate of the pages does not cover"),
+            _ => {
+                (!guard::names_this_machine(headers)).then_some("the field Host names another machine (DNS rebinding)")
+            }
+        }
     }
 }
 
 /// Answers a request of the admin listener: the API's, or that for a page.
 pub(super) async fn answer(request: Request<Incoming>, connection: &AdminConnection) -> Response<AnswerBody> {
+    let mut response = answer_by_caller(request, connection).await;
+    if let Caller::Visitor { https, .. } = &connection.caller
+        && let Some(policy) = https.hsts.as_ref().and_then(|policy| HeaderValue::try_from(policy).ok())
+    {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, policy);
+    }
+    response
+}
+
+async fn answer_by_caller(request: Request<Incoming>, connection: &AdminConnection) -> Response<AnswerBody> {
     let AdminConnection { caller, shared, .. } = connection;
     let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
     let is_commander = match caller {
         Caller::Owner | Caller::Stranger => true,
-        Caller::Browser => false,
+        Caller::Browser | Caller::Visitor { .. } => false,
         Caller::Tcp { .. } => headers.contains_key(AUTHORIZATION),
     };
     if !is_commander {
         let session = shared.pages.entrance.session(headers, &caller.visitor());
-        if session.is_some() || admin::is_for_browsers(method, path) {
+        if session.is_some() || admin::is_for_browsers(method, path) || matches!(caller, Caller::Visitor { .. }) {
             return browser(request, session, connection).await;
         }
     }
@@ -138,11 +174,11 @@ async fn browser(
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path();
     let forged = guard::forgery(&parts.method, &parts.headers);
-    let why = forged.or_else(|| {
-        (!guard::names_this_machine(&parts.headers)).then_some("the field Host names another machine (DNS rebinding)")
-    });
+    let why = forged.or_else(|| caller.misnamed(&parts.headers));
     if let Some(why) = why {
-        tracing::warn!(why, from = visitor.from(), "request of a browser refused");
+        if shared.pages.entrance.may_warn() {
+            tracing::warn!(why, from = visitor.from(), "request of a browser refused");
+        }
         return respond(Answer::error(StatusCode::FORBIDDEN, why));
     }
     let is_page = admin::is_page(&parts.method, path);
@@ -154,11 +190,17 @@ async fn browser(
         let request = Request::from_parts(parts, bytes);
         return shared.pages.answer(&shared.api, request, PageReader::Browser(session), &visitor).await;
     }
-    let Some((session, _)) = session else {
-        return respond(Answer::error(StatusCode::UNAUTHORIZED, "sign in first"));
+    let Some((session, id)) = session else {
+        let why = visitor
+            .client
+            .objection()
+            .map_or_else(|| "sign in first".to_owned(), |why| format!("sign in first. {why}"));
+        return respond(Answer::error(StatusCode::UNAUTHORIZED, &why));
     };
     let token = parts.headers.get(CSRF_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default();
-    if !is_safe(&parts.method) && !session.fits(token) {
+    // A program with a certificate has no page that gives it a token. Pages of other origins cannot send the header.
+    let is_program = id.is_empty() && parts.headers.contains_key(HEADER);
+    if !is_safe(&parts.method) && !session.fits(token) && !is_program {
         let why = format!("send the header {CSRF_HEADER} with the token of this session");
         return respond(Answer::error(StatusCode::FORBIDDEN, &why));
     }
@@ -262,7 +304,7 @@ fn refusal(method: &Method, headers: &HeaderMap, caller: &Caller) -> Option<Resp
         Caller::Stranger => {
             error(StatusCode::FORBIDDEN, format!("ask as the user {}, or as root", crate::os::privileges::user()))
         }
-        Caller::Browser => error(StatusCode::UNAUTHORIZED, "sign in first".to_owned()),
+        Caller::Browser | Caller::Visitor { .. } => error(StatusCode::UNAUTHORIZED, "sign in first".to_owned()),
         // A page can make a browser talk to this port: such a request names another host, or cannot carry the header.
         Caller::Tcp { .. }
             if !guard::names_this_machine(headers) || !is_safe(method) && !headers.contains_key(HEADER) =>

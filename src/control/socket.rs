@@ -13,9 +13,10 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::Control;
-use super::admin_thread::{AcceptedConnection, AdminStream, start};
+use super::admin_thread::{AcceptedConnection, AdminStream, AdminTask, start};
 use super::api::CommandChannel;
 use super::face::Caller;
+use super::page_listeners::PageListeners;
 use super::token::{SharedToken, Token};
 use crate::config::AdminAddress;
 use crate::config::admin::SharedAccess;
@@ -42,7 +43,7 @@ pub(super) struct OpenSocket {
 }
 
 /// The way to the admin thread.
-type Thread = mpsc::Sender<AcceptedConnection>;
+pub(super) type Thread = mpsc::Sender<AdminTask>;
 
 impl OpenSocket {
     /// `true` if clients still find the socket: it may have been deleted, or replaced by another
@@ -95,6 +96,8 @@ pub(super) struct AdminListener {
     thread: Option<Thread>,
     /// The readers of the pages, as configured.
     access: SharedAccess,
+    /// The pages over TLS.
+    pub(super) pages: PageListeners,
     /// Permits for connections, over all sockets that there were.
     places: Arc<Semaphore>,
     trouble: Option<String>,
@@ -108,6 +111,7 @@ impl AdminListener {
             open: None,
             thread: None,
             access: SharedAccess::default(),
+            pages: PageListeners::default(),
             places,
             trouble: None,
             look_at: Instant::now(),
@@ -146,6 +150,7 @@ impl Control {
     fn open_admin_listener_as(&mut self, replaces: bool) {
         self.operator.listener.look_at = Instant::now() + LOOK_EVERY;
         self.operator.listener.access.replace(self.config.admin_access.clone());
+        self.open_page_listeners();
         let wanted = self.config.admin.as_ref();
         if self.operator.listener.open.as_ref().map(|open| &open.address) == wanted
             && self.operator.listener.open.as_ref().is_none_or(OpenSocket::is_there)
@@ -158,19 +163,9 @@ impl Control {
         }
         self.operator.listener.open = None;
         let Some(address) = wanted else { return };
-        let opened = match self.operator.listener.thread.clone() {
-            Some(thread) => Ok(thread),
-            None => {
-                let access = self.operator.listener.access.clone();
-                start(CommandChannel(self.operator.sender.clone()), access, CONNECTIONS_MAX)
-            }
-        };
-        let opened = opened.and_then(|thread| {
-            let listening = listen(address, &thread, &self.operator.listener.places, replaces);
-            self.operator.listener.thread = Some(thread);
-            listening
-        });
-        match opened {
+        let address = address.clone();
+        let thread = self.admin_thread();
+        match thread.and_then(|thread| listen(&address, &thread, &self.operator.listener.places, replaces)) {
             Ok(listening) => {
                 self.operator.listener.open = Some(listening);
                 if self.operator.listener.trouble.take().is_some() {
@@ -190,9 +185,22 @@ impl Control {
         }
     }
 
-    /// Closes the listener.
+    /// The way to the thread of the pages, which is started now at the latest.
+    pub(super) fn admin_thread(&mut self) -> io::Result<Thread> {
+        let listener = &mut self.operator.listener;
+        if let Some(thread) = &listener.thread {
+            return Ok(thread.clone());
+        }
+        let settings = (listener.access.clone(), listener.pages.https.clone());
+        let thread = start(CommandChannel(self.operator.sender.clone()), settings, CONNECTIONS_MAX)?;
+        listener.thread = Some(thread.clone());
+        Ok(thread)
+    }
+
+    /// Closes the listeners.
     pub(super) fn close_admin_listener(&mut self) {
         self.operator.listener.open = None;
+        self.operator.listener.pages.close();
     }
 }
 
@@ -294,6 +302,6 @@ fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
 /// Gives a connection to the admin thread, if there is a place for it.
 fn begin(socket: io::Result<AdminStream>, caller: Caller, thread: &Thread, places: &Arc<Semaphore>) {
     if let (Ok(socket), Ok(permit)) = (socket, places.clone().try_acquire_owned()) {
-        let _ = thread.try_send(AcceptedConnection { socket, caller, permit });
+        let _ = thread.try_send(AdminTask::Connection(AcceptedConnection { socket, caller, permit }));
     }
 }

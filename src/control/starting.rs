@@ -13,6 +13,7 @@ use super::files::SiteFiles;
 use super::history::{AdoptionOrigin, Recorder};
 use super::notes::Fixed;
 use super::operator::Operator;
+use super::page_listeners::PageSocket;
 use super::promises::{LedgerState, LedgerTrouble, sent_sets};
 use super::spans::Spans;
 use super::upgrade::Upgrades;
@@ -51,6 +52,8 @@ pub struct Beginning {
     pub how: How,
     /// The warnings about the configuration.
     pub warnings: usize,
+    /// Bound sockets for the pages over TLS.
+    pub pages: Vec<PageSocket>,
 }
 
 /// The parts made before anything is bound or promised.
@@ -141,6 +144,7 @@ impl Control {
             draining: false,
             config,
         };
+        control.operator.listener.pages.bound = beginning.pages;
         control.keep_pairs(None);
         control.keep_version(AdoptionOrigin::own(how), warnings, &[]);
         control.follow_upstreams();

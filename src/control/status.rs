@@ -68,6 +68,7 @@ impl Control {
             "attention": self.attention(),
             "upgrading": self.upgrades.under_way.is_some(),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
+            "admin_https": self.page_listeners(),
             "sites": self.all_sites(ledger.book(), now),
             "ledger": {
                 "directory": self.fixed.state.as_deref().map(absolute),

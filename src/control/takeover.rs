@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::open_ledger::{hints_to_read, open_ledger_with, remedy};
+use super::page_listeners::{PageSocket, bind_pages};
 use super::starting::{Beginning, Parts, StartError, promise};
 use super::upgrade::records;
 use super::{Control, prove, reload};
@@ -34,6 +35,7 @@ const RELEASE: Duration = Duration::from_secs(10);
 pub struct NewProcess {
     channel: Arc<Mutex<Channel>>,
     lent: Vec<Lent>,
+    pages: Vec<PageSocket>,
     records: Vec<Record>,
     /// `true` if these records are all promises.
     whole: bool,
@@ -59,6 +61,7 @@ impl NewProcess {
         let mut newcomer = Self {
             channel: Arc::new(Mutex::new(channel)),
             lent: Vec::new(),
+            pages: Vec::new(),
             records: Vec::new(),
             whole: false,
             may_lack: MayLack::None,
@@ -95,6 +98,11 @@ impl NewProcess {
             let scheme = if sockets.tls { Scheme::Https } else { Scheme::Http };
             let (asked, address) = (Some(sockets.asked), sockets.address);
             self.lent.push(Lent { asked, address, scheme: Some(scheme), listeners });
+        }
+        for asked in hello.pages {
+            let socket = channel.take_file().map(TcpListener::from).filter(|socket| socket.local_addr().is_ok());
+            let socket = socket.ok_or_else(|| format!("no socket for the pages on {asked}"))?;
+            self.pages.push(PageSocket { asked, socket });
         }
         Ok(())
     }
@@ -144,7 +152,8 @@ impl NewProcess {
     ///
     /// The addresses that cannot be bound.
     pub fn bind(&mut self, config: &Config) -> Result<Listeners, Vec<Problem>> {
-        Listeners::bind(config, std::mem::take(&mut self.lent))
+        let listeners = Listeners::bind(config, std::mem::take(&mut self.lent))?;
+        Ok(Listeners { pages: bind_pages(config, &mut self.pages), ..listeners })
     }
 
     /// Tells the old process why it must continue.
@@ -205,7 +214,7 @@ impl Control {
         beginning: Beginning,
     ) -> Result<Self, Vec<Problem>> {
         let parts = Parts::new(&config).map_err(problems_of)?;
-        let Listeners { bound, probed, kept, notes } = listeners;
+        let Listeners { bound, probed, kept, notes, pages } = listeners;
         let address = probed.addresses().first().map(|(address, _)| *address);
         let mut server = parts.server(probed, &config).map_err(|error| vec![error.to_string().into()])?;
         let mut names = std::mem::take(&mut config.names);
@@ -247,7 +256,7 @@ impl Control {
         server.publish(config.snapshot.clone(), false);
         server.settled().await;
         server.listen(bound.addresses(), bound);
-        let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
+        let mut control = Self::of_parts(draft, config, parts, promised, server, Beginning { pages, ..beginning });
         match control.config.admin {
             // The other process holds the port for another moment.
             Some(AdminAddress::Tcp { .. }) => control.operator.listener.wait(),
@@ -265,6 +274,8 @@ pub struct Listeners {
     probed: Bound,
     kept: Vec<(SocketAddr, bool)>,
     notes: Vec<String>,
+    /// The sockets of the pages over TLS.
+    pages: Vec<PageSocket>,
 }
 
 impl Listeners {
@@ -292,7 +303,7 @@ impl Listeners {
         let probed = bind(&[(Ipv4Addr::LOCALHOST, 0).into()], &[], config.workers, &mut Vec::new());
         let probed =
             probed.map_err(|errors| errors.iter().map(|error| error.to_string().into()).collect::<Vec<Problem>>())?;
-        Ok(Self { bound, probed, kept, notes })
+        Ok(Self { bound, probed, kept, notes, pages: Vec::new() })
     }
 }
 

@@ -171,6 +171,7 @@ impl Control {
             ledger: self.known().lines,
             whole: true,
             served: Some(self.served_sites()),
+            pages: Vec::new(),
         };
         let mut files = Vec::new();
         for shared in self.server.shared() {
@@ -183,6 +184,11 @@ impl Control {
             for listener in &shared.listeners {
                 files.push(listener.try_clone().map_err(|error| format!("a listener cannot be shared: {error}"))?);
             }
+        }
+        let pages = self.operator.listener.pages.shared();
+        for page in pages.map_err(|error| format!("a listener of the pages cannot be shared: {error}"))? {
+            hello.pages.push(page.asked);
+            files.push(page.socket);
         }
         let (called_off, limit) = (Arc::<AtomicBool>::default(), self.config.snapshot.limits.upgrade);
         let call_off = called_off.clone();

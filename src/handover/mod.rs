@@ -45,6 +45,10 @@ pub struct Hello {
     /// The sites with a certificate. `None` from a version that serves each pair that it has.
     #[serde(default)]
     pub served: Option<Vec<ServedSite>>,
+    /// The configured addresses of the pages over TLS. Their sockets follow those of `sockets`, one each. Empty from a
+    /// version without them.
+    #[serde(default)]
+    pub pages: Vec<SocketAddr>,
 }
 
 /// A site that clients reach over TLS.

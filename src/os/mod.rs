@@ -2,6 +2,7 @@
 
 pub mod systemd;
 pub mod sandbox;
+pub mod priority;
 pub mod privileges;
 pub mod read_error;
 pub mod signals;

@@ -82,6 +82,22 @@ fn of_certificate(error: &CertificateError) -> String {
     words.to_owned()
 }
 
+/// Describes why a client's certificate does not let it in.
+#[must_use]
+pub fn of_client(error: &Error) -> String {
+    use CertificateError as E;
+    let Error::InvalidCertificate(inner) = error else { return error.to_string() };
+    match inner {
+        // An authority of the same name has another key.
+        E::UnknownIssuer | E::BadSignature => "no authority of admin.https.client_ca has issued it".to_owned(),
+        E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
+            "it is not for clients (no clientAuth in its extended key usage)".to_owned()
+        }
+        E::BadEncoding => "it is damaged".to_owned(),
+        other => of_certificate(other),
+    }
+}
+
 /// rustls writes each name as `DnsName("a.example")` or `IpAddress(0::1)`.
 fn names(presented: &[String]) -> String {
     let plain = |name: &str| {

@@ -3,6 +3,7 @@
 pub mod acme_challenge;
 pub mod alert;
 pub mod certificate;
+pub mod client_auth;
 pub mod config;
 mod constraints;
 pub mod extensions;

@@ -85,6 +85,12 @@ impl ChainFault {
         }
     }
 
+    /// Returns `true` if time alone makes and mends it.
+    #[must_use]
+    pub fn is_of_time(&self) -> bool {
+        matches!(self, Self::Expired(_) | Self::NotYetValid(_) | Self::ExpiresSoon(_))
+    }
+
     /// Returns the remedy.
     #[must_use]
     pub fn hint(&self, leaf: &Leaf) -> String {

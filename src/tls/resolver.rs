@@ -184,6 +184,17 @@ impl ResolvesServerCert for ForProbes {
     }
 }
 
+/// Returns one set of certificates for every name, and without one.
+#[derive(Debug)]
+pub struct AnyName(pub CertificateSet);
+
+impl ResolvesServerCert for AnyName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let chosen = self.0.iter().find(|c| c.key().key.choose_scheme(hello.signature_schemes()).is_some())?;
+        Some(chosen.key().clone())
+    }
+}
+
 impl Certificates {
     fn choose(&self, hello: &ClientHello<'_>, nameless: Option<&CertificateSet>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(|n| n.strip_suffix('.').unwrap_or(n));

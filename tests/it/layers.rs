@@ -14,7 +14,7 @@ const CIRCLES: &[(&str, &str)] = &[
     (
         "control",
         "acme admin admin_thread adopt api client conditions config ending events expiry explain face files history \
-         keys metrics mod notes operator promises records reload sandbox_rules served socket spans starting status takeover upgrade views",
+         keys metrics mod notes operator page_listeners promises records reload sandbox_rules served socket spans starting status takeover upgrade views visitors",
     ),
 ];
 

@@ -39,7 +39,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
-    let globals = globals(draft, file, &hosts, &mut r);
+    let globals = globals(draft, file, &hosts, context, &mut r);
     if context.keeps_sites {
         // The text is the one in use. A folder that is gone since then must not keep certificates from being renewed.
         r.problems.forgive();
@@ -87,7 +87,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         entries.push(entry);
     }
     let outcome = assemble::AssembleOutcome { admitted, kept, news };
-    assemble::assemble(draft, globals, entries, upstreams, outcome, context)
+    assemble::assemble(draft, globals, (entries, upstreams), outcome, context)
 }
 
 /// Lets unfit sites keep what they have, or a part of it.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::admin_https;
 use super::breach::Admitted;
 use super::entry::SiteEntry;
 use super::globals::Globals;
 use super::upstream::Upstreams;
+use crate::config::admin_https::AdminHttps;
 use crate::config::{CheckContext, Config, Draft, KeptSite, Problem};
 use crate::ledger::Ramp;
 use crate::server::Snapshot;
@@ -23,13 +25,12 @@ pub(super) struct AssembleOutcome {
 
 pub(super) fn assemble(
     draft: &Draft,
-    globals: Globals,
-    entries: Vec<Arc<SiteEntry>>,
-    mut upstreams: Upstreams,
+    mut globals: Globals,
+    (entries, mut upstreams): (Vec<Arc<SiteEntry>>, Upstreams),
     outcome: AssembleOutcome,
     context: &CheckContext<'_>,
 ) -> Option<Config> {
-    let (certificates, tickets, (tls, probe_tls)) = tls_parts(&entries, &globals, context)?;
+    let (certificates, tickets, (tls, probe_tls), pages) = tls_parts(&entries, &mut globals, context)?;
     let snapshot = Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
@@ -64,6 +65,7 @@ pub(super) fn assemble(
         state: draft.state(),
         admin: draft.admin(),
         admin_access: globals.admin_access,
+        admin_https: pages,
         process: draft.process(),
         key_process: draft.has_key_process(),
         sandbox: globals.sandbox,
@@ -82,13 +84,17 @@ pub(super) fn assemble(
     })
 }
 
-/// Everything that a configuration's TLS is made of: certificates, tickets, and the two configurations of rustls.
-type TlsParts = (Arc<Certificates>, Arc<Tickets>, (Arc<ServerConfig>, Option<Arc<ServerConfig>>));
+/// The two configurations of rustls.
+type TlsConfigs = (Arc<ServerConfig>, Option<Arc<ServerConfig>>);
+/// Everything that a configuration's TLS is made of: certificates, tickets, the configurations of rustls, and the pages.
+type TlsParts = (Arc<Certificates>, Arc<Tickets>, TlsConfigs, Option<Arc<AdminHttps>>);
 
-fn tls_parts(entries: &[Arc<SiteEntry>], globals: &Globals, context: &CheckContext<'_>) -> Option<TlsParts> {
+fn tls_parts(entries: &[Arc<SiteEntry>], globals: &mut Globals, context: &CheckContext<'_>) -> Option<TlsParts> {
     let (certificates, tickets) = (certificates(entries, globals), tickets(context)?);
     let tls = tls(entries, globals, &certificates, &tickets)?;
-    Some((certificates, tickets, tls))
+    let pages = globals.admin_https.take();
+    let pages = pages.map(|plan| admin_https::build(plan, entries, &globals.offer, &globals.limits, context));
+    Some((certificates, tickets, tls, pages.map(Arc::new)))
 }
 
 /// The ramps that the ledger does not know.
@@ -131,7 +137,7 @@ fn tls(
     globals: &Globals,
     certificates: &Arc<Certificates>,
     tickets: &Arc<Tickets>,
-) -> Option<(Arc<ServerConfig>, Option<Arc<ServerConfig>>)> {
+) -> Option<TlsConfigs> {
     let tls = tls_config::server(certificates.clone(), &globals.offer, tickets.clone()).ok()?;
     let nameless = entries.iter().find_map(|e| e.plan.set.clone()).filter(|_| globals.listen.health_path.is_some());
     let Some(nameless) = nameless else { return Some((tls, None)) };

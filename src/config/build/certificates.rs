@@ -172,7 +172,7 @@ fn load_pair(
     }
     // The key's own problems are reported even if the chain cannot be read.
     let is_alone = r.chains_alone && r.instead.contains_key(&path);
-    let key = table.key.as_ref().filter(|_| !is_alone).and_then(|key| read_key(key, r));
+    let key = table.key.as_ref().filter(|_| !is_alone).and_then(|key| read_key("site.certificate.key", key, r));
     let contents = read("site.certificate.chain", &path, &chain_at.span, r);
     if let (Some((key_at, PrivateKey::Here(text))), Some(contents)) = (&key, &contents)
         && are_swapped(contents, text)
@@ -267,7 +267,7 @@ fn judge(
 }
 
 /// The problem of a key that does not go with its chain.
-fn certify_problem(at: &At<String>, chain: &Path, error: &CertificateError, r: &Checker<'_>) -> Problem {
+pub(super) fn certify_problem(at: &At<String>, chain: &Path, error: &CertificateError, r: &Checker<'_>) -> Problem {
     let path = r.path(&at.value);
     if let CertificateError::Key(why) = error {
         return key_problem(at, &path, error, why, r);
@@ -284,7 +284,7 @@ fn certify_problem(at: &At<String>, chain: &Path, error: &CertificateError, r: &
 }
 
 /// The problem of a file that should be a private key.
-fn key_problem(
+pub(super) fn key_problem(
     at: &At<String>,
     path: &Path,
     error: &dyn std::fmt::Display,
@@ -297,7 +297,7 @@ fn key_problem(
 }
 
 /// A private key, here or in the key process.
-enum PrivateKey {
+pub(super) enum PrivateKey {
     /// The contents of its file.
     Here(Vec<u8>),
     /// In the key process.
@@ -305,7 +305,7 @@ enum PrivateKey {
 }
 
 impl PrivateKey {
-    fn certify(self, chain: Chain) -> Result<Certificate, CertificateError> {
+    pub(super) fn certify(self, chain: Chain) -> Result<Certificate, CertificateError> {
         match self {
             Self::Here(contents) => Certificate::new(chain, &contents),
             Self::Kept(key) => Certificate::with_signer(chain, key),
@@ -313,7 +313,7 @@ impl PrivateKey {
     }
 }
 
-fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Chain> {
+pub(super) fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Chain> {
     match Chain::from_pem(contents) {
         Ok(chain) => Some(chain),
         Err(error) => {
@@ -337,11 +337,15 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>
     }
 }
 
-fn read_key<'t>(at: &'t At<String>, r: &mut Checker<'_>) -> Option<(&'t At<String>, PrivateKey)> {
+pub(super) fn read_key<'t>(
+    name: &str,
+    at: &'t At<String>,
+    r: &mut Checker<'_>,
+) -> Option<(&'t At<String>, PrivateKey)> {
     let path = r.path(&at.value);
     let key = match key_process::running().filter(|_| !r.instead.contains_key(&path)) {
-        Some(key_process) => PrivateKey::Kept(load(key_process, &path, at, r)?),
-        None => PrivateKey::Here(read_as(Kind::UnreadableKey, "site.certificate.key", &path, &at.span, r)?),
+        Some(key_process) => PrivateKey::Kept(load(key_process, name, &path, at, r)?),
+        None => PrivateKey::Here(read_as(Kind::UnreadableKey, name, &path, &at.span, r)?),
     };
     let is_no_key = matches!(&key, PrivateKey::Here(contents) if !has_private_key(contents));
     if !is_no_key && mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
@@ -353,12 +357,18 @@ fn read_key<'t>(at: &'t At<String>, r: &mut Checker<'_>) -> Option<(&'t At<Strin
 }
 
 /// Lets the key process read a key.
-fn load(key_process: &'static KeyProcess, path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Arc<RemoteKey>> {
+fn load(
+    key_process: &'static KeyProcess,
+    name: &str,
+    path: &Path,
+    at: &At<String>,
+    r: &mut Checker<'_>,
+) -> Option<Arc<RemoteKey>> {
     r.stamps.push((path.to_owned(), Stamp::of(path)));
     match key_process.load(path) {
         Ok(key) => Some(Arc::new(key)),
         Err(why) => {
-            let reason = why.within(&format_args!("site.certificate.key: {}", r.shown(path)));
+            let reason = why.within(&format_args!("{name}: {}", r.shown(path)));
             let note =
                 "the key process reads the folders that keys were in at the start, as the user that started pintle";
             r.report(Problem::error(&at.span, reason.note(note)).about(path));

@@ -12,6 +12,7 @@ use super::report::{self, DaysInUse};
 use super::upstream::Upstreams;
 use crate::config::acme::Acme;
 use crate::config::admin::AdminAccess;
+use crate::config::admin_https::AdminHttps;
 use crate::config::draft::AdminAddress;
 use crate::config::last_good::{Breaches, Fresh, LastGood, Pair, ServedPair};
 use crate::config::process::Process;
@@ -57,6 +58,8 @@ pub struct Config {
     pub admin: Option<AdminAddress>,
     /// The readers of the pages.
     pub admin_access: Arc<AdminAccess>,
+    /// The pages over TLS, if they are wanted.
+    pub admin_https: Option<Arc<AdminHttps>>,
     /// The user that serves.
     pub process: Process,
     /// `true` if a key process has the keys.
@@ -174,22 +177,24 @@ impl Config {
         &self.tickets
     }
 
-    /// All files that the sites were made from.
+    /// All files that the sites, and the pages over TLS, were made from.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.stamps().map(|(path, _)| path.as_path())
     }
 
-    /// The files of sites that differ from that configuration.
+    /// The files of sites that differ from that configuration, and those of the pages.
     pub fn files_beside(&self, before: Option<&Self>) -> impl Iterator<Item = &Path> {
         let plans = before.iter().flat_map(|before| &before.entries).map(|entry| Arc::as_ptr(&entry.plan));
         let known: HashSet<_, foldhash::fast::RandomState> = plans.collect();
         let different = self.entries.iter().filter(move |entry| !known.contains(&Arc::as_ptr(&entry.plan)));
-        different.flat_map(|entry| entry.plan.files()).map(|(path, _)| path.as_path())
+        let pages = self.admin_https.iter().flat_map(|https| &https.stamps);
+        different.flat_map(|entry| entry.plan.files()).chain(pages).map(|(path, _)| path.as_path())
     }
 
-    /// All files that the sites were made from, with their stamps.
+    /// The same files, with their stamps.
     pub fn stamps(&self) -> impl Iterator<Item = &(PathBuf, Stamp)> {
-        self.entries.iter().flat_map(|entry| entry.plan.files())
+        let pages = self.admin_https.iter().flat_map(|https| &https.stamps);
+        self.entries.iter().flat_map(|entry| entry.plan.files()).chain(pages)
     }
 
     /// The pairs that it serves.

@@ -3,12 +3,13 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use super::admin_https::PageInputs;
 use super::checker::Checker;
 use super::suites::Fit;
-use super::{acme, addresses, admin, hooks, limits, listen, log, metrics, offer, process, traces};
+use super::{acme, addresses, admin, admin_https, hooks, limits, listen, log, metrics, offer, process, traces};
 use crate::config::file::ConfigFile;
 use crate::config::problem::At;
-use crate::config::{AccessTarget, Acme, Draft};
+use crate::config::{AccessTarget, Acme, CheckContext, Draft};
 use crate::host::{HostMap, HostPattern};
 use crate::reason::shell_word;
 use crate::telemetry::AccessFormat;
@@ -35,6 +36,7 @@ pub(super) struct Globals {
     pub(super) sandbox: crate::os::sandbox::SandboxSettings,
     pub(super) hooks: Vec<crate::events::Hook>,
     pub(super) admin_access: std::sync::Arc<crate::config::admin::AdminAccess>,
+    pub(super) admin_https: Option<admin_https::AdminHttpsPlan>,
     pub(super) graphite: Option<crate::graphite::GraphiteSettings>,
     pub(super) traces: Option<crate::telemetry::trace::CollectorSettings>,
 }
@@ -44,6 +46,7 @@ pub(super) fn globals(
     draft: &Draft,
     file: &ConfigFile,
     hosts: &[Vec<At<HostPattern>>],
+    context: &CheckContext<'_>,
     r: &mut Checker<'_>,
 ) -> Globals {
     let listen = listen::build(&file.listen, r);
@@ -74,7 +77,8 @@ pub(super) fn globals(
     listen::fit_limits(&file.limits, &mut limits);
     process::check(&file.process, r);
     let sandbox = process::sandbox(&file.sandbox, r);
-    let hooks = hooks::build(file, r);
+    let inputs = PageInputs { draft, file, hosts, near: (&by_host, &listen, &admin_access), context };
+    let admin_https = admin_https::plan(&inputs, r);
     Globals {
         graphite: metrics::graphite(&file.metrics, &limits, r),
         traces: traces::traces(&file.metrics, &limits, r),
@@ -93,8 +97,9 @@ pub(super) fn globals(
         by_host,
         default_site,
         sandbox,
-        hooks,
+        hooks: hooks::build(file, r),
         admin_access,
+        admin_https,
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         challenges 1,
         hook_queue 1,
         log_networks 1,
+        admin_connections 1,
+        admin_connections_per_client 1,
     }
     set! { size: table, most, limits, r;
         body_rate 0,

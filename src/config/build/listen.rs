@@ -69,7 +69,12 @@ pub(super) fn build(table: &ListenTable, r: &mut Checker<'_>) -> Listen {
     Listen { https, http, workers, trust, proxy_protocol, public_https_port: public, health_path, error_details }
 }
 
-fn addresses(key: &str, list: Option<&[At<String>]>, default_port: u16, r: &mut Checker<'_>) -> Vec<SocketAddr> {
+pub(super) fn addresses(
+    key: &str,
+    list: Option<&[At<String>]>,
+    default_port: u16,
+    r: &mut Checker<'_>,
+) -> Vec<SocketAddr> {
     let Some(list) = list else { return vec![SocketAddr::from(([0u16; 8], default_port))] };
     let mut addresses = Vec::new();
     for text in list {
@@ -319,7 +324,7 @@ pub(super) fn default_site(
 }
 
 /// A host that no site has, and the one that may have been meant.
-fn no_such_host(key: &str, host: &str, hosts: &[Vec<At<HostPattern>>]) -> Reason {
+pub(super) fn no_such_host(key: &str, host: &str, hosts: &[Vec<At<HostPattern>>]) -> Reason {
     let known: Vec<String> = hosts.iter().flatten().map(|at| at.value.to_string()).collect();
     Reason::new(format!("{key}: no site has the host {host:?}")).meant_of(host, known.iter().map(String::as_str))
 }

@@ -7,6 +7,7 @@ mod acme;
 mod acme_sites;
 mod addresses;
 mod admin;
+mod admin_https;
 mod all;
 mod assemble;
 mod authorities;

@@ -45,6 +45,8 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) graphite_queue: Option<At<u64>>,
     pub(in crate::config) otlp_queue: Option<At<u64>>,
     pub(in crate::config) log_networks: Option<At<u64>>,
+    pub(in crate::config) admin_connections: Option<At<u64>>,
+    pub(in crate::config) admin_connections_per_client: Option<At<u64>>,
     pub(in crate::config) config_version: Option<At<u64>>,
     pub(in crate::config) config_history: Option<At<u64>>,
 }
@@ -90,6 +92,8 @@ impl LimitsTable {
             graphite_queue: t.size("graphite_queue"),
             otlp_queue: t.size("otlp_queue"),
             log_networks: t.number("log_networks"),
+            admin_connections: t.number("admin_connections"),
+            admin_connections_per_client: t.number("admin_connections_per_client"),
             config_version: t.size("config_version"),
             config_history: t.size("config_history"),
         }

@@ -187,6 +187,8 @@ const TCP_ULP: u64 = 31;
 const PROT_WRITE: u64 = 2;
 const PROT_EXEC: u64 = 4;
 const MAP_ANONYMOUS: u64 = 0x20;
+/// The caller itself, which is a thread here.
+const PRIO_PROCESS: u64 = 0;
 const CLONE_THREAD: u64 = 0x0001_0000;
 /// Flags of clone(2) that create namespaces or request tracing.
 const CLONE_OUT: u64 = 0x7e02_2080;
@@ -282,6 +284,8 @@ fn conditional(calls: Calls, process: u32) -> Vec<Value> {
         for request in IOCTLS {
             allow("ioctl", vec![is(1, request)]);
         }
+        // The priority of the calling thread, which may become lower only.
+        allow("setpriority", vec![is(0, PRIO_PROCESS), is(1, 0)]);
         // A file may be mapped executable, since the C library loads plugins.
         allow("mmap", vec![masked(2, PROT_EXEC | PROT_WRITE, PROT_EXEC), masked(3, MAP_ANONYMOUS, 0)]);
     }

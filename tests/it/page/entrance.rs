@@ -7,10 +7,10 @@ use super::client::{PageCommand, Response, fed, get, post};
 use crate::admin::Bed;
 use crate::harness::{Pintle, eventually, free_port, outcome, pintle};
 
-const PASSWORD: &str = "correct horse battery staple";
+pub(super) const PASSWORD: &str = "correct horse battery staple";
 
 /// The hash of a password, as the command prints it.
-fn hash(password: &str) -> String {
+pub(super) fn hash(password: &str) -> String {
     let (code, out, err) = fed(pintle().args(["admin", "password"]), &format!("{password}\n"));
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert!(out.starts_with("password_hash = \"$argon2id$v=19$m=19456,t=2,p=1$"), "{out}");

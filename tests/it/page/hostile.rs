@@ -1,13 +1,17 @@
 //! Hostile use of the pages: other origins, other names, guesses, floods.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::client::{PageCommand, fed, get, post, send};
 use crate::admin::Bed;
-use crate::harness::{BLOG, Pintle, free_port, outcome, pintle};
+use crate::harness::{BLOG, PATIENCE, Pintle, eventually, free_port, is_root, outcome, pintle};
 
 /// A running process, a browser with a session, and the session's token.
 struct Attacked {
@@ -187,4 +191,103 @@ fn bombs_and_odd_paths() {
         assert!(!answer.body.contains("<script>alert"), "{odd}: {answer:?}");
     }
     assert_eq!(get(at, "/", &[cookie]).code, 200);
+}
+
+/// A user of the host who may not use the page.
+const NOBODY: &str = "65534";
+
+#[test]
+fn another_user_of_the_host_cannot_use_the_port_of_the_command() {
+    if !is_root("become another user") {
+        return;
+    }
+    let attacked = Attacked::new();
+    let fresh = PageCommand::start(&attacked.pintle, &[]);
+    let ask = |path: &str, cookie: &str| {
+        let mut curl = Command::new("setpriv");
+        curl.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "curl", "-sS", "-i", "--noproxy", "*"]);
+        curl.args(["--max-time", "60", "-H", cookie]).arg(format!("http://{}{path}", fresh.address));
+        outcome(curl.current_dir("/"))
+    };
+    // Neither a link nor a session that was stolen helps, and the link stays whole.
+    for (path, cookie) in
+        [(fresh.link.as_str(), ""), ("/login", ""), ("/", attacked.cookie.as_str()), ("/v1/status", "")]
+    {
+        let (code, out, err) = ask(path, cookie);
+        // 52: an empty answer; 56: a reset.
+        assert!([52, 56].contains(&code) && out.is_empty(), "{path}: {code} {out} {err}");
+    }
+    assert_eq!(get(fresh.address, &fresh.link, &[]).code, 303);
+}
+
+/// The listener of a process, and what it has to do at the same time.
+fn listener(bed: &Bed) -> (Pintle, SocketAddr) {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (_, hash, _) = fed(pintle().args(["admin", "password"]), "correct horse battery staple\n");
+    (Pintle::start(&bed.authority, &bed.config(&format!("[admin]\nlisten = \"{address}\"\n{hash}"))), address)
+}
+
+#[track_caller]
+fn serves(pintle: &Pintle) {
+    let (code, out, err) =
+        outcome(pintle.curl().args(["-o", "/dev/null", "-w", "%{http_code}"]).arg(format!("https://{BLOG}/")));
+    assert_eq!((code, out.as_str()), (0, "200"), "{err}");
+}
+
+#[test]
+fn connections_that_say_nothing_or_little_are_closed() {
+    let bed = Bed::new();
+    let (pintle, address) = listener(&bed);
+    let connect = || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let silent: Vec<TcpStream> = (0..100).map(|_| connect()).collect();
+    serves(&pintle);
+    for mut stream in silent {
+        assert!(matches!(stream.read(&mut [0; 512]), Ok(0) | Err(_)), "a silent connection got an answer");
+    }
+    // One that goes on writing its head, byte by byte, and one that goes on writing its body.
+    for begin in [
+        "GET /login HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\nname=",
+    ] {
+        let mut slow = connect();
+        slow.write_all(begin.as_bytes()).unwrap();
+        eventually("pintle closes it", || {
+            thread::sleep(Duration::from_millis(100));
+            slow.write_all(b"x").is_err().then_some(())
+        });
+    }
+    serves(&pintle);
+    let (code, _, err) = outcome(pintle.command("page").arg("--json"));
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn the_sites_are_served_while_the_page_is_flooded() {
+    let bed = Bed::new();
+    let (pintle, address) = listener(&bed);
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            let (stop, answered) = (&stop, &answered);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // Some read the answer, some only ask.
+                    let Ok(mut stream) = TcpStream::connect(address) else { continue };
+                    let _ = stream.set_read_timeout(Some(PATIENCE));
+                    let _ = stream.write_all(b"GET /login HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                    if worker % 2 == 0 && stream.read(&mut [0; 512]).is_ok_and(|read| read > 0) {
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        eventually("the flood is there", || (answered.load(Ordering::Relaxed) > 20).then_some(()));
+        (0..20).for_each(|_| serves(&pintle));
+        stop.store(true, Ordering::Relaxed);
+    });
+    eventually("a command gets in", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
 }
