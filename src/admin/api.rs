@@ -39,13 +39,13 @@ impl ApiPath {
 
 /// The longest body with records: a ledger of another node.
 const RECORDS_MAX: usize = 64 << 20;
-/// The longest wish for a key, in bytes.
+/// The longest wish for a key or a first site, in bytes.
 const KEY_MAX: usize = 4 << 10;
 /// The longest question, in bytes. The answer to it is bounded, too: it repeats each field of the question up to three
 /// times.
 const QUESTION_MAX: usize = 256 << 10;
 
-/// The longest file whose pin is asked for, in bytes: any chain fits well.
+/// The longest file whose pin is asked for, or whose roots are trusted, in bytes: any chain fits well.
 const KEY_FILE_MAX: usize = 64 << 10;
 /// The longest report of the doctor, in bytes.
 const DOCTOR_MAX: usize = 256 << 10;
@@ -68,7 +68,10 @@ pub const PATHS: &[ApiPath] = &[
     path("/explain", &[(Method::POST, AdminRole::View)]).body(QUESTION_MAX),
     path("/fingerprint", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::View)]).body(KEY_FILE_MAX),
     path("/hook/test", &[(Method::POST, AdminRole::Operate)]),
+    path("/init", &[(Method::POST, AdminRole::Configure)]).body(KEY_MAX),
     path("/keys", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Configure)]).body(KEY_MAX),
+    path("/keys/csr", &[(Method::GET, AdminRole::View)]),
+    path("/keys/withdraw", &[(Method::POST, AdminRole::Configure)]),
     path("/ledger", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/ledger/promise", &[(Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/metrics", &[(Method::GET, AdminRole::View)]),
@@ -87,6 +90,7 @@ pub const PATHS: &[ApiPath] = &[
     path("/sites", &[(Method::GET, AdminRole::View)]),
     path("/status", &[(Method::GET, AdminRole::View)]),
     path("/upgrade", &[(Method::POST, AdminRole::Configure)]),
+    path("/verify", &[(Method::POST, AdminRole::Operate)]).body(KEY_FILE_MAX),
 ];
 
 /// Returns the entry of a path, which may begin with the version; `None` if the API has no such path.
@@ -129,7 +133,7 @@ impl ApiPath {
     /// `true` if commands of an older version know the path, without its version. Pages have the names of the others.
     #[must_use]
     pub fn has_alias(&self) -> bool {
-        !self.path.starts_with("/config") && self.path != "/keys"
+        !["/config", "/init", "/keys", "/verify"].iter().any(|pages| self.path.starts_with(pages))
     }
 
     /// The methods, as the field `Allow` lists them. HEAD is GET without a body.

@@ -13,12 +13,16 @@ use crate::config::admin::AdminRole;
 pub enum PageName {
     /// `/`
     Overview,
+    /// `/first`, the form of the first site
+    First,
     /// `/live`: rates as server-sent events
     Live,
     /// `/site/HOST`
     Site,
     /// `/site/HOST/renew`
     Renew,
+    /// `/site/HOST/verify`
+    Verify,
     /// `/fingerprint`
     Fingerprint,
     /// `/explain`
@@ -37,14 +41,24 @@ pub enum PageName {
     Keys,
     /// `/keys`, the form that makes one
     KeysMake,
+    /// `/keys/csr`: a CSR to download
+    KeysCsr,
+    /// `/keys/withdraw`
+    KeysWithdraw,
+    /// `/keys/rotate`
+    KeysRotate,
+    /// `/keys/rotate`, its form
+    KeysChangeOver,
 }
 
 /// Every page: method, path as a pattern of [`fits`], role.
 const PAGES: &[(Method, &str, AdminRole, PageName)] = &[
     (Method::GET, "/", AdminRole::View, PageName::Overview),
+    (Method::POST, "/first", AdminRole::Configure, PageName::First),
     (Method::GET, "/live", AdminRole::View, PageName::Live),
     (Method::GET, "/site/*", AdminRole::View, PageName::Site),
     (Method::POST, "/site/*/renew", AdminRole::Operate, PageName::Renew),
+    (Method::POST, "/site/*/verify", AdminRole::Operate, PageName::Verify),
     (Method::GET, "/fingerprint", AdminRole::View, PageName::Fingerprint),
     (Method::POST, "/fingerprint", AdminRole::View, PageName::Fingerprint),
     (Method::GET, "/explain", AdminRole::View, PageName::Explain),
@@ -55,6 +69,10 @@ const PAGES: &[(Method, &str, AdminRole, PageName)] = &[
     (Method::POST, "/config/restore", AdminRole::Configure, PageName::ConfigRestore),
     (Method::GET, "/keys", AdminRole::View, PageName::Keys),
     (Method::POST, "/keys", AdminRole::Configure, PageName::KeysMake),
+    (Method::GET, "/keys/csr", AdminRole::View, PageName::KeysCsr),
+    (Method::POST, "/keys/withdraw", AdminRole::Configure, PageName::KeysWithdraw),
+    (Method::GET, "/keys/rotate", AdminRole::View, PageName::KeysRotate),
+    (Method::POST, "/keys/rotate", AdminRole::Operate, PageName::KeysChangeOver),
 ];
 
 /// The result of a search for a page.
@@ -85,9 +103,11 @@ pub async fn show(name: PageName, api: &impl Api, asked: &PageRequest) -> Page {
     let api = &OfReader { api, asked };
     match name {
         PageName::Overview => page::overview::show(api, asked).await,
+        PageName::First => page::first::look(api, asked).await,
         PageName::Live => page::rates::live(api, asked).await,
         PageName::Site => page::site::show(api, asked).await,
         PageName::Renew => page::site::renew(api, asked).await,
+        PageName::Verify => page::site::verify(api, asked).await,
         PageName::Fingerprint => page::fingerprint::show(api, asked).await,
         PageName::Explain => page::explain::show(api, asked).await,
         PageName::Doctor => page::doctor::show(api, asked).await,
@@ -97,6 +117,10 @@ pub async fn show(name: PageName, api: &impl Api, asked: &PageRequest) -> Page {
         PageName::ConfigRestore => page::config::restore(api, asked).await,
         PageName::Keys => page::keys::show(api, asked).await,
         PageName::KeysMake => page::keys::make(api, asked).await,
+        PageName::KeysCsr => page::keys::csr(api, asked).await,
+        PageName::KeysWithdraw => page::keys::withdraw(api, asked).await,
+        PageName::KeysRotate => page::rotate::show(api, asked).await,
+        PageName::KeysChangeOver => page::rotate::change_over(api, asked).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `pintle run`: drop privileges, load, record promises, bind, enter the sandbox, serve, drain; or
 //! take over from a serving process.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -117,7 +118,7 @@ pub(super) fn serve(
         Ok(bound) => bound,
         Err(code) => return code,
     };
-    if let Err(trouble) = confine(&draft, &config, None) {
+    if let Err(trouble) = confine(&draft, &config, sandbox_rules::own_ports(&config, &bound.addresses())) {
         return refuse(&trouble);
     }
     let log = match log::start(output.log_format, output.log_level, output.color) {
@@ -218,7 +219,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (NewProcess,
         Ok(listeners) => listeners,
         Err(reasons) => return refused(&newcomer, reasons),
     };
-    if let Err(trouble) = confine(&draft, &config, listeners.probed_port()) {
+    if let Err(trouble) = confine(&draft, &config, listeners.own_ports(&config)) {
         return refused(&newcomer, vec![trouble.into()]);
     }
     let log = match log::start(output.log_format, output.log_level, output.color) {
@@ -271,9 +272,9 @@ fn as_who_started_it(draft: &Draft, beginning: Beginning) -> Result<(Beginning, 
 }
 
 /// Gives up what is left of root, and enters the sandbox: before there are threads, and with
-/// everything that the sandbox forbids later. `probed` is a port that this process connects to
+/// everything that the sandbox forbids later. `own` are ports of this process, to which it connects
 /// itself.
-fn confine(draft: &Draft, config: &Config, probed: Option<u16>) -> Result<(), Reason> {
+fn confine(draft: &Draft, config: &Config, own: BTreeSet<u16>) -> Result<(), Reason> {
     // As the serving user, and outside the sandbox, where nothing can be started later.
     if let Some(program) = config.acme.as_ref().and_then(|acme| acme.dns_hook.as_deref()) {
         hook::begin(program, config.snapshot.limits.dns_hook)
@@ -287,7 +288,7 @@ fn confine(draft: &Draft, config: &Config, probed: Option<u16>) -> Result<(), Re
     }
     usage::open();
     let mut rules = sandbox_rules::rules(draft, config);
-    rules.connect.iter_mut().for_each(|ports| ports.extend(probed));
+    rules.connect.iter_mut().for_each(|ports| ports.extend(&own));
     sandbox::enter(&rules, &config.sandbox).map(drop).map_err(|error| error.reason())?;
     // jemalloc's thread must be in the sandbox, too. Without it, memory is returned when somebody
     // allocates.

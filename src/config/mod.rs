@@ -60,3 +60,4 @@ pub fn is_found(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests;
+pub mod withdrawal;

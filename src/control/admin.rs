@@ -11,7 +11,7 @@ use super::history::AdoptionOrigin;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
 use super::upgrade::UpgradeOutcome;
-use super::{Control, acme, records, views};
+use super::{Control, acme, keys, records, views};
 use crate::config::{DaysInUse, Outline};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
@@ -67,7 +67,10 @@ pub(super) enum AdminCommand {
         reply: oneshot::Sender<Vec<(Pin, i64)>>,
     },
     /// The keys of the sites.
-    Keys(oneshot::Sender<Value>),
+    Keys {
+        wanted: keys::WantedKeys,
+        reply: oneshot::Sender<Value>,
+    },
     /// The sites and their files, as the configuration in use names them.
     Outline(oneshot::Sender<Option<Outline>>),
     /// The configuration in use, and where it is.
@@ -165,7 +168,7 @@ impl Control {
                 let explained = self.explain_record(&record).await;
                 let _ = reply.send(explained);
             }
-            AdminCommand::Keys(reply) => _ = reply.send(self.keys()),
+            AdminCommand::Keys { wanted, reply } => _ = reply.send(self.keys(&wanted)),
             AdminCommand::Outline(reply) => _ = reply.send(self.draft.outline()),
             AdminCommand::Config(reply) => self.config_in_use(reply),
             AdminCommand::CheckConfig { text, reply } => _ = reply.send(self.check_config(text)),

@@ -12,7 +12,7 @@ use super::events;
 use super::history::AdoptionOrigin;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::Objection;
-use super::{DRAINING, acme, keys, records, views};
+use super::{DRAINING, acme, first_site, keys, records, views};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
 use crate::admin::asked::{parameter, wipe};
@@ -46,7 +46,7 @@ impl Api for CommandChannel {
         let (who, method) = (call.who.clone(), call.method.clone());
         let answered = match call.method {
             _ if path.starts_with("/config") => config::answer(&path, &call, &self.0).await,
-            _ if path == "/keys" => keys::answer(&call, &self.0).await,
+            _ if path.starts_with("/keys") => keys::answer(&path, &call, &self.0).await,
             Method::GET => shown(&path, &call, &self.0).await,
             Method::POST => done(&path, call, &self.0).await,
             _ => None,
@@ -116,6 +116,8 @@ fn wiped(body: Bytes) -> Zeroizing<Vec<u8>> {
 async fn done(path: &str, call: Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
     let (query, body) = (call.query.as_str(), &call.body);
     Some(match path {
+        "/init" => first_site::init(body, commands).await,
+        "/verify" => views::verify(query, body, commands).await,
         "/fingerprint" => views::fingerprint(wiped(call.body), commands).await,
         "/reload" => match origin(&call) {
             Some(origin) => verdict(ask(commands, |reply| AdminCommand::Reload { origin, reply }).await),

@@ -129,6 +129,9 @@ impl Control {
         let unusable = of(&|outlook| outlook.key_fault.is_some());
         let refused: Vec<&str> = self.config.sites().flat_map(|site| &site.refused_names).map(String::as_str).collect();
         let mut reasons = Vec::new();
+        if self.config.sites().len() == 0 {
+            reasons.push("no site is configured".to_owned());
+        }
         let all = [
             ("without a certificate", without),
             ("not covered by the certificate", refused),

@@ -160,6 +160,16 @@ fn shown(in_use: &InUse) -> Answer {
     with_tag(Answer::json(StatusCode::OK, body), file)
 }
 
+/// The text of the file as it is, with its tag. For those who may change it.
+pub(super) async fn text_of_file(commands: &mpsc::Sender<AdminCommand>) -> Result<(String, String), Answer> {
+    let Some(in_use) = ask(commands, AdminCommand::Config).await else { return Err(Answer::gone()) };
+    match spawn_blocking(move || EditTarget::look(&in_use.path)).await {
+        Ok(Ok(target)) => Ok((target.text().to_owned(), tag(target.text()))),
+        Ok(Err(error)) => Err(of_edit(&error)),
+        Err(panic) => Err(Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string())),
+    }
+}
+
 /// The file as it is, for those who may change it.
 fn text(in_use: &InUse) -> Answer {
     match EditTarget::look(&in_use.path) {

@@ -147,7 +147,7 @@ impl Control {
             AdminCommand::Records(reply) => _ = reply.send(self.kept_records()),
             AdminCommand::TestHooks { reply, .. } => _ = reply.send(Tested::default()),
             AdminCommand::Config(reply) => self.config_in_use(reply),
-            AdminCommand::Keys(reply) => _ = reply.send(self.keys()),
+            AdminCommand::Keys { wanted, reply } => _ = reply.send(self.keys(&wanted)),
             AdminCommand::Outline(reply) => _ = reply.send(None),
             AdminCommand::Reload { .. }
             | AdminCommand::CheckConfig { .. }

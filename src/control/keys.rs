@@ -1,5 +1,8 @@
 //! The keys of the sites over the API: which there are, and new ones.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -7,16 +10,23 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::Control;
 use super::admin::AdminCommand;
+use super::{Control, config};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call};
+use crate::admin::asked::parameter;
 use crate::config::new_key::{Algorithm, KeyFailure, KeyPath, KeyWithCsr, make};
+use crate::config::withdrawal::{LINE, Withdrawal, withdrawn};
 use crate::config::{Outline, report};
 use crate::export::Role;
-use crate::host::file_stem;
+use crate::host::{HostPattern, file_stem};
+use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, KeyKind, public_key};
+use crate::keys::pin::Pin;
+use crate::ledger::time::rfc3339;
+use crate::os::plain_file;
 use crate::policy::promise::Promises;
-use crate::reason::Reason;
+use crate::reason::pasted::pintle;
+use crate::reason::{Reason, shell_word};
 
 /// A key to make.
 #[derive(Deserialize)]
@@ -30,16 +40,118 @@ struct WantedKey {
     algorithm: Option<String>,
 }
 
-/// Answers a call about keys; `None` if the path has no such method.
-pub(super) async fn answer(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
-    match call.method {
-        Method::GET => Some(match ask(commands, AdminCommand::Keys).await {
-            Some(keys) => Answer::json(StatusCode::OK, keys),
-            None => Answer::gone(),
-        }),
-        Method::POST => Some(new(call, commands).await),
-        _ => None,
+/// Sites in one answer, if a page of them is asked for.
+const PAGE: usize = 12;
+/// The longest text to search for, in bytes: a host name.
+const SEARCH_MAX: usize = 253;
+/// Files of a folder that are looked at for the CSR of a new key.
+const FILES_MAX: usize = 1000;
+/// The content type of a CSR (RFC 5967).
+const CSR: &str = "application/pkcs10";
+
+/// The part of the list that is wanted.
+pub(super) struct WantedKeys {
+    /// A part of a host name.
+    search: String,
+    /// The page, from 1; `None` for all sites.
+    page: Option<usize>,
+}
+
+impl WantedKeys {
+    fn of(query: &str) -> Result<Self, Answer> {
+        let search = parameter(query, "q").unwrap_or_default().trim().to_lowercase();
+        if search.len() > SEARCH_MAX {
+            let reason = Reason::new(format!("q: longer than {SEARCH_MAX} bytes"));
+            return Err(Answer::refused(StatusCode::BAD_REQUEST, &reason.hint("a part of a host name is enough")));
+        }
+        let page = parameter(query, "page").map(|page| page.parse().unwrap_or(1).max(1));
+        Ok(Self { search, page })
     }
+
+    fn has(&self, site: &report::SiteReport) -> bool {
+        self.search.is_empty() || site.hosts.iter().any(|host| host.contains(&self.search))
+    }
+}
+
+/// Answers a call about keys; `None` if the path has no such method.
+pub(super) async fn answer(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
+    Some(match (path, &call.method) {
+        ("/keys", &Method::GET) => match WantedKeys::of(&call.query) {
+            Ok(wanted) => match ask(commands, |reply| AdminCommand::Keys { wanted, reply }).await {
+                Some(keys) => Answer::json(StatusCode::OK, keys),
+                None => Answer::gone(),
+            },
+            Err(refusal) => refusal,
+        },
+        ("/keys", &Method::POST) => new(call, commands).await,
+        ("/keys/csr", &Method::GET) => csr(&call.query, commands).await,
+        ("/keys/withdraw", &Method::POST) => withdraw(&call.query, commands).await,
+        _ => return None,
+    })
+}
+
+/// Returns the CSR of a key: of a backup, or of a key that is not in the configuration yet.
+async fn csr(query: &str, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let host = parameter(query, "host").unwrap_or_default();
+    let Some(pin) = parameter(query, "pin").and_then(|pin| pin.trim().parse::<Pin>().ok()) else {
+        let reason = Reason::new("pin: not a pin").hint("44 characters of base64, as `pintle pin` prints them");
+        return Answer::refused(StatusCode::BAD_REQUEST, &reason);
+    };
+    let Some(outline) = ask(commands, AdminCommand::Outline).await else { return Answer::gone() };
+    let Some(outline) = outline else { return Answer::bad("the configuration cannot be read") };
+    let found = spawn_blocking(move || csr_of(&outline, &host, pin)).await;
+    found.unwrap_or_else(|panic| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string()))
+}
+
+fn csr_of(outline: &Outline, host: &str, pin: Pin) -> Answer {
+    let Some(site) = outline.site(host) else { return no_site(host) };
+    let named = site.backups.iter().map(|file| outline.path(file));
+    let beside = csr_files(&outline.path(&KeyPath::of(site)), &format!("{}-", file_stem(&site.label())));
+    let text = named.chain(beside).find_map(|file| {
+        let contents = plain_file::read(&file, FILE_MAX).ok()?;
+        let public = public_key(&contents).ok().filter(|public| public.kind == KeyKind::Csr && public.pin == pin)?;
+        // A file in DER stays a file in DER: as PEM, it is a text.
+        (public.kind == KeyKind::Csr).then(|| String::from_utf8(contents).ok())?
+    });
+    match text {
+        Some(text) => Answer::text(CSR, text),
+        None => {
+            let reason = Reason::new(format!("{host}: no CSR in PEM has the key {pin}"));
+            let hint = pintle(format_args!("key new --role next --site {}", shell_word(host)));
+            Answer::refused(StatusCode::NOT_FOUND, &reason.hint(hint))
+        }
+    }
+}
+
+/// The CSRs of a folder whose names begin with a text.
+fn csr_files(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().take(FILES_MAX).flatten();
+    let is_meant = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(prefix) && path.extension().is_some_and(|extension| extension == "csr")
+    };
+    entries.map(|entry| entry.path()).filter(is_meant).collect()
+}
+
+/// Returns the configuration in which a site withdraws its pins. Changes nothing.
+async fn withdraw(query: &str, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let host = parameter(query, "host").unwrap_or_default();
+    let Ok(host) = HostPattern::parse(&host) else { return no_site(&host) };
+    let (text, tag) = match config::text_of_file(commands).await {
+        Ok(read) => read,
+        Err(answer) => return answer,
+    };
+    match withdrawn(&text, &host) {
+        Ok(Withdrawal { text, line, is_new }) => {
+            let body = json!({ "text": text, "tag": tag, "line": line, "is_new": is_new, "change": LINE });
+            Answer { etag: Some(tag), ..Answer::json(StatusCode::OK, body) }
+        }
+        Err(reason) => Answer::refused(StatusCode::CONFLICT, &reason),
+    }
+}
+
+fn no_site(host: &str) -> Answer {
+    Answer::refused(StatusCode::NOT_FOUND, &Reason::new(format!("no site has the host {host}")))
 }
 
 async fn new(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
@@ -63,9 +175,7 @@ async fn new(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
 }
 
 fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> Answer {
-    let Some(site) = outline.site(host) else {
-        return Answer::refused(StatusCode::NOT_FOUND, &Reason::new(format!("no site has the host {host}")));
-    };
+    let Some(site) = outline.site(host) else { return no_site(host) };
     if site.is_managed() && role != Role::Spare {
         let what = format!("{host}: pintle obtains the certificate of this site, and makes its next key by itself");
         let hint = format!("pintle key rotate --site {host}");
@@ -101,39 +211,78 @@ fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> 
 }
 
 impl Control {
-    /// The keys of all sites, with their promises.
-    pub(super) fn keys(&self) -> Value {
+    /// The keys of the sites, with their promises.
+    pub(super) fn keys(&self, wanted: &WantedKeys) -> Value {
+        let found: Vec<usize> =
+            self.config.sites().enumerate().filter(|(_, site)| wanted.has(site)).map(|(at, _)| at).collect();
+        let pages = found.len().div_ceil(PAGE).max(1);
+        let (page, count) = wanted.page.map_or((1, found.len()), |page| (page.min(pages), PAGE));
+        let shown: BTreeSet<usize> = found.iter().skip((page - 1) * PAGE).take(count).copied().collect();
+        // Of ten thousand sites, only the promises that bind the shown ones are looked at.
+        let names: Vec<_> = shown.iter().filter_map(|at| self.config.names_of(*at)).collect();
+        let now = self.now();
         let ledger = self.ledger();
-        let alive = Promises::alive(ledger.book().promises(), self.now());
-        let moment = |seconds: i64| Timestamp::from_second(seconds).ok().map(|time| time.to_string());
-        let key = |site: &report::SiteReport, role: Role, pin: crate::keys::pin::Pin, usable: Option<i64>| {
-            let since = ledger.book().promised_since(site.name(), pin);
-            json!({
-                "role": role.name(), "pin": pin.to_string(), "hex": pin.to_hex(),
-                "promised_since": since.and_then(moment), "usable_from": usable.and_then(moment),
-            })
-        };
-        let sites = self.config.sites().zip(self.bound()).map(|(site, (hosts, except))| {
-            let usable = |pin| alive.safe_from(hosts, &except, pin);
-            let live = site.certificates.iter().map(|certificate| {
-                let mut row = key(site, Role::Live, certificate.pin, usable(certificate.pin));
-                row["algorithm"] = json!(certificate.algorithm.to_string());
-                row["file"] = json!(certificate.path);
-                row["not_after"] = json!(certificate.not_after.to_string());
-                row
-            });
-            let backups = site.backups.iter().enumerate().map(|(index, (file, public))| {
-                let mut row = key(site, Role::of_backup(index), public.pin, usable(public.pin));
-                row["algorithm"] = json!(public.algorithm.to_string());
-                row["file"] = json!(file);
-                row
-            });
-            let managed = site.certificates.iter().any(|certificate| certificate.is_managed);
-            json!({
-                "site": site.name(), "hosts": site.hosts, "managed": managed, "pins_sent": site.hpkp.is_some(),
-                "keys": live.chain(backups).collect::<Vec<_>>(),
-            })
+        let alive = Promises::alive(ledger.book().promises(), now);
+        let sites = self.config.sites().enumerate().filter(|(at, _)| shown.contains(at));
+        let sites: Vec<&report::SiteReport> = sites.map(|(_, site)| site).collect();
+        // One pass over the ledger, not one for each key.
+        let labels: HashSet<&str> = sites.iter().map(|site| site.name()).collect();
+        let mut since: HashMap<(&str, Pin), i64> = HashMap::new();
+        for promise in ledger.book().promises().iter().filter(|promise| labels.contains(promise.site.as_str())) {
+            for pin in &promise.pins {
+                let first = since.entry((&promise.site, *pin)).or_insert(promise.first_sent);
+                *first = promise.first_sent.min(*first);
+            }
+        }
+        let acme = self.config.acme.iter().flat_map(|acme| &acme.certificates);
+        let managed: HashSet<&str> = acme.map(|of| of.site.as_str()).collect();
+        let rows = sites.iter().zip(names).map(|(site, names)| {
+            let dates = |pin: Pin| PromiseDates {
+                since: since.get(&(site.name(), pin)).copied(),
+                usable_from: alive.safe_from(names.hosts, names.except, pin),
+            };
+            keys_of(site, managed.contains(site.name()), &dates)
         });
-        json!({ "sites": sites.collect::<Vec<_>>() })
+        let is_lone = |site: &&report::SiteReport| site.hpkp.is_some() && site.backups.is_empty();
+        json!({
+            "now": rfc3339(now), "sites": rows.collect::<Vec<_>>(), "all": self.config.sites().len(), "found": found.len(), "page": page,
+            "pages": if wanted.page.is_some() { pages } else { 1 }, "without_backup": self.config.sites().filter(is_lone).count(),
+        })
     }
+}
+
+/// The dates of a key, in seconds since 1970.
+struct PromiseDates {
+    /// Since when it is promised.
+    since: Option<i64>,
+    /// From when it may serve; `None` for now.
+    usable_from: Option<i64>,
+}
+
+/// The keys of a site.
+fn keys_of(site: &report::SiteReport, managed: bool, dates: &dyn Fn(Pin) -> PromiseDates) -> Value {
+    let moment = |seconds: i64| Timestamp::from_second(seconds).ok().map(|time| time.to_string());
+    let key = |role: Role, public: (Pin, KeyAlgorithm), file: Value| {
+        let PromiseDates { since, usable_from } = dates(public.0);
+        json!({
+            "role": role.name(), "pin": public.0.to_string(), "hex": public.0.to_hex(), "file": file,
+            "algorithm": public.1.to_string(), "promised_since": since.and_then(moment),
+            "usable_from": usable_from.and_then(moment),
+        })
+    };
+    let live = site.certificates.iter().map(|certificate| {
+        let mut row = key(Role::Live, (certificate.pin, certificate.algorithm), json!(certificate.path));
+        row["not_after"] = json!(certificate.not_after.to_string());
+        row
+    });
+    let backups = site.backups.iter().enumerate().map(|(index, (file, public))| {
+        let mut row = key(Role::of_backup(index), (public.pin, public.algorithm), json!(file));
+        row["csr"] = json!(public.kind == KeyKind::Csr);
+        row
+    });
+    let is_withdrawn = |(_, value): &(&str, String)| value.split(';').any(|part| part.trim() == "max-age=0");
+    json!({
+        "site": site.name(), "hosts": site.hosts, "managed": managed, "pins_sent": site.hpkp.is_some(),
+        "withdrawn": site.hpkp.as_ref().is_some_and(is_withdrawn), "keys": live.chain(backups).collect::<Vec<_>>(),
+    })
 }

@@ -17,6 +17,7 @@ mod expiry;
 mod face;
 pub mod explain;
 mod files;
+mod first_site;
 mod history;
 mod keys;
 mod merge;

@@ -10,6 +10,7 @@ use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
 use crate::events::HookTarget;
 use crate::os::plain_file::folder_of;
 use crate::os::sandbox::{self, Calls, Rules, Sandbox, Strength};
+use crate::policy::Scheme;
 use crate::reason::Reason;
 use crate::tls::key_process;
 
@@ -29,11 +30,22 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
     rules.write.extend(config.sandbox.write.iter().cloned().chain(config.state.clone()));
     rules.connect = rules.connect.filter(|_| !config.sandbox.connect_anywhere);
     rules.connect.iter_mut().for_each(|ports| ports.extend(&config.sandbox.connect_ports));
+    if config.sites().len() == 0 {
+        // The page looks at the first site's upstream, and obtains its certificate.
+        rules.connect.iter_mut().for_each(|ports| ports.extend([HTTP, HTTPS]));
+    }
     if let AccessTarget::File(path) = &config.access {
         let is_device = DEVICES.iter().any(|device| path.starts_with(device));
         rules.logs.insert(if is_device { path.clone() } else { folder_of(path).to_owned() });
     }
     rules
+}
+
+/// The ports of the listeners of this process, if pages may ask for a verification: it connects to itself then.
+#[must_use]
+pub fn own_ports(config: &Config, bound: &[(std::net::SocketAddr, Scheme)]) -> BTreeSet<u16> {
+    let own = bound.iter().filter(|_| config.admin.is_some());
+    own.map(|(address, _)| address.port()).collect()
 }
 
 /// The rules for a later configuration: the folders of its files, through all links, so that files

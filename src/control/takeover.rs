@@ -1,6 +1,7 @@
 //! An upgrade, seen from the new process: it checks and proves everything while the old one serves,
 //! then takes the ledger, judges again, records its promises, and serves.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -279,10 +280,12 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// The port of that listener.
+    /// The ports of this process to which it connects itself: for its proof, and for a verification that a page asks for.
     #[must_use]
-    pub fn probed_port(&self) -> Option<u16> {
-        self.probed.addresses().first().map(|(address, _)| address.port())
+    pub fn own_ports(&self, config: &Config) -> BTreeSet<u16> {
+        let mut own = super::sandbox_rules::own_ports(config, &self.bound.addresses());
+        own.extend(self.probed.addresses().iter().map(|(address, _)| address.port()));
+        own
     }
 
     fn bind(config: &Config, mut lent: Vec<Lent>) -> Result<Self, Vec<Problem>> {

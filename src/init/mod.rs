@@ -11,6 +11,8 @@ pub mod conclude;
 pub mod document;
 pub mod evidence;
 pub mod fingerprint;
+pub mod given;
+pub mod json;
 pub mod platform;
 pub mod probe;
 pub mod signs;

@@ -12,6 +12,7 @@ pub mod field;
 pub mod finding;
 pub mod grammar;
 pub mod hello;
+pub mod json;
 pub mod judge;
 pub mod notes;
 pub mod options;
@@ -20,6 +21,7 @@ pub mod pin_file;
 pub mod report;
 pub mod style;
 pub mod target;
+pub mod trust;
 pub mod visits;
 
 use client::VisitFailure;

@@ -4,10 +4,11 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import { World, XSS } from "./world.mjs";
-import { browser, later, packages, PAGES } from "./browser.mjs";
+import { ACTS, browser, FIRST_PAGES, later, packages, PAGES } from "./browser.mjs";
 
 const [pintle, target] = process.argv.slice(2);
 const world = new World(path.join(target, "world"), pintle);
+const empty = new World(path.join(target, "empty"), pintle);
 const failures = [];
 let count = 0;
 
@@ -93,6 +94,30 @@ async function flows(chrome, base) {
     assert.match(await text(page, ".verdict"), /is a private key\. It was wiped/);
     await page.close();
   });
+  for (const script of [false, true]) {
+    await test(`a site is verified on a button, ${script ? "with" : "without"} a script`, async () => {
+      const page = await open(chrome, `${base}/site/blog.example.com`, { script });
+      await ACTS["site-verified"](page);
+      assert.match(await text(page, "[role=status] h3, .verdict[role=status]"), /fault/);
+      assert.ok((await page.$$("table.checks")).length >= 4);
+      await page.close();
+    });
+  }
+  await test("a CSR is downloaded, without a script", async () => {
+    const page = await open(chrome, `${base}/keys?find=blog.example`, { script: false });
+    const href = await page.$eval("a[href^='/keys/csr']", (link) => link.href);
+    await page.close();
+    const got = await fetch(href);
+    assert.match(got.headers.get("content-disposition"), /^attachment; filename="blog\.example\.com-\w+\.csr"$/);
+    assert.match(await got.text(), /BEGIN CERTIFICATE REQUEST/);
+  });
+  await test("a withdrawal is shown before it is applied", async () => {
+    const page = await open(chrome, `${base}/keys?find=blog.example`, { script: false });
+    await ACTS.withdrawn(page);
+    assert.match(await text(page, "h1"), /Configuration/);
+    assert.match(await text(page, "#difference"), /mode = "withdraw"/);
+    await page.close();
+  });
   await test("explain is a form", async () => {
     const page = await open(chrome, `${base}/explain`, { script: false });
     await page.type("#url", "https://blog.example.com/page");
@@ -135,12 +160,24 @@ async function flows(chrome, base) {
   });
 }
 
-async function axe(chrome, base) {
+// From three answers to a served site, without a script.
+async function firstSite(chrome, base) {
+  await test("the first site comes from three answers", async () => {
+    const page = await open(chrome, `${base}/`, { script: false });
+    await ACTS["first-file"](page, empty);
+    assert.match(await text(page, "#file"), /The file that it would write/);
+    assert.match(await page.$eval("#toml", (editor) => editor.value), /hosts = \["blog\.example\.com", "www\.example\.com"\]/);
+    await page.close();
+  });
+}
+
+async function axe(chrome, base, world, pages) {
   const source = fs.readFileSync(packages.resolve("axe-core/axe.min.js"), "utf8");
-  for (const [name, address] of Object.entries(PAGES)) {
+  for (const [name, address] of Object.entries(pages)) {
     for (const [width, scheme] of [[360, "dark"], [1600, "light"]]) {
       await test(`axe: ${name}, ${width} ${scheme}`, async () => {
         const page = await open(chrome, base + address(world), { width, scheme });
+        await ACTS[name]?.(page, world);
         // The policy of the pages forbids the script; the debugger does not ask it.
         await page.evaluate(source);
         const { violations } = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }));
@@ -153,10 +190,10 @@ async function axe(chrome, base) {
   }
 }
 
-async function lighthouse(chrome, base) {
+async function lighthouse(chrome, base, world, pages) {
   const { default: look } = await import(packages.resolve("lighthouse"));
   const port = Number(new URL(chrome.wsEndpoint()).port);
-  for (const [name, address] of Object.entries(PAGES)) {
+  for (const [name, address] of Object.entries(pages).filter(([name]) => !ACTS[name])) {
     await test(`lighthouse: ${name}`, async () => {
       const found = await look(base + address(world), { port, output: "json", logLevel: "silent", onlyCategories: ["accessibility", "best-practices"] });
       const failed = Object.values(found.lhr.audits).filter((audit) => audit.score !== null && audit.score < 0.9 && audit.scoreDisplayMode !== "informative");
@@ -175,11 +212,18 @@ try {
   const base = await world.relay();
   chrome = await browser();
   await flows(chrome, base);
-  await axe(chrome, base);
-  if (!process.env.PINTLE_NO_LIGHTHOUSE) await lighthouse(chrome, base);
+  await axe(chrome, base, world, PAGES);
+  if (!process.env.PINTLE_NO_LIGHTHOUSE) await lighthouse(chrome, base, world, PAGES);
+  await empty.empty();
+  await empty.start();
+  const first = await empty.relay();
+  await axe(chrome, first, empty, FIRST_PAGES);
+  if (!process.env.PINTLE_NO_LIGHTHOUSE) await lighthouse(chrome, first, empty, FIRST_PAGES);
+  await firstSite(chrome, first);
 } finally {
   await chrome?.close();
   await world.stop();
+  await empty.stop();
 }
 console.log(`${count} ok, ${failures.length} failed`);
 process.exitCode = failures.length ? 1 : 0;

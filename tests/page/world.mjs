@@ -52,20 +52,14 @@ export class World {
 
   // The sites, and the sets that clients hold of the first one.
   async make(more = "") {
-    const upstream = http.createServer((request, response) => {
-      response.writeHead(request.url.includes("fail") ? 502 : 200, { "Content-Type": "text/html" });
-      response.end("<!doctype html><title>blog</title>");
-    });
-    await new Promise((ready) => upstream.listen(0, "127.0.0.1", ready));
-    this.upstream = upstream;
-    const url = `http://127.0.0.1:${upstream.address().port}`;
+    const url = await this.listen();
     const [live, next, spare] = ["blog", "blog-next", "blog-spare"].map((name) => this.key(name));
     this.pins = { live, next, spare };
     this.certificate("blog", ["blog.example.com", "www.example.com"], 59, XSS.slice(0, 60), 31);
     this.csr("blog-next", "blog.example.com");
-    for (const [name, host, days] of [["docs", "docs.example.net", 9], ["photos", "photos.example.com", 68], ["status", "example.net", 64], ["shop", "shop.example.org", 75]]) {
+    for (const [name, host, days] of [["docs", "docs.example.net", 9], ["photos", "photos.example.com", 68], ["status", "example.net", 64], ["shop", "shop.example.org", 75], ["long", this.long, 70]]) {
       this.key(name);
-      this.certificate(name, [host], days, host, days < 10 ? 80 : 20);
+      this.certificate(name, [host], days, host.slice(0, 60), days < 10 ? 80 : 20);
     }
     const site = (name, host, extra) => `
 [[site]]
@@ -81,6 +75,10 @@ https = ["127.0.0.1:0"]
 http = ["127.0.0.1:0"]
 [state]
 directory = "state"
+[admin]
+edit = true
+[sandbox]
+connect = "any"
 [log]
 access = "access.log"
 recent = 500
@@ -90,6 +88,7 @@ ${site("docs", '"docs.example.net"', '[site.hsts]\nmax_age = "1y"')}
 ${site("photos", '"photos.example.com"', '[site.hsts]\nramp = ["5m", "1h", "1d", "7d", "30d"]\nramp_every = "7d"')}
 ${site("status", '"example.net"', '[site.hsts]\nmax_age = "2y"\ninclude_subdomains = true\npreload = true')}
 ${site("shop", '"shop.example.org"', "")}
+${site("long", `"${this.long}"`, "")}
 `);
   }
 
@@ -111,6 +110,74 @@ ${site("shop", '"shop.example.org"', "")}
       const sum = createHash("sha256").update(json).digest("hex").slice(0, 16);
       return `{"sum":"${sum}","record":${json}}\n`;
     }).join("");
+  }
+
+  // The longest names that DNS allows are hardly longer.
+  get long() { return "department-of-things-with-long-names.subdivision-of-the-north-western-region.example.org"; }
+
+  // A process without a site.
+  async empty() {
+    await this.listen();
+    fs.writeFileSync(path.join(this.folder, "pintle.toml"), `
+[listen]
+https = ["127.0.0.1:0"]
+http = ["127.0.0.1:0"]
+[state]
+directory = "state"
+[admin]
+edit = true
+[sandbox]
+connect = "any"
+`);
+  }
+
+  hostOf(number) { return `site-with-a-name-${number}.many.example.com`; }
+
+  // As many sites, which share a certificate and the keys of their pins.
+  async many(count) {
+    const url = await this.listen();
+    for (const name of ["many", "many-next", "many-spare"]) this.key(name);
+    this.certificate("many", ["*.many.example.com"], 60);
+    this.csr("many-next", "*.many.example.com");
+    const sites = Array.from({ length: count }, (_, number) => `
+[[site]]
+hosts = ["${this.hostOf(number)}"]
+upstream = "${url}"
+[site.certificate]
+chain = "certs/many.pem"
+key = "certs/many.key"
+[site.hsts]
+max_age = "1y"
+[site.hpkp]
+max_age = "30d"
+backups = ["certs/many-next.csr", "certs/many-spare.pub"]`);
+    fs.writeFileSync(path.join(this.folder, "pintle.toml"), `
+[listen]
+https = ["127.0.0.1:0"]
+http = ["127.0.0.1:0"]
+[state]
+directory = "state"
+[admin]
+edit = true
+[sandbox]
+connect = "any"
+[log]
+access = "off"
+recent = 500
+${sites.join("\n")}
+`);
+  }
+
+  // The upstream.
+  async listen() {
+    const upstream = http.createServer((request, response) => {
+      response.writeHead(request.url.includes("fail") ? 502 : 200, { "Content-Type": "text/html" });
+      response.end("<!doctype html><title>blog</title>");
+    });
+    await new Promise((ready) => upstream.listen(0, "127.0.0.1", ready));
+    this.upstream = upstream;
+    this.url = `http://127.0.0.1:${upstream.address().port}`;
+    return this.url;
   }
 
   get socket() { return path.join(this.folder, "state", "admin.sock"); }
@@ -137,11 +204,13 @@ ${site("shop", '"shop.example.org"', "")}
       try {
         if ((await this.call("GET", "/ready")).status === 200) break;
       } catch { /* not yet */ }
-      if (tries > 300 || this.process.exitCode !== null) throw new Error(`pintle does not start:\n${this.log}`);
+      if (tries > Number(process.env.TRIES ?? 300) || this.process.exitCode !== null) throw new Error(`pintle does not start:\n${this.log}`);
       await new Promise((later) => setTimeout(later, 100));
     }
-    const taken = await this.call("POST", "/v1/ledger", this.lines());
-    if (taken.status !== 200) throw new Error(`the ledger takes no records: ${taken.body}`);
+    if (this.pins) {
+      const taken = await this.call("POST", "/v1/ledger", this.lines());
+      if (taken.status !== 200) throw new Error(`the ledger takes no records: ${taken.body}`);
+    }
     this.status = JSON.parse((await this.call("GET", "/v1/status")).body);
   }
 

@@ -15,7 +15,7 @@ use crate::admin::reply::{Page, PageFrame};
 use crate::config::admin::AdminRole;
 use crate::config::history::ConfigVersion;
 use diff::{DiffKind, LineDiff};
-use editor::{EditorLine, Mark, TextPart};
+use editor::{EditedLines, EditorLine, Mark, TextPart};
 
 /// Versions on one page.
 const VERSIONS: usize = 20;
@@ -114,6 +114,8 @@ struct EditedText {
     text: String,
     base: String,
     around: usize,
+    /// The lines of the file that the text was edited in; `None` if it is shown whole or anew.
+    window: Option<EditedLines>,
     verdict: Option<Value>,
     event: Option<ConfigEvent>,
     status: StatusCode,
@@ -138,7 +140,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     let around = line.or_else(|| editor::find(&text, word)).unwrap_or(1);
     let event = asked.query.get("applied").map(|id| applied(id, Vec::new()));
     let base = now.etag.unwrap_or_default();
-    let draft = EditedText { text, base, around, verdict: None, event, status: StatusCode::OK };
+    let draft = EditedText { text, base, around, window: None, verdict: None, event, status: StatusCode::OK };
     rendered(api, asked, draft).await
 }
 
@@ -181,8 +183,7 @@ pub async fn change(api: &impl Api, asked: &PageRequest) -> Page {
         (false, false) => None,
     };
     let Some(mut text) = text else {
-        let way_out = "Nothing was changed. Open the page again, and make the change in the new text.";
-        return error::show(asked, StatusCode::CONFLICT, "Somebody else has changed the file meanwhile", way_out);
+        return changed_meanwhile(asked);
     };
     let fix = asked.form.get("fix").and_then(editor::of_fix_value);
     if let Some(fixed) = fix.and_then(|(mark, replacement)| editor::fixed(&text, mark, replacement)) {
@@ -190,8 +191,29 @@ pub async fn change(api: &impl Api, asked: &PageRequest) -> Page {
     }
     let around = fix.map_or(first, |(mark, _)| mark.line);
     let is_apply = fix.is_none() && field("do") == "apply";
-    let draft = EditedText { text, base, around, verdict: None, event: None, status: StatusCode::OK };
+    let window = (!is_whole).then(|| EditedLines::of(&file, &text, first, count));
+    let draft = EditedText { text, base, around, window, verdict: None, event: None, status: StatusCode::OK };
     if is_apply { apply(api, asked, draft, now).await } else { check(api, asked, draft).await }
+}
+
+fn changed_meanwhile(asked: &PageRequest) -> Page {
+    let way_out = "Nothing was changed. Open the page again, and make the change in the new text.";
+    error::show(asked, StatusCode::CONFLICT, "Somebody else has changed the file meanwhile", way_out)
+}
+
+/// Shows a text that another page proposes, with its verdict: the reader applies it here, or not. `around` is its changed
+/// line.
+pub async fn propose(api: &impl Api, asked: &PageRequest, text: String, around: usize) -> Page {
+    let now = match read(api, asked).await {
+        Ok(now) => now,
+        Err(page) => return page,
+    };
+    let file = crate::admin::page::value::text(&now.body, "text");
+    let part = editor::part(&file, around);
+    let window = (part.count < part.all).then(|| EditedLines::of(&file, &text, part.first, part.count));
+    let base = now.etag.unwrap_or_default();
+    let draft = EditedText { text, base, around, window, verdict: None, event: None, status: StatusCode::OK };
+    check(api, asked, draft).await
 }
 
 async fn check(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Page {
@@ -208,6 +230,9 @@ async fn apply(api: &impl Api, asked: &PageRequest, draft: EditedText, now: Answ
     let call = Call::new(http::Method::PUT, "/v1/config").body(draft.text.clone()).if_match(draft.base.clone());
     let answer = api.call(call).await;
     if answer.status == StatusCode::OK {
+        if asked.form.get("next") == Some("first") {
+            return Page::see("/");
+        }
         let id = answer.body["version"].as_str().unwrap_or_default();
         return Page::see(format!("{PATH}?applied={}", encoded(id)));
     }
@@ -231,6 +256,8 @@ async fn refused(api: &impl Api, asked: &PageRequest, draft: EditedText, answer:
             let event = bad("Not applied", "The file and the running version are untouched.".into(), Vec::new());
             EditedText { verdict: Some(answer.body), event: Some(event), ..draft }
         }
+        // The lines of a part would be others in the new file.
+        StatusCode::PRECONDITION_FAILED if draft.window.is_some() => return changed_meanwhile(asked),
         StatusCode::PRECONDITION_FAILED => {
             let text = "Your text is below, and the difference shows what it would change in the file as it is now. \
                         Apply again to replace that.";
@@ -256,7 +283,7 @@ pub async fn restore(api: &impl Api, asked: &PageRequest) -> Page {
         Err(page) => return page,
     };
     let (text, base) = (text(&now.body, "text"), now.etag.clone().unwrap_or_default());
-    let draft = EditedText { text, base, around: 1, verdict: None, event: None, status: StatusCode::OK };
+    let draft = EditedText { text, base, around: 1, window: None, verdict: None, event: None, status: StatusCode::OK };
     refused(api, asked, draft, answer, now.etag).await
 }
 
@@ -295,7 +322,7 @@ fn view(
     let reasons = verdict.map(|verdict| list(verdict, "reasons")).unwrap_or_default();
     let marks: Vec<Mark> = reasons.iter().filter(|r| is_error(r)).filter_map(|r| Mark::of(&r["place"])).collect();
     let around = marks.first().map_or(draft.around, |mark| mark.line);
-    let part = editor::part(&draft.text, around);
+    let part = draft.window.map_or_else(|| editor::part(&draft.text, around), |lines| lines.part(&draft.text));
     let file = text(state, "file");
     let running = listed.body["running"].as_str();
     let history_trouble = match listed.is_ok() {

@@ -1,21 +1,21 @@
 //! The keys of each site: which are promised since when, which may be used, and how to make another.
 
 use askama::Template;
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde_json::{Value, json};
 
+use super::config;
 use super::error::failed;
 use super::moment::Moment;
 use super::timeline::shape;
-use super::value::{list, text, texts};
-use crate::admin::api::{Api, Call};
-use crate::admin::asked::PageRequest;
+use super::value::{count, grouped, list, text, texts};
+use crate::admin::api::{Answer, Api, Call};
+use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
 use crate::config::admin::AdminRole;
+use crate::host::file_stem;
 use crate::reason::counted;
 
-/// Sites on one page.
-const SITES_MAX: usize = 25;
 /// The path of the page.
 const PATH: &str = "/keys";
 
@@ -25,8 +25,13 @@ struct KeysView {
     frame: PageFrame,
     answer: String,
     find: String,
+    found: String,
     sites: Vec<SiteKeys>,
-    more: usize,
+    page: usize,
+    pages: usize,
+    before: Option<String>,
+    after: Option<String>,
+    is_long: bool,
     may_make: bool,
     made: Option<MadeKey>,
     refused: Option<RefusedKey>,
@@ -35,7 +40,11 @@ struct KeysView {
 /// A site and its keys.
 struct SiteKeys {
     name: String,
+    href: String,
+    rotate: String,
     is_managed: bool,
+    sends_pins: bool,
+    is_withdrawn: bool,
     keys: Vec<SiteKeyRow>,
 }
 
@@ -46,9 +55,11 @@ struct SiteKeyRow {
     pin: String,
     algorithm: String,
     file: String,
-    since: String,
-    usable: String,
-    until: String,
+    /// Where its CSR can be downloaded, if there is one.
+    csr: Option<String>,
+    since: Option<Moment>,
+    usable: Option<Moment>,
+    until: Option<Moment>,
 }
 
 /// A key that was just made.
@@ -60,40 +71,40 @@ struct MadeKey {
     csr: String,
     name: String,
     csr_pem: String,
+    download: String,
 }
 
-/// The reason why no key was made.
+/// The reason why nothing was made or changed.
 struct RefusedKey {
+    title: &'static str,
     what: String,
     hints: Vec<String>,
 }
 
-/// A time of the API as a day, or a word for none.
-fn day(value: &Value, none: &str) -> String {
-    Moment::of(value, 0).map_or_else(|| none.to_owned(), |time| time.day)
+/// The address of a CSR.
+fn csr_of(site: &str, pin: &str) -> String {
+    format!("{PATH}/csr?site={}&pin={}", encoded(site), encoded(pin))
 }
 
-/// The first minute that begins at or after a time of the API, or a word for none.
-fn first_minute(value: &Value, none: &str) -> String {
-    Moment::of(value, 0).and_then(|time| time.first_minute(0)).map_or_else(|| none.to_owned(), |time| time.minute)
-}
-
-fn row(key: &Value) -> SiteKeyRow {
+fn row(site: &str, key: &Value, now: i64) -> SiteKeyRow {
+    let pin = text(key, "pin");
     SiteKeyRow {
         role: text(key, "role"),
         glyph: shape(key["role"].as_str()),
-        pin: text(key, "pin"),
         algorithm: text(key, "algorithm"),
         file: text(key, "file"),
-        since: day(&key["promised_since"], "not promised"),
-        usable: first_minute(&key["usable_from"], "now"),
-        until: day(&key["not_after"], "–"),
+        csr: (key["csr"] == true).then(|| csr_of(site, &pin)),
+        since: Moment::of(&key["promised_since"], now),
+        usable: Moment::of(&key["usable_from"], now).and_then(|from| from.first_minute(now)),
+        until: Moment::of(&key["not_after"], now),
+        pin,
     }
 }
 
 /// The page.
 pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
-    rendered(api, asked, None, None, StatusCode::OK).await
+    let find = asked.query.get("find").unwrap_or_default();
+    rendered(api, asked, find, (None, None), StatusCode::OK).await
 }
 
 /// The answer to the form that makes a key.
@@ -103,61 +114,116 @@ pub async fn make(api: &impl Api, asked: &PageRequest) -> Page {
     let answer = api.call(Call::post("/v1/keys").json(&wanted)).await;
     let body = &answer.body;
     if answer.is_ok() {
+        let (site, pin) = (text(body, "site"), text(body, "pin"));
         let made = MadeKey {
-            site: text(body, "site"),
+            download: csr_of(&site, &pin),
             role: text(body, "role"),
-            pin: text(body, "pin"),
             key: text(body, "key"),
             csr: text(body, "csr"),
             name: text(body, "name"),
             csr_pem: text(body, "csr_pem"),
+            site,
+            pin,
         };
-        return rendered(api, asked, Some(made), None, StatusCode::OK).await;
+        let find = made.site.clone();
+        return rendered(api, asked, &find, (Some(made), None), StatusCode::OK).await;
     }
-    let refused = RefusedKey { what: text(body, "error"), hints: texts(body, "hints") };
-    rendered(api, asked, None, Some(refused), answer.status).await
+    rendered(api, asked, "", (None, Some(refusal("No key was made", &answer))), answer.status).await
+}
+
+fn refusal(title: &'static str, answer: &Answer) -> RefusedKey {
+    RefusedKey { title, what: text(&answer.body, "error"), hints: texts(&answer.body, "hints") }
+}
+
+/// A CSR, as a file.
+pub async fn csr(api: &impl Api, asked: &PageRequest) -> Page {
+    let field = |name: &str| asked.query.get(name).unwrap_or_default();
+    let site = field("site");
+    let answer = api.call(Call::get("/v1/keys/csr").with("host", site).with("pin", field("pin"))).await;
+    match answer.body.as_str().filter(|_| answer.is_ok()) {
+        Some(csr) => {
+            // Only letters, digits, dots and hyphens are left of a name.
+            let name = format!(
+                "{}-{}.csr",
+                file_stem(site),
+                field("pin").chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>()
+            );
+            Page { kind: answer.kind, content: csr.to_owned().into(), ..Page::empty(StatusCode::OK) }
+                .with(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\""))
+                .with(header::CACHE_CONTROL, "no-store")
+        }
+        None => failed(asked, &answer),
+    }
+}
+
+/// Shows the configuration in which a site withdraws its pins. It is applied there, by the same checks.
+pub async fn withdraw(api: &impl Api, asked: &PageRequest) -> Page {
+    let site = asked.form.get("site").unwrap_or_default();
+    let answer = api.call(Call::post("/v1/keys/withdraw").with("host", site)).await;
+    match answer.is_ok() {
+        true => config::propose(api, asked, text(&answer.body, "text"), count(&answer.body, "line")).await,
+        false => {
+            let refused = refusal("The pins are not withdrawn", &answer);
+            rendered(api, asked, site, (None, Some(refused)), answer.status).await
+        }
+    }
 }
 
 async fn rendered(
     api: &impl Api,
     asked: &PageRequest,
-    made: Option<MadeKey>,
-    refused: Option<RefusedKey>,
+    find: &str,
+    (made, refused): (Option<MadeKey>, Option<RefusedKey>),
     status: StatusCode,
 ) -> Page {
-    let answer = api.call(Call::get("/v1/keys")).await;
+    let page = asked.query.get("page").unwrap_or("1");
+    let answer = api.call(Call::get("/v1/keys").with("q", find).with("page", page)).await;
     if !answer.is_ok() {
         return failed(asked, &answer);
     }
-    let find = asked.query.get("find").unwrap_or_default().to_lowercase();
-    let all = list(&answer.body, "sites");
-    let fits = |site: &&Value| {
-        find.is_empty() || list(site, "hosts").iter().filter_map(Value::as_str).any(|host| host.contains(&find))
+    let body = &answer.body;
+    let now = super::moment::seconds(&body["now"]).unwrap_or_default();
+    let site = |site: &Value| {
+        let name = text(site, "site");
+        SiteKeys {
+            href: format!("/site/{}", encoded(&name)),
+            rotate: format!("{PATH}/rotate?site={}", encoded(&name)),
+            is_managed: site["managed"] == true,
+            sends_pins: site["pins_sent"] == true,
+            is_withdrawn: site["withdrawn"] == true,
+            keys: list(site, "keys").iter().map(|key| row(&name, key, now)).collect(),
+            name,
+        }
     };
-    let found: Vec<&Value> = all.iter().filter(fits).collect();
-    let site = |site: &&Value| SiteKeys {
-        name: text(site, "site"),
-        is_managed: site["managed"] == true,
-        keys: list(site, "keys").iter().map(row).collect(),
-    };
-    let lone = all.iter().filter(|site| site["pins_sent"] == true && list(site, "keys").len() < 2);
-    let answer = match lone.count() {
-        0 => format!(
+    let all = count(body, "all");
+    let words = match (count(body, "without_backup"), all) {
+        (_, 0) => "No site yet, so there is no key.".to_owned(),
+        (0, all) => format!(
             "{}. A key may take over at the time under “usable from”, and locks nobody out.",
-            counted(all.len(), "site")
+            counted(grouped(all), "site")
         ),
-        lone => format!("{} without a backup key.", counted(lone, "site")),
+        (1, _) => "One site promises pins without a backup key: make a next key for it.".to_owned(),
+        (lone, _) => format!("{} sites promise pins without a backup key: make a next key for each.", grouped(lone)),
     };
-    let more = found.len().saturating_sub(SITES_MAX);
+    let (page, pages) = (count(body, "page"), count(body, "pages"));
+    let link = |page: usize| match find {
+        "" => format!("{PATH}?page={page}"),
+        find => format!("{PATH}?find={}&page={page}", encoded(find)),
+    };
     Page::of(&KeysView {
         frame: PageFrame::new(asked, "Keys", PATH),
-        answer,
-        sites: found.iter().take(SITES_MAX).map(site).collect(),
-        more,
+        answer: words,
+        sites: list(body, "sites").iter().map(site).collect(),
+        found: grouped(count(body, "found")),
+        is_long: all > 3 || !find.is_empty(),
+        before: (page > 1).then(|| link(page - 1)),
+        after: (page < pages).then(|| link(page + 1)),
+        page,
+        pages,
         may_make: asked.session.may(AdminRole::Configure),
         made,
         refused,
-        find,
+        find: find.to_owned(),
     })
     .with_status(status)
 }

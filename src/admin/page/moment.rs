@@ -26,7 +26,7 @@ pub struct Moment {
     pub short: String,
     /// `24 Jan 2027, 09:40 UTC`
     pub minute: String,
-    /// The days from now, rounded down; negative in the past.
+    /// The days from today to its day: the difference of the dates that the page shows. Negative in the past.
     pub days: i64,
 }
 
@@ -43,7 +43,7 @@ impl Moment {
             day: shown("%-d %b %Y"),
             short: shown("%-d %b"),
             minute: shown("%-d %b %Y, %H:%M UTC"),
-            days: at.saturating_sub(now).div_euclid(DAY),
+            days: at.div_euclid(DAY) - now.div_euclid(DAY),
         })
     }
 
@@ -123,6 +123,9 @@ mod tests {
         assert_eq!((at(1).left().as_str(), at(29).tone(), at(9).tone()), ("1 day left", "t-warn", "t-bad"));
         assert_eq!((at(0).left().as_str(), at(-1).left().as_str()), ("ends today", "ended yesterday"));
         assert_eq!((at(36).distance().as_str(), at(-3).distance().as_str()), ("in 36 days", "3 days ago"));
+        // The days are those of the calendar, whatever the time of day is.
+        let morning = Moment::new(now - 9 * 3600 + 40 * DAY, now).unwrap();
+        assert_eq!((morning.days, morning.distance().as_str()), (40, "in 40 days"));
         assert!(Moment::new(i64::MAX, now).is_none());
     }
 

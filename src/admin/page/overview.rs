@@ -36,13 +36,6 @@ struct OverviewPage {
     dates: Vec<ComingDate>,
 }
 
-#[derive(Template)]
-#[template(path = "first.html")]
-struct FirstStartPage {
-    frame: PageFrame,
-    config: String,
-}
-
 /// A problem.
 struct AttentionItem {
     level: &'static str,
@@ -104,8 +97,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
         return failed(asked, &overview);
     }
     if count(&overview.body, "sites") == 0 {
-        let frame = PageFrame::new(asked, "Overview", "/");
-        return Page::of(&FirstStartPage { frame, config: text(&overview.body, "config") });
+        return super::first::show(api, asked).await;
     }
     let call = ["q", "state", "page"].into_iter().filter_map(|name| Some((name, asked.query.get(name)?)));
     let sites = api.call(call.fold(Call::get("/v1/sites"), |call, (name, value)| call.with(name, value))).await;

@@ -1,7 +1,6 @@
 //! `pintle init`: a first configuration for a hosted blog.
 
 mod ask;
-mod json;
 mod steps;
 mod table;
 
@@ -16,11 +15,12 @@ use jiff::tz::TimeZone;
 use rustix::fs::{Access, access};
 use tokio::runtime::Runtime;
 
-pub use ask::{Given, email};
+pub use crate::init::given::{Given, email};
 
 use super::{Output, files, refuse};
 use crate::init::conclude::{Conclusion, conclude};
 use crate::init::evidence::Evidence;
+use crate::init::json;
 use crate::init::probe::{BlogTarget, Prober};
 use crate::init::write::{Wishes, render};
 use crate::os::plain_file::folder_of;

@@ -1,25 +1,20 @@
 //! `pintle verify`: the verdict of a strict client on a site.
 
-mod json;
 mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::RootCertStore;
 
 use super::{Output, fail, fail_with_hint, pin, refuse};
-use crate::keys::key_file::{self, Want};
 use crate::keys::pin::Pin;
 use crate::os::read_error;
 use crate::reason::Reason;
-use crate::upstream::tls::default_roots;
 use crate::verify::chain::ClientTrust;
 use crate::verify::finding::Level;
 use crate::verify::target::{ConnectTo, Url};
-use crate::verify::{Options, pin_file, verify as visit};
+use crate::verify::{Options, json, pin_file, trust as roots, verify as visit};
 
 /// The arguments.
 #[derive(Debug)]
@@ -72,19 +67,8 @@ pub fn verify(arguments: Arguments, as_json: bool, output: &Output) -> ExitCode 
 
 /// Reads the file of roots, or takes Mozilla's.
 pub(super) fn trust(path: Option<&Path>) -> Result<ClientTrust, Reason> {
-    let Some(path) = path else { return Ok(ClientTrust { roots: default_roots(), own: Vec::new(), file: None }) };
-    let contents = read(path)?;
-    let usage = || "--ca takes certificates in PEM: roots, or the server's own".to_owned();
-    let wrong = |why: &str| Reason::new(format!("{}: {why}", path.display()));
-    let mut roots = RootCertStore::empty();
-    let mut own = Vec::new();
-    let certificates = key_file::certificates(&contents)
-        .map_err(|error| wrong(&error.to_string()).hint(error.hint(path, Want::Chain).unwrap_or_else(usage)))?;
-    for (_, certificate) in certificates {
-        roots.add(certificate.clone()).map_err(|_| wrong("a certificate in it is not fit as a root").hint(usage()))?;
-        own.push(certificate);
-    }
-    Ok(ClientTrust { roots: Arc::new(roots), own, file: Some(path.to_owned()) })
+    let Some(path) = path else { return Ok(roots::of_browsers()) };
+    roots::of_file(&read(path)?, path, "--ca takes certificates in PEM: roots, or the server's own")
 }
 
 fn read_pins(path: &Path) -> Result<Vec<Pin>, Reason> {

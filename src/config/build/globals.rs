@@ -11,7 +11,7 @@ use crate::config::file::ConfigFile;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, CheckContext, Draft};
 use crate::host::{HostMap, HostPattern};
-use crate::reason::shell_word;
+use crate::reason::{Reason, shell_word};
 use crate::telemetry::AccessFormat;
 use crate::telemetry::access::LogRules;
 use crate::tls::offer::TlsOffer;
@@ -54,9 +54,8 @@ pub(super) fn globals(
     listen::check_admin(file.admin_listen.as_ref(), draft, r);
     let admin_access = admin::build(&file.admin, r);
     check_state(file, draft, r);
-    if file.sites.is_empty() {
-        r.error_with_hint(&(0..0), "no site is configured", "add a [[site]] with hosts and upstream");
-    }
+    let served_sites = context.before.is_some_and(|before| before.sites().len() > 0);
+    check_sites(file, draft, served_sites, r);
     let mut by_host = HostMap::default();
     for (index, hosts) in hosts.iter().enumerate() {
         for host in hosts {
@@ -100,6 +99,27 @@ pub(super) fn globals(
         hooks: hooks::build(file, r),
         admin_access,
         admin_https,
+    }
+}
+
+/// Refuses a configuration without a site, unless its first one can come from the page: then there is nothing to lose yet.
+fn check_sites(file: &ConfigFile, draft: &Draft, served_sites: bool, r: &mut Checker<'_>) {
+    if !file.sites.is_empty() {
+        return;
+    }
+    match draft.may_edit() && draft.admin().is_some() {
+        true if served_sites => {
+            let hint = "keep one of them, or end pintle: a start with this file serves the page alone";
+            r.error_with_hint(&(0..0), "no site is configured, but some are served", hint);
+        }
+        true => {
+            let hint = "`pintle page` leads to the first one";
+            r.warn(&(0..0), "no site is configured: pintle serves its page alone", hint);
+        }
+        false => {
+            let reason = Reason::new("no site is configured").hint("add a [[site]] with hosts and upstream");
+            r.error(&(0..0), reason.hint("edit = true in [admin]: `pintle page` leads to the first one"));
+        }
     }
 }
 

@@ -11,8 +11,10 @@ mod refusal;
 mod rotation;
 mod site;
 mod sites;
+mod verify;
 
 use http::StatusCode;
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
@@ -26,6 +28,7 @@ pub(super) use doctor::report_of;
 pub(super) use rates::Rates;
 pub(super) use refusal::Answered;
 use refusal::{PageRefusal, parameter};
+pub(super) use verify::verify;
 
 /// A question of a page.
 pub(super) enum PageQuestion {
@@ -47,6 +50,10 @@ pub(super) enum PageQuestion {
     Roles(Pin),
     /// The findings of the last doctor.
     Findings,
+    /// The name servers of the configuration.
+    NameServers,
+    /// The address at which this process serves a host.
+    OwnPlace { host: String },
 }
 
 /// Answers a page's GET; `None` if the path is unknown.
@@ -95,6 +102,8 @@ impl Control {
             PageQuestion::Fingerprint(contents) => self.fingerprint_of(&contents),
             PageQuestion::Roles(pin) => Ok(self.roles(pin)),
             PageQuestion::Findings => Ok(self.findings()),
+            PageQuestion::NameServers => Ok(json!(self.config.name_servers.0)),
+            PageQuestion::OwnPlace { host } => self.own_place(&host),
         }
     }
 

@@ -35,7 +35,7 @@ impl PageRefusal {
         Self::new(StatusCode::BAD_REQUEST, "wrong", reason)
     }
 
-    pub(super) fn answer(&self) -> Answer {
+    pub(in crate::control) fn answer(&self) -> Answer {
         let Self { status, kind, reason } = self;
         Answer::json(*status, json!({ "error": reason.line(), "kind": kind, "hints": reason.hints }))
     }

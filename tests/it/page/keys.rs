@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use super::config::send;
-use crate::admin::{Bed, get};
-use crate::harness::{BLOG, Pintle, outcome};
+use crate::admin::{Bed, get, post};
+use crate::harness::{BLOG, Pintle, outcome, output, policies};
 
 #[test]
 fn keys_are_shown_and_made() {
@@ -36,4 +37,81 @@ fn keys_are_shown_and_made() {
         let (head, page) = make(site, role);
         assert!(head.starts_with(&format!("http/1.1 {status}")) && page.contains("No key was made"), "{head}");
     }
+}
+
+/// The head and the body of an answer to GET.
+fn fetch(bed: &Bed, path: &str) -> (String, String) {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-i", "--unix-socket"]).arg(bed.socket());
+    let out = output(curl.arg(format!("http://localhost{path}")));
+    let (head, body) = out.split_once("\r\n\r\n").unwrap();
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[test]
+fn a_csr_is_a_file_to_download() {
+    let bed = Bed::new();
+    let _pintle = Pintle::start(&bed.authority, &bed.config(""));
+    let (_, page) = send(&bed, "/keys", &[("site", BLOG), ("role", "next"), ("algorithm", "ecdsa-p256")]);
+    let link = page.split("href=\"/keys/csr").nth(1).unwrap().split('"').next().unwrap().replace("&#38;", "&");
+    let (head, csr) = fetch(&bed, &format!("/keys/csr{link}"));
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-type: application/pkcs10"), "{head}");
+    let name = format!("content-disposition: attachment; filename=\"{BLOG}-");
+    assert!(head.contains(&name) && head.contains(".csr\"") && head.contains("cache-control: no-store"), "{head}");
+    assert!(csr.starts_with("-----BEGIN CERTIFICATE REQUEST-----"), "{csr}");
+    let pin = link.split("pin=").nth(1).unwrap();
+    for (host, pin, status) in [
+        (BLOG, "nothing", 400),
+        (BLOG, "A".repeat(43).as_str(), 400),
+        (BLOG, &format!("{}%3D", "A".repeat(43)), 404),
+        ("nobody.example", pin, 404),
+        ("..%2F..", pin, 404),
+    ] {
+        let (head, body) = fetch(&bed, &format!("/v1/keys/csr?host={host}&pin={pin}"));
+        assert!(head.starts_with(&format!("http/1.1 {status}")) && body.contains("\"error\""), "{host}: {head} {body}");
+        let (head, _) = fetch(&bed, &format!("/keys/csr?site={host}&pin={pin}"));
+        assert!(head.starts_with(&format!("http/1.1 {status}")) && !head.contains("attachment"), "{host}: {head}");
+    }
+}
+
+#[test]
+fn withdrawing_is_a_change_of_the_configuration() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &(bed.config("[admin]\nedit = true\n") + &policies(&bed.authority)));
+    let before = fs::read_to_string(pintle.config_path()).unwrap();
+    let (head, page) = send(&bed, "/keys/withdraw", &[("site", BLOG)]);
+    assert!(head.starts_with("http/1.1 200") && page.contains("<h1>Configuration</h1>"), "{head} {page}");
+    assert!(page.contains("Can be applied") && page.contains("mode = &#34;withdraw&#34;"), "{page}");
+    assert_eq!(fs::read_to_string(pintle.config_path()).unwrap(), before, "nothing is changed yet");
+    // The plan of the API is a change like any other.
+    let plan = bed.folder.path().join("plan.toml");
+    let answer: serde_json::Value =
+        serde_json::from_str(&post(&bed.socket(), &format!("/v1/keys/withdraw?host={BLOG}"))).unwrap();
+    fs::write(&plan, answer["text"].as_str().unwrap()).unwrap();
+    let (code, out, err) = outcome(pintle.command("config apply").arg(&plan));
+    assert!(code == 0, "{out}{err}");
+    let sent: serde_json::Value = serde_json::from_str(&get(&bed.socket(), &format!("/v1/site?host={BLOG}"))).unwrap();
+    assert!(sent["hpkp"]["value"].as_str().unwrap().contains("max-age=0"), "{sent}");
+    let page = get(&bed.socket(), "/keys");
+    assert!(page.contains("Pins withdrawn") && !page.contains("Withdraw the pins<span"), "{page}");
+    for host in [BLOG, "nobody.example"] {
+        let (head, page) = send(&bed, "/keys/withdraw", &[("site", host)]);
+        assert!(head.starts_with("http/1.1 40") && page.contains("The pins are not withdrawn"), "{head} {page}");
+    }
+}
+
+#[test]
+fn a_rotation_is_planned() {
+    let bed = Bed::new();
+    let _pintle = Pintle::start(&bed.authority, &(bed.config("") + &policies(&bed.authority)));
+    let page = get(&bed.socket(), &format!("/keys/rotate?site={BLOG}"));
+    for part in
+        ["You may rotate to the next key today.", "You bring the certificate", "pintle install --site", "key revoke"]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(get(&bed.socket(), "/keys/rotate?site=nobody.example").contains("No site has the name nobody.example"));
+    // Nobody changes over the key of a site that brings its own certificates.
+    let (head, page) = send(&bed, "/keys/rotate", &[("site", BLOG)]);
+    assert!(head.starts_with("http/1.1 409") && page.contains("obtains no certificate"), "{head} {page}");
 }

@@ -65,6 +65,34 @@ pub(super) fn part(text: &str, around: usize) -> TextPart {
     TextPart { first: first + 1, count: end - first, text: lines[first..end].join("\n"), all }
 }
 
+/// The lines of a file that were edited, and the number of lines that they have become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EditedLines {
+    /// The first one, from 1.
+    first: usize,
+    /// Their number in the file.
+    count: usize,
+    /// Their number in the edited text.
+    edited: usize,
+    /// The lines of the file.
+    all: usize,
+}
+
+impl EditedLines {
+    /// The lines of a file, and of a text that differs from it only there.
+    pub(super) fn of(file: &str, text: &str, first: usize, count: usize) -> Self {
+        let (all, now) = (file.split('\n').count(), text.split('\n').count());
+        Self { first, count, edited: (now + count).saturating_sub(all), all }
+    }
+
+    /// The part of the edited text, as a later form replaces it in the file.
+    pub(super) fn part(self, text: &str) -> TextPart {
+        let Self { first, count, edited, all } = self;
+        let lines: Vec<&str> = text.split('\n').skip(first.saturating_sub(1)).take(edited).collect();
+        TextPart { first, count, text: lines.join("\n"), all }
+    }
+}
+
 /// A text with another part.
 pub(super) fn with_part(text: &str, first: usize, count: usize, part: &str) -> Option<String> {
     let lines: Vec<&str> = text.split('\n').collect();
@@ -152,6 +180,19 @@ mod tests {
         assert_eq!(with_part("a\nb\nc", 2, 1, "x\ny").unwrap(), "a\nx\ny\nc");
         for (first, count) in [(0, 1), (4, 1), (1, 9), (usize::MAX, 1)] {
             assert_eq!(with_part("a\nb", first, count, "x"), None, "{first} {count}");
+        }
+    }
+
+    #[test]
+    fn an_edited_part_replaces_its_lines_only() {
+        let file: String = (1..=1000).map(|n| format!("line {n}\n")).collect();
+        let shown = part(&file, 500);
+        for (from, to) in [("line 500", "line 500\nnew\nnew 2"), ("line 500\nline 501\n", ""), ("line 500", "x")] {
+            // The text is checked first, and comes back from the browser as it was shown.
+            let text = with_part(&file, shown.first, shown.count, &shown.text.replacen(from, to, 1)).unwrap();
+            let again = EditedLines::of(&file, &text, shown.first, shown.count).part(&text);
+            assert_eq!(again.text, shown.text.replacen(from, to, 1));
+            assert_eq!(with_part(&file, again.first, again.count, &again.text).unwrap(), text, "{to}");
         }
     }
 

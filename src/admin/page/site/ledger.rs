@@ -12,15 +12,15 @@ const NAMED_MAX: usize = 3;
 const DAYS_MIN: i64 = 30;
 
 /// The answer in words.
-pub(super) struct RotationWords {
+pub(in crate::admin::page) struct RotationWords {
     /// The verdict: one sentence.
-    pub(super) verdict: String,
+    pub(in crate::admin::page) verdict: String,
     /// The facts behind it.
-    pub(super) evidence: String,
+    pub(in crate::admin::page) evidence: String,
     /// Both, about the day that was asked about.
-    pub(super) words: String,
-    pub(super) class: &'static str,
-    pub(super) icon: &'static str,
+    pub(in crate::admin::page) words: String,
+    pub(in crate::admin::page) class: &'static str,
+    pub(in crate::admin::page) icon: &'static str,
 }
 
 /// A key of the site.
@@ -85,7 +85,7 @@ fn locked_out(answer: &Value, now: i64) -> String {
 
 impl RotationWords {
     /// The words of an answer.
-    pub(super) fn of(answer: &Value, now: i64) -> Option<Self> {
+    pub(in crate::admin::page) fn of(answer: &Value, now: i64) -> Option<Self> {
         let held = list(answer, "sets").iter().any(|set| set["is_held"] == true);
         let key = named(answer);
         let at = Moment::of(&answer["at"], now)?;

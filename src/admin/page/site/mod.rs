@@ -1,15 +1,16 @@
 //! One site: may I rotate today? If not: from when, and who would be locked out?
 
 mod export;
-mod ledger;
+pub(super) mod ledger;
 mod parts;
+mod verified;
 
 use askama::Template;
 use http::StatusCode;
 use serde_json::Value;
 
 use super::error::{self, failed};
-use super::moment::{DAY, Moment, seconds};
+use super::moment::{Moment, seconds};
 use super::timeline::{SETS_DRAWN, Timeline};
 use super::value::{level, list, some, text, texts};
 use crate::admin::api::{Answer, Api, Call};
@@ -19,6 +20,7 @@ use crate::config::admin::AdminRole;
 use export::SiteExport;
 use ledger::{KeyRow, RotationWords, SetRow};
 use parts::{ChainLink, PinReport, PlannedRenewal, SentHeader, SiteFact, SiteNotice, UpstreamView};
+use verified::VerifiedSite;
 
 #[derive(Template)]
 #[template(path = "site.html")]
@@ -26,13 +28,14 @@ struct SitePage {
     frame: PageFrame,
     site: String,
     href: String,
+    rotate: String,
     level: &'static str,
     state: String,
     others: String,
     verify_host: String,
     now: Moment,
-    verdict: String,
-    evidence: String,
+    /// The answer about today.
+    first: RotationWords,
     notices: Vec<SiteNotice>,
     facts: Vec<SiteFact>,
     // The question about a rotation.
@@ -40,15 +43,9 @@ struct SitePage {
     keys: Vec<KeyRow>,
     stranger: Option<String>,
     stranger_short: String,
-    day: String,
-    today: String,
-    day_max: String,
-    slide: i64,
-    slide_max: i64,
+    days: DaysToAsk,
     wrong: Option<String>,
-    ask_class: &'static str,
-    ask_icon: &'static str,
-    ask_words: String,
+    ask: RotationWords,
     timeline: Option<Timeline>,
     sets: Vec<SetRow>,
     older: usize,
@@ -56,6 +53,7 @@ struct SitePage {
     chains: Vec<Vec<ChainLink>>,
     headers: Vec<SentHeader>,
     has_pins: bool,
+    verified: Option<VerifiedSite>,
     upstream: Option<UpstreamView>,
     renewals: Vec<PlannedRenewal>,
     may_operate: bool,
@@ -63,8 +61,41 @@ struct SitePage {
     report_sum: String,
 }
 
+/// The days that the form can ask about.
+struct DaysToAsk {
+    day: String,
+    today: String,
+    last: String,
+    slide: i64,
+    slide_max: i64,
+}
+
+impl DaysToAsk {
+    fn of(today: &Value, shown: &Value, now: &Moment) -> Option<Self> {
+        let last = ledger::last_day(today, now.at)?;
+        Some(Self {
+            day: text(shown, "day"),
+            today: parts::date_of(now),
+            slide: Moment::of(&shown["at"], now.at)?.days.max(0),
+            slide_max: last.days.max(1),
+            last: parts::date_of(&last),
+        })
+    }
+}
+
 /// The page of a site.
 pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
+    shown(api, asked, None).await
+}
+
+/// Verifies the site, and shows the table on its page.
+pub async fn verify(api: &impl Api, asked: &PageRequest) -> Page {
+    let host = asked.form.get("host").unwrap_or_default().to_owned();
+    let answer = api.call(Call::post("/v1/verify").with("host", &host)).await;
+    shown(api, asked, Some(VerifiedSite::of(&answer))).await
+}
+
+async fn shown(api: &impl Api, asked: &PageRequest, verified: Option<VerifiedSite>) -> Page {
     let host = asked.segment(1).unwrap_or_default();
     let about = |path: &str| Call::get(path).with("host", &host);
     let answer = api.call(about("/v1/site")).await;
@@ -92,7 +123,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     let form = asked.query.get("form").unwrap_or("okhttp");
     let pins = api.call(about("/v1/pins").with("form", form)).await;
     match view(asked, &answer.body, &today.body, rotation.as_ref().unwrap_or(&today), (form, &pins)) {
-        Some(view) => Page::of(&view),
+        Some(view) => Page::of(&SitePage { verified, ..view }),
         None => failed(asked, &answer),
     }
 }
@@ -114,33 +145,24 @@ fn view(
         false => (today, Some(some(&rotation.body, "error").unwrap_or_else(|| "this question has no answer".into()))),
     };
     let first = RotationWords::of(today, now.at)?;
-    let RotationWords { words, class, icon, .. } = RotationWords::of(shown, now.at)?;
+    let ask = RotationWords::of(shown, now.at)?;
     let keys = ledger::keys(shown, now.at);
     let stranger = some(shown, "key").filter(|_| shown["role"].is_null());
-    let limit = ledger::last_day(today, now.at)?;
-    let reached = Moment::of(&shown["at"], now.at)?;
     let hosts = texts(site, "hosts");
     Some(SitePage {
         frame: PageFrame::new(asked, name.clone(), "/"),
         level: level(site),
         state: text(site, "state"),
         others: hosts.iter().skip(1).cloned().collect::<Vec<_>>().join(", "),
-        verify_host: hosts.first().map(|host| host.trim_start_matches("*.").to_owned()).unwrap_or_default(),
-        verdict: first.verdict,
-        evidence: first.evidence,
+        verify_host: hosts.first().map(|host| host.replacen("*.", "www.", 1)).unwrap_or_default(),
+        first,
         notices: parts::notices(site, now.at),
         facts: parts::facts(site, today, now.at),
-        slide: reached.days.max(0),
-        slide_max: (limit.at - now.at).div_euclid(DAY).max(1),
-        day: text(shown, "day"),
-        today: parts::date_of(&now),
-        day_max: parts::date_of(&limit),
+        days: DaysToAsk::of(today, shown, &now)?,
         stranger_short: stranger.as_deref().map(ledger::short).unwrap_or_default(),
         stranger,
         wrong,
-        ask_class: class,
-        ask_icon: icon,
-        ask_words: words,
+        ask,
         timeline: Timeline::of(shown),
         sets: ledger::sets(shown, now.at),
         older: list(shown, "sets").len().saturating_sub(SETS_DRAWN),
@@ -148,6 +170,7 @@ fn view(
         chains: parts::chains(site, now.at),
         headers: parts::headers(site),
         has_pins: site["hpkp"].is_object(),
+        verified: None,
         upstream: UpstreamView::of(site),
         renewals: parts::renewals(site, now.at),
         may_operate: asked.session.may(AdminRole::Operate),
@@ -155,6 +178,7 @@ fn view(
         report_sum: parts::report_sum(site),
         form: asked.query.get("form").unwrap_or_default().to_owned(),
         keys,
+        rotate: format!("/keys/rotate?site={}", encoded(&name)),
         site: name,
         href,
         now,

@@ -1,20 +1,22 @@
-//! The report as JSON.
+//! The report as JSON: of `pintle verify --json`, and of the API.
 
 use serde_json::{Value, json};
 
+use super::chain::{SeenCertificate, SeenChain};
+use super::client::{VisitFailure, VisitResponse};
+use super::finding::{Group, Level, VerifyFinding};
+use super::hello::TlsVersion;
+use super::judge::preload::Preload;
+use super::judge::versions::VersionResult;
+use super::notes::ClientMemory;
+use super::options::Options;
+use super::page::{BrowserReaction, Insecure, PageFindings};
+use super::report::VerifyReport;
 use crate::message::Name;
-use crate::verify::chain::{SeenCertificate, SeenChain};
-use crate::verify::client::{VisitFailure, VisitResponse};
-use crate::verify::finding::{Group, Level, VerifyFinding};
-use crate::verify::hello::TlsVersion;
-use crate::verify::judge::preload::Preload;
-use crate::verify::judge::versions::VersionResult;
-use crate::verify::notes::ClientMemory;
-use crate::verify::page::{BrowserReaction, Insecure, PageFindings};
-use crate::verify::{Options, VerifyReport};
 
 /// Returns all findings, and the facts behind them.
-pub(super) fn report(options: &Options, report: &VerifyReport) -> Value {
+#[must_use]
+pub fn report(options: &Options, report: &VerifyReport) -> Value {
     let page = report.page.as_ref();
     json!({
         "ok": report.count(Level::Error) == 0,
@@ -42,7 +44,8 @@ pub(super) fn report(options: &Options, report: &VerifyReport) -> Value {
 }
 
 /// Returns the report for a server that could not be reached.
-pub(super) fn unreachable(options: &Options, failure: &VisitFailure) -> Value {
+#[must_use]
+pub fn unreachable(options: &Options, failure: &VisitFailure) -> Value {
     let row = VerifyFinding::new(Group::Tls, Level::Error, "unreachable", failure.to_string());
     json!({
         "ok": false,

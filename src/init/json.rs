@@ -1,14 +1,15 @@
-//! The conclusions as JSON.
+//! The conclusions as JSON: of `pintle init --json`, and of the API.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::init::conclude::{Conclusion, host_word};
-use crate::init::platform::Platform;
+use super::conclude::{Conclusion, host_word};
+use super::platform::Platform;
 
 /// Returns all conclusions, and the text of the file.
-pub(super) fn report(conclusion: &Conclusion, written: Option<&Path>, text: &str) -> Value {
+#[must_use]
+pub fn report(conclusion: &Conclusion, written: Option<&Path>, text: &str) -> Value {
     let Conclusion { verdict, choice, names, .. } = conclusion;
     let host = choice.host.value;
     json!({
