@@ -55,12 +55,31 @@ pub struct WayOut {
     pub text: String,
     /// `true` if it can be pasted into a shell.
     pub is_command: bool,
+    /// Its sentence, in parts.
+    pub parts: Vec<Phrase>,
+}
+
+/// A part of a sentence.
+pub struct Phrase {
+    /// The words.
+    pub text: String,
+    /// `true` for a command or a key, which stands between backticks.
+    pub is_code: bool,
+}
+
+/// The parts of a sentence.
+fn phrases(sentence: &str) -> Vec<Phrase> {
+    let is_paired = sentence.matches('`').count().is_multiple_of(2);
+    let parts = if is_paired { sentence.split('`').collect() } else { vec![sentence] };
+    let part = |(at, text): (usize, &str)| Phrase { text: text.to_owned(), is_code: !at.is_multiple_of(2) };
+    parts.into_iter().enumerate().map(part).filter(|part| !part.text.is_empty()).collect()
 }
 
 /// The ways out that hints name.
 #[must_use]
 pub fn ways_out(hints: Vec<String>) -> Vec<WayOut> {
-    hints.into_iter().map(|text| WayOut { is_command: is_command(&text), text }).collect()
+    let way = |text: String| WayOut { is_command: is_command(&text), parts: phrases(&text), text };
+    hints.into_iter().map(way).collect()
 }
 
 fn is_command(hint: &str) -> bool {
@@ -110,6 +129,17 @@ mod tests {
             (grouped(999).as_str(), grouped(1000).as_str(), grouped(1_234_567).as_str()),
             ("999", "1,000", "1,234,567")
         );
+    }
+
+    #[test]
+    fn code_in_sentences() {
+        let of = |text: &str| phrases(text).into_iter().map(|part| (part.text, part.is_code)).collect::<Vec<_>>();
+        let part = |text: &str, is_code| (text.to_owned(), is_code);
+        assert_eq!(
+            of("use `a b`, or `c`"),
+            [part("use ", false), part("a b", true), part(", or ", false), part("c", true)]
+        );
+        assert_eq!((of("a ` b"), of("")), (vec![part("a ` b", false)], Vec::new()));
     }
 
     #[test]
