@@ -91,7 +91,7 @@ pub(super) async fn answer(path: &str, call: &Call, commands: &mpsc::Sender<Admi
 /// Answers a question from the files; `None` if the API has none of this name.
 fn read(name: &str, query: &str, in_use: &InUse) -> Option<Answer> {
     Some(match name {
-        "" => shown(in_use),
+        "" => shown(in_use, parameter(query, "text").as_deref() != Some("false")),
         "/text" => text(in_use),
         "/history" => versions(in_use, query),
         "/diff" => diff(in_use, query),
@@ -135,8 +135,8 @@ fn with_tag(answer: Answer, tag: String) -> Answer {
     Answer { etag: Some(tag), ..answer }
 }
 
-/// The file, without its secrets.
-fn shown(in_use: &InUse) -> Answer {
+/// The state of the file, and its text without its secrets, if that is wanted: the text of many sites is long.
+fn shown(in_use: &InUse, with_text: bool) -> Answer {
     let target = match EditTarget::look(&in_use.path) {
         Ok(target) => target,
         Err(error) => return of_edit(&error),
@@ -147,7 +147,7 @@ fn shown(in_use: &InUse) -> Answer {
     };
     let tried = tried.map_err(|error| error.reason());
     let (file, running) = (tag(target.text()), tag(&in_use.text));
-    let masked = secrets::masked(target.text());
+    let masked = with_text.then(|| secrets::masked(target.text())).flatten();
     let body = json!({
         "file": in_use.path.display().to_string(),
         "tag": file,
@@ -250,6 +250,14 @@ impl InUse {
 
 fn diff(in_use: &InUse, query: &str) -> Answer {
     let (from, to) = (parameter(query, "from"), parameter(query, "to"));
+    // Mostly, the file is the running version: nobody has to read both for that.
+    let is_running = || EditTarget::look(&in_use.path).is_ok_and(|target| target.text() == &*in_use.text);
+    if from.is_none() && to.is_none() && is_running() {
+        return Answer::json(
+            StatusCode::OK,
+            json!({ "from": "running", "to": in_use.path.display().to_string(), "same": true, "diff": "" }),
+        );
+    }
     let both = in_use
         .side(from.as_deref().unwrap_or("running"))
         .and_then(|from| Ok((from, in_use.side(to.as_deref().unwrap_or("file"))?)));

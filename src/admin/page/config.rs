@@ -288,7 +288,7 @@ pub async fn restore(api: &impl Api, asked: &PageRequest) -> Page {
 }
 
 async fn rendered(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Page {
-    let state = api.call(Call::get("/v1/config")).await;
+    let state = api.call(Call::get("/v1/config").with("text", "false")).await;
     if !state.is_ok() {
         return unanswered(asked, &state);
     }

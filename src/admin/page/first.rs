@@ -99,7 +99,7 @@ pub async fn look(api: &impl Api, asked: &PageRequest) -> Page {
 }
 
 async fn rendered(api: &impl Api, asked: &PageRequest, given: GivenFields, answer: Option<Answer>) -> Page {
-    let state = api.call(Call::get("/v1/config")).await;
+    let state = api.call(Call::get("/v1/config").with("text", "false")).await;
     if !state.is_ok() {
         return failed(asked, &state);
     }
