@@ -116,8 +116,8 @@ fn wiped(body: Bytes) -> Zeroizing<Vec<u8>> {
 async fn done(path: &str, call: Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
     let (query, body) = (call.query.as_str(), &call.body);
     Some(match path {
-        "/init" => first_site::init(body, commands).await,
-        "/verify" => views::verify(query, body, commands).await,
+        "/init" => Box::pin(first_site::init(body, commands)).await,
+        "/verify" => Box::pin(views::verify(query, body, commands)).await,
         "/fingerprint" => views::fingerprint(wiped(call.body), commands).await,
         "/reload" => match origin(&call) {
             Some(origin) => verdict(ask(commands, |reply| AdminCommand::Reload { origin, reply }).await),

@@ -20,7 +20,7 @@ use crate::config::withdrawal::{LINE, Withdrawal, withdrawn};
 use crate::config::{Outline, report};
 use crate::export::Role;
 use crate::host::{HostPattern, file_stem};
-use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, KeyKind, public_key};
+use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, KeyKind, PublicKey, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::time::rfc3339;
 use crate::os::plain_file;
@@ -41,7 +41,7 @@ struct WantedKey {
 }
 
 /// Sites in one answer, if a page of them is asked for.
-const PAGE: usize = 12;
+const PAGE: usize = 8;
 /// The longest text to search for, in bytes: a host name.
 const SEARCH_MAX: usize = 253;
 /// Files of a folder that are looked at for the CSR of a new key.
@@ -109,9 +109,9 @@ fn csr_of(outline: &Outline, host: &str, pin: Pin) -> Answer {
     let beside = csr_files(&outline.path(&KeyPath::of(site)), &format!("{}-", file_stem(&site.label())));
     let text = named.chain(beside).find_map(|file| {
         let contents = plain_file::read(&file, FILE_MAX).ok()?;
-        let public = public_key(&contents).ok().filter(|public| public.kind == KeyKind::Csr && public.pin == pin)?;
-        // A file in DER stays a file in DER: as PEM, it is a text.
-        (public.kind == KeyKind::Csr).then(|| String::from_utf8(contents).ok())?
+        let is_meant = |public: &PublicKey| public.kind == KeyKind::Csr && public.pin == pin;
+        // A CSR in DER is no text.
+        public_key(&contents).ok().filter(is_meant).and_then(|_| String::from_utf8(contents).ok())
     });
     match text {
         Some(text) => Answer::text(CSR, text),
