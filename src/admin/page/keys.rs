@@ -18,6 +18,9 @@ use crate::reason::counted;
 
 /// The path of the page.
 const PATH: &str = "/keys";
+/// The characters of a host, and of a pin, in the name of a downloaded file.
+const NAME_MAX: usize = 200;
+const PIN_SHOWN: usize = 8;
 
 #[derive(Template)]
 #[template(path = "keys.html")]
@@ -142,12 +145,13 @@ pub async fn csr(api: &impl Api, asked: &PageRequest) -> Page {
     let answer = api.call(Call::get("/v1/keys/csr").with("host", site).with("pin", field("pin"))).await;
     match answer.body.as_str().filter(|_| answer.is_ok()) {
         Some(csr) => {
-            // Only letters, digits, dots and hyphens are left of a name.
-            let name = format!(
-                "{}-{}.csr",
-                file_stem(site),
-                field("pin").chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>()
-            );
+            // A quote or a line's end would end the name.
+            let plain = |text: &str, most| -> String {
+                let is_plain = |c: &char| c.is_ascii_alphanumeric() || ".-_".contains(*c);
+                text.chars().filter(is_plain).take(most).collect()
+            };
+            let (stem, pin) = (plain(&file_stem(site), NAME_MAX), plain(field("pin"), PIN_SHOWN));
+            let name = format!("{stem}-{pin}.csr");
             Page { kind: answer.kind, content: csr.to_owned().into(), ..Page::empty(StatusCode::OK) }
                 .with(header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\""))
                 .with(header::CACHE_CONTROL, "no-store")
