@@ -134,7 +134,7 @@ impl Control {
             return Err(refused(Reason::new("pintle does not listen for https").hint("https in [listen]")));
         };
         let snapshot = &self.config.snapshot;
-        let port = snapshot.public_https_port.unwrap_or(https.port());
+        let port = snapshot.public_https_port.unwrap_or_else(|| https.port());
         let url = format!("https://{}:{port}/", bracketed(&example(host)));
         if snapshot.proxy_protocol && snapshot.trust.contains(https.ip()) {
             let what = format!("pintle expects a PROXY header from {}, and a client sends none", https.ip());
