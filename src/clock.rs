@@ -56,6 +56,8 @@ pub struct Clock {
     /// The last answer of [`wall`](Self::wall) since the tick, which many requests of a turn ask for.
     walled: Cell<Option<(Instant, i64)>>,
     alarms: RefCell<Vec<Rc<ClockState>>>,
+    /// The rests of connections so far.
+    rests: Cell<u64>,
     date: RefCell<(i64, Rc<str>)>,
 }
 
@@ -64,8 +66,9 @@ struct ClockState {
     due: Cell<u32>,
     /// The latest tick at which the alarm is due, however it is set.
     cap: Cell<u32>,
-    /// `true` while the connection waits for its client with no request under way.
-    rests: Cell<bool>,
+    /// The number of its rest, which grows with time, while the connection waits for its client with no request under way.
+    /// Otherwise zero.
+    rests: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     /// The alarm's index in the clock's list.
     at: Cell<usize>,
@@ -81,6 +84,7 @@ impl Default for Clock {
             wall: Cell::new((Instant::now(), now.as_microsecond())),
             walled: Cell::default(),
             alarms: RefCell::default(),
+            rests: Cell::new(0),
             date: RefCell::new((now.as_second(), date_of(now))),
         }
     }
@@ -167,7 +171,7 @@ impl Clock {
         let state = Rc::new(ClockState {
             due: Cell::new(NEVER),
             cap: Cell::new(NEVER),
-            rests: Cell::new(false),
+            rests: Cell::new(0),
             waker: RefCell::default(),
             at: Cell::new(alarms.len()),
         });
@@ -243,7 +247,15 @@ impl Alarm {
     /// Notes whether the connection waits for its client with no request under way. Such a
     /// connection may be closed to make room for another one.
     pub fn rests(&self, rests: bool) {
-        self.state.rests.set(rests);
+        match (rests, self.state.rests.get()) {
+            (true, 0) => {
+                let number = self.clock.rests.get() + 1;
+                self.clock.rests.set(number);
+                self.state.rests.set(number);
+            }
+            (true, _) => {}
+            (false, _) => self.state.rests.set(0),
+        }
     }
 
     /// `true` if the alarm was rung early.
@@ -294,7 +306,13 @@ impl Ringer {
     /// not rung yet.
     #[must_use]
     pub fn is_resting(&self) -> bool {
-        self.0.rests.get() && self.0.due.get() != RUNG
+        self.rest().is_some()
+    }
+
+    /// The number of the connection's rest, if it is at rest: who has rested for longer has a smaller one.
+    #[must_use]
+    pub fn rest(&self) -> Option<u64> {
+        Some(self.0.rests.get()).filter(|rest| *rest != 0 && self.0.due.get() != RUNG)
     }
 }
 

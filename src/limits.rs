@@ -11,7 +11,9 @@ use crate::wire::min_rate::MinRate;
 pub struct Limits {
     /// Client connections at the same time, in all workers together.
     pub connections: usize,
-    /// The same for one client network: an IPv4 /32 or an IPv6 /56. Trusted proxies do not count;
+    /// Client connections at which pintle begins to close the one that is idle for the longest time for each new one.
+    pub shed_idle_at: usize,
+    /// The same as `connections` for one client network: an IPv4 /32 or an IPv6 /56. Trusted proxies do not count;
     /// the clients that they name in a PROXY header do.
     pub connections_per_client: usize,
     /// The time from accepting the connection to the end of the TLS handshake, including a PROXY
@@ -76,6 +78,9 @@ pub struct Limits {
     pub reports_per_minute: u64,
     /// The same for one client network.
     pub reports_per_client: u64,
+    /// Clients whose requests are counted for `[site.rate]` and `[[rate]]`, in all workers together. A /32 or /56 takes a
+    /// place under each rule.
+    pub rate_clients: usize,
     /// ACME challenges that one worker reads at the same time; more get 503.
     pub challenges: usize,
     /// The time for one run of the program that sets DNS records.
@@ -107,6 +112,7 @@ impl Default for Limits {
         Self {
             // `for_open_files` adapts it to the number of open files that the system allows.
             connections: 10_000,
+            shed_idle_at: 9_375,
             connections_per_client: 1_250,
             handshake: Duration::from_secs(10),
             // A core completes as many in a fifth of a second, so established connections wait no
@@ -144,6 +150,8 @@ impl Default for Limits {
             reports_per_minute: 60,
             // A client that visits several names of a site may report each.
             reports_per_client: 10,
+            // 2 MiB, and only if a site has limits of requests.
+            rate_clients: 65_536,
             // A certificate authority validates from a handful of places.
             challenges: 32,
             dns_hook: Duration::from_secs(120),
@@ -187,6 +195,7 @@ impl Limits {
     pub fn largest() -> Self {
         Self {
             connections: 10_000_000,
+            shed_idle_at: 10_000_000,
             connections_per_client: 10_000_000,
             handshake: TIME_MOST,
             handshakes: 1_000_000,
@@ -216,6 +225,7 @@ impl Limits {
             response_header_count: 10_000,
             reports_per_minute: 1_000_000,
             reports_per_client: 1_000_000,
+            rate_clients: 10_000_000,
             challenges: 1_000_000,
             dns_hook: TIME_MOST,
             dns_propagation: TIME_MOST,
@@ -238,6 +248,13 @@ impl Limits {
         let clients = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX) / 4 * 3;
         self.connections = clients.clamp(64, 200_000);
         self.connections_per_client = self.connections / 8;
+        self.shed_idle_at = self.default_shed_idle_at();
+    }
+
+    /// Returns the default of `shed_idle_at`: fifteen sixteenths of the connections.
+    #[must_use]
+    pub fn default_shed_idle_at(&self) -> usize {
+        self.connections - self.connections / 16
     }
 
     /// Returns the number of files that this number of client connections needs: the inverse of `for_open_files`.

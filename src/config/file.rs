@@ -3,6 +3,7 @@
 mod acme;
 mod admin;
 mod limits;
+mod rate;
 mod site;
 mod telemetry;
 
@@ -14,6 +15,7 @@ use super::reader::Reader;
 pub(super) use acme::{AcmeTable, EabTable};
 pub(super) use admin::{AdminHttpsTable, AdminTable, AdminUserTable};
 pub(super) use limits::LimitsTable;
+pub(super) use rate::{PathRateTable, RateTable};
 pub(super) use site::{
     BreakerTable, CertificateTable, CheckTable, HeadersTable, HpkpTable, HstsTable, ManagedTable, RampKeys, SiteTable,
     UpstreamTable,
@@ -37,6 +39,7 @@ pub(super) struct ConfigFile {
     pub(super) sandbox: SandboxTable,
     pub(super) metrics: MetricsTable,
     pub(super) hooks: Vec<HookTable>,
+    pub(super) rates: Vec<PathRateTable>,
     pub(super) sites: Vec<SiteTable>,
 }
 
@@ -152,6 +155,7 @@ impl ConfigFile {
             file.metrics = MetricsTable::read(t);
         }
         file.hooks = root.tables("hook").into_iter().map(HookTable::read).collect();
+        file.rates = root.tables("rate").into_iter().map(PathRateTable::read).collect();
         file.sites = root.tables("site").into_iter().map(SiteTable::read).collect();
         root.finish();
         file

@@ -8,6 +8,7 @@ pub mod hpkp;
 pub mod hsts;
 pub mod promise;
 pub mod ramp;
+pub mod rate;
 pub mod redirect;
 pub mod rotation;
 

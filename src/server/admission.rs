@@ -77,9 +77,9 @@ impl Admission {
         (pass, of_client.or_else(|| is_full.then_some(Reached::Total)))
     }
 
-    /// Returns `true` if idle connections are to make room: at fifteen sixteenths of the limit.
-    pub(super) fn is_nearly_full(&self, max: usize) -> bool {
-        self.total() > max - max / 16
+    /// Returns `true` if idle connections are to make room.
+    pub(super) fn is_above(&self, mark: usize) -> bool {
+        self.total() > mark
     }
 
     /// Returns the number of open connections.
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!((none, still_none), (None, None));
         assert_eq!(reached(Some("192.0.2.1")), Some(Reached::Client(network("192.0.2.1"))));
         let (b1, _) = admit(Some("2001:db8:0:ff01::1"));
-        assert!(!admission.is_nearly_full(4));
+        assert!(!admission.is_above(3) && admission.is_above(2));
         let (mut proxied, _) = admit(None);
         assert_eq!(reached(None), Some(Reached::Total));
         drop(a1);

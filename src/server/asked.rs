@@ -1,9 +1,10 @@
 //! The host, the site and the client of a request.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use super::context::Context;
+use super::held_rates::HeldRates;
 use super::snapshot::{SiteOfView, View};
 use super::trace;
 use crate::clock::Alarm;
@@ -26,6 +27,8 @@ pub(super) struct Asked {
     pub(super) facts: RefCell<UpstreamFacts>,
     /// Its place in a trace, if pintle takes part in traces.
     pub(super) trace: Option<Box<Trace>>,
+    /// Its place in the counts of clients, if its site has limits of requests.
+    pub(super) rates: OnceCell<Box<HeldRates>>,
 }
 
 impl Asked {
@@ -85,7 +88,7 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         None => None,
         Some(rules) => trace::begin(rules, head, site.as_ref(), context),
     };
-    Asked { view, site, origin, names_host, facts: RefCell::default(), trace }
+    Asked { view, site, origin, names_host, facts: RefCell::default(), trace, rates: OnceCell::new() }
 }
 
 /// Does the same for a request whose head is refused. Returns `None` unless its host is certain.

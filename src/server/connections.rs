@@ -10,7 +10,9 @@ use super::handshakes::FAIR_SHARE;
 use crate::clock::{Alarm, ticks_of};
 
 /// Connections that one search for an idle one looks at.
-const LOOKED_AT: usize = 64;
+const LOOKED_AT: usize = 1024;
+/// A network with at least as many connections, and more than a quarter of the worker's, makes room before others do.
+const CROWD_LEAST: usize = 8;
 
 /// All connections of a worker.
 #[derive(Default)]
@@ -78,21 +80,23 @@ impl Connections {
         self.silent.borrow().get(number).is_some_and(|member| now.saturating_sub(member.since) >= ticks)
     }
 
-    /// Ends an idle connection, first of the network with the most connections.
+    /// Ends an idle connection: of a crowd, if one network is one.
     fn end_resting(&self) -> bool {
-        let largest = self.open.borrow().largest().filter(|(_, size)| *size > 1);
+        let largest = {
+            let open = self.open.borrow();
+            open.largest().filter(|(_, size)| *size >= CROWD_LEAST && *size > open.len() / 4)
+        };
         largest.is_some_and(|(network, _)| self.end_resting_of(Some(network))) || self.end_resting_of(None)
     }
 
-    /// Ends an idle connection of a network, or of any. Continues where the last search stopped, so that many busy ones are
-    /// not searched again each time.
+    /// Ends the connection of a network, or of any, that is idle for the longest time. Continues where the last search stopped,
+    /// so that of very many all have their turn.
     fn end_resting_of(&self, network: Option<ClientNetwork>) -> bool {
         let open = self.open.borrow();
         let mut at = self.looked_at.get();
-        let found = open.round(network, at).take(LOOKED_AT).find(|number| {
-            at = number + 1;
-            open.get(*number).is_some_and(|member| member.ringer.is_resting())
-        });
+        let looked_at = open.round(network, at).take(LOOKED_AT).inspect(|number| at = number + 1);
+        let resting = looked_at.filter_map(|number| Some((open.get(number)?.ringer.rest()?, number)));
+        let found = resting.min().map(|(_, number)| number);
         self.looked_at.set(at);
         // It stays listed until its task ends it: a request may just have come.
         let member = found.and_then(|number| open.get(number));
@@ -230,9 +234,44 @@ mod tests {
     }
 
     #[test]
+    fn whoever_rests_for_longest_makes_room_first() {
+        let bed = Bed::new();
+        let crowd: Vec<_> = (0..6).map(|n| bed.add(n / 3)).collect();
+        crowd.iter().for_each(|(_, entry)| entry.speaks());
+        for n in [4, 0, 5, 2, 0] {
+            // The one that rests again has had a request meanwhile; a second call changes nothing.
+            crowd[n].0.rests(false);
+            crowd[n].0.rests(true);
+            crowd[4].0.rests(true);
+        }
+        for n in [4, 5, 2, 0] {
+            assert!(bed.make_room(None));
+            let due: Vec<_> = crowd.iter().map(|(alarm, _)| alarm.is_due()).collect();
+            assert!(due[n], "{n}: {due:?}");
+        }
+        assert!(!bed.make_room(None), "the others are busy");
+    }
+
+    #[test]
+    fn a_crowd_makes_room_before_older_ones_of_others() {
+        let bed = Bed::new();
+        let (old, own) = bed.add(1);
+        own.speaks();
+        old.rests(true);
+        let crowd: Vec<_> = (0..CROWD_LEAST).map(|_| bed.add(2)).collect();
+        for (alarm, entry) in &crowd {
+            entry.speaks();
+            alarm.rests(true);
+        }
+        assert!(bed.make_room(None) && crowd[0].0.is_due() && !old.is_due());
+        drop(crowd);
+        assert!(bed.make_room(None) && old.is_due());
+    }
+
+    #[test]
     fn whoever_rests_is_found_behind_many_that_are_busy() {
         let bed = Bed::new();
-        let busy: Vec<_> = (0..200).map(|_| bed.add(1)).collect();
+        let busy: Vec<_> = (0..2 * LOOKED_AT).map(|_| bed.add(1)).collect();
         busy.iter().for_each(|(_, entry)| entry.speaks());
         let (resting, last) = bed.add(1);
         last.speaks();

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::Method;
 
+use super::admit;
 use super::asked::Turn;
 use super::challenge;
 use super::health;
@@ -107,6 +108,9 @@ fn to_https(turn: &Turn<'_>, https: HttpsPorts<'_>) -> Result<Decision, Rejectio
 
 fn decide_https(turn: &Turn<'_>, site: &SiteOfView, https: HttpsPorts<'_>) -> Result<Decision, Rejection> {
     let Turn { head, asked, context, .. } = *turn;
+    if asked.view.shared.rates.is_some() {
+        admit::check_address(turn)?;
+    }
     if let Some(proxy) = context.client.peer.proxy {
         context.worker.loop_guard.scheme_stated((proxy, head.host()));
     }

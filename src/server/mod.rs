@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod admit;
 mod answers;
 mod asked;
 mod challenge;
@@ -16,6 +17,7 @@ mod failed_handshakes;
 mod handshake_record;
 mod handshakes;
 mod health;
+mod held_rates;
 mod http1;
 mod http2;
 mod interim;
@@ -24,6 +26,8 @@ mod local_reply;
 mod loop_guard;
 mod page;
 mod proxy_header;
+mod rate_counts;
+mod rates;
 mod record;
 mod rejection;
 mod relief;
@@ -57,6 +61,8 @@ use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic, Spa
 pub use answers::{Answers, ChallengeAnswer};
 pub use channels::Drain;
 pub use listener::{BindError, Bound, Lent, SharedSockets, bind};
+pub use rate_counts::RateCounts;
+pub use rates::Rates;
 pub use reports::{NO_SITE, Reports, ViolationReport};
 pub use snapshot::{Snapshot, View};
 

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use super::rates::{RateExceeded, RateLimit};
 use crate::message::HeadFault;
 use crate::policy::forwarded::RequestField;
 use crate::upstream::UpstreamError;
@@ -39,6 +40,10 @@ pub(super) enum Rejection {
     NoReport,
     /// Too many reports in this minute.
     TooManyReports,
+    /// The client, or the crawler, has sent too many requests.
+    RateExceeded(RateExceeded),
+    /// The table of limits with this key denies the client's address.
+    AddressDenied(Box<str>),
     /// The request has been here before.
     Loop,
     /// The TLS offloader in front does not state the client's scheme, so that pintle's redirect comes back.
@@ -78,7 +83,8 @@ impl Rejection {
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::NoChallenge | Self::NotFound => StatusCode::NOT_FOUND,
             Self::NoReport => StatusCode::BAD_REQUEST,
-            Self::TooManyReports => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyReports | Self::RateExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::AddressDenied(_) => StatusCode::FORBIDDEN,
             Self::TooManyChallenges | Self::NoCertificate => StatusCode::SERVICE_UNAVAILABLE,
             Self::Loop
             | Self::SchemeNotStated(_)
@@ -133,6 +139,12 @@ impl Rejection {
             Self::NotFound => ("Not found", "There is nothing under this address."),
             Self::NoReport => ("Not a report", "Reports are JSON, as RFC 7469 section 3 describes them."),
             Self::TooManyReports => ("Too many reports", "This report is not needed any more."),
+            Self::RateExceeded(exceeded) => match exceeded.limit {
+                RateLimit::Requests => ("Too many requests", TOO_MANY),
+                RateLimit::Concurrent => ("Too many requests at once", TOO_MANY),
+                RateLimit::Crawlers => ("Too many requests", "This site accepts fewer requests from this crawler."),
+            },
+            Self::AddressDenied(_) => ("Not allowed", "This site does not accept requests from your network."),
             Self::Loop => ("The request goes in circles", "This server was asked to forward the request to itself."),
             Self::SchemeNotStated(field) => (ENDLESS_REDIRECT, scheme_remedy(*field)),
             Self::UpstreamRedirectsBack => (
@@ -164,6 +176,7 @@ impl Rejection {
                 Some(u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
             }
             (Self::NoCertificate, _) => Some(60),
+            (Self::RateExceeded(exceeded), _) => Some(exceeded.wait),
             (_, StatusCode::SERVICE_UNAVAILABLE) => Some(1),
             (_, StatusCode::TOO_MANY_REQUESTS) => Some(60),
             _ => None,
@@ -179,7 +192,11 @@ impl Rejection {
             | Self::SchemeNotStated(_)
             | Self::UpstreamRedirectsBack
             | Self::UpstreamRedirectsToItself { .. } => "proxy_loop_detected",
-            Self::Misdirected | Self::HttpOverTls | Self::MethodNotAllowed => "http_request_denied",
+            Self::Misdirected
+            | Self::HttpOverTls
+            | Self::MethodNotAllowed
+            | Self::RateExceeded(_)
+            | Self::AddressDenied(_) => "http_request_denied",
             _ => "http_request_error",
         }
     }
@@ -211,6 +228,10 @@ impl Rejection {
             Self::NotFound => "the site has no upstream".into(),
             Self::NoReport => "not a report".into(),
             Self::TooManyReports => "more reports than limits.reports_per_minute or limits.reports_per_client".into(),
+            Self::RateExceeded(RateExceeded { limit, key, name, .. }) => {
+                format!("more requests than {key}.{} accepts (rule {name:?})", limit.key())
+            }
+            Self::AddressDenied(key) => format!("the client's address is in {key}.deny"),
             Self::Loop => "the request has passed here several times".into(),
             Self::SchemeNotStated(field) => {
                 format!("redirect loop: a trusted proxy sends no {}", field.scheme_field())
@@ -240,6 +261,7 @@ impl Rejection {
 const TOO_SLOW: (&str, &str) = ("The request took too long", "It did not arrive in time. Please try again.");
 const NOT_HTTP: &str = "The request cannot be understood";
 const ENDLESS_REDIRECT: &str = "This site redirects to itself without end";
+const TOO_MANY: &str = "This site accepts fewer requests from one visitor. Please wait a moment, then try again.";
 const UNREACHABLE: &str = "The site cannot be reached";
 
 fn head_message(fault: &HeadFault) -> (&'static str, &'static str) {

@@ -41,7 +41,7 @@ impl ArrivingConnection<'_> {
         if !self.make_room(reached).await {
             return None;
         }
-        if reached.is_none() && worker.admission.is_nearly_full(limits.connections) {
+        if reached.is_none() && worker.admission.is_above(limits.shed_idle_at) {
             worker.make_room(None, Some(self.entry));
         }
         Some(pass)

@@ -5,6 +5,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::admit;
 use super::asked::Turn;
 use super::decide::{Decision, decide};
 use super::local_reply::{self, reject};
@@ -25,7 +26,14 @@ pub(super) use super::decide::Work;
 
 /// Answers a request if nobody else is needed for it, as for most requests without TLS. Else returns the work.
 pub(super) fn answer_at_once(turn: &Turn<'_>) -> Result<Reply, Work> {
-    reply_to(decide(turn), turn)
+    let mut decided = decide(turn);
+    if matches!(decided, Ok(Decision::Work(Work::Forward(..))))
+        && turn.asked.view.shared.rates.is_some()
+        && let Err(rejection) = admit::admit(turn)
+    {
+        decided = Err(rejection);
+    }
+    reply_to(decided, turn)
 }
 
 /// Answers a decision. Returns the work, if it is one for later.

@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use tokio::task::yield_now;
 
 use super::answers::Answers;
+use super::rates::Rates;
 use crate::clock::Clock;
 use crate::host::HostMap;
 use crate::limits::Limits;
@@ -56,6 +57,8 @@ pub struct Snapshot {
     pub reports: Option<ReportsAt>,
     /// The limits.
     pub limits: Limits,
+    /// The limits of requests, if any site has some.
+    pub rates: Option<Rates>,
     /// The rules for records in the access log.
     pub log: LogRules,
     /// The rules for traces, if pintle takes part in them.

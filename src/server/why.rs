@@ -35,6 +35,7 @@ pub(super) fn of_rejection(rejection: &Rejection) -> Why {
         Rejection::Body(error) => of_body(*error),
         Rejection::TooManyChallenges => limit("challenges"),
         Rejection::TooManyReports => limit("reports_per_minute"),
+        Rejection::RateExceeded(exceeded) => limit(exceeded.limit.name()),
         Rejection::Upstream(error) => of_upstream(error),
         _ => ended(Ended::Refused),
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::histogram::{Histogram, add};
 
 /// The limits that are counted, by their names in the configuration.
-pub const LIMITS: [&str; 20] = [
+pub const LIMITS: [&str; 24] = [
     "connections",
     "connections_per_client",
     "handshake",
@@ -26,6 +26,10 @@ pub const LIMITS: [&str; 20] = [
     "total_timeout",
     "challenges",
     "reports_per_minute",
+    "rate_requests",
+    "rate_concurrent",
+    "rate_crawlers",
+    "rate_clients",
 ];
 
 /// The results of TLS handshakes, each with its reason.
@@ -90,7 +94,7 @@ pub struct Meters {
     /// The delay of the worker's event loop.
     pub loop_delay: Histogram,
     /// By [`LIMITS`].
-    pub limits: Tally<20>,
+    pub limits: Tally<{ LIMITS.len() }>,
     /// By [`HANDSHAKES`].
     pub handshakes: Tally<12>,
     /// By [`CAUSES`].

@@ -23,12 +23,12 @@ pub async fn connect(authority: &Authority, pintle: &Pintle) -> SendRequest<Byte
     sender
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(crate::harness::PATIENCE, future).await.unwrap() })
 }
 
-fn request(method: &str, path: &str) -> http::request::Builder {
+pub fn request(method: &str, path: &str) -> http::request::Builder {
     http::Request::builder().method(method).uri(format!("https://{BLOG}{path}"))
 }
 

@@ -69,6 +69,7 @@ mod privileges;
 mod prometheus;
 mod proxy_protocol;
 mod ramp;
+mod rate;
 mod real;
 mod records;
 mod redirect;

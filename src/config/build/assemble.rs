@@ -12,7 +12,8 @@ use super::upstream::Upstreams;
 use crate::config::admin_https::AdminHttps;
 use crate::config::{CheckContext, Config, Draft, KeptSite, Problem};
 use crate::ledger::Ramp;
-use crate::server::Snapshot;
+use crate::policy::rate::SiteRates;
+use crate::server::{RateCounts, Rates, Snapshot};
 use crate::tls::resolver::ForProbes;
 use crate::tls::{Certificates, Tickets, config as tls_config};
 
@@ -31,6 +32,7 @@ pub(super) fn assemble(
     context: &CheckContext<'_>,
 ) -> Option<Config> {
     let (certificates, tickets, (tls, probe_tls), pages) = tls_parts(&entries, &mut globals, context)?;
+    let rates = rates(std::mem::take(&mut globals.rates), globals.limits.rate_clients, context);
     let snapshot = Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
@@ -48,6 +50,7 @@ pub(super) fn assemble(
         answers: context.before.map(|before| before.snapshot.answers.clone()).unwrap_or_default(),
         reports: globals.reports,
         limits: globals.limits,
+        rates,
         log: globals.log,
         traces: globals.traces.as_ref().map(|traces| traces.rules),
         measures: draft.admin().is_some() || globals.graphite.is_some() || globals.traces.is_some(),
@@ -95,6 +98,15 @@ fn tls_parts(entries: &[Arc<SiteEntry>], globals: &mut Globals, context: &CheckC
     let pages = globals.admin_https.take();
     let pages = pages.map(|plan| admin_https::build(plan, entries, &globals.offer, &globals.limits, context));
     Some((certificates, tickets, tls, pages.map(Arc::new)))
+}
+
+/// The limits of requests. The counts in use stay, so that a reload gives nobody a fresh burst.
+fn rates(sites: Vec<Option<SiteRates>>, clients: usize, context: &CheckContext<'_>) -> Option<Rates> {
+    sites.iter().any(Option::is_some).then(|| {
+        let before = context.before.and_then(|before| before.snapshot.rates.as_ref());
+        let counts = before.map(|before| before.counts.clone()).filter(|counts| counts.clients() == clients);
+        Rates { sites, counts: counts.unwrap_or_else(|| Arc::new(RateCounts::new(clients))) }
+    })
 }
 
 /// The ramps that the ledger does not know.

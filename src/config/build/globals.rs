@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::admin_https::PageInputs;
 use super::checker::Checker;
 use super::suites::Fit;
-use super::{acme, addresses, admin, admin_https, hooks, limits, listen, log, metrics, offer, process, traces};
+use super::{acme, addresses, admin, admin_https, hooks, limits, listen, log, metrics, offer, process, rate, traces};
 use crate::config::file::ConfigFile;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, CheckContext, Draft};
@@ -35,6 +35,8 @@ pub(super) struct Globals {
     pub(super) default_site: Option<usize>,
     pub(super) sandbox: crate::os::sandbox::SandboxSettings,
     pub(super) hooks: Vec<crate::events::Hook>,
+    /// The limits of requests of each site, in the order of the file.
+    pub(super) rates: Vec<Option<crate::policy::rate::SiteRates>>,
     pub(super) admin_access: std::sync::Arc<crate::config::admin::AdminAccess>,
     pub(super) admin_https: Option<admin_https::AdminHttpsPlan>,
     pub(super) graphite: Option<crate::graphite::GraphiteSettings>,
@@ -73,7 +75,7 @@ pub(super) fn globals(
     let acme_webroot = acme_webroot(file, r);
     let acme = acme::build(draft, file, hosts, (&listen, &limits), r);
     let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
-    listen::fit_limits(&file.limits, &mut limits);
+    listen::fit_limits(&file.limits, &mut limits, r);
     process::check(&file.process, r);
     let sandbox = process::sandbox(&file.sandbox, r);
     let inputs = PageInputs { draft, file, hosts, near: (&by_host, &listen, &admin_access), context };
@@ -97,6 +99,7 @@ pub(super) fn globals(
         default_site,
         sandbox,
         hooks: hooks::build(file, r),
+        rates: rate::build(file, hosts, r),
         admin_access,
         admin_https,
     }

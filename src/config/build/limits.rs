@@ -21,6 +21,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
     let (mut limits, most) = (Limits::default(), Limits::largest());
     set! { number: table, most, limits, r;
         connections 1,
+        shed_idle_at 1,
         connections_per_client 1,
         handshakes 1,
         header_count 8,
@@ -32,6 +33,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         response_header_count 8,
         reports_per_minute 1,
         reports_per_client 1,
+        rate_clients 8,
         challenges 1,
         hook_queue 1,
         log_networks 1,

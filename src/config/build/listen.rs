@@ -237,7 +237,7 @@ fn ranges(list: &[At<String>], r: &mut Checker<'_>) -> Vec<IpNet> {
 }
 
 /// `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
-fn canonical(range: IpNet) -> IpNet {
+pub(super) fn canonical(range: IpNet) -> IpNet {
     match (range.network().to_canonical(), range.prefix_len()) {
         (IpAddr::V4(v4), len @ 96..) if range.network().is_ipv6() => {
             IpNet::new(IpAddr::V4(v4), len - 96).unwrap_or(range)
@@ -347,7 +347,7 @@ pub(super) fn name_servers(list: Option<&[At<String>]>, r: &mut Checker<'_>) -> 
 }
 
 /// Derives the numbers of connections that the file does not set from the number of files that may be open.
-pub(super) fn fit_limits(table: &LimitsTable, limits: &mut Limits) {
+pub(super) fn fit_limits(table: &LimitsTable, limits: &mut Limits, r: &mut Checker<'_>) {
     let mut fitted = limits.clone();
     fitted.for_open_files(crate::os::open_files::limit());
     if table.connections.is_none() {
@@ -355,6 +355,15 @@ pub(super) fn fit_limits(table: &LimitsTable, limits: &mut Limits) {
     }
     if table.connections_per_client.is_none() {
         limits.connections_per_client = (limits.connections / 8).max(1);
+    }
+    match &table.shed_idle_at {
+        None => limits.shed_idle_at = limits.default_shed_idle_at(),
+        Some(at) if limits.shed_idle_at > limits.connections => r.error_with_hint(
+            &at.span,
+            format!("limits.shed_idle_at: must be at most limits.connections, which is {}", limits.connections),
+            "leave the key out for fifteen sixteenths of limits.connections",
+        ),
+        Some(_) => {}
     }
 }
 

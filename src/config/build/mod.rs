@@ -33,6 +33,7 @@ mod offer;
 mod pins;
 mod plan;
 mod process;
+mod rate;
 mod stand_in;
 mod config;
 mod context;

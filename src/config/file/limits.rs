@@ -8,6 +8,7 @@ use crate::config::reader::Reader;
 #[derive(Debug, Default)]
 pub(in crate::config) struct LimitsTable {
     pub(in crate::config) connections: Option<At<u64>>,
+    pub(in crate::config) shed_idle_at: Option<At<u64>>,
     pub(in crate::config) connections_per_client: Option<At<u64>>,
     pub(in crate::config) handshake: Option<At<Duration>>,
     pub(in crate::config) handshakes: Option<At<u64>>,
@@ -37,6 +38,7 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) response_header_count: Option<At<u64>>,
     pub(in crate::config) reports_per_minute: Option<At<u64>>,
     pub(in crate::config) reports_per_client: Option<At<u64>>,
+    pub(in crate::config) rate_clients: Option<At<u64>>,
     pub(in crate::config) challenges: Option<At<u64>>,
     pub(in crate::config) dns_hook: Option<At<Duration>>,
     pub(in crate::config) dns_propagation: Option<At<Duration>>,
@@ -55,6 +57,7 @@ impl LimitsTable {
     pub(super) fn read(t: &Reader<'_>) -> Self {
         Self {
             connections: t.number("connections"),
+            shed_idle_at: t.number("shed_idle_at"),
             connections_per_client: t.number("connections_per_client"),
             handshake: t.duration("handshake"),
             handshakes: t.number("handshakes"),
@@ -84,6 +87,7 @@ impl LimitsTable {
             response_header_count: t.number("response_header_count"),
             reports_per_minute: t.number("reports_per_minute"),
             reports_per_client: t.number("reports_per_client"),
+            rate_clients: t.number("rate_clients"),
             challenges: t.number("challenges"),
             dns_hook: t.duration("dns_hook"),
             dns_propagation: t.duration("dns_propagation"),

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::Inputs;
 use crate::config::value::{show_duration, show_number, show_size};
 use crate::limits::Limits;
+use crate::message::Name;
 use crate::policy::Scheme;
+use crate::policy::rate::{ListedAs, crawler};
 use crate::server::explain::Decided;
 use crate::upstream::Upstream;
 
@@ -39,6 +41,13 @@ const OF_UPSTREAMS: [&str; 11] = [
     "site.upstream_options.total_timeout",
 ];
 
+/// The limits of requests of a client, by the names in records, each with the key that most files set.
+const OF_CLIENTS: [(&str, &str); 3] = [
+    ("rate_requests", "site.rate.requests"),
+    ("rate_concurrent", "site.rate.concurrent"),
+    ("rate_crawlers", "site.rate.crawlers"),
+];
+
 /// The limits, each with the line that sets it.
 pub(super) fn json(inputs: &Inputs<'_>) -> Vec<Value> {
     let mut keys = vec!["limits.connections"];
@@ -67,11 +76,56 @@ pub(super) fn json(inputs: &Inputs<'_>) -> Vec<Value> {
     let limits = &inputs.config.snapshot.limits;
     let row =
         |key: &str| Some(json!({ "name": key, "value": value(limits, upstream, key)?, "at": inputs.lines.at(&[key]) }));
-    keys.into_iter().filter_map(row).collect()
+    let mut rows: Vec<Value> = keys.into_iter().filter_map(row).collect();
+    if upstream.is_some() {
+        rows.extend(of_client(inputs));
+    }
+    rows
+}
+
+/// The limits of `[[rate]]` and `[site.rate]` that apply to the request.
+fn of_client(inputs: &Inputs<'_>) -> Vec<Value> {
+    let (snapshot, found) = (&inputs.config.snapshot, inputs.found);
+    let site = found.site.and_then(|(index, _)| snapshot.rates.as_ref()?.sites.get(index)?.as_ref());
+    let (Some(site), Some(head), Some(origin)) = (site, &found.head, &found.origin) else { return Vec::new() };
+    let mut rows = Vec::new();
+    for rule in site.of(&head.method, head.path()) {
+        // A list of one table may be written as a table.
+        let written = rule.key.replacen("[0]", "", 1);
+        let key = if inputs.lines.at(&[&rule.key]).is_some() { &*rule.key } else { written.as_str() };
+        let exempt = match rule.addresses.find(origin.client) {
+            Some(ListedAs::Allowed) => Some(format!("none: {} is in {key}.allow", origin.client)),
+            _ if !rule.shared && snapshot.trust.contains(origin.client) => {
+                Some(format!("none: {} is a trusted proxy", origin.client))
+            }
+            _ => None,
+        };
+        let who = if rule.shared { "for all clients together" } else { "for each client" };
+        let requests = rule.requests.map(|rate| {
+            let text = inputs.lines.text(&format!("{key}.requests")).unwrap_or_default();
+            format!("{text}, {} at once, {who}", show_number(rate.burst()))
+        });
+        let concurrent = rule.concurrent.map(|most| format!("{} {who}", show_number(most.into())));
+        for (name, value) in [("requests", requests), ("concurrent", concurrent)] {
+            let name = format!("{key}.{name}");
+            let value = value.map(|value| exempt.clone().unwrap_or(value));
+            rows.extend(value.map(|value| json!({ "name": name, "value": value, "at": inputs.lines.at(&[&name]) })));
+        }
+        let agent = head.fields.get(Name::UserAgent).and_then(crawler);
+        if let (Some(_), Some(agent)) = (rule.crawlers, agent) {
+            let name = format!("{key}.crawlers");
+            let text = inputs.lines.text(&name).unwrap_or_default();
+            rows.push(json!({ "name": name, "value": format!("{text} for {agent}"), "at": inputs.lines.at(&[&name]) }));
+        }
+    }
+    rows
 }
 
 /// The key of a limit that a record names.
 pub(super) fn key_of(name: &str) -> String {
+    if let Some((_, key)) = OF_CLIENTS.iter().find(|(known, _)| *known == name) {
+        return (*key).to_owned();
+    }
     let is_of_site = matches!(name, "connect_timeout" | "response_timeout" | "total_timeout");
     format!("{}.{name}", if is_of_site { "site.upstream_options" } else { "limits" })
 }
@@ -83,6 +137,7 @@ pub(super) fn value(limits: &Limits, upstream: Option<&Upstream>, key: &str) -> 
     let time = show_duration;
     Some(match key {
         "limits.connections" => number(limits.connections),
+        "limits.shed_idle_at" => number(limits.shed_idle_at),
         "limits.connections_per_client" => number(limits.connections_per_client),
         "limits.handshake" => time(limits.handshake),
         "limits.handshakes" => number(limits.handshakes),
@@ -99,6 +154,7 @@ pub(super) fn value(limits: &Limits, upstream: Option<&Upstream>, key: &str) -> 
         "limits.http2_streams" => show_number(limits.http2_streams.into()),
         "limits.http2_resets" => show_number(limits.http2_resets.into()),
         "limits.websocket_idle" => time(limits.websocket_idle),
+        "limits.rate_clients" => number(limits.rate_clients),
         "limits.challenges" => number(limits.challenges),
         "limits.reports_per_minute" => show_number(limits.reports_per_minute),
         "limits.reports_per_client" => show_number(limits.reports_per_client),
@@ -129,7 +185,8 @@ mod tests {
         let limits = Limits::default();
         for name in LIMITS {
             let key = key_of(name);
-            let is_known = value(&limits, None, &key).is_some() || OF_UPSTREAMS.contains(&&*key);
+            let is_of_client = OF_CLIENTS.iter().any(|(_, of)| *of == key);
+            let is_known = value(&limits, None, &key).is_some() || OF_UPSTREAMS.contains(&&*key) || is_of_client;
             assert!(is_known, "{key}");
         }
     }

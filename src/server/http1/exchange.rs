@@ -11,6 +11,7 @@ use super::connection::ClientConnection;
 use super::link::LinkInterim;
 use super::respond::Sending;
 use crate::message::RequestHead;
+use crate::server::admit;
 use crate::server::asked::{self, Asked, Turn};
 use crate::server::local_reply::reject;
 use crate::server::record::{RequestOutcome, record};
@@ -138,6 +139,7 @@ impl Exchange {
         let unread = !connection.link.borrow().is_body_read();
         let keep_alive = self.head.keep_alive && !reply.closes && !unread && !connection.context.worker.is_draining();
         reply.begins(connection.context.begin());
+        admit::add_fields(self.asked.as_ref(), &mut reply);
         let sending = Sending::begin(connection, &self.head, &mut reply, keep_alive);
         self.stage = Stage::Answering(Answering { reply, unread, sending });
     }

@@ -19,6 +19,7 @@ use super::recv::{Recv, StreamBody, discard};
 use super::send::send;
 use super::tunnel;
 use crate::message::{Framing, RequestHead};
+use crate::server::admit;
 use crate::server::asked::{self, Asked, Turn};
 use crate::server::context::Context;
 use crate::server::interim::InterimFilter;
@@ -139,6 +140,7 @@ impl<'a> Unrecorded<'a> {
     /// Notes that an answer is on its way.
     fn answering(&self, reply: &mut Reply) {
         reply.begins(self.context.begin());
+        admit::add_fields(self.asked, reply);
         self.status.set(Some(reply.head.status));
         self.begun.set(reply.begun);
     }

@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use super::{Authority, PATIENCE};
 
 /// Response headers that pintle, or the tests' origins, may send; any other fails the test.
-const ALLOWED: [&str; 33] = [
+const ALLOWED: [&str; 35] = [
     "allow",
     "cache-control",
     "connection",
@@ -28,6 +28,8 @@ const ALLOWED: [&str; 33] = [
     "proxy-status",
     "public-key-pins",
     "public-key-pins-report-only",
+    "ratelimit",
+    "ratelimit-policy",
     "refresh",
     "retry-after",
     "server",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use super::tls::{NULL, client_hello, records};
-use super::{Raw, SETTINGS, bytes};
+use super::{PING, Raw, SETTINGS, bytes};
 use crate::fuzz::targets::http2::PREFACE;
 use crate::harness::{Authority, BLOG, Client, Connection, Origin, PATIENCE, Pintle, Reply, blog, eventually};
 
@@ -269,4 +269,56 @@ fn clients_behind_a_proxy_header_are_counted() {
     let [one, two]: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
     let held: Vec<_> = [one, one, one, two, two].into_iter().map(&mut connect).collect();
     assert_eq!(held.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true, true]);
+}
+
+/// Above the mark, whoever rests for the longest time gives way to each newcomer; a request under way does not, over HTTP/1.1
+/// or HTTP/2.
+#[test]
+fn the_longest_idle_connection_gives_way_first() {
+    let authority = Authority::new();
+    let (word, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::start(move |request| {
+        if request.path() == "/hold" {
+            let _ = wait.lock().unwrap().recv();
+        }
+        Reply::ok("ok")
+    });
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let limits = "[limits]\nconnections = 100\nconnections_per_client = 100\nshed_idle_at = 8\n";
+    let pintle = Pintle::start_with(&authority, listen, &config(&authority, limits, &origin));
+    let open = || Client::new(&authority).connect(pintle.https(), BLOG);
+    let mut busy = open();
+    busy.send(format!("GET /hold HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    origin.request("/hold");
+    let mut http2 = Raw::new(&authority, &pintle, &[]);
+    http2.connection.send(bytes(PING, 0, 0, &[0; 8]));
+    http2.until("the end of its preface", |raw| (raw.acknowledged > 0).then_some(()));
+    let mut resting: Vec<Connection> = (0..6).map(|_| open()).collect();
+    for connection in &mut resting {
+        assert_eq!(connection.get(BLOG, "/").status, 200);
+    }
+    // The first one speaks again: it is the youngest at rest now.
+    assert_eq!(resting[0].get(BLOG, "/").status, 200);
+    let mut newcomers = Vec::new();
+    // The HTTP/2 connection has rested since its preface.
+    let mut newcomer = || {
+        let mut connection = open();
+        assert_eq!(connection.get(BLOG, "/").status, 200);
+        newcomers.push(connection);
+    };
+    newcomer();
+    http2.until("the end", |raw| raw.over);
+    assert_eq!(http2.goaways, [0], "NO_ERROR");
+    for at in [1, 2, 3, 4, 5, 0] {
+        let open_before: Vec<usize> = (0..6).filter(|n| !is_closed(resting[*n].stream.socket())).collect();
+        newcomer();
+        let (rest, end) = resting[at].read_to_end();
+        assert!(rest.is_empty() && end.is_ok(), "{at} of {open_before:?}: {end:?}");
+    }
+    assert_eq!(pintle.status()["counters"]["connections_shed"], 7);
+    word.send(()).unwrap();
+    assert_eq!(busy.response("GET").text(), "ok");
+    // Without a newcomer, nobody gives way.
+    assert_eq!(newcomers.last_mut().unwrap().get(BLOG, "/").status, 200);
 }
