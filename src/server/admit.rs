@@ -3,15 +3,15 @@
 use super::admission::ClientNetwork;
 use super::asked::{Asked, Turn};
 use super::held_rates::{HeldRates, ShownQuota, Taken};
-use super::rate_counts::{Admitted, ClientKey, Exceeded};
-use super::rates::{RateExceeded, RateLimit, Rates};
+use super::rate_counts::{AdmittedRequest, ClientKey, Exceeded};
+use super::rates::{RateExceeded, RateLimit, RequestLimits};
 use super::rejection::Rejection;
 use super::reply::Reply;
 use crate::message::Name;
 use crate::policy::rate::{ListedAs, QuotaState, RateRule, RequestRate, SiteRates, crawler};
 
 /// Returns the limits of a request's site.
-fn of_site<'t>(turn: &Turn<'t>) -> Option<(&'t Rates, &'t SiteRates)> {
+fn of_site<'t>(turn: &Turn<'t>) -> Option<(&'t RequestLimits, &'t SiteRates)> {
     let rates = turn.asked.view.shared.rates.as_ref()?;
     let site = turn.asked.site.as_ref()?;
     Some((rates, rates.sites.get(site.index())?.as_ref()?))
@@ -49,7 +49,7 @@ pub(super) fn admit(turn: &Turn<'_>) -> Result<(), Rejection> {
 /// A request on its way through the rules.
 struct RateCheck<'a> {
     turn: &'a Turn<'a>,
-    rates: &'a Rates,
+    rates: &'a RequestLimits,
     now: u64,
     held: HeldRates,
 }
@@ -86,7 +86,7 @@ impl RateCheck<'_> {
             return Ok(());
         }
         match self.rates.counts.admit(key, rate, concurrent, self.now) {
-            Ok(Admitted { due, counted, was_full }) => {
+            Ok(AdmittedRequest { due, counted, was_full }) => {
                 if was_full {
                     self.turn.context.worker.limit_reached("rate_clients");
                 }

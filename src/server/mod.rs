@@ -62,7 +62,7 @@ pub use answers::{Answers, ChallengeAnswer};
 pub use channels::Drain;
 pub use listener::{BindError, Bound, Lent, SharedSockets, bind};
 pub use rate_counts::RateCounts;
-pub use rates::Rates;
+pub use rates::RequestLimits;
 pub use reports::{NO_SITE, Reports, ViolationReport};
 pub use snapshot::{Snapshot, View};
 

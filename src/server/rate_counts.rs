@@ -33,7 +33,7 @@ struct ClientCount {
 
 /// An admitted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Admitted {
+pub(super) struct AdmittedRequest {
     /// The time at which the client's burst is whole again.
     pub(super) due: u64,
     /// `true` if the request counts as under way, and is to be released.
@@ -95,7 +95,7 @@ impl RateCounts {
         rate: Option<RequestRate>,
         concurrent: Option<u32>,
         now: u64,
-    ) -> Result<Admitted, Exceeded> {
+    ) -> Result<AdmittedRequest, Exceeded> {
         let (mut part, at) = self.part(key);
         let set = &mut part[at];
         let (place, was_full) = match find(set, key) {
@@ -106,7 +106,7 @@ impl RateCounts {
                     (place, was_full)
                 }
                 // All have requests under way, whose counts are needed.
-                None => return Ok(Admitted { due: now, counted: false, was_full: true }),
+                None => return Ok(AdmittedRequest { due: now, counted: false, was_full: true }),
             },
         };
         let count = &mut set[place];
@@ -125,7 +125,7 @@ impl RateCounts {
         }
         let counted = concurrent.is_some();
         count.running += u32::from(counted);
-        Ok(Admitted { due: count.due, counted, was_full })
+        Ok(AdmittedRequest { due: count.due, counted, was_full })
     }
 
     /// Takes back a request that another rule refuses.

@@ -6,7 +6,7 @@ use super::rate_counts::RateCounts;
 use crate::policy::rate::SiteRates;
 
 /// The limits of all sites, and the counts behind them.
-pub struct Rates {
+pub struct RequestLimits {
     /// The limits of each site, in their order.
     pub sites: Vec<Option<SiteRates>>,
     /// The counts of their clients.

@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use tokio::task::yield_now;
 
 use super::answers::Answers;
-use super::rates::Rates;
+use super::rates::RequestLimits;
 use crate::clock::Clock;
 use crate::host::HostMap;
 use crate::limits::Limits;
@@ -58,7 +58,7 @@ pub struct Snapshot {
     /// The limits.
     pub limits: Limits,
     /// The limits of requests, if any site has some.
-    pub rates: Option<Rates>,
+    pub rates: Option<RequestLimits>,
     /// The rules for records in the access log.
     pub log: LogRules,
     /// The rules for traces, if pintle takes part in them.

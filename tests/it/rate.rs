@@ -30,6 +30,15 @@ fn ask_as(authority: &Authority, pintle: &Pintle, client: &str, path: &str) -> R
     ask(&mut connection, "GET", path, &format!("X-Forwarded-For: {client}\r\nX-Forwarded-Proto: https\r\n"))
 }
 
+/// Another site, in front of the same origin.
+fn other_site(authority: &Authority, origin: &Origin) -> String {
+    let leaf = authority.leaf("other", &["other.example"]);
+    let (url, chain, key) = (origin.url(), &leaf.chain, &leaf.key);
+    format!(
+        "[[site]]\nhosts = [\"other.example\"]\nupstream = {url:?}\n[site.certificate]\nchain = {chain:?}\nkey = {key:?}\n"
+    )
+}
+
 /// An origin that answers `/hold` when it is told to, and everything else at once.
 fn holding_origin() -> (Origin, mpsc::Sender<()>) {
     let (word, wait) = mpsc::channel();
@@ -167,7 +176,8 @@ fn paths_and_methods() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let rules = "[[rate]]\nname = \"login\"\npaths = [\"/wp-login.php\", \"/xmlrpc.php\"]\nmethods = [\"POST\"]\nrequests = \"5/d\"\n\
                  [[rate]]\npaths = [\"/api/*\"]\nrequests = \"1/d\"\n[[rate]]\nsites = [\"other.example\"]\nrequests = \"1/d\"\n";
-    let pintle = Pintle::start(&authority, &(rules.to_owned() + &blog(&authority, &origin)));
+    let config = rules.to_owned() + &blog(&authority, &origin) + &other_site(&authority, &origin);
+    let pintle = Pintle::start(&authority, &config);
     let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
     let mut status = |method: &str, path: &str| ask(&mut connection, method, path, "").status;
     // Forms in which PHP would run the same program.
@@ -326,7 +336,8 @@ fn all_clients_together() {
 #[test]
 fn a_reload_keeps_the_counts_of_unchanged_rules() {
     let (authority, origin) = (Authority::new(), Origin::hello());
-    let config = blog(&authority, &origin) + "[site.rate]\nrequests = \"2/d\"\n";
+    let state = format!("[state]\ndirectory = {:?}\n", authority.folder().join("state"));
+    let config = state + &blog(&authority, &origin) + "[site.rate]\nrequests = \"2/d\"\n";
     let pintle = Pintle::start(&authority, &config);
     let client = Client::new(&authority);
     let status = || client.get(pintle.https(), BLOG, "/").status;
@@ -349,15 +360,9 @@ fn a_reload_keeps_the_counts_of_unchanged_rules() {
 #[test]
 fn only_requests_for_the_upstream_count() {
     let (authority, origin) = (Authority::new(), Origin::hello());
-    let other = authority.leaf("other", &["other.example"]);
     let config = blog(&authority, &origin)
         + "[site.rate]\nrequests = \"2/d\"\nheaders = false\n"
-        + &format!(
-            "[[site]]\nhosts = [\"other.example\"]\nupstream = {:?}\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
-            origin.url(),
-            other.chain,
-            other.key
-        );
+        + &other_site(&authority, &origin);
     let pintle = Pintle::start(&authority, &config);
     for _ in 0..5 {
         let mut plain = Connection::plain(pintle.http());

@@ -13,7 +13,7 @@ use crate::config::admin_https::AdminHttps;
 use crate::config::{CheckContext, Config, Draft, KeptSite, Problem};
 use crate::ledger::Ramp;
 use crate::policy::rate::SiteRates;
-use crate::server::{RateCounts, Rates, Snapshot};
+use crate::server::{RateCounts, RequestLimits, Snapshot};
 use crate::tls::resolver::ForProbes;
 use crate::tls::{Certificates, Tickets, config as tls_config};
 
@@ -25,14 +25,13 @@ pub(super) struct AssembleOutcome {
 }
 
 pub(super) fn assemble(
-    draft: &Draft,
+    (draft, context): (&Draft, &CheckContext<'_>),
     mut globals: Globals,
-    (entries, mut upstreams): (Vec<Arc<SiteEntry>>, Upstreams),
+    entries: Vec<Arc<SiteEntry>>,
+    mut upstreams: Upstreams,
     outcome: AssembleOutcome,
-    context: &CheckContext<'_>,
 ) -> Option<Config> {
     let (certificates, tickets, (tls, probe_tls), pages) = tls_parts(&entries, &mut globals, context)?;
-    let rates = rates(std::mem::take(&mut globals.rates), globals.limits.rate_clients, context);
     let snapshot = Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
@@ -49,8 +48,8 @@ pub(super) fn assemble(
         acme_webroot: globals.acme_webroot,
         answers: context.before.map(|before| before.snapshot.answers.clone()).unwrap_or_default(),
         reports: globals.reports,
+        rates: rates(globals.rates, globals.limits.rate_clients, context),
         limits: globals.limits,
-        rates,
         log: globals.log,
         traces: globals.traces.as_ref().map(|traces| traces.rules),
         measures: draft.admin().is_some() || globals.graphite.is_some() || globals.traces.is_some(),
@@ -101,11 +100,11 @@ fn tls_parts(entries: &[Arc<SiteEntry>], globals: &mut Globals, context: &CheckC
 }
 
 /// The limits of requests. The counts in use stay, so that a reload gives nobody a fresh burst.
-fn rates(sites: Vec<Option<SiteRates>>, clients: usize, context: &CheckContext<'_>) -> Option<Rates> {
+fn rates(sites: Vec<Option<SiteRates>>, clients: usize, context: &CheckContext<'_>) -> Option<RequestLimits> {
     sites.iter().any(Option::is_some).then(|| {
         let before = context.before.and_then(|before| before.snapshot.rates.as_ref());
         let counts = before.map(|before| before.counts.clone()).filter(|counts| counts.clients() == clients);
-        Rates { sites, counts: counts.unwrap_or_else(|| Arc::new(RateCounts::new(clients))) }
+        RequestLimits { sites, counts: counts.unwrap_or_else(|| Arc::new(RateCounts::new(clients))) }
     })
 }
 

@@ -165,8 +165,7 @@ fn read_method(method: &At<String>, r: &mut Checker<'_>) -> Option<Method> {
 
 /// The part that both tables have.
 fn rule(table: &RateTable, key: &str, name: &str, r: &mut Checker<'_>) -> RateRule {
-    let sets_nothing = table.requests.is_none() && table.concurrent.is_none() && table.crawlers.is_none();
-    if sets_nothing && table.deny.is_empty() {
+    if !table.has_limit {
         r.error_with_hint(&table.span, format!("{key}: limits nothing"), "requests = \"20/s\"");
     }
     if let (Some(burst), None) = (&table.burst, &table.requests) {

@@ -9,6 +9,8 @@ use crate::config::reader::Reader;
 #[derive(Debug, Default)]
 pub(in crate::config) struct RateTable {
     pub(in crate::config) span: Range<usize>,
+    /// A key that limits something exists, perhaps with a wrong value.
+    pub(in crate::config) has_limit: bool,
     pub(in crate::config) requests: Option<At<String>>,
     pub(in crate::config) burst: Option<At<u64>>,
     pub(in crate::config) concurrent: Option<At<u64>>,
@@ -39,6 +41,7 @@ impl RateTable {
     fn keys(t: &Reader<'_>) -> Self {
         Self {
             span: t.span.clone(),
+            has_limit: ["requests", "concurrent", "crawlers", "deny"].into_iter().any(|key| t.has(key)),
             requests: t.text("requests"),
             burst: t.number("burst"),
             concurrent: t.number("concurrent"),
