@@ -166,6 +166,11 @@ fn print_traffic(status: &Value, sheet: &Sheet) {
         counters["responses_4xx"],
         counters["responses_5xx"]
     ));
+    let limits = status["limits_reached"].as_object().into_iter().flatten();
+    let limits = limits.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ");
+    if !limits.is_empty() {
+        sheet.line(&format!("  limits reached {limits}"));
+    }
     for row in latency::rows(status, None) {
         sheet.line(&format!("    {row}"));
     }

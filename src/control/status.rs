@@ -63,6 +63,7 @@ impl Control {
             "draining": self.draining,
             "connections": self.server.connections(),
             "connection_states": self.connection_states().iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "limits_reached": self.limits_reached().collect::<std::collections::BTreeMap<_, _>>(),
             "latencies": self.latencies(),
             "memory": memory(),
             "attention": self.attention(),

@@ -417,6 +417,9 @@ fn limits_are_counted_and_explained() {
     eventually("the counter", || {
         (bed.value("pintle_limits_reached_total{limit=\"rate_requests\"}") == Some(2.0)).then_some(())
     });
+    assert_eq!(pintle.status()["limits_reached"]["rate_requests"], 2);
+    let shown = output(&mut pintle.command("status"));
+    assert!(shown.contains("  limits reached rate_requests 2\n"), "{shown}");
     let mut explain = pintle.command("explain");
     let report = output(explain.arg(format!("https://{BLOG}/wp-login.php")).arg("--json"));
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();

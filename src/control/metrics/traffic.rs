@@ -76,6 +76,13 @@ impl Control {
         sum
     }
 
+    /// The limits that were reached, each with the number of times.
+    pub(in crate::control) fn limits_reached(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let mut limits = [0; LIMITS.len()];
+        self.server.meters().for_each(|meters| meters.limits.add_to(&mut limits));
+        LIMITS.into_iter().zip(limits).filter(|(_, count)| *count > 0)
+    }
+
     fn tallies(&self, metrics: &mut Exposition) {
         let (mut handshakes, mut limits, mut causes) = ([0; HANDSHAKES.len()], [0; LIMITS.len()], [0; CAUSES.len()]);
         for meters in self.server.meters() {
