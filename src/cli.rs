@@ -2,6 +2,7 @@
 
 mod args;
 mod examples;
+mod helpers;
 mod man;
 mod output;
 mod version;
@@ -25,10 +26,11 @@ use crate::reason::Reason;
 use crate::reason::pasted::set_config;
 
 use args::{
-    AcmeSubcommand, AdminSubcommand, ChangeArgs, CheckAllArgs, CheckArgs, ConfigArgs, ConfigCommand, DemoArgs,
-    DoctorArgs, ExplainArgs, ExportArgs, HookCommand, HookTestArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand,
-    ManArgs, PageArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
+    AcmeSubcommand, AdminSubcommand, CacheArgs, ChangeArgs, CheckAllArgs, CheckArgs, ConfigArgs, ConfigCommand,
+    DemoArgs, DoctorArgs, ExplainArgs, ExportArgs, HookCommand, HookTestArgs, InitArgs, InstallArgs, KeyCommand,
+    LedgerCommand, ManArgs, PageArgs, PinArgs, PurgeArgs, RunArgs, StatusArgs, VerifyArgs,
 };
+use helpers::{dns_hook, event_hook, launcher};
 use output::OutputArgs;
 
 /// An HTTPS edge proxy that keeps its pin promises.
@@ -82,6 +84,12 @@ enum Command {
     /// finishes its requests within limits.drain. If the new process is not ready within limits.upgrade, pintle kills
     /// it, the old process continues, and the exit code is 1. SIGUSR2 does the same, and logs the result.
     Upgrade(CheckArgs),
+    /// Purge stored responses from the caches of the running process
+    ///
+    /// Names one URL, a prefix, a tag or a site. The responses are gone when the command ends.
+    Purge(PurgeArgs),
+    /// Show the caches of the running process: their sizes and hit rates, or what is stored of a URL
+    Cache(CacheArgs),
     /// Send a test event to the hooks of the running process
     #[command(subcommand)]
     Hook(HookCommand),
@@ -196,6 +204,8 @@ pub fn run() -> ExitCode {
             with_config(args.check.config, |path| commands::page::page(path, &options, &output))
         }
         Command::Admin(AdminSubcommand::Password { json }) => commands::password::password(json),
+        Command::Purge(args) => purge(args, &output),
+        Command::Cache(args) => cache(args, &output),
         Command::Hook(HookCommand::Test(HookTestArgs { name, check })) => {
             with_config(check.config, |path| commands::hook::test(path, name.as_deref(), check.json, &output))
         }
@@ -400,28 +410,14 @@ fn command() -> clap::Command {
     examples::add(Cli::command(), "")
 }
 
-fn launcher(program: &OsString, arguments: &[OsString]) -> ExitCode {
-    crate::os::signals::hold_off_in_helper();
-    match crate::handover::launcher::run(program, arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => commands::fail(&format!("launcher: {error}")),
-    }
+fn purge(args: PurgeArgs, output: &Output) -> ExitCode {
+    let PurgeArgs { url, prefix, tag, site, soft, check } = args;
+    let purge = commands::cache::PurgeOptions { url, prefix, tag, site, is_soft: soft };
+    with_config(check.config, |path| commands::cache::purge(path, &purge, check.json, output))
 }
 
-fn dns_hook(program: &OsString, limit: u64) -> ExitCode {
-    crate::os::signals::hold_off_end_in_helper();
-    match crate::acme::hook::run(program, std::time::Duration::from_secs(limit)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => commands::fail(&format!("dns-hook: {error}")),
-    }
-}
-
-fn event_hook(programs: &[OsString], limit: u64) -> ExitCode {
-    crate::os::signals::hold_off_end_in_helper();
-    match crate::events::programs::serve(programs, std::time::Duration::from_secs(limit)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => commands::fail(&format!("event-hook: {error}")),
-    }
+fn cache(CacheArgs { url, check }: CacheArgs, output: &Output) -> ExitCode {
+    with_config(check.config, |path| commands::cache::cache(path, url.as_deref(), check.json, output))
 }
 
 /// Returns the path of the named configuration, or of the first default that exists.

@@ -2,7 +2,7 @@
 //! TLS by SNI, redirects plain HTTP to https, and adds the HSTS and Public-Key-Pins headers that it
 //! computes from the operator's keys.
 //!
-//! It is not a web server, a cache, or a load balancer.
+//! It is not a web server or a load balancer. A site may have a cache ([`cache`]).
 //!
 //! # The life of a request
 //!
@@ -41,6 +41,7 @@ pub mod site;
 pub mod lease;
 pub mod policy;
 pub mod keys;
+pub mod cache;
 pub mod message;
 pub mod host;
 pub mod telemetry;

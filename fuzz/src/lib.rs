@@ -1,6 +1,7 @@
 //! The fuzz targets: one function per parser of bytes that others send. `fuzz_targets/` gives each to libFuzzer, and
 //! `tests/it/fuzz.rs` runs each over its seeds and their mutations.
 
+mod cache;
 mod certificate;
 pub mod http2;
 mod ledger;
@@ -10,6 +11,7 @@ mod verify;
 
 use std::path::Path;
 
+pub use cache::cache;
 pub use certificate::certificate;
 pub use http2::http2_request;
 pub use ledger::ledger;
@@ -39,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("policy_field", policy_field),
     ("server_hello", server_hello),
     ("page", page),
+    ("cache", cache),
 ];
 
 /// A PROXY header: what is accepted is accepted at the same length whatever follows, and never before it is whole.

@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod explain;
+mod cache;
 mod hook;
 mod page;
 mod key;
@@ -18,6 +19,7 @@ use crate::commands::{doctor, init, pin};
 use crate::export::ExportForm;
 use crate::host::HostPattern;
 use crate::verify::target::{ConnectTo, Url};
+pub(super) use cache::{CacheArgs, PurgeArgs};
 pub(super) use config::{ChangeArgs, ConfigCommand};
 pub(super) use demo::DemoArgs;
 pub(super) use explain::ExplainArgs;

@@ -103,6 +103,21 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "purge",
+        &[
+            ("Purge a page, with all its variants", "pintle purge https://blog.example.com/2026/a-post/"),
+            ("Purge everything below a path", "pintle purge --prefix https://blog.example.com/2026"),
+            ("Have all pages of a site validated before their next use", "pintle purge --site blog.example.com --soft"),
+        ],
+    ),
+    (
+        "cache",
+        &[
+            ("Show the sizes and hit rates of all caches", "pintle cache"),
+            ("Show what is stored of a page, or why nothing is", "pintle cache https://blog.example.com/"),
+        ],
+    ),
+    (
         "hook",
         &[("Test all hooks", "pintle hook test"), ("Test one, by its name", "pintle hook test hooks.example.com")],
     ),

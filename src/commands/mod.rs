@@ -5,6 +5,7 @@ pub(crate) mod print;
 
 pub mod acme;
 mod attempts;
+pub mod cache;
 pub mod check;
 pub mod demo;
 pub mod doctor;

@@ -2,6 +2,7 @@
 
 mod acme;
 mod admin;
+mod cache;
 mod limits;
 mod rate;
 mod site;
@@ -14,6 +15,7 @@ use super::reader::Reader;
 
 pub(super) use acme::{AcmeTable, EabTable};
 pub(super) use admin::{AdminHttpsTable, AdminTable, AdminUserTable};
+pub(super) use cache::{CacheTable, QueryKey};
 pub(super) use limits::LimitsTable;
 pub(super) use rate::{PathRateTable, RateTable};
 pub(super) use site::{

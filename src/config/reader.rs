@@ -278,6 +278,11 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// `true` if the key's value is a list.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.table.iter().any(|(k, value)| k.get_ref().as_ref() == key && value.get_ref().as_array().is_some())
+    }
+
     /// `true` if the key is there, whatever its value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.iter().any(|(k, _)| k.get_ref().as_ref() == key)

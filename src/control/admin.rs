@@ -11,7 +11,7 @@ use super::history::AdoptionOrigin;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
 use super::upgrade::UpgradeOutcome;
-use super::{Control, acme, keys, records, views};
+use super::{Control, acme, cache, keys, records, views};
 use crate::config::{DaysInUse, Outline};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
@@ -104,6 +104,16 @@ pub(super) enum AdminCommand {
         name: Option<String>,
         reply: oneshot::Sender<Tested>,
     },
+    /// Show the caches, or what is stored of a URL.
+    Cache {
+        call: cache::CacheCall,
+        reply: oneshot::Sender<Result<Value, Reason>>,
+    },
+    /// Purge stored responses.
+    Purge {
+        call: cache::CacheCall,
+        reply: oneshot::Sender<Result<Value, Reason>>,
+    },
     /// All records of the ledger.
     Book(oneshot::Sender<PromisesInForce>),
     /// Answer a question of a page.
@@ -180,6 +190,8 @@ impl Control {
             AdminCommand::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),
             AdminCommand::View { question, reply } => _ = reply.send(self.view(question)),
             AdminCommand::Findings { report, reply } => self.keep_findings(report, reply),
+            AdminCommand::Cache { call, reply } => _ = reply.send(self.cache(&call)),
+            AdminCommand::Purge { call, reply } => _ = reply.send(self.purge(&call)),
             AdminCommand::Book(reply) => {
                 // The caller reads the file, too.
                 let _ = self.keep_ledger().await;

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::admin::AdminCommand;
+use super::cache::{self, CacheCall};
 use super::config;
 use super::events;
 use super::history::AdoptionOrigin;
@@ -47,6 +48,14 @@ impl Api for CommandChannel {
         let answered = match call.method {
             _ if path.starts_with("/config") => config::answer(&path, &call, &self.0).await,
             _ if path.starts_with("/keys") => keys::answer(&path, &call, &self.0).await,
+            Method::GET if path == "/cache" => {
+                let call = CacheCall::of(&call);
+                Some(cache::answer(ask(&self.0, |reply| AdminCommand::Cache { call, reply }).await))
+            }
+            Method::POST if path == "/purge" => {
+                let call = CacheCall::of(&call);
+                Some(cache::answer(ask(&self.0, |reply| AdminCommand::Purge { call, reply }).await))
+            }
             Method::GET => shown(&path, &call, &self.0).await,
             Method::POST => done(&path, call, &self.0).await,
             _ => None,

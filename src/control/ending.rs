@@ -149,6 +149,8 @@ impl Control {
             AdminCommand::Config(reply) => self.config_in_use(reply),
             AdminCommand::Keys { wanted, reply } => _ = reply.send(self.keys(&wanted)),
             AdminCommand::Outline(reply) => _ = reply.send(None),
+            AdminCommand::Cache { call, reply } => _ = reply.send(self.cache(&call)),
+            AdminCommand::Purge { call, reply } => _ = reply.send(self.purge(&call)),
             AdminCommand::Reload { .. }
             | AdminCommand::CheckConfig { .. }
             | AdminCommand::ChangeConfig { .. }

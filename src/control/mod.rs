@@ -10,6 +10,7 @@ mod adopt;
 mod admin_thread;
 mod api;
 mod attention;
+mod cache;
 mod conditions;
 mod ending;
 mod events;

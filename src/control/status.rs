@@ -71,6 +71,7 @@ impl Control {
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
             "admin_https": self.page_listeners(),
             "sites": self.all_sites(ledger.book(), now),
+            "caches": self.cache_summaries(),
             "ledger": {
                 "directory": self.fixed.state.as_deref().map(absolute),
                 "durable": ledger.is_durable(),

@@ -1,8 +1,9 @@
 //! The host, the site and the client of a request.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
+use super::cache_note::CacheNote;
 use super::context::Context;
 use super::held_rates::HeldRates;
 use super::snapshot::{SiteOfView, View};
@@ -25,6 +26,8 @@ pub(super) struct Asked {
     pub(super) names_host: bool,
     /// The facts that its way to the upstream leaves for its record.
     pub(super) facts: RefCell<UpstreamFacts>,
+    /// The part of the site's cache in the answer, once it is known.
+    pub(super) cache: Cell<Option<CacheNote>>,
     /// Its place in a trace, if pintle takes part in traces.
     pub(super) trace: Option<Box<Trace>>,
     /// Its place in the counts of clients, if its site has limits of requests.
@@ -88,7 +91,8 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         None => None,
         Some(rules) => trace::begin(rules, head, site.as_ref(), context),
     };
-    Asked { view, site, origin, names_host, facts: RefCell::default(), trace, rates: OnceCell::new() }
+    let (facts, cache, rates) = (RefCell::default(), Cell::default(), OnceCell::new());
+    Asked { view, site, origin, names_host, facts, cache, trace, rates }
 }
 
 /// Does the same for a request whose head is refused. Returns `None` unless its host is certain.

@@ -7,6 +7,7 @@ use http::Method;
 
 use super::admit;
 use super::asked::Turn;
+use super::cache_request::Fetch;
 use super::challenge;
 use super::health;
 use super::rejection::Rejection;
@@ -39,6 +40,8 @@ pub(super) enum Decision {
 pub(super) enum Work {
     /// Asks the upstream. The error is that of an attempt that was made already, if one was.
     Forward(Rc<Pool>, Option<UpstreamError>),
+    /// Asks the upstream for a page that may be stored, or waits for another request that does.
+    Cached(Box<Fetch>),
     /// Reads the file of an ACME challenge.
     Challenge,
     /// Reads a report from the request's body.

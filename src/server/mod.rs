@@ -3,8 +3,12 @@
 mod accept;
 mod admission;
 mod admit;
+mod answered;
 mod answers;
 mod asked;
+mod cache_note;
+mod cache_request;
+mod cached;
 mod challenge;
 mod channels;
 mod connection;

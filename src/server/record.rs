@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::asked::Asked;
 use super::context::Context;
 use super::reply::Reply;
-use super::snapshot::View;
+use super::snapshot::{SiteOfView, View};
 use super::trace;
 use super::why::{self, Why};
 use crate::message::{Name, RequestHead};
@@ -164,6 +164,11 @@ impl EndedRequest<'_> {
         if let Some(traffic) = site.map_or_else(|| view.traffic.last(), |site| view.traffic.get(site.index())) {
             traffic.note(worker.number, &head.method, outcome.status, outcome.received, outcome.bytes);
         }
+        if let Some(note) = self.asked.and_then(|asked| asked.cache.get())
+            && let Some(cache) = site.and_then(SiteOfView::cache)
+        {
+            cache.store.count(worker.number, note.part);
+        }
         if let Some(duration) = self.duration {
             worker.meters.duration.note(duration);
         }
@@ -209,6 +214,7 @@ impl EndedRequest<'_> {
             duration: duration.unwrap_or_default(),
             first_byte: outcome.to_first_byte(),
             upstream: asked.map(|asked| *asked.facts.borrow()).filter(|facts| facts.asked),
+            cache: asked.and_then(|asked| asked.cache.get()).map(|note| note.part.name()),
             user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
             referer: head.fields.get(Name::Referer).unwrap_or_default(),
             end: End { error: outcome.error.as_deref(), ..outcome.why },

@@ -44,6 +44,8 @@ pub(super) enum Rejection {
     RateExceeded(RateExceeded),
     /// The table of limits with this key denies the client's address.
     AddressDenied(Box<str>),
+    /// The client wants a stored response only, and none may be sent.
+    NotStored,
     /// The request has been here before.
     Loop,
     /// The TLS offloader in front does not state the client's scheme, so that pintle's redirect comes back.
@@ -85,6 +87,7 @@ impl Rejection {
             Self::NoReport => StatusCode::BAD_REQUEST,
             Self::TooManyReports | Self::RateExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::AddressDenied(_) => StatusCode::FORBIDDEN,
+            Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             Self::TooManyChallenges | Self::NoCertificate => StatusCode::SERVICE_UNAVAILABLE,
             Self::Loop
             | Self::SchemeNotStated(_)
@@ -145,6 +148,7 @@ impl Rejection {
                 RateLimit::Crawlers => ("Too many requests", "This site accepts fewer requests from this crawler."),
             },
             Self::AddressDenied(_) => ("Not allowed", "This site does not accept requests from your network."),
+            Self::NotStored => ("Not in the cache", "Only a stored response was asked for, and there is none."),
             Self::Loop => ("The request goes in circles", "This server was asked to forward the request to itself."),
             Self::SchemeNotStated(field) => (ENDLESS_REDIRECT, scheme_remedy(*field)),
             Self::UpstreamRedirectsBack => (
@@ -232,6 +236,7 @@ impl Rejection {
                 format!("more requests than {key}.{} accepts (rule {name:?})", limit.key())
             }
             Self::AddressDenied(key) => format!("the client's address is in {key}.deny"),
+            Self::NotStored => "only-if-cached: no stored response may be sent".into(),
             Self::Loop => "the request has passed here several times".into(),
             Self::SchemeNotStated(field) => {
                 format!("redirect loop: a trusted proxy sends no {}", field.scheme_field())

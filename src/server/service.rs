@@ -2,24 +2,19 @@
 
 use std::task::{Context as TaskContext, Poll, ready};
 
-use http::StatusCode;
 use tokio::time::Instant;
 
 use super::admit;
+use super::answered::answered;
 use super::asked::Turn;
 use super::decide::{Decision, decide};
 use super::local_reply::{self, reject};
-use super::record::upstream_failed;
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::snapshot::SiteOfView;
-use super::why::Why;
-use super::{challenge, health, tunnel};
-use crate::message::{Name, RequestHead, ResponseHead};
-use crate::policy::redirect::HttpsPorts;
+use super::{cached, challenge, health};
 use crate::telemetry::access::UpstreamFacts;
-use crate::upstream::rewrite::{SendsBack, rewrite};
-use crate::upstream::{Forwarded, Forwarding, Interim, Upstream, UpstreamError, UpstreamResponse, is_grpc};
+use crate::upstream::{Forwarded, Forwarding, Interim};
 use crate::wire::body::RequestBody;
 
 pub(super) use super::decide::Work;
@@ -33,7 +28,10 @@ pub(super) fn answer_at_once(turn: &Turn<'_>) -> Result<Reply, Work> {
     {
         decided = Err(rejection);
     }
-    reply_to(decided, turn)
+    match (decided, turn.asked.site.as_ref().and_then(SiteOfView::cache)) {
+        (Ok(Decision::Work(Work::Forward(pool, None))), Some(cache)) => cached::look(cache, pool, turn),
+        (decided, _) => reply_to(decided, turn),
+    }
 }
 
 /// Answers a decision. Returns the work, if it is one for later.
@@ -77,7 +75,7 @@ impl Asking {
         let forwarded = ready!(self.forwarding.poll(turn.alarm, interim, cx));
         let pool = self.forwarding.pool();
         Poll::Ready(match forwarded {
-            Forwarded::Over(sent) => Ok(answered(sent, None, turn, pool.upstream(), self.begin)),
+            Forwarded::Over(sent) => Ok(noted(answered(sent, None, turn, pool.upstream(), self.begin), turn)),
             Forwarded::Stale(why) => Err(Work::Forward(pool.clone(), Some(why))),
         })
     }
@@ -94,9 +92,10 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
             let websocket_key = key.as_deref();
             let upstream_request = turn.upstream_request(site, websocket_key);
             let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
-            Ok(answered(sent, websocket_key, turn, pool.upstream(), begin))
+            Ok(noted(answered(sent, websocket_key, turn, pool.upstream(), begin), turn))
         }
-        (Work::Forward(..), None) => Err(Rejection::Misdirected),
+        (Work::Cached(fetch), Some(_)) => return Box::pin(cached::fetch::fetch(*fetch, turn, interim)).await,
+        (Work::Forward(..) | Work::Cached(_), None) => Err(Rejection::Misdirected),
         (Work::Challenge, _) => {
             let contents = Box::pin(challenge::read(head, &asked.view.shared, &context.worker.challenges)).await;
             contents.map(|contents| local_reply::challenge(contents, turn)).map_err(|error| match error {
@@ -115,122 +114,10 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
     done.unwrap_or_else(|rejection| reject(rejection, head, Some(asked), context))
 }
 
-/// Turns the upstream's response, or its failure, into an answer. `begin` is when it was asked.
-pub(super) fn answered(
-    sent: Result<UpstreamResponse, UpstreamError>,
-    key: Option<&str>,
-    turn: &Turn<'_>,
-    upstream: &Upstream,
-    begin: Option<Instant>,
-) -> Reply {
-    let Turn { head, asked, context, .. } = *turn;
-    let begun = context.begin();
-    if let (Some(begin), Some(now)) = (begin, begun) {
-        let status = sent.as_ref().ok().map(|response| response.head.status.as_u16());
-        UpstreamFacts::note(&asked.facts, |facts| {
-            (facts.time, facts.status) = (Some(now.saturating_duration_since(begin)), status);
-        });
+/// Finishes an answer of the upstream that has nothing to do with the store of the site's cache, if it has one.
+fn noted(mut reply: Reply, turn: &Turn<'_>) -> Reply {
+    if let Some(note) = turn.asked.cache.get().filter(|_| reply.forwarded) {
+        cached::note_forwarded(&mut reply, note, turn);
     }
-    let Some(site) = &asked.site else {
-        return reject(Rejection::Misdirected, head, Some(asked), context);
-    };
-    let rejection = match sent {
-        Ok(UpstreamResponse { head: mut response, body, upgraded }) => {
-            let checked = check_upgrade(head, &response, key, upgraded.is_some()).and_then(|()| {
-                let ports = context.worker.https_ports();
-                let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
-                match rewrite(&mut response, head, site, upstream, https) {
-                    Some(back) => break_loop(back, turn, site, upstream),
-                    None => Ok(()),
-                }
-            });
-            match checked {
-                Ok(()) => {
-                    return Reply {
-                        head: response,
-                        body,
-                        site: Some(site.clone()),
-                        secure: true,
-                        noted: asked.names_host,
-                        pinned: context.may_pin(site),
-                        forwarded: true,
-                        grpc: is_grpc(head),
-                        vary: asked.origin.vary(),
-                        upgraded,
-                        closes: false,
-                        error: None,
-                        why: Why::default(),
-                        begun,
-                    };
-                }
-                Err(rejection) => rejection,
-            }
-        }
-        Err(error) => Rejection::Upstream(error),
-    };
-    if let Rejection::Upstream(error) = &rejection {
-        upstream_failed(error, asked, context);
-    }
-    let mut reply = reject(rejection, head, Some(asked), context);
-    reply.begun = begun;
     reply
-}
-
-/// Refuses a redirect of the upstream that leads back to the same page, if it leads there without end. A redirect to the
-/// very URL may be right once for a client with cookies: the upstream may have noted something about its session.
-fn break_loop(back: SendsBack, turn: &Turn<'_>, site: &SiteOfView, upstream: &Upstream) -> Result<(), Rejection> {
-    let Turn { head, asked, context, .. } = *turn;
-    let worker = &context.worker;
-    let rejection = match back {
-        SendsBack::ToHttp => Rejection::UpstreamRedirectsBack,
-        SendsBack::ToItself => {
-            let agent = head.fields.get(Name::UserAgent);
-            let client_and_url = (asked.origin.client, agent, head.host(), head.target());
-            if head.fields.has(Name::Cookie) && !worker.loop_guard.repeats(client_and_url) {
-                return Ok(());
-            }
-            Rejection::UpstreamRedirectsToItself { knows_scheme: upstream.tls.is_some() }
-        }
-    };
-    worker.counters.loops_broken.increment();
-    worker.warn_seldom(site.index(), "upstream redirects back", || {
-        let hint = match back {
-            SendsBack::ToItself if upstream.tls.is_some() => {
-                "let the upstream serve this name instead of redirecting to it: upstream_options.host_header names the Host that it gets"
-            }
-            _ => "let the upstream believe X-Forwarded-Proto: docs/guide/wordpress.md has the lines for WordPress",
-        };
-        tracing::warn!(
-            site = site.label(),
-            url = format!("https://{}{}", head.authority(), head.path()),
-            upstream = upstream.label,
-            hint,
-            "redirect loop: the upstream redirects to the page that was asked for"
-        );
-    });
-    Err(rejection)
-}
-
-/// Checks the upstream's answer to our own WebSocket key (RFC 6455 section 4.1).
-fn check_upgrade(
-    head: &RequestHead,
-    response: &ResponseHead,
-    key: Option<&str>,
-    upgraded: bool,
-) -> Result<(), Rejection> {
-    let failed = |why| Err(Rejection::Upstream(UpstreamError::Upgrade(why)));
-    if response.status == StatusCode::SWITCHING_PROTOCOLS && !upgraded {
-        return failed("101 without an upgrade");
-    }
-    match key {
-        Some(key) if head.websocket && upgraded => {
-            let accept = response.fields.get(Name::SecWebsocketAccept);
-            if accept == Some(tunnel::accept_for(key).as_bytes()) {
-                Ok(())
-            } else {
-                failed("wrong Sec-WebSocket-Accept")
-            }
-        }
-        _ => Ok(()),
-    }
 }

@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use tokio::task::yield_now;
 
 use super::answers::Answers;
+use crate::cache::SiteCache;
 use super::rates::RequestLimits;
 use crate::clock::Clock;
 use crate::host::HostMap;
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub sites: Vec<Arc<Site>>,
     /// Each site's upstream. `None` for a site that only collects reports.
     pub upstreams: Vec<Option<Arc<Upstream>>>,
+    /// Each site's cache, if it has one.
+    pub caches: Vec<Option<Arc<SiteCache>>>,
     /// From host to site.
     pub by_host: HostMap<usize>,
     /// From name to certificates.
@@ -146,6 +149,11 @@ pub(super) struct SiteOfView {
 impl SiteOfView {
     pub(super) fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The site's cache, if it has one.
+    pub(super) fn cache(&self) -> Option<&Arc<SiteCache>> {
+        self.view.shared.caches.get(self.index)?.as_ref()
     }
 
     /// The site's index in the snapshot.

@@ -43,12 +43,19 @@ impl UpstreamResponse {
     }
 }
 
+/// The largest piece of a stored body, in bytes.
+const STORED_PIECE_MAX: usize = 64 * 1024;
+
 /// A response's body.
 pub enum ResponseBody {
     /// No body, or its end.
     Empty,
     /// The whole body.
     Full(Bytes),
+    /// The whole body, which may be large and is shared with others: the rest of it, and the largest piece in bytes.
+    Stored(Bytes, usize),
+    /// A body that several requests read.
+    Shared(Box<dyn Body<Error = UpstreamError>>),
     /// The rest of an HTTP/1.1 exchange.
     Http1(Box<Http1Body>),
     /// The rest of an HTTP/2 stream.
@@ -56,6 +63,12 @@ pub enum ResponseBody {
 }
 
 impl ResponseBody {
+    /// Makes a body of bytes that are shared with others.
+    #[must_use]
+    pub fn stored(data: Bytes) -> Self {
+        if data.is_empty() { Self::Empty } else { Self::Stored(data, STORED_PIECE_MAX) }
+    }
+
     /// Ends the use of its connection for other requests, because it has timed out.
     pub fn give_up(&self) {
         if let Self::Http2(body) = self {
@@ -75,6 +88,11 @@ impl Body for ResponseBody {
                 *self = Self::Empty;
                 Poll::Ready((!data.is_empty()).then_some(Ok(Frame::Data(data))))
             }
+            Self::Stored(data, most) => {
+                let piece = data.split_to(data.len().min(*most));
+                Poll::Ready((!piece.is_empty()).then_some(Ok(Frame::Data(piece))))
+            }
+            Self::Shared(body) => body.poll_frame(cx),
             Self::Http1(body) => body.poll_frame(cx),
             Self::Http2(body) => body.poll_frame(cx),
         }
@@ -83,15 +101,19 @@ impl Body for ResponseBody {
     fn is_end(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Full(data) => data.is_empty(),
+            Self::Full(data) | Self::Stored(data, _) => data.is_empty(),
+            Self::Shared(body) => body.is_end(),
             Self::Http1(body) => body.is_end(),
             Self::Http2(body) => body.is_end(),
         }
     }
 
     fn read_at_most(&mut self, bytes: usize) {
-        if let Self::Http1(body) = self {
-            body.read_at_most(bytes);
+        match self {
+            Self::Http1(body) => body.read_at_most(bytes),
+            Self::Shared(body) => body.read_at_most(bytes),
+            Self::Stored(_, most) => *most = bytes.clamp(1, STORED_PIECE_MAX),
+            Self::Empty | Self::Full(_) | Self::Http2(_) => {}
         }
     }
 }

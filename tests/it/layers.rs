@@ -13,7 +13,7 @@ const CIRCLES: &[(&str, &str)] = &[
     // The methods of one type, `Control`, by subject: each file adds some, and calls those of others.
     (
         "control",
-        "acme admin admin_thread adopt api client conditions config ending events expiry explain face files first_site history \
+        "acme admin admin_thread adopt api cache client conditions config ending events expiry explain face files first_site history \
          keys metrics mod notes operator page_listeners promises records reload sandbox_rules served socket spans starting status takeover upgrade views visitors",
     ),
 ];

@@ -16,6 +16,7 @@ mod admin;
 mod guard;
 mod graphite;
 mod bodies;
+mod cache;
 mod chains;
 mod clock;
 mod closed_output;

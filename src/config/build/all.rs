@@ -87,7 +87,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         entries.push(entry);
     }
     let outcome = assemble::AssembleOutcome { admitted, kept, news };
-    assemble::assemble((draft, context), globals, entries, upstreams, outcome)
+    assemble::assemble((draft, context), globals, (entries, upstreams), outcome)
 }
 
 /// Lets unfit sites keep what they have, or a part of it.

@@ -1,5 +1,6 @@
 //! All sites together: the configuration that the workers serve.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -9,6 +10,7 @@ use super::breach::Admitted;
 use super::entry::SiteEntry;
 use super::globals::Globals;
 use super::upstream::Upstreams;
+use crate::cache::SiteCache;
 use crate::config::admin_https::AdminHttps;
 use crate::config::{CheckContext, Config, Draft, KeptSite, Problem};
 use crate::ledger::Ramp;
@@ -27,8 +29,7 @@ pub(super) struct AssembleOutcome {
 pub(super) fn assemble(
     (draft, context): (&Draft, &CheckContext<'_>),
     mut globals: Globals,
-    entries: Vec<Arc<SiteEntry>>,
-    mut upstreams: Upstreams,
+    (entries, mut upstreams): (Vec<Arc<SiteEntry>>, Upstreams),
     outcome: AssembleOutcome,
 ) -> Option<Config> {
     let (certificates, tickets, (tls, probe_tls), pages) = tls_parts(&entries, &mut globals, context)?;
@@ -36,6 +37,7 @@ pub(super) fn assemble(
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
         sets: entries.iter().map(|e| e.plan.set.clone()).collect(),
+        caches: caches(&entries, context),
         by_host: globals.by_host,
         certificates,
         tls,
@@ -84,6 +86,25 @@ pub(super) fn assemble(
         upstreams,
         tickets,
     })
+}
+
+/// The caches of the sites. A site keeps its stored responses for as long as nothing that they were made from changes.
+fn caches(entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Vec<Option<Arc<SiteCache>>> {
+    if entries.iter().all(|entry| entry.plan.cache.is_none()) {
+        return Vec::new();
+    }
+    let before = context.before.map(|before| &before.snapshot);
+    let caches = before.iter().flat_map(|before| before.sites.iter().map(|site| &*site.name).zip(&before.caches));
+    let known: HashMap<&str, &Arc<SiteCache>> =
+        caches.filter_map(|(name, cache)| Some((name, cache.as_ref()?))).collect();
+    let cache = |entry: &Arc<SiteEntry>| {
+        let rules = entry.plan.cache.clone()?;
+        let target = entry.plan.target.as_ref()?;
+        let hosts: Vec<String> = entry.plan.hosts.iter().map(ToString::to_string).collect();
+        let source = format!("{} {:?} {}", target.upstream.label, target.upstream.host_header, hosts.join(" "));
+        Some(SiteCache::new(rules, source, known.get(&*entry.site.name).copied()))
+    };
+    entries.iter().map(cache).collect()
 }
 
 /// The two configurations of rustls.

@@ -14,6 +14,7 @@ mod authorities;
 mod breach;
 mod builder;
 mod burnt;
+mod cache;
 mod candidate;
 mod certificates;
 mod checker;

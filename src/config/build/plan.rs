@@ -8,6 +8,7 @@ use super::loaded::LoadedCertificate;
 use super::pin_plan::PinPlan;
 use super::report::{CertificateLack, Missing};
 use super::upstream::SiteUpstream;
+use crate::cache::CacheRules;
 use crate::config::stamp::{Stamp, Stamps};
 use crate::host::HostPattern;
 use crate::reason::Problem;
@@ -31,6 +32,7 @@ pub(in crate::config) struct SitePlan {
     pub(super) pins: Option<PinPlan>,
     pub(super) hsts: Option<HstsPlan>,
     pub(super) target: Option<SiteUpstream>,
+    pub(super) cache: Option<Arc<CacheRules>>,
     pub(super) request: Arc<HeaderRules>,
     pub(super) response: Arc<HeaderRules>,
     /// Problems, with spans from the start of the site.

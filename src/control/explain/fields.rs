@@ -46,6 +46,7 @@ fn row(inputs: &Inputs<'_>, table: &str, change: &FieldChange) -> Value {
         FateReason::Pins => Some("site.hpkp"),
         FateReason::Names => Some("site.upstream"),
         FateReason::Trace => Some("metrics.otlp"),
+        FateReason::Cache => Some("site.cache"),
         _ => None,
     };
     json!({
@@ -102,5 +103,6 @@ fn why(why: FateReason) -> &'static str {
         FateReason::Names => "the upstream's name becomes the site's",
         FateReason::Vary => "the answer depends on a proxy's field",
         FateReason::Own => "pintle's own",
+        FateReason::Cache => "the response may be stored for others",
     }
 }

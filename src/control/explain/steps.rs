@@ -261,7 +261,11 @@ impl Inputs<'_> {
     fn upstream_steps(&self, upstream: &Upstream) -> Vec<ExplainStep> {
         let option = |key: &str| format!("site.upstream_options.{key}");
         let names = self.site.and_then(|site| site.upstream.as_ref());
-        let mut steps = vec![self.step("upstream", &*upstream.label, "", &["site.upstream"])];
+        let mut steps: Vec<ExplainStep> = Vec::new();
+        if let Some(cache) = &self.found.cache {
+            steps.push(self.step("cache", cache.what, cache.why, &["site.cache"]));
+        }
+        steps.push(self.step("upstream", &*upstream.label, "", &["site.upstream"]));
         if let Some(names) = names {
             steps.push(self.step("connect", &names.connect, "", &[&option("connect"), "site.upstream"]));
             if let Some(name) = &names.server_name {

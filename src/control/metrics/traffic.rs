@@ -41,6 +41,7 @@ impl Control {
         let help = "The delay of a worker's event loop, measured twice a second.";
         metrics.histograms("worker_loop_delay_seconds", help, &delays.collect::<Vec<_>>());
         self.tallies(metrics);
+        self.cache_metrics(metrics);
     }
 
     fn bytes_of_sites(&self, metrics: &mut Exposition, name: &str, help: &str, bytes: fn(&TrafficSum) -> u64) {

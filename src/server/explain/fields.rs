@@ -63,6 +63,8 @@ pub enum FateReason {
     Names,
     /// The answer depends on a trusted proxy's fields.
     Vary,
+    /// The response may be stored for others.
+    Cache,
     /// Part of an answer of pintle's own, or the date.
     Own,
 }
@@ -98,7 +100,8 @@ pub(super) fn list(fields: &message::Fields) -> FieldList {
 }
 
 /// Compares a client's request with the head that the upstream gets.
-pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site) -> Vec<FieldChange> {
+/// `for_cache` says that the response may be stored.
+pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site, for_cache: bool) -> Vec<FieldChange> {
     let line = sent.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
     let named: Vec<&[u8]> =
         head.fields.list().iter().filter(|field| field.is_named()).map(|field| head.fields.name(field)).collect();
@@ -117,8 +120,9 @@ pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site) -> Vec<Fi
         known if known.is_claim() => FateReason::Claim,
         known if known.is_hop_by_hop() => FateReason::HopByHop,
         _ if is_named(name) => FateReason::NamedByConnection,
-        Name::Cookie => FateReason::Cookie,
+        Name::Cookie if !for_cache => FateReason::Cookie,
         Name::MaxForwards => FateReason::MaxForwards,
+        _ if for_cache => FateReason::Cache,
         _ => FateReason::NoRule,
     })
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use super::admission::{Admission, ClientNetwork};
+use super::answered::answered;
 use super::asked::{self, Asked, Turn};
+use super::cached;
 use super::channels::{Drain, PublishedSnapshot, SharedState, Vitals, peers};
 use super::connection::tls_settings;
 use super::context::{Context, TlsFacts};
@@ -20,7 +22,7 @@ use super::local_reply::{self, reject};
 use super::proxy_header;
 use super::rejection::Rejection;
 use super::reply::Reply;
-use super::service::{self, answered, reply_to};
+use super::service::{self, reply_to};
 use super::snapshot::Snapshot;
 use super::traffic::Traffic;
 use super::worker::Worker;
@@ -33,8 +35,11 @@ use crate::policy::forwarded::{Origin, Peer};
 use crate::telemetry::trace::channel;
 use crate::tls::greeting::{choice, client_hello};
 use crate::tls::{CertificateSet, ChosenBy};
-use crate::upstream::{Circuit, Client, Interim, ResponseBody, Upstream, UpstreamError, UpstreamResponse};
+use crate::upstream::{
+    Circuit, Client, Interim, ResponseBody, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse,
+};
 
+pub use super::cached::CacheVerdict;
 pub use super::context::NoPins;
 pub use fields::{FateReason, FieldChange, FieldFate, FieldList};
 
@@ -84,6 +89,8 @@ pub struct Explanation {
     pub site: Option<(usize, FoundBy)>,
     /// The decision.
     pub decision: Decided,
+    /// The part of the site's cache; `None` without one, or if the upstream is not asked.
+    pub cache: Option<CacheVerdict>,
     /// The answer, without fields of framing and connection.
     pub answer: Option<ExplainedAnswer>,
     /// The head that the upstream gets.
@@ -307,6 +314,7 @@ impl Explanation {
             origin: None,
             site: None,
             decision: Decided::Options,
+            cache: None,
             answer: None,
             sent: None,
             request_fields: Vec::new(),
@@ -331,11 +339,13 @@ impl Explanation {
             Ok(Decision::Proof(_) | Decision::Work(Work::Challenge)) => Decided::Challenge,
             Ok(Decision::Work(Work::Report)) => Decided::Report,
             Ok(Decision::Work(Work::Forward(pool, _))) => Decided::Forward(pool.upstream().clone()),
+            Ok(Decision::Work(Work::Cached(fetch))) => Decided::Forward(fetch.pool.upstream().clone()),
             Err(rejection) => refused(rejection),
         };
         match reply_to(decided, turn) {
             Ok(reply) => reply,
             Err(Work::Forward(pool, _)) => self.forward(pool.upstream(), turn, question),
+            Err(Work::Cached(fetch)) => self.forward(fetch.pool.upstream(), turn, question),
             Err(Work::Report) => local_reply::report_accepted(turn),
             Err(work @ Work::Challenge) => {
                 let reply = service::answer(work, None, turn, &mut NoInterim).await;
@@ -353,8 +363,13 @@ impl Explanation {
         if let Some(site) = &asked.site {
             let key = context.websocket_key(head);
             let mut sent = Vec::new();
-            turn.upstream_request(site, key.as_deref()).write_http1(upstream, &mut sent);
-            self.request_fields = fields::of_request(head, &sent, site);
+            let cached = site.cache().map(|cache| cached::explained(cache, turn));
+            let (verdict, own) = cached.map_or((None, None), |(verdict, own)| (Some(verdict), own));
+            let request = turn.upstream_request(site, key.as_deref());
+            let request = UpstreamRequest { head: own.as_ref().unwrap_or(head), ..request };
+            request.write_http1(upstream, &mut sent);
+            self.request_fields = fields::of_request(head, &sent, site, own.is_some());
+            self.cache = verdict;
             self.sent = Some(sent);
         }
         let response = match upstream.health.circuit(uptime()) {

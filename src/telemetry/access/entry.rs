@@ -223,6 +223,8 @@ pub struct AccessEntry<'a> {
     pub first_byte: Option<Duration>,
     /// The upstream, if it was asked.
     pub upstream: Option<UpstreamFacts>,
+    /// The part of the site's cache in the answer, if the site has one.
+    pub cache: Option<&'a str>,
     /// The User-Agent field.
     pub user_agent: &'a [u8],
     /// The Referer field.

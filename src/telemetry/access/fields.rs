@@ -75,6 +75,8 @@ fields! {
     UpstreamReused = "upstream_reused",
     /// Retries.
     Retries = "retries",
+    /// The part of the site's cache in the answer.
+    Cache = "cache",
     /// The TLS version of the client's connection.
     TlsVersion = "tls_version",
     /// Its cipher suite.

@@ -122,6 +122,9 @@ pub(super) fn request(entry: &AccessEntry<'_>, rules: &LogRules, sampled: bool, 
     if let Some(upstream) = &entry.upstream {
         asked(upstream, &mut line);
     }
+    if let Some(cache) = entry.cache {
+        line.word(RecordField::Cache, cache);
+    }
     line.written(entry.connection);
     if !entry.user_agent.is_empty() {
         line.text(RecordField::UserAgent, entry.user_agent, AGENT);

@@ -260,6 +260,7 @@ mod tests {
             duration: Duration::from_micros(1500),
             first_byte: None,
             upstream: None,
+            cache: None,
             user_agent,
             referer: b"",
             end: End { ended: Ended::Upstream, error: Some("connection refused: 127.0.0.1:1"), ..End::default() },

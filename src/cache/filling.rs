@@ -1,0 +1,325 @@
+//! A response under way, that several requests read: one asks the origin, and the others wait for the same answer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+
+use super::page::{StoredHead, StoredResponse};
+
+/// The most requests that wait for one answer.
+pub const FOLLOWERS_MAX: usize = 1000;
+/// The bytes of a body that is too large to be stored, between its origin and its slowest reader.
+const WINDOW: u64 = 1 << 20;
+
+/// The end of the wait for a head.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The answer is for its own client only: each asks for itself.
+    Released,
+    /// The client that led has left before an answer: another request may lead.
+    Abandoned,
+    /// The whole response. The word tells why it is stale, if it is.
+    Whole(Arc<StoredResponse>, Option<&'static str>),
+    /// The head has come. The number is the body's length in bytes, if it is known.
+    Streams(Arc<StoredHead>, Option<u64>),
+}
+
+/// A response under way.
+#[derive(Debug)]
+pub struct Filling {
+    /// The bytes above which the body is not kept.
+    most: u64,
+    state: Mutex<FillState>,
+}
+
+#[derive(Debug, Default)]
+struct FillState {
+    outcome: Option<Outcome>,
+    followers: usize,
+    /// Pieces of the body. The first `dropped` pieces are gone.
+    pieces: VecDeque<Bytes>,
+    dropped: usize,
+    /// Bytes in `pieces`, and of the whole body so far.
+    held: u64,
+    length: u64,
+    /// `Some(true)` once the body is whole, `Some(false)` if it broke off.
+    end: Option<bool>,
+    /// The next piece of each reader.
+    readers: Vec<Option<usize>>,
+    wakers: Vec<Waker>,
+}
+
+impl FillState {
+    fn wait(&mut self, cx: &Context<'_>) {
+        if !self.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.wakers.push(cx.waker().clone());
+        }
+    }
+
+    fn wake(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wakers)
+    }
+
+    fn is_kept(&self, most: u64) -> bool {
+        self.length <= most
+    }
+
+    /// Drops the pieces that every reader has, if the body is too large to be kept.
+    fn forget_read(&mut self, most: u64) {
+        if self.is_kept(most) {
+            return;
+        }
+        let next = self.readers.iter().flatten().min().copied().unwrap_or(usize::MAX);
+        while self.dropped < next
+            && let Some(piece) = self.pieces.pop_front()
+        {
+            self.dropped += 1;
+            self.held -= piece.len() as u64;
+        }
+    }
+}
+
+fn wake(wakers: Vec<Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+impl Filling {
+    /// Begins to fill. `most` is the largest body in bytes that is kept.
+    #[must_use]
+    pub fn new(most: u64) -> Arc<Self> {
+        Arc::new(Self { most, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, FillState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a request that waits; `false` if too many do.
+    #[must_use]
+    pub fn follow(&self) -> bool {
+        let mut state = self.state();
+        state.followers += 1;
+        state.followers <= FOLLOWERS_MAX
+    }
+
+    /// Ends the wait for the head. Only the first outcome counts.
+    pub fn resolve(&self, outcome: Outcome) {
+        let mut state = self.state();
+        state.outcome.get_or_insert(outcome);
+        let wakers = state.wake();
+        drop(state);
+        wake(wakers);
+    }
+
+    /// Waits for the head.
+    pub fn poll_outcome(&self, cx: &Context<'_>) -> Poll<Outcome> {
+        let mut state = self.state();
+        match &state.outcome {
+            Some(outcome) => Poll::Ready(outcome.clone()),
+            None => {
+                state.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Ready once there is room for another piece of the body; `false` if nobody reads it and it is not kept.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<bool> {
+        let mut state = self.state();
+        if state.is_kept(self.most) {
+            return Poll::Ready(true);
+        }
+        state.forget_read(self.most);
+        if state.readers.iter().flatten().next().is_none() {
+            return Poll::Ready(false);
+        }
+        if state.held < WINDOW {
+            return Poll::Ready(true);
+        }
+        state.wait(cx);
+        Poll::Pending
+    }
+
+    /// Adds a piece of the body.
+    pub fn push(&self, piece: Bytes) {
+        let mut state = self.state();
+        state.length += piece.len() as u64;
+        state.held += piece.len() as u64;
+        state.pieces.push_back(piece);
+        let wakers = state.wake();
+        drop(state);
+        wake(wakers);
+    }
+
+    /// Ends the body.
+    pub fn finish(&self, is_whole: bool) {
+        let mut state = self.state();
+        state.end.get_or_insert(is_whole);
+        let wakers = state.wake();
+        drop(state);
+        wake(wakers);
+    }
+
+    /// Returns the body so far in one piece; `None` if it is too large to be kept.
+    #[must_use]
+    pub fn body(&self) -> Option<Bytes> {
+        let state = self.state();
+        if !state.is_kept(self.most) {
+            return None;
+        }
+        if state.pieces.len() == 1 {
+            // A piece may be a small part of a large buffer: a copy has its own size.
+            return state.pieces.front().map(|piece| Bytes::copy_from_slice(piece));
+        }
+        let mut body = BytesMut::with_capacity(usize::try_from(state.length).unwrap_or_default());
+        state.pieces.iter().for_each(|piece| body.extend_from_slice(piece));
+        Some(body.freeze())
+    }
+
+    /// Waits until the body has ended, or is longer than `bytes`. `Some(false)` if it broke off.
+    pub fn poll_beginning(&self, bytes: u64, cx: &Context<'_>) -> Poll<Option<bool>> {
+        let mut state = self.state();
+        if state.end.is_some() || state.length > bytes {
+            return Poll::Ready(state.end);
+        }
+        state.wait(cx);
+        Poll::Pending
+    }
+
+    /// Reads the body from its beginning; `None` if that is gone.
+    #[must_use]
+    pub fn reader(self: &Arc<Self>) -> Option<FillingReader> {
+        let mut state = self.state();
+        if state.dropped > 0 {
+            return None;
+        }
+        let free = state.readers.iter().position(Option::is_none);
+        let at = free.unwrap_or(state.readers.len());
+        match state.readers.get_mut(at) {
+            Some(place) => *place = Some(0),
+            None => state.readers.push(Some(0)),
+        }
+        drop(state);
+        Some(FillingReader { filling: self.clone(), at })
+    }
+}
+
+/// One reader of a body under way.
+#[derive(Debug)]
+pub struct FillingReader {
+    filling: Arc<Filling>,
+    at: usize,
+}
+
+impl FillingReader {
+    /// Returns the next piece; `None` at the end, an error if the body broke off.
+    pub fn poll_piece(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, ()>>> {
+        let mut state = self.filling.state();
+        let next = state.readers.get(self.at).copied().flatten().unwrap_or_default();
+        let piece = next.checked_sub(state.dropped).and_then(|at| state.pieces.get(at)).cloned();
+        if let Some(piece) = piece {
+            if let Some(place) = state.readers.get_mut(self.at) {
+                *place = Some(next + 1);
+            }
+            let is_kept = state.is_kept(self.filling.most);
+            let wakers = if is_kept { Vec::new() } else { state.wake() };
+            drop(state);
+            wake(wakers);
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        match state.end {
+            Some(true) => Poll::Ready(None),
+            Some(false) => Poll::Ready(Some(Err(()))),
+            None => {
+                state.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// `true` if the body has ended and this reader has all of it.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        let state = self.filling.state();
+        let next = state.readers.get(self.at).copied().flatten().unwrap_or_default();
+        state.end == Some(true) && next == state.dropped + state.pieces.len()
+    }
+}
+
+impl Drop for FillingReader {
+    fn drop(&mut self) {
+        let mut state = self.filling.state();
+        if let Some(place) = state.readers.get_mut(self.at) {
+            *place = None;
+        }
+        let wakers = state.wake();
+        drop(state);
+        wake(wakers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(reader: &mut FillingReader) -> Poll<Option<Result<Bytes, ()>>> {
+        reader.poll_piece(&Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn readers_share_a_body() {
+        let filling = Filling::new(100);
+        let mut first = filling.reader().unwrap();
+        assert!(read(&mut first).is_pending());
+        filling.push(Bytes::from_static(b"ab"));
+        let mut second = filling.reader().unwrap();
+        filling.push(Bytes::from_static(b"c"));
+        for reader in [&mut first, &mut second] {
+            assert_eq!(read(reader), Poll::Ready(Some(Ok(Bytes::from_static(b"ab")))));
+            assert_eq!(read(reader), Poll::Ready(Some(Ok(Bytes::from_static(b"c")))));
+            assert!(read(reader).is_pending() && !reader.is_end());
+        }
+        assert_eq!(filling.body().as_deref(), Some(&b"abc"[..]));
+        filling.finish(true);
+        assert_eq!((read(&mut first), first.is_end()), (Poll::Ready(None), true));
+        filling.finish(false);
+        assert_eq!(read(&mut second), Poll::Ready(None));
+    }
+
+    #[test]
+    fn bodies_that_are_too_large() {
+        let cx = Context::from_waker(Waker::noop());
+        let filling = Filling::new(3);
+        let mut reader = filling.reader().unwrap();
+        for _ in 0..4 {
+            assert_eq!(filling.poll_room(&cx), Poll::Ready(true));
+            filling.push(Bytes::from(vec![0; 512 << 10]));
+        }
+        assert!(filling.body().is_none() && filling.poll_room(&cx).is_pending());
+        for _ in 0..3 {
+            assert!(read(&mut reader).is_ready());
+        }
+        assert_eq!(filling.poll_room(&cx), Poll::Ready(true));
+        assert!(filling.reader().is_none(), "the beginning is gone");
+        drop(reader);
+        assert_eq!(filling.poll_room(&cx), Poll::Ready(false));
+        filling.finish(false);
+        let cut = Filling::new(3);
+        let mut reader = cut.reader().unwrap();
+        cut.finish(false);
+        assert_eq!(read(&mut reader), Poll::Ready(Some(Err(()))));
+    }
+
+    #[test]
+    fn the_first_outcome_counts() {
+        let cx = Context::from_waker(Waker::noop());
+        let filling = Filling::new(3);
+        assert!(filling.poll_outcome(&cx).is_pending());
+        filling.resolve(Outcome::Released);
+        filling.resolve(Outcome::Abandoned);
+        assert!(matches!(filling.poll_outcome(&cx), Poll::Ready(Outcome::Released)));
+        assert!((0..FOLLOWERS_MAX).all(|_| filling.follow()) && !filling.follow());
+    }
+}

@@ -1,0 +1,26 @@
+//! A shared cache in memory (RFC 9111): the rules, and the store of one site.
+//!
+//! The rules are functions of values: directives, ages, conditions, ranges. [`store`] keeps responses, and [`filling`]
+//! shares one that is still under way. `src/server/cached` puts them on the path of a request.
+
+pub mod conditional;
+pub mod date;
+pub mod directives;
+pub mod encoding;
+pub mod filling;
+pub mod freshness;
+pub mod key;
+pub mod page;
+pub mod profile;
+pub mod query;
+pub mod range;
+pub mod reuse;
+pub mod rules;
+pub mod site_cache;
+pub mod status;
+pub mod store;
+pub mod storing;
+pub mod vary;
+
+pub use rules::CacheRules;
+pub use site_cache::SiteCache;

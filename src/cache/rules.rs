@@ -1,0 +1,40 @@
+//! The settings of a site's cache.
+
+use std::time::Duration;
+
+use super::freshness::TimeRules;
+use super::profile::CacheProfile;
+use super::query::QueryRules;
+use super::reuse::{Honour, Stale};
+
+/// The settings of a site's cache: `[site.cache]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheRules {
+    /// The program that makes the pages.
+    pub profile: CacheProfile,
+    /// The bytes of all that is stored.
+    pub memory: u64,
+    /// The largest body that is stored, in bytes.
+    pub max_object: u64,
+    /// Times for responses that state none.
+    pub times: TimeRules,
+    /// The stale responses that may be sent.
+    pub stale: Stale,
+    /// The rules for queries.
+    pub query: QueryRules,
+    /// The weight of directives of clients.
+    pub honour: Honour,
+    /// The longest wait for a response that another request has asked for.
+    pub collapse_wait: Duration,
+}
+
+impl CacheRules {
+    /// `true` if a store that was filled by other rules may be used by these.
+    #[must_use]
+    pub fn fits_store_of(&self, other: &Self) -> bool {
+        self.profile == other.profile
+            && self.memory == other.memory
+            && self.max_object == other.max_object
+            && self.query == other.query
+    }
+}

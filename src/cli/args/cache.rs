@@ -1,0 +1,33 @@
+//! The arguments of `pintle purge` and `pintle cache`.
+
+use super::CheckArgs;
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct PurgeArgs {
+    /// The URL to purge, with all its variants
+    #[arg(value_name = "URL", required_unless_present_any = ["prefix", "tag", "site"])]
+    pub(in crate::cli) url: Option<String>,
+    /// Purge the URLs below this one, by whole segments of the path
+    #[arg(long, value_name = "URL", conflicts_with_all = ["url", "tag", "site"])]
+    pub(in crate::cli) prefix: Option<String>,
+    /// Purge the responses with this tag: Cache-Tag, Surrogate-Key or Cache-Groups
+    #[arg(long, value_name = "TAG", conflicts_with = "url")]
+    pub(in crate::cli) tag: Option<String>,
+    /// Purge everything of the site with this host; with --tag, its tag only
+    #[arg(long, alias = "host", value_name = "HOST", conflicts_with = "url")]
+    pub(in crate::cli) site: Option<String>,
+    /// Keep the responses for the time that the upstream fails, and validate them before their next use
+    #[arg(long)]
+    pub(in crate::cli) soft: bool,
+    #[command(flatten)]
+    pub(in crate::cli) check: CheckArgs,
+}
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct CacheArgs {
+    /// Show what is stored of this URL, or why nothing is [default: the figures of all caches]
+    #[arg(value_name = "URL")]
+    pub(in crate::cli) url: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) check: CheckArgs,
+}

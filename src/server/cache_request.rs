@@ -1,0 +1,177 @@
+//! A request as the cache sees it: its part in the store, its key, and the head that the upstream gets.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::asked::Turn;
+use crate::cache::directives::Request;
+use crate::cache::encoding::Encoding;
+use crate::cache::freshness::{has, value};
+use crate::cache::key::key;
+use crate::cache::page::{CachedPage, StoredResponse};
+use crate::cache::profile::Cookies;
+use crate::cache::status::ForwardReason;
+use crate::cache::storing::StoringRequest;
+use crate::cache::{CacheRules, SiteCache, conditional};
+use crate::message::{Framing, Name, RequestHead};
+use crate::upstream::Pool;
+
+/// The fields of a client that reach the upstream with a request whose response may be stored. Everything else would
+/// change a response that other clients get, or says something about this client only.
+const PASSING: [&[u8]; 15] = [
+    b"accept",
+    b"accept-language",
+    b"authorization",
+    b"cache-control",
+    b"cdn-loop",
+    b"dnt",
+    b"from",
+    b"origin",
+    b"pragma",
+    b"save-data",
+    b"sec-gpc",
+    b"traceparent",
+    b"tracestate",
+    b"user-agent",
+    b"via",
+];
+/// Beginnings of names that pass, too: client hints.
+const PASSING_FAMILY: &[u8] = b"sec-ch-";
+
+/// The first decision about a request, by the request alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It goes to the upstream as if there were no cache.
+    Bypass(ForwardReason, Option<&'static str>),
+    /// It is looked up.
+    Looks,
+}
+
+/// Decides whether a request has to do with the store.
+pub(super) fn verdict(rules: &CacheRules, head: &RequestHead) -> Verdict {
+    let bypass = |detail| Verdict::Bypass(ForwardReason::Bypass, Some(detail));
+    let fields = &head.fields;
+    match () {
+        () if head.websocket => bypass("upgrade"),
+        () if !matches!(head.method, Method::GET | Method::HEAD) => Verdict::Bypass(ForwardReason::Method, None),
+        () if head.framing != Framing::None => bypass("body"),
+        () if rules.profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal => bypass("cookie"),
+        () if rules.profile.bypasses(head.target_bytes()) => bypass("path"),
+        () if has(fields, b"x-wp-nonce") => bypass("nonce"),
+        () if conditional::is_for_the_origin(fields) => bypass("condition"),
+        () => Verdict::Looks,
+    }
+}
+
+/// A request that is looked up.
+#[derive(Debug)]
+pub(super) struct CacheRequest {
+    pub(super) key: Vec<u8>,
+    /// The target after the rules for queries, if they change it.
+    pub(super) target: Option<Vec<u8>>,
+    pub(super) directives: Request,
+    pub(super) has_authorization: bool,
+    pub(super) has_range: bool,
+}
+
+impl CacheRequest {
+    pub(super) fn of(cache: &SiteCache, turn: &Turn<'_>) -> Self {
+        let head = turn.head;
+        let target = cache.rules.query.apply(head.target_bytes());
+        Self {
+            key: key_of(turn, &target),
+            directives: Request::of(&head.fields),
+            has_authorization: has(&head.fields, b"authorization"),
+            has_range: head.method == Method::GET && has(&head.fields, b"range"),
+            target: match target {
+                std::borrow::Cow::Borrowed(_) => None,
+                std::borrow::Cow::Owned(target) => Some(target),
+            },
+        }
+    }
+
+    /// Returns what counts for storing its response.
+    pub(super) fn asked<'a>(&'a self, method: &'a Method) -> StoringRequest<'a> {
+        StoringRequest { method, has_authorization: self.has_authorization, directives: &self.directives }
+    }
+
+    /// Returns the head for the upstream: without conditions, cookies and everything that could make the response differ
+    /// for others. `stored` gives it the validators. `page` names fields that its responses vary by: these pass.
+    pub(super) fn upstream_head(
+        &self,
+        head: &RequestHead,
+        stored: Option<&StoredResponse>,
+        page: Option<&CachedPage>,
+    ) -> RequestHead {
+        let mut own = head.clone();
+        own.fields.retain(|field, name| !field.is_named() && passes(name, page));
+        own.fields.push(b"Accept-Encoding", Encoding::of(&head.fields).value());
+        if let Some(stored) = stored {
+            let fields = &stored.head.fields;
+            for (condition, validator) in
+                [(&b"If-None-Match"[..], &b"etag"[..]), (b"If-Modified-Since", b"last-modified")]
+            {
+                if let Some(validator) = value(fields, validator) {
+                    own.fields.push(condition, validator);
+                }
+            }
+        }
+        if let Some(target) = &self.target {
+            own.set_target(target);
+        }
+        own
+    }
+}
+
+/// A request that the store does not answer.
+pub(super) struct Fetch {
+    pub(super) cache: Arc<SiteCache>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) wanted: CacheRequest,
+    /// The head for the upstream.
+    pub(super) head: RequestHead,
+    pub(super) reason: ForwardReason,
+    /// The response to validate.
+    pub(super) stored: Option<Arc<StoredResponse>>,
+}
+
+impl Fetch {
+    pub(super) fn new(
+        cache: &Arc<SiteCache>,
+        pool: Rc<Pool>,
+        wanted: CacheRequest,
+        (reason, stored): (ForwardReason, Option<Arc<StoredResponse>>),
+        page: Option<&CachedPage>,
+        head: &RequestHead,
+    ) -> Self {
+        let head = wanted.upstream_head(head, stored.as_deref(), page);
+        Self { cache: cache.clone(), pool, wanted, head, reason, stored }
+    }
+}
+
+/// Returns the key of a target for the host of a request.
+pub(super) fn key_of(turn: &Turn<'_>, target: &[u8]) -> Vec<u8> {
+    let Turn { head, asked, .. } = *turn;
+    let stated = asked.site.as_ref().and_then(|site| asked.origin.host_of(&site.hosts));
+    key(head.host_bytes(), head.port(), stated.as_deref(), target)
+}
+
+fn passes(name: &[u8], page: Option<&CachedPage>) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_varied = || {
+        let variants = page.into_iter().flat_map(CachedPage::variants);
+        variants.flat_map(|stored| stored.head.variant.fields()).any(|(varied, _)| *varied == *name)
+    };
+    name != b"accept-encoding"
+        && name != b"cookie"
+        && (PASSING.contains(&&*name) || name.starts_with(PASSING_FAMILY) || is_varied())
+}
+
+/// `true` if a response varies by a field of the client's request that the upstream did not get.
+pub(super) fn varies_by_dropped(response: &crate::message::Fields, head: &RequestHead, sent: &RequestHead) -> bool {
+    let varied = response.get_all(Name::Vary).flat_map(crate::message::tokens);
+    let is_own = |name: &[u8]| name.eq_ignore_ascii_case(b"accept-encoding") || name.eq_ignore_ascii_case(b"cookie");
+    varied.filter(|name| !is_own(name)).any(|name| has(&head.fields, name) && !has(&sent.fields, name))
+}

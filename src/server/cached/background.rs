@@ -1,0 +1,143 @@
+//! Validation of a stale response in the background, after it was sent.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+
+use super::super::asked::Turn;
+use super::super::cache_request::CacheRequest;
+use super::super::snapshot::SiteOfView;
+use super::super::worker::Worker;
+use super::pump::{Pace, collect};
+use super::received::{OriginRequest, is_failure, retire};
+use crate::cache::SiteCache;
+use crate::cache::directives::Request;
+use crate::cache::page::{StoredResponse, own_request};
+use crate::cache::store::BackgroundPlace;
+use crate::message::{RequestHead, ResponseHead};
+use crate::policy::forwarded::Origin;
+use crate::policy::redirect::HttpsPorts;
+use crate::upstream::rewrite::rewrite;
+use crate::upstream::{Client, Interim, Pool, UpstreamRequest};
+
+struct IgnoredInterim;
+
+impl Interim for IgnoredInterim {
+    fn interim(&mut self, _: &ResponseHead) {}
+}
+
+/// A validation. It has its own copy of the request, whose client may leave.
+struct Validation {
+    cache: Arc<SiteCache>,
+    worker: Rc<Worker>,
+    pool: Rc<Pool>,
+    site: SiteOfView,
+    key: Vec<u8>,
+    head: RequestHead,
+    origin: Origin,
+    client: Client,
+    stored: Arc<StoredResponse>,
+    /// The stored response has a successor. Requests that still have it begin no validation.
+    is_replaced: Cell<bool>,
+    _place: BackgroundPlace,
+}
+
+impl Drop for Validation {
+    fn drop(&mut self) {
+        if !self.is_replaced.get() {
+            self.stored.end_validation();
+        }
+    }
+}
+
+/// Begins to validate a stored response, unless that is under way, the origin failed just now, or too many validations are
+/// under way.
+pub(super) fn validate(
+    cache: &Arc<SiteCache>,
+    pool: &Rc<Pool>,
+    wanted: &CacheRequest,
+    stored: &Arc<StoredResponse>,
+    turn: &Turn<'_>,
+) {
+    let Turn { head, asked, context, .. } = *turn;
+    let worker = &context.worker;
+    let (Some(site), Some(place)) = (&asked.site, cache.store.background()) else { return };
+    if !stored.begin_validation(worker.clock.uptime()) {
+        return;
+    }
+    let page = cache.store.page(&wanted.key);
+    let mut head = wanted.upstream_head(head, Some(stored), page.as_deref());
+    head.method = Method::GET;
+    head.fields.remove_if(|_, name, _| name.eq_ignore_ascii_case(b"authorization"));
+    let validation = Validation {
+        cache: cache.clone(),
+        worker: worker.clone(),
+        pool: pool.clone(),
+        site: site.clone(),
+        key: wanted.key.clone(),
+        head,
+        origin: asked.origin.clone(),
+        client: Client::new(context.client.peer),
+        stored: stored.clone(),
+        is_replaced: Cell::default(),
+        _place: place,
+    };
+    tokio::task::spawn_local(async move {
+        if !validation.run().await {
+            validation.stored.failed(validation.worker.clock.uptime());
+        }
+    });
+}
+
+impl Validation {
+    /// Asks the origin. Returns `false` if it has failed.
+    async fn run(&self) -> bool {
+        let Self { cache, worker, pool, site, key, head, origin, client, stored, .. } = self;
+        let (alarm, facts, started) = (worker.clock.alarm(), RefCell::default(), worker.clock.uptime());
+        let received = OriginRequest::begin(cache, worker);
+        let request = UpstreamRequest { head, site, origin, client, websocket_key: None, facts: &facts, trace: None };
+        let sent = pool.send(&request, None, None, &alarm, &mut IgnoredInterim).await;
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                worker.counters.upstream_errors.increment();
+                worker.warn_seldom(site.index(), error.cause(), || {
+                    let upstream = &*pool.upstream().label;
+                    tracing::warn!(site = site.label(), upstream, %error, hint = error.hint(), "upstream failed");
+                });
+                return false;
+            }
+        };
+        let directives = Request::default();
+        let asked = own_request(&directives);
+        if response.head.status == StatusCode::NOT_MODIFIED {
+            let is_named = stored.head.is_named_by(&response.head.fields);
+            return is_named && {
+                let updated = received.update(key, stored, &response.head.fields, (&asked, &head.fields));
+                self.is_replaced.set(updated.is_ok_and(|(_, was_stored)| was_stored));
+                true
+            };
+        }
+        let ports = worker.https_ports().clone();
+        let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
+        let leads_back = rewrite(&mut response.head, head, site, pool.upstream(), https).is_some();
+        if is_failure(response.head.status) || leads_back {
+            return false;
+        }
+        let judged = received.judge(&response.head, (&asked, &head.fields));
+        retire(&cache.store, key, stored, response.head.status, judged.as_ref().err().copied());
+        let Ok(judged) = judged else { return false };
+        let elapsed = std::time::Duration::from_millis(worker.clock.uptime().saturating_sub(started));
+        let left = pool.upstream().total_timeout.map(|total| total.saturating_sub(elapsed));
+        let pace = Pace { pause: site.view().shared.limits.body_progress, left };
+        match collect(response.body, cache.rules.max_object, pace, &worker.clock).await {
+            Some(body) => {
+                self.is_replaced.set(received.put(key, &Arc::new(StoredResponse::new(Arc::new(judged), body))));
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Asks the origin for a page: one request for many that wait, with the stale response in reserve.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::super::answered::answered;
+use super::super::asked::Turn;
+use super::super::cache_note::CacheNote;
+use super::super::cache_request::{CacheRequest, Fetch, varies_by_dropped};
+use super::super::local_reply::reject;
+use super::super::record::upstream_failed;
+use super::super::rejection::Rejection;
+use super::super::reply::Reply;
+use super::answer;
+use super::pump::{Pace, SharedBody, pump};
+use super::received::{self, OriginRequest, own};
+use super::reused::{ON_ERROR, StoredUse, reuse};
+use crate::cache::filling::{Filling, Outcome};
+use crate::cache::page::{StoredHead, StoredResponse};
+use crate::cache::reuse::is_usable_on_error;
+use crate::cache::status::Status;
+use crate::cache::store::{CachePart, Join, Store};
+use crate::cache::storing::NotStored;
+use crate::message::{Framing, RequestHead};
+use crate::site::Site;
+use crate::telemetry::access::UpstreamFacts;
+use crate::upstream::{Interim, ResponseBody, UpstreamError, UpstreamRequest, UpstreamResponse};
+
+/// How often a request may find that the one it waited for was abandoned.
+const ROUNDS: usize = 3;
+/// The beginning of a body in bytes that must have come before a stale response is given up for it.
+const BEGINNING: u64 = 64 << 10;
+
+impl Fetch {
+    fn store(&self) -> &Arc<Store> {
+        &self.cache.store
+    }
+
+    /// The note for an answer of the origin.
+    fn miss(&self, detail: Option<&'static str>) -> CacheNote {
+        let status = Status { forwarded: Some(self.reason), detail, ..Status::default() };
+        CacheNote { status, part: CachePart::Miss }
+    }
+
+    /// Returns the stored response, if it may be sent because the origin fails.
+    fn reserve(&self, uptime: u64) -> Option<&Arc<StoredResponse>> {
+        let (rules, asked) = (&self.cache.rules, &self.wanted.directives);
+        self.stored.as_ref().filter(|stored| {
+            let clock = stored.head.clock(uptime);
+            is_usable_on_error(clock, &stored.head.said, asked, rules.honour, rules.stale)
+        })
+    }
+
+    async fn send(
+        &self,
+        head: &RequestHead,
+        site: &Site,
+        turn: &Turn<'_>,
+        interim: &mut dyn Interim,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        UpstreamFacts::note(&turn.asked.facts, |facts| facts.asked = true);
+        let request = UpstreamRequest { head, ..turn.upstream_request(site, None) };
+        self.pool.send(&request, None, None, turn.alarm, interim).await
+    }
+}
+
+/// A request that others may wait for. If it ends early, another one leads.
+struct Leading {
+    store: Arc<Store>,
+    key: Vec<u8>,
+    filling: Arc<Filling>,
+}
+
+impl Leading {
+    fn resolve(&self, outcome: Outcome) {
+        self.store.leave_if_over(&self.key, &self.filling, &outcome);
+        self.filling.resolve(outcome);
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.store.leave(&self.key, &self.filling);
+        self.filling.resolve(Outcome::Abandoned);
+        self.filling.finish(false);
+    }
+}
+
+/// Answers with another request's response, or asks the origin.
+pub(in crate::server) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+    let store = fetch.store().clone();
+    let clock = &turn.context.worker.clock;
+    let CacheRequest { has_authorization, directives, .. } = &fetch.wanted;
+    let collapses = turn.head.method == Method::GET && !has_authorization && !directives.no_store;
+    for _ in 0..if collapses { ROUNDS } else { 0 } {
+        match store.join(&fetch.wanted.key, clock.uptime()) {
+            Join::Alone => break,
+            Join::Lead(filling) => {
+                let leading = Leading { store: store.clone(), key: fetch.wanted.key.clone(), filling };
+                // Another request may have filled it meanwhile.
+                let new = store.find(&fetch.wanted.key, &turn.head.fields).filter(|new| {
+                    let is_new = fetch.stored.as_ref().is_none_or(|stored| !Arc::ptr_eq(stored, new));
+                    is_new && matches!(reuse(&fetch.cache, new, &fetch.wanted, turn), StoredUse::Send(None))
+                });
+                if let Some(new) = new {
+                    leading.resolve(Outcome::Whole(new.clone(), None));
+                    return answer::hit(turn, &new, None);
+                }
+                return lead(fetch, leading, turn, interim).await;
+            }
+            Join::Follow(filling) => match follow(&fetch, &filling, turn).await {
+                Followed::Answered(reply) => return *reply,
+                Followed::Again => {}
+                Followed::Alone => break,
+            },
+        }
+    }
+    let filling = Filling::new(store.bounds().1);
+    let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
+    lead(fetch, leading, turn, interim).await
+}
+
+/// The end of waiting for another request.
+enum Followed {
+    Answered(Box<Reply>),
+    /// That request has ended without an answer.
+    Again,
+    /// Its answer is not for this one, or takes too long.
+    Alone,
+}
+
+async fn follow(fetch: &Fetch, filling: &Arc<Filling>, turn: &Turn<'_>) -> Followed {
+    let alarm = turn.alarm;
+    alarm.set(fetch.cache.rules.collapse_wait);
+    let outcome = poll_fn(|cx| match filling.poll_outcome(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => alarm.poll_due(cx).map(|()| None),
+    });
+    let fields = &turn.head.fields;
+    let note = |head: &StoredHead, detail| {
+        let ttl = Some(head.clock(turn.context.worker.clock.uptime()).left());
+        let status = Status { forwarded: Some(fetch.reason), collapsed: true, ttl, detail, ..Status::default() };
+        CacheNote { status, part: CachePart::Collapsed }
+    };
+    match outcome.await {
+        Some(Outcome::Abandoned) => Followed::Again,
+        Some(Outcome::Whole(stored, detail))
+            if stored.head.variant.fits(fields) && (detail.is_some() || stored.head.is_shareable()) =>
+        {
+            let note = note(&stored.head, detail);
+            Followed::Answered(Box::new(answer::whole(turn, &stored, note)))
+        }
+        Some(Outcome::Streams(head, length)) if head.variant.fits(fields) && head.is_shareable() => {
+            match SharedBody::of(filling) {
+                Some(body) => {
+                    let note = note(&head, None);
+                    Followed::Answered(Box::new(answer::streamed(turn, &head, length, body, note)))
+                }
+                None => Followed::Alone,
+            }
+        }
+        _ => Followed::Alone,
+    }
+}
+
+/// Asks the origin.
+async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+    let Turn { head, asked, context, .. } = *turn;
+    let Some(site) = &asked.site else { return reject(Rejection::Misdirected, head, Some(asked), context) };
+    let worker = &context.worker;
+    let mut is_second = false;
+    loop {
+        let (begin, started) = (context.begin(), worker.clock.uptime());
+        let received = OriginRequest::begin(&fetch.cache, worker);
+        let sent = fetch.send(&fetch.head, site, turn, interim).await;
+        let status = sent.as_ref().ok().map(|response| response.head.status);
+        if status.is_none_or(received::is_failure) && fetch.reserve(worker.clock.uptime()).is_some() {
+            if let Err(error) = &sent {
+                upstream_failed(error, asked, context);
+            }
+            return stale(&fetch, &leading, status, turn);
+        }
+        let reply = answered(sent, None, turn, fetch.pool.upstream(), begin);
+        if !reply.forwarded {
+            leading.resolve(Outcome::Released);
+            asked.cache.set(Some(fetch.miss(None)));
+            return reply;
+        }
+        if reply.head.status != StatusCode::NOT_MODIFIED {
+            let left = fetch.pool.upstream().total_timeout.map(|total| {
+                total.saturating_sub(Duration::from_millis(worker.clock.uptime().saturating_sub(started)))
+            });
+            return Box::pin(keep(fetch, leading, received, reply, left, turn, interim)).await;
+        }
+        match &fetch.stored {
+            Some(stored) if stored.head.is_named_by(&reply.head.fields) => {
+                return validated(&fetch, &leading, stored, &received, &reply, turn);
+            }
+            // The origin speaks of a response that is not here.
+            Some(_) if !is_second => {
+                is_second = true;
+                fetch.head.fields.remove_if(|_, name, _| {
+                    name.eq_ignore_ascii_case(b"if-none-match") || name.eq_ignore_ascii_case(b"if-modified-since")
+                });
+            }
+            _ => {
+                leading.resolve(Outcome::Released);
+                let error = UpstreamError::Malformed("304 to a request without a condition");
+                return answered(Err(error), None, turn, fetch.pool.upstream(), None);
+            }
+        }
+    }
+}
+
+/// Answers with the response in reserve, since the origin has failed. Those who wait get it, too.
+fn stale(fetch: &Fetch, leading: &Leading, status: Option<StatusCode>, turn: &Turn<'_>) -> Reply {
+    let Turn { head, asked, context, .. } = *turn;
+    let worker = &context.worker;
+    let Some(stored) = &fetch.stored else { return reject(Rejection::NotStored, head, Some(asked), context) };
+    stored.failed(worker.clock.uptime());
+    leading.resolve(Outcome::Whole(stored.clone(), Some(ON_ERROR)));
+    if let Some(site) = &asked.site {
+        worker.warn_seldom(site.index(), "stale responses", || {
+            let upstream = &*fetch.pool.upstream().label;
+            let hint = "the upstream fails: pintle answers from the cache for as long as stale_if_error allows";
+            tracing::warn!(site = site.label(), upstream, hint, "stale responses are sent");
+        });
+    }
+    let ttl = Some(stored.head.clock(worker.clock.uptime()).left());
+    let forwarded_status = status.map(|status| status.as_u16());
+    let status =
+        Status { forwarded: Some(fetch.reason), forwarded_status, ttl, detail: Some(ON_ERROR), ..Status::default() };
+    answer::whole(turn, stored, CacheNote { status, part: CachePart::Stale })
+}
+
+/// Answers with a stored response that the origin has confirmed.
+fn validated(
+    fetch: &Fetch,
+    leading: &Leading,
+    stored: &Arc<StoredResponse>,
+    received: &OriginRequest,
+    reply: &Reply,
+    turn: &Turn<'_>,
+) -> Reply {
+    let uptime = turn.context.worker.clock.uptime();
+    let asked = fetch.wanted.asked(&Method::GET);
+    let updated = received.update(&fetch.wanted.key, stored, &reply.head.fields, (&asked, &fetch.head.fields));
+    let (stored, was_stored) = match updated {
+        Ok((updated, was_stored)) => {
+            leading.resolve(Outcome::Whole(updated.clone(), None));
+            (updated, was_stored)
+        }
+        Err(_) => {
+            leading.resolve(Outcome::Released);
+            (stored.clone(), false)
+        }
+    };
+    let status = Status {
+        forwarded: Some(fetch.reason),
+        forwarded_status: Some(304),
+        ttl: Some(stored.head.clock(uptime).left()),
+        stored: was_stored,
+        ..Status::default()
+    };
+    answer::whole(turn, &stored, CacheNote { status, part: CachePart::Validated })
+}
+
+/// Answers with the origin's response, and stores it if it may be stored.
+async fn keep(
+    fetch: Fetch,
+    leading: Leading,
+    received: OriginRequest,
+    mut reply: Reply,
+    left: Option<Duration>,
+    turn: &Turn<'_>,
+    interim: &mut dyn Interim,
+) -> Reply {
+    let Turn { head, context, .. } = *turn;
+    let (worker, store) = (&context.worker, fetch.store());
+    let key = &fetch.wanted.key;
+    if varies_by_dropped(&reply.head.fields, head, &fetch.head) {
+        leading.resolve(Outcome::Released);
+        return again(&fetch, reply, turn, interim).await;
+    }
+    if head.method == Method::HEAD {
+        received::compare(&reply, fetch.stored.as_ref().filter(|_| !fetch.wanted.has_authorization));
+        return own(reply, turn, fetch.miss(Some(NotStored::Method.code())));
+    }
+    let request = fetch.wanted.asked(&head.method);
+    let judged = received.judge(&reply.head, (&request, &fetch.head.fields));
+    // An answer to credentials says nothing about the page of everybody.
+    if let Some(stored) = fetch.stored.as_ref().filter(|_| !fetch.wanted.has_authorization) {
+        received::retire(store, key, stored, reply.head.status, judged.as_ref().err().copied());
+    }
+    let judged = match judged {
+        Ok(judged) => Arc::new(judged),
+        Err(reason) => {
+            if !reason.is_of_request() {
+                store.refuse(key, reason, worker.clock.uptime());
+            }
+            leading.resolve(Outcome::Released);
+            return own(reply, turn, fetch.miss(Some(reason.code())));
+        }
+    };
+    store.accept(key);
+    let mut note = fetch.miss(None);
+    note.status.stored = true;
+    note.status.ttl = Some(judged.clock(worker.clock.uptime()).left());
+    let length = match reply.head.framing {
+        Framing::Length(length) => Some(length),
+        _ => reply.length(),
+    };
+    let body = std::mem::replace(&mut reply.body, ResponseBody::Empty);
+    let body = match come_whole(body) {
+        Ok(data) => {
+            let stored = Arc::new(StoredResponse::new(judged, Bytes::copy_from_slice(&data)));
+            note.status.stored = received.put(key, &stored);
+            leading.resolve(Outcome::Whole(stored.clone(), None));
+            if let Some(reply) = answer::not_modified(turn, &stored.head, note) {
+                return reply;
+            }
+            reply.body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
+            return own(reply, turn, note);
+        }
+        Err(body) => body,
+    };
+    stream(fetch, leading, received, Streamed { reply, body, judged, length, note, left }, turn).await
+}
+
+/// Returns a body that has come whole, or the one that is under way.
+fn come_whole(body: ResponseBody) -> Result<Bytes, ResponseBody> {
+    match body {
+        ResponseBody::Empty => Ok(Bytes::new()),
+        ResponseBody::Full(data) => Ok(data),
+        body => Err(body),
+    }
+}
+
+/// A response that may be stored, and whose body is still under way.
+struct Streamed {
+    reply: Reply,
+    body: ResponseBody,
+    judged: Arc<StoredHead>,
+    length: Option<u64>,
+    note: CacheNote,
+    left: Option<Duration>,
+}
+
+/// Answers with a body under way. A task of its own moves it: this request reads along, as others may.
+async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streamed: Streamed, turn: &Turn<'_>) -> Reply {
+    let Turn { asked, context, alarm, .. } = *turn;
+    let Streamed { mut reply, body, judged, length, note, left } = streamed;
+    let (worker, store, key) = (&context.worker, fetch.store(), &fetch.wanted.key);
+    let filling = leading.filling.clone();
+    let own_body = SharedBody::of(&filling);
+    leading.resolve(Outcome::Streams(judged.clone(), length));
+    alarm.uncap();
+    let pace = Pace { pause: asked.view.shared.limits.body_progress, left };
+    let (clock, counters) = (worker.clock.clone(), worker.counters.clone());
+    let (reserve, stored_head) = (fetch.reserve(clock.uptime()).cloned(), judged.clone());
+    tokio::task::spawn_local(async move {
+        let is_whole = pump(body, &leading.filling, pace, &clock).await;
+        match leading.filling.body().filter(|_| is_whole) {
+            Some(body) => _ = received.put(&leading.key, &Arc::new(StoredResponse::new(stored_head, body))),
+            None if is_whole => leading.store.refuse(&leading.key, NotStored::TooLarge, clock.uptime()),
+            None => counters.upstream_errors.increment(),
+        }
+        leading.filling.finish(is_whole);
+    });
+    if reserve.is_some() {
+        let begun = poll_fn(|cx| filling.poll_beginning(BEGINNING, cx)).await;
+        if begun == Some(false) {
+            let leading = Leading { store: store.clone(), key: key.clone(), filling: Filling::new(0) };
+            return stale(&fetch, &leading, Some(reply.head.status), turn);
+        }
+    }
+    if let Some(reply) = answer::not_modified(turn, &judged, note) {
+        return reply;
+    }
+    reply.body = own_body.unwrap_or(ResponseBody::Empty);
+    own(reply, turn, note)
+}
+
+/// Asks once more, with all fields of the client: the origin's response varies by one that it did not get.
+async fn again(fetch: &Fetch, first: Reply, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+    drop(first);
+    let Some(site) = &turn.asked.site else {
+        return reject(Rejection::Misdirected, turn.head, Some(turn.asked), turn.context);
+    };
+    let begin = turn.context.begin();
+    let sent = fetch.send(turn.head, site, turn, interim).await;
+    let reply = answered(sent, None, turn, fetch.pool.upstream(), begin);
+    own(reply, turn, fetch.miss(Some(NotStored::Dropped.code())))
+}

@@ -1,0 +1,239 @@
+//! Responses of the origin: what becomes of them, and of what is stored.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+
+use super::super::asked::Turn;
+use super::super::cache_note::CacheNote;
+use super::super::cache_request::key_of;
+use super::super::reply::Reply;
+use super::super::worker::Worker;
+use crate::cache::SiteCache;
+use crate::cache::freshness::{self, value};
+use crate::cache::key::with_target;
+use crate::cache::page::{FOR_THE_CACHE, ForRequest, HeadArrival, StoredHead, StoredResponse};
+use crate::cache::profile::CacheProfile;
+use crate::cache::store::{PurgeScope, Store};
+use crate::cache::storing::{NotStored, StoringRequest};
+use crate::message::{Fields, Framing, Name, ResponseHead};
+
+/// The most URLs that one answer of Ghost purges.
+const PURGED_MAX: usize = 100;
+
+/// `true` for statuses by which the origin fails: a stale response may take their place (RFC 5861 section 4).
+pub(super) fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// A request to the origin, from its beginning on.
+pub(super) struct OriginRequest {
+    cache: Arc<SiteCache>,
+    worker: Rc<Worker>,
+    begun: u64,
+    generation: u64,
+    epoch: u64,
+}
+
+impl OriginRequest {
+    pub(super) fn begin(cache: &Arc<SiteCache>, worker: &Rc<Worker>) -> Self {
+        let (generation, epoch) = (cache.store.generation(), cache.store.epoch());
+        Self { cache: cache.clone(), worker: worker.clone(), begun: worker.clock.uptime(), generation, epoch }
+    }
+
+    /// The time of a response's head: now.
+    fn arrival(&self) -> HeadArrival {
+        let clock = &self.worker.clock;
+        let (uptime, wall) = (clock.uptime(), clock.wall(clock.time()));
+        let delay = u32::try_from(uptime.saturating_sub(self.begun) / 1000).unwrap_or(u32::MAX);
+        HeadArrival { received: freshness::ReceivedAt { at: wall.div_euclid(1000), delay }, uptime, epoch: self.epoch }
+    }
+
+    /// Judges whether a response may be stored.
+    pub(super) fn judge(
+        &self,
+        head: &ResponseHead,
+        request: (&StoringRequest<'_>, &Fields),
+    ) -> Result<StoredHead, NotStored> {
+        let (asked, sent) = request;
+        let rules = &self.cache.rules;
+        let judged = StoredHead::of(rules, ForRequest { asked, sent }, head.status, &head.fields, self.arrival())?;
+        match head.framing {
+            Framing::UntilClose => Err(NotStored::Framing),
+            Framing::Length(length) if length > rules.max_object => Err(NotStored::TooLarge),
+            _ => Ok(judged),
+        }
+    }
+
+    /// Stores a response, unless something was purged meanwhile.
+    pub(super) fn put(&self, key: &[u8], stored: &Arc<StoredResponse>) -> bool {
+        self.cache.store.put(key, stored.clone(), self.generation)
+    }
+
+    /// Updates a stored response by a 304. Returns it, and `true` if it was stored.
+    pub(super) fn update(
+        &self,
+        key: &[u8],
+        stored: &Arc<StoredResponse>,
+        fields: &Fields,
+        (asked, sent): (&StoringRequest<'_>, &Fields),
+    ) -> Result<(Arc<StoredResponse>, bool), NotStored> {
+        let fields = stored.head.updated_fields(fields);
+        let request = ForRequest { asked, sent };
+        let judged = StoredHead::of(&self.cache.rules, request, stored.head.status, &fields, self.arrival());
+        match judged {
+            Ok(head) => {
+                let updated = Arc::new(StoredResponse::new(Arc::new(head), stored.body.clone()));
+                let was_stored = self.put(key, &updated);
+                Ok((updated, was_stored))
+            }
+            Err(reason) => {
+                self.cache.store.remove(key, stored);
+                Err(reason)
+            }
+        }
+    }
+}
+
+/// Drops a stored response whose page is gone, or is no longer for everybody.
+pub(super) fn retire(
+    store: &Store,
+    key: &[u8],
+    stored: &Arc<StoredResponse>,
+    status: StatusCode,
+    refused: Option<NotStored>,
+) {
+    let is_gone = matches!(status.as_u16(), 404 | 410);
+    if is_gone || matches!(refused, Some(NotStored::NoStore | NotStored::Private)) {
+        store.remove(key, stored);
+    }
+}
+
+/// Requires validation of a stored response that an answer to HEAD contradicts (RFC 9111 section 4.3.5).
+pub(super) fn compare(reply: &Reply, stored: Option<&Arc<StoredResponse>>) {
+    let Some(stored) = stored.filter(|_| reply.head.status == StatusCode::OK) else { return };
+    let (new, held) = (&reply.head.fields, &stored.head.fields);
+    let length = crate::message::content_length(new).ok().flatten();
+    let is_other = |name: &[u8]| value(new, name) != value(held, name);
+    if is_other(b"etag")
+        || is_other(b"last-modified")
+        || length.is_some_and(|length| length != stored.body.len() as u64)
+    {
+        stored.invalidate();
+    }
+}
+
+/// Finishes an answer of the origin: with Cache-Status, and without the fields that are for this cache alone.
+pub(super) fn own(mut reply: Reply, turn: &Turn<'_>, note: CacheNote) -> Reply {
+    if reply.forwarded {
+        mark(&mut reply, note);
+    }
+    turn.asked.cache.set(Some(note));
+    reply
+}
+
+fn mark(reply: &mut Reply, note: CacheNote) {
+    let fields = &mut reply.head.fields;
+    fields.remove_if(|_, name, _| FOR_THE_CACHE.iter().any(|own| name.eq_ignore_ascii_case(own)));
+    fields.push(b"Cache-Status", note.status.member().as_bytes());
+}
+
+/// Finishes an answer to a request that had nothing to do with the store. An unsafe method may have changed pages.
+pub(in crate::server) fn note(reply: &mut Reply, note: CacheNote, turn: &Turn<'_>) {
+    let status = reply.head.status;
+    if let Some(cache) = turn.asked.site.as_ref().and_then(|site| site.cache())
+        && !is_safe(&turn.head.method)
+        && (status.is_success() || status.is_redirection())
+    {
+        changed(cache, reply, turn);
+    }
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        mark(reply, note);
+    }
+}
+
+/// `true` for methods whose responses leave the state of the origin as it is (RFC 9110 section 9.2.1).
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+/// Invalidates what an unsafe method may have changed (RFC 9111 section 4.4): the target, the URLs of the same origin that
+/// the answer names, and what the program's profile knows.
+fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
+    let head = turn.head;
+    let own = |target: &[u8]| {
+        let target = target.split(|b| *b == b'#').next().unwrap_or_default();
+        key_of(turn, &cache.rules.query.apply(target))
+    };
+    cache.store.invalidate(&own(head.target_bytes()));
+    for name in [Name::Location, Name::ContentLocation] {
+        if let Some(target) = reply.head.fields.get(name).and_then(|url| same_origin(url, &head.authority())) {
+            cache.store.invalidate(&own(target));
+        }
+    }
+    match cache.rules.profile {
+        CacheProfile::WordPress if is_editors(turn, reply) => _ = cache.store.purge(&PurgeScope::Site, true),
+        CacheProfile::Ghost if head.path().starts_with("/ghost/api/admin/") => {
+            let listed = freshness::values(&reply.head.fields, b"x-cache-invalidate");
+            let paths = listed.flat_map(|list| list.split(|b| *b == b',')).map(<[u8]>::trim_ascii);
+            for path in paths.filter(|path| path.starts_with(b"/")).take(PURGED_MAX) {
+                match path.strip_suffix(b"*") {
+                    Some(_) => _ = cache.store.purge(&PurgeScope::Site, true),
+                    None => cache.store.invalidate(&with_target(&own(b"/"), path)),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `true` for a request by which somebody who is logged in to WordPress may have changed any page. WordPress sends others
+/// to its log-in page. A request to xmlrpc.php has its password in its body, and its answer is 200 without it, too.
+fn is_editors(turn: &Turn<'_>, reply: &Reply) -> bool {
+    let head = turn.head;
+    let is_editing = ["/wp-admin/", "/wp-json/"].iter().any(|start| head.path().starts_with(start));
+    let is_editor =
+        |list: &[u8]| list.split(|b| *b == b';').any(|pair| pair.trim_ascii().starts_with(b"wordpress_logged_in_"));
+    let has_cookie = || head.fields.get_all(Name::Cookie).any(is_editor);
+    let to_log_in = reply.head.fields.get(Name::Location).unwrap_or_default();
+    is_editing
+        && (has_cookie() || freshness::has(&head.fields, b"authorization"))
+        && memchr::memmem::find(to_log_in, b"/wp-login.php").is_none()
+}
+
+/// Returns the target of a URL, if it has the same origin: `/path`, or `https://authority/path`.
+fn same_origin<'a>(url: &'a [u8], authority: &str) -> Option<&'a [u8]> {
+    if url.starts_with(b"/") && !url.starts_with(b"//") {
+        return Some(url);
+    }
+    let scheme = url.get(..8)?;
+    let rest = url.get(8..).filter(|_| scheme.eq_ignore_ascii_case(b"https://"))?;
+    let own = rest.get(..authority.len())?;
+    let target = &rest[authority.len()..];
+    (own.eq_ignore_ascii_case(authority.as_bytes()) && target.starts_with(b"/")).then_some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_the_same_origin() {
+        for (url, want) in [
+            ("/b", Some("/b")),
+            ("https://a.example/b?c#d", Some("/b?c#d")),
+            ("HTTPS://A.example/", Some("/")),
+            ("https://a.example", None),
+            ("https://a.example.net/b", None),
+            ("https://a.example:8443/b", None),
+            ("http://a.example/b", None),
+            ("https://b.example/b", None),
+            ("//a.example/b", None),
+            ("b", None),
+        ] {
+            let found = same_origin(url.as_bytes(), "a.example");
+            assert_eq!(found, want.map(str::as_bytes), "{url}");
+        }
+    }
+}

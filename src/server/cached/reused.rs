@@ -1,0 +1,50 @@
+//! The decision about a stored response.
+
+use super::super::asked::Turn;
+use super::super::cache_request::CacheRequest;
+use crate::cache::SiteCache;
+use crate::cache::page::StoredResponse;
+use crate::cache::reuse::{Because, ReuseDecision, decide, is_usable_on_error};
+use crate::cache::status::ForwardReason;
+
+/// The word for a stale response that was sent because the origin fails.
+pub(super) const ON_ERROR: &str = "stale-if-error";
+/// The word for a stale response that is validated meanwhile.
+pub(super) const WHILE_REVALIDATE: &str = "stale-while-revalidate";
+/// The use of a stored response.
+pub(super) enum StoredUse {
+    /// Sends it.
+    Send(Option<&'static str>),
+    /// Sends it, and validates it meanwhile.
+    SendAndValidate,
+    /// Asks the origin, for this reason.
+    Ask(ForwardReason),
+    /// Answers 504.
+    Nothing,
+}
+
+/// Decides about a stored response.
+pub(super) fn reuse(cache: &SiteCache, stored: &StoredResponse, wanted: &CacheRequest, turn: &Turn<'_>) -> StoredUse {
+    let rules = &cache.rules;
+    let uptime = turn.context.worker.clock.uptime();
+    let clock = stored.head.clock(uptime);
+    let (said, asked) = (&stored.head.said, &wanted.directives);
+    let decided = match stored.is_invalid(cache.store.epoch()) {
+        true if asked.only_if_cached => ReuseDecision::Nothing,
+        true => ReuseDecision::Validate(Because::Stale),
+        false => decide(clock, said, asked, rules.honour, rules.stale, || stored.may_insist(uptime)),
+    };
+    let is_usable = || is_usable_on_error(clock, said, asked, rules.honour, rules.stale);
+    match decided {
+        ReuseDecision::Fresh => StoredUse::Send(None),
+        ReuseDecision::MaxStale => StoredUse::Send(Some("max-stale")),
+        // Only what is stored is wanted: the origin is not asked, not even later.
+        ReuseDecision::WhileRevalidate if asked.only_if_cached => StoredUse::Send(Some(WHILE_REVALIDATE)),
+        ReuseDecision::WhileRevalidate => StoredUse::SendAndValidate,
+        ReuseDecision::Nothing => StoredUse::Nothing,
+        // The origin has failed just now: nobody waits for it again before the pause is over.
+        ReuseDecision::Validate(_) if stored.is_resting(uptime) && is_usable() => StoredUse::Send(Some(ON_ERROR)),
+        ReuseDecision::Validate(Because::Request) => StoredUse::Ask(ForwardReason::Request),
+        ReuseDecision::Validate(Because::Stale | Because::NoCache) => StoredUse::Ask(ForwardReason::Stale),
+    }
+}
