@@ -301,7 +301,7 @@ fn the_table_is_checked() {
 fn requests_are_explained() {
     let bed = Bed::new("profile = \"wordpress\"");
     bed.fresh("/a", "max-age=600", "a");
-    let explained = |path: &str| bed.command(&format!("explain https://{BLOG}{path}"));
+    let explained = |path: &str| bed.command(&format!("explain --live https://{BLOG}{path}"));
     assert!(explained("/a").contains("nothing is stored under this URL"), "{}", explained("/a"));
     bed.get("--http2", "/a", &[]);
     assert!(explained("/a").contains("a fresh response is stored"), "{}", explained("/a"));
