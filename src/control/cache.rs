@@ -165,9 +165,6 @@ impl Control {
     /// Adds the figures of the caches.
     pub(super) fn cache_metrics(&self, metrics: &mut Exposition) {
         let caches: Vec<(&str, &SiteCache)> = self.caches().collect();
-        if caches.is_empty() {
-            return;
-        }
         let counts: Values = caches
             .iter()
             .flat_map(|(name, cache)| {

@@ -87,7 +87,7 @@ fn every_field_of_the_schema() {
         site(BLOG, &leaf, &origin.url(), ""),
         site("tls.example.com", &leaf, &format!("https://{}", server.address), "")
             .replace("[site.certificate]", &format!("{over_tls}[site.certificate]")),
-        site("down.example.com", &leaf, "http://127.0.0.1:1", ""),
+        site("down.example.com", &leaf, "http://127.0.0.1:1", "[site.cache]\n"),
     ];
     let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
     let mut pintle = Pintle::start_with(&authority, listen, &config.concat());
