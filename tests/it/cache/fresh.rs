@@ -275,7 +275,7 @@ fn the_table_is_checked() {
     };
     for (cache, want) in [
         ("memori = \"1MiB\"", "did you mean \"memory\"?"),
-        ("profile = \"wordpres\"", "did you mean \"wordpress\"?"),
+        ("profile = \"word-press\"", "did you mean \"wordpress\"?"),
         ("memory = \"1KiB\"", "site.cache.memory: must be between 1 MiB and 1 TiB"),
         (
             "memory = \"4MiB\"\nmax_object = \"2MiB\"",
