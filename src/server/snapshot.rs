@@ -11,8 +11,8 @@ use rustls::ServerConfig;
 use tokio::task::yield_now;
 
 use super::answers::Answers;
-use crate::cache::SiteCache;
 use super::rates::RequestLimits;
+use crate::cache::SiteCache;
 use crate::clock::Clock;
 use crate::host::HostMap;
 use crate::limits::Limits;

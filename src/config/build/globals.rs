@@ -56,8 +56,7 @@ pub(super) fn globals(
     listen::check_admin(file.admin_listen.as_ref(), draft, r);
     let admin_access = admin::build(&file.admin, r);
     check_state(file, draft, r);
-    let served_sites = context.before.is_some_and(|before| before.sites().len() > 0);
-    check_sites(file, draft, served_sites, r);
+    check_sites(file, draft, context.before.is_some_and(|before| before.sites().len() > 0), r);
     let mut by_host = HostMap::default();
     for (index, hosts) in hosts.iter().enumerate() {
         for host in hosts {

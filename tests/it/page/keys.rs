@@ -26,13 +26,13 @@ fn keys_are_shown_and_made() {
     let (head, page) = make(BLOG, "next");
     assert!(head.starts_with("http/1.1 200"), "{head} {page}");
     assert!(page.contains("BEGIN CERTIFICATE REQUEST") && !page.contains("PRIVATE KEY"), "{page}");
-    let key = page.split("The private key is in <code>").nth(1).unwrap().split('<').next().unwrap();
+    let key = page.split("The private key is in <code class=\"path\">").nth(1).unwrap().split('<').next().unwrap();
     assert!(fs::read_to_string(key).unwrap().contains("PRIVATE KEY"));
     assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(pintle.logged("key made", 1)[0]["key"] == key);
     // Never over another one: the next has a name of its own.
     let (_, again) = make(BLOG, "next");
-    assert!(again.contains("Made: the next key") && !again.contains(&format!("<code>{key}</code>, for")), "{again}");
+    assert!(again.contains("Made: the next key") && !again.contains(&format!(">{key}</code>, for")), "{again}");
     for (site, role, status) in [("other.example.com", "next", 404), (BLOG, "live", 400), (BLOG, "../x", 400)] {
         let (head, page) = make(site, role);
         assert!(head.starts_with(&format!("http/1.1 {status}")) && page.contains("No key was made"), "{head}");

@@ -35,8 +35,8 @@ fn a_process_verifies_its_own_site() {
     let roots = bed.authority.ca_path();
     let (status, seen) = verify(&bed, BLOG, Some(&roots));
     assert_eq!((status.as_str(), seen["site"].as_str()), ("200", Some(BLOG)), "{seen}");
-    let mut command = pintle.command("verify");
-    command.args(["--json", "--ca"]).arg(&roots).args(["--connect", &pintle.https().to_string()]);
+    let mut command = crate::harness::pintle();
+    command.args(["verify", "--json", "--ca"]).arg(&roots).args(["--connect", &pintle.https().to_string()]);
     command.args(["--connect-http", &pintle.http().to_string()]);
     let (_, out, _) = outcome(command.arg(seen["url"].as_str().unwrap()));
     let printed: Value = serde_json::from_str(&out).unwrap();
