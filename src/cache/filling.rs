@@ -293,14 +293,12 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         let filling = Filling::new(3);
         let mut reader = filling.reader().unwrap();
-        for _ in 0..4 {
+        for _ in 0..2 {
             assert_eq!(filling.poll_room(&cx), Poll::Ready(true));
             filling.push(Bytes::from(vec![0; 512 << 10]));
         }
         assert!(filling.body().is_none() && filling.poll_room(&cx).is_pending());
-        for _ in 0..3 {
-            assert!(read(&mut reader).is_ready());
-        }
+        assert!(read(&mut reader).is_ready());
         assert_eq!(filling.poll_room(&cx), Poll::Ready(true));
         assert!(filling.reader().is_none(), "the beginning is gone");
         drop(reader);
