@@ -3,7 +3,9 @@
 use std::io;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::config::Draft;
 use crate::ledger::repair::dated_ahead;

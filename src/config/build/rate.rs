@@ -206,7 +206,7 @@ fn rate(text: &At<String>, key: &str, burst: Option<u64>, r: &mut Checker<'_>) -
     };
     let made = (1..=RATE_MAX)
         .contains(&count)
-        .then(|| RequestRate::new(count, Duration::from_secs(seconds), burst.unwrap_or(count.min(COUNT_MAX))));
+        .then(|| RequestRate::new(count, Duration::from_secs(seconds), burst.unwrap_or_else(|| count.min(COUNT_MAX))));
     match made {
         Some(Some(rate)) => Some(rate),
         Some(None) => {
