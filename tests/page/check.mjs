@@ -149,10 +149,10 @@ async function flows(chrome, base) {
         if (!node.closest("main") || node.id === "main") return null;
         node.dataset.seen ??= String(document.querySelectorAll("[data-seen]").length);
         const style = getComputedStyle(node);
-        return { at: node.dataset.seen, outline: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1 };
+        return { at: node.dataset.seen, html: node.outerHTML.slice(0, 120), outline: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1 };
       });
       if (!found) continue;
-      assert.ok(found.outline, "the focus is not visible");
+      assert.ok(found.outline, `the focus is not visible: ${found.html}`);
       seen.add(found.at);
     }
     assert.ok(seen.size >= wanted, `${seen.size} of ${wanted} were reached`);
