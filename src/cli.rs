@@ -193,7 +193,7 @@ pub fn run() -> ExitCode {
         Command::Export(args) => export(args),
         Command::Key(command) => key(command, &output),
         Command::Acme(command) => acme(command, &output),
-        Command::Install(args) => install(args, &output),
+        Command::Install(args) => install(args),
         Command::Ledger(command) => ledger(command),
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
@@ -351,10 +351,9 @@ fn acme(command: AcmeSubcommand, output: &Output) -> ExitCode {
     }
 }
 
-fn install(args: InstallArgs, output: &Output) -> ExitCode {
-    let InstallArgs { config, site, chain, key, dry_run, accept_lockout_until, json } = args;
-    let options = install::Options { host: site, chain, key, dry_run, accept: accept_lockout_until, as_json: json };
-    with_config(config, |path| install::install(path, &options, output))
+fn install(args: InstallArgs) -> ExitCode {
+    let (config, options) = args.split();
+    with_config(config, |path| install::install(path, &options))
 }
 
 fn ledger(command: LedgerCommand) -> ExitCode {

@@ -21,6 +21,7 @@ pub mod commands;
 pub mod control;
 pub mod admin;
 pub mod acme;
+pub mod install;
 pub mod config;
 pub mod init;
 pub mod doctor;

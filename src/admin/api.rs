@@ -47,6 +47,8 @@ const QUESTION_MAX: usize = 256 << 10;
 
 /// The longest file whose pin is asked for, or whose roots are trusted, in bytes: any chain fits well.
 const KEY_FILE_MAX: usize = 64 << 10;
+/// The longest wish to install, in bytes: a chain and a key, in base64.
+pub const INSTALL_MAX: usize = 512 << 10;
 /// The longest report of the doctor, in bytes.
 const DOCTOR_MAX: usize = 256 << 10;
 
@@ -70,6 +72,7 @@ pub const PATHS: &[ApiPath] = &[
     path("/fingerprint", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::View)]).body(KEY_FILE_MAX),
     path("/hook/test", &[(Method::POST, AdminRole::Operate)]),
     path("/init", &[(Method::POST, AdminRole::Configure)]).body(KEY_MAX),
+    path("/install", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Operate)]).body(INSTALL_MAX),
     path("/keys", &[(Method::GET, AdminRole::View), (Method::POST, AdminRole::Configure)]).body(KEY_MAX),
     path("/keys/csr", &[(Method::GET, AdminRole::View)]),
     path("/keys/withdraw", &[(Method::POST, AdminRole::Configure)]),
@@ -135,7 +138,7 @@ impl ApiPath {
     /// `true` if commands of an older version know the path, without its version. Pages have the names of the others.
     #[must_use]
     pub fn has_alias(&self) -> bool {
-        !["/config", "/init", "/keys", "/verify"].iter().any(|pages| self.path.starts_with(pages))
+        !["/config", "/init", "/install", "/keys", "/verify"].iter().any(|pages| self.path.starts_with(pages))
     }
 
     /// The methods, as the field `Allow` lists them. HEAD is GET without a body.
@@ -173,6 +176,9 @@ pub struct Call {
     pub accept: String,
     /// The caller, for logs and histories. The admin listener sets it; pages leave it empty.
     pub who: String,
+    /// `true` if nobody on the way can read the call: it came over a Unix socket, a loopback address or TLS. The admin
+    /// listener sets it.
+    pub is_confidential: bool,
 }
 
 impl Call {
@@ -180,7 +186,7 @@ impl Call {
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         let (query, body, accept, who) = (String::new(), Bytes::new(), String::new(), String::new());
-        Self { method, path: path.into(), query, body, if_match: None, accept, who }
+        Self { method, path: path.into(), query, body, if_match: None, accept, who, is_confidential: false }
     }
 
     /// A question: GET.

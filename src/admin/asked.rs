@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::session::PageSession;
 
@@ -22,6 +22,8 @@ pub struct PageRequest {
     pub form: FormFields,
     /// The reader.
     pub session: PageSession,
+    /// `true` if nobody on the way can read the request.
+    pub is_confidential: bool,
 }
 
 impl PageRequest {
@@ -105,6 +107,14 @@ pub fn wipe(body: Bytes) {
     if let Ok(mut bytes) = body.try_into_mut() {
         bytes.as_mut().zeroize();
     }
+}
+
+/// Takes a body that may hold a key, and wipes the bytes that it came in if nobody else has them.
+#[must_use]
+pub fn wiped(body: Bytes) -> Zeroizing<Vec<u8>> {
+    let copy = Zeroizing::new(body.to_vec());
+    wipe(body);
+    copy
 }
 
 /// Reads the parts between delimiters: `--BOUNDARY`, head, empty line, contents.

@@ -61,6 +61,12 @@ impl ClientProof {
 }
 
 impl PageVisitor {
+    /// `true` if nobody on the way can read the request.
+    #[must_use]
+    pub fn is_confidential(&self) -> bool {
+        self.is_secure || self.address.is_none_or(|address| address.to_canonical().is_loopback())
+    }
+
     /// The address, for the log.
     #[must_use]
     pub fn from(&self) -> String {

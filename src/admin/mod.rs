@@ -111,7 +111,14 @@ impl Pages {
             }
             PageReader::Browser(None) => return respond(Page::see("/login")),
         };
-        let asked = PageRequest { method: parts.method, path, query, form, session };
+        let asked = PageRequest {
+            method: parts.method,
+            path,
+            query,
+            form,
+            session,
+            is_confidential: visitor.is_confidential(),
+        };
         if is_malformed {
             let way_out = "Go back, and send it again.";
             let what = "The fields of the request are malformed";

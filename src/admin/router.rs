@@ -23,6 +23,10 @@ pub enum PageName {
     Renew,
     /// `/site/HOST/verify`
     Verify,
+    /// `/install`
+    Install,
+    /// `/install`, its forms
+    InstallChange,
     /// `/fingerprint`
     Fingerprint,
     /// `/explain`
@@ -67,6 +71,8 @@ const PAGES: &[(Method, &str, AdminRole, PageName)] = &[
     (Method::GET, "/config", AdminRole::View, PageName::Config),
     (Method::POST, "/config", AdminRole::Configure, PageName::ConfigChange),
     (Method::POST, "/config/restore", AdminRole::Configure, PageName::ConfigRestore),
+    (Method::GET, "/install", AdminRole::View, PageName::Install),
+    (Method::POST, "/install", AdminRole::Operate, PageName::InstallChange),
     (Method::GET, "/keys", AdminRole::View, PageName::Keys),
     (Method::POST, "/keys", AdminRole::Configure, PageName::KeysMake),
     (Method::GET, "/keys/csr", AdminRole::View, PageName::KeysCsr),
@@ -115,6 +121,8 @@ pub async fn show(name: PageName, api: &impl Api, asked: &PageRequest) -> Page {
         PageName::Config => page::config::show(api, asked).await,
         PageName::ConfigChange => page::config::change(api, asked).await,
         PageName::ConfigRestore => page::config::restore(api, asked).await,
+        PageName::Install => page::install::show(api, asked).await,
+        PageName::InstallChange => page::install::change(api, asked).await,
         PageName::Keys => page::keys::show(api, asked).await,
         PageName::KeysMake => page::keys::make(api, asked).await,
         PageName::KeysCsr => page::keys::csr(api, asked).await,
@@ -135,7 +143,15 @@ impl<A: Api> Api for OfReader<'_, A> {
         let needed = super::api::find(&call.path).and_then(|path| path.role(&call.method));
         match needed {
             Some(role) if !self.asked.session.may(role) => Answer::needs_role(role),
-            _ => self.api.call(Call { who: self.asked.session.who.clone(), ..call }).await,
+            _ => {
+                self.api
+                    .call(Call {
+                        who: self.asked.session.who.clone(),
+                        is_confidential: self.asked.is_confidential,
+                        ..call
+                    })
+                    .await
+            }
         }
     }
 }

@@ -271,7 +271,7 @@ mod tests {
     fn sessions_end_with_their_password() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
         let user = |role, salt| AdminUser { name: ANNA.into(), role, password: password(salt) };
-        let access = |user: Option<AdminUser>| AdminAccess { users: user.into_iter().collect() };
+        let access = |user: Option<AdminUser>| AdminAccess { users: user.into_iter().collect(), allow_keys: false };
         let salt = "c29tZXNhbHRzb21l";
         let kept = access(Some(user(AdminRole::Operate, salt)));
         let changes = [

@@ -6,6 +6,7 @@ mod explain;
 mod cache;
 mod hook;
 mod page;
+mod install;
 mod key;
 mod renew;
 mod values;
@@ -24,10 +25,11 @@ pub(super) use config::{ChangeArgs, ConfigCommand};
 pub(super) use demo::DemoArgs;
 pub(super) use explain::ExplainArgs;
 pub(super) use hook::{HookCommand, HookTestArgs};
+pub(super) use install::InstallArgs;
 pub(super) use key::{CompromisedRole, KeyCommand, NewKeyArgs, RevokeArgs};
 pub(super) use page::{AdminSubcommand, PageArgs};
 pub(super) use renew::RenewArgs;
-use values::{parse_date, parse_duration, parse_https_url, parse_pause, parse_url};
+use values::{parse_duration, parse_https_url, parse_pause, parse_url};
 
 #[derive(clap::Args)]
 pub(super) struct ConfigArgs {
@@ -279,28 +281,6 @@ pub(super) struct ManArgs {
     /// Write all pages into man5 and man8 below this folder
     #[arg(long, value_name = "FOLDER", conflicts_with = "page")]
     pub(super) dir: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
-pub(super) struct InstallArgs {
-    #[command(flatten)]
-    pub(super) config: ConfigArgs,
-    /// Any host of the site
-    #[arg(long, alias = "host", value_name = "HOST")]
-    pub(super) site: String,
-    /// The new certificate chain, leaf first
-    pub(super) chain: PathBuf,
-    /// Its key [default: the key in use, or a matching key beside it]
-    pub(super) key: Option<PathBuf>,
-    /// Print the verdict, change nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Lock out clients that hold older pins: the date that the refusal names
-    #[arg(long, alias = "accept_lockout_until", value_name = "DATE", value_parser = parse_date)]
-    pub(super) accept_lockout_until: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 #[derive(Subcommand)]

@@ -271,6 +271,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "pintle install --site blog.example.com renewed.pem --dry-run",
             ),
             ("Install it with its key", "sudo pintle install --site blog.example.com renewed.pem renewed.key"),
+            ("Bring back the pair that it replaced", "sudo pintle install --previous --site blog.example.com"),
         ],
     ),
     (

@@ -11,7 +11,7 @@ use super::attempts::{self, UpstreamAttempts};
 use super::drop_privileges::{Ahead, look_ahead};
 use super::first_ledger::FirstLedger;
 use super::reach::{keys_in_reach, writes_beside};
-use super::{KnownPromises, Like, LoadedConfig, context, load, look_at_book, print, refuse, unfinished, warn};
+use super::{KnownPromises, Like, LoadedConfig, context, load, look_at_book, print, refuse};
 use crate::acme::held::{FirstAttempts, last_preflight, waiting};
 use crate::acme::preflight::PreflightFinding;
 use crate::config::{self, Config, Draft, Managed, Problems, report};
@@ -131,7 +131,7 @@ fn print_attempts(attempts: &[UpstreamAttempts]) -> Vec<Problem> {
 
 /// A check changes nothing. A start would.
 fn tell_of_unfinished(draft: &Draft) {
-    unfinished::settle(draft, true, &mut |reason| warn(&reason));
+    super::settle(draft, true);
 }
 
 /// Files that the serving process should not be able to read or change.

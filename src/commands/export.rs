@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::live::{as_served, on_disk, tell_of_reload, warn};
-use super::{fail, files, ledger, no_such_site, pin, read, refuse};
+use super::{fail, ledger, no_such_site, pin, read, refuse};
 use crate::config::{Config, Draft};
 use crate::control::own_keys::{next_keys, with_own_keys};
 use crate::control::pin_set::{self, WantedExport, backup, find};
@@ -18,7 +18,7 @@ use crate::control::served::{LockedOutSite, Objection, ServedNow, Sites, ask_for
 use crate::export::{ExportForm, PinSet, SiteKey};
 use crate::keys::key_file::KeyAlgorithm;
 use crate::ledger::Record;
-use crate::os::read_error;
+use crate::os::{plain_file, read_error};
 use crate::policy::hpkp::{self, Mode};
 use crate::policy::promise::{Promise, PromiseChannel};
 use crate::reason::Reason;
@@ -153,7 +153,7 @@ fn give_out(draft: &Draft, options: &Options, set: &PinSet, is_running: bool, no
     match &options.out {
         None => print!("{text}"),
         Some(out) => {
-            if let Err(error) = files::replace(out, text.as_bytes(), 0o644) {
+            if let Err(error) = plain_file::replace(out, text.as_bytes(), 0o644) {
                 return fail(&format!("{}: {error}", out.display()));
             }
         }

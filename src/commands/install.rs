@@ -1,35 +1,35 @@
 //! `pintle install`: judges a renewed certificate, puts it in place, and checks it from outside.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use http::Method;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::install_plan::{InstallPlan, plan};
 use super::results::Results;
-use super::unfinished::{self, Before, KeptFiles, as_it_is, die_at, put_back};
-use super::{KnownPromises, Output, files, ledger, look_at_book, no_such_site, probe, warn};
-use crate::config::{self, AcceptedByCommand, AdminAddress, CheckContext, Draft, MayLack};
+use super::{KnownPromises, ledger, look_at_book, no_such_site, pin, settle, warn};
+use crate::config::{self, AdminAddress, CheckContext, Draft, MayLack, Outline, SiteOutline};
 use crate::control::ReloadOutcome;
 use crate::control::client::{ClientError, ask};
 use crate::control::served::{CertificateToJudge, ask_for_judgement};
 use crate::host::ascii;
+use crate::install::judge::{InstallContext, accepted, judge};
+use crate::install::kept::{Before, KeptFiles, as_they_are, die_at, put_back, write};
+use crate::install::plan::{GivenFile, GivenPair, InstallPlan, plan};
+use crate::install::{previous, probe};
 use crate::keys::key_file::KeyAlgorithm;
 use crate::ledger::Record;
 use crate::os::read_error;
-use crate::reason::{Problem, Reason};
+use crate::reason::Reason;
 
 /// The arguments.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Any host of the site.
     pub host: String,
-    /// The chain.
-    pub chain: PathBuf,
-    /// Its key. Default: the key in use, or another key in its folder that fits.
-    pub key: Option<PathBuf>,
+    /// The pair to install.
+    pub source: InstallSource,
     /// `true` to print the verdict only.
     pub dry_run: bool,
     /// The day until which the operator accepts a lockout.
@@ -38,31 +38,81 @@ pub struct Options {
     pub as_json: bool,
 }
 
+/// The origin of a pair.
+#[derive(Debug, Clone)]
+pub enum InstallSource {
+    /// Files.
+    Files {
+        /// The chain.
+        chain: PathBuf,
+        /// Its key. Default: the key in use, or another key in its folder that fits.
+        key: Option<PathBuf>,
+    },
+    /// The pair that the last installation replaced.
+    Previous {
+        /// The kind of its key, if the site has several certificates: `true` for RSA.
+        rsa: Option<bool>,
+    },
+}
+
 /// Judges the certificate, and installs it if it is fit and `options` say so. Exit code 0 if it is
 /// fit.
-pub fn install(path: &Path, options: &Options, output: &Output) -> ExitCode {
+pub fn install(path: &Path, options: &Options) -> ExitCode {
     let mut results = Results::new(options.as_json);
-    let ok = judge_and_install(path, options, output, &mut results);
+    let ok = judge_and_install(path, options, &mut results);
     results.end(ok)
 }
 
-fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &mut Results) -> bool {
+/// Reads the pair to install.
+fn given(
+    outline: &Outline,
+    site: &SiteOutline,
+    source: &InstallSource,
+    results: &mut Results,
+) -> Result<GivenPair, Reason> {
+    let read = |path: &Path| match pin::read(path) {
+        Ok(contents) => Ok(GivenFile { name: path.to_owned(), contents: contents.into() }),
+        Err(error) => Err(read_error::reason(path, &error)),
+    };
+    match source {
+        InstallSource::Files { chain, key } => {
+            let (chain, key) = (read(chain)?, key.as_deref().map(read).transpose()?);
+            Ok(GivenPair { chain, key, is_on_disk: true, place: None })
+        }
+        InstallSource::Previous { rsa } => {
+            let found = previous::find(outline, site, *rsa)?;
+            let day = |time: jiff::Timestamp| time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC").to_string();
+            let leaf = &found.chain.leaf;
+            let until = found.until.map(|until| format!("replaced on {}, ", day(until))).unwrap_or_default();
+            results.say(format!(
+                "the previous pair: serial {}, pin {}, {until}valid until {}",
+                leaf.serial,
+                found.chain.pin(),
+                day(leaf.not_after)
+            ));
+            results.set("previous", true);
+            results.set("not_after", leaf.not_after.to_string());
+            Ok(found.pair)
+        }
+    }
+}
+
+fn judge_and_install(path: &Path, options: &Options, results: &mut Results) -> bool {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => return results.refuse(&read_error::reason(path, &error)),
     };
     let Some(outline) = draft.outline() else {
-        for problem in draft.problems().sorted() {
-            results.problem(draft.problems(), problem, output);
-        }
+        results.found_elsewhere(&draft.problems().shown());
         return results.fail(&format!("{}: cannot be read", path.display()));
     };
     let Some(site) = outline.site(&options.host) else {
         let hosts = outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string));
         return results.refuse(&no_such_site(&options.host, hosts));
     };
-    unfinished::settle(&draft, options.dry_run, &mut |reason| warn(&reason));
-    let plan = match plan(&outline, site, &options.chain, options.key.as_deref()) {
+    settle(&draft, options.dry_run);
+    let given = given(&outline, site, &options.source, results);
+    let plan = match given.and_then(|given| plan(&outline, site, given, &|_| None)) {
         Ok(plan) => plan,
         Err(reason) => return results.refuse(&reason),
     };
@@ -76,7 +126,7 @@ fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &
     results.set("site", plan.site.clone());
     results.set("pin", plan.chain.pin().to_string());
     results.set("dry_run", options.dry_run);
-    let is_fit = preflight(&draft, &known, &plan, (options, output), results);
+    let is_fit = preflight(&draft, &known, &plan, options, results);
     let (is_fit, is_refused) = match is_fit.then(|| ask_before(&draft, &plan, options)).flatten() {
         None => (is_fit, false),
         Some(Ok(verdict)) => {
@@ -91,7 +141,8 @@ fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &
     };
     let verdict = if is_fit { "fit to be served" } else { "refused" };
     results.set("verdict", verdict);
-    results.say(format!("{}: {}, pin {}: {verdict}", plan.site, options.chain.display(), plan.chain.pin()));
+    let source = plan.files.last().map(|file| file.source.display().to_string()).unwrap_or_default();
+    results.say(format!("{}: {source}, pin {}: {verdict}", plan.site, plan.chain.pin()));
     match (is_fit, options.dry_run) {
         (false, _) if is_refused => results.fail_with_hint(
             &"not installed: the running process refuses it with the configuration that it has loaded; nothing was written",
@@ -103,46 +154,25 @@ fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &
     }
 }
 
-/// Judges as a start would with the files in place. Problems that exist without the new files are
-/// not this certificate's, unless they are about its places.
+/// Judges the pair by the files, and prints its problems.
 fn preflight(
     draft: &Draft,
     known: &KnownPromises,
     plan: &InstallPlan,
-    (options, output): (&Options, &Output),
+    options: &Options,
     results: &mut Results,
 ) -> bool {
-    let (book, now) = (&known.book, known.now);
-    // Messages name the operator's own files.
-    let shown_as: HashMap<PathBuf, PathBuf> =
-        plan.files.iter().map(|file| (file.path.clone(), file.source.clone())).collect();
-    let (before, old) = draft.build(&CheckContext { shown_as: shown_as.clone(), ..CheckContext::new(book, now) });
-    let instead: HashMap<PathBuf, Vec<u8>> =
-        plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect();
-    let accept = accepted(plan, options);
-    let context = CheckContext { before: before.as_ref(), instead, shown_as, accept, ..CheckContext::new(book, now) };
-    let (_, problems) = draft.build(&context);
-    let known: Vec<&Problem> = old.sorted();
-    let about_it = |p: &Problem| p.path.as_ref().is_some_and(|path| plan.places.contains(path));
-    let is_like = |p: &Problem, k: &Problem| (k.severity, &k.reason.what) == (p.severity, &p.reason.what);
-    let is_old = |p: &Problem| known.iter().any(|k| is_like(p, k)) && !(p.is_error() && about_it(p));
-    let (others, own): (Vec<&Problem>, Vec<&Problem>) = problems.sorted().into_iter().partition(|p| is_old(p));
-    for problem in &own {
-        results.problem(&problems, problem, output);
-    }
-    if others.into_iter().any(Problem::is_error) {
+    let (book, now, accept) = (&known.book, known.now, options.accept.as_deref());
+    let verdict = judge(draft, plan, &InstallContext { book, now, served: None, accept });
+    results.found_elsewhere(&verdict.problems);
+    if verdict.has_other_errors {
         warn(&Reason::new(format!("{}: has other errors", draft.path().display())).hint("pintle check"));
     }
-    !own.into_iter().any(Problem::is_error)
-}
-
-/// The lockout that the operator accepts: for this chain only, not for the site's other chains.
-fn accepted(plan: &InstallPlan, options: &Options) -> Option<AcceptedByCommand> {
-    Some(AcceptedByCommand { site: plan.site.clone(), day: options.accept.clone()?, pin: Some(plan.chain.pin()) })
+    verdict.ok
 }
 
 fn carry_out(draft: &Draft, plan: &InstallPlan, options: &Options, results: &mut Results) -> bool {
-    let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
+    let before = as_they_are(plan);
     let kept = match KeptFiles::keep(plan.places_of_files()) {
         Ok(kept) => kept,
         Err(error) => {
@@ -150,31 +180,48 @@ fn carry_out(draft: &Draft, plan: &InstallPlan, options: &Options, results: &mut
         }
     };
     die_at(0);
-    for (at, file) in plan.files.iter().enumerate() {
-        if let Err(error) = files::put(&file.path, &file.contents, file.mode) {
-            if put_back(plan.places_of_files().take(at).zip(&before)) {
-                kept.remove();
-            }
-            return results.fail(&format!("not installed: {}: {error}", file.path.display()));
+    if let Err((reason, is_back)) = write(plan, &before) {
+        if is_back {
+            kept.remove().iter().for_each(warn);
         }
-        die_at(at + 1);
+        return results.refuse(&reason.within(&"not installed"));
     }
     for file in &plan.files {
         results.say(format!("wrote {}", file.path.display()));
     }
     let running = draft.admin().map(|address| (swap(&address, plan, options), address));
     die_at(plan.files.len() + 1);
-    let (is_whole, ok) = bring_into_use(draft, plan, options, running, &before, results);
-    if is_whole {
-        kept.remove();
-    } else if !kept.names().is_empty() {
-        results
-            .say(format!("the previous files are kept until the new ones are verified: {}", kept.names().join(", ")));
+    match bring_into_use(draft, plan, options, running, &before, results) {
+        (OldFiles::Previous, ok) => {
+            kept.become_previous(plan).iter().for_each(warn);
+            ok
+        }
+        (OldFiles::Back, ok) => {
+            kept.remove().iter().for_each(warn);
+            ok
+        }
+        (OldFiles::Needed, ok) => {
+            let names = kept.names();
+            if !names.is_empty() {
+                results
+                    .say(format!("the previous files are kept until the new ones are verified: {}", names.join(", ")));
+            }
+            ok
+        }
     }
-    ok
 }
 
-/// Returns whether the previous files are no longer needed, and whether all went well.
+/// The fate of the previous files.
+enum OldFiles {
+    /// They are the way back from now on.
+    Previous,
+    /// They are in their places again.
+    Back,
+    /// They may be the only good ones.
+    Needed,
+}
+
+/// Returns the fate of the previous files, and whether all went well.
 fn bring_into_use(
     draft: &Draft,
     plan: &InstallPlan,
@@ -182,8 +229,8 @@ fn bring_into_use(
     running: Option<(Result<ReloadOutcome, ClientError>, AdminAddress)>,
     before: &[Before],
     results: &mut Results,
-) -> (bool, bool) {
-    let both = |ok: bool| (ok, ok);
+) -> (OldFiles, bool) {
+    let both = |ok: bool| (if ok { OldFiles::Previous } else { OldFiles::Needed }, ok);
     match running {
         None => {
             let what_now = "a running pintle loads it by itself; it has no admin socket for a check";
@@ -203,10 +250,12 @@ fn bring_into_use(
             both(verify(&address, plan, &options.host, results))
         }
         Some((Ok(verdict), _)) => {
-            let is_back = put_back(plan.places_of_files().zip(before));
+            let back = put_back(plan, before, plan.files.len());
+            let old = if back.is_ok() { OldFiles::Back } else { OldFiles::Needed };
+            back.err().iter().flatten().for_each(warn);
             results.found_elsewhere(&verdict.reasons());
             results.set("verdict", "refused");
-            (is_back, results.fail(&"not installed: the running process refuses it; the old files are back"))
+            (old, results.fail(&"not installed: the running process refuses it; the old files are back"))
         }
     }
 }
@@ -214,7 +263,7 @@ fn bring_into_use(
 /// The running process's verdict, before anything is written. It gets the chain, never the key.
 /// `None` if there is no process, or one too old to say.
 fn ask_before(draft: &Draft, plan: &InstallPlan, options: &Options) -> Option<Result<ReloadOutcome, ClientError>> {
-    let chain = plan.files.last().map(|file| String::from_utf8_lossy(&file.contents).into_owned()).unwrap_or_default();
+    let chain = plan.chain.pem();
     let asked = CertificateToJudge { host: plan.site.clone(), chain, accept: options.accept.clone() };
     draft.admin().and_then(|address| ask_for_judgement(&address, &asked).transpose())
 }
@@ -231,7 +280,7 @@ fn swap(address: &AdminAddress, plan: &InstallPlan, options: &Options) -> Result
 
 /// Without a running process, this command records the accepted lockout.
 fn not_running(draft: &Draft, plan: &InstallPlan, options: &Options, what_now: &str, results: &mut Results) -> bool {
-    if let (Some(accept), true) = (accepted(plan, options), draft.state().is_some()) {
+    if let (Some(accept), true) = (accepted(plan, options.accept.as_deref()), draft.state().is_some()) {
         let KnownPromises { book, now, .. } = match look_at_book(draft) {
             Ok(known) => known,
             Err(error) => return results.fail(&error),
@@ -252,7 +301,7 @@ fn not_running(draft: &Draft, plan: &InstallPlan, options: &Options, what_now: &
 
 /// Checks what is served, as a client does.
 fn verify(address: &AdminAddress, plan: &InstallPlan, host: &str, results: &mut Results) -> bool {
-    if plan.places.len() == 1 {
+    if !plan.is_served() {
         results.say("not verified: TLS ends in front of pintle, which has no key for it");
         return true;
     }
@@ -269,7 +318,7 @@ fn verify(address: &AdminAddress, plan: &InstallPlan, host: &str, results: &mut 
     };
     let host = &*ascii(host).unwrap_or_else(|_| host.into());
     let name = host.strip_prefix("*.").map_or_else(|| host.to_owned(), |base| format!("pintle-install.{base}"));
-    match probe::leaf(https, &name, matches!(plan.chain.leaf.algorithm, KeyAlgorithm::Rsa(_))) {
+    match probe::leaf(https, &name, matches!(plan.chain.leaf.algorithm, KeyAlgorithm::Rsa(_)), false) {
         Ok(leaf) if Some(&leaf) == plan.leaf() => {
             results.set("verified", true);
             results.say(format!("verified: {https} serves it for {name}"));

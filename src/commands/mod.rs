@@ -11,14 +11,12 @@ pub mod demo;
 pub mod doctor;
 pub mod explain;
 pub mod export;
-mod files;
 mod first_ledger;
 mod forecast;
 pub mod health;
 pub mod hook;
 pub mod init;
 pub mod install;
-mod install_plan;
 pub mod key;
 mod key_steps;
 pub mod keys;
@@ -30,7 +28,6 @@ pub mod pages;
 pub mod page;
 pub mod password;
 pub mod pin;
-mod probe;
 mod reach;
 pub mod remote;
 pub mod repair;
@@ -40,7 +37,6 @@ mod drop_privileges;
 mod results;
 mod sheet;
 pub mod status;
-mod unfinished;
 pub mod verify;
 pub mod versions;
 pub mod watch;
@@ -57,6 +53,7 @@ use crate::config::{self, AdminAddress, CheckContext, Config, DaysInUse, Draft, 
 use crate::control::admin::PromisesInForce as Answer;
 use crate::control::client::{ClientError, ask_for};
 use crate::control::{dates_ahead, hints_to_read, moved, remedy};
+use crate::install::unfinished;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Notice, OpenError};
 use crate::os::read_error;
@@ -281,6 +278,12 @@ fn glance_at_book(draft: &Draft) -> Result<KnownPromises, Reason> {
     };
     asked.book.records().for_each(|record| _ = book.apply(record));
     Ok(KnownPromises { book, damage, ..asked })
+}
+
+/// Settles an interrupted installation, and judges by the known promises.
+fn settle(draft: &Draft, only_tell: bool) {
+    let known = || look_at_book(draft).ok().map(|known| (known.book, known.now));
+    unfinished::settle(draft, &known, only_tell, &mut |reason| warn(&reason));
 }
 
 /// The knowledge of the running process, if it answers.

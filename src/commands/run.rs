@@ -10,10 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::drop_privileges::drop_privileges;
 use super::first_ledger::FirstLedger;
-use super::{
-    KnownPromises, Like, LoadedConfig, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished,
-    warn,
-};
+use super::{KnownPromises, Like, LoadedConfig, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge};
 use crate::acme::hook;
 use crate::acme::lost::LostKey;
 use crate::config::history::How;
@@ -243,7 +240,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (NewProcess,
 /// Before anybody reads a key, and as the user that started this process, who may have installed
 /// them.
 fn settle(draft: &Draft) {
-    unfinished::settle(draft, false, &mut |reason| warn(&reason));
+    super::settle(draft, false);
 }
 
 /// Makes the keys of certificates that pintle obtains, as the user that serves: their pins are promised from the beginning.

@@ -85,6 +85,8 @@ impl FromStr for AdminRole {
 pub struct AdminAccess {
     /// The readers with passwords.
     pub users: Vec<AdminUser>,
+    /// `true` if private keys may be uploaded.
+    pub allow_keys: bool,
 }
 
 /// A reader with a password.

@@ -11,7 +11,7 @@ use super::history::AdoptionOrigin;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::{CertificateToJudge, Objection};
 use super::upgrade::UpgradeOutcome;
-use super::{Control, acme, cache, keys, records, views};
+use super::{Control, acme, cache, install, keys, records, views};
 use crate::config::{DaysInUse, Outline};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
@@ -85,6 +85,8 @@ pub(super) enum AdminCommand {
         change: Box<Change>,
         reply: oneshot::Sender<Changed>,
     },
+    /// A step of an installation.
+    Install(install::InstallStep),
     /// About the certificates that pintle obtains.
     Acme(acme::AcmeCommand),
     /// Explain a request.
@@ -186,6 +188,7 @@ impl Control {
                 let changed = self.change_config(*change).await;
                 let _ = reply.send(changed);
             }
+            AdminCommand::Install(step) => self.obey_install(step).await,
             AdminCommand::Acme(asked) => self.ask_acme(asked),
             AdminCommand::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),
             AdminCommand::View { question, reply } => _ = reply.send(self.view(question)),

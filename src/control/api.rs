@@ -1,10 +1,8 @@
 //! The API of the running process: each path of [`PATHS`](crate::admin::api::PATHS), and the command behind it.
 
-use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
 use super::admin::AdminCommand;
 use super::cache::{self, CacheCall};
@@ -13,10 +11,10 @@ use super::events;
 use super::history::AdoptionOrigin;
 use super::reload::{Installed, ReloadOutcome};
 use super::served::Objection;
-use super::{DRAINING, acme, first_site, keys, records, views};
+use super::{DRAINING, acme, first_site, install, keys, records, views};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
-use crate::admin::asked::{parameter, wipe};
+use crate::admin::asked::{parameter, wiped};
 use crate::config::admin::AdminRole;
 use crate::config::history::How;
 use crate::keys::pin::Pin;
@@ -45,8 +43,9 @@ impl Api for CommandChannel {
         let path = without_version(&call.path).to_owned();
         let changes = find(&path).and_then(|path| path.role(&call.method)).is_some_and(|role| role > AdminRole::View);
         let (who, method) = (call.who.clone(), call.method.clone());
-        let answered = match call.method {
+        let answered = match method {
             _ if path.starts_with("/config") => config::answer(&path, &call, &self.0).await,
+            _ if path == "/install" => install::answer(call, &self.0).await,
             _ if path.starts_with("/keys") => keys::answer(&path, &call, &self.0).await,
             Method::GET if path == "/cache" => {
                 let call = CacheCall::of(&call);
@@ -112,13 +111,6 @@ async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -
         "/acme" => json(ask(commands, |reply| AdminCommand::Acme(acme::AcmeCommand::Plans(reply))).await),
         _ => return views::shown(path, query, commands).await,
     })
-}
-
-/// Takes a body that may hold a key, and wipes the bytes that it came in if nobody else has them.
-fn wiped(body: Bytes) -> Zeroizing<Vec<u8>> {
-    let copy = Zeroizing::new(body.to_vec());
-    wipe(body);
-    copy
 }
 
 /// Carries a command out; `None` if the path is unknown.

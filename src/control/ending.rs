@@ -153,6 +153,7 @@ impl Control {
             AdminCommand::Purge { call, reply } => _ = reply.send(self.purge(&call)),
             AdminCommand::Reload { .. }
             | AdminCommand::CheckConfig { .. }
+            | AdminCommand::Install(_)
             | AdminCommand::ChangeConfig { .. }
             | AdminCommand::Certificates { .. }
             | AdminCommand::Ledger { .. }

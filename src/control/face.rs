@@ -143,7 +143,7 @@ async fn answer_by_caller(request: Request<Incoming>, connection: &AdminConnecti
     match (&parts.method, without_version(path)) {
         (&Method::POST, "/page/link") => link(parts.uri.query().unwrap_or_default(), &who, shared),
         (&Method::POST, "/page/browser") => change_to_browser(parts, connection),
-        _ => called(call(&parts, bytes, who), shared).await,
+        _ => called(call(&parts, bytes, who, &caller.visitor()), shared).await,
     }
 }
 
@@ -209,7 +209,7 @@ async fn browser(
         _ if without_version(path).starts_with("/page/") => {
             respond(Answer::error(StatusCode::FORBIDDEN, "only the command `pintle page` may do this"))
         }
-        _ => called(call(&parts, bytes, session.who), shared).await,
+        _ => called(call(&parts, bytes, session.who, &visitor), shared).await,
     }
 }
 
@@ -219,7 +219,7 @@ fn body_max(is_page: bool, path: &str) -> usize {
 }
 
 /// The call of the API behind a request. hyper leaves the body out of responses to HEAD.
-fn call(parts: &Parts, body: Bytes, who: String) -> Call {
+fn call(parts: &Parts, body: Bytes, who: String, visitor: &PageVisitor) -> Call {
     let method = if parts.method == Method::HEAD { Method::GET } else { parts.method.clone() };
     let accept = parts.headers.get_all(ACCEPT).iter().filter_map(|field| field.to_str().ok()).collect::<Vec<_>>();
     Call {
@@ -228,6 +228,7 @@ fn call(parts: &Parts, body: Bytes, who: String) -> Call {
         if_match: parts.headers.get(IF_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned),
         accept: accept.join(","),
         who,
+        is_confidential: visitor.is_confidential(),
         ..Call::new(method, parts.uri.path())
     }
 }

@@ -20,6 +20,7 @@ pub mod explain;
 mod files;
 mod first_site;
 mod history;
+mod install;
 mod keys;
 mod merge;
 mod metrics;

@@ -34,6 +34,9 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
         // The page looks at the first site's upstream, and obtains its certificate.
         rules.connect.iter_mut().for_each(|ports| ports.extend([HTTP, HTTPS]));
     }
+    // An installation is verified from outside.
+    let own = config.https.iter().map(std::net::SocketAddr::port).filter(|port| *port > 0 && draft.may_edit());
+    rules.connect.iter_mut().for_each(|ports| ports.extend(own.clone()));
     if let AccessTarget::File(path) = &config.access {
         let is_device = DEVICES.iter().any(|device| path.starts_with(device));
         rules.logs.insert(if is_device { path.clone() } else { folder_of(path).to_owned() });

@@ -3,6 +3,7 @@
 mod algorithm;
 mod error;
 mod foreign;
+mod private;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 pub use self::algorithm::{KeyAlgorithm, UnusableForTls, algorithm_of};
 pub use self::error::KeyFileError;
 pub use self::foreign::{Foreign, Want};
+pub use self::private::may_be_private;
 use crate::keys::pem::{self, Section};
 use crate::keys::pin::Pin;
 

@@ -1,9 +1,10 @@
 //! Files in folders where other users can create entries. Only regular files are opened, and never
 //! through a link: a link leads anywhere, and a FIFO or a device may block the opener.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -102,6 +103,90 @@ pub fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(path);
     }
     written
+}
+
+/// Writes a file whole or not at all, with at most the permissions of `mode`.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let new = new_beside(path);
+    let _ = fs::remove_file(&new);
+    write(open_new(&new, mode)?, contents)?;
+    fs::rename(new, path)
+}
+
+/// Replaces a file, whole or not at all, and syncs it to disk. Follows symbolic links of root and
+/// of this user only, and keeps the owner.
+///
+/// # Errors
+///
+/// If it cannot be written, or cannot keep its owner. The file is as it was then.
+pub fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let path = follow_own_links(path)?;
+    let owner = fs::symlink_metadata(&path).ok().map(|m| (m.uid(), m.gid()));
+    let new = new_beside(&path);
+    let _ = fs::remove_file(&new);
+    let file = open_new(&new, mode)?;
+    let written = take_over(&file, owner, mode).and_then(|()| {
+        write(file, contents)?;
+        fs::rename(&new, &path)
+    });
+    if written.is_err() {
+        // It may be a key.
+        let _ = fs::remove_file(&new);
+    }
+    written?;
+    File::open(folder_of(&path))?.sync_all()
+}
+
+/// Tries whether [`put`] may succeed, by a file that it makes and removes.
+///
+/// # Errors
+///
+/// If it would not.
+pub fn try_put(path: &Path, mode: u32) -> io::Result<()> {
+    let path = follow_own_links(path)?;
+    let owner = fs::symlink_metadata(&path).ok().map(|m| (m.uid(), m.gid()));
+    let trial = path.with_file_name(with_end(&path, ".try"));
+    let _ = fs::remove_file(&trial);
+    let tried = open_new(&trial, mode).and_then(|file| take_over(&file, owner, mode));
+    let _ = fs::remove_file(&trial);
+    tried
+}
+
+/// Gives a new file its owner and its mode. Through the open file, not by name: somebody else may have replaced the file.
+fn take_over(file: &File, owner: Option<(u32, u32)>, mode: u32) -> io::Result<()> {
+    let made = file.metadata()?;
+    if let Some((user, group)) = owner
+        && (made.uid(), made.gid()) != (user, group)
+    {
+        fchown(file, Some(user), Some(group))?;
+    }
+    // The umask may have removed permissions.
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// The name of a file with an end.
+#[must_use]
+pub fn with_end(path: &Path, end: &str) -> OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(end);
+    name
+}
+
+fn new_beside(path: &Path) -> PathBuf {
+    path.with_file_name(with_end(path, ".new"))
+}
+
+fn open_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+fn write(mut file: File, contents: &[u8]) -> io::Result<()> {
+    file.write_all(contents)?;
+    file.sync_all()
 }
 
 /// Returns an open file if it may be used. If root works in another user's folder, the file must
@@ -211,6 +296,28 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
     use std::process::Command;
+
+    #[test]
+    fn what_is_there_stays() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (file, link) = (folder.path().join("a.key"), folder.path().join("b.key"));
+        create(&file, b"one", 0o600).unwrap();
+        let mode = || fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        assert_eq!(create(&file, b"two", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&file).unwrap(), b"one");
+        symlink(folder.path().join("elsewhere"), &link).unwrap();
+        assert_eq!(create(&link, b"two", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(!folder.path().join("elsewhere").exists());
+        replace(&file, b"three", 0o644).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"three");
+        try_put(&file, 0o600).unwrap();
+        assert!(try_put(&folder.path().join("no/folder"), 0o600).is_err());
+        assert_eq!(fs::read(&file).unwrap(), b"three");
+        put(&file, b"four", 0o640).unwrap();
+        assert_eq!((fs::read(&file).unwrap(), mode()), (b"four".to_vec(), 0o640));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn tidy_paths() {

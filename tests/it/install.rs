@@ -288,7 +288,14 @@ fn links_and_owners_stay() {
     }
     assert_eq!([owner(&bed.chain()), owner(&bed.key())], before);
     assert_eq!(mode(&bed.key()), 0o600);
-    assert_eq!(fs::read_dir(&real).unwrap().count(), 2);
+    // Each with its previous file, of the same owner.
+    let previous = [bed.chain(), bed.key()].map(|file| {
+        let name = format!("{}.pintle-previous", file.file_name().unwrap().display());
+        real.join(name)
+    });
+    assert_eq!([owner(&previous[0]), owner(&previous[1])], before);
+    assert_eq!((fs::read(&previous[1]).unwrap(), mode(&previous[1])), (fs::read(&bed.live.key).unwrap(), 0o600));
+    assert_eq!(fs::read_dir(&real).unwrap().count(), 4);
 }
 
 /// The file says less than the running process knows: a name was taken out, and it was not reloaded yet.
@@ -371,6 +378,81 @@ fn a_chain_without_a_key() {
     let renewed = bed.authority.renew("front-renewed", &leaf.key, &[front], 91);
     let out = output(&mut install(&pintle.config_path(), front, &[&renewed.chain]));
     assert!(out.contains("loaded by the running process\nnot verified: TLS ends in front"), "{out}");
+}
+
+#[test]
+fn the_way_back() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let back = |more: &[&str]| {
+        let mut command = pintle.command("install --previous");
+        outcome(command.args(["--site", BLOG]).args(more))
+    };
+    let (code, _, err) = back(&[]);
+    assert!(code == 1 && err.contains("there is no previous pair"), "{err}");
+    let (first, before) = (fs::read(bed.chain()).unwrap(), end(&pintle));
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &HOSTS, 91);
+    output(&mut install(&pintle.config_path(), BLOG, &[&renewed.chain]));
+    // The same again is no change: the way back stays.
+    output(&mut install(&pintle.config_path(), BLOG, &[&renewed.chain]));
+    let (code, out, err) = back(&["--dry-run"]);
+    assert!(code == 0 && out.contains("the previous pair: serial ") && out.contains("replaced on 20"), "{out}{err}");
+    assert!(out.contains("fit to be served") && out.contains("valid until 20"), "{out}");
+    assert_ne!(end(&pintle), before);
+    let (code, out, err) = back(&["--json"]);
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["verified"], &answer["previous"]), (0, &true.into(), &true.into()), "{out}{err}");
+    assert_eq!((end(&pintle), fs::read(bed.chain()).unwrap()), (before, first));
+    // The way back leads forward again.
+    let (code, _, err) = back(&[]);
+    assert_eq!((code, fs::read(bed.chain()).unwrap()), (0, fs::read(&renewed.chain).unwrap()), "{err}");
+    // A key that clients do not know any more: the guard decides as always.
+    output(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain]));
+    let (code, _, err) = back(&[]);
+    assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+    let wrong = outcome(pintle.command("install --previous").args(["--site", BLOG]).arg(&renewed.chain));
+    assert!(wrong.0 == 2 && wrong.2.contains("cannot be used with"), "{}", wrong.2);
+}
+
+#[test]
+fn of_several_pairs_the_way_back_names_one() {
+    let bed = Bed::new();
+    let rsa = bed.authority.leaf_of("rsa", &HOSTS, KeyKind::Rsa, -1, 90);
+    let path = |name: &str| bed.folder.path().join(name);
+    fs::copy(&rsa.chain, path("rsa.pem")).unwrap();
+    fs::copy(&rsa.key, path("rsa.key")).unwrap();
+    let config = bed.config("", "").replace("[site.certificate]", "[[site.certificate]]")
+        + &format!("[[site.certificate]]\nchain = {:?}\nkey = {:?}\n", path("rsa.pem"), path("rsa.key"));
+    let pintle = Pintle::start(&bed.authority, &config);
+    let other = bed.authority.leaf_of("rsa2", &HOSTS, KeyKind::Rsa, -1, 91);
+    output(&mut install(&pintle.config_path(), BLOG, &[&other.chain]));
+    output(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain]));
+    let back = |more: &[&str]| outcome(pintle.command("install --previous").args(["--site", BLOG]).args(more));
+    let (code, _, err) = back(&[]);
+    assert!(code == 1 && err.contains("hint: name the kind of key: --algorithm rsa"), "{err}");
+    let (code, out, err) = back(&["--algorithm", "rsa"]);
+    assert!(code == 0 && out.contains("verified"), "{out}{err}");
+    assert_eq!(fs::read(path("rsa.key")).unwrap(), fs::read(&rsa.key).unwrap());
+    assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&bed.next.key).unwrap());
+    let (code, out, err) = back(&["--algorithm", "ecdsa"]);
+    assert!(code == 0 && out.contains("verified"), "{out}{err}");
+    assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&bed.live.key).unwrap());
+}
+
+#[test]
+fn a_certificate_of_pintles_own_is_not_installed_by_hand() {
+    let bed = Bed::new();
+    let config = bed.folder.path().join("pintle.toml");
+    let site = format!("[[site]]\nhosts = [\"{BLOG}\"]\nupstream = \"{}\"\n", bed.origin.url());
+    let acme = "[acme]\nterms = true\nemail = \"a@example.com\"\n";
+    let state = format!("[state]\ndirectory = {:?}\n", bed.state());
+    fs::write(&config, format!("{state}{acme}{site}certificate = {{ acme = true }}\n")).unwrap();
+    for more in [&["--previous".as_ref()][..], &[bed.live.chain.as_path()]] {
+        let (code, _, err) = outcome(&mut install(&config, BLOG, more));
+        assert!(code == 1 && err.contains("pintle obtains this certificate itself"), "{err}");
+        assert!(err.contains(&format!("pintle acme renew --site {BLOG} -c {}", config.display())), "{err}");
+    }
 }
 
 /// Killed at any step, with nothing but its own files to mend it: no state, and so no other copy of the live key.

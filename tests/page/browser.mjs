@@ -30,6 +30,8 @@ export const PAGES = {
   "rotate-none": () => "/keys/rotate?site=docs.example.net",
   config: () => "/config",
   "config-version": () => "/config?find=backups",
+  install: () => "/install?site=blog.example.com",
+  "install-sites": () => "/install",
   fingerprint: () => "/fingerprint",
   "fingerprint-pin": (world) => `/fingerprint?pin=${encodeURIComponent(world.pins.next)}`,
   explain: () => "/explain",

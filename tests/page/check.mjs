@@ -67,6 +67,40 @@ async function flows(chrome, base) {
       await page.close();
     });
   }
+  for (const script of [false, true]) {
+    await test(`a certificate is checked, installed and taken back, ${script ? "with" : "without"} a script`, async () => {
+      const name = `renewed-${script}`;
+      fs.copyFileSync(world.file("photos.key"), world.file(`${name}.key`));
+      world.certificate(name, ["photos.example.com"], 80);
+      const page = await open(chrome, `${base}/install?site=photos.example.com`, { script });
+      await (await page.$("#file")).uploadFile(world.file(`${name}.pem`));
+      const answered = (selector) => script && selector.includes("install")
+        ? Promise.all([page.waitForSelector("#verdict", { timeout: 20000 }), page.click(selector)])
+        : Promise.all([page.waitForNavigation(), page.click(selector)]);
+      await answered("form[data-install] .go");
+      assert.match(await text(page, "#verdict"), new RegExp(`${name}\\.pem is fit to be served`));
+      await answered("form[data-apply] .go");
+      assert.match(await text(page, "#verdict"), /^Installed\. .* serves it for photos\.example\.com/);
+      await answered("tbody form button");
+      assert.match(await text(page, "#verdict"), /^Rolled back\. /);
+      await page.close();
+    });
+  }
+  await test("a refused certificate names the ways out, and a private key stays in the browser", async () => {
+    world.key("stranger");
+    world.certificate("stranger", ["blog.example.com", "www.example.com"], 80);
+    const page = await open(chrome, `${base}/install?site=blog.example.com`);
+    await (await page.$("#file")).uploadFile(world.file("stranger.pem"));
+    await Promise.all([page.waitForSelector("#verdict", { timeout: 20000 }), page.click("form[data-install] .go")]);
+    assert.match(await text(page, "#outcome"), /Refused: stranger\.pem would lock readers out.*I have lost the keys/);
+    const sent = [];
+    page.on("request", (request) => sent.push(request.url()));
+    await (await page.$("#file")).uploadFile(world.file("stranger.key"));
+    await page.click("form[data-install] .go");
+    await page.waitForFunction(() => /has a private key\. It was not sent/.test(document.querySelector("#outcome").textContent), { timeout: 20000 });
+    assert.deepEqual(sent, []);
+    await page.close();
+  });
   await test("pins are computed in the browser, and nothing is sent", async () => {
     const page = await open(chrome, `${base}/fingerprint`);
     const sent = [];

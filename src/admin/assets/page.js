@@ -250,7 +250,52 @@ function editing(form) {
   });
 }
 
+// The check of a certificate: the verdict comes beside the form, which keeps its files.
+function installing(form) {
+  const [file, text, outcome] = [one("#file", form), one("#pem", form), one("#outcome")];
+  const is_private = async () => {
+    const chosen = file.files[0];
+    if (chosen?.size > 1 << 20) return false;
+    const bytes = chosen ? new Uint8Array(await chosen.arrayBuffer()) : new TextEncoder().encode(text.value);
+    return /PRIVATE KEY/i.test(new TextDecoder("latin1").decode(bytes).replaceAll("\0", ""));
+  };
+  const show = (words) => { say(words); outcome.focus(); };
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const checked = new FormData(form, event.submitter);
+    try {
+      if (!("keys" in form.dataset) && await is_private()) {
+        const title = `${file.files[0]?.name ?? "The pasted text"} has a private key. It was not sent`;
+        form.reset();
+        outcome.replaceChildren(made("section", { class: "verdict v-bad", "aria-labelledby": "verdict" },
+          made("h2", { id: "verdict" }, icon("bad"), made("span", {}, title)),
+          made("p", {}, "Private keys stay off this page. On the machine that runs pintle:"),
+          made("pre", {}, one("#by-command", form)?.textContent ?? "sudo pintle install")));
+        return show(title);
+      }
+      const answer = await fetch(form.action, { method: "POST", body: checked });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const next = one("#outcome", page);
+      if (!next) throw new Error("another page");
+      outcome.replaceChildren(...next.childNodes);
+      one(".head").replaceChildren(...one(".head", page).childNodes);
+      // The files are here already: nobody has to choose the key again.
+      for (const again of all("form[data-apply] [name=key]", outcome)) {
+        const key = one("[type=file][name=key]", form);
+        if (key?.files.length) again.files = key.files;
+      }
+      show(one("#verdict", outcome)?.textContent ?? "");
+    } catch {
+      // Without an answer here, the browser shows the page itself.
+      const sent = made("input", { type: "hidden", name: "do", value: "check" });
+      form.append(sent);
+      form.submit();
+    }
+  });
+}
+
 copying(document);
+all("form[data-install]").forEach(installing);
 all("[data-live]").forEach(live);
 all("form[data-ask]").forEach(asking);
 all("form[data-fingerprint]").forEach(fingerprint);

@@ -7,6 +7,7 @@ pub mod error;
 pub mod explain;
 pub mod fingerprint;
 pub mod first;
+pub mod install;
 pub mod keys;
 pub mod login;
 pub mod logs;

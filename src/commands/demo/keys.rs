@@ -10,8 +10,8 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData as _,
 };
 
-use crate::commands::files::replace;
 use crate::keys::pin::Pin;
+use crate::os::plain_file::replace;
 use crate::tls::certificate::Chain;
 
 const CA_DAYS: i64 = 3650;

@@ -9,10 +9,10 @@ use std::process::ExitCode;
 
 use tracing::Level;
 
-use super::files::replace;
 use super::{Output, fail, fail_with_hint, refuse, run, warn};
 use crate::control::Beginning;
 use crate::keys::pin::Pin;
+use crate::os::plain_file::replace;
 use crate::os::read_error::describe;
 use crate::reason::{Reason, shell_word};
 use crate::telemetry::log::LogFormat;

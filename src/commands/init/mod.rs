@@ -17,13 +17,13 @@ use tokio::runtime::Runtime;
 
 pub use crate::init::given::{Given, email};
 
-use super::{Output, files, refuse};
+use super::{Output, refuse};
 use crate::init::conclude::{Conclusion, conclude};
 use crate::init::evidence::Evidence;
 use crate::init::json;
 use crate::init::probe::{BlogTarget, Prober};
 use crate::init::write::{Wishes, render};
-use crate::os::plain_file::folder_of;
+use crate::os::plain_file::{self, folder_of};
 use crate::policy::Scheme;
 use crate::reason::{Reason, shell_word};
 use crate::verify::target::{ConnectTo, Url, default_port};
@@ -273,7 +273,7 @@ fn write(path: &Path, text: &str, is_system: bool) -> io::Result<()> {
         fs::create_dir(SYSTEM_FOLDER)?;
         fs::set_permissions(SYSTEM_FOLDER, Permissions::from_mode(0o755))?;
     }
-    files::create(path, text.as_bytes(), 0o644)?;
+    plain_file::create(path, text.as_bytes(), 0o644)?;
     if is_system {
         fs::set_permissions(path, Permissions::from_mode(0o644))?;
     }

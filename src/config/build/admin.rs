@@ -28,7 +28,8 @@ pub(super) fn build(table: &AdminTable, r: &mut Checker<'_>) -> Arc<AdminAccess>
             users.push(user);
         }
     }
-    Arc::new(AdminAccess { users })
+    let allow_keys = table.allow_keys.as_ref().is_some_and(|allow| allow.value);
+    Arc::new(AdminAccess { users, allow_keys })
 }
 
 fn user(table: &AdminUserTable, known: &[AdminUser], r: &mut Checker<'_>) -> Option<AdminUser> {

@@ -10,6 +10,7 @@ use crate::config::reader::Reader;
 pub(in crate::config) struct AdminTable {
     pub(in crate::config) password_hash: Option<At<String>>,
     pub(in crate::config) edit: Option<At<bool>>,
+    pub(in crate::config) allow_keys: Option<At<bool>>,
     pub(in crate::config) users: Vec<AdminUserTable>,
     pub(in crate::config) https: Option<Box<AdminHttpsTable>>,
 }
@@ -40,6 +41,7 @@ impl AdminTable {
         Self {
             password_hash: t.text("password_hash"),
             edit: t.boolean("edit"),
+            allow_keys: t.boolean("allow_keys"),
             users: t.tables("user").into_iter().map(|user| user.whole(AdminUserTable::read)).collect(),
             https: t.table("https").map(|https| https.whole(AdminHttpsTable::read)).map(Box::new),
         }

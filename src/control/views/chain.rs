@@ -10,7 +10,7 @@ use crate::telemetry::trace::hex;
 use crate::tls::certificate::name_of;
 
 /// The certificates, the leaf first. One that cannot be read is left out: it is served all the same.
-pub(super) fn certificates<'d>(chain: impl Iterator<Item = &'d [u8]>) -> Vec<Value> {
+pub(in crate::control) fn certificates<'d>(chain: impl Iterator<Item = &'d [u8]>) -> Vec<Value> {
     chain.filter_map(certificate).collect()
 }
 

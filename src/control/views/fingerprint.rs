@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
-use zeroize::Zeroizing;
 
 use super::chain;
 use super::refusal::{Answered, PageRefusal};
 use crate::control::Control;
-use crate::keys::key_file::{Foreign, KeyFileError, KeyKind, Want, certificates, has_private_key, public_key};
+use crate::keys::key_file::{KeyKind, Want, certificates, may_be_private, public_key};
 use crate::keys::pem;
 use crate::keys::pin::Pin;
 use crate::ledger::time::rfc3339;
@@ -23,31 +22,6 @@ use crate::tls::certificate::name_of;
 const KNOWN_MAX: usize = 20;
 /// Names that are shown of a CSR.
 const NAMES_MAX: usize = 100;
-
-/// `true` if a file has a private key, or may have one: the reason why it is unreadable does not matter then.
-fn may_be_private(contents: &[u8], error: Option<&KeyFileError>) -> bool {
-    const MARK: &[u8] = b"PRIVATE KEY";
-    let is_marked = || contents.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK));
-    let without_zeros = || {
-        let mut narrow = Zeroizing::new(Vec::with_capacity(contents.len()));
-        narrow.extend(contents.iter().filter(|byte| **byte != 0));
-        narrow
-    };
-    let is_of_key = matches!(
-        error,
-        Some(
-            KeyFileError::Encrypted { .. }
-                | KeyFileError::Unsupported(_)
-                | KeyFileError::NoPrivateKey
-                | KeyFileError::Foreign(Foreign::OpenSsh | Foreign::Pkcs12 | Foreign::Several { certificates: false })
-        )
-    );
-    is_of_key
-        || has_private_key(contents)
-        || is_marked()
-        // Text in UTF-16.
-        || without_zeros().windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK))
-}
 
 impl Control {
     /// The answer about a pin.
@@ -145,29 +119,4 @@ fn names_of_csr(contents: &[u8]) -> Vec<String> {
     }
     names.truncate(NAMES_MAX);
     names
-}
-
-#[cfg(test)]
-mod tests {
-    use rcgen::PublicKeyData as _;
-
-    use super::*;
-
-    #[test]
-    fn anything_like_a_private_key() {
-        let refuses = |contents: &[u8]| may_be_private(contents, public_key(contents).as_ref().err());
-        let key = rcgen::KeyPair::generate().unwrap();
-        let pem = key.serialize_pem();
-        assert!(refuses(pem.as_bytes()) && refuses(key.serialized_der()));
-        assert!(refuses(pem.replace("-----END", "-----FIN").as_bytes()), "damaged");
-        assert!(refuses(format!("{}{pem}", key.public_key_pem()).as_bytes()), "behind a public key");
-        let wide: Vec<u8> = pem.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert!(refuses(&wide), "in UTF-16");
-        assert!(refuses(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n"), "encrypted");
-        assert!(refuses(b"-----begin openssh private key-----\n"), "OpenSSH");
-        assert!(refuses(&[key.serialized_der(), b"\0more"].concat()), "with more data behind it");
-        for public in [key.public_key_pem().as_bytes(), &key.subject_public_key_info()[..], b"", b"hello"] {
-            assert!(!refuses(public), "{}", String::from_utf8_lossy(public));
-        }
-    }
 }

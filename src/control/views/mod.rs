@@ -1,7 +1,7 @@
 //! Answers for the admin pages, beside those that the commands have: lists of sites by the page, one site whole, the effect
 //! of a rotation, exports, rates, and the pin of any file.
 
-mod chain;
+pub(super) mod chain;
 mod doctor;
 mod fingerprint;
 mod overview;

@@ -68,3 +68,35 @@ fn the_browser_computes_pins_and_asks_about_days() {
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|line| line.contains("favicon")), "{complaints:?}");
 }
+
+#[test]
+fn the_browser_checks_and_installs() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(""));
+    let base = format!("http://{}", relay(bed.socket()));
+    let browser = Browser::start(&bed.authority, pintle.https(), pintle.http());
+    let outcome = || browser.evaluate("document.querySelector('#outcome')?.textContent ?? ''");
+    let says = |words: &str| {
+        eventually(words, || outcome().as_str().is_some_and(|text| text.contains(words)).then_some(()));
+    };
+    let key = bed.authority.folder().join("blog.key");
+    let renewed = bed.authority.renew("renewed", &key, &[BLOG], 91);
+    browser.go(&format!("{base}/install?site={BLOG}"));
+    // A private key stays in the browser.
+    let _ = browser.requests();
+    browser.fill("#pem", &std::fs::read_to_string(&key).unwrap());
+    browser.click("form[data-install] .go");
+    says("has a private key. It was not sent");
+    assert_eq!(browser.evaluate("document.querySelector('#pem').value"), "");
+    assert!(browser.requests().is_empty(), "something was sent");
+    // The verdict comes beside the form; the installation is another page.
+    browser.fill("#pem", &std::fs::read_to_string(&renewed.chain).unwrap());
+    browser.click("form[data-install] .go");
+    says("is fit to be served");
+    browser.click("form[data-apply] .go");
+    says("Installed. ");
+    browser.click("tbody form button");
+    says("Rolled back. ");
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|line| line.contains("favicon")), "{complaints:?}");
+}

@@ -9,6 +9,7 @@ mod first;
 mod frame;
 mod hostile;
 mod https;
+mod install;
 mod keys;
 mod many;
 mod openapi;

@@ -1,6 +1,6 @@
 //! A client that fetches a served certificate, whatever its issuer.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -12,16 +12,19 @@ use crate::tls::{KeyTypes, Possession};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The certificate that an address serves for a name, to clients that accept RSA keys only, or no
-/// RSA keys.
+/// RSA keys. With `greeting`, a PROXY header comes first.
 ///
 /// # Errors
 ///
 /// If the handshake fails.
-pub(super) fn leaf(address: SocketAddr, name: &str, rsa: bool) -> io::Result<CertificateDer<'static>> {
+pub fn leaf(address: SocketAddr, name: &str, rsa: bool, greeting: bool) -> io::Result<CertificateDer<'static>> {
     let keys = if rsa { KeyTypes::Rsa } else { KeyTypes::Elliptic };
-    let socket = TcpStream::connect_timeout(&reachable(address), PATIENCE)?;
+    let mut socket = TcpStream::connect_timeout(&reachable(address), PATIENCE)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
+    if greeting {
+        socket.write_all(b"PROXY UNKNOWN\r\n")?;
+    }
     let mut stream = Possession::of_any(keys).connect(socket, name)?;
     stream.conn.send_close_notify();
     let _ = stream.conn.complete_io(&mut stream.sock);

@@ -5,102 +5,34 @@ use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{files, look_at_book, warn};
+use zeroize::Zeroizing;
+
+use super::copies::{OLD, OLD_MODE, old_of, undone_of};
+use super::previous;
 use crate::config::{CheckContext, Draft, Outline};
 use crate::keys::key_file::{FILE_MAX, private_pin};
-use crate::os::plain_file::{self, follow_own_links};
+use crate::ledger::Book;
+use crate::os::plain_file;
+use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::tls::certificate::Chain;
 
-/// The end of a previous file's name.
-const OLD: &str = ".pintle-old";
-/// The end of the name of a key whose installation was undone.
-const UNDONE: &str = ".pintle-undone";
-/// For its owner alone: it may be a key.
-const OLD_MODE: u32 = 0o600;
-
-/// A file as it was: contents and mode.
-pub(super) type Before = Option<(Vec<u8>, u32)>;
-
-/// The previous files, until an installation is verified.
-pub(super) struct KeptFiles {
-    old: Vec<PathBuf>,
-    /// Marks the installation as running, for other processes.
-    _locks: Vec<File>,
-}
-
-impl KeptFiles {
-    /// Copies the existing files, and syncs the copies to disk.
-    pub(super) fn keep<'p>(places: impl Iterator<Item = &'p Path>) -> io::Result<Self> {
-        let mut kept = Self { old: Vec::new(), _locks: Vec::new() };
-        for place in places {
-            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", place.display()));
-            match kept.keep_one(place) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    kept.remove();
-                    return Err(named(error));
-                }
-                Ok(()) => {}
-            }
-        }
-        Ok(kept)
-    }
-
-    fn keep_one(&mut self, place: &Path) -> io::Result<()> {
-        let (place, old) = (follow_own_links(place)?, old_of(place)?);
-        let contents = zeroize::Zeroizing::new(fs::read(place)?);
-        match fs::remove_file(&old) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        files::create(&old, &contents, OLD_MODE)?;
-        let lock = plain_file::open(&old)?;
-        lock.try_lock().map_err(io::Error::from)?;
-        self.old.push(old);
-        self._locks.push(lock);
-        Ok(())
-    }
-
-    /// The names of the copies.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.old.iter().map(|old| old.display().to_string()).collect()
-    }
-
-    /// Removes the copies, which are no longer needed.
-    pub(super) fn remove(self) {
-        for old in &self.old {
-            if let Err(error) = fs::remove_file(old) {
-                warn(&format!("{}: cannot be removed: {error}", old.display()).into());
-            }
-        }
-    }
-}
-
-fn old_of(place: &Path) -> io::Result<PathBuf> {
-    beside(place, OLD)
-}
-
-fn beside(place: &Path, end: &str) -> io::Result<PathBuf> {
-    let place = follow_own_links(place)?;
-    let mut name = place.file_name().unwrap_or_default().to_owned();
-    name.push(end);
-    Ok(place.with_file_name(name))
-}
+/// The promises in force and the time; `None` if they are unknown.
+pub type KnownBook<'b> = &'b dyn Fn() -> Option<(Book, Seconds)>;
 
 /// One file of a pair.
 struct PairFile {
     path: PathBuf,
-    now: Option<Vec<u8>>,
+    now: Option<Zeroizing<Vec<u8>>>,
     /// The previous file, and its contents.
-    old: Option<(PathBuf, Vec<u8>)>,
+    old: Option<(PathBuf, Zeroizing<Vec<u8>>)>,
 }
 
 /// Finishes interrupted installations whose files are all in place and may be served, undoes others, and reports it. With
 /// `only_tell`, it reports only.
-pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)) {
+pub fn settle(draft: &Draft, book: KnownBook<'_>, only_tell: bool, say: &mut dyn FnMut(Reason)) {
     let Some(outline) = draft.outline() else { return };
     for (chain, key) in outline.sites.iter().flat_map(|site| &site.certificates) {
         let paths = [Some(outline.path(chain)), key.as_ref().map(|key| outline.path(key))];
@@ -109,7 +41,7 @@ pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)
             continue;
         }
         let shown = outline.path(chain).display().to_string();
-        match settle_pair(&paths, &ChainJudge { draft, outline: &outline }, only_tell) {
+        match settle_pair(&paths, &ChainJudge { draft, outline: &outline, book }, only_tell) {
             Ok(None) => {}
             Ok(Some(what)) => say(format!("{shown}: an installation was interrupted: {what}").into()),
             Err(error) => {
@@ -121,12 +53,8 @@ pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)
     }
 }
 
-/// `None` if the installation is still running.
-fn settle_pair(
-    [chain, key]: &[Option<PathBuf>; 2],
-    judge: &ChainJudge<'_>,
-    only_tell: bool,
-) -> io::Result<Option<String>> {
+/// The files of a pair with their copies, whose locks are held; `None` if the installation is still running.
+fn read_pair([chain, key]: &[Option<PathBuf>; 2]) -> io::Result<Option<(Vec<PairFile>, Vec<File>)>> {
     let (mut places, mut locks): (Vec<PairFile>, Vec<File>) = (Vec::new(), Vec::new());
     // One file may have both.
     for path in [chain, key].into_iter().flatten() {
@@ -142,21 +70,31 @@ fn settle_pair(
                     Err(TryLockError::Error(error)) => return Err(error),
                 }
                 locks.push(file.try_clone()?);
-                Some((old, plain_file::read_opened(file, FILE_MAX)?))
+                Some((old, Zeroizing::new(plain_file::read_opened(file, FILE_MAX)?)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", old.display()))),
         };
-        places.push(PairFile { path: path.clone(), now: fs::read(path).ok(), old });
+        places.push(PairFile { path: path.clone(), now: fs::read(path).ok().map(Zeroizing::new), old });
     }
+    Ok(Some((places, locks)))
+}
+
+/// `None` if the installation is still running.
+fn settle_pair(paths: &[Option<PathBuf>; 2], judge: &ChainJudge<'_>, only_tell: bool) -> io::Result<Option<String>> {
+    let Some((places, _locks)) = read_pair(paths)? else { return Ok(None) };
+    let key = &paths[1];
     let (now, before) = (PairOnDisk::of(&places, key.is_some(), false), PairOnDisk::of(&places, key.is_some(), true));
     let put_back = "the start, or the next `pintle install`, restores the previous files";
     let what = match (now.fits(), before.fits(), only_tell) {
         (true, fits_before, _) => match judge.refusal(&places, &now) {
             None if only_tell => {
-                return Ok(Some("its files are complete; the start removes the copies of the previous ones".into()));
+                return Ok(Some("its files are complete; the start keeps the previous ones for a way back".into()));
             }
-            None => "its files are complete, so it is finished now".to_owned(),
+            None => {
+                previous::replace(&places.iter().map(|place| place.path.clone()).collect::<Vec<_>>())?;
+                return Ok(Some("its files are complete, so it is finished now".to_owned()));
+            }
             // What is refused either way stays: the previous files may have the only key of a promise.
             Some(why) if !fits_before || judge.refusal(&places, &before).is_some() => {
                 return Ok(Some(format!("pintle refuses its certificate, and keeps the files *{OLD}: {why}")));
@@ -192,7 +130,7 @@ impl<'p> PairOnDisk<'p> {
     fn of(places: &'p [PairFile], has_key: bool, before: bool) -> Self {
         let contents = |place: &'p PairFile| match &place.old {
             Some((_, old)) if before => Some(old.as_slice()),
-            _ => place.now.as_deref(),
+            _ => place.now.as_ref().map(|now| now.as_slice()),
         };
         let key = places.last().filter(|_| has_key).map(contents);
         Self { chain: places.first().and_then(contents), key }
@@ -209,20 +147,21 @@ impl<'p> PairOnDisk<'p> {
 struct ChainJudge<'d> {
     draft: &'d Draft,
     outline: &'d Outline,
+    book: KnownBook<'d>,
 }
 
 impl ChainJudge<'_> {
     /// Returns pintle's reason against a chain at this place; `None` if it accepts the chain, or if the ledger is unknown.
     fn refusal(&self, places: &[PairFile], pair: &PairOnDisk<'_>) -> Option<String> {
         let (place, contents) = (places.first()?, pair.chain?);
-        let known = look_at_book(self.draft).ok()?;
+        let (book, now) = (self.book)()?;
         // Without the keys: a process that must not have them asks, too.
         let chains = self.outline.sites.iter().flat_map(|site| &site.certificates);
         let chains = chains.map(|(chain, _)| self.outline.path(chain));
         let mut instead: HashMap<PathBuf, Vec<u8>> =
             chains.map(|path| (path.clone(), plain_file::read(&path, FILE_MAX).unwrap_or_default())).collect();
         instead.insert(place.path.clone(), contents.to_vec());
-        let context = CheckContext { instead, chains_alone: true, ..CheckContext::new(&known.book, known.now) };
+        let context = CheckContext { instead, chains_alone: true, ..CheckContext::new(&book, now) };
         let (_, problems) = self.draft.build(&context);
         let mut refusals =
             problems.sorted().into_iter().filter(|p| p.is_error() && p.path.as_ref() == Some(&place.path));
@@ -238,46 +177,14 @@ fn restore(places: &[PairFile]) -> io::Result<String> {
     for PairFile { path, now, old } in places {
         if let Some((_, contents)) = old {
             let mode = fs::metadata(path).map_or(OLD_MODE, |m| m.permissions().mode() & 0o7777);
-            let key = now.as_deref().and_then(private_pin);
+            let key = now.as_ref().and_then(|now| private_pin(now));
             if let (Some(now), true) = (now, key.is_some() && key != private_pin(contents)) {
-                let undone = beside(path, UNDONE)?;
-                files::put(&undone, now, OLD_MODE)?;
+                let undone = undone_of(path)?;
+                plain_file::put(&undone, now, OLD_MODE)?;
                 outcome += &format!(" ({} has the key that was in place)", undone.display());
             }
-            files::put(path, contents, mode)?;
+            plain_file::put(path, contents, mode)?;
         }
     }
     Ok(outcome)
-}
-
-/// For the tests: exits silently after a step.
-#[cfg(debug_assertions)]
-pub(super) fn die_at(step: usize) {
-    if std::env::var("PINTLE_TEST_DIE_AT").is_ok_and(|at| at == step.to_string()) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-    }
-}
-
-#[cfg(not(debug_assertions))]
-pub(super) fn die_at(_: usize) {}
-
-/// Restores the previous files. Returns `false` if that fails.
-pub(super) fn put_back<'f>(files: impl Iterator<Item = (&'f Path, &'f Before)>) -> bool {
-    let mut all = true;
-    for (path, before) in files {
-        let done = match before {
-            Some((contents, mode)) => files::put(path, contents, *mode),
-            None => fs::remove_file(path),
-        };
-        if let Err(error) = done {
-            all = false;
-            warn(&format!("{}: cannot be put back: {error}", path.display()).into());
-        }
-    }
-    all
-}
-
-pub(super) fn as_it_is(path: &Path) -> Before {
-    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
-    Some((fs::read(path).ok()?, mode))
 }

@@ -1,0 +1,224 @@
+//! The control thread's part in an installation: its facts, the verdict, the swap and its undoing.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+use crate::config::edit::matches;
+use crate::config::{Outline, safe_day};
+use crate::control::Control;
+use crate::control::reload::{Installed, ReloadOutcome};
+use crate::install::judge::{InstallContext, InstallVerdict, judge};
+use crate::install::kept::{Before, KeptFiles, as_they_are, die_at, put_back, write};
+use crate::install::plan::{InstallPlan, tag_of};
+use crate::keys::pin::Pin;
+use crate::ledger::time::rfc3339;
+use crate::policy::Scheme;
+use crate::policy::promise::{Promise, Promises};
+use crate::reason::Reason;
+
+/// A step of an installation.
+pub(in crate::control) enum InstallStep {
+    /// What is served, and where.
+    Facts(oneshot::Sender<InstallFacts>),
+    /// May this pair be served?
+    Judge { plan: Arc<InstallPlan>, accept: Option<String>, reply: oneshot::Sender<JudgedInstall> },
+    /// Write the files, and serve them.
+    Swap { job: Box<InstallJob>, reply: oneshot::Sender<Swapped> },
+    /// Bring the previous files back. Answers with the failures.
+    Undo { plan: Arc<InstallPlan>, files: Box<ReplacedFiles>, reply: oneshot::Sender<Vec<Reason>> },
+}
+
+/// The control thread's knowledge.
+pub(in crate::control) struct InstallFacts {
+    pub(super) outline: Option<Outline>,
+    /// The served leaf key where each chain is configured.
+    pub(super) pins: HashMap<PathBuf, Pin>,
+    pub(super) allow_keys: bool,
+    /// The TLS listener to look at.
+    pub(super) https: Option<SocketAddr>,
+    /// The listener expects a PROXY header.
+    pub(super) greeting: bool,
+}
+
+/// A verdict, and the lockout that the guard sees.
+pub(in crate::control) struct JudgedInstall {
+    pub(super) verdict: InstallVerdict,
+    /// The broken sets, their end, and the day to accept; `null` if none is broken.
+    pub(super) lockout: Value,
+}
+
+/// An installation to carry out.
+pub(in crate::control) struct InstallJob {
+    pub(super) plan: Arc<InstallPlan>,
+    pub(super) outline: Outline,
+    pub(super) accept: Option<String>,
+    /// The tags of the chains that it replaces.
+    pub(super) if_match: String,
+}
+
+/// The files that were replaced, until the new ones are verified.
+pub(in crate::control) struct ReplacedFiles {
+    pub(super) kept: KeptFiles,
+    before: Vec<Before>,
+}
+
+/// The outcome of a swap.
+pub(in crate::control) enum Swapped {
+    /// The new pair is in use. The leaves that the site serves now are beside it.
+    InUse { outcome: ReloadOutcome, files: Box<ReplacedFiles>, leaves: Vec<CertificateDer<'static>> },
+    /// This process refuses it. The previous files are back, except for these failures.
+    Refused { outcome: ReloadOutcome, failures: Vec<Reason> },
+    /// Somebody else has installed another chain meanwhile, or does so now.
+    Changed(Reason),
+    /// The files cannot be written.
+    Not(Reason),
+}
+
+/// Keeps the old files, and writes the new ones.
+fn replace_files(job: &InstallJob) -> Result<ReplacedFiles, Swapped> {
+    let InstallJob { plan, outline, if_match, .. } = job;
+    let kept = KeptFiles::keep(plan.places_of_files()).map_err(|error| {
+        let reason = Reason::new(format!("cannot keep a copy of the previous files: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::WouldBlock => Swapped::Changed(reason.hint("wait for it, then look again")),
+            _ => Swapped::Not(reason),
+        }
+    })?;
+    if !outline.site(&plan.site).is_some_and(|site| matches(if_match, &tag_of(outline, site))) {
+        log(&kept.remove());
+        let reason = Reason::new(format!("{}: somebody else has installed another certificate meanwhile", plan.site));
+        return Err(Swapped::Changed(reason.hint("look again, and decide by what is installed now")));
+    }
+    let before = as_they_are(plan);
+    die_at(0);
+    if let Err((reason, is_back)) = write(plan, &before) {
+        if is_back {
+            log(&kept.remove());
+        }
+        return Err(Swapped::Not(reason));
+    }
+    Ok(ReplacedFiles { kept, before })
+}
+
+/// Brings the previous files back. Returns the failures; the copies stay then.
+fn restore_files(plan: &InstallPlan, ReplacedFiles { kept, before }: ReplacedFiles) -> Vec<Reason> {
+    match put_back(plan, &before, plan.files.len()) {
+        Ok(()) => kept.remove(),
+        Err(failures) => failures,
+    }
+}
+
+pub(super) fn log(failures: &[Reason]) {
+    for reason in failures {
+        tracing::warn!(problem = reason.line(), "installation");
+    }
+}
+
+impl Control {
+    /// Carries out a step.
+    pub(in crate::control) async fn obey_install(&mut self, step: InstallStep) {
+        match step {
+            InstallStep::Facts(reply) => _ = reply.send(self.install_facts()),
+            InstallStep::Judge { plan, accept, reply } => _ = reply.send(self.judge_install(&plan, accept.as_deref())),
+            InstallStep::Swap { job, reply } => {
+                let swapped = self.swap(*job).await;
+                let _ = reply.send(swapped);
+            }
+            InstallStep::Undo { plan, files, reply } => {
+                let failures = self.undo_install(&plan, *files).await;
+                let _ = reply.send(failures);
+            }
+        }
+    }
+
+    fn install_facts(&self) -> InstallFacts {
+        let certificates = self.config.sites().flat_map(|site| &site.certificates);
+        let snapshot = &self.config.snapshot;
+        InstallFacts {
+            outline: self.draft.outline(),
+            pins: certificates.map(|one| (PathBuf::from(&one.path), one.pin)).collect(),
+            allow_keys: self.config.admin_access.allow_keys,
+            https: self.listening().iter().find(|(_, scheme)| *scheme == Scheme::Https).map(|(address, _)| *address),
+            greeting: snapshot.proxy_protocol && snapshot.trust.contains(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        }
+    }
+
+    fn judge_install(&self, plan: &InstallPlan, accept: Option<&str>) -> JudgedInstall {
+        let now = self.now();
+        let ledger = self.ledger();
+        let book = ledger.book();
+        let verdict = judge(&self.draft, plan, &InstallContext { book, now, served: Some(&self.config), accept });
+        let alive = Promises::alive(book.promises(), now);
+        let index = self.config.sites().position(|site| site.name() == plan.site);
+        let names = index.and_then(|index| self.config.names_of(index));
+        let broken =
+            names.map(|names| alive.broken_by(names.hosts, names.except, &plan.chain.certain)).unwrap_or_default();
+        let until = broken.iter().map(|set: &&Promise| set.honoured_until()).max();
+        let lockout = until.map_or(
+            Value::Null,
+            |until| json!({ "sets": broken.len(), "until": rfc3339(until), "day": safe_day(until) }),
+        );
+        JudgedInstall { verdict, lockout }
+    }
+
+    /// Writes the files and serves them, or leaves everything as it was.
+    async fn swap(&mut self, job: InstallJob) -> Swapped {
+        if self.upgrades.under_way.is_some() {
+            let what = "an upgrade is under way: the new process has read the files already";
+            return Swapped::Not(Reason::new(what).hint("once it serves, try again"));
+        }
+        let (plan, accept) = (job.plan.clone(), job.accept.clone());
+        let files = match spawn_blocking(move || replace_files(&job)).await {
+            Ok(Ok(files)) => files,
+            Ok(Err(not)) => return not,
+            Err(panic) => return Swapped::Not(panic.to_string().into()),
+        };
+        let installed = Installed { pin: plan.chain.pin(), serial: plan.chain.leaf.serial.clone() };
+        let outcome = self.look_at_site(&plan.site, accept, Some(installed)).await;
+        die_at(plan.files.len() + 1);
+        if outcome.ok {
+            let leaves = self.leaves_of(&plan.site);
+            return Swapped::InUse { outcome, files: Box::new(files), leaves };
+        }
+        let failures = self.restore(&plan, files).await;
+        Swapped::Refused { outcome, failures }
+    }
+
+    /// Brings the previous pair back after it was replaced. Its clients may have pins of the new pair by now, so the guard
+    /// judges it: if it refuses, the new files stay.
+    async fn undo_install(&mut self, plan: &Arc<InstallPlan>, files: ReplacedFiles) -> Vec<Reason> {
+        let chain = files.before.last().and_then(Option::as_ref).map(|(chain, _)| chain.to_vec());
+        let refusals = match (plan.places.first(), chain) {
+            (Some(place), Some(chain)) => self.judge_in_place(place.clone(), chain, None),
+            _ => Vec::new(),
+        };
+        if refusals.is_empty() {
+            return self.restore(plan, files).await;
+        }
+        log(&files.kept.become_previous(plan));
+        refusals.into_iter().map(|problem| problem.reason).collect()
+    }
+
+    async fn restore(&mut self, plan: &Arc<InstallPlan>, files: ReplacedFiles) -> Vec<Reason> {
+        let of_files = plan.clone();
+        let restored = spawn_blocking(move || restore_files(&of_files, files)).await;
+        let failures = restored.unwrap_or_else(|panic| vec![panic.to_string().into()]);
+        log(&failures);
+        let _ = self.look_at_site(&plan.site, None, None).await;
+        failures
+    }
+
+    /// The leaves that a site serves.
+    fn leaves_of(&self, site: &str) -> Vec<CertificateDer<'static>> {
+        let index = self.config.sites().position(|known| known.name() == site);
+        let set = index.and_then(|index| self.config.snapshot.sets.get(index)?.as_ref());
+        set.into_iter().flat_map(|set| set.iter()).filter_map(|one| one.der().first().cloned()).collect()
+    }
+}
