@@ -81,7 +81,8 @@ pub struct Limits {
     /// Clients whose requests are counted for `[site.rate]` and `[[rate]]`, in all workers together. A /32 or /56 takes a
     /// place under each rule.
     pub rate_clients: usize,
-    /// ACME challenges that one worker reads at the same time; more get 503.
+    /// ACME challenges that one worker reads at the same time; more get 503. An authority validates from a handful of
+    /// places.
     pub challenges: usize,
     /// The time for one run of the program that sets DNS records.
     pub dns_hook: Duration,
@@ -97,11 +98,13 @@ pub struct Limits {
     pub otlp_queue: usize,
     /// Client networks of which one worker sums up failed handshakes in a minute.
     pub log_networks: usize,
-    /// Connections to the pages over TLS at the same time; pintle closes further ones at once.
+    /// Connections to the pages over TLS at the same time: some readers, whose browsers open six each. pintle closes
+    /// further ones at once.
     pub admin_connections: usize,
     /// The same for one client network: an IPv4 address or an IPv6 /64.
     pub admin_connections_per_client: usize,
-    /// Bytes of one version in the history of the configuration; a larger one is not kept.
+    /// Bytes of one version in the history of the configuration: ten thousand sites with some lines each. A larger one is
+    /// not kept.
     pub config_version: usize,
     /// Bytes of the whole history; beyond, no version is added.
     pub config_history: usize,
@@ -152,7 +155,6 @@ impl Default for Limits {
             reports_per_client: 10,
             // 2 MiB, and only if a site has limits of requests.
             rate_clients: 65_536,
-            // A certificate authority validates from a handful of places.
             challenges: 32,
             dns_hook: Duration::from_secs(120),
             dns_propagation: Duration::from_secs(300),
@@ -163,10 +165,8 @@ impl Default for Limits {
             graphite_queue: 16 << 20,
             otlp_queue: 16 << 20,
             log_networks: 1024,
-            // Some readers; a browser opens six.
             admin_connections: 128,
             admin_connections_per_client: 16,
-            // Ten thousand sites with some lines each.
             config_version: 8 << 20,
             config_history: 256 << 20,
         }

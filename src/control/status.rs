@@ -83,12 +83,7 @@ impl Control {
                 "repairs": ledger.book().repairs().iter().map(|r| json!({ "at": rfc3339(r.at), "what": r.what })).collect::<Vec<_>>(),
             },
             "access_log": self.access_log(),
-            "launcher": {
-                "alive": self.upgrades.launcher.is_some(),
-                "wanted": !self.upgrades.is_demo && self.upgrades.tie.is_none(),
-                "error": &self.upgrades.no_launcher,
-                "tie": self.upgrades.tie.map(|tie| tie.to_string()),
-            },
+            "launcher": self.launcher_state(),
             "sandbox": super::sandbox_rules::status(),
             "reports": {
                 "counts": reports.counts(),
@@ -105,6 +100,16 @@ impl Control {
             "reloads": self.counts.reloads,
             "reloads_refused": self.counts.reloads_refused,
             "counters": counters,
+        })
+    }
+
+    /// The process that starts another one for an upgrade.
+    fn launcher_state(&self) -> Value {
+        json!({
+            "alive": self.upgrades.launcher.is_some(),
+            "wanted": !self.upgrades.is_demo && self.upgrades.tie.is_none(),
+            "error": &self.upgrades.no_launcher,
+            "tie": self.upgrades.tie.map(|tie| tie.to_string()),
         })
     }
 

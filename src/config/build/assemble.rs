@@ -32,30 +32,8 @@ pub(super) fn assemble(
     (entries, mut upstreams): (Vec<Arc<SiteEntry>>, Upstreams),
     outcome: AssembleOutcome,
 ) -> Option<Config> {
-    let (certificates, tickets, (tls, probe_tls), pages) = tls_parts(&entries, &mut globals, context)?;
-    let snapshot = Snapshot {
-        sites: entries.iter().map(|e| e.site.clone()).collect(),
-        upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
-        sets: entries.iter().map(|e| e.plan.set.clone()).collect(),
-        caches: caches(&entries, context),
-        by_host: globals.by_host,
-        certificates,
-        tls,
-        probe_tls,
-        trust: globals.listen.trust,
-        proxy_protocol: globals.listen.proxy_protocol,
-        public_https_port: globals.listen.public_https_port,
-        health_path: globals.listen.health_path,
-        error_details: globals.listen.error_details,
-        acme_webroot: globals.acme_webroot,
-        answers: context.before.map(|before| before.snapshot.answers.clone()).unwrap_or_default(),
-        reports: globals.reports,
-        rates: rates(globals.rates, globals.limits.rate_clients, context),
-        limits: globals.limits,
-        log: globals.log,
-        traces: globals.traces.as_ref().map(|traces| traces.rules),
-        measures: draft.admin().is_some() || globals.graphite.is_some() || globals.traces.is_some(),
-    };
+    let (certificates, tickets, tls, pages) = tls_parts(&entries, &mut globals, context)?;
+    let snapshot = snapshot((draft, context), &mut globals, &entries, (certificates, tls));
     Some(Config {
         https: globals.listen.https,
         http: globals.listen.http,
@@ -105,6 +83,38 @@ fn caches(entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Vec<Option<
         Some(SiteCache::new(rules, source, known.get(&*entry.site.name).copied()))
     };
     entries.iter().map(cache).collect()
+}
+
+/// The part that the server sees.
+fn snapshot(
+    (draft, context): (&Draft, &CheckContext<'_>),
+    globals: &mut Globals,
+    entries: &[Arc<SiteEntry>],
+    (certificates, (tls, probe_tls)): (Arc<Certificates>, TlsConfigs),
+) -> Snapshot {
+    Snapshot {
+        sites: entries.iter().map(|e| e.site.clone()).collect(),
+        upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
+        sets: entries.iter().map(|e| e.plan.set.clone()).collect(),
+        caches: caches(entries, context),
+        by_host: std::mem::take(&mut globals.by_host),
+        certificates,
+        tls,
+        probe_tls,
+        trust: globals.listen.trust.clone(),
+        proxy_protocol: globals.listen.proxy_protocol,
+        public_https_port: globals.listen.public_https_port,
+        health_path: globals.listen.health_path.take(),
+        error_details: globals.listen.error_details,
+        acme_webroot: globals.acme_webroot.take(),
+        answers: context.before.map(|before| before.snapshot.answers.clone()).unwrap_or_default(),
+        reports: globals.reports.take(),
+        rates: rates(std::mem::take(&mut globals.rates), globals.limits.rate_clients, context),
+        limits: globals.limits.clone(),
+        log: globals.log,
+        traces: globals.traces.as_ref().map(|traces| traces.rules),
+        measures: draft.admin().is_some() || globals.graphite.is_some() || globals.traces.is_some(),
+    }
 }
 
 /// The two configurations of rustls.
