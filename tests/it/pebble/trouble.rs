@@ -338,8 +338,8 @@ fn dns_records_stay_while_their_order_lives() {
 fn a_late_report_is_not_taken_for_the_next_one() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("late");
-    let late = json!({ "number": 0, "failure": "too late", "said": "" });
-    let right = json!({ "number": 1, "failure": null, "said": "" });
+    let late = json!({ "number": 0, "failure": "too late", "output": "" });
+    let right = json!({ "number": 1, "failure": null, "output": "" });
     fs::write(&path, format!("#!/bin/sh\nread -r request\nprintf '%s\\n' '{late}' '{right}' >&0\ncat >/dev/null\n"))
         .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
