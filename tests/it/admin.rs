@@ -98,7 +98,7 @@ fn the_socket_is_for_its_owner() {
     // One with a state of its own, but the same socket, serves without.
     let other = Bed::new();
     let second = other.start(&format!("[admin]\nlisten = \"unix:{}\"", bed.socket().display()));
-    assert!(second.log().contains("another pintle listens there"), "{}", second.log());
+    second.logs("another pintle listens there");
     assert_eq!(pintle.status()["pid"], pintle.pid());
     // It comes in when the first one goes; and that one did not take the second one's away.
     assert_eq!(pintle.stop(), 0);

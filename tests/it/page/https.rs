@@ -132,7 +132,7 @@ fn a_reader_signs_in_by_password() {
     assert_eq!(shown["admin_https"]["certificates"][0]["names"][0], NAME);
     let (_, out, _) = outcome(&mut pintle.command("status"));
     assert!(out.contains(&format!("  pages          {} (https, until ", reader.at)), "{out}");
-    assert!(pintle.log().contains("\"from\":\"127.0.0.1\""));
+    pintle.logs("\"from\":\"127.0.0.1\"");
 }
 
 #[test]
