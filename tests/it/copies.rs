@@ -197,7 +197,7 @@ fn an_interrupted_installation_with_the_key_behind_its_certificate_is_undone() {
     let killed = pintle_install(&path, &[&bed.next.chain, &new]).env("PINTLE_TEST_DIE_AT", "1").output().unwrap();
     assert_eq!(killed.status.code(), None);
     let pintle = Pintle::start(&bed.authority, &config);
-    assert!(pintle.log().contains("it is undone, and the previous files are back"), "{}", pintle.log());
+    pintle.logs("it is undone, and the previous files are back");
     assert_eq!(bed.served(&pintle), bed.live.pin);
     assert_eq!(fs::read_to_string(bed.key()).unwrap(), in_one(&bed.live));
     assert!(!old(&bed.key()).exists() && !old(&bed.chain()).exists());
@@ -224,7 +224,7 @@ fn an_interrupted_installation_that_would_be_refused_is_undone() {
         let (_, _, message) = outcome(pintle().args(["check", "-c"]).arg(&path));
         assert!(message.contains("pintle refuses its certificate"), "{message}");
         let running = Pintle::start(&bed.authority, &config);
-        assert!(running.log().contains("so it is undone, and the previous files are back"), "{}", running.log());
+        running.logs("so it is undone, and the previous files are back");
         assert_eq!(bed.served(&running), bed.live.pin);
         assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&bed.live.key).unwrap(), "the live key is back");
         assert!(!old(&bed.key()).exists() && !old(&bed.chain()).exists());
@@ -284,7 +284,7 @@ fn a_backup_that_is_listed_twice_is_no_reason_not_to_start() {
     let csr = |leaf: &Leaf| leaf.key.with_extension("csr");
     fs::copy(csr(&bed.spare), csr(&bed.next)).unwrap();
     let pintle = bed.start(&bed.pins("30d"));
-    assert!(pintle.log().contains("is listed twice, and counts once"), "{}", pintle.log());
+    pintle.logs("is listed twice, and counts once");
     let header = bed.header(&pintle).unwrap();
     assert!(header.contains(&bed.live.pin) && header.contains(&bed.spare.pin), "{header}");
     output(&mut pintle.command("reload"));
@@ -356,7 +356,7 @@ fn a_refusal_says_that_the_live_key_is_in_memory_only() {
     eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
     let urgent = "no copy has the live key";
     assert!(refusal(&pintle).to_string().contains(urgent), "{}", refusal(&pintle));
-    assert!(pintle.log().contains(urgent), "{}", pintle.log());
+    pintle.logs(urgent);
     let (_, _, err) = outcome(&mut command(&["check"], &pintle.config_path()));
     assert!(err.contains(urgent), "{err}");
     // A file that is garbage is as bad, and one whose key is right is not.

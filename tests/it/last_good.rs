@@ -105,7 +105,7 @@ fn a_start_serves_the_pair_that_was_served_last() {
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.live.pin);
     assert_eq!(bed.header(&pintle).unwrap(), before);
-    assert!(pintle.log().contains("pintle serves the previous pair, from the copy in state.directory"));
+    pintle.logs("pintle serves the previous pair, from the copy in state.directory");
     assert_eq!(refusal(&pintle)["by_guard"], true);
     let metrics = crate::admin::get(&bed.state().join("admin.sock"), "/metrics");
     assert!(metrics.contains(&format!("pintle_certificate_refused{{site=\"{BLOG}\"}} 1")), "{metrics}");
@@ -305,7 +305,7 @@ fn a_backup_that_is_live_is_no_reason_not_to_start() {
     fs::remove_dir_all(bed.state()).unwrap();
     let pintle = bed.start(&one("1s"));
     assert_eq!((bed.served(&pintle), bed.header(&pintle)), (bed.next.pin.clone(), None));
-    assert!(pintle.log().contains("is a key of the served chain, not a backup"));
+    pintle.logs("is a key of the served chain, not a backup");
     output(&mut pintle.command("reload"));
     let renewed = bed.authority.renew("renewed", &bed.next.key, &HOSTS, 91);
     bed.put(&renewed);
@@ -322,7 +322,7 @@ fn a_backup_that_is_gone_withholds_pins_and_nothing_else() {
     fs::remove_file(bed.spare.key.with_extension("csr")).unwrap();
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!((bed.served(&pintle), bed.header(&pintle)), (bed.live.pin.clone(), None));
-    assert!(pintle.log().contains("a backup is no longer readable, so pintle sends no pins"), "{}", pintle.log());
+    pintle.logs("a backup is no longer readable, so pintle sends no pins");
 }
 
 #[test]

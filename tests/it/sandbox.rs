@@ -266,7 +266,8 @@ fn what_the_sandbox_was_not_made_for_is_refused_at_reload() {
         // The socket's place is taken from the file: a signal asks without it.
         pintle.signal("HUP");
         eventually(reason, || pintle.log().contains(reason).then_some(()));
-        assert!(pintle.log().contains(remedy) && pintle.log().contains("`pintle upgrade`"), "{}", pintle.log());
+        pintle.logs(remedy);
+        pintle.logs("`pintle upgrade`");
         assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 bytes");
     }
     // What was foreseen is taken.
