@@ -8,7 +8,7 @@ use http::Method;
 use ipnet::IpNet;
 
 use super::checker::Checker;
-use super::listen::canonical;
+use super::listen::{canonical, no_such_host};
 use crate::config::file::{ConfigFile, PathRateTable, RateTable};
 use crate::config::problem::At;
 use crate::config::value::show_number;
@@ -39,17 +39,17 @@ pub(super) fn build(file: &ConfigFile, hosts: &[Vec<At<HostPattern>>], r: &mut C
     if let Some(beyond) = file.rates.get(RULES_MAX) {
         r.error(&beyond.rate.span, format!("rate: at most {RULES_MAX} tables"));
     }
-    let rules: Vec<(&PathRateTable, RateRule)> =
-        file.rates.iter().take(RULES_MAX).enumerate().map(|(at, t)| (t, path_rule(t, at, hosts, r))).collect();
+    let tables = file.rates.iter().take(RULES_MAX).enumerate();
+    let rules: Vec<(Option<Vec<HostPattern>>, RateRule)> =
+        tables.map(|(at, table)| (named_sites(table, hosts, r), path_rule(table, at, r))).collect();
     let sites = file.sites.iter().zip(hosts);
     let of_site = |(table, names): (&crate::config::file::SiteTable, &Vec<At<HostPattern>>)| {
         let label = names.first().map(|host| host.value.to_string()).unwrap_or_default();
-        let applies = |table: &PathRateTable| {
-            let named = |site: &At<String>| names.iter().any(|host| host.value.to_string() == site.value);
-            table.sites.as_ref().is_none_or(|sites| sites.iter().any(named))
+        let applies = |sites: &Option<Vec<HostPattern>>| {
+            sites.as_ref().is_none_or(|sites| names.iter().any(|host| sites.contains(&host.value)))
         };
         let mut own: Vec<RateRule> =
-            rules.iter().filter(|(table, _)| applies(table)).map(|(_, rule)| rule.clone()).collect();
+            rules.iter().filter(|(sites, _)| applies(sites)).map(|(_, rule)| rule.clone()).collect();
         if let Some(table) = &table.rate {
             own.push(rule(table, "site.rate", "site", r));
         }
@@ -75,7 +75,7 @@ fn is_same(one: &RateRule, other: &RateRule) -> bool {
     counted(one) == counted(other) && one.paths == other.paths && one.methods == other.methods
 }
 
-fn path_rule(table: &PathRateTable, at: usize, hosts: &[Vec<At<HostPattern>>], r: &mut Checker<'_>) -> RateRule {
+fn path_rule(table: &PathRateTable, at: usize, r: &mut Checker<'_>) -> RateRule {
     let name = match &table.name {
         Some(name) if is_name(&name.value) => name.value.clone(),
         Some(name) => {
@@ -87,7 +87,6 @@ fn path_rule(table: &PathRateTable, at: usize, hosts: &[Vec<At<HostPattern>>], r
         }
         None => format!("rate{at}"),
     };
-    check_sites(table, hosts, r);
     let rule = rule(&table.rate, "rate", &name, r);
     let paths = paths(table, r);
     let methods = table.methods.iter().flatten().filter_map(|method| read_method(method, r)).collect();
@@ -103,12 +102,16 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-fn check_sites(table: &PathRateTable, hosts: &[Vec<At<HostPattern>>], r: &mut Checker<'_>) {
-    let known: Vec<String> = hosts.iter().flatten().map(|host| host.value.to_string()).collect();
-    for site in table.sites.iter().flatten().filter(|site| !known.contains(&site.value)) {
-        let reason = Reason::new(format!("rate.sites: no site has the host {:?}", site.value));
-        r.error(&site.span, reason.meant_of(&site.value, known.iter().map(String::as_str)));
+/// The hosts in `sites`, in the form of the sites' own; `None` without the key: the rule is for all sites.
+fn named_sites(table: &PathRateTable, hosts: &[Vec<At<HostPattern>>], r: &mut Checker<'_>) -> Option<Vec<HostPattern>> {
+    let mut named = Vec::new();
+    for site in table.sites.as_ref()? {
+        match HostPattern::parse(&site.value).ok().filter(|host| hosts.iter().flatten().any(|at| at.value == *host)) {
+            Some(host) => named.push(host),
+            None => r.error(&site.span, no_such_host("rate.sites", &site.value, hosts)),
+        }
     }
+    Some(named)
 }
 
 fn paths(table: &PathRateTable, r: &mut Checker<'_>) -> Vec<PathPattern> {
