@@ -14,7 +14,9 @@ use super::results::Results;
 use super::status::{list, minute, text};
 use super::{Output, read, refuse};
 use crate::acme::request::{Renewing, WantedRenewal};
+use crate::admin::asked::encoded;
 use crate::control::client::PATIENCE;
+use crate::host::HostPattern;
 use crate::reason::Reason;
 use crate::reason::pasted::pintle;
 
@@ -60,7 +62,10 @@ pub fn plan(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
 
 /// `true` if a plan is of the site with this host.
 fn is_of(plan: &Value, host: &str) -> bool {
-    text(plan, "site") == host || list(plan, "names").iter().any(|name| name == host)
+    let Ok(wanted) = HostPattern::parse(host) else { return false };
+    let names = list(plan, "names").iter().filter_map(Value::as_str).chain(plan["site"].as_str());
+    let mut patterns = names.filter_map(|name| HostPattern::parse(name).ok());
+    patterns.any(|pattern| pattern == wanted || wanted.exact().is_some_and(|name| pattern.matches(name)))
 }
 
 /// `true` if somebody should look at a certificate.
@@ -231,7 +236,7 @@ pub fn rotate(path: &Path, host: &str, as_json: bool, output: &Output) -> ExitCo
 
 /// Asks the running process for a renewal or a changeover. Returns its answer; `None` if it refuses.
 fn ask(path: &Path, host: &str, how: &str, output: &Output, results: &mut Results) -> Option<Renewing> {
-    let command = format!("/acme/renew?host={}{how}", host.replace('*', "%2A"));
+    let command = format!("/acme/renew?host={}{how}", encoded(host));
     let answer = send(path, Method::POST, &command, PATIENCE, output, results)?;
     let answer: Renewing = match serde_json::from_str(&answer) {
         Ok(answer) => answer,
