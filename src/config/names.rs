@@ -5,7 +5,7 @@
 pub const REFERENCE: &str = include_str!("../../docs/reference/config.md");
 
 /// Tables that may be repeated.
-const LISTS: [&str; 3] = ["site", "hook", "admin.user"];
+const LISTS: [&str; 4] = ["site", "hook", "rate", "admin.user"];
 /// Tables that are named as the place of one key.
 const TABLES_MAX: usize = 3;
 
@@ -75,5 +75,15 @@ mod tests {
         check("site", "nothing", None);
         check("", "server", None);
         check("site.hsts", "max-age", None);
+        check("site.rate", "methods", Some("methods is a key of [[rate]]"));
+        check("", "secret_file", Some("secret_file is a key of [[hook]]"));
+    }
+
+    /// The reference heads the section of such a table with `[[`, or says how to repeat it.
+    #[test]
+    fn tables_that_may_be_repeated() {
+        let headed = REFERENCE.lines().filter_map(|line| line.strip_prefix("## [[")?.strip_suffix("]]"));
+        let unknown: Vec<&str> = headed.filter(|table| !LISTS.contains(table)).collect();
+        assert_eq!(unknown, Vec::<&str>::new());
     }
 }
