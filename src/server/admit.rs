@@ -23,7 +23,12 @@ pub(super) fn check_address(turn: &Turn<'_>) -> Result<(), Rejection> {
     let Some((_, site)) = of_site(turn) else { return Ok(()) };
     let is_denied = |rule: &&RateRule| rule.addresses.find(asked.origin.client) == Some(ListedAs::Denied);
     match site.of(&head.method, head.path()).find(is_denied) {
-        Some(rule) => Err(Rejection::AddressDenied(rule.key.clone())),
+        Some(rule) => {
+            let refused_by = Some(rule.name.clone());
+            let held = HeldRates { view: asked.view.clone(), taken: Vec::new(), shown: None, refused_by };
+            let _ = asked.rates.set(Box::new(held));
+            Err(Rejection::AddressDenied(rule.key.clone()))
+        }
         None => Ok(()),
     }
 }
@@ -33,11 +38,12 @@ pub(super) fn admit(turn: &Turn<'_>) -> Result<(), Rejection> {
     let Turn { head, asked, context, .. } = *turn;
     let Some((rates, site)) = of_site(turn) else { return Ok(()) };
     let now = rates.counts.time(context.worker.clock.time());
-    let held = HeldRates { view: asked.view.clone(), taken: Vec::new(), shown: None };
+    let held = HeldRates { view: asked.view.clone(), taken: Vec::new(), shown: None, refused_by: None };
     let mut check = RateCheck { turn, rates, now, held };
     let refused = site.of(&head.method, head.path()).find_map(|rule| check.admit_by(rule).err());
     let RateCheck { mut held, .. } = check;
-    if refused.is_some() {
+    if let Some(exceeded) = &refused {
+        held.refused_by = Some(exceeded.name.clone());
         for taken in held.taken.drain(..) {
             rates.counts.take_back(taken.key, taken.rate, taken.counted);
         }

@@ -11,6 +11,8 @@ pub(super) struct HeldRates {
     pub(super) view: Rc<View>,
     pub(super) taken: Vec<Taken>,
     pub(super) shown: Option<ShownQuota>,
+    /// The name of the rule that refuses the request.
+    pub(super) refused_by: Option<Box<str>>,
 }
 
 /// A request that a rule has admitted.

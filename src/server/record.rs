@@ -180,6 +180,11 @@ impl EndedRequest<'_> {
         }
     }
 
+    /// Returns the name of the table of limits that refused it.
+    fn refused_by(&self) -> Option<&str> {
+        self.asked?.rates.get()?.refused_by.as_deref()
+    }
+
     /// Adds the record to the access log, if the rules of the configuration take it, and to the trace, if that is sampled.
     fn log(&self) {
         let Self { context, head, asked, view, outcome, duration } = *self;
@@ -217,7 +222,7 @@ impl EndedRequest<'_> {
             cache: asked.and_then(|asked| asked.cache.get()).map(|note| note.part.name()),
             user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
             referer: head.fields.get(Name::Referer).unwrap_or_default(),
-            end: End { error: outcome.error.as_deref(), ..outcome.why },
+            end: End { error: outcome.error.as_deref(), rule: self.refused_by(), ..outcome.why },
         };
         if let Some(access) = access {
             access.record(&entry, rules, !has_failed && !rules.sample.is_all());

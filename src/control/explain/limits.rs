@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Inputs;
+use crate::config::Lines;
 use crate::config::value::{show_duration, show_number, show_size};
 use crate::limits::Limits;
 use crate::message::Name;
 use crate::policy::Scheme;
-use crate::policy::rate::{ListedAs, crawler};
+use crate::policy::rate::{ListedAs, RateRule, crawler};
 use crate::server::explain::Decided;
 use crate::upstream::Upstream;
 
@@ -41,12 +42,9 @@ const OF_UPSTREAMS: [&str; 11] = [
     "site.upstream_options.total_timeout",
 ];
 
-/// The limits of requests of a client, by the names in records, each with the key that most files set.
-const OF_CLIENTS: [(&str, &str); 3] = [
-    ("rate_requests", "site.rate.requests"),
-    ("rate_concurrent", "site.rate.concurrent"),
-    ("rate_crawlers", "site.rate.crawlers"),
-];
+/// The limits of requests of a client, by the names in records, each with its key in a table of limits.
+const OF_CLIENTS: [(&str, &str); 3] =
+    [("rate_requests", "requests"), ("rate_concurrent", "concurrent"), ("rate_crawlers", "crawlers")];
 
 /// The limits, each with the line that sets it.
 pub(super) fn json(inputs: &Inputs<'_>) -> Vec<Value> {
@@ -90,9 +88,7 @@ fn of_client(inputs: &Inputs<'_>) -> Vec<Value> {
     let (Some(site), Some(head), Some(origin)) = (site, &found.head, &found.origin) else { return Vec::new() };
     let mut rows = Vec::new();
     for rule in site.of(&head.method, head.path()) {
-        // A list of one table may be written as a table.
-        let written = rule.key.replacen("[0]", "", 1);
-        let key = if inputs.lines.at(&[&rule.key]).is_some() { &*rule.key } else { written.as_str() };
+        let key = written_key(rule, inputs.lines);
         let exempt = match rule.addresses.find(origin.client) {
             Some(ListedAs::Allowed) => Some(format!("none: {} is in {key}.allow", origin.client)),
             _ if !rule.shared && snapshot.trust.contains(origin.client) => {
@@ -100,15 +96,9 @@ fn of_client(inputs: &Inputs<'_>) -> Vec<Value> {
             }
             _ => None,
         };
-        let who = if rule.shared { "for all clients together" } else { "for each client" };
-        let requests = rule.requests.map(|rate| {
-            let text = inputs.lines.text(&format!("{key}.requests")).unwrap_or_default();
-            format!("{text}, {} at once, {who}", show_number(rate.burst()))
-        });
-        let concurrent = rule.concurrent.map(|most| format!("{} {who}", show_number(most.into())));
-        for (name, value) in [("requests", requests), ("concurrent", concurrent)] {
-            let name = format!("{key}.{name}");
-            let value = value.map(|value| exempt.clone().unwrap_or(value));
+        for part in ["requests", "concurrent"] {
+            let name = format!("{key}.{part}");
+            let value = value_of_rule(rule, part, inputs.lines).map(|value| exempt.clone().unwrap_or(value));
             rows.extend(value.map(|value| json!({ "name": name, "value": value, "at": inputs.lines.at(&[&name]) })));
         }
         let agent = head.fields.get(Name::UserAgent).and_then(crawler);
@@ -121,11 +111,30 @@ fn of_client(inputs: &Inputs<'_>) -> Vec<Value> {
     rows
 }
 
-/// The key of a limit that a record names.
-pub(super) fn key_of(name: &str) -> String {
-    if let Some((_, key)) = OF_CLIENTS.iter().find(|(known, _)| *known == name) {
-        return (*key).to_owned();
+/// The key of a table of limits, as the file has it: a list of one table may be written as a table.
+pub(super) fn written_key(rule: &RateRule, lines: &Lines) -> String {
+    if lines.at(&[&rule.key]).is_some() { rule.key.to_string() } else { rule.key.replacen("[0]", "", 1) }
+}
+
+/// One limit of such a table in words: `requests`, `concurrent` or `crawlers`; `None` if the table has no such limit.
+pub(super) fn value_of_rule(rule: &RateRule, part: &str, lines: &Lines) -> Option<String> {
+    let who = if rule.shared { "for all clients together" } else { "for each client" };
+    let text = || lines.text(&format!("{}.{part}", written_key(rule, lines))).unwrap_or_default().to_owned();
+    match part {
+        "requests" => rule.requests.map(|rate| format!("{}, {} at once, {who}", text(), show_number(rate.burst()))),
+        "concurrent" => rule.concurrent.map(|most| format!("{} {who}", show_number(most.into()))),
+        "crawlers" => rule.crawlers.map(|_| format!("{} for each crawler", text())),
+        _ => None,
     }
+}
+
+/// The key within its table of a limit of requests that a record names.
+pub(super) fn part_of_rule(name: &str) -> Option<&'static str> {
+    OF_CLIENTS.iter().find(|(known, _)| *known == name).map(|(_, part)| *part)
+}
+
+/// The key of another limit that a record names.
+pub(super) fn key_of(name: &str) -> String {
     let is_of_site = matches!(name, "connect_timeout" | "response_timeout" | "total_timeout");
     format!("{}.{name}", if is_of_site { "site.upstream_options" } else { "limits" })
 }
@@ -185,7 +194,7 @@ mod tests {
         let limits = Limits::default();
         for name in LIMITS {
             let key = key_of(name);
-            let is_of_client = OF_CLIENTS.iter().any(|(_, of)| *of == key);
+            let is_of_client = part_of_rule(name).is_some();
             let is_known = value(&limits, None, &key).is_some() || OF_UPSTREAMS.contains(&&*key) || is_of_client;
             assert!(is_known, "{key}");
         }

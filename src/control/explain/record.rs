@@ -13,6 +13,7 @@ use crate::config::Lines;
 use crate::control::Control;
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Peer, RequestField};
+use crate::policy::rate::RateRule;
 use crate::telemetry::access::{Ended, RecordField, Redact};
 use crate::upstream::Upstream;
 
@@ -228,6 +229,9 @@ impl ExplainedRecord<'_> {
     /// The limit that was reached: its key, and its value in the configuration in use.
     fn limit(&self) -> Option<(String, String)> {
         let name = self.text("limit")?;
+        if let Some(part) = limits::part_of_rule(name) {
+            return Some(self.limit_of_rule(part));
+        }
         let key = limits::key_of(name);
         let config = &self.control.config;
         let upstream: Option<&Upstream> = self.site.and_then(|at| config.snapshot.upstreams.get(at)?.as_deref());
@@ -241,6 +245,30 @@ impl ExplainedRecord<'_> {
             _ => shown(&key).unwrap_or_else(|| key.clone()),
         };
         Some((key, text))
+    }
+
+    /// The limit of a table of limits, which the record has by the table's name.
+    fn limit_of_rule(&self, part: &str) -> (String, String) {
+        let value = |rule: &&RateRule| limits::value_of_rule(rule, part, &self.lines);
+        match self.rules().find_map(|rule| Some((rule, value(&rule)?))) {
+            Some((rule, value)) => {
+                let key = format!("{}.{part}", limits::written_key(rule, &self.lines));
+                let text = format!("{key} = {value}");
+                (key, text)
+            }
+            None => {
+                let of = self.text("rule").map(|rule| format!(" ({rule})")).unwrap_or_default();
+                (String::new(), format!("{part} of a table of limits{of} that the configuration in use lacks"))
+            }
+        }
+    }
+
+    /// The tables of limits that have the name in the record.
+    fn rules(&self) -> impl Iterator<Item = &RateRule> {
+        let rates = self.control.config.snapshot.rates.as_ref();
+        let of_site = rates.zip(self.site).and_then(|(rates, site)| rates.sites.get(site)?.as_ref());
+        let name = self.text("rule");
+        of_site.into_iter().flat_map(|site| &site.rules).filter(move |rule| name == Some(&*rule.name))
     }
 
     /// The end, by its data.
@@ -257,7 +285,9 @@ impl ExplainedRecord<'_> {
             (Some((_, limit)), how) => format!("{how}: limit reached, {limit}"),
             (None, how) => how.to_owned(),
         };
-        let key = limit.map(|(key, _)| key).unwrap_or_default();
+        // A table of limits that refuses without a limit denies the address.
+        let denied = || self.rules().next().map(|rule| format!("{}.deny", limits::written_key(rule, &self.lines)));
+        let key = limit.map(|(key, _)| key).or_else(denied).unwrap_or_default();
         self.step("end", what, why.join("; "), &[&key])
     }
 

@@ -143,6 +143,8 @@ pub struct End<'a> {
     pub ended: Ended,
     /// The limit, by its name in the configuration.
     pub limit: Option<&'a str>,
+    /// The name of the table of limits of requests that refused it.
+    pub rule: Option<&'a str>,
     /// The cause of an upstream's failure.
     pub cause: Option<&'a str>,
     /// The number of the system's error.

@@ -105,6 +105,8 @@ fields! {
     Ended = "ended",
     /// The limit that ended it.
     Limit = "limit",
+    /// The table of limits of requests that refused it, by its name.
+    Rule = "rule",
     /// The cause of an upstream's failure.
     Cause = "cause",
     /// The system's error, by its name.

@@ -165,6 +165,9 @@ fn why(end: &End<'_>, line: &mut JsonLine<'_>) {
     if let Some(limit) = end.limit {
         line.word(RecordField::Limit, limit);
     }
+    if let Some(rule) = end.rule {
+        line.word(RecordField::Rule, rule);
+    }
     if let Some(cause) = end.cause {
         line.word(RecordField::Cause, cause);
     }

@@ -164,6 +164,34 @@ fn each_end_has_its_words() {
     assert_eq!(explained["explanation"]["decision"], "closed");
 }
 
+/// The table that refused a request, and no other one.
+#[test]
+fn a_record_names_its_table_of_limits() {
+    let rates = "[[rate]]\nname = \"login\"\npaths = [\"/login\"]\nrequests = \"1/d\"\n[[rate]]\npaths = \
+                 [\"/admin\"]\ndeny = [\"127.0.0.0/8\"]\n";
+    let sites = Sites::start(rates);
+    let Sites { client, pintle, .. } = &sites;
+    let statuses = ["/login", "/login?again", "/admin"].map(|target| client.get(pintle.https(), BLOG, target).status);
+    assert_eq!(statuses, [200, 429, 403]);
+
+    let record = pintle.access_line("/login?again");
+    assert_eq!(record["rule"], "login");
+    let explained = sites.ask(&record);
+    says(step(&explained, "end"), "what", &["limit reached, rate[0].requests = 1/d, 1 at once, for each client"]);
+    assert_eq!(step(&explained, "end")["at"], sites.line("requests = "));
+
+    let record = pintle.access_line("/admin");
+    assert_eq!(record["rule"], "rate1");
+    assert_eq!(step(&sites.ask(&record), "end")["at"], sites.line("deny = "));
+
+    // The table is gone: no other one stands in for it.
+    pintle.rewrite(|text| text.replace("name = \"login\"", "name = \"log-in\""));
+    pintle.reload();
+    let explained = sites.ask(&pintle.access_line("/login?again"));
+    says(step(&explained, "end"), "what", &["requests of a table of limits (login)"]);
+    assert_eq!(step(&explained, "end")["at"], Value::Null);
+}
+
 #[test]
 fn another_attempt_is_reported() {
     let authority = Authority::new();
