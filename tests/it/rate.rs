@@ -83,6 +83,44 @@ fn a_burst_then_429_with_the_time_to_wait() {
     assert_eq!(line["error"], "more requests than site.rate.requests accepts (rule \"site\")");
 }
 
+/// A page from the cache counts as one from the upstream does.
+#[test]
+fn hits_of_the_cache_count() {
+    let authority = Authority::new();
+    let origin = Origin::start(|_| Reply::new("200 OK", "Cache-Control: max-age=600\r\n", "page"));
+    let config = blog(&authority, &origin) + "[site.cache]\n[site.rate]\nrequests = \"3/d\"\n";
+    let pintle = Pintle::start(&authority, &config);
+    let client = Client::new(&authority);
+    for left in [2, 1, 0] {
+        let response = client.get(pintle.https(), BLOG, "/page");
+        assert_eq!(response.status, 200);
+        assert!(response.one("ratelimit").starts_with(&format!("\"site\";r={left};")), "{response:?}");
+    }
+    assert_eq!(client.get(pintle.https(), BLOG, "/page").status, 429);
+    assert_eq!(origin.received().len(), 1);
+}
+
+/// A site is named in any form of its name: with capitals, with a trailing dot, with letters beyond ASCII.
+#[test]
+fn a_site_by_another_form_of_its_name() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let leaf = authority.leaf("books", &["xn--bcher-kva.example"]);
+    let books = format!(
+        "[[site]]\nhosts = [\"xn--bcher-kva.example\"]\nupstream = {:?}\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        origin.url(),
+        leaf.chain,
+        leaf.key
+    );
+    let rate = "[[rate]]\nsites = [\"BLOG.Example.com.\", \"B\u{fc}cher.example\"]\nrequests = \"1/d\"\n";
+    let config = format!("{rate}{}{books}{}", blog(&authority, &origin), other_site(&authority, &origin));
+    let pintle = Pintle::start(&authority, &config);
+    let client = Client::new(&authority);
+    for (host, second) in [(BLOG, 429), ("xn--bcher-kva.example", 429), ("other.example", 200)] {
+        let statuses = [(); 2].map(|()| client.get(pintle.https(), host, "/").status);
+        assert_eq!(statuses, [200, second], "{host}");
+    }
+}
+
 /// Two workers and both versions of HTTP share the counts, and every stream counts.
 #[test]
 fn all_connections_of_a_client_share_its_burst() {

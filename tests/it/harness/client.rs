@@ -12,7 +12,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use super::{Authority, PATIENCE};
 
 /// Response headers that pintle, or the tests' origins, may send; any other fails the test.
-const ALLOWED: [&str; 35] = [
+const ALLOWED: [&str; 37] = [
+    "age",
     "allow",
     "cache-control",
     "connection",
@@ -26,6 +27,7 @@ const ALLOWED: [&str; 35] = [
     "link",
     "location",
     "proxy-status",
+    "cache-status",
     "public-key-pins",
     "public-key-pins-report-only",
     "ratelimit",
