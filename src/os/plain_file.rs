@@ -6,12 +6,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// Symbolic links on the way to one file.
 const LINKS_MAX: usize = 40;
+/// Names that are tried for a file that must be new.
+const TRIALS_MAX: usize = 16;
 
 /// A file opened for writing.
 #[derive(Debug)]
@@ -141,7 +144,7 @@ pub fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder_of(&path))?.sync_all()
 }
 
-/// Tries whether [`put`] may succeed, by a file that it makes and removes.
+/// Tries whether [`put`] may succeed, by a file of its own that it makes and removes. Several may try at the same time.
 ///
 /// # Errors
 ///
@@ -149,11 +152,27 @@ pub fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 pub fn try_put(path: &Path, mode: u32) -> io::Result<()> {
     let path = follow_own_links(path)?;
     let owner = fs::symlink_metadata(&path).ok().map(|m| (m.uid(), m.gid()));
-    let trial = path.with_file_name(with_end(&path, ".try"));
-    let _ = fs::remove_file(&trial);
-    let tried = open_new(&trial, mode).and_then(|file| take_over(&file, owner, mode));
+    let (trial, file) = make_trial(&path, mode)?;
+    let tried = take_over(&file, owner, mode);
     let _ = fs::remove_file(&trial);
     tried
+}
+
+/// Makes a file beside another one, under a name that nobody else has.
+fn make_trial(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let mut taken = None;
+    for _ in 0..TRIALS_MAX {
+        let end = format!(".pintle-try-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let trial = path.with_file_name(with_end(path, &end));
+        match open_new(&trial, mode) {
+            Ok(file) => return Ok((trial, file)),
+            // Of a process that died and had the same number.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into()))
 }
 
 /// Gives a new file its owner and its mode. Through the open file, not by name: somebody else may have replaced the file.
@@ -176,8 +195,10 @@ pub fn with_end(path: &Path, end: &str) -> OsString {
     name
 }
 
+/// The name of the next version of a file until that is whole. No operator gives it to a file of their own, so that one of an
+/// interrupted write can be removed.
 fn new_beside(path: &Path) -> PathBuf {
-    path.with_file_name(with_end(path, ".new"))
+    path.with_file_name(with_end(path, ".pintle-new"))
 }
 
 fn open_new(path: &Path, mode: u32) -> io::Result<File> {
@@ -317,6 +338,24 @@ mod tests {
         put(&file, b"four", 0o640).unwrap();
         assert_eq!((fs::read(&file).unwrap(), mode()), (b"four".to_vec(), 0o640));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    /// An operator's own files of such names stay, and trials at the same time do not hinder each other.
+    #[test]
+    fn trials_and_writes_touch_nothing_else() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("a.key");
+        let own = ["a.key.try", "a.key.new"].map(|name| folder.path().join(name));
+        own.iter().for_each(|own| fs::write(own, b"my own").unwrap());
+        std::thread::scope(|scope| {
+            let trials: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| (0..50).try_for_each(|_| try_put(&file, 0o600)))).collect();
+            trials.into_iter().for_each(|trial| trial.join().unwrap().unwrap());
+        });
+        put(&file, b"one", 0o600).unwrap();
+        replace(&file, b"two", 0o600).unwrap();
+        own.iter().for_each(|own| assert_eq!(fs::read(own).unwrap(), b"my own"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
     #[test]
