@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use super::Control;
 use super::admin::AdminCommand;
@@ -131,7 +132,7 @@ impl Control {
     fn judge_chain(&self, site: String, path: PathBuf, chain: String, accept: Option<String>) -> Vec<Reason> {
         let pin = Chain::from_pem(chain.as_bytes()).ok().map(|chain| chain.pin());
         let accept = accept.map(|day| AcceptedByCommand { site: site.clone(), day, pin });
-        let errors = self.judge_in_place(path, chain.into_bytes(), accept);
+        let errors = self.judge_in_place(path, Zeroizing::new(chain.into_bytes()), accept);
         let errors: Vec<Reason> = errors.into_iter().map(|problem| problem.reason).collect();
         if !errors.is_empty() {
             let problems = Reason::of_all(&errors).line();

@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::Control;
 use super::client::{ClientError, ask};
@@ -298,7 +299,7 @@ impl Control {
             return refused(format!("{site}: no certificate in use has a key like {}", chain.leaf.algorithm).into());
         };
         let accept = asked.accept.clone().map(|day| AcceptedByCommand { site, day, pin: Some(chain.pin()) });
-        let errors = self.judge_in_place(path, asked.chain.clone().into_bytes(), accept);
+        let errors = self.judge_in_place(path, Zeroizing::new(asked.chain.clone().into_bytes()), accept);
         ReloadOutcome::new(errors.is_empty(), errors, Vec::new())
     }
 
@@ -306,7 +307,7 @@ impl Control {
     pub(super) fn judge_in_place(
         &self,
         path: PathBuf,
-        chain: Vec<u8>,
+        chain: Zeroizing<Vec<u8>>,
         accept: Option<AcceptedByCommand>,
     ) -> Vec<Problem> {
         let now = self.now();

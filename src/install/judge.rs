@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use zeroize::Zeroizing;
+
 use super::plan::InstallPlan;
 use crate::config::{AcceptedByCommand, CheckContext, Config, Draft};
 use crate::ledger::Book;
@@ -50,10 +52,10 @@ pub fn judge(draft: &Draft, plan: &InstallPlan, context: &InstallContext<'_>) ->
     let empty = || CheckContext { chains_alone: context.served.is_some(), ..CheckContext::new(book, now) };
     let first = CheckContext { before: context.served, shown_as: shown_as.clone(), ..empty() };
     let (built, old) = draft.build(&first);
-    let instead: HashMap<PathBuf, Vec<u8>> = match context.served {
-        // No copy of the key, which nobody wipes.
-        Some(_) => plan.places.first().map(|path| (path.clone(), plan.chain.pem().into_bytes())).into_iter().collect(),
-        None => plan.files.iter().map(|file| (file.path.clone(), file.contents.to_vec())).collect(),
+    let chain = || Zeroizing::new(plan.chain.pem().into_bytes());
+    let instead: HashMap<PathBuf, Zeroizing<Vec<u8>>> = match context.served {
+        Some(_) => plan.places.first().map(|path| (path.clone(), chain())).into_iter().collect(),
+        None => plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect(),
     };
     let (accept, before) = (accepted(plan, context.accept), context.served.or(built.as_ref()));
     let (_, problems) = draft.build(&CheckContext { before, instead, shown_as, accept, ..empty() });

@@ -158,9 +158,10 @@ impl ChainJudge<'_> {
         // Without the keys: a process that must not have them asks, too.
         let chains = self.outline.sites.iter().flat_map(|site| &site.certificates);
         let chains = chains.map(|(chain, _)| self.outline.path(chain));
-        let mut instead: HashMap<PathBuf, Vec<u8>> =
-            chains.map(|path| (path.clone(), plain_file::read(&path, FILE_MAX).unwrap_or_default())).collect();
-        instead.insert(place.path.clone(), contents.to_vec());
+        let read = |path: &PathBuf| Zeroizing::new(plain_file::read(path, FILE_MAX).unwrap_or_default());
+        let mut instead: HashMap<PathBuf, Zeroizing<Vec<u8>>> =
+            chains.map(|path| (path.clone(), read(&path))).collect();
+        instead.insert(place.path.clone(), Zeroizing::new(contents.to_vec()));
         let context = CheckContext { instead, chains_alone: true, ..CheckContext::new(&book, now) };
         let (_, problems) = self.draft.build(&context);
         let mut refusals =

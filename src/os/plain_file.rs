@@ -64,7 +64,9 @@ pub fn read_named(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// If it cannot be read, or is longer than `most` bytes.
 pub fn read_opened(file: File, most: u64) -> io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
+    // Of a key, no part shall stay behind in memory because the list has grown.
+    let length = file.metadata()?.len().min(most);
+    let mut contents = Vec::with_capacity(usize::try_from(length).unwrap_or_default().saturating_add(1));
     file.take(most.saturating_add(1)).read_to_end(&mut contents)?;
     if u64::try_from(contents.len()).is_ok_and(|length| length <= most) {
         Ok(contents)

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::checker::Checker;
 use super::files::{ONLY_IN_MEMORY, mode, read, read_as};
 use super::loaded::LoadedCertificate;
@@ -299,7 +301,7 @@ pub(super) fn key_problem(
 /// A private key, here or in the key process.
 pub(super) enum PrivateKey {
     /// The contents of its file.
-    Here(Vec<u8>),
+    Here(Zeroizing<Vec<u8>>),
     /// In the key process.
     Kept(Arc<RemoteKey>),
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use crate::config::problem::{At, Problem, Problems};
 use crate::config::stamp::{Stamp, Stamps};
@@ -19,7 +20,7 @@ pub(super) struct Checker<'a> {
     /// The clock's time, where it is doubtful: either the clock is wrong, or nothing was written down for a year.
     pub(super) doubted: Option<Timestamp>,
     /// Contents that replace those of files.
-    pub(super) instead: &'a HashMap<PathBuf, Vec<u8>>,
+    pub(super) instead: &'a HashMap<PathBuf, Zeroizing<Vec<u8>>>,
     /// Names of files in messages, where they differ from the path.
     pub(super) shown_as: &'a HashMap<PathBuf, PathBuf>,
     /// The chains among `instead` have no keys here.

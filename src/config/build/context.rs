@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::config::Config;
 use super::report::DaysInUse;
 use crate::config::last_good::LastGood;
@@ -35,8 +37,8 @@ pub struct CheckContext<'a> {
     /// With `keeps_sites`: a chain that has become shorter counts as unfit, unless its site (the first name) is one of
     /// these. A file that is being written may end behind any certificate.
     pub waits_for_chains: Option<Vec<String>>,
-    /// Contents that replace those of files, as if they had been written.
-    pub instead: HashMap<PathBuf, Vec<u8>>,
+    /// Contents that replace those of files, as if they had been written. A chain may have its key in the same file.
+    pub instead: HashMap<PathBuf, Zeroizing<Vec<u8>>>,
     /// Names of files in messages: an operator knows a certificate by the file it comes from.
     pub shown_as: HashMap<PathBuf, PathBuf>,
     /// The chains among `instead` are judged without their keys, which only the caller has.

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
+use zeroize::Zeroizing;
 
 use super::checker::Checker;
 use crate::config::problem::At;
@@ -67,8 +68,8 @@ pub(super) fn read_roots(key: &str, at: &At<String>, whose: &str, r: &mut Checke
     }
 }
 
-/// Reads a file, or reports why it cannot be read.
-pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Vec<u8>> {
+/// Reads a file, or reports why it cannot be read. It may have a key, also if it is a chain's.
+pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Zeroizing<Vec<u8>>> {
     read_as(Kind::Unreadable, key, path, span, r)
 }
 
@@ -79,7 +80,7 @@ pub(super) fn read_as(
     path: &Path,
     span: &Range<usize>,
     r: &mut Checker<'_>,
-) -> Option<Vec<u8>> {
+) -> Option<Zeroizing<Vec<u8>>> {
     if let Some(contents) = r.instead.get(path) {
         r.stamps.push((path.to_owned(), Stamp::Given));
         return Some(contents.clone());
@@ -87,7 +88,7 @@ pub(super) fn read_as(
     // The stamp comes before the contents: a write in between then counts as a change.
     r.stamps.push((path.to_owned(), Stamp::of(path)));
     match plain_file::read_named(path, FILE_MAX) {
-        Ok(contents) => Some(contents),
+        Ok(contents) => Some(Zeroizing::new(contents)),
         Err(error) => {
             let what = format!("{key}: {}: {}", r.shown(path), read_error::describe(&error));
             let reason =

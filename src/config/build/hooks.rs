@@ -153,7 +153,6 @@ fn secrets_of(file: &At<String>, is_for_group: bool, r: &mut Checker<'_>) -> Opt
         let what = format!("hook.secret_file: {shown}: other users can read the secret");
         r.warn(&file.span, what, format!("chmod {remedy} {shown}"));
     }
-    let contents = zeroize::Zeroizing::new(contents);
     match std::str::from_utf8(&contents).map_err(|_| "not a text".to_owned()).and_then(secrets) {
         Ok(secrets) => Some(secrets),
         Err(why) => {

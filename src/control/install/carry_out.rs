@@ -194,7 +194,7 @@ impl Control {
     /// Brings the previous pair back after it was replaced. Its clients may have pins of the new pair by now, so the guard
     /// judges it: if it refuses, the new files stay.
     async fn undo_install(&mut self, plan: &Arc<InstallPlan>, files: ReplacedFiles) -> Vec<Reason> {
-        let chain = files.before.last().and_then(Option::as_ref).map(|(chain, _)| chain.to_vec());
+        let chain = files.before.last().and_then(Option::as_ref).map(|(chain, _)| chain.clone());
         let refusals = match (plan.places.first(), chain) {
             (Some(place), Some(chain)) => self.judge_in_place(place.clone(), chain, None),
             _ => Vec::new(),
