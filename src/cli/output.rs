@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use clap::{ArgMatches, ValueEnum};
 
 use crate::commands::{self, Output};
+use crate::export::ExportForm;
 use crate::telemetry::log::LogFormat;
 
 #[derive(clap::Args)]
@@ -32,12 +33,13 @@ pub(super) fn matches(command: clap::Command) -> ArgMatches {
     matches
 }
 
-/// Returns `true` if the command has `--json`.
+/// Returns `true` if the command has `--json`, or `--as json`.
 fn wants_json(matches: &ArgMatches) -> bool {
-    match matches.subcommand() {
-        Some((_, matches)) => wants_json(matches),
-        None => matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or_default(),
+    if let Some((_, matches)) = matches.subcommand() {
+        return wants_json(matches);
     }
+    let form = matches.try_get_one::<ExportForm>("form").ok().flatten();
+    matches.try_get_one::<bool>("json").ok().flatten().copied().unwrap_or_default() || form == Some(&ExportForm::Json)
 }
 
 #[derive(Clone, Copy, ValueEnum)]

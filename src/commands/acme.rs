@@ -32,13 +32,7 @@ pub fn plan(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
     let Some(answer) = send(path, Method::GET, "/acme", PATIENCE, output, &mut results) else {
         return results.end(false);
     };
-    let plans: Vec<Value> = match serde_json::from_str(&answer) {
-        Ok(Value::Array(plans)) => plans,
-        _ => {
-            results.fail(&format!("the answer cannot be understood: {answer}"));
-            return results.end(false);
-        }
-    };
+    let Some(plans) = results.understood::<Vec<Value>>(&answer) else { return results.end(false) };
     let is_meant = |plan: &Value| host.is_none_or(|host| is_of(plan, host));
     let plans: Vec<Value> = plans.into_iter().filter(is_meant).collect();
     if plans.is_empty() {
@@ -238,13 +232,7 @@ pub fn rotate(path: &Path, host: &str, as_json: bool, output: &Output) -> ExitCo
 fn ask(path: &Path, host: &str, how: &str, output: &Output, results: &mut Results) -> Option<Renewing> {
     let command = format!("/acme/renew?host={}{how}", encoded(host));
     let answer = send(path, Method::POST, &command, PATIENCE, output, results)?;
-    let answer: Renewing = match serde_json::from_str(&answer) {
-        Ok(answer) => answer,
-        Err(_) => {
-            results.fail(&format!("the answer cannot be understood: {}", answer.trim()));
-            return None;
-        }
-    };
+    let answer: Renewing = results.understood(&answer)?;
     if answer.ok {
         results.set("algorithms", answer.algorithms.clone());
         return Some(answer);
@@ -256,7 +244,7 @@ fn ask(path: &Path, host: &str, how: &str, output: &Output, results: &mut Result
 /// Says when the key of each of a site's certificates changes over.
 fn say_changeovers(path: &Path, host: &str, output: &Output, results: &mut Results) -> bool {
     let Some(answer) = send(path, Method::GET, "/acme", PATIENCE, output, results) else { return false };
-    let plans: Vec<Value> = serde_json::from_str(&answer).unwrap_or_default();
+    let Some(plans) = results.understood::<Vec<Value>>(&answer) else { return false };
     let mut changeovers = Vec::new();
     for plan in plans.iter().filter(|plan| is_of(plan, host)) {
         results.say(changeover_words(plan));

@@ -62,7 +62,7 @@ pub fn cache(path: &Path, url: Option<&str>, as_json: bool, output: &Output) -> 
 
 fn asked(path: &Path, (method, command): (Method, &str), output: &Output, results: &mut Results) -> Option<Value> {
     let answer = send(path, method, command, PATIENCE, output, results)?;
-    serde_json::from_str(&answer).ok()
+    results.understood(&answer)
 }
 
 fn set(results: &mut Results, answer: Value) {

@@ -63,10 +63,7 @@ pub fn explain_record(path: &Path, id: &str, as_json: bool, output: &Output) -> 
     let Some((status, answer)) = ask_running(path, question, PATIENCE, &answers, output, &mut results) else {
         return results.end(false);
     };
-    let answer: Value = match serde_json::from_str(&answer) {
-        Ok(answer) => answer,
-        Err(error) => return fail(&format!("the answer cannot be understood: {error}")),
-    };
+    let Some(answer) = results.understood::<Value>(&answer) else { return results.end(false) };
     if status != StatusCode::OK {
         let hints = list(&answer, "hints").iter().filter_map(Value::as_str);
         results.refuse(&Reason::new(text(&answer, "error")).hints(hints.map(str::to_owned)));
@@ -118,12 +115,8 @@ fn record_table(explained: &Value, width: usize) -> Vec<String> {
 fn live(path: &Path, asked: &DescribedRequest, options: Options, output: &Output) -> Result<Value, ExitCode> {
     let mut results = Results::new(options.as_json);
     let request = (Method::POST, "/explain", json!(asked).to_string());
-    match say_to_running(path, request, PATIENCE, &[StatusCode::OK], output, &mut results) {
-        Some((_, answer)) => {
-            serde_json::from_str(&answer).map_err(|error| fail(&format!("the answer cannot be understood: {error}")))
-        }
-        None => Err(results.end(false)),
-    }
+    let answer = say_to_running(path, request, PATIENCE, &[StatusCode::OK], output, &mut results);
+    answer.and_then(|(_, answer)| results.understood(&answer)).ok_or_else(|| results.end(false))
 }
 
 /// Explains by the configuration, as a process would that starts now.

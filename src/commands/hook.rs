@@ -33,7 +33,7 @@ pub fn test(path: &Path, name: Option<&str>, as_json: bool, output: &Output) -> 
     let Some((status, answer)) = ask_running(path, asked, PATIENCE, &answers, output, &mut results) else {
         return results.end(false);
     };
-    let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+    let Some(answer) = results.understood::<Value>(&answer) else { return results.end(false) };
     let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     if status == StatusCode::NOT_FOUND {
         let known: Vec<String> = list("known").iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();

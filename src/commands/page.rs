@@ -51,7 +51,7 @@ pub fn page(path: &Path, options: &Options, output: &Output) -> ExitCode {
     let Some((_, answer)) = say_to(&address, message, PATIENCE, &[StatusCode::OK], &mut results) else {
         return results.end(false);
     };
-    let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+    let Some(answer) = results.understood::<Value>(&answer) else { return results.end(false) };
     let Some(link) = answer["path"].as_str() else {
         let ok = results.fail(&"the answer cannot be understood");
         return results.end(ok);

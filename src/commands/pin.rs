@@ -63,6 +63,8 @@ pub fn pin(files: &[PathBuf], form: &PinFormat) -> ExitCode {
                 println!("{}  {}  {}  {}", key.pin, key.kind, key.algorithm, path.display());
             }
         }
+        // The answer is the failure.
+        PinFormat::Json if keys.is_empty() => {}
         PinFormat::Json => {
             let one = |(path, key): &(&Path, PublicKey)| {
                 json!({

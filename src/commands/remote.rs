@@ -13,7 +13,7 @@ use crate::config::{self, AdminAddress, Draft};
 use crate::control::client::{ClientError, PATIENCE, ask_for};
 use crate::control::{ReloadOutcome, UpgradeOutcome};
 use crate::os::read_error;
-use crate::reason::Problem;
+use crate::reason::{Problem, Reason};
 
 /// An upgrade has its own limit (`limits.upgrade`), which the running process enforces.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -24,14 +24,11 @@ pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let Some(answer) = send(path, Method::POST, "/reload", PATIENCE, output, &mut results) else {
         return results.end(false);
     };
+    let Some(verdict) = results.understood::<ReloadOutcome>(&answer) else { return results.end(false) };
+    let ok = verdict.ok;
     if as_json {
         print!("{answer}");
-    }
-    let Ok(verdict) = serde_json::from_str::<ReloadOutcome>(&answer) else {
-        return fail(&format!("the answer cannot be understood: {answer}"));
-    };
-    let ok = verdict.ok;
-    if !as_json {
+    } else {
         let summary = match (verdict.ok, verdict.notes.is_empty()) {
             (true, true) => "reloaded: nothing has changed",
             (true, false) => "reloaded",
@@ -48,15 +45,12 @@ pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let Some(answer) = send(path, Method::POST, "/upgrade", UPGRADE_PATIENCE, output, &mut results) else {
         return results.end(false);
     };
-    if as_json {
-        print!("{answer}");
-    }
-    let Ok(upgraded) = serde_json::from_str::<UpgradeOutcome>(&answer) else {
-        return fail(&format!("the answer cannot be understood: {answer}"));
-    };
+    let Some(upgraded) = results.understood::<UpgradeOutcome>(&answer) else { return results.end(false) };
     let reasons = upgraded.reasons();
     let UpgradeOutcome { ok, notes, pid, version, .. } = upgraded;
-    if !as_json {
+    if as_json {
+        print!("{answer}");
+    } else {
         let summary = match (pid, version) {
             (Some(pid), Some(version)) if ok => format!("process {pid} (pintle {version}) serves now"),
             _ => "not upgraded; the old process keeps serving".to_owned(),
@@ -136,8 +130,11 @@ pub(super) fn say_to(
     match ask_for(address, method, command, body, patience) {
         Ok((status, answer)) if answers.contains(&status) => return Some((status, answer)),
         Ok((status, answer)) => {
-            let why = serde_json::from_str::<Value>(&answer).ok().and_then(|a| a["error"].as_str().map(str::to_owned));
-            results.fail(&format!("the running process says: {}", why.unwrap_or_else(|| status.to_string())))
+            let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+            let why = answer["error"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+            let hints = answer["hints"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let reason = Reason::new(format!("the running process says: {why}"));
+            results.refuse(&reason.hints(hints.map(str::to_owned)))
         }
         Err(error @ ClientError::NotRunning(_)) => results.fail_with_hint(
             &error,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{Output, check};
@@ -75,6 +76,17 @@ impl Results {
             self.set("hints", reason.hints.clone());
         }
         false
+    }
+
+    /// Reads an answer of the running process. `None` if it is not the expected one, with an error.
+    pub(super) fn understood<T: DeserializeOwned>(&mut self, answer: &str) -> Option<T> {
+        match serde_json::from_str(answer) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                self.fail(&format!("the answer of the running process cannot be understood: {error}"));
+                None
+            }
+        }
     }
 
     /// Prints the answer, and returns the exit code.

@@ -98,13 +98,7 @@ fn ask(path: &Path, options: &Options, dry_run: bool, output: &Output, results: 
         }
     }
     let answer = send(path, Method::POST, &command, PATIENCE, output, results)?;
-    match serde_json::from_str(&answer) {
-        Ok(answer) => Some(answer),
-        Err(_) => {
-            results.fail(&format!("the answer cannot be understood: {}", answer.trim()));
-            None
-        }
-    }
+    results.understood(&answer)
 }
 
 /// The effects for one key, in lines.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::remote::send;
 use super::results::Results;
 use super::sheet::Sheet;
-use super::{Output, fail, latency};
+use super::{Output, latency};
 use crate::config;
 use crate::control::client::PATIENCE;
 use crate::host::both_forms;
@@ -36,10 +36,7 @@ pub fn status(path: &Path, options: Options, output: &Output) -> ExitCode {
     let Some(answer) = send(path, Method::GET, "/status", PATIENCE, output, &mut results) else {
         return results.end(false);
     };
-    let status = match serde_json::from_str::<Value>(&answer) {
-        Ok(status) => status,
-        Err(error) => return fail(&format!("the answer cannot be understood: {error}")),
-    };
+    let Some(status) = results.understood::<Value>(&answer) else { return results.end(false) };
     if options.as_json {
         print!("{answer}");
     } else {

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::harness::{
     Authority, BLOG, Origin, Pintle, SecureServer, blog, blog_at, eventually, free_port, outcome, output, page, pintle,
+    read_head,
 };
 
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
@@ -246,6 +247,8 @@ fn failures_are_json_where_it_was_asked_for() {
         check(&format!("{command} --json -c {other}"), "no such file");
     }
     check(&format!("export --json --site blg.example.com -c {path}"), "no site has the host");
+    check(&format!("export --as json --site blg.example.com -c {path}"), "no site has the host");
+    check("pin --json none.pem", "no such file");
     check(&format!("ledger merge --json -c {path} none"), "no ledger");
     check("verify --json --ca none https://blog.example.com/", "no such file");
     check("init --json --dry-run https://nobody.invalid/ --host blog.example.com", "cannot be reached");
@@ -338,5 +341,33 @@ fn an_address_that_this_host_lacks() {
         // Without IPv6, the system has another error.
         let hint = if err.contains("Cannot assign") { "no interface of this host" } else { "in [listen]" };
         assert!(err.contains(hint), "{err}");
+    }
+}
+
+/// An answer that no version of pintle gives is an error with words, also where JSON was asked for.
+#[test]
+fn an_answer_that_cannot_be_understood() {
+    let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
+    let (path, state) = (folder.path().join("pintle.toml"), folder.path().join("state"));
+    let blog = blog_at(&authority, "http://127.0.0.1:1");
+    fs::write(&path, format!("{LISTEN}[state]\ndirectory = {state:?}\n{blog}")).unwrap();
+    fs::create_dir(&state).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(state.join("admin.sock")).unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = read_head(&mut socket);
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops");
+        }
+    });
+    for command in
+        ["cache", "purge --tag x", "status", "reload", "upgrade", "acme plan", "hook test", "explain --request a-1"]
+    {
+        let words = || command.split(' ');
+        let (code, out, err) = outcome(pintle().args(words()).arg("-c").arg(&path));
+        assert!(code == 1 && out.is_empty() && err.contains("cannot be understood"), "{command}: {out}{err}");
+        let (code, out, err) = outcome(pintle().args(words()).arg("--json").arg("-c").arg(&path));
+        let answer: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{command}: {error}: {out}{err}"));
+        assert!(code == 1 && answer["ok"] == false, "{command}: {out}");
+        assert!(answer["error"].as_str().unwrap().contains("cannot be understood"), "{command}: {out}");
     }
 }
