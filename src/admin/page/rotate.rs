@@ -75,24 +75,19 @@ async fn rendered(api: &impl Api, asked: &PageRequest, host: &str, asked_for: bo
     if !rotation.is_ok() {
         return failed(asked, &rotation);
     }
-    let keys = api.call(Call::get("/v1/keys").with("q", host).with("page", "1")).await;
-    match view(asked, &site.body, &rotation.body, &keys.body, asked_for) {
+    match view(asked, &site.body, &rotation.body, asked_for) {
         Some(view) => Page::of(&view),
         None => failed(asked, &site),
     }
 }
 
-fn view(asked: &PageRequest, site: &Value, rotation: &Value, keys: &Value, asked_for: bool) -> Option<RotatePage> {
+fn view(asked: &PageRequest, site: &Value, rotation: &Value, asked_for: bool) -> Option<RotatePage> {
     let now = seconds(&site["now"])?;
     let words = RotationWords::of(rotation, now)?;
     let name = text(site, "site");
     let next = list(rotation, "keys").iter().find(|key| key["role"] != "live");
     let word = shell_word(&name);
     let is_managed = !list(site, "renewals").is_empty();
-    let own = list(keys, "sites").iter().find(|keys| keys["site"] == site["site"]);
-    let has_csr = |pin: &Value| {
-        own.is_some_and(|own| list(own, "keys").iter().any(|key| key["pin"] == *pin && key["csr"] == true))
-    };
     let plan = |renewal: &Value| format!("{}: {}", text(renewal, "algorithm"), text(renewal, "words"));
     let has_next = next.is_some();
     Some(RotatePage {
@@ -110,7 +105,7 @@ fn view(asked: &PageRequest, site: &Value, rotation: &Value, keys: &Value, asked
             role: text(key, "role"),
             pin: text(key, "pin"),
             file: text(key, "file"),
-            csr: has_csr(&key["pin"])
+            csr: (key["csr"] == true)
                 .then(|| format!("/keys/csr?site={}&pin={}", encoded(&name), encoded(&text(key, "pin")))),
         }),
         is_managed,

@@ -7,6 +7,7 @@ use super::refusal::{Answered, PageRefusal, parameter, pin};
 use crate::config::report::SiteReport;
 use crate::control::Control;
 use crate::export::Role;
+use crate::keys::key_file::KeyKind;
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::ledger::time::{day, rfc3339};
@@ -44,6 +45,8 @@ struct RotationKey {
     role: &'static str,
     file: String,
     algorithm: String,
+    /// Its file is a CSR.
+    has_csr: bool,
 }
 
 /// The keys of a site: the served ones, then its backups.
@@ -53,6 +56,7 @@ fn candidates(site: &SiteReport) -> Vec<RotationKey> {
         role: Role::Live.name(),
         file: c.file(),
         algorithm: c.algorithm.to_string(),
+        has_csr: false,
     });
     let waiting = site.backups.iter().filter(|(_, key)| !site.promoted.contains(&key.pin));
     let backups = waiting.enumerate().map(|(at, (file, key))| RotationKey {
@@ -60,6 +64,7 @@ fn candidates(site: &SiteReport) -> Vec<RotationKey> {
         role: Role::of_backup(at).name(),
         file: file.clone(),
         algorithm: key.algorithm.to_string(),
+        has_csr: key.kind == KeyKind::Csr,
     });
     let mut found: Vec<RotationKey> = Vec::new();
     for candidate in live.chain(backups) {
@@ -121,6 +126,7 @@ impl Control {
             let safe = ask(Some(key.pin), now).safe_from;
             json!({
                 "pin": key.pin.to_string(), "role": key.role, "file": key.file, "algorithm": key.algorithm,
+                "csr": key.has_csr,
                 "promised_since": ledger.book().promised_since(site.name(), key.pin).map(rfc3339),
                 "safe_from": safe_from(safe), "is_safe_now": safe == SafeFrom::Now,
                 "if_promised_today": if_promised_today,
