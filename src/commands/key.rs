@@ -20,7 +20,7 @@ use crate::host::{HostPattern, both_forms, file_stem};
 use crate::keys::key_file::{PublicKey, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
-use crate::ledger::time::wall;
+use crate::ledger::time::{timestamp, wall};
 use crate::policy::promise::{Promises, others};
 use crate::reason::Reason;
 use crate::reason::pasted::pintle;
@@ -212,7 +212,7 @@ fn rows(
         let key_file = key.map(|key| outline.path(key).display().to_string());
         let key = found.as_ref().ok().map(|(key, _): &(PublicKey, _)| key.pin);
         let usable_from = key.and_then(|pin| alive.safe_from(&site.hosts, except, pin));
-        let usable_from = usable_from.and_then(|time| Timestamp::from_second(time).ok());
+        let usable_from = usable_from.map(timestamp);
         let file = file.display().to_string();
         Row { role, file, key_file, refused, found, is_awaited, promised_since, usable_from }
     };
@@ -232,7 +232,7 @@ fn unreadable(error: io::Error) -> String {
 
 /// The time since which a key has been promised.
 fn promised_since(book: &Book, site: &SiteOutline, pin: Pin) -> Option<Timestamp> {
-    Timestamp::from_second(book.promised_since(&site.label(), pin)?).ok()
+    book.promised_since(&site.label(), pin).map(timestamp)
 }
 
 fn row_json(row: &Row) -> Value {

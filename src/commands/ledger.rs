@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use http::Method;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::forecast::{BrokenHere, Forecast, forecast};
@@ -15,7 +14,7 @@ use crate::control::client::ask;
 use crate::control::served::Objection;
 use crate::control::{hints_to_read, remedy};
 use crate::ledger::set_id;
-use crate::ledger::time::{rfc3339, wall};
+use crate::ledger::time::{rfc3339, timestamp, wall};
 use crate::ledger::{Accepted, Book, Burnt, Ledger, OpenError, Record, Repair, repair};
 use crate::os::read_error;
 use crate::policy::hpkp::Mode;
@@ -133,7 +132,7 @@ fn word(promise: &Promise) -> &str {
 }
 
 fn minute(seconds: Seconds) -> String {
-    Timestamp::from_second(seconds).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string()
+    timestamp(seconds).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
 /// The state of a promise, in one word.

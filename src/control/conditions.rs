@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::Control;
-use super::events::date;
 use super::expiry::{ExpiryStage, left};
 use super::promises::is_sent;
 use crate::clock::uptime;
@@ -13,6 +12,7 @@ use crate::config::report::SiteReport;
 use crate::events::EventKind;
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
+use crate::ledger::time::rfc3339;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::pasted::pintle;
 use crate::telemetry::LogThread;
@@ -65,10 +65,10 @@ impl Control {
             let data = json!({
                 "site": outlook.site,
                 "algorithm": outlook.algorithm,
-                "due": date(outlook.due),
-                "not_after": outlook.not_after.map(date),
-                "failing_since": outlook.failing_since.map(date),
-                "next_try": outlook.next_try.map(date),
+                "due": rfc3339(outlook.due),
+                "not_after": outlook.not_after.map(rfc3339),
+                "failing_since": outlook.failing_since.map(rfc3339),
+                "next_try": outlook.next_try.map(rfc3339),
                 "what": outlook.words(),
                 "hint": outlook.hint,
             });
@@ -125,14 +125,14 @@ impl Control {
         } else if let Some(refused) = refused {
             let data = json!({
                 "site": site.name(), "by_promise": refused.by_guard, "what": "the previous certificate stays in use",
-                "reasons": reasons().collect::<Vec<_>>(), "hint": hint(), "since": date(refused.since),
+                "reasons": reasons().collect::<Vec<_>>(), "hint": hint(), "since": rfc3339(refused.since),
             });
             conditions.push(Condition::new(EventKind::CertificateRefused, site.name(), data).with(refused.since));
         }
         if let Some(refused) = refused.filter(|refused| refused.burnt) {
             let data = json!({
                 "site": site.name(), "what": "a key that was compromised is refused",
-                "reasons": reasons().collect::<Vec<_>>(), "hint": hint(), "since": date(refused.since),
+                "reasons": reasons().collect::<Vec<_>>(), "hint": hint(), "since": rfc3339(refused.since),
             });
             conditions.push(Condition::new(EventKind::KeyRefused, site.name(), data).with(refused.since));
         }
@@ -234,7 +234,7 @@ impl Expiry {
             form => format!("to renew it: pintle export --site {site} --as {form}"),
         };
         let data = json!({
-            "site": site, "channel": channel, "until": date(*until),
+            "site": site, "channel": channel, "until": rfc3339(*until),
             "what": "the last pins that clients hold end, and are not renewed", "hint": hint,
         });
         Condition::new(EventKind::PromiseExpiring, &format!("{site} {channel}"), data).with(*until)

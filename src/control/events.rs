@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -15,6 +14,7 @@ use super::conditions::{Condition, Expiry};
 use crate::admin::api::Answer;
 use crate::config::{Config, Difference};
 use crate::events::{Event, EventKind, Hooks, programs};
+use crate::ledger::time::rfc3339;
 use crate::ledger::{Burnt, Record};
 use crate::os::usage::host_name;
 use crate::policy::promise::Seconds;
@@ -109,11 +109,6 @@ fn without_remedy(mut data: Value) -> Value {
     data
 }
 
-/// A time for programs.
-pub(super) fn date(at: Seconds) -> String {
-    Timestamp::from_second(at).unwrap_or_default().to_string()
-}
-
 impl Control {
     /// Gives the hooks of the configuration to the thread that delivers. Only the process that serves calls this.
     pub(super) fn drive_hooks(&mut self) {
@@ -157,7 +152,7 @@ impl Control {
         let before = std::mem::replace(&mut self.reporter.held, held);
         for ((site, channel), until) in before {
             if !self.reporter.held.contains_key(&(site.clone(), channel.clone())) {
-                let data = json!({ "site": site, "channel": channel, "until": date(until) });
+                let data = json!({ "site": site, "channel": channel, "until": rfc3339(until) });
                 self.reporter.emit(EventKind::PromiseEnded, data);
             }
         }
@@ -169,7 +164,7 @@ impl Control {
         for record in records {
             if let Record::Burnt(Burnt { site, pin, at }) = record {
                 let what = "the key was compromised: it never serves again";
-                let data = json!({ "site": site, "pin": pin.to_string(), "at": date(*at), "what": what });
+                let data = json!({ "site": site, "pin": pin.to_string(), "at": rfc3339(*at), "what": what });
                 self.reporter.emit(EventKind::KeyBurnt, data);
             }
         }
@@ -268,6 +263,5 @@ mod tests {
         assert_eq!(without_remedy(data.clone()), json!({ "site": "a.example" }));
         let with = with_host(data);
         assert_eq!((with["site"].as_str(), with["host"].as_str().is_some()), (Some("a.example"), true));
-        assert_eq!(date(0), "1970-01-01T00:00:00Z");
     }
 }

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use http::{Method, StatusCode};
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -261,13 +260,12 @@ struct PromiseDates {
 
 /// The keys of a site.
 fn keys_of(site: &report::SiteReport, managed: bool, dates: &dyn Fn(Pin) -> PromiseDates) -> Value {
-    let moment = |seconds: i64| Timestamp::from_second(seconds).ok().map(|time| time.to_string());
     let key = |role: Role, public: (Pin, KeyAlgorithm), file: Value| {
         let PromiseDates { since, usable_from } = dates(public.0);
         json!({
             "role": role.name(), "pin": public.0.to_string(), "hex": public.0.to_hex(), "file": file,
-            "algorithm": public.1.to_string(), "promised_since": since.and_then(moment),
-            "usable_from": usable_from.and_then(moment),
+            "algorithm": public.1.to_string(), "promised_since": since.map(rfc3339),
+            "usable_from": usable_from.map(rfc3339),
         })
     };
     let live = site.certificates.iter().map(|certificate| {
@@ -275,7 +273,9 @@ fn keys_of(site: &report::SiteReport, managed: bool, dates: &dyn Fn(Pin) -> Prom
         row["not_after"] = json!(certificate.not_after.to_string());
         row
     });
-    let backups = site.backups.iter().enumerate().map(|(index, (file, public))| {
+    // A backup that is live is listed as that.
+    let waiting = site.backups.iter().filter(|(_, key)| !site.promoted.contains(&key.pin));
+    let backups = waiting.enumerate().map(|(index, (file, public))| {
         let mut row = key(Role::of_backup(index), (public.pin, public.algorithm), json!(file));
         row["csr"] = json!(public.kind == KeyKind::Csr);
         row

@@ -88,16 +88,23 @@ pub struct Behind {
     pub since: Seconds,
 }
 
+/// Returns a time. Beyond the calendar, the nearest time that it has: what lasts that long does not end today.
+#[must_use]
+pub fn timestamp(at: Seconds) -> Timestamp {
+    let (first, last) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+    Timestamp::from_second(at.clamp(first, last)).unwrap_or_default()
+}
+
 /// Formats a day in UTC: `2026-11-26`.
 #[must_use]
 pub fn day(at: Seconds) -> String {
-    Timestamp::from_second(at).unwrap_or_default().strftime("%Y-%m-%d").to_string()
+    timestamp(at).strftime("%Y-%m-%d").to_string()
 }
 
 /// Formats a minute in UTC: `2026-11-26 10:15 UTC`.
 #[must_use]
 pub fn minute(at: Seconds) -> String {
-    Timestamp::from_second(at).unwrap_or_default().strftime("%Y-%m-%d %H:%M UTC").to_string()
+    timestamp(at).strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// Formats the first minute that begins at or after a time: from then on, something is possible.
@@ -109,7 +116,7 @@ pub fn minute_from(at: Seconds) -> String {
 /// Formats a time by RFC 3339: `2026-11-26T10:15:00Z`.
 #[must_use]
 pub fn rfc3339(at: Seconds) -> String {
-    Timestamp::from_second(at).unwrap_or_default().to_string()
+    timestamp(at).to_string()
 }
 
 /// Returns the wall clock, in seconds.
@@ -244,6 +251,14 @@ mod tests {
 
     fn at(wall: i64, uptime: u64) -> ClockReading {
         ClockReading { wall, uptime }
+    }
+
+    #[test]
+    fn times_beyond_the_calendar() {
+        assert_eq!(rfc3339(Seconds::MAX), "9999-12-30T22:00:00Z");
+        assert_eq!(day(Seconds::MAX), "9999-12-30");
+        assert_eq!(minute_from(Seconds::MAX), "9999-12-30 22:00 UTC");
+        assert_eq!(minute_from(61), "1970-01-01 00:02 UTC");
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn row(site: &str, key: &Value, now: i64) -> SiteKeyRow {
         file: text(key, "file"),
         csr: (key["csr"] == true).then(|| csr_of(site, &pin)),
         since: Moment::of(&key["promised_since"], now),
-        usable: Moment::of(&key["usable_from"], now).and_then(|from| from.first_minute(now)),
+        usable: Moment::of(&key["usable_from"], now).map(|from| from.first_minute(now)),
         until: Moment::of(&key["not_after"], now),
         pin,
     }

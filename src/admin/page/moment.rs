@@ -47,10 +47,10 @@ impl Moment {
         })
     }
 
-    /// The first minute that begins at or after it, `None` beyond the calendar: from then on, something is possible.
+    /// The first minute that begins at or after it: from then on, something is possible. At the end of the calendar, itself.
     #[must_use]
-    pub fn first_minute(&self, now: i64) -> Option<Self> {
-        Self::new(self.at.saturating_add(59).div_euclid(60).saturating_mul(60), now)
+    pub fn first_minute(self, now: i64) -> Self {
+        Self::new(self.at.saturating_add(59).div_euclid(60).saturating_mul(60), now).unwrap_or(self)
     }
 
     /// A time of the API; `None` if it is not one.

@@ -100,6 +100,52 @@ fn withdrawing_is_a_change_of_the_configuration() {
     }
 }
 
+/// A backup that is live by now is listed once, as live.
+#[test]
+fn a_promoted_key_is_listed_once() {
+    let bed = Bed::new();
+    let config = bed.config("");
+    let (live, spare) = (bed.authority.folder().join("blog.key"), bed.authority.public_key("spare"));
+    let pins = format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = [{live:?}, {spare:?}]\n");
+    let _pintle = Pintle::start(&bed.authority, &(config + &pins));
+    let listed: serde_json::Value = serde_json::from_str(&get(&bed.socket(), "/v1/keys")).unwrap();
+    let keys = listed["sites"][0]["keys"].as_array().unwrap();
+    let roles: Vec<&str> = keys.iter().filter_map(|key| key["role"].as_str()).collect();
+    assert_eq!(roles, ["live", "next"], "{listed:#}");
+    assert_ne!(keys[0]["pin"], keys[1]["pin"]);
+}
+
+/// The CSR of the next key is offered, however many other sites have a name with this one in it.
+#[test]
+fn a_rotation_offers_the_csr_of_its_own_site() {
+    let bed = Bed::new();
+    let config = bed.config("");
+    // Eight sites whose names contain the name: the list of keys shows eight on a page.
+    let leaf = bed.authority.leaf("others", &["*.example.com", "*.blog.example.com"]);
+    let other = |at: usize| {
+        format!(
+            "[[site]]\nhosts = [\"{at}.{BLOG}\"]\nupstream = {:?}\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+            bed.origin.url(),
+            leaf.chain,
+            leaf.key
+        )
+    };
+    let (head, site) = config.split_once("[[site]]").unwrap();
+    let others: String = (0..9).map(other).collect();
+    let csr = bed.authority.csr(&bed.authority.leaf("next", &[BLOG]));
+    let pins =
+        format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = [{csr:?}, {:?}]\n", bed.authority.public_key("spare"));
+    let _pintle = Pintle::start(&bed.authority, &format!("{head}{others}[[site]]{site}{pins}"));
+    let rotation: serde_json::Value =
+        serde_json::from_str(&get(&bed.socket(), &format!("/v1/rotation?host={BLOG}"))).unwrap();
+    let keys = rotation["keys"].as_array().unwrap();
+    let next = keys.iter().find(|key| key["role"] == "next").unwrap();
+    assert_eq!(next["csr"], true, "{rotation:#}");
+    assert!(keys.iter().all(|key| key["role"] != "live" || key["csr"] == false), "{rotation:#}");
+    let page = get(&bed.socket(), &format!("/keys/rotate?site={BLOG}"));
+    assert!(page.contains("Download the CSR") && !page.contains("where you keep it"), "{page}");
+}
+
 #[test]
 fn a_rotation_is_planned() {
     let bed = Bed::new();

@@ -119,7 +119,7 @@ impl RotationWords {
             };
         }
         let whom = locked_out(answer, now);
-        let safe = Moment::of(&answer["safe_from"], now).and_then(|safe| safe.first_minute(now));
+        let safe = Moment::of(&answer["safe_from"], now).map(|safe| safe.first_minute(now));
         let if_promised = Moment::of(&answer["if_promised_today"], now);
         let when = match (&safe, &if_promised) {
             (Some(safe), _) => format!("It is safe from {}, {}.", safe.minute, safe.distance()),
@@ -154,7 +154,7 @@ pub(super) fn keys(answer: &Value, now: i64) -> Vec<KeyRow> {
         algorithm: text(key, "algorithm"),
         file: text(key, "file"),
         since: Moment::of(&key["promised_since"], now),
-        from: Moment::of(&key["safe_from"], now).and_then(|from| from.first_minute(now)),
+        from: Moment::of(&key["safe_from"], now).map(|from| from.first_minute(now)),
         is_live: key["role"] == "live",
         is_safe: key["is_safe_now"] == true,
         is_asked: key["pin"] == answer["key"],
