@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::error;
-use super::value::{list, text, texts};
+use super::value::{WayOut, list, text, texts, ways_out};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
@@ -69,13 +69,13 @@ struct ConfigEvent {
     title: String,
     text: String,
     notes: Vec<String>,
-    hints: Vec<String>,
+    hints: Vec<WayOut>,
 }
 
 /// A fault and its remedies.
 struct ConfigTrouble {
     what: String,
-    hints: Vec<String>,
+    hints: Vec<WayOut>,
 }
 
 /// A problem of the text.
@@ -85,7 +85,7 @@ struct ShownProblem {
     place: String,
     what: String,
     notes: Vec<String>,
-    hints: Vec<String>,
+    hints: Vec<WayOut>,
     fix: Option<FixButton>,
 }
 
@@ -122,10 +122,8 @@ struct EditedText {
 }
 
 fn unanswered(asked: &PageRequest, answer: &Answer) -> Page {
-    let hints = texts(&answer.body, "hints").join("; or: ");
     let why = answer.body["error"].as_str().unwrap_or("pintle did not answer");
-    let hint = if hints.is_empty() { "Nothing was changed. Try again." } else { &hints };
-    error::show(asked, answer.status, why, hint)
+    error::show_with(asked, answer.status, why, ways_out(texts(&answer.body, "hints")))
 }
 
 /// The page.
@@ -241,7 +239,7 @@ async fn apply(api: &impl Api, asked: &PageRequest, draft: EditedText, now: Answ
 
 /// Shows the text again with the reason why it was not applied.
 async fn refused(api: &impl Api, asked: &PageRequest, draft: EditedText, answer: Answer, tag: Option<String>) -> Page {
-    let (what, hints) = (text(&answer.body, "error"), texts(&answer.body, "hints"));
+    let (what, hints) = (text(&answer.body, "error"), ways_out(texts(&answer.body, "hints")));
     let bad = |title: &str, text: String, hints| ConfigEvent {
         class: "v-bad",
         icon: "bad",
@@ -377,7 +375,7 @@ fn is_error(reason: &Value) -> bool {
 }
 
 fn trouble(value: &Value) -> Option<ConfigTrouble> {
-    Some(ConfigTrouble { what: value["error"].as_str()?.to_owned(), hints: texts(value, "hints") })
+    Some(ConfigTrouble { what: value["error"].as_str()?.to_owned(), hints: ways_out(texts(value, "hints")) })
 }
 
 fn row(version: ConfigVersion, is_running: bool) -> VersionRow {
@@ -418,7 +416,7 @@ fn shown(reason: &Value) -> ShownProblem {
         place: mark.map(|mark| format!("Line {}", mark.line)).unwrap_or_default(),
         what: text(reason, "what"),
         notes: texts(reason, "notes"),
-        hints: texts(reason, "hints"),
+        hints: ways_out(texts(reason, "hints")),
         fix,
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::error::failed;
 use super::moment::{Moment, seconds};
 use super::timeline::shape;
-use super::value::{list, some, text, texts};
+use super::value::{WayOut, list, some, text, texts, ways_out};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
@@ -27,7 +27,7 @@ struct FingerprintPage {
 struct RefusedFile {
     what: String,
     why: String,
-    hints: Vec<String>,
+    hints: Vec<WayOut>,
 }
 
 /// The pin of a file.
@@ -96,13 +96,13 @@ fn contents(asked: &PageRequest) -> Option<(String, &[u8])> {
 
 fn refused(file: &str, answer: &Answer) -> RefusedFile {
     let body = &answer.body;
-    let hints = texts(body, "hints");
+    let hints = ways_out(texts(body, "hints"));
     match (body["kind"].as_str(), answer.status) {
         (Some("private-key"), _) => RefusedFile {
             what: format!("{file} is a private key. It was wiped, not read"),
             why: "A pin needs the public half only. Nothing was kept. On the machine that has the key, make the public half:"
                 .to_owned(),
-            hints: vec!["openssl pkey -in FILE -pubout -out FILE.pub".to_owned()],
+            hints: ways_out(vec!["openssl pkey -in FILE -pubout -out FILE.pub".to_owned()]),
         },
         (_, StatusCode::PAYLOAD_TOO_LARGE) => RefusedFile {
             what: format!("{file} is too long"),

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::error::failed;
-use super::value::{list, some, text, texts};
+use super::value::{WayOut, list, some, text, texts, ways_out};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::PageRequest;
 use crate::admin::reply::{Page, PageFrame};
@@ -31,7 +31,7 @@ struct FirstPage {
 /// A fault and its remedies.
 struct Trouble {
     what: String,
-    hints: Vec<String>,
+    hints: Vec<WayOut>,
 }
 
 /// The fields of the form, as they were filled in.
@@ -66,12 +66,12 @@ struct FoundFact {
 struct FoundProblem {
     is_error: bool,
     what: String,
-    hints: Vec<String>,
+    hints: Vec<WayOut>,
 }
 
 impl Trouble {
     fn of(value: &Value) -> Option<Self> {
-        Some(Self { what: some(value, "error")?, hints: texts(value, "hints") })
+        Some(Self { what: some(value, "error")?, hints: ways_out(texts(value, "hints")) })
     }
 }
 
@@ -140,7 +140,7 @@ impl PlannedFile {
         let problem = |reason: &Value| FoundProblem {
             is_error: reason["severity"] == "error",
             what: text(reason, "what"),
-            hints: texts(reason, "hints"),
+            hints: ways_out(texts(reason, "hints")),
         };
         Self {
             base: text(answer, "tag"),

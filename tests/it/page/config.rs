@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::admin::{Bed, get};
-use crate::harness::{Pintle, outcome, output};
+use crate::harness::{BLOG, Pintle, outcome, output};
 
 /// The setting without which the page changes nothing.
 const EDIT: &str = "[admin]\nedit = true\n";
@@ -38,6 +38,25 @@ fn edit<'f>(
     let mut form: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     form.extend([("csrf", ""), ("toml", text), ("do", what)]);
     form
+}
+
+/// Commands and keys within a hint look like code, here as on all pages.
+#[test]
+fn hints_have_no_visible_backticks() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(&format!("{EDIT}[log]\nrecent = 10\n")));
+    let text = fs::read_to_string(pintle.config_path()).unwrap().replace("recent = 10", "recent = true");
+    let page = get(&bed.socket(), "/config");
+    let (_, page) = send(&bed, "/config", &edit(&page, &text, "check", &mut Vec::new()));
+    assert!(page.contains("<code>pintle man pintle.toml</code> describes log.recent"), "{page}");
+    // A refusal of the page Keys, and one of Install.
+    let (_, keys) = send(&bed, "/keys", &[("csrf", ""), ("site", "nobody.example"), ("role", "next")]);
+    let (_, install) =
+        send(&bed, "/install", &[("csrf", ""), ("site", BLOG), ("chain", "-"), ("base", "x"), ("do", "try")]);
+    for page in [&page, &keys, &install, &get(&bed.socket(), "/install")] {
+        let shown: String = page.split("<textarea").map(|part| part.split("</textarea>").last().unwrap()).collect();
+        assert!(!shown.contains('`'), "{shown}");
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(super) struct UpstreamAddress {
 /// The plan of a certificate that pintle obtains.
 pub(super) struct PlannedRenewal {
     pub(super) words: String,
-    pub(super) hint: Option<String>,
+    pub(super) hint: Option<WayOut>,
 }
 
 /// A report of pins that did not match.
@@ -243,7 +243,7 @@ pub(super) fn renewals(site: &Value, now: i64) -> Vec<PlannedRenewal> {
             }
             _ => format!("{algorithm}: {}.", text(one, "words")),
         };
-        PlannedRenewal { words, hint: some(one, "hint") }
+        PlannedRenewal { words, hint: ways_out(some(one, "hint").into_iter().collect()).pop() }
     };
     list(site, "renewals").iter().map(renewal).collect()
 }
