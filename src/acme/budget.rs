@@ -156,6 +156,15 @@ impl OrderBudget {
         self.delay(ask, true, |limit, of| self.free_from(limit, of, limit.theirs.burst.saturating_sub(open), now))
     }
 
+    /// Does the one or the other: `emergency` has the number of other orders if the order replaces a compromised key.
+    #[must_use]
+    pub fn delay_of(&self, ask: CountedOrder<'_>, emergency: Option<usize>, now: Seconds) -> Option<Delay> {
+        match emergency {
+            Some(open) => self.emergency_from(ask, open, now),
+            None => self.order_from(ask, now),
+        }
+    }
+
     fn delay(
         &self,
         ask: CountedOrder<'_>,
@@ -366,6 +375,8 @@ mod tests {
         assert_eq!(budget.emergency_from(ask, 0, 1000), None);
         // Another order is under way: its certificate is the CA's fifth.
         assert_eq!(budget.emergency_from(ask, 1, 1000).map(|delay| delay.from), Some(1000 + 36 * 3600));
+        assert_eq!(budget.delay_of(ask, Some(1), 1000), budget.emergency_from(ask, 1, 1000));
+        assert_eq!((budget.delay_of(ask, Some(0), 1000), budget.delay_of(ask, None, 1000).is_some()), (None, true));
         budget.take_certificate(ask, 1000);
         let delay = budget.emergency_from(ask, 0, 1000).unwrap();
         assert_eq!((delay.from, delay.is_theirs), (1000 + 36 * 3600, true));

@@ -259,6 +259,8 @@ pub struct Ca {
     pub order_from: Option<(Seconds, String)>,
     /// The same for an order that replaces a compromised key (`budget::OrderBudget::emergency_from`).
     pub emergency_from: Option<(Seconds, String)>,
+    /// The open orders of other certificates for the same names whose certificates do not count yet.
+    pub open: usize,
 }
 
 impl CertificateFacts {

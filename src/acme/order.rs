@@ -274,12 +274,8 @@ async fn begin(
     announce(work, wanted, profile, &names);
     let made = send(account, &names, replaces, profile, client).await;
     let is_possible = |fault: &StepFault| fault.remedy == AcmeRemedy::WithoutReplaces && fault.retry_after.is_none();
-    let is_emergency = work.record.borrow().compromise.as_ref().is_some_and(|compromise| compromise.pin != wanted.pin);
     let ask = CountedOrder { names: &names, replaces: false };
-    let has_room = || match is_emergency {
-        true => budget.borrow().emergency_from(ask, 0, wall()).is_none(),
-        false => budget.borrow().order_from(ask, wall()).is_none(),
-    };
+    let has_room = || budget.borrow().delay_of(ask, wanted.emergency, wall()).is_none();
     let mut order = match made {
         Err(fault) if is_possible(&fault) && has_room() => {
             store::count(folder, directory, budget, |budget| budget.take_order(wall()))?;

@@ -223,7 +223,7 @@ impl<'a> Planner<'a> {
 
     /// `true` if the live key is compromised, and may change over now.
     fn is_emergency(&self) -> bool {
-        self.changeover.is_some_and(|changeover| changeover.cause == Cause::Compromised && changeover.from <= self.now)
+        self.changeover.is_some_and(|changeover| changeover.is_emergency(self.now))
     }
 
     /// Why a due order waits.

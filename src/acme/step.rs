@@ -186,6 +186,12 @@ pub struct Changeover {
 }
 
 impl Changeover {
+    /// Returns `true` if the live key is compromised, and may change over now: also one that is burnt already.
+    #[must_use]
+    pub fn is_emergency(&self, now: Seconds) -> bool {
+        self.cause == Cause::Compromised && self.from <= now
+    }
+
     /// Returns `true` if it is wanted, and waits until clients know the next key.
     #[must_use]
     pub fn waits(&self, now: Seconds) -> bool {

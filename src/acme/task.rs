@@ -211,7 +211,10 @@ impl Task {
         };
         let pin = store::pin_of(&self.work.certificate, key);
         let Some(pin) = pin else { return Err(StepFault::here("the key of the order is gone")) };
-        let wanted = OrderSubject { authority: authority.clone(), key, pin, replaces, is_fallback: ca > 0 };
+        let is_emergency = self.plan.changeover.is_some_and(|changeover| changeover.is_emergency(wall()));
+        let emergency = self.facts.cas.get(ca).filter(|_| is_emergency).map(|ca| ca.open);
+        let (authority, is_fallback) = (authority.clone(), ca > 0);
+        let wanted = OrderSubject { authority, key, pin, replaces, emergency, is_fallback };
         let done = match order::run(&self.work, &wanted, &self.around, budget).await {
             Ok(OrderEnd::Later) => return Ok(()),
             Ok(OrderEnd::Issued(pem, chain)) => {

@@ -88,8 +88,7 @@ impl DriverThread {
                 directory: authority.directory.clone(),
                 has_renewal_info: known.has_renewal_info,
                 attempts: known.attempts,
-                order_from: None,
-                emergency_from: None,
+                ..Ca::default()
             });
         }
         facts.settle(now);
@@ -105,6 +104,7 @@ impl DriverThread {
             });
             let (open, budget) = (open.count(), budget.borrow());
             facts.cas[at].order_from = budget.order_from(ask, now).map(|delay| (delay.from, delay.to_string()));
+            facts.cas[at].open = open;
             let emergency = budget.emergency_from(ask, open, now);
             facts.cas[at].emergency_from = emergency.map(|delay| (delay.from, delay.to_string()));
         }

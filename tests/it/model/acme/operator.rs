@@ -325,6 +325,7 @@ impl Operator {
             attempts: c.attempts[at].clone(),
             order_from: None,
             emergency_from: None,
+            open: 0,
         };
         let mut facts = CertificateFacts {
             site: HOST.to_owned(),
