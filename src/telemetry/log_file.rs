@@ -5,10 +5,15 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+use tokio::time::Instant;
+
+/// The longest wait for a receiver that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Opens a log's file and creates it if needed: a regular file, or a character device such as
 /// `/dev/null`. Never waits for the other end of a FIFO.
@@ -40,9 +45,21 @@ fn no_file() -> io::Error {
 
 /// Waits until it can be written, at most a second. Returns `WouldBlock` after that.
 pub(super) fn wait(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
-    let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&patience))?;
-    if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    let until = Instant::now() + PATIENCE;
+    ready_by(until, |left| poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(left)))
+}
+
+/// Asks until the answer is there. A signal interrupts the question, and says nothing about the answer.
+fn ready_by(until: Instant, mut ask: impl FnMut(&Timespec) -> rustix::io::Result<usize>) -> io::Result<()> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match ask(&Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The remedy for an error.
@@ -60,5 +77,27 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on its disk",
         io::ErrorKind::BrokenPipe => "the reader of standard output has ended: restart pintle, or name a file",
         _ => "check its disk; pintle retries",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_ends_no_wait() {
+        let until = Instant::now() + PATIENCE;
+        let mut answers = vec![Ok(1), Err(Errno::INTR), Err(Errno::INTR)];
+        ready_by(until, |_| answers.pop().unwrap()).unwrap();
+        assert!(answers.is_empty());
+        let (mut asked, mut interrupted) = (Vec::new(), 3);
+        let ended = ready_by(until, |left| {
+            asked.push((left.tv_sec, left.tv_nsec));
+            interrupted -= 1;
+            if interrupted > 0 { Err(Errno::INTR) } else { Ok(0) }
+        });
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(asked.len() == 3 && asked.is_sorted_by(|earlier, later| earlier >= later), "{asked:?}");
+        assert_eq!(ready_by(until, |_| Err(Errno::BADF)).unwrap_err().raw_os_error(), Some(Errno::BADF.raw_os_error()));
     }
 }
