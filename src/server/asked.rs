@@ -39,6 +39,11 @@ impl Asked {
     pub(super) fn is_trusted(&self, context: &Context) -> bool {
         context.client.peer.proxy.is_some() && self.view.shared.trust.contains(self.origin.client)
     }
+
+    /// Returns `true` if its answer may say why the upstream failed (`listen.error_details`).
+    pub(super) fn sees_details(&self, context: &Context) -> bool {
+        self.is_trusted(context) || self.view.shared.error_details
+    }
 }
 
 /// A request on its way to an answer.

@@ -73,8 +73,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
     if rejection.is_slow_body() {
         context.worker.counters.bodies_too_slow.increment();
     }
-    let is_trusted = asked.is_some_and(|asked| asked.is_trusted(context));
-    let details = is_trusted || asked.is_some_and(|asked| asked.view.shared.error_details);
+    let details = asked.is_some_and(|asked| asked.sees_details(context));
     let (response, body) = page::of_rejection(&rejection, head, details);
     let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);
     let view = asked.map_or_else(|| context.worker.view(), |a| a.view.clone());

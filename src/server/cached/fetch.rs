@@ -29,7 +29,7 @@ use crate::cache::storing::NotStored;
 use crate::message::{Framing, RequestHead};
 use crate::site::Site;
 use crate::telemetry::access::UpstreamFacts;
-use crate::upstream::{Interim, ResponseBody, UpstreamError, UpstreamRequest, UpstreamResponse};
+use crate::upstream::{Interim, PSEUDONYM, ResponseBody, UpstreamError, UpstreamRequest, UpstreamResponse};
 
 /// How often a request may find that the one it waited for was abandoned.
 const ROUNDS: usize = 3;
@@ -180,10 +180,14 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
         let sent = fetch.send(&fetch.head, site, turn, interim).await;
         let status = sent.as_ref().ok().map(|response| response.head.status);
         if status.is_none_or(received::is_failure) && fetch.reserve(worker.clock.uptime()).is_some() {
-            if let Err(error) = &sent {
-                upstream_failed(error, asked, context);
-            }
-            return stale(&fetch, &leading, status, turn);
+            let failure = match &sent {
+                Err(error) => {
+                    upstream_failed(error, asked, context);
+                    OriginFailure::Error(error.proxy_status(), None)
+                }
+                Ok(response) => OriginFailure::Status(response.head.status),
+            };
+            return stale(&fetch, &leading, failure, turn);
         }
         let reply = answered(sent, None, turn, fetch.pool.upstream(), begin);
         if !reply.forwarded {
@@ -217,8 +221,17 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
     }
 }
 
+/// The failure of the origin behind a stale response.
+#[derive(Clone, Copy)]
+enum OriginFailure {
+    /// It has answered with this status.
+    Status(StatusCode),
+    /// It has not, or not to the end: the type of the error (RFC 9209 section 2.3), and the status of what has come.
+    Error(&'static str, Option<StatusCode>),
+}
+
 /// Answers with the response in reserve, since the origin has failed. Those who wait get it, too.
-fn stale(fetch: &Fetch, leading: &Leading, status: Option<StatusCode>, turn: &Turn<'_>) -> Reply {
+fn stale(fetch: &Fetch, leading: &Leading, failure: OriginFailure, turn: &Turn<'_>) -> Reply {
     let Turn { head, asked, context, .. } = *turn;
     let worker = &context.worker;
     let Some(stored) = &fetch.stored else { return reject(Rejection::NotStored, head, Some(asked), context) };
@@ -232,10 +245,18 @@ fn stale(fetch: &Fetch, leading: &Leading, status: Option<StatusCode>, turn: &Tu
         });
     }
     let ttl = Some(stored.head.clock(worker.clock.uptime()).left());
-    let forwarded_status = status.map(|status| status.as_u16());
+    let (forwarded_status, proxy_status) = match failure {
+        OriginFailure::Status(status) => (Some(status), format!("{PSEUDONYM}; received-status={}", status.as_u16())),
+        OriginFailure::Error(error, status) => (status, format!("{PSEUDONYM}; error={error}")),
+    };
+    let forwarded_status = forwarded_status.map(|status| status.as_u16());
     let status =
         Status { forwarded: Some(fetch.reason), forwarded_status, ttl, detail: Some(ON_ERROR), ..Status::default() };
-    answer::whole(turn, stored, CacheNote { status, part: CachePart::Stale })
+    let mut reply = answer::whole(turn, stored, CacheNote { status, part: CachePart::Stale });
+    if asked.sees_details(context) {
+        reply.head.fields.push(b"Proxy-Status", proxy_status.as_bytes());
+    }
+    reply
 }
 
 /// Answers with a stored response that the origin has confirmed.
@@ -376,7 +397,12 @@ async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streame
         let begun = poll_fn(|cx| filling.poll_beginning(BEGINNING, cx)).await;
         if begun == Some(false) {
             let leading = Leading { store: store.clone(), key: key.clone(), filling: Filling::new(0) };
-            return stale(&fetch, &leading, Some(reply.head.status), turn);
+            return stale(
+                &fetch,
+                &leading,
+                OriginFailure::Error("http_response_incomplete", Some(reply.head.status)),
+                turn,
+            );
         }
     }
     if let Some(reply) = answer::not_modified(turn, &judged, note) {

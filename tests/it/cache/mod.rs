@@ -79,12 +79,23 @@ impl Bed {
         Self::before(origin, pages, cache, more)
     }
 
+    /// The same, with these lines in `[listen]`.
+    fn listening(listen: &str, cache: &str) -> Self {
+        let pages = Pages::default();
+        let served = pages.clone();
+        Self::start(Origin::start(move |received| answer(&served, received)), pages, listen, cache, "")
+    }
+
     fn before(origin: Origin, pages: Pages, cache: &str, more: &str) -> Self {
+        Self::start(origin, pages, "", cache, more)
+    }
+
+    fn start(origin: Origin, pages: Pages, listen: &str, cache: &str, more: &str) -> Self {
         let authority = Authority::new();
         let state = authority.folder().join("state");
         let site = blog(&authority, &origin);
         let config = format!("[state]\ndirectory = {state:?}\n{site}[site.cache]\n{cache}\n{more}");
-        let pintle = Pintle::start(&authority, &config);
+        let pintle = Pintle::start_listening(&authority, listen, &config);
         Self { authority, origin, pages, pintle }
     }
 

@@ -62,6 +62,45 @@ fn pages_are_sent_while_the_origin_fails() {
     assert!(bed.count("/one") < counted + 20, "the pause after a failure");
 }
 
+/// Why a stale page is sent is for those who may see causes. An error of pintle's own has Proxy-Status, and no Cache-Status
+/// (RFC 9211 section 2).
+#[test]
+fn the_cause_of_a_stale_page() {
+    for (listen, of_status, of_error, of_own) in [
+        ("", &[][..], &[][..], "pintle"),
+        (
+            "error_details = \"everybody\"",
+            &["pintle; received-status=503"][..],
+            &["pintle; error=connection_terminated"][..],
+            "pintle; error=connection_terminated",
+        ),
+    ] {
+        let bed = Bed::listening(listen, "stale_if_error = \"7d\"");
+        for version in VERSIONS {
+            let path = format!("/cause{version}");
+            bed.page(&path, "200 OK", "Cache-Control: max-age=0\r\nETag: \"x\"\r\n", "page");
+            assert!(bed.get(version, &path, &[]).all("proxy-status").is_empty());
+            bed.page(&path, "503 Busy", "", "busy");
+            let got = bed.get(version, &path, &[]);
+            assert_eq!((got.status, got.body.as_str(), got.all("proxy-status")), (200, "page", of_status.to_vec()));
+            assert!(got.cache().contains("fwd=stale; fwd-status=503"), "{got:?}");
+
+            let path = format!("/gone{version}");
+            bed.page(&path, "200 OK", "Cache-Control: max-age=0\r\nETag: \"x\"\r\n", "page");
+            bed.get(version, &path, &[]);
+            bed.page(&path, "closed", "", "");
+            let got = bed.get(version, &path, &[]);
+            assert_eq!((got.status, got.body.as_str(), got.all("proxy-status")), (200, "page", of_error.to_vec()));
+
+            let path = format!("/never{version}");
+            bed.page(&path, "closed", "", "");
+            let got = bed.get(version, &path, &[]);
+            assert_eq!((got.status, got.all("proxy-status")), (502, vec![of_own]));
+            assert!(got.all("cache-status").is_empty(), "{got:?}");
+        }
+    }
+}
+
 /// What the origin takes away is gone at once, however long stale pages may be sent.
 #[test]
 fn pages_that_are_gone_are_not_kept() {
