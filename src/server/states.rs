@@ -1,4 +1,5 @@
-//! The states of a worker's connections. They are counted at each tick, so that no request changes a number.
+//! The states of a worker's connections. They are counted at each tick, and when a connection begins or ends, so that no
+//! request changes a number.
 
 use std::rc::Rc;
 
@@ -6,8 +7,11 @@ use super::worker::Worker;
 use crate::telemetry::meters::States;
 
 impl Worker {
-    /// Counts the connections by their states, for the metrics.
+    /// Counts the connections by their states, if somebody measures.
     pub(super) fn count_states(&self) {
+        if !self.view().shared.measures {
+            return self.meters.states.set(&States::default());
+        }
         let (silent, idle, others) = self.listed.count();
         let (handshaking, tunnel) = (self.handshakes.count(), self.tunnels.get());
         let active = others.saturating_sub(handshaking + tunnel);

@@ -216,9 +216,7 @@ impl Worker {
     pub(super) async fn show_life(&self, pulse: &AtomicU64) {
         loop {
             pulse.store(uptime(), Ordering::Relaxed);
-            if self.view.borrow().shared.measures {
-                self.count_states();
-            }
+            self.count_states();
             let due = Instant::now() + TICK;
             tokio::time::sleep_until(due).await;
             self.meters.loop_delay.note(due.elapsed());
@@ -279,6 +277,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let left = self.0.connections.get() - 1;
         self.0.connections.set(left);
+        self.0.count_states();
         if std::thread::panicking() {
             self.0.counters.panics.increment();
         }

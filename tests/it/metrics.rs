@@ -52,6 +52,26 @@ fn series(metrics: &str) -> BTreeSet<String> {
     samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
 }
 
+/// The states add up to the connections, also right after the last one has ended.
+#[test]
+fn the_states_of_connections_add_up() {
+    let bed = Bed::new();
+    let pintle = bed.start_with("", "");
+    let sum = |status: &serde_json::Value| -> u64 {
+        status["connection_states"].as_object().unwrap().values().filter_map(serde_json::Value::as_u64).sum()
+    };
+    for _ in 0..5 {
+        let open: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(pintle.http()).unwrap()).collect();
+        eventually("three connections with a state", || {
+            let status = pintle.status();
+            (status["connections"] == 3 && sum(&status) == 3).then_some(())
+        });
+        drop(open);
+        let status = eventually("no connection", || Some(pintle.status()).filter(|status| status["connections"] == 0));
+        assert_eq!(sum(&status), 0, "{status:#}");
+    }
+}
+
 #[test]
 fn both_formats_are_read_by_the_reference_parsers() {
     let bed = Bed::new();
