@@ -15,7 +15,7 @@ use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
 use crate::policy::promise::Seconds;
 use crate::upstream::check;
-use crate::upstream::dns::follow;
+use crate::upstream::dns::{UpstreamName, follow};
 
 /// The longest wait of a new pair for its copy, before pintle serves it. A slow disk, or thousands of new
 /// pairs, must not hold up a renewal: the copying goes on beside.
@@ -109,7 +109,7 @@ impl Control {
     /// # Errors
     ///
     /// If an accepted lockout cannot be written to the ledger. Nothing has changed then.
-    pub(super) async fn adopt(&mut self, config: Config) -> io::Result<()> {
+    pub(super) async fn adopt(&mut self, mut config: Config) -> io::Result<()> {
         if let Some(copying) = self.copy_first(&config) {
             let _ = timeout(COPY_PATIENCE, copying).await;
         }
@@ -137,14 +137,14 @@ impl Control {
             renewal.part(|lease| kept.contains(&Arc::as_ptr(lease)))
         });
         self.grant_leases(at_once);
-        self.follow_upstreams();
+        self.follow_upstreams(names);
         let rotates = renewal.as_ref().is_some_and(LeaseRenewal::has_leases);
         self.server.publish(self.config.snapshot.clone(), rotates);
         self.server.settled().await;
         self.grant_leases(renewal);
         self.counts.rotations += announce_changes(&before, &self.config);
         self.report_renewals(&before);
-        self.keep_pairs(Some(&before));
+        self.keep_pairs(Some(&*before));
         self.files.watch.files(self.config.stamps().cloned().collect());
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Control {
     fn copy_first(&self, config: &Config) -> Option<JoinHandle<()>> {
         let copies = self.files.copies.as_ref()?;
         let now = self.promises.time.borrow().judged(ClockReading::take());
-        copy_first(copies, config, Some(&self.config), self.ledger().book(), now)
+        copy_first(copies, config, Some(&*self.config), self.ledger().book(), now)
     }
 
     /// Copies the pairs in use, except those that `beside` serves, too, so that the next start has
@@ -190,8 +190,8 @@ impl Control {
     }
 
     /// Follows the names of new upstreams, and starts new health checks.
-    pub(super) fn follow_upstreams(&mut self) {
-        for name in std::mem::take(&mut self.config.names) {
+    pub(super) fn follow_upstreams(&self, names: Vec<UpstreamName>) {
+        for name in names {
             spawn_local(follow(name, self.resolver.clone()));
         }
         for checks in self.config.snapshot.upstreams.iter().flatten().filter_map(check::watch) {

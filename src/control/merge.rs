@@ -35,7 +35,7 @@ impl Control {
             // The promises of other nodes bind this process, too.
             self.look_at_files().await;
             // The pairs' copies say the same as the excuses, for the next start.
-            if let Some(kept) = self.keep_pairs(Some(&self.config)) {
+            if let Some(kept) = self.keep_pairs(Some(&*self.config)) {
                 let _ = kept.await;
             }
         }

@@ -54,6 +54,7 @@ use std::cell::OnceCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -95,8 +96,9 @@ const DRAINING: &str = "draining";
 
 /// The running process: its configuration, its workers and everything around them.
 pub struct Control {
-    draft: Draft,
-    config: Config,
+    /// Jobs beside this thread may hold it and the configuration in use.
+    draft: Arc<Draft>,
+    config: Arc<Config>,
     fixed: Fixed,
     server: Server,
     resolver: Rc<Resolver>,
@@ -311,7 +313,7 @@ impl Control {
         let now = self.now();
         let ledger = self.ledger();
         let context = CheckContext {
-            before: Some(&self.config),
+            before: Some(&*self.config),
             keeps_sites: !matches!(keep, Keep::NoPair | Keep::Nothing),
             stand_in: if keep == Keep::NoPair { StandIn::Never } else { StandIn::Always },
             may_lack: if self.strict || keep == Keep::NoPair { MayLack::None } else { MayLack::All },

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -248,7 +249,7 @@ impl Control {
             self.server.listen(all, bound);
             notes.extend(more);
         }
-        let before = std::mem::replace(&mut self.draft, draft);
+        let before = std::mem::replace(&mut self.draft, Arc::new(draft));
         tokio::task::spawn_blocking(move || drop(before));
         self.files.pending = None;
         self.note_refusals(&kept, &problems, |_| true).await;

@@ -312,8 +312,8 @@ impl Control {
     ) -> Vec<Problem> {
         let now = self.now();
         let ledger = self.ledger();
-        let context = |instead: HashMap<PathBuf, Vec<u8>>, accept| CheckContext {
-            before: Some(&self.config),
+        let context = |instead: HashMap<PathBuf, Zeroizing<Vec<u8>>>, accept| CheckContext {
+            before: Some(&*self.config),
             chains_alone: true,
             instead,
             accept,

@@ -110,7 +110,7 @@ impl Control {
 
     pub(super) fn of_parts(
         draft: Draft,
-        config: Config,
+        mut config: Config,
         parts: Parts,
         promised: Promised,
         server: Server,
@@ -119,6 +119,7 @@ impl Control {
         let (how, warnings) = (beginning.how, beginning.warnings);
         let Parts { hangup, reopen_asked, upgrade_asked, access_log, spans, resolver, copies } = parts;
         let Promised { ledger, time, leases, trouble } = promised;
+        let names = std::mem::take(&mut config.names);
         let mut control = Self {
             strict: beginning.strict,
             endings: Default::default(),
@@ -131,7 +132,7 @@ impl Control {
             resolver,
             promises: LedgerState::new(ledger, time, leases, trouble),
             files: SiteFiles::new(&draft, &config, copies),
-            draft,
+            draft: Arc::new(draft),
             operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log, spans),
             upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo, beginning.tie),
             counts: ProcessCounts { lockouts_accepted: config.accepted.len() as u64, ..ProcessCounts::default() },
@@ -142,12 +143,12 @@ impl Control {
             config_changed: Timestamp::now(),
             is_config_refused: false,
             draining: false,
-            config,
+            config: Arc::new(config),
         };
         control.operator.listener.pages.bound = beginning.pages;
         control.keep_pairs(None);
         control.keep_version(AdoptionOrigin::own(how), warnings, &[]);
-        control.follow_upstreams();
+        control.follow_upstreams(names);
         control.files.watch.files(control.config.stamps().cloned().collect());
         if let Some(trouble) = &control.promises.trouble {
             trouble.tell();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
@@ -11,16 +11,17 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use crate::config::edit::matches;
-use crate::config::{Outline, safe_day};
+use crate::config::{Config, Draft, Outline, safe_day};
 use crate::control::Control;
 use crate::control::reload::{Installed, ReloadOutcome};
 use crate::install::judge::{InstallContext, InstallVerdict, judge};
 use crate::install::kept::{Before, KeptFiles, as_they_are, die_at, put_back, write};
 use crate::install::plan::{InstallPlan, tag_of};
 use crate::keys::pin::Pin;
+use crate::ledger::Book;
 use crate::ledger::time::rfc3339;
 use crate::policy::Scheme;
-use crate::policy::promise::{Promise, Promises};
+use crate::policy::promise::{Promise, Promises, Seconds};
 use crate::reason::Reason;
 
 /// A step of an installation.
@@ -121,12 +122,49 @@ pub(super) fn log(failures: &[Reason]) {
     }
 }
 
+/// A verdict that is to be found, with everything that it needs.
+struct JudgingInstall {
+    draft: Arc<Draft>,
+    config: Arc<Config>,
+    book: Book,
+    now: Seconds,
+    plan: Arc<InstallPlan>,
+    accept: Option<String>,
+}
+
+/// Verdicts are found one after the other: each reads the files of all sites.
+static JUDGING: Mutex<()> = Mutex::new(());
+
+impl JudgingInstall {
+    fn judge(&self) -> JudgedInstall {
+        let _one = JUDGING.lock().unwrap_or_else(PoisonError::into_inner);
+        let Self { draft, config, book, now, plan, accept } = self;
+        let context = InstallContext { book, now: *now, served: Some(&**config), accept: accept.as_deref() };
+        let verdict = judge(draft, plan, &context);
+        let alive = Promises::alive(book.promises(), *now);
+        let index = config.sites().position(|site| site.name() == plan.site);
+        let names = index.and_then(|index| config.names_of(index));
+        let broken =
+            names.map(|names| alive.broken_by(names.hosts, names.except, &plan.chain.certain)).unwrap_or_default();
+        let until = broken.iter().map(|set: &&Promise| set.honoured_until()).max();
+        let lockout = until.map_or(
+            Value::Null,
+            |until| json!({ "sets": broken.len(), "until": rfc3339(until), "day": safe_day(until) }),
+        );
+        JudgedInstall { verdict, lockout }
+    }
+}
+
 impl Control {
     /// Carries out a step.
     pub(in crate::control) async fn obey_install(&mut self, step: InstallStep) {
         match step {
             InstallStep::Facts(reply) => _ = reply.send(self.install_facts()),
-            InstallStep::Judge { plan, accept, reply } => _ = reply.send(self.judge_install(&plan, accept.as_deref())),
+            InstallStep::Judge { plan, accept, reply } => {
+                let judging = self.judging(plan, accept);
+                // It builds the whole configuration: other commands, and renewals, do not wait for that.
+                spawn_blocking(move || reply.send(judging.judge()));
+            }
             InstallStep::Swap { job, reply } => {
                 let swapped = self.swap(*job).await;
                 let _ = reply.send(swapped);
@@ -150,22 +188,10 @@ impl Control {
         }
     }
 
-    fn judge_install(&self, plan: &InstallPlan, accept: Option<&str>) -> JudgedInstall {
-        let now = self.now();
-        let ledger = self.ledger();
-        let book = ledger.book();
-        let verdict = judge(&self.draft, plan, &InstallContext { book, now, served: Some(&self.config), accept });
-        let alive = Promises::alive(book.promises(), now);
-        let index = self.config.sites().position(|site| site.name() == plan.site);
-        let names = index.and_then(|index| self.config.names_of(index));
-        let broken =
-            names.map(|names| alive.broken_by(names.hosts, names.except, &plan.chain.certain)).unwrap_or_default();
-        let until = broken.iter().map(|set: &&Promise| set.honoured_until()).max();
-        let lockout = until.map_or(
-            Value::Null,
-            |until| json!({ "sets": broken.len(), "until": rfc3339(until), "day": safe_day(until) }),
-        );
-        JudgedInstall { verdict, lockout }
+    /// What is known now, for a verdict beside this thread.
+    fn judging(&self, plan: Arc<InstallPlan>, accept: Option<String>) -> JudgingInstall {
+        let (draft, config) = (self.draft.clone(), self.config.clone());
+        JudgingInstall { draft, config, book: self.ledger().book().clone(), now: self.now(), plan, accept }
     }
 
     /// Writes the files and serves them, or leaves everything as it was.
