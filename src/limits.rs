@@ -80,6 +80,7 @@ pub struct Limits {
     pub reports_per_client: u64,
     /// Clients whose requests are counted for `[site.rate]` and `[[rate]]`, in all workers together. A /32 or /56 takes a
     /// place under each rule.
+    /// By default, the table takes 2 MiB, and only if a site has limits of requests.
     pub rate_clients: usize,
     /// ACME challenges that one worker reads at the same time; more get 503. An authority validates from a handful of
     /// places.
@@ -96,6 +97,8 @@ pub struct Limits {
     pub graphite_queue: usize,
     /// Bytes of spans that wait for the collector; beyond, new ones are given up.
     pub otlp_queue: usize,
+    /// Bytes of the access log that wait to be written; beyond, new lines are lost, and counted.
+    pub log_queue: usize,
     /// Client networks of which one worker sums up failed handshakes in a minute.
     pub log_networks: usize,
     /// Connections to the pages over TLS at the same time: some readers, whose browsers open six each. pintle closes
@@ -153,7 +156,6 @@ impl Default for Limits {
             reports_per_minute: 60,
             // A client that visits several names of a site may report each.
             reports_per_client: 10,
-            // 2 MiB, and only if a site has limits of requests.
             rate_clients: 65_536,
             challenges: 32,
             dns_hook: Duration::from_secs(120),
@@ -164,6 +166,7 @@ impl Default for Limits {
             // An hour of a hundred sites, at one batch a minute.
             graphite_queue: 16 << 20,
             otlp_queue: 16 << 20,
+            log_queue: 16 << 20,
             log_networks: 1024,
             admin_connections: 128,
             admin_connections_per_client: 16,
@@ -233,6 +236,8 @@ impl Limits {
             hook_queue: 100_000,
             graphite_queue: 1 << 30,
             otlp_queue: 1 << 30,
+            // The batches that the queue has room for.
+            log_queue: 64 << 20,
             log_networks: 1_000_000,
             admin_connections: 10_000,
             admin_connections_per_client: 10_000,

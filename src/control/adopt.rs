@@ -125,7 +125,11 @@ impl Control {
             self.counts.lockouts_accepted += 1;
             tell_of_lockout(&accepted.site, &accepted.until);
         }
-        let before = std::mem::replace(&mut self.config, config);
+        let names = std::mem::take(&mut config.names);
+        let before = std::mem::replace(&mut self.config, Arc::new(config));
+        if let Some(log) = &self.operator.access_log {
+            log.bound(self.config.snapshot.limits.log_queue);
+        }
         self.endings.look_again();
         self.labels.take();
         self.promises.leases.borrow_mut().hold(&self.config.pledges);

@@ -228,6 +228,8 @@ pub(super) async fn promise(
 }
 
 fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSink, AccessFormat)> {
+    let log = log?;
+    log.bound(config.snapshot.limits.log_queue);
     // A person reads a terminal. Programs read everything else.
     let is_terminal = config.access == AccessTarget::Stdout && io::stdout().is_terminal();
     let format = match (&config.access, config.access_format) {
@@ -237,7 +239,7 @@ fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSink, AccessFo
         (_, None) if is_terminal => AccessFormat::Short,
         (_, None) => AccessFormat::Json,
     };
-    Some((log.and_then(LogThread::sink)?, format))
+    Some((log.sink()?, format))
 }
 
 fn access_log(config: &Config) -> Result<Option<LogThread>, Reason> {

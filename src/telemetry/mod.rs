@@ -10,6 +10,7 @@ mod journal;
 mod labels;
 pub mod log;
 mod log_file;
+mod log_target;
 pub mod meters;
 pub mod protobuf;
 mod recent;

@@ -1,7 +1,7 @@
 //! The queue of batches for the log's thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use memchr::memchr_iter;
@@ -74,10 +74,54 @@ impl SpareBatches {
     }
 }
 
+impl LogMessage {
+    /// The memory that it takes while it waits, in bytes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Lines(batch) | Self::Records(batch) | Self::Copies(batch) => batch.bytes.capacity(),
+            Self::Wake | Self::End => 0,
+        }
+    }
+}
+
+/// The bytes that wait for the thread, and the most of them.
+#[derive(Debug)]
+pub(super) struct WaitingBytes {
+    bytes: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl WaitingBytes {
+    pub(super) fn new(most: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), most: AtomicUsize::new(most) }
+    }
+
+    /// Sets the most bytes. What waits already stays.
+    pub(super) fn bound(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Adds a message, if there is room for it.
+    fn add(&self, size: usize) -> bool {
+        let before = self.bytes.fetch_add(size, Ordering::Relaxed);
+        let fits = size == 0 || before.saturating_add(size) <= self.most.load(Ordering::Relaxed);
+        if !fits {
+            self.remove(size);
+        }
+        fits
+    }
+
+    /// Removes a message that waits no longer.
+    pub(super) fn remove(&self, size: usize) {
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+    }
+}
+
 /// Sends batches of lines; never waits.
 #[derive(Debug, Clone)]
 pub struct LogSink {
     pub(super) queue: SyncSender<LogMessage>,
+    pub(super) waiting: Arc<WaitingBytes>,
     pub(super) lost: Arc<AtomicU64>,
     /// Each batch is one event, and not lines.
     pub(super) events: bool,
@@ -107,10 +151,17 @@ impl LogSink {
     }
 
     pub(super) fn try_send(&self, message: LogMessage) {
-        let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) = self.queue.try_send(message)
-        else {
-            return;
-        };
+        let size = message.size();
+        if !self.waiting.add(size) {
+            return self.lose(&message);
+        }
+        if let Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) = self.queue.try_send(message) {
+            self.waiting.remove(size);
+            self.lose(&message);
+        }
+    }
+
+    fn lose(&self, message: &LogMessage) {
         if let LogMessage::Lines(batch) | LogMessage::Records(batch) = message {
             self.lost.fetch_add(if self.events { 1 } else { lines(&batch.bytes) }, Ordering::Relaxed);
         }
@@ -135,6 +186,36 @@ pub(super) fn lines(batch: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes count, not messages: what waits has a bound, and what is beyond it is counted line by line.
+    #[test]
+    fn bytes_that_wait_are_bounded() {
+        let (queue, messages) = sync_channel(8);
+        let (waiting, lost) = (Arc::new(WaitingBytes::new(250)), Arc::<AtomicU64>::default());
+        let sink = LogSink { queue, waiting: waiting.clone(), lost: lost.clone(), events: false, keeps: false };
+        let batch = || {
+            let mut bytes = Vec::with_capacity(100);
+            bytes.extend_from_slice(b"one\ntwo\n");
+            LogBatch::from(bytes)
+        };
+        (0..4).for_each(|_| sink.send_lines(batch()));
+        assert_eq!((messages.try_iter().count(), lost.load(Ordering::Relaxed)), (2, 4));
+        // Nobody has said yet that they were taken. A wake needs no room.
+        sink.send_copies(batch());
+        sink.try_send(LogMessage::Wake);
+        assert!(matches!(messages.try_recv(), Ok(LogMessage::Wake)));
+        waiting.remove(200);
+        sink.send_lines(batch());
+        assert_eq!((messages.try_iter().count(), lost.load(Ordering::Relaxed)), (1, 4));
+        waiting.bound(100);
+        sink.send_lines(batch());
+        assert_eq!((messages.try_iter().count(), lost.load(Ordering::Relaxed)), (0, 6));
+        // Full of messages.
+        waiting.bound(1 << 20);
+        (0..9).for_each(|_| sink.send_lines(batch()));
+        assert_eq!((messages.try_iter().count(), lost.load(Ordering::Relaxed)), (8, 8));
+        assert_eq!(waiting.bytes.load(Ordering::Relaxed), 900);
+    }
 
     #[test]
     fn memory_returns_to_its_worker() {

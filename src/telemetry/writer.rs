@@ -1,90 +1,33 @@
 //! The thread that writes logs, so that a slow disk or a full pipe blocks nobody else.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::journal::Journal;
-use super::log_file::{open_log, remedy, wait};
+use super::log_file::{open_log, remedy};
+use super::log_target::LogTarget;
 use super::recent::RecentRecords;
-use super::sink::{LogBatch, LogMessage, LogSink, lines};
+use super::sink::{LogBatch, LogMessage, LogSink, WaitingBytes, lines};
 use super::syslog::Syslog;
 use crate::reason::Reason;
 
-/// Batches that may wait for the disk, of 140 KiB each at most; further ones are dropped and counted.
+/// Batches that may wait for the disk, of 140 KiB each at most; further ones are dropped and counted. `limits.log_queue`
+/// bounds their bytes.
 const QUEUE: usize = 512;
+/// The bytes of batches that may wait if nobody sets another bound.
+const QUEUE_BYTES: usize = 16 << 20;
 /// The time between two attempts to reopen a file.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest time that a caller waits for the result of reopening.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The destination of a log.
-enum LogTarget {
-    /// Nobody reads the log, but its recent records.
-    Nowhere,
-    Stdout,
-    Stderr,
-    File(PathBuf, File),
-    /// Each batch is one event.
-    Journal(Journal),
-    /// Each line is one message.
-    Syslog(Syslog),
-}
-
-impl LogTarget {
-    /// The file that takes lines. `None` for the journal and syslog.
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Stdout => Some(rustix::stdio::stdout()),
-            Self::Stderr => Some(rustix::stdio::stderr()),
-            Self::File(_, file) => Some(file.as_fd()),
-            Self::Journal(_) | Self::Syslog(_) | Self::Nowhere => None,
-        }
-    }
-
-    /// Writes lines. Returns the number of written bytes, and the error if these are not all.
-    fn write(&self, batch: &[u8]) -> (usize, io::Result<()>) {
-        let Some(fd) = self.fd() else { return (batch.len(), Ok(())) };
-        let mut written = 0;
-        while let Some(rest) = batch.get(written..).filter(|rest| !rest.is_empty()) {
-            // Without the buffers of the standard library: after an error, nobody would know what they hold.
-            match rustix::io::write(fd, rest) {
-                Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
-                Ok(len) => written += len,
-                Err(Errno::INTR) => {}
-                // Somebody has made the pipe non-blocking: this thread may wait.
-                Err(Errno::AGAIN) => {
-                    if let Err(error) = wait(fd) {
-                        return (written, Err(error));
-                    }
-                }
-                Err(error) => return (written, Err(error.into())),
-            }
-        }
-        (written, Ok(()))
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Nowhere => "nowhere".into(),
-            Self::Stdout => "standard output".into(),
-            Self::Stderr => "standard error".into(),
-            Self::File(path, _) => path.display().to_string(),
-            Self::Journal(journal) => journal.name(),
-            Self::Syslog(syslog) => syslog.name(),
-        }
-    }
-}
 
 /// The state of a log's thread.
 #[derive(Debug, Clone, Default)]
@@ -210,10 +153,12 @@ impl LogThread {
         let (lost, asked) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (published, progress) = watch::channel(Progress::default());
         let events = matches!(target, LogTarget::Journal(_));
-        let sink = LogSink { queue, lost: lost.clone(), events, keeps: recent.is_some() };
+        let waiting = Arc::new(WaitingBytes::new(QUEUE_BYTES));
+        let sink = LogSink { queue, waiting: waiting.clone(), lost: lost.clone(), events, keeps: recent.is_some() };
         let writer = Writer {
             target,
             recent: recent.clone(),
+            waiting,
             lost,
             reported_lost: 0,
             asked: asked.clone(),
@@ -227,6 +172,13 @@ impl LogThread {
         };
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&messages))?;
         Ok(Self { sink: Some(sink), thread: Some(thread), asked, late: Arc::default(), progress, recent })
+    }
+
+    /// Bounds the bytes that may wait to be written.
+    pub fn bound(&self, bytes: usize) {
+        if let Some(sink) = &self.sink {
+            sink.waiting.bound(bytes);
+        }
     }
 
     /// The recent records, if they are kept.
@@ -246,6 +198,7 @@ impl LogThread {
 struct Writer {
     target: LogTarget,
     recent: Option<Arc<RecentRecords>>,
+    waiting: Arc<WaitingBytes>,
     lost: Arc<AtomicU64>,
     /// Lost lines that were already reported.
     reported_lost: u64,
@@ -270,6 +223,7 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => LogMessage::Wake,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            self.waiting.remove(message.size());
             let asked = self.asked.load(Ordering::Relaxed);
             if asked > self.reopened || self.not_reopened.is_some() && self.tried.elapsed() >= RETRY {
                 self.reopen();

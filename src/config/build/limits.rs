@@ -50,6 +50,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         response_header_size 1024,
         graphite_queue 65536,
         otlp_queue 65536,
+        log_queue 1 << 20,
         config_version 1024,
         config_history 1 << 20,
     }
