@@ -230,8 +230,9 @@ pub fn run() -> ExitCode {
 }
 
 fn config(command: ConfigCommand, output: &Output) -> ExitCode {
-    let apply = |source: versions::Source, ChangeArgs { config, dry_run, json }| {
-        with_config(config, |path| versions::apply(path, &source, dry_run, json, output))
+    let apply = |source: versions::Source, ChangeArgs { config, dry_run, upgrade, json }| {
+        let how = versions::HowToApply { dry_run, upgrades: upgrade };
+        with_config(config, |path| versions::apply(path, &source, how, json, output))
     };
     match command {
         ConfigCommand::History { check, limit, before } => {

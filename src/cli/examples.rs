@@ -80,6 +80,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Change the configuration of the service, or nothing", "sudo pintle config apply new.toml"),
             ("Only ask for the verdict", "pintle config apply new.toml --dry-run"),
+            ("Take in folders and ports beyond the sandbox", "sudo pintle config apply new.toml --upgrade"),
             ("Change one word", "sed 's/30d/60d/' pintle.toml | pintle config apply - -c pintle.toml"),
         ],
     ),

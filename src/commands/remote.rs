@@ -16,7 +16,7 @@ use crate::os::read_error;
 use crate::reason::{Problem, Reason};
 
 /// An upgrade has its own limit (`limits.upgrade`), which the running process enforces.
-const UPGRADE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const UPGRADE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Makes the running process reload its configuration. Exit code 0 if it does.
 pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {

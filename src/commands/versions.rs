@@ -6,18 +6,20 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::Value;
 
+use super::remote::UPGRADE_PATIENCE;
 use super::results::Results;
 use super::{Like, Output, look_at_book, print, read, try_judge};
-use crate::config::edit::{EditError, EditTarget, tag};
+use crate::config::edit::{EditError, EditTarget, WrittenConfig, tag};
 use crate::config::history::{ConfigVersion, secrets, short};
 use crate::config::{AdminAddress, Draft};
-use crate::control::ReloadOutcome;
 use crate::control::client::{ClientError, PATIENCE, ask_if};
 use crate::control::config::{encoded, offline};
+use crate::control::{ReloadOutcome, UpgradeOutcome};
 use crate::os::read_error;
 use crate::reason::{Problem, Reason};
 
@@ -25,6 +27,9 @@ use crate::reason::{Problem, Reason};
 const FILE_MAX: u64 = 64 << 20;
 /// Characters of a subject in the table.
 const SUBJECT: usize = 72;
+
+/// The outcome without a running process.
+const NOT_RUNNING: &str = "written; pintle is not running with this configuration: it serves this at the next start";
 
 /// The versions to list.
 #[derive(Debug, Clone)]
@@ -42,6 +47,15 @@ pub enum Source {
     File(PathBuf),
     /// A version of the history.
     Version(String),
+}
+
+/// How a text is put into use.
+#[derive(Debug, Clone, Copy)]
+pub struct HowToApply {
+    /// `true` to change nothing.
+    pub dry_run: bool,
+    /// `true` for a new process in place of a reload.
+    pub upgrades: bool,
 }
 
 /// A command about one configuration.
@@ -70,8 +84,18 @@ impl<'a> ConfigAsking<'a> {
         body: &str,
         if_match: Option<&str>,
     ) -> Result<Option<ConfigAnswer>, Reason> {
+        self.ask_within((method, path, body), if_match, PATIENCE)
+    }
+
+    /// The same with another limit of time.
+    fn ask_within(
+        &self,
+        (method, path, body): (Method, &str, &str),
+        if_match: Option<&str>,
+        patience: Duration,
+    ) -> Result<Option<ConfigAnswer>, Reason> {
         let Some(address) = &self.address else { return Ok(None) };
-        match ask_if(address, method, path, body.to_owned(), if_match, PATIENCE) {
+        match ask_if(address, method, path, body.to_owned(), if_match, patience) {
             Ok((status, answer)) => {
                 let answer = serde_json::from_str(&answer);
                 Ok(Some((status, answer.map_err(|error| format!("the answer cannot be understood: {error}"))?)))
@@ -178,16 +202,21 @@ pub fn diff(path: &Path, from: &str, to: &str, as_json: bool, output: &Output) -
 }
 
 /// Puts a text into use: checks it, writes the file, and has the running process reload it. What is refused changes nothing.
-pub fn apply(path: &Path, source: &Source, dry_run: bool, as_json: bool, output: &Output) -> ExitCode {
+pub fn apply(path: &Path, source: &Source, how: HowToApply, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
-    let ok = match ConfigAsking::of(path, output).and_then(|asking| try_apply(&asking, source, dry_run, &mut results)) {
+    let ok = match ConfigAsking::of(path, output).and_then(|asking| try_apply(&asking, source, how, &mut results)) {
         Ok(ok) => ok,
         Err(reason) => results.refuse(&reason),
     };
     results.end(ok)
 }
 
-fn try_apply(asking: &ConfigAsking<'_>, source: &Source, dry_run: bool, results: &mut Results) -> Result<bool, Reason> {
+fn try_apply(
+    asking: &ConfigAsking<'_>,
+    source: &Source,
+    how: HowToApply,
+    results: &mut Results,
+) -> Result<bool, Reason> {
     let target = EditTarget::look(asking.path).map_err(|error| error.reason())?;
     let (text, restores) = match source {
         Source::File(file) => (read_source(file)?, None),
@@ -207,8 +236,11 @@ fn try_apply(asking: &ConfigAsking<'_>, source: &Source, dry_run: bool, results:
             return Ok(false);
         }
     };
-    if dry_run {
+    if how.dry_run {
         return try_out(asking, &text, results);
+    }
+    if how.upgrades {
+        return write_and_upgrade(asking, target, &text, results);
     }
     let tag = tag(target.text());
     let asked = match &restores {
@@ -228,7 +260,7 @@ fn try_apply(asking: &ConfigAsking<'_>, source: &Source, dry_run: bool, results:
                 return Ok(results.fail(&"not applied: see above"));
             }
             target.write(&text).map_err(|error| error.reason())?;
-            results.say("written; pintle is not running with this configuration: it serves this at the next start");
+            results.say(NOT_RUNNING);
             Ok(true)
         }
     }
@@ -285,6 +317,45 @@ fn write_and_reload(
             Err(reason)
         }
     }
+}
+
+/// Writes the file as the user of this command, and has a new process take over with it. If that does not come to serve, the
+/// former text is back.
+fn write_and_upgrade(
+    asking: &ConfigAsking<'_>,
+    target: EditTarget,
+    text: &str,
+    results: &mut Results,
+) -> Result<bool, Reason> {
+    if !judge(asking, text, results)? {
+        return Ok(results.fail(&"not applied: see above"));
+    }
+    let written = target.write(text).map_err(|error| error.reason())?;
+    let undo = |written: WrittenConfig| written.undo().map_err(|error: EditError| error.reason());
+    let body = match asking.ask_within((Method::POST, "/upgrade", ""), None, UPGRADE_PATIENCE) {
+        Ok(Some((_, body))) => body,
+        Ok(None) => {
+            results.say(NOT_RUNNING);
+            return Ok(true);
+        }
+        Err(reason) => {
+            undo(written)?;
+            return Err(reason);
+        }
+    };
+    let Ok(outcome) = serde_json::from_value::<UpgradeOutcome>(body.clone()) else {
+        undo(written)?;
+        return Err(reason_of(StatusCode::CONFLICT, &body));
+    };
+    results.found_elsewhere(&outcome.reasons());
+    if !outcome.ok {
+        undo(written)?;
+        return Ok(results.fail(&"not applied; nothing has changed"));
+    }
+    outcome.notes.iter().for_each(|note| results.say(note));
+    results.set("pid", outcome.pid);
+    results.say(format!("applied: process {} serves it", outcome.pid.unwrap_or_default()));
+    Ok(true)
 }
 
 fn print_reasons(body: &Value, results: &mut Results) -> Vec<String> {

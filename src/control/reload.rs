@@ -278,7 +278,7 @@ impl Control {
             Reason::new(what)
                 .hints(
                     can_upgrade
-                        .then(|| "`pintle upgrade` moves the promises, and all other changes take effect".into()),
+                        .then(|| "`pintle upgrade` once the file has it: it moves the promises, and all other changes take effect".into()),
                 )
                 .hint(format!("or {}", hint_to_move(old, new))),
         )

@@ -503,6 +503,40 @@ fn a_site_beyond_the_sandbox_comes_with_an_upgrade() {
     assert_eq!(Client::new(&bed.authority).get(line.pintle.https(), "shop.example.com", "/").text(), "second");
 }
 
+/// A change that the sandbox does not permit leaves the file as it is: the remedy puts it there, too.
+#[test]
+fn a_change_beyond_the_sandbox_is_applied_with_an_upgrade() {
+    let bed = Bed::new();
+    let second = Origin::start(|_| Reply::ok("second"));
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n";
+    let line = crate::upgrade::Line::start(&bed.authority, listen, &bed.config(""));
+    if !is_held(&line.pintle) {
+        return;
+    }
+    let path = line.pintle.config_path();
+    let before = fs::read_to_string(&path).unwrap();
+    let wanted = bed.folder.path().join("wanted.toml");
+    let apply = |text: &str, more: &[&str]| {
+        fs::write(&wanted, text).unwrap();
+        outcome(line.pintle.command("config apply").arg(&wanted).args(more))
+    };
+    let changed = before.replace(&bed.origin.url(), &second.url());
+    let (code, _, err) = apply(&changed, &[]);
+    assert!(code == 1 && err.contains("config apply FILE --upgrade"), "{err}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    // One that no process can serve is taken back.
+    let (code, _, err) =
+        apply(&changed.replace("https = [\"127.0.0.1:0\"]", "https = [\"192.0.2.1:0\"]"), &["--upgrade"]);
+    assert!(code == 1 && err.contains("nothing has changed"), "{err}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    let (code, out, err) = apply(&changed, &["--upgrade", "--json"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    line.is_now(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+    assert_eq!(fs::read_to_string(&path).unwrap(), changed);
+    assert_eq!(Client::new(&bed.authority).get(line.pintle.https(), BLOG, "/").text(), "second");
+}
+
 /// The roots of a private authority and the key of an external account may lie anywhere.
 #[test]
 fn the_files_of_acme_are_read_again_inside() {

@@ -76,11 +76,16 @@ impl Line {
         assert_eq!(code, 0, "{out}{err}");
         let answer: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(answer["ok"], true, "{answer}");
-        let pid = u32::try_from(answer["pid"].as_u64().unwrap()).unwrap();
+        self.is_now(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+        answer
+    }
+
+    /// Notes the process that has taken over.
+    #[track_caller]
+    pub fn is_now(&self, pid: u32) {
         assert_ne!(pid, self.pid());
         self.newest.set(pid);
         assert_eq!(self.pintle.status()["pid"], pid);
-        answer
     }
 
     /// The same, which must fail; gives what it says.

@@ -75,6 +75,9 @@ pub(in crate::cli) struct ChangeArgs {
     /// Print the verdict and the difference, change nothing
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
+    /// Have a new process serve it, not a reload: for what the sandbox of the running process does not permit
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(in crate::cli) upgrade: bool,
     /// Print JSON
     #[arg(long)]
     pub(in crate::cli) json: bool,

@@ -94,7 +94,9 @@ pub fn enter(rules: &Rules, settings: &SandboxSettings) -> Result<&'static Sandb
 }
 
 /// The remedy for what the sandbox of this process does not allow: a new process has a sandbox of its own.
-const UPGRADE: &str = "`pintle upgrade` applies the file without a stop: the new process sets up its own sandbox";
+const UPGRADE: &str = "`pintle upgrade` once the file has it: the new process sets up its own sandbox";
+/// The same for a text that is not in the configuration file yet: whoever refuses it leaves the file as it is.
+const APPLY: &str = "`pintle config apply FILE --upgrade` puts a text into the file, and does that";
 
 /// The sandbox of this process; `None` outside one.
 #[must_use]
@@ -157,7 +159,7 @@ impl Sandbox {
             let hint = format!("name it in sandbox.{key} before the next start");
             let what =
                 format!("{}: the sandbox was set up at the start without permission to {what} it", path.display());
-            beyond.push(Reason::new(what).hint(UPGRADE).hint(hint));
+            beyond.push(Reason::new(what).hint(UPGRADE).hint(APPLY).hint(hint));
         };
         for read in rules.read.iter().filter(|p| p.exists() && !files.covers(p, files::Use::Read)) {
             path("read", "read", read);
@@ -172,7 +174,7 @@ impl Sandbox {
             beyond.extend(wanted.difference(allowed).map(|port| {
                 let what =
                     format!("port {port}: the sandbox was set up at the start without permission to connect to it");
-                Reason::new(what).hint(UPGRADE).hint(hint)
+                Reason::new(what).hint(UPGRADE).hint(APPLY).hint(hint)
             }));
         }
         beyond
