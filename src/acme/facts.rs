@@ -144,6 +144,13 @@ pub struct OpenOrder {
 }
 
 impl OpenOrder {
+    /// Returns the time since which only the CA has to act. An order that it is processing waits for it at least since then,
+    /// even if this process was killed before it could note the time.
+    #[must_use]
+    pub fn waits_since(&self) -> Option<Seconds> {
+        self.waiting_since.or_else(|| self.is_finalized.then_some(self.since))
+    }
+
     /// Returns `true` if it has expired. The CA decides that: a clock that jumps ends no order.
     #[must_use]
     pub fn has_expired(&self, now: Seconds) -> bool {

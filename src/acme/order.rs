@@ -369,7 +369,10 @@ async fn follow(
                 }
             }
             OrderStatus::Pending | OrderStatus::Ready => {}
-            OrderStatus::Processing => note(work, |order| order.is_finalized = true)?,
+            OrderStatus::Processing => note(work, |order| {
+                order.is_finalized = true;
+                order.waiting_since = order.waiting_since.or_else(|| Some(wall()));
+            })?,
             OrderStatus::Valid => {
                 count(work, &around.settings.folder, budget)?;
                 return issued(work, wanted, order, client).await;

@@ -180,7 +180,7 @@ impl<'a> Planner<'a> {
     /// `true` if the CA has had long enough for its part of an order. A CA that was asked to issue may take longer,
     /// as with an approval by hand, unless another one can issue meanwhile.
     fn is_stuck(&self, order: &OpenOrder) -> bool {
-        let since = order.waiting_since.filter(|since| since.saturating_add(STUCK) <= self.now);
+        let since = order.waits_since().filter(|since| since.saturating_add(STUCK) <= self.now);
         let is_due = self.goal.at <= self.now;
         since.is_some()
             && (!order.is_finalized || is_due && matches!(self.choose(Some(&order.ca)), OrderChoice::Now(..)))
@@ -323,7 +323,7 @@ impl<'a> Planner<'a> {
     fn soonest(&self, until: Seconds) -> Seconds {
         let preflight = self.facts.chain.as_ref().map(|_| self.preflight_from(DAY));
         let revocation = self.facts.retired().map(|compromise| compromise.attempts.retry());
-        let waiting = self.facts.order.as_ref().and_then(|order| order.waiting_since);
+        let waiting = self.facts.order.as_ref().and_then(OpenOrder::waits_since);
         let stuck = waiting.map(|since| since.saturating_add(STUCK));
         let usable = self.facts.next.as_ref().map(due::usable_from);
         let changeover = self.changeover.map(|changeover| changeover.from);

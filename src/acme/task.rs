@@ -93,7 +93,7 @@ impl Task {
 
     async fn abandon(&self, why: Abandoned) -> Result<(), StepFault> {
         let Some(order) = self.facts.order.clone() else { return Ok(()) };
-        let directory = order.ca;
+        let (directory, waits_since) = (order.ca.clone(), order.waits_since());
         // Its certificate may have been issued without pintle's knowledge, and counts at the CA.
         let at = self.around.settings.authorities.iter().position(|authority| authority.directory == directory);
         if let Some(budget) = at.and_then(|at| self.budgets.get(at)).filter(|_| order.is_finalized) {
@@ -106,7 +106,7 @@ impl Task {
         let failure = match why {
             Abandoned::Expired => Some(format!("the order{url} has expired")),
             Abandoned::Stuck => {
-                let waits = order.waiting_since.map_or(0, |since| wall().saturating_sub(since) / 60);
+                let waits = waits_since.map_or(0, |since| wall().saturating_sub(since) / 60);
                 let what = if order.is_finalized { "issues no certificate" } else { "finishes no validation" };
                 Some(format!("the CA {what} for the order{url}: it has had all answers for {waits} minutes"))
             }

@@ -418,6 +418,9 @@ fn an_open_order() {
     let processing = |o: &mut OpenOrder| (o.waiting_since, o.is_finalized, o.poll_from) = (since, true, now + 99);
     assert_eq!(with(&processing), NextStep::Abandon { why: Abandoned::Stuck });
     assert_eq!(with(&|o| o.waiting_since = since), NextStep::Abandon { why: Abandoned::Stuck });
+    // Nobody noted since when: the process was killed as it asked.
+    let unnoted = |o: &mut OpenOrder| (o.since, o.is_finalized, o.poll_from) = (now - STUCK, true, now + 99);
+    assert_eq!(with(&unnoted), NextStep::Abandon { why: Abandoned::Stuck });
     let young = |o: &mut OpenOrder| (o.waiting_since, o.poll_from) = (Some(now - STUCK + 9), now + 99);
     assert_eq!(with(&young), NextStep::Wait { until: now + 9 });
     // Without another one, the order stays: somebody may have to approve it.
