@@ -59,11 +59,8 @@ impl SpanExporter {
     ) -> io::Result<Self> {
         let (sender, settings) = watch::channel(Some(settings));
         let thread = runtime::spawn("otlp", "otlp: no runtime; no span is sent", move || async move {
-            let client = match Fetcher::new(None, &servers, LIMITS) {
-                Ok(client) => client.with_plain(),
-                Err(error) => return tracing::error!(error, "otlp: no client; no span is sent"),
-            };
-            SpanSender { settings, batches, sink, numbers, client, is_failing: false, instance: instance() }
+            let instance = instance();
+            SpanSender { settings, batches, sink, numbers, servers, client: None, is_failing: false, instance }
                 .run()
                 .await;
         })?;
@@ -102,9 +99,16 @@ struct SpanSender {
     batches: mpsc::Receiver<SpanBatch>,
     sink: SpanSink,
     numbers: Arc<SpanCounters>,
-    client: Fetcher<Full<Bytes>>,
+    servers: NameServers,
+    client: Option<TrustingClient>,
     is_failing: bool,
     instance: String,
+}
+
+/// A client, and the roots that it trusts.
+struct TrustingClient {
+    roots: Option<Vec<Vec<u8>>>,
+    fetcher: Fetcher<Full<Bytes>>,
 }
 
 /// The outcome of an attempt.
@@ -173,7 +177,7 @@ impl SpanSender {
             let Some(settings) = settings else { return self.sink.lost(count) };
             let mut watched = self.settings.clone();
             let tried = tokio::select! {
-                tried = self.attempt(&settings.url, body.clone()) => tried,
+                tried = self.attempt(&settings, body.clone()) => tried,
                 () = gone(&mut watched) => return self.try_last(count, body).await,
             };
             match tried {
@@ -205,7 +209,7 @@ impl SpanSender {
     async fn try_last(&mut self, count: u64, body: Bytes) {
         let settings = self.settings.borrow().clone();
         let sent = match &settings {
-            Some(settings) => timeout(LAST, self.attempt(&settings.url, body)).await.ok(),
+            Some(settings) => timeout(LAST, self.attempt(settings, body)).await.ok(),
             None => None,
         };
         match (sent, settings) {
@@ -226,16 +230,35 @@ impl SpanSender {
         body.into()
     }
 
-    async fn attempt(&mut self, url: &str, body: Bytes) -> ExportAttempt {
+    /// The client for these settings. Other roots, after a reload, need another one.
+    fn client(&mut self, settings: &CollectorSettings) -> Result<&mut Fetcher<Full<Bytes>>, String> {
+        let known = self.client.take().filter(|client| client.roots == settings.roots);
+        let client = match known {
+            Some(client) => client,
+            None => {
+                let fetcher = Fetcher::new(settings.roots.as_deref(), &self.servers, LIMITS)?.with_plain();
+                TrustingClient { roots: settings.roots.clone(), fetcher }
+            }
+        };
+        Ok(&mut self.client.insert(client).fetcher)
+    }
+
+    async fn attempt(&mut self, settings: &CollectorSettings, body: Bytes) -> ExportAttempt {
         let request = Request::builder()
             .method(Method::POST)
-            .uri(url)
+            .uri(&settings.url)
             .header(CONTENT_TYPE, "application/x-protobuf")
             .header(USER_AGENT, concat!("pintle/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body));
-        match request {
-            Ok(request) => judge(self.client.fetch(request).await),
-            Err(error) => ExportAttempt::Refused(error.to_string()),
+        let mut request = match request {
+            Ok(request) => request,
+            Err(error) => return ExportAttempt::Refused(error.to_string()),
+        };
+        let own = settings.fields.iter().map(|(name, value)| (name.clone(), value.clone()));
+        request.headers_mut().extend(own);
+        match self.client(settings) {
+            Ok(client) => judge(client.fetch(request).await),
+            Err(why) => ExportAttempt::Refused(why),
         }
     }
 

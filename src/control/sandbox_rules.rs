@@ -61,7 +61,7 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
     // Of ten thousand sites, each has links to follow; unchanged ones were followed before.
     let files = config.files_beside(before).filter(|file| !kept.contains(*file)).chain([draft.path()]);
     let of_acme = config.acme.iter().flat_map(|acme| &acme.files).map(PathBuf::as_path);
-    let mut read = Ways::default().folders(files.chain(config.files_of_hooks()).chain(of_acme));
+    let mut read = Ways::default().folders(files.chain(config.files_of_receivers()).chain(of_acme));
     read.extend(config.snapshot.acme_webroot.clone());
     let mut sockets = BTreeSet::new();
     if let Some(AdminAddress::Unix(path)) = &config.admin {

@@ -52,6 +52,21 @@ fn wrong_settings_are_refused_with_the_remedy() {
         ("otlp = \"http://u:p@127.0.0.1:4318\"", "metrics.otlp: invalid URL"),
         ("otlp_sample = 0.5", "metrics.otlp_sample: has no effect without metrics.otlp"),
         ("otlp_parents = \"none\"", "metrics.otlp_parents: has no effect without metrics.otlp"),
+        ("otlp_ca = \"ca.pem\"", "metrics.otlp_ca: has no effect without metrics.otlp"),
+        ("otlp_headers = { a = \"b\" }", "metrics.otlp_headers: has no effect without metrics.otlp"),
+        ("otlp = \"http://127.0.0.1:4318\"\notlp_ca = \"none.pem\"", "metrics.otlp_ca: none.pem: no such file"),
+        (
+            "otlp = \"http://127.0.0.1:4318\"\notlp_headers = { \"a b\" = \"c\" }",
+            "metrics.otlp_headers: invalid name \"a b\"",
+        ),
+        (
+            "otlp = \"http://127.0.0.1:4318\"\notlp_headers = { Host = \"c\" }",
+            "metrics.otlp_headers: pintle sets host itself",
+        ),
+        (
+            "otlp = \"http://192.0.2.1:4318\"\notlp_headers = { a = \"c\", a-b = \"\\n\" }",
+            "can read the values of otlp_headers",
+        ),
         ("otlp = \"http://127.0.0.1:4318\"\notlp_sample = 1.5", "metrics.otlp_sample: must be between 0 and 1"),
         ("otlp = \"http://127.0.0.1:4318\"\notlp_parents = \"some\"", "any, trusted, none"),
     ] {

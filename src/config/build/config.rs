@@ -166,9 +166,9 @@ impl Config {
         HookLimits { queue: limits.hook_queue, time: limits.hook_timeout }
     }
 
-    /// The files of hooks: secrets and roots.
-    pub fn files_of_hooks(&self) -> impl Iterator<Item = &Path> {
-        super::hooks::files(&self.hooks)
+    /// The files of the receivers of events and traces: secrets and roots.
+    pub fn files_of_receivers(&self) -> impl Iterator<Item = &Path> {
+        super::hooks::files(&self.hooks).chain(self.traces.iter().filter_map(|to| to.ca.as_deref()))
     }
 
     /// The keys of session tickets.

@@ -12,6 +12,8 @@ pub(in crate::config) struct MetricsTable {
     pub(in crate::config) graphite_prefix: Option<At<String>>,
     pub(in crate::config) graphite_interval: Option<At<Duration>>,
     pub(in crate::config) otlp: Option<At<String>>,
+    pub(in crate::config) otlp_ca: Option<At<String>>,
+    pub(in crate::config) otlp_headers: Vec<(At<String>, At<String>)>,
     pub(in crate::config) otlp_sample: Option<At<f64>>,
     pub(in crate::config) otlp_parents: Option<At<String>>,
 }
@@ -35,6 +37,8 @@ impl MetricsTable {
             graphite_prefix: t.text("graphite_prefix"),
             graphite_interval: t.duration("graphite_interval"),
             otlp: t.text("otlp"),
+            otlp_ca: t.text("otlp_ca"),
+            otlp_headers: t.pairs("otlp_headers"),
             otlp_sample: t.fraction("otlp_sample"),
             otlp_parents: t.text("otlp_parents"),
         };

@@ -2,7 +2,7 @@
 //! back gets the secrets of the present file.
 //!
 //! Most secrets of a configuration are in files of their own, which it only names. These are not: the URLs of webhooks,
-//! the fields that upstreams get (`request_headers`), the hash of the password, and whatever has the form of a secret,
+//! the fields that upstreams and collectors get (`request_headers`, `otlp_headers`), the hash of the password, and whatever has the form of a secret,
 //! also in a line that is commented out. The prose of comments stays: nobody can tell a secret in it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,7 +18,7 @@ pub const KEPT_OUT: &str = "(kept out of the history)";
 /// Beginnings of secrets: of Standard Webhooks, of password hashes, of PEM.
 const FORMS: [&str; 7] = ["whsec_", "whsk_", "$argon2", "$2y$", "$2b$", "$scrypt$", "PRIVATE KEY-----"];
 /// Parts of the names of keys whose values are secrets, in lines that are commented out.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "secret",
     "token",
     "password",
@@ -31,6 +31,7 @@ const NAMES: [&str; 12] = [
     "signature",
     "api-key",
     "api_key",
+    "otlp_headers",
 ];
 /// The letters and digits of a part of `metrics.graphite_prefix` that is a key: a hosted Graphite wants it there.
 const GRAPHITE_KEY_MIN: usize = 16;
@@ -247,7 +248,8 @@ fn is_secret(path: &str, value: &str) -> bool {
     if value.is_empty() || value == KEPT_OUT {
         return false;
     }
-    let is_field = ["site.request_headers.set.", "site.request_headers.add."].iter().any(|key| path.starts_with(key));
+    let fields = ["site.request_headers.set.", "site.request_headers.add.", "metrics.otlp_headers."];
+    let is_field = fields.iter().any(|key| path.starts_with(key));
     is_field
         || matches!(path, "hook.url" | "admin.password_hash")
         || path == "metrics.graphite_prefix" && value.split('.').any(is_graphite_key)
@@ -327,6 +329,8 @@ mod tests {
 password_hash = "$argon2id$v=19$m=1$salt$hash" # whsec_inline
 [metrics]
 graphite_prefix = "0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f.pintle"
+#otlp_headers = { "dd" = "secret-7" }
+otlp_headers = { "x-honeycomb-team" = "secret-6" }
 [[hook]]
 name = "chat"
 events = ["certificate.*"]
@@ -364,7 +368,7 @@ request_headers.set = { "X-Origin-Key" = "secret-5" }
         assert_eq!(masked.lines().count(), FILE.lines().count());
         assert_eq!(unmasked(&masked, FILE).unwrap(), FILE);
         let root = DeTable::parse(&masked).unwrap();
-        assert_eq!(placeholders(root.get_ref()).len(), 7);
+        assert_eq!(placeholders(root.get_ref()).len(), 8);
     }
 
     #[test]

@@ -9,6 +9,10 @@ pub use context::{SpanId, Trace, TraceId, TraceParent, hex, tracestate};
 pub use sink::{SpanBatch, SpanCounters, SpanSink, channel};
 pub use span::{SpanEntry, push_resource, push_scope};
 
+use std::path::PathBuf;
+
+use http::header::{HeaderName, HeaderValue};
+
 use super::access::Sample;
 
 /// The settings of the collector.
@@ -16,6 +20,12 @@ use super::access::Sample;
 pub struct CollectorSettings {
     /// The URL that takes traces.
     pub url: String,
+    /// The roots that are trusted, in DER; `None` for those of browsers.
+    pub roots: Option<Vec<Vec<u8>>>,
+    /// Their file.
+    pub ca: Option<PathBuf>,
+    /// The fields of each request. Their values may be keys, and show in no text.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
     /// The rules for traces.
     pub rules: TraceRules,
     /// The bytes of spans that wait.

@@ -1,10 +1,12 @@
 //! The tests that need the feature.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,7 +14,10 @@ use tokio::time::Instant;
 
 use super::{SPAN, TRACE, ask};
 use crate::admin::Bed;
-use crate::harness::{BLOG, Client, Origin, Pintle, Received, Reply, curl, eventually, outcome, output, pintle};
+use crate::harness::{
+    BLOG, Client, Leaf, Origin, PATIENCE, Pintle, Received, Reply, curl, eventually, outcome, output, pintle,
+    read_head, server_config,
+};
 
 /// Prints the spans of a request as JSON, one a line, each with the attributes of its resource.
 const READER: &str = "
@@ -319,6 +324,51 @@ fn the_last_spans_are_sent_at_the_end() {
     ask(&bed, &pintle, "/lost", "");
     pintle.signal("TERM");
     pintle.wait();
+}
+
+/// A collector with TLS. Gives the heads of its requests.
+fn secure_collector(leaf: &Leaf) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, config) = (listener.local_addr().unwrap(), server_config(leaf, &[]));
+    let (heads, received) = mpsc::channel();
+    let serve = move |socket: TcpStream| -> std::io::Result<()> {
+        let session = rustls::ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
+        let mut stream = rustls::StreamOwned::new(session, socket);
+        let head = read_head(&mut stream)?.to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap();
+        stream.read_exact(&mut vec![0; length])?;
+        let _ = heads.send(head);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        stream.conn.send_close_notify();
+        stream.flush()
+    };
+    std::thread::spawn(move || listener.incoming().flatten().for_each(|socket| drop(serve(socket))));
+    (address, received)
+}
+
+/// A collector of a private CA that wants a key, which neither the log nor the history has.
+#[test]
+fn a_private_collector_that_wants_a_key() {
+    let bed = Bed::new();
+    let (address, heads) = secure_collector(&bed.authority.leaf("collector", &["localhost"]));
+    let url = format!("https://localhost:{}", address.port());
+    let pintle = start(&bed, &url, "otlp_headers = { \"X-Api-Key\" = \"very-secret-1\" }");
+    ask(&bed, &pintle, "/untrusted", "");
+    pintle.logs("cannot send spans to the collector");
+    // A reload takes in the roots, and the spans that wait.
+    let ca = format!("otlp_ca = {:?}\notlp_headers", bed.authority.ca_path());
+    pintle.rewrite(|text| text.replace("otlp_headers", &ca));
+    pintle.reload();
+    let head = heads.recv_timeout(PATIENCE).unwrap();
+    assert!(head.starts_with("post /v1/traces ") && head.contains("\r\nx-api-key: very-secret-1\r\n"), "{head}");
+    pintle.rewrite(|text| text.replace("very-secret-1", "very-secret-2"));
+    pintle.reload();
+    ask(&bed, &pintle, "/rotated", "");
+    let head = heads.recv_timeout(PATIENCE).unwrap();
+    assert!(head.contains("\r\nx-api-key: very-secret-2\r\n"), "{head}");
+    let shown = output(pintle.command("config show").arg("HEAD"));
+    assert!(shown.contains("X-Api-Key") && !shown.contains("very-secret"), "{shown}");
+    assert!(!pintle.log().contains("very-secret"), "{}", pintle.log());
 }
 
 /// `explain` shows the fields that the upstream gets, with the key behind them.
