@@ -1,29 +1,30 @@
 //! Copies of the pairs that were served last, beside the ledger. If pintle refuses a renewal in place, its files have
 //! replaced the only copy of the key that readers are promised, and the next start needs that key.
 
+mod batch;
 mod contents;
 mod name;
 mod pair;
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
+use self::batch::CopyBatch;
 use self::contents::has_key;
-use self::name::{CopyName, NAMED, of_path, of_pin, of_site};
+use self::name::{CopyName, NAMED, NEW_SUFFIX, SUFFIX, of_path, of_pin, of_site};
 use crate::host::HostPattern;
 use crate::keys::key_file::private_key;
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
 
+pub use self::batch::CopiesWritten;
 pub(super) use self::contents::Breaches;
 pub(super) use self::name::ServedPair;
 pub use self::pair::{Fresh, key_in_pem};
@@ -44,6 +45,8 @@ pub struct LastGood {
     /// The names of the allowed copies; `None` before they are known. Copies are written on a thread of their own: a pair
     /// that is no longer served by then gets none.
     wanted: Arc<Mutex<Option<HashSet<String>>>>,
+    /// Held by whoever writes copies.
+    writing: Arc<Mutex<()>>,
     /// A pair could not be copied when that was last tried.
     failed: Arc<AtomicBool>,
 }
@@ -64,7 +67,7 @@ impl LastGood {
     /// The copies in a folder of the state.
     #[must_use]
     pub fn of(state: &Path) -> Self {
-        Self { folder: state.join(FOLDER), wanted: Arc::default(), failed: Arc::default() }
+        Self { folder: state.join(FOLDER), wanted: Arc::default(), writing: Arc::default(), failed: Arc::default() }
     }
 
     /// Returns `true` if a pair could not be copied when that was last tried.
@@ -203,6 +206,10 @@ impl LastGood {
             .collect();
         let mut changed = false;
         for name in names.iter().filter(|name| !wanted.contains(*name)) {
+            // A wanted one that is being written; see `CopyBatch`.
+            if name.strip_suffix(NEW_SUFFIX).is_some_and(|stem| wanted.contains(&format!("{stem}{SUFFIX}"))) {
+                continue;
+            }
             let path = self.folder.join(name);
             let copy = name.strip_suffix(FORMER).unwrap_or(name);
             let parsed = CopyName::parse(copy);
@@ -235,41 +242,23 @@ impl LastGood {
         paths.filter_map(|path| Some(FormerCopy { hosts: hosts(&path).ok()?, path })).collect()
     }
 
-    /// Keeps a pair, and returns once it is on the disk. Returns `false` if the copy was the same already, or if the pair
-    /// is no longer served.
-    ///
-    /// # Errors
-    ///
-    /// If the copy cannot be written. The previous copy stays as it was.
-    fn keep(&self, pair: ServedPair<'_>, contents: &[u8]) -> io::Result<bool> {
+    /// Begins to keep copies. Waits for whoever does so already.
+    fn begin(&self) -> CopyBatch<'_> {
+        CopyBatch::begin(self)
+    }
+
+    /// `true` if a copy of this name is not allowed: its pair is no longer served.
+    fn is_unwanted(&self, name: &str) -> bool {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&pair.name())) {
-            return Ok(false);
-        }
-        let path = self.path(pair);
-        if read(&path).is_ok_and(|known| Zeroizing::new(known).as_slice() == contents) {
-            return Ok(false);
-        }
-        if u64::try_from(contents.len()).map_or(true, |size| size > COPY_MAX) {
-            return Err(io::Error::other(format!("{}: larger than {COPY_MAX} bytes", path.display())));
-        }
-        match DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        let new = path.with_extension("new");
-        let _ = fs::remove_file(&new);
-        let options = OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(no_follow()).open(&new);
-        let written = options.and_then(|mut file| {
-            file.write_all(contents)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.folder)?.sync_all()
-        });
-        if written.is_err() {
-            let _ = fs::remove_file(&new);
-        }
-        written.map(|()| true)
+        wanted.as_ref().is_some_and(|wanted| !wanted.contains(name))
+    }
+
+    /// Keeps one pair. Returns `false` if the copy was the same already, or if the pair is no longer served.
+    #[cfg(test)]
+    fn keep(&self, pair: ServedPair<'_>, contents: &[u8]) -> io::Result<bool> {
+        let mut batch = self.begin();
+        batch.add(pair, contents);
+        batch.finish().map(|written| written.new > 0)
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
@@ -282,10 +271,6 @@ impl LastGood {
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = plain_file::open(path).and_then(|file| plain_file::believed(file, path))?;
     plain_file::read_opened(file, COPY_MAX)
-}
-
-fn no_follow() -> i32 {
-    i32::from_ne_bytes(OFlags::NOFOLLOW.bits().to_ne_bytes())
 }
 
 #[cfg(test)]

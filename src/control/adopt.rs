@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, timeout};
 
 use super::Control;
-use crate::config::{Config, Difference, Fresh, LastGood, report};
+use crate::config::{Config, CopiesWritten, Difference, Fresh, LastGood, report};
 use crate::ledger::leases::LeaseRenewal;
 use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
@@ -81,8 +81,8 @@ fn copy(fresh: Fresh, copies: &LastGood) -> Option<JoinHandle<()>> {
     }
     let copies = copies.clone();
     Some(spawn_blocking(move || match (fresh.keep(&copies), copies.note(false)) {
-        (Ok(()), true) => tracing::info!("copied the pairs in use to state.directory again"),
-        (Ok(()), false) => {}
+        (Ok(_), true) => tracing::info!("copied the pairs in use to state.directory again"),
+        (Ok(CopiesWritten { new, waits }), false) => tracing::debug!(new, waits, "copied the pairs in use"),
         (Err(error), has_failed) => {
             copies.note(true);
             if !has_failed {

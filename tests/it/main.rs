@@ -57,6 +57,7 @@ mod logs;
 mod loss;
 mod main_path;
 mod manual;
+mod many_sites;
 mod metrics;
 mod model;
 mod otlp;

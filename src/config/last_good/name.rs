@@ -9,6 +9,7 @@ use crate::keys::pin::Pin;
 
 /// The end of a copy's name; a copy that is being written has another.
 pub(super) const SUFFIX: &str = ".pem";
+pub(super) const NEW_SUFFIX: &str = ".new";
 /// Bytes of a hash in a copy's name.
 const HASH: usize = 8;
 /// Characters of a file's stem in a copy's name: for people only, so a few are enough.

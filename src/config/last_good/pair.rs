@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::pki_types::PrivateKeyDer;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::batch::CopiesWritten;
 use super::contents::Breaches;
 use super::name::ServedPair;
 use super::{LastGood, read};
@@ -36,19 +37,29 @@ pub(in crate::config) struct Pair {
 
 /// The key of a pair as it was read: its file may change, and its copy may be deleted, at any moment.
 #[derive(Clone, Default)]
-pub(in crate::config) struct KeyText(Arc<Mutex<Option<Zeroizing<String>>>>);
+pub(in crate::config) struct KeyText {
+    text: Arc<Mutex<Option<Zeroizing<String>>>>,
+    /// It is known to be the key of the leaf.
+    is_of_leaf: bool,
+}
 
 impl KeyText {
     pub(in crate::config) fn new(contents: &[u8]) -> Self {
-        Self(Arc::new(Mutex::new(private_key(contents).ok().map(|key| key_in_pem(&key)))))
+        private_key(contents).map_or_else(|_| Self::default(), |key| Self::of(key_in_pem(&key), false))
     }
 
-    fn get(&self) -> Option<Zeroizing<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(in crate::config) fn of(text: Zeroizing<String>, is_of_leaf: bool) -> Self {
+        Self { text: Arc::new(Mutex::new(Some(text))), is_of_leaf }
+    }
+
+    /// The key, if it is that of a leaf with this pin.
+    fn get(&self, pin: Pin) -> Option<Zeroizing<String>> {
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        if self.is_of_leaf { Some(text) } else { key_of(text.as_bytes(), pin) }
     }
 
     fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -71,17 +82,14 @@ impl Fresh {
     /// # Errors
     ///
     /// The first failure. All other pairs are copied all the same.
-    pub fn keep(self, copies: &LastGood) -> io::Result<()> {
-        let mut outcome = Ok(());
+    pub fn keep(self, copies: &LastGood) -> io::Result<CopiesWritten> {
+        let mut batch = copies.begin();
         for pair in self.0 {
             let Some(mut contents) = pair.contents(copies) else { continue };
-            let kept = copies.keep(pair.served(), &contents);
+            batch.add(pair.served(), &contents);
             contents.zeroize();
-            if let (Ok(()), Err(error)) = (&outcome, kept) {
-                outcome = Err(error);
-            }
         }
-        outcome
+        batch.finish()
     }
 }
 
@@ -93,7 +101,7 @@ impl Pair {
     /// The contents of its copy; `None` if there is a copy already that may have the only key.
     fn contents(&self, copies: &LastGood) -> Option<Vec<u8>> {
         let mut contents = self.breaches.text().into_bytes();
-        let here = self.text.get().and_then(|text| key_of(text.as_bytes(), self.pin));
+        let here = self.text.get(self.pin);
         let key = here.or_else(|| read_key(self.key.as_deref()?).and_then(|key| key_of(&key, self.pin)));
         // A pair in use whose key is in the key process has its key in its own file: no copy needs it.
         let is_elsewhere = key_process::running().is_some();

@@ -123,6 +123,77 @@ fn a_copy_of_a_site_that_is_gone_is_set_aside_while_its_key_is_needed() {
     assert!(copies.former().is_empty() && copies.names().unwrap().is_empty());
 }
 
+/// Thousands of pairs wait for the disk no longer than a few of them.
+#[test]
+fn many_copies_wait_for_the_disk_together() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let pin = Pin::of_spki(b"key");
+    let sites: Vec<String> = (0..300).map(|n| format!("{n}.example")).collect();
+    let chains: Vec<PathBuf> = (0..300).map(|n| format!("/etc/a/{n}.pem").into()).collect();
+    let write = |contents: &[u8], most: usize| {
+        let mut batch = copies.begin();
+        for (site, chain) in sites.iter().zip(&chains).take(most) {
+            batch.add(served(site, chain, pin), contents);
+        }
+        batch.finish().unwrap()
+    };
+    assert_eq!(write(b"first", 300), CopiesWritten { new: 300, waits: 2 });
+    assert_eq!(write(b"first", 300), CopiesWritten { new: 0, waits: 0 });
+    assert_eq!(write(b"second", 2), CopiesWritten { new: 2, waits: 3 });
+    let read = |at: usize| copies.read(&chains[at], &hosts(&[&sites[at]])).unwrap();
+    assert_eq!((read(0), read(1), read(2)), (b"second".to_vec(), b"second".to_vec(), b"first".to_vec()));
+}
+
+/// A process may be killed at any moment: each copy is an old or a new one, and whole.
+#[test]
+fn a_batch_that_is_killed_leaves_whole_copies() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let (chain, pin) = (Path::new("/etc/a/blog.pem"), Pin::of_spki(b"key"));
+    let sites: Vec<String> = (0..20).map(|n| format!("{n}.example")).collect();
+    let read = || sites.iter().map(|site| copies.read(chain, &hosts(&[site]))).collect::<Vec<_>>();
+    for site in &sites[..10] {
+        copies.keep(served(site, chain, pin), b"old").unwrap();
+    }
+    let before = read();
+    // Killed before the sync, after it, and before the names are durable. The new files stay.
+    for steps in 0..3 {
+        let mut batch = copies.begin();
+        for site in &sites {
+            batch.add(served(site, chain, pin), b"new");
+        }
+        if steps > 0 {
+            batch.sync();
+        }
+        if steps > 1 {
+            assert_eq!(batch.give_names(), 20);
+        }
+        drop(batch);
+        let want = if steps > 1 { vec![Some(b"new".to_vec()); 20] } else { before.clone() };
+        assert_eq!(read(), want, "{steps}");
+    }
+    // The next process removes what is left.
+    fs::write(copies.folder.join("blog-0-0-0.new"), b"half").unwrap();
+    copies.retain(sites.iter().map(|site| served(site, chain, pin)), std::iter::empty(), never).unwrap();
+    assert_eq!(copies.names().unwrap().len(), 20);
+}
+
+/// Pairs that are no longer served get no copies, even if these were on their way. Others' are left on their way.
+#[test]
+fn a_batch_and_a_change_of_pairs() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let (chain, pin) = (Path::new("/etc/a/blog.pem"), Pin::of_spki(b"key"));
+    let [stays, goes] = ["a.example", "b.example"].map(|site| served(site, chain, pin));
+    let mut batch = copies.begin();
+    batch.add(stays, b"A");
+    batch.add(goes, b"B");
+    copies.retain([stays].into_iter(), std::iter::empty(), never).unwrap();
+    assert_eq!(batch.finish().unwrap(), CopiesWritten { new: 1, waits: 2 });
+    assert_eq!(copies.names().unwrap(), [stays.name()]);
+}
+
 /// Whatever is written is read back: a site may have tens of thousands of names.
 #[test]
 fn a_large_copy_is_read_back() {

@@ -149,8 +149,9 @@ fn some_calls_depend_on_their_arguments() {
     };
     let read = (0, 63);
     both(read, &[u64::MAX, u64::MAX, u64::MAX], true);
-    let statfs = (137, 43);
+    let (statfs, syncfs) = ((137, 43), (306, 267));
     both(statfs, &[], true);
+    both(syncfs, &[], true);
     let socket = (41, 198);
     for (family, kind, protocol, is_allowed) in [
         (1, 0x80801, 0, true),  // AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK
