@@ -179,13 +179,14 @@ impl ConfigHistory {
         &self.path
     }
 
-    /// Adds a version, unless the newest one has the same text and came into use by pintle.
+    /// Adds a version, unless the newest one has the same text and came into use by pintle. `masked` is its text without
+    /// secrets; `None` if it is not TOML.
     ///
     /// # Errors
     ///
     /// [`Fault`]; the history is unchanged then.
-    pub fn record(&self, text: &str, adoption: &Adoption, bounds: Bounds) -> Result<Recorded, Fault> {
-        let masked = secrets::masked(text).ok_or(Fault::Unreadable)?;
+    pub fn record(&self, masked: Option<&str>, adoption: &Adoption, bounds: Bounds) -> Result<Recorded, Fault> {
+        let masked = masked.ok_or(Fault::Unreadable)?;
         let is = u64::try_from(masked.len()).unwrap_or(u64::MAX);
         if is > bounds.version {
             return Err(Fault::TooLarge { is, most: bounds.version });
@@ -337,10 +338,9 @@ impl ConfigHistory {
     }
 }
 
-/// The id of a text in the history: that of its blob. `None` for a text that is not TOML.
+/// The id in the history of a text without secrets: that of its blob.
 #[must_use]
-pub fn text_id(text: &str) -> Option<String> {
-    let masked = secrets::masked(text)?;
+pub fn blob_id(masked: &str) -> Option<String> {
     gix::objs::compute_hash(gix::hash::Kind::Sha1, Kind::Blob, masked.as_bytes()).ok().map(|id| id.to_string())
 }
 

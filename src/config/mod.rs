@@ -11,6 +11,7 @@ mod draft;
 pub mod edit;
 mod file;
 pub mod history;
+mod known_text;
 mod last_good;
 mod lines;
 mod names;
@@ -36,6 +37,7 @@ pub use build::{
 };
 pub use changes::{Changes, Difference};
 pub use draft::{AdminAddress, Draft, TOKEN, read};
+pub use known_text::KnownText;
 pub use last_good::{CopiesWritten, FOLDER as LAST_GOOD, FormerCopy, Fresh, LastGood, key_in_pem};
 pub use lines::Lines;
 pub use names::REFERENCE;

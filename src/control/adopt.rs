@@ -132,6 +132,7 @@ impl Control {
         }
         self.endings.look_again();
         self.labels.take();
+        self.states.forget();
         self.promises.leases.borrow_mut().hold(&self.config.pledges);
         // New pins are on disk before they are sent. If a previous chain breaks them, workers send
         // them only once none of them serves it.

@@ -18,8 +18,8 @@ use crate::admin::api::{Answer, Call};
 pub use crate::admin::asked::encoded;
 use crate::admin::asked::{parameter, unescaped};
 use crate::config::edit::{EditError, EditTarget, matches, tag};
-use crate::config::history::{ConfigHistory, ConfigVersion, Fault, How, secrets, text_id};
-use crate::config::{Changes, Draft, Problems, Stamps};
+use crate::config::history::{ConfigHistory, ConfigVersion, Fault, How, secrets};
+use crate::config::{Changes, Draft, KnownText, Problems, Stamps};
 use crate::reason::{Problem, Reason};
 
 /// The versions of one answer, and the number without a wish.
@@ -33,7 +33,7 @@ const COMPARING: std::time::Duration = std::time::Duration::from_millis(500);
 /// The control thread's knowledge of the configuration.
 pub(super) struct InUse {
     path: PathBuf,
-    text: Arc<str>,
+    text: Arc<KnownText>,
     loaded: jiff::Timestamp,
     history: Option<ConfigHistory>,
     recorder: Value,
@@ -68,7 +68,7 @@ pub(super) enum Changed {
 pub(super) struct CheckedText {
     verdict: ReloadOutcome,
     text: Arc<str>,
-    running: Arc<str>,
+    running: Arc<KnownText>,
 }
 
 /// Answers a call about the configuration; `None` if the path has no such method.
@@ -107,7 +107,8 @@ pub fn offline(draft: &Draft, name: &str, query: &str) -> (StatusCode, Value) {
     let (loaded, text) = newest.map(|(version, text)| (version.at, text)).unwrap_or_default();
     let recorder = Value::Null;
     let (path, may_edit) = (draft.path().to_owned(), draft.may_edit());
-    let in_use = InUse { path, text: text.into(), loaded, history, recorder, may_edit };
+    let text = Arc::new(KnownText::new(text.into()));
+    let in_use = InUse { path, text, loaded, history, recorder, may_edit };
     match read(name, query, &in_use) {
         Some(answer) => (answer.status, answer.body),
         None => (StatusCode::NOT_FOUND, json!({ "error": "no such question" })),
@@ -146,18 +147,18 @@ fn shown(in_use: &InUse, with_text: bool) -> Answer {
         false => Err(EditError::NotPermitted(in_use.path.clone())),
     };
     let tried = tried.map_err(|error| error.reason());
-    let (file, running) = (tag(target.text()), tag(&in_use.text));
-    let masked = with_text.then(|| secrets::masked(target.text())).flatten();
+    let known = in_use.known(&target);
+    let (file, running) = (known.tag(), in_use.text.tag());
     let body = json!({
         "file": in_use.path.display().to_string(),
         "tag": file,
-        "text": masked,
+        "text": if with_text { known.masked().map(|masked| &**masked) } else { None },
         "running": { "tag": running, "same": running == file, "loaded": in_use.loaded.to_string() },
         "history": in_use.recorder,
         "writable": tried.is_ok(),
         "not_writable": tried.err().map(|reason| json!({ "error": reason.line(), "hints": reason.hints })),
     });
-    with_tag(Answer::json(StatusCode::OK, body), file)
+    with_tag(Answer::json(StatusCode::OK, body), file.to_owned())
 }
 
 /// The text of the file as it is, with its tag. For those who may change it.
@@ -174,9 +175,10 @@ pub(super) async fn text_of_file(commands: &mpsc::Sender<AdminCommand>) -> Resul
 fn text(in_use: &InUse) -> Answer {
     match EditTarget::look(&in_use.path) {
         Ok(target) => {
-            let tag = tag(target.text());
+            let known = in_use.known(&target);
+            let tag = known.tag();
             let body = json!({ "file": in_use.path.display().to_string(), "tag": tag, "text": target.text() });
-            with_tag(Answer::json(StatusCode::OK, body), tag)
+            with_tag(Answer::json(StatusCode::OK, body), tag.to_owned())
         }
         Err(error) => of_edit(&error),
     }
@@ -200,7 +202,7 @@ fn versions(in_use: &InUse, query: &str) -> Answer {
             let more = versions.len() > most;
             versions.truncate(most);
             let next = versions.last().filter(|_| more).map(|version| &version.id);
-            let running = text_id(&in_use.text);
+            let running = in_use.text.id();
             let body = json!({
                 "directory": history.path().display().to_string(), "versions": versions, "next": next,
                 "running": running, "state": in_use.recorder,
@@ -224,10 +226,18 @@ fn version(in_use: &InUse, id: &str) -> Answer {
 }
 
 impl InUse {
+    /// What is known of the file's text. Mostly, it is the one in use.
+    fn known(&self, target: &EditTarget) -> Arc<KnownText> {
+        match target.text() == &**self.text.text() {
+            true => self.text.clone(),
+            false => Arc::new(KnownText::new(target.text().into())),
+        }
+    }
+
     /// A text without its secrets, and its name. `asked` is `running`, `file`, or the id of a version.
     fn side(&self, asked: &str) -> Result<(String, String), Answer> {
-        let masked = |name: String, text: &str| match secrets::masked(text) {
-            Some(masked) => Ok((name, masked)),
+        let masked = |name: String, text: &KnownText| match text.masked() {
+            Some(masked) => Ok((name, masked.to_string())),
             None => Err(Answer::refused(
                 StatusCode::CONFLICT,
                 &Reason::new(format!("{name}: not TOML")).hint("pintle check"),
@@ -237,7 +247,7 @@ impl InUse {
             "running" => masked("running".into(), &self.text),
             "file" => {
                 let target = EditTarget::look(&self.path).map_err(|error| of_edit(&error))?;
-                masked(self.path.display().to_string(), target.text())
+                masked(self.path.display().to_string(), &self.known(&target))
             }
             id => {
                 let history = self.history.as_ref().ok_or_else(no_history)?;
@@ -251,7 +261,7 @@ impl InUse {
 fn diff(in_use: &InUse, query: &str) -> Answer {
     let (from, to) = (parameter(query, "from"), parameter(query, "to"));
     // Mostly, the file is the running version: nobody has to read both for that.
-    let is_running = || EditTarget::look(&in_use.path).is_ok_and(|target| target.text() == &*in_use.text);
+    let is_running = || EditTarget::look(&in_use.path).is_ok_and(|target| target.text() == &**in_use.text.text());
     if from.is_none() && to.is_none() && is_running() {
         return Answer::json(
             StatusCode::OK,
@@ -293,8 +303,8 @@ impl CheckedText {
     fn answer(&self) -> Answer {
         let Self { verdict, text, running } = self;
         let status = if verdict.ok { StatusCode::OK } else { StatusCode::CONFLICT };
-        let running = secrets::masked(running).unwrap_or_default();
-        let diff = secrets::masked(text).map(|masked| unified(("running", &running), ("new", &masked)));
+        let running = running.masked().map(|masked| &**masked).unwrap_or_default();
+        let diff = secrets::masked(text).map(|masked| unified(("running", running), ("new", &masked)));
         let mut body = json!(verdict);
         body["tag"] = json!(tag(text));
         body["diff"] = json!(diff);
@@ -371,7 +381,7 @@ impl Control {
     pub(super) fn config_in_use(&self, reply: oneshot::Sender<InUse>) {
         let _ = reply.send(InUse {
             path: self.draft.path().to_owned(),
-            text: self.draft.text(),
+            text: self.known_text(),
             loaded: self.config_loaded,
             history: self.recorder.history().cloned(),
             recorder: self.recorder.status(),
@@ -393,7 +403,7 @@ impl Control {
         }
         let ok = config.is_some() && !reasons.iter().any(Problem::is_error);
         let verdict = ReloadOutcome::new(ok, reasons, notes);
-        CheckedText { verdict, text: draft.text(), running: self.draft.text() }
+        CheckedText { verdict, text: draft.text(), running: self.known_text() }
     }
 
     /// Changes the file and puts it into use, or changes nothing.

@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use super::Control;
+use crate::config::KnownText;
 use crate::config::history::{Adoption, Bounds, ConfigHistory, Fault, How, Recorded};
 use crate::reason::Reason;
 
@@ -46,7 +47,7 @@ impl AdoptionOrigin {
 
 /// A version to keep.
 struct Pending {
-    text: Arc<str>,
+    text: Arc<KnownText>,
     adoption: Adoption,
 }
 
@@ -104,7 +105,7 @@ impl Recorder {
     }
 
     /// Adds a version to those that wait.
-    fn push(&mut self, text: Arc<str>, adoption: Adoption) {
+    fn push(&mut self, text: Arc<KnownText>, adoption: Adoption) {
         if self.history.is_none() {
             return;
         }
@@ -121,7 +122,7 @@ impl Recorder {
         let Some(history) = self.history.clone().filter(|_| may) else { return };
         let Some(pending) = self.waiting.pop_front() else { return };
         self.attempt = Some(spawn_blocking(move || {
-            let recorded = history.record(&pending.text, &pending.adoption, bounds);
+            let recorded = history.record(pending.text.masked().map(|text| &**text), &pending.adoption, bounds);
             (pending, recorded)
         }));
     }
@@ -176,8 +177,18 @@ impl Control {
     pub(super) fn keep_version(&mut self, origin: AdoptionOrigin, warnings: usize, notes: &[String]) {
         let AdoptionOrigin { how, who, restores } = origin;
         let adoption = Adoption { how, who, at: Timestamp::now(), warnings, notes: notes.to_vec(), restores };
-        self.recorder.push(self.draft.text(), adoption);
+        self.recorder.push(self.known_text(), adoption);
         self.recorder.begin(self.bounds());
+    }
+
+    /// The text in use, with its facts.
+    pub(super) fn known_text(&self) -> Arc<KnownText> {
+        let text = self.draft.text();
+        let mut known = self.known_text.borrow_mut();
+        match known.as_ref().filter(|known| Arc::ptr_eq(known.text(), &text)) {
+            Some(known) => known.clone(),
+            None => known.insert(Arc::new(KnownText::new(text))).clone(),
+        }
     }
 
     /// Takes the outcome of an attempt, and begins the next.

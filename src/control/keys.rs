@@ -1,6 +1,6 @@
 //! The keys of the sites over the API: which there are, and new ones.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use http::{Method, StatusCode};
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::admin::AdminCommand;
+use super::promises::{PromiseDates, promised_since};
 use super::{Control, config};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call};
@@ -224,15 +225,8 @@ impl Control {
         let alive = Promises::alive(ledger.book().promises(), now);
         let sites = self.config.sites().enumerate().filter(|(at, _)| shown.contains(at));
         let sites: Vec<&report::SiteReport> = sites.map(|(_, site)| site).collect();
-        // One pass over the ledger, not one for each key.
         let labels: HashSet<&str> = sites.iter().map(|site| site.name()).collect();
-        let mut since: HashMap<(&str, Pin), i64> = HashMap::new();
-        for promise in ledger.book().promises().iter().filter(|promise| labels.contains(promise.site.as_str())) {
-            for pin in &promise.pins {
-                let first = since.entry((&promise.site, *pin)).or_insert(promise.first_sent);
-                *first = promise.first_sent.min(*first);
-            }
-        }
+        let since = promised_since(ledger.book(), |site| labels.contains(site));
         let acme = self.config.acme.iter().flat_map(|acme| &acme.certificates);
         let managed: HashSet<&str> = acme.map(|of| of.site.as_str()).collect();
         let rows = sites.iter().zip(names).map(|(site, names)| {
@@ -248,14 +242,6 @@ impl Control {
             "pages": if wanted.page.is_some() { pages } else { 1 }, "without_backup": self.config.sites().filter(is_lone).count(),
         })
     }
-}
-
-/// The dates of a key, in seconds since 1970.
-struct PromiseDates {
-    /// Since when it is promised.
-    since: Option<i64>,
-    /// From when it may serve; `None` for now.
-    usable_from: Option<i64>,
 }
 
 /// The keys of a site.

@@ -50,7 +50,7 @@ mod views;
 mod visitors;
 mod watch;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -61,7 +61,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::history::How;
-use crate::config::{AcceptedByCommand, CheckContext, Config, Draft, MayLack, Problems, Stamps, StandIn};
+use crate::config::{AcceptedByCommand, CheckContext, Config, Draft, KnownText, MayLack, Problems, Stamps, StandIn};
 use crate::policy::Scheme;
 use crate::server::Server;
 use crate::tls::key_process;
@@ -128,6 +128,10 @@ pub struct Control {
     doctor: Option<serde_json::Value>,
     /// The labels of metrics of the configuration in use.
     labels: OnceCell<LabelsInUse>,
+    /// The states of the sites a moment ago.
+    states: views::RecentStates,
+    /// The text in use, or a former one.
+    known_text: RefCell<Option<Arc<KnownText>>>,
 }
 
 /// Which sites keep their present pairs if the files on disk are unfit.

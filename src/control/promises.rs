@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::Control;
+use crate::keys::pin::Pin;
 use crate::ledger::leases::{LeaseRenewal, Leases};
 use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time};
 use crate::ledger::{Book, Ledger, Record, boot, set_id};
@@ -82,6 +83,29 @@ pub(super) fn held(book: &Book, now: Seconds) -> HashMap<&str, HeldSets> {
         of_site.until = promise.honoured_until().max(of_site.until);
     }
     held
+}
+
+/// The first time at which clients of a site received a pin, by site and pin.
+pub(super) type PromisedSince<'b> = HashMap<(&'b str, Pin), Seconds, foldhash::fast::RandomState>;
+
+/// Since when pins of some sites are promised: one pass over the ledger, not one for each key.
+pub(super) fn promised_since(book: &Book, is_wanted: impl Fn(&str) -> bool) -> PromisedSince<'_> {
+    let mut since = PromisedSince::default();
+    for promise in book.promises().iter().filter(|promise| is_wanted(&promise.site)) {
+        for pin in &promise.pins {
+            let first = since.entry((&promise.site, *pin)).or_insert(promise.first_sent);
+            *first = promise.first_sent.min(*first);
+        }
+    }
+    since
+}
+
+/// The dates of a key, in seconds since 1970.
+pub(super) struct PromiseDates {
+    /// Since when it is promised.
+    pub(super) since: Option<Seconds>,
+    /// From when it may serve; `None` for now.
+    pub(super) usable_from: Option<Seconds>,
 }
 
 /// `true` if a set is in an answer now, or may be.

@@ -126,6 +126,8 @@ impl Control {
             rates: Default::default(),
             doctor: None,
             labels: Default::default(),
+            states: Default::default(),
+            known_text: Default::default(),
             fixed: Fixed::of(&config),
             recorder: Recorder::of(config.state.as_deref(), draft.path()),
             server,

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::expiry::{ExpiryStage, left};
-use super::promises::{HeldSets, LedgerTrouble, held};
+use super::promises::{HeldSets, LedgerTrouble, PromiseDates, held, promised_since};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
 use crate::config::{AccessTarget, FormerCopy, LastGood, report};
 use crate::host::HostPattern;
+use crate::keys::key_file::PublicKey;
 use crate::keys::pin::Pin;
 use crate::ledger::time::rfc3339;
 use crate::ledger::{Accepted, Book, Ramped};
@@ -121,10 +122,14 @@ impl Control {
 
     fn all_sites(&self, book: &Book, now: Seconds) -> Vec<Value> {
         let (alive, held) = (Promises::alive(book.promises(), now), held(book, now));
-        let reports = self.server.reports().counts();
+        let (reports, since) = (self.server.reports().counts(), promised_since(book, |_| true));
         let sites = self.sites().zip(self.bound()).map(|((site, upstream), (hosts, except))| {
             let counted = (held.get(site.name()).copied(), reports.get(site.name()).copied().unwrap_or_default());
-            self.site(site, upstream, (book, now), counted, &|pin| alive.safe_from(hosts, &except, pin))
+            let dates = |pin: Pin| PromiseDates {
+                since: since.get(&(site.name(), pin)).copied(),
+                usable_from: alive.safe_from(hosts, &except, pin),
+            };
+            self.site(site, upstream, (book, now), counted, &dates)
         });
         sites.collect()
     }
@@ -136,15 +141,15 @@ impl Control {
         hosts.into_iter().zip(except).collect()
     }
 
-    /// The state of one site, with the sets that clients hold of it and the number of its reports. `usable_from` returns the
-    /// time from which a key breaks no promise.
+    /// The state of one site, with the sets that clients hold of it and the number of its reports. `dates` returns those of
+    /// a key.
     pub(super) fn site(
         &self,
         site: &report::SiteReport,
         upstream: Option<&Upstream>,
         (book, now): (&Book, Seconds),
         (held, reports): (Option<HeldSets>, u64),
-        usable_from: &dyn Fn(Pin) -> Option<Seconds>,
+        dates: &dyn Fn(Pin) -> PromiseDates,
     ) -> Value {
         let name = site.name();
         let certificates = site.certificates.iter().map(|c| {
@@ -175,16 +180,7 @@ impl Control {
             "promises_alive": held.map_or(0, |held| held.sets),
             "promised_until": held.map(|held| rfc3339(held.until)),
             "accepted_lockouts": book.lockouts().iter().filter(|a| a.site == name && !a.is_over(now) && !book.is_replaced(a)).map(lockout).collect::<Vec<_>>(),
-            "backups": site.backups.iter().enumerate().map(|(at, (file, key))| json!({
-                "role": match at {
-                    _ if site.promoted.contains(&key.pin) => "promoted",
-                    0 => "next",
-                    _ => "spare",
-                },
-                "file": file, "pin": key.pin.to_string(), "algorithm": key.algorithm.to_string(),
-                "promised_since": book.promised_since(name, key.pin).map(rfc3339),
-                "usable_from": usable_from(key.pin).map(rfc3339),
-            })).collect::<Vec<_>>(),
+            "backups": site.backups.iter().enumerate().map(|backup| of_backup(site, backup, dates)).collect::<Vec<_>>(),
             "ramps": site.ramps.iter().map(ramp).collect::<Vec<_>>(),
             "refused": self.files.refused.get(name).map(|refused| json!({
                 "since": rfc3339(refused.since),
@@ -225,6 +221,23 @@ impl Control {
         }
         self.promises.trouble.as_ref().map(LedgerTrouble::why)
     }
+}
+
+fn of_backup(
+    site: &report::SiteReport,
+    (at, (file, key)): (usize, &(String, PublicKey)),
+    dates: &dyn Fn(Pin) -> PromiseDates,
+) -> Value {
+    let PromiseDates { since, usable_from } = dates(key.pin);
+    let role = match at {
+        _ if site.promoted.contains(&key.pin) => "promoted",
+        0 => "next",
+        _ => "spare",
+    };
+    json!({
+        "role": role, "file": file, "pin": key.pin.to_string(), "algorithm": key.algorithm.to_string(),
+        "promised_since": since.map(rfc3339), "usable_from": usable_from.map(rfc3339),
+    })
 }
 
 /// The renewal of a certificate that pintle obtains.

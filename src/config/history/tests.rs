@@ -24,6 +24,10 @@ fn history(state: &Path) -> ConfigHistory {
     ConfigHistory::of(state, Path::new("/etc/pintle/blog.toml"))
 }
 
+fn record(history: &ConfigHistory, text: &str, adoption: &Adoption, bounds: Bounds) -> Result<Recorded, Fault> {
+    history.record(secrets::masked(text).as_deref(), adoption, bounds)
+}
+
 /// Runs git without the configuration of whoever runs the tests.
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
@@ -40,16 +44,16 @@ fn git_clones_checks_and_logs_it() {
     let state = tempfile::tempdir().unwrap();
     let history = history(state.path());
     assert_eq!(history.versions(None, 10).unwrap(), []);
-    let first = history.record("a = 1\n", &adoption(How::Start, &[]), BOUNDS).unwrap();
+    let first = record(&history, "a = 1\n", &adoption(How::Start, &[]), BOUNDS).unwrap();
     assert_eq!(
-        history.record("a = 1\n", &adoption(How::Start, &[]), BOUNDS).unwrap(),
+        record(&history, "a = 1\n", &adoption(How::Start, &[]), BOUNDS).unwrap(),
         Recorded::Same(first.id().into())
     );
     let notes = ["new site shop.example.com", "limits.idle has changed"];
     let second = Adoption { who: "ann <evil>\n".into(), warnings: 2, ..adoption(How::Apply, &notes) };
-    let second = history.record("a = 2\n", &second, BOUNDS).unwrap();
+    let second = record(&history, "a = 2\n", &second, BOUNDS).unwrap();
     let restored = Adoption { restores: Some(first.id().into()), ..adoption(How::Restore, &[]) };
-    history.record("a = 1\n", &restored, BOUNDS).unwrap();
+    record(&history, "a = 1\n", &restored, BOUNDS).unwrap();
 
     let bare = state.path().join(FOLDER);
     git(&bare, &["fsck", "--strict", "--full"]);
@@ -88,7 +92,7 @@ fn git_clones_checks_and_logs_it() {
 fn pushed_commits_are_versions() {
     let state = tempfile::tempdir().unwrap();
     let history = history(state.path());
-    history.record("a = 1\n", &adoption(How::Start, &[]), BOUNDS).unwrap();
+    record(&history, "a = 1\n", &adoption(How::Start, &[]), BOUNDS).unwrap();
     git(state.path(), &["clone", "-q", "config.git", "clone"]);
     let clone = state.path().join("clone");
     fs::write(clone.join("blog.toml"), "a = 2\n").unwrap();
@@ -98,12 +102,12 @@ fn pushed_commits_are_versions() {
     git(&clone, &["push", "-q", "origin", "HEAD"]);
     let (version, text) = history.version("HEAD").unwrap();
     assert_eq!((version.how, version.who.as_str(), version.verdict, text.as_str()), (How::Git, "Ann", None, "a = 2\n"));
-    assert!(matches!(history.record("a = 2\n", &adoption(How::Apply, &[]), BOUNDS).unwrap(), Recorded::New(_)));
+    assert!(matches!(record(&history, "a = 2\n", &adoption(How::Apply, &[]), BOUNDS).unwrap(), Recorded::New(_)));
     let bare = state.path().join(FOLDER);
     git(&bare, &["gc", "-q", "--prune=now"]);
     git(&bare, &["pack-refs", "--all"]);
     assert_eq!(history.versions(None, 10).unwrap().len(), 3);
-    history.record("a = 3\n", &adoption(How::Reload, &[]), BOUNDS).unwrap();
+    record(&history, "a = 3\n", &adoption(How::Reload, &[]), BOUNDS).unwrap();
     git(&bare, &["fsck", "--strict", "--full"]);
     git(&clone, &["pull", "-q"]);
     assert_eq!(fs::read_to_string(clone.join("blog.toml")).unwrap(), "a = 3\n");
@@ -115,7 +119,7 @@ fn faults_name_their_remedy() {
     let state = tempfile::tempdir().unwrap();
     let history = history(state.path());
     let bare = state.path().join(FOLDER);
-    let record = |text: &str, bounds| history.record(text, &adoption(How::Reload, &[]), bounds);
+    let record = |text: &str, bounds| record(&history, text, &adoption(How::Reload, &[]), bounds);
     record("a = 1\n", BOUNDS).unwrap();
 
     let large = format!("a = \"{}\"\n", "x".repeat(2 << 20));
@@ -163,7 +167,7 @@ fn a_half_made_repository_is_made_again() {
     let state = tempfile::tempdir().unwrap();
     fs::create_dir(state.path().join("config.git.new")).unwrap();
     fs::write(state.path().join("config.git.new/HEAD"), "ref: ").unwrap();
-    history(state.path()).record("a = 1\n", &adoption(How::Start, &[]), BOUNDS).unwrap();
+    record(&history(state.path()), "a = 1\n", &adoption(How::Start, &[]), BOUNDS).unwrap();
     let left: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [FOLDER]);
 }

@@ -28,6 +28,7 @@ pub(super) use doctor::report_of;
 pub(super) use rates::Rates;
 pub(super) use refusal::Answered;
 use refusal::{PageRefusal, parameter};
+pub(super) use sites::RecentStates;
 pub(super) use verify::verify;
 
 /// A question of a page.

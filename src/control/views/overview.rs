@@ -1,6 +1,6 @@
 //! The state in one glance: what needs the operator first, and the next dates of all sites.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -58,14 +58,16 @@ impl Control {
     pub(super) fn overview(&self) -> Value {
         let now = self.now();
         let states = self.states(now);
-        let levels: BTreeMap<&str, SiteLevel> =
-            self.config.sites().zip(&states).map(|(site, state)| (site.name(), state.level)).collect();
+        let mut attention = self.attention();
+        // Mostly, few sites need any.
+        let named: HashSet<&str> = attention.iter().filter_map(|item| item["site"].as_str()).collect();
+        let levels = self.config.sites().zip(&*states).map(|(site, state)| (site.name(), state.level));
+        let levels: HashMap<&str, SiteLevel> = levels.filter(|(site, _)| named.contains(site)).collect();
         let level_of = |item: &Value| match item["site"].as_str() {
             Some(site) => levels.get(site).copied().unwrap_or(SiteLevel::Warning),
             None => SiteLevel::Bad,
         };
-        let mut attention = self.attention();
-        attention.sort_by_key(|item| std::cmp::Reverse(level_of(item)));
+        attention.sort_by_cached_key(|item| std::cmp::Reverse(level_of(item)));
         let all = attention.len();
         attention.truncate(ATTENTION_MAX);
         for item in &mut attention {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::chain;
 use super::refusal::{Answered, PageRefusal};
 use crate::control::Control;
-use crate::control::promises::HeldSets;
+use crate::control::promises::{HeldSets, PromiseDates};
 use crate::ledger::time::rfc3339;
 use crate::policy::promise::{Promise, Promises};
 
@@ -24,9 +24,12 @@ impl Control {
         let held = ends.iter().max().map(|until| HeldSets { sets: ends.len(), until: *until });
         let names = self.config.names_of(index).ok_or_else(|| PageRefusal::no_site(host))?;
         let alive = Promises::alive(book.promises().iter().filter(|set| names.bound_by(set)), now);
-        let usable_from = |pin| alive.safe_from(names.hosts, names.except, pin);
+        let dates = |pin| PromiseDates {
+            since: book.promised_since(site.name(), pin),
+            usable_from: alive.safe_from(names.hosts, names.except, pin),
+        };
         let count = reports.counts().get(site.name()).copied().unwrap_or_default();
-        let mut shown = self.site(site, upstream, (book, now), (held, count), &usable_from);
+        let mut shown = self.site(site, upstream, (book, now), (held, count), &dates);
         let recent = reports.recent();
         let recent = recent.iter().rev().filter(|report| report.site == site.name()).map(|report| {
             json!({

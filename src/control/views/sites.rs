@@ -1,7 +1,13 @@
 //! The list of sites: searched, by state, the worst first, one page at a time.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::refusal::{PageRefusal, parameter};
 use crate::acme::outlook::{Outlook, of_site};
@@ -20,6 +26,8 @@ use crate::upstream::{Circuit, Upstream};
 
 /// Sites on one page.
 const PAGE: usize = 40;
+/// The time for which states are shown again: upstreams fail and recover meanwhile.
+const STATES_LIFE: Duration = Duration::from_millis(250);
 /// Days before the end of a certificate from which it is urgent.
 const URGENT_DAYS: i64 = 10;
 /// The longest text to search for, in bytes: a host name.
@@ -58,7 +66,27 @@ impl SiteLevel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SiteState {
     pub(super) level: SiteLevel,
-    pub(super) words: String,
+    pub(super) words: Cow<'static, str>,
+}
+
+/// The states of all sites as of a moment ago: a page asks for them twice, and its readers may be many.
+#[derive(Default)]
+pub(in crate::control) struct RecentStates(RefCell<Option<(Instant, Rc<[SiteState]>)>>);
+
+impl RecentStates {
+    /// Forgets them: the sites have changed.
+    pub(in crate::control) fn forget(&self) {
+        self.0.take();
+    }
+
+    fn get(&self, make: impl FnOnce() -> Rc<[SiteState]>) -> Rc<[SiteState]> {
+        if let Some((_, states)) = self.0.borrow().as_ref().filter(|(at, _)| at.elapsed() < STATES_LIFE) {
+            return states.clone();
+        }
+        let states = make();
+        self.0.replace(Some((Instant::now(), states.clone())));
+        states
+    }
 }
 
 /// The part of the list that is wanted.
@@ -94,9 +122,11 @@ impl WantedSites {
 
 impl Control {
     /// The state of each site, in the order of the configuration.
-    pub(super) fn states(&self, now: Seconds) -> Vec<SiteState> {
-        let outlooks = self.outlooks();
-        self.sites().map(|(site, upstream)| self.state_of(site, upstream, &outlooks, now)).collect()
+    pub(super) fn states(&self, now: Seconds) -> Rc<[SiteState]> {
+        self.states.get(|| {
+            let outlooks = self.outlooks();
+            self.sites().map(|(site, upstream)| self.state_of(site, upstream, &outlooks, now)).collect()
+        })
     }
 
     /// The state of one site: its worst problem.
@@ -112,8 +142,8 @@ impl Control {
         let waits = outlooks.iter().any(|o| o.standing == CertificateStanding::Missing && fails(&o));
         let stages = site.certificates.iter().map(|c| (ExpiryStage::of(c, now), c));
         let worst = stages.max_by_key(|(stage, _)| *stage).filter(|(stage, _)| *stage > ExpiryStage::default());
-        let bad = |words: &str| SiteState { level: SiteLevel::Bad, words: words.to_owned() };
-        let warn = |words: &str| SiteState { level: SiteLevel::Warning, words: words.to_owned() };
+        let bad = |words: &'static str| SiteState { level: SiteLevel::Bad, words: words.into() };
+        let warn = |words: &'static str| SiteState { level: SiteLevel::Warning, words: words.into() };
         let of_certificate = match (site.lacks_certificate, &worst) {
             (Some(CertificateLack::NotYet), _) if waits => Some(bad("No certificate: the CA refuses")),
             (Some(CertificateLack::NotYet), _) => Some(warn("Waits for its certificate")),
@@ -124,7 +154,7 @@ impl Control {
         let ending = || {
             let (_, certificate) = worst?;
             let days = certificate.not_after.as_second().saturating_sub(now) / DAY;
-            let words = ends_in(&left(certificate, now));
+            let words = ends_in(&left(certificate, now)).into();
             Some(SiteState { level: if days < URGENT_DAYS { SiteLevel::Bad } else { SiteLevel::Warning }, words })
         };
         of_certificate
@@ -133,7 +163,7 @@ impl Control {
             .or_else(|| outlooks.iter().any(Outlook::is_overdue).then(|| bad("Renewal overdue")))
             .or_else(ending)
             .or_else(|| lesser(site, upstream).map(warn))
-            .unwrap_or_else(|| SiteState { level: SiteLevel::Fine, words: "Fine".to_owned() })
+            .unwrap_or_else(|| SiteState { level: SiteLevel::Fine, words: "Fine".into() })
     }
 
     /// The list.
@@ -143,7 +173,7 @@ impl Control {
         let mut found: Vec<(usize, &SiteReport, &SiteState)> = self
             .config
             .sites()
-            .zip(&states)
+            .zip(&*states)
             .enumerate()
             .map(|(at, (site, state))| (at, site, state))
             .filter(|(_, site, state)| wanted.has(site) && wanted.level.is_none_or(|level| state.level == level))

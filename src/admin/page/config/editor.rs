@@ -156,7 +156,16 @@ pub(super) fn of_fix_value(value: &str) -> Option<(Mark, &str)> {
 /// The number of the first line that has a word, in any case of letters.
 pub(super) fn find(text: &str, word: &str) -> Option<usize> {
     let word = word.to_lowercase();
-    (!word.is_empty()).then(|| text.lines().position(|line| line.to_lowercase().contains(&word)).map(|at| at + 1))?
+    if word.is_empty() {
+        return None;
+    }
+    if !word.is_ascii() {
+        return text.lines().position(|line| line.to_lowercase().contains(&word)).map(|at| at + 1);
+    }
+    // A hundred thousand lines: no copy of each in lower case.
+    let bytes = text.as_bytes();
+    let at = bytes.windows(word.len()).position(|part| part.eq_ignore_ascii_case(word.as_bytes()))?;
+    Some(bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1)
 }
 
 #[cfg(test)]
@@ -194,6 +203,18 @@ mod tests {
             assert_eq!(again.text, shown.text.replacen(from, to, 1));
             assert_eq!(with_part(&file, again.first, again.count, &again.text).unwrap(), text, "{to}");
         }
+    }
+
+    #[test]
+    fn found_lines() {
+        let text = "a = 1\nhosts = [\"Shop.example\"]\n# Über\nhosts = [\"shop.example\"]";
+        let check = |word: &str, line: Option<usize>| assert_eq!(find(text, word), line, "{word}");
+        check("shop.EXAMPLE", Some(2));
+        check("a", Some(1));
+        check("über", Some(3));
+        check("none", None);
+        check("", None);
+        check(&"x".repeat(100), None);
     }
 
     #[test]
