@@ -141,7 +141,7 @@ impl Chain {
         let paths = Paths::find(&parsed, &der).ok_or(CertificateError::Order(1))?;
         let served: Vec<&X509Certificate<'_>> = paths.served.iter().map(|at| &parsed[*at]).collect();
         let pins: Vec<Pin> = served.iter().map(|c| Pin::of_spki(c.tbs_certificate.subject_pki.raw)).collect();
-        let certain = certain(&served, &pins);
+        let certain = certain(&paths, &pins);
         drop(parsed);
         let der = paths.served.iter().map(|at| der[*at].clone()).collect();
         let id = ChainId::of(&certain);
@@ -181,12 +181,9 @@ impl Chain {
 }
 
 /// Returns the leaf's pin, and that of the key that signed it, if the chain has it.
-fn certain(chain: &[&X509Certificate<'_>], pins: &[Pin]) -> Vec<Pin> {
-    let Some((leaf, above)) = chain.split_first() else { return Vec::new() };
-    let has_signed = |issuer: &&X509Certificate<'_>| {
-        issuer.subject().as_raw() == leaf.issuer().as_raw() && leaf.verify_signature(Some(issuer.public_key())).is_ok()
-    };
-    let issuer = above.iter().position(has_signed).and_then(|at| pins.get(at + 1));
+fn certain(paths: &Paths, pins: &[Pin]) -> Vec<Pin> {
+    let has_signed = |(at, _): &(&usize, &Pin)| paths.has_signed_leaf.get(**at).is_some_and(|signed| *signed);
+    let issuer = paths.served.iter().zip(pins).skip(1).find(has_signed).map(|(_, pin)| pin);
     let mut certain: Vec<Pin> = pins.first().into_iter().chain(issuer).copied().collect();
     certain.dedup();
     certain

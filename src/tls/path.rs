@@ -4,10 +4,13 @@
 //! A client may trust any issuer on a path, so the path may end early. Above the leaf's own issuer,
 //! an expired certificate or an obsolete signature is usual for a cross-sign after some years.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, UnixTime,
+};
 use x509_parser::error::X509Error;
 use x509_parser::prelude::X509Certificate;
 
@@ -51,6 +54,8 @@ pub(super) struct Paths {
     rules: Vec<Rule>,
     /// The positions that are served, in order.
     pub(super) served: Vec<usize>,
+    /// By position: `true` if the certificate has certainly signed the leaf.
+    pub(super) has_signed_leaf: Vec<bool>,
 }
 
 impl Paths {
@@ -59,7 +64,8 @@ impl Paths {
     pub(super) fn find(certificates: &[X509Certificate<'_>], der: &[CertificateDer<'static>]) -> Option<Self> {
         let copies: Vec<Option<usize>> =
             (0..der.len()).map(|at| der[..at].iter().position(|other| *other == der[at])).collect();
-        let file = CertFile { certificates, der, signed: signed(certificates) };
+        let (signed, has_signed_leaf) = signed(certificates);
+        let file = CertFile { certificates, der, signed };
         let mut search = Search { file: &file, copies: &copies, steps: 0, found: Vec::new() };
         search.go(&mut vec![0]);
         let mut all: Vec<CertPath> =
@@ -85,7 +91,7 @@ impl Paths {
             rules.push(Rule::Order);
         }
         let nodes = (0..certificates.len()).map(|at| file.node(at)).collect();
-        Some(Self { nodes, all, rules, served })
+        Some(Self { nodes, all, rules, served, has_signed_leaf })
     }
 
     /// Returns the rules that the best path breaks at a time; none is fatal if any client can use a
@@ -125,6 +131,30 @@ impl Paths {
     }
 }
 
+/// The algorithms of signatures that [`signed`] has verified: with ten thousand sites, a second time is
+/// half a second.
+static VERIFIED: LazyLock<Vec<VerifiedAlgorithm>> = LazyLock::new(|| {
+    super::config::provider().signature_verification_algorithms.all.iter().copied().map(VerifiedAlgorithm).collect()
+});
+
+/// An algorithm that takes signatures as good. Nothing but [`CertFile::refusal`] may use it.
+#[derive(Debug)]
+struct VerifiedAlgorithm(&'static dyn SignatureVerificationAlgorithm);
+
+impl SignatureVerificationAlgorithm for VerifiedAlgorithm {
+    fn verify_signature(&self, _: &[u8], _: &[u8], _: &[u8]) -> Result<(), InvalidSignature> {
+        Ok(())
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.0.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.0.signature_alg_id()
+    }
+}
+
 /// The certificates of a file.
 struct CertFile<'a> {
     certificates: &'a [X509Certificate<'a>],
@@ -134,14 +164,21 @@ struct CertFile<'a> {
     signed: Vec<Vec<bool>>,
 }
 
-fn signed(certificates: &[X509Certificate<'_>]) -> Vec<Vec<bool>> {
-    // Clients judge algorithms that are unknown here.
-    let is_signed = |certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>| {
-        let verified = || certificate.verify_signature(Some(issuer.public_key()));
-        certificate.issuer().as_raw() == issuer.subject().as_raw()
-            && (matches!(verified(), Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm)) || !is_judged(issuer))
+/// Returns the table of [`CertFile::signed`], and which certificates have certainly signed the first one.
+fn signed(certificates: &[X509Certificate<'_>]) -> (Vec<Vec<bool>>, Vec<bool>) {
+    let mut of_leaf = Vec::with_capacity(certificates.len());
+    let mut is_signed = |at: usize, certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>| {
+        let is_named = certificate.issuer().as_raw() == issuer.subject().as_raw();
+        let verified = is_named.then(|| certificate.verify_signature(Some(issuer.public_key())));
+        if at == 0 {
+            of_leaf.push(matches!(verified, Some(Ok(()))));
+        }
+        // Clients judge algorithms that are unknown here.
+        let may_be = matches!(verified, Some(Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm)));
+        may_be || is_named && !is_judged(issuer)
     };
-    certificates.iter().map(|one| certificates.iter().map(|other| is_signed(one, other)).collect()).collect()
+    let row = |(at, one)| certificates.iter().map(|other| is_signed(at, one, other)).collect();
+    (certificates.iter().enumerate().map(row).collect(), of_leaf)
 }
 
 /// Returns `true` if signatures of this key can be verified here: clients refuse other sizes.
@@ -290,7 +327,7 @@ impl CertFile<'_> {
     }
 
     /// Returns the refusal of rustls' own verification, at a time when all certificates are valid.
-    /// It covers rules unknown to this module.
+    /// It covers rules unknown to this module. The signatures of these places are verified already.
     fn refusal(&self, places: &[usize]) -> Option<Rule> {
         use webpki::Error as E;
         let (leaf, issuers) = places.split_first()?;
@@ -304,10 +341,10 @@ impl CertFile<'_> {
         let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(begin).ok()?));
         let anchors = [webpki::anchor_from_trusted_cert(&self.der[*last]).ok()?];
         let between: Vec<CertificateDer<'_>> = between.iter().map(|at| self.der[*at].clone()).collect();
-        let algorithms = super::config::provider().signature_verification_algorithms.all;
+        let algorithms: Vec<&dyn SignatureVerificationAlgorithm> = VERIFIED.iter().map(|known| known as _).collect();
         let usage = webpki::KeyUsage::server_auth();
         let verdict = webpki::EndEntityCert::try_from(&self.der[*leaf]).and_then(|leaf| {
-            leaf.verify_for_usage(algorithms, &anchors, &between, time, usage, None, None).map(|_| ())
+            leaf.verify_for_usage(&algorithms, &anchors, &between, time, usage, None, None).map(|_| ())
         });
         match verdict {
             // The other errors are reported above, or only rustls has them.

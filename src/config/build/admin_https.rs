@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::certificates::{PrivateKey, certify_problem, key_problem, read_chain, read_key};
+use super::certificates::{PrivateKey, certify_problem, chain_file, key_problem, read_chain, read_key};
 use super::checker::Checker;
 use super::entry::SiteEntry;
-use super::files::{read, read_roots};
+use super::files::read_roots;
 use super::listen::{Listen, addresses, no_such_host};
 use crate::config::admin::{AdminAccess, AdminRole};
 use crate::config::admin_https::{AdminHttps, AdminHttpsLimits, AdminTls};
@@ -169,8 +169,8 @@ fn pair(table: &AdminHttpsTable, r: &mut Checker<'_>) -> Option<CertificateSet> 
     let (chain_at, key_at) = (table.chain.as_ref()?, table.key.as_ref()?);
     let path = r.path(&chain_at.value);
     let key: Option<(&At<String>, PrivateKey)> = read_key("admin.https.key", key_at, r);
-    let contents = read("admin.https.chain", &path, &chain_at.span, r)?;
-    let chain = read_chain(&contents, &path, chain_at, r)?;
+    let file = chain_file("admin.https.chain", &path, &chain_at.span, r)?;
+    let chain = read_chain(&file, &path, chain_at, r)?;
     let faults = preflight::judge(&chain, &[], r.now, None);
     for fault in &faults {
         let reason =

@@ -9,6 +9,7 @@ use super::builder::Builder;
 use super::candidate::Candidate;
 use super::checker::Checker;
 use super::entry::{SiteEntry, by_name};
+use super::files_ahead::FilesAhead;
 use super::globals::globals;
 use super::hosts::hosts;
 use super::keep::{keep_unfit, mark_shorter, note_missing, note_refused};
@@ -35,7 +36,8 @@ impl Draft {
 
 /// Checks everything. Returns a configuration only if there are no errors.
 fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems: &mut Problems) -> Option<Config> {
-    let mut r = checker(draft, context, problems);
+    let ahead = FilesAhead::of(draft, file, context);
+    let mut r = checker(draft, context, &ahead, problems);
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
@@ -60,8 +62,9 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         upstreams: context.before.map(|b| b.upstreams.clone()).unwrap_or_default(),
         context,
     };
-    let mut candidates: Vec<Candidate> =
-        (0..file.sites.len()).map(|index| builder.candidate(index, &CandidateChange::default(), &mut r)).collect();
+    let none = CandidateChange::default();
+    let candidates = || (0..file.sites.len()).map(|index| builder.candidate(index, &none, &mut r)).collect();
+    let mut candidates: Vec<Candidate> = ahead.during(candidates);
     let mut kept = keep(&mut candidates, context);
     let entries: Vec<&SiteEntry> = candidates.iter().filter_map(|c| c.entry.as_deref()).collect();
     // One renewed certificate is no reason to refuse all others.
@@ -107,7 +110,12 @@ fn keep(candidates: &mut [Candidate], context: &CheckContext<'_>) -> Vec<KeptSit
     kept
 }
 
-fn checker<'a>(draft: &'a Draft, context: &'a CheckContext<'_>, problems: &'a mut Problems) -> Checker<'a> {
+fn checker<'a>(
+    draft: &'a Draft,
+    context: &'a CheckContext<'_>,
+    ahead: &'a FilesAhead,
+    problems: &'a mut Problems,
+) -> Checker<'a> {
     let doubted = Some(wall()).filter(|wall| wall.saturating_sub(context.now) > DOUBT);
     Checker {
         folder: &draft.folder,
@@ -118,6 +126,7 @@ fn checker<'a>(draft: &'a Draft, context: &'a CheckContext<'_>, problems: &'a mu
         shown_as: &context.shown_as,
         chains_alone: context.chains_alone,
         looked: &context.looked,
+        ahead,
         stamps: Vec::new(),
     }
 }

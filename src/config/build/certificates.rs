@@ -1,13 +1,13 @@
 //! `[site.certificate]`: chains and keys, and the preflight of both.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use zeroize::Zeroizing;
 
 use super::checker::Checker;
 use super::files::{ONLY_IN_MEMORY, mode, read, read_as};
 use super::loaded::LoadedCertificate;
+use super::pair_files::{ChainFile, KeyFile};
 use super::report::{CertificateLack, hint_to_renewal};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
@@ -16,7 +16,7 @@ use crate::config::last_good::KeyText;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
-use crate::keys::key_file::{KeyFileError, Want, certificates, has_private_key, public_key};
+use crate::keys::key_file::{KeyFileError, Want};
 use crate::reason::{Kind, Problem, Reason, shell_word};
 use crate::tls::certificate::Chain;
 use crate::tls::key_process::{self, KeyProcess, RemoteKey};
@@ -175,24 +175,21 @@ fn load_pair(
     // The key's own problems are reported even if the chain cannot be read.
     let is_alone = r.chains_alone && r.instead.contains_key(&path);
     let key = table.key.as_ref().filter(|_| !is_alone).and_then(|key| read_key("site.certificate.key", key, r));
-    let contents = read("site.certificate.chain", &path, &chain_at.span, r);
-    if let (Some((key_at, PrivateKey::Here(text))), Some(contents)) = (&key, &contents)
-        && are_swapped(contents, text)
+    let file = chain_file("site.certificate.chain", &path, &chain_at.span, r);
+    if let (Some((key_at, PrivateKey::Here(key))), Some(file)) = (&key, &file)
+        && file.chain.is_err()
+        && key.is_swapped_with(file)
     {
         report_swapped(chain_at, key_at, &path, r);
         return None;
     }
-    let chain = contents.and_then(|contents| read_chain(&contents, &path, chain_at, r));
+    let chain = file.and_then(|file| read_chain(&file, &path, chain_at, r));
     let Some(chain) = chain else {
         report_key_alone(key.as_ref(), r);
         return None;
     };
     let faults = judge(table, chain_at, &path, &chain, hosts, r);
-    let text = match &key {
-        Some((_, PrivateKey::Here(contents))) => KeyText::new(contents),
-        _ => KeyText::default(),
-    };
-    let certificate = match key {
+    let certificate = match &key {
         Some((key_at, key)) => match key.certify(chain.clone()) {
             Ok(certificate) => Some(Arc::new(certificate)),
             // A key that is too weak to load is reported already.
@@ -206,6 +203,10 @@ fn load_pair(
         None if is_alone && table.key.is_some() => Some(Arc::new(Certificate::without_key(chain.clone()))),
         None => None,
     };
+    let text = match &key {
+        Some((_, PrivateKey::Here(file))) => file.text(certificate.is_some()),
+        _ => KeyText::default(),
+    };
     let chain = certificate.as_ref().map_or_else(|| Arc::new(chain), |c| c.chain.clone());
     let key = table.key.as_ref().map(|key| r.path(&key.value).into_boxed_path());
     Some(LoadedCertificate { at, path, key, text, chain, is_managed: table.managed.is_some(), certificate })
@@ -213,17 +214,12 @@ fn load_pair(
 
 /// Reports the fault of a key whose chain cannot be read.
 fn report_key_alone(key: Option<&(&At<String>, PrivateKey)>, r: &mut Checker<'_>) {
-    if let Some((at, PrivateKey::Here(contents))) = key
-        && let Err(error) = public_key(contents)
+    if let Some((at, PrivateKey::Here(file))) = key
+        && let Err(error) = file.public()
     {
         let path = r.path(&at.value);
         r.report(key_problem(at, &path, &error, &error, r));
     }
-}
-
-/// Returns `true` if the file of the chain holds a key alone, and the file of the key holds certificates alone.
-fn are_swapped(chain: &[u8], key: &[u8]) -> bool {
-    has_private_key(chain) && certificates(chain).is_err() && certificates(key).is_ok() && !has_private_key(key)
 }
 
 fn report_swapped(chain_at: &At<String>, key_at: &At<String>, path: &Path, r: &mut Checker<'_>) {
@@ -300,29 +296,38 @@ pub(super) fn key_problem(
 
 /// A private key, here or in the key process.
 pub(super) enum PrivateKey {
-    /// The contents of its file.
-    Here(Zeroizing<Vec<u8>>),
+    /// In its file.
+    Here(Arc<KeyFile>),
     /// In the key process.
     Kept(Arc<RemoteKey>),
 }
 
 impl PrivateKey {
-    pub(super) fn certify(self, chain: Chain) -> Result<Certificate, CertificateError> {
+    pub(super) fn certify(&self, chain: Chain) -> Result<Certificate, CertificateError> {
         match self {
-            Self::Here(contents) => Certificate::new(chain, &contents),
-            Self::Kept(key) => Certificate::with_signer(chain, key),
+            Self::Here(file) => Certificate::with_signer(chain, file.signer.clone().map_err(CertificateError::Key)?),
+            Self::Kept(key) => Certificate::with_signer(chain, key.clone()),
         }
     }
 }
 
-pub(super) fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Chain> {
-    match Chain::from_pem(contents) {
-        Ok(chain) => Some(chain),
+/// Reads the file of a chain, unless another thread has done so.
+pub(super) fn chain_file(name: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Arc<ChainFile>> {
+    if let Some((stamp, file)) = r.ahead.chain(path) {
+        r.stamps.push((path.to_owned(), stamp));
+        return Some(file);
+    }
+    read(name, path, span, r).map(|contents| Arc::new(ChainFile::of(contents)))
+}
+
+pub(super) fn read_chain(file: &ChainFile, path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Chain> {
+    match &file.chain {
+        Ok(chain) => Some(chain.clone()),
         Err(error) => {
             let shown = r.shown_path(path);
             let look = || format!("`pintle pin {}` shows what the file holds", shown.display());
             let reason = Reason::new(format!("{}: {error}", shown.display()));
-            let reason = match &error {
+            let reason = match error {
                 CertificateError::Order(_) => {
                     let issuer =
                         format!("openssl x509 -noout -issuer -in {}", shell_word(&shown.display().to_string()));
@@ -347,15 +352,24 @@ pub(super) fn read_key<'t>(
     let path = r.path(&at.value);
     let key = match key_process::running().filter(|_| !r.instead.contains_key(&path)) {
         Some(key_process) => PrivateKey::Kept(load(key_process, name, &path, at, r)?),
-        None => PrivateKey::Here(read_as(Kind::UnreadableKey, name, &path, &at.span, r)?),
+        None => PrivateKey::Here(key_file(name, &path, &at.span, r)?),
     };
-    let is_no_key = matches!(&key, PrivateKey::Here(contents) if !has_private_key(contents));
+    let is_no_key = matches!(&key, PrivateKey::Here(file) if !file.is_private);
     if !is_no_key && mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
         let reason = Reason::new(format!("{}: everybody on this host can read the private key", r.shown(&path)));
         let reason = reason.hint(format!("chmod o= {}", r.shown(&path)));
         r.report(Problem::warning(&at.span, reason).about(&path));
     }
     Some((at, key))
+}
+
+/// Reads the file of a key, unless another thread has done so.
+fn key_file(name: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Arc<KeyFile>> {
+    if let Some((stamp, file)) = r.ahead.key(path) {
+        r.stamps.push((path.to_owned(), stamp));
+        return Some(file);
+    }
+    read_as(Kind::UnreadableKey, name, path, span, r).map(|contents| Arc::new(KeyFile::of(contents)))
 }
 
 /// Lets the key process read a key.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use super::files_ahead::FilesAhead;
 use crate::config::problem::{At, Problem, Problems};
 use crate::config::stamp::{Stamp, Stamps};
 use crate::os::plain_file::tidy;
@@ -26,6 +27,7 @@ pub(super) struct Checker<'a> {
     /// The chains among `instead` have no keys here.
     pub(super) chains_alone: bool,
     pub(super) looked: &'a Stamps,
+    pub(super) ahead: &'a FilesAhead,
     /// The files that were read, with their stamps.
     pub(super) stamps: Vec<(PathBuf, Stamp)>,
 }

@@ -1,12 +1,14 @@
 //! `[site.hpkp]`: the keys behind the pins.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::checker::Checker;
 use super::files::{mode, read};
 use super::hsts::ramp;
 use super::loaded::LoadedCertificate;
+use super::pair_files::BackupFile;
 use super::pin_plan::{Backup, PinPlan, key_new};
 use super::stand_in::StandIns;
 use crate::config::file::{HpkpTable, SiteTable};
@@ -14,7 +16,7 @@ use crate::config::own_key;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
-use crate::keys::key_file::{KeyKind, Want, has_private_key, public_key};
+use crate::keys::key_file::Want;
 use crate::policy::hpkp::{Mode, is_report_uri};
 use crate::policy::ramp::Steps;
 use crate::reason::{Problem, Reason};
@@ -112,9 +114,9 @@ fn backups(hpkp: &HpkpTable, r: &mut Checker<'_>) -> Vec<Backup> {
             r.stamps.push((path.clone(), Stamp::of(&path)));
             continue;
         }
-        let Some(contents) = read("site.hpkp.backups", &path, &at.span, r) else { continue };
-        let key = match public_key(&contents) {
-            Ok(key) => key,
+        let Some(file) = backup_file(&path, at, r) else { continue };
+        let key = match &file.key {
+            Ok(key) => *key,
             Err(error) => {
                 let reason = Reason::new(format!("{}: {error}", r.shown(&path)));
                 let form = "expected a certificate, a CSR, a private or a public key, in PEM or DER";
@@ -126,13 +128,22 @@ fn backups(hpkp: &HpkpTable, r: &mut Checker<'_>) -> Vec<Backup> {
                 continue;
             }
         };
-        if !is_own && (key.kind == KeyKind::PrivateKey || has_private_key(&contents)) {
+        if !is_own && file.is_private {
             let problem = private_backup(at, &path, r);
             r.report(problem);
         }
         backups.push(Backup { file: at.value.clone(), key, at: place });
     }
     backups
+}
+
+/// Reads the file of a backup, unless another thread has done so.
+fn backup_file(path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Arc<BackupFile>> {
+    if let Some((stamp, file)) = r.ahead.backup(path) {
+        r.stamps.push((path.to_owned(), stamp));
+        return Some(file);
+    }
+    read("site.hpkp.backups", path, &at.span, r).map(|contents| Arc::new(BackupFile::of(&contents)))
 }
 
 /// The problem of a backup whose private key is on this host.
