@@ -52,10 +52,12 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 pub fn read_named(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+    let is = file.metadata()?;
+    match is.is_file() {
+        true => read_sized(file, is.len(), most),
+        false if is.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        false => Err(not_regular()),
     }
-    read_opened(regular(file)?, most)
 }
 
 /// Reads an open file to its end.
@@ -64,9 +66,14 @@ pub fn read_named(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// If it cannot be read, or is longer than `most` bytes.
 pub fn read_opened(file: File, most: u64) -> io::Result<Vec<u8>> {
-    // Of a key, no part shall stay behind in memory because the list has grown.
-    let length = file.metadata()?.len().min(most);
-    let mut contents = Vec::with_capacity(usize::try_from(length).unwrap_or_default().saturating_add(1));
+    let expected = file.metadata()?.len();
+    read_sized(file, expected, most)
+}
+
+/// The same. A file of the expected length takes two reads, and no part of a key stays behind in memory because the list
+/// has grown.
+fn read_sized(file: File, expected: u64, most: u64) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::with_capacity(usize::try_from(expected.min(most)).unwrap_or(0).saturating_add(1));
     file.take(most.saturating_add(1)).read_to_end(&mut contents)?;
     if u64::try_from(contents.len()).is_ok_and(|length| length <= most) {
         Ok(contents)
@@ -297,11 +304,11 @@ fn flags() -> i32 {
 }
 
 fn regular(file: File) -> io::Result<File> {
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
-    }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// The system reports a link as a loop.
@@ -311,7 +318,7 @@ fn named(error: io::Error) -> io::Error {
         return io::Error::new(io::ErrorKind::InvalidInput, "a symbolic link; links are not followed here");
     }
     // A FIFO without a reader.
-    if is(Errno::NXIO) { io::Error::new(io::ErrorKind::InvalidInput, "not a regular file") } else { error }
+    if is(Errno::NXIO) { not_regular() } else { error }
 }
 
 #[cfg(test)]
