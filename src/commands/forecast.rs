@@ -1,18 +1,16 @@
 //! The effect of other nodes' promises on the served sites, before they are in the ledger.
 
-use std::collections::HashSet;
-
 use serde_json::{Value, json};
 
 use super::{Like, context, glance_at_book};
 use crate::config::{Draft, UnknownPair};
 use crate::control::served::{LockedOutSite, Sites, ask_for_served};
 use crate::keys::pin::Pin;
-use crate::ledger::set_id;
 use crate::ledger::time::{minute, rfc3339};
-use crate::ledger::{Book, Record};
+use crate::ledger::{Book, News, Record};
 use crate::policy::promise::{Promise, Seconds};
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 
 /// The effect of a merge.
 pub(super) struct Forecast {
@@ -20,8 +18,30 @@ pub(super) struct Forecast {
     pub(super) news: usize,
     /// The chains in use that break new promises.
     pub(super) broken: Vec<BrokenHere>,
-    /// While pintle is stopped: chains on disk that break new promises, and that may not be the served ones.
+    /// The keys in use that are newly burnt.
+    pub(super) burnt: Vec<BurntHere>,
+    /// While pintle is stopped: chains on disk that need an excuse, and that may not be the served ones.
     pub(super) unknown: Vec<UnknownPair>,
+}
+
+/// A key in use that was compromised on another node.
+pub(super) struct BurntHere(LockedOutSite);
+
+impl BurntHere {
+    /// The warning about it.
+    pub(super) fn reason(&self) -> Reason {
+        let LockedOutSite { site, pin, .. } = &self.0;
+        let what = format!(
+            "{site}: the key in use ({pin}) is burnt: it was compromised on another node. This node serves it until you \
+             change over"
+        );
+        let list = pintle(format_args!("key list --site {site}"));
+        Reason::new(what).hint(format!("change over to another key: `{list}` shows which keys clients know"))
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({ "site": self.0.site, "pin": self.0.pin })
+    }
 }
 
 /// A chain in use that breaks promises of other nodes.
@@ -99,14 +119,14 @@ pub(super) fn forecast(draft: &Draft, records: &[Record]) -> Result<Forecast, Re
     };
     let mut merged = known.book.clone();
     news.iter().for_each(|record| _ = merged.apply(record.clone()));
-    let new_sets: HashSet<String> =
-        news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None }).collect();
-    let promises: Vec<Promise> = merged.promises().iter().filter(|p| new_sets.contains(&set_id(p))).cloned().collect();
+    let new = News::of(&news);
+    let promises: Vec<Promise> = merged.promises().iter().filter(|p| new.has(p)).cloned().collect();
     let broken =
         sites.breaking(&promises, known.now).into_iter().map(|(here, promises)| BrokenHere::new(here, &promises));
     let unknown = match is_running {
         true => Vec::new(),
-        false => draft.excuses(&new_sets, &merged, known.now).unknown,
+        false => draft.excuses(&new, |promise| !new.has(promise), &merged, known.now).unknown,
     };
-    Ok(Forecast { news: news.len(), broken: broken.collect(), unknown })
+    let burnt = sites.with_key(|pin| new.burns(pin)).into_iter().map(BurntHere).collect();
+    Ok(Forecast { news: news.len(), broken: broken.collect(), burnt, unknown })
 }

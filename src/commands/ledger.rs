@@ -7,15 +7,14 @@ use std::process::ExitCode;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::forecast::{BrokenHere, Forecast, forecast};
+use super::forecast::{BrokenHere, BurntHere, Forecast, forecast};
 use super::{KnownPromises, fail_with_hint, glance_at_book, read, refuse, warn};
 use crate::config::{Draft, UnknownPair};
 use crate::control::client::ask;
 use crate::control::served::Objection;
 use crate::control::{hints_to_read, remedy};
-use crate::ledger::set_id;
 use crate::ledger::time::{rfc3339, timestamp, wall};
-use crate::ledger::{Accepted, Book, Burnt, Ledger, OpenError, Record, Repair, repair};
+use crate::ledger::{Accepted, Book, Burnt, Ledger, News, OpenError, Record, Repair, repair};
 use crate::os::read_error;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
@@ -221,20 +220,21 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
         Ok(records) => records,
         Err(reason) => return refuse(&reason),
     };
-    let Forecast { news, broken, unknown } = match forecast(&draft, &records) {
+    let Forecast { news, broken, burnt, unknown } = match forecast(&draft, &records) {
         Ok(forecast) => forecast,
         Err(reason) => return refuse(&reason),
     };
-    for broken in &broken {
-        warn(&broken.reason());
-    }
+    broken.iter().map(BrokenHere::reason).chain(burnt.iter().map(BurntHere::reason)).for_each(|reason| warn(&reason));
     if let Some(reason) = unknown.first().map(|pair| refused_by_start(pair, path)) {
         return refuse(&reason);
     }
     let breaks: Vec<Value> = broken.iter().map(BrokenHere::json).collect();
+    let burnt: Vec<Value> = burnt.iter().map(BurntHere::json).collect();
+    let answer =
+        |news: usize| json!({ "ok": true, "news": news, "breaks": breaks, "burnt": burnt, "dry_run": dry_run });
     if *dry_run {
         match as_json {
-            true => println!("{}", json!({ "ok": true, "news": news, "breaks": breaks, "dry_run": true })),
+            true => println!("{}", answer(news)),
             false => println!("{news} records would be new here"),
         }
         return ExitCode::SUCCESS;
@@ -242,14 +242,14 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
     // Without a running process, the ledger itself notes that the pair served last breaks some of
     // the promises.
     let excuses = |news: &[Record], merged: &Book| {
-        let promises = news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None });
-        let excuses = draft.excuses(&promises.collect(), merged, wall());
+        let news = News::of(news);
+        let excuses = draft.excuses(&news, |promise| !news.has(promise), merged, wall());
         excuses.records.into_iter().map(Record::Accepted).collect()
     };
     match add_with(&draft, records, excuses) {
         Ok(news) => {
             match as_json {
-                true => println!("{}", json!({ "ok": true, "news": news, "breaks": breaks, "dry_run": false })),
+                true => println!("{}", answer(news)),
                 false => println!("{news} records are new here"),
             }
             ExitCode::SUCCESS
@@ -260,14 +260,17 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
 
 /// The reason against a merge after which a start would refuse a pair that may be the one in use.
 fn refused_by_start(pair: &UnknownPair, config: &Path) -> Reason {
-    let UnknownPair { site, path, pin } = pair;
+    let UnknownPair { site, path, pin, is_burnt } = pair;
     let (path, config) = (path.display(), config.display());
+    let (why, other) = match is_burnt {
+        true => ("is burnt by these records", "another key"),
+        false => ("breaks these promises", "a key of theirs"),
+    };
     Reason::new(format!(
-        "nothing is merged: {site}: {path} ({pin}) breaks these promises, and has no copy in state.directory: the next \
-         start would refuse it"
+        "nothing is merged: {site}: {path} ({pin}) {why}, and has no copy in state.directory: the next start would refuse it"
     ))
     .hint(format!("if this chain was served last, start pintle first, then merge: pintle run -c {config}"))
-    .hint(format!("if not, install a chain with a key of theirs first: pintle install --site {site} CHAIN KEY"))
+    .hint(format!("if not, install a chain with {other} first: pintle install --site {site} CHAIN KEY"))
 }
 
 /// The records of other nodes' files that concern all nodes.

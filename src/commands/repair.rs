@@ -8,9 +8,8 @@ use super::results::Results;
 use crate::config::{self, Draft};
 use crate::control::hints_to_read;
 use crate::ledger::repair::{Redated, carried_out, clock_jumped, in_words, redated};
-use crate::ledger::set_id;
 use crate::ledger::time::{day, wall};
-use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Record, Repair, salvaged};
+use crate::ledger::{Accepted, Book, FILE, Ledger, News, Notice, OpenError, Record, Repair, salvaged};
 use crate::os::read_error;
 use crate::policy::promise::Seconds;
 use crate::reason::{Reason, counted};
@@ -171,8 +170,17 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, 
     let at = plan.jumped.filter(|_| !with_dates).unwrap_or(plan.now);
     let as_planned = |book: &Book| if with_dates { carried_out(book, plan.now, None) } else { book.clone() };
     let mut book = as_planned(ledger.book());
-    let doubtful = as_planned(&salvaged).promises().iter().map(set_id).collect();
-    let excuses = draft.excuses(&doubtful, &book, at);
+    // Any promise may have come back: by a damaged line, or by an old copy. Whoever is locked out by the pair that was
+    // served last was so before.
+    let all = if plan.losses.is_empty() { Vec::new() } else { book.records().collect() };
+    let doubtful = News::of(&as_planned(&salvaged).records().collect::<Vec<_>>());
+    let excuses = draft.excuses(&News::of(&all), |promise| !doubtful.has(promise), &book, at);
+    for Accepted { site, pin, until, sets, .. } in excuses.records.iter().filter(|excuse| !excuse.sets.is_empty()) {
+        results.say(format!(
+            "SERVED {site}: {pin} was served last, is not in {} of these, and serves on; accepted until {until}",
+            counted(sets.len(), "set")
+        ));
+    }
     book.apply(Record::Repair(Repair { what: plan.what(with_dates), at }));
     excuses.records.into_iter().for_each(|excuse| _ = book.apply(Record::Accepted(excuse)));
     if let Err(error) = ledger.replace(book) {

@@ -1,9 +1,10 @@
-//! Promises that reach the ledger while nobody serves: from another node's ledger, or made out of a damaged line.
+//! Records that reach the ledger from elsewhere, or while nobody serves: from another node's ledger, from an old copy, or
+//! made out of a damaged line.
 //!
-//! The pair that was served last may break such a promise. A start that refuses the pair would help nobody, so the
-//! ledger notes the lockout as accepted: the operator has asked for the merge or the repair. The copy of the pair in
-//! `last-good/` tells which one was served. Without a copy, as after a full disk, the last set of pins that the site
-//! sent tells if the pair on disk was.
+//! The pair that was served last may break such a promise, or its key may be burnt. A start that refuses the pair would
+//! help nobody, so the ledger notes the lockout as accepted: the operator has asked for the merge or the repair. The copy
+//! of the pair in `last-good/` tells which one was served. Without a copy, as after a full disk, the last set of pins that
+//! the site sent tells if the pair on disk was.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -16,8 +17,7 @@ use super::{Config, Draft, LastGood};
 use crate::host::HostPattern;
 use crate::keys::key_file::public_key;
 use crate::keys::pin::Pin;
-use crate::ledger::set_id;
-use crate::ledger::{Accepted, Book};
+use crate::ledger::{Accepted, Book, News, set_id};
 use crate::policy::promise::{Promise, Promises, Seconds, SiteNames, others};
 use crate::tls::certificate::Chain;
 
@@ -30,7 +30,10 @@ pub struct Excuses {
     pub unknown: Vec<UnknownPair>,
 }
 
-/// A pair on disk that breaks promises. It has no copy, so nobody knows if it was served.
+/// The day of an excuse for a burnt key: it has no end but another key.
+const FOR_EVER: &str = "9999-12-31";
+
+/// A pair on disk that breaks promises, or has a burnt key. It has no copy, so nobody knows if it was served.
 #[derive(Debug)]
 pub struct UnknownPair {
     /// The site's first name.
@@ -39,6 +42,8 @@ pub struct UnknownPair {
     pub path: PathBuf,
     /// The pin of its leaf.
     pub pin: Pin,
+    /// The key is burnt.
+    pub is_burnt: bool,
 }
 
 /// A pair in use, and the names that it is used for.
@@ -49,12 +54,32 @@ struct PairInUse<'a> {
 }
 
 impl PairInUse<'_> {
+    fn excuses(&self, new: &News, book: &Book, promises: &Promises<'_>, at: Seconds) -> Vec<Accepted> {
+        self.breaks(new, book, promises, at).into_iter().chain(self.is_burnt(new, at)).collect()
+    }
+
+    /// The excuse for a burnt key, if it is new that it is.
+    fn is_burnt(&self, new: &News, at: Seconds) -> Option<Accepted> {
+        let Self { label, names, chain } = self;
+        let pin = chain.pin();
+        new.burns(pin).then(|| Accepted {
+            site: label.clone(),
+            pin,
+            sets: Vec::new(),
+            until: FOR_EVER.into(),
+            at,
+            hosts: names.hosts.to_vec(),
+            except: names.except.to_vec(),
+            is_excuse: true,
+        })
+    }
+
     /// The excuse for the promises that the pair breaks, if one of them is new. It also covers those
     /// that were accepted for this pair and these names before: one record must cover all of them.
-    fn excuse(&self, new: &HashSet<String>, book: &Book, promises: &Promises<'_>, at: Seconds) -> Option<Accepted> {
+    fn breaks(&self, new: &News, book: &Book, promises: &Promises<'_>, at: Seconds) -> Option<Accepted> {
         let Self { label, names, chain } = self;
         let broken = promises.broken_by(names.hosts, names.except, &chain.certain);
-        let is_new = |promise: &Promise| new.contains(&set_id(promise));
+        let is_new = |promise: &Promise| new.has(promise);
         if !broken.iter().any(|promise| is_new(promise)) {
             return None;
         }
@@ -86,10 +111,10 @@ fn noted_at(book: &Book, now: Seconds) -> Seconds {
 }
 
 impl Draft {
-    /// Returns an excuse for each pair that was served last and breaks one of the `new` promises of the book. `new` has
-    /// their set ids. Any other pair is still refused.
+    /// Returns the excuses of each pair that was served last and breaks one of the `new` promises of the book, or has a
+    /// newly burnt key. Any other pair is still refused. `is_own` says which sets a site has sent itself.
     #[must_use]
-    pub fn excuses(&self, new: &HashSet<String>, book: &Book, now: Seconds) -> Excuses {
+    pub fn excuses(&self, new: &News, is_own: impl Fn(&Promise) -> bool, book: &Book, now: Seconds) -> Excuses {
         let mut excuses = Excuses::default();
         let (Some(file), Some(state)) = (&self.file, self.state()) else { return excuses };
         let copies = LastGood::of(&state);
@@ -110,21 +135,29 @@ impl Draft {
                 let on_disk = || Chain::from_pem(&read_key(&path)?).ok();
                 let Some(chain) = copy.or_else(on_disk) else { continue };
                 let pair = PairInUse { label: label.clone(), names: SiteNames { hosts, except }, chain: &chain };
-                let Some(excuse) = pair.excuse(new, book, &promises, at) else { continue };
-                if is_known || self.was_sent_last(site, &label, chain.pin(), new, book) {
-                    excuses.records.push(excuse);
+                let needed = pair.excuses(new, book, &promises, at);
+                let Some(first) = needed.first() else { continue };
+                if is_known || self.was_sent_last(site, &label, chain.pin(), &is_own, book) {
+                    excuses.records.extend(needed);
                 } else {
-                    excuses.unknown.push(UnknownPair { site: label.clone(), path, pin: chain.pin() });
+                    let is_burnt = first.sets.is_empty();
+                    excuses.unknown.push(UnknownPair { site: label.clone(), path, pin: chain.pin(), is_burnt });
                 }
             }
         }
         excuses
     }
 
-    /// `true` if the last set of pins that a site sent names a key, and not as a backup: the site served that key. Sets
-    /// in `new` are other nodes'.
-    fn was_sent_last(&self, site: &SiteTable, label: &str, pin: Pin, new: &HashSet<String>, book: &Book) -> bool {
-        let last = book.sent_last(label, |promise| !new.contains(&set_id(promise)));
+    /// `true` if the last set of pins that a site sent names a key, and not as a backup: the site served that key.
+    fn was_sent_last(
+        &self,
+        site: &SiteTable,
+        label: &str,
+        pin: Pin,
+        is_own: impl Fn(&Promise) -> bool,
+        book: &Book,
+    ) -> bool {
+        let last = book.sent_last(label, is_own);
         let listed = site.hpkp.iter().flat_map(|hpkp| hpkp.listed());
         let is_backup = |file: &super::At<String>| {
             let contents = read_key(&self.folder.join(&file.value));
@@ -135,9 +168,9 @@ impl Draft {
 }
 
 impl Config {
-    /// Returns an excuse for each pair in use that breaks one of the `new` promises of the book. `new` has their set ids.
+    /// Returns the excuses of each pair in use that breaks one of the `new` promises of the book, or has a newly burnt key.
     #[must_use]
-    pub fn excuses(&self, new: &HashSet<String>, book: &Book, now: Seconds) -> Vec<Accepted> {
+    pub fn excuses(&self, new: &News, book: &Book, now: Seconds) -> Vec<Accepted> {
         let promises = Promises::alive(book.promises().iter(), now);
         let at = noted_at(book, now);
         let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry, pair)));
@@ -146,7 +179,16 @@ impl Config {
             names: entry.names(),
             chain: &pair.chain,
         });
-        in_use.filter_map(|pair| pair.excuse(new, book, &promises, at)).collect()
+        in_use.flat_map(|pair| pair.excuses(new, book, &promises, at)).collect()
+    }
+
+    /// Returns the ids of the sets that pairs in use break.
+    #[must_use]
+    pub fn broken_sets(&self, book: &Book, now: Seconds) -> HashSet<String> {
+        let promises = Promises::alive(book.promises().iter(), now);
+        let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry.names(), pair)));
+        let broken = pairs.flat_map(|(names, pair)| promises.broken_by(names.hosts, names.except, &pair.chain.certain));
+        broken.map(set_id).collect()
     }
 
     /// Returns the pins that each site serves, by its first name. Leaves out sites that lack a pair: no other key has

@@ -157,7 +157,7 @@ impl Control {
             AdminCommand::Ready { strict, reply } => {
                 _ = reply.send(if strict { self.strictly_ready() } else { Ok(()) })
             }
-            AdminCommand::Upgrade(reply) => self.begin_upgrade(Some(reply)),
+            AdminCommand::Upgrade(reply) => self.begin_upgrade(Some(reply)).await,
             AdminCommand::Status(reply) => _ = reply.send(self.status()),
             AdminCommand::Metrics { format, reply } => _ = reply.send(self.metrics(format)),
             AdminCommand::Ledger { records, reply } => {

@@ -1,12 +1,12 @@
 //! Records of other nodes: they come into the ledger, and bind this process, too. The book for other programs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::Control;
 use super::admin::PromisesInForce;
+use super::promises::tell_of_excuses;
 use crate::keys::pin::Pin;
-use crate::ledger::{Accepted, Book, Record, repair, set_id};
-use crate::policy::promise::Seconds;
+use crate::ledger::{Accepted, Book, News, Record, repair};
 use crate::reason::Reason;
 
 impl Control {
@@ -20,17 +20,13 @@ impl Control {
         }
         let news = self.ledger().book().news(&other);
         let count = news.len();
-        let promised = news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None });
-        let promised: HashSet<String> = promised.collect();
         // With the excuses: if there is no room for these, the next start would refuse the pairs in use.
-        let excuses = self.excuses(&news, &promised, now);
+        let excuses = self.excuses(&news);
         let excused = excuses.iter().cloned().map(Record::Accepted);
         let records: Vec<Record> = news.into_iter().chain(excused).collect();
         self.record(records.clone()).await.map_err(|e| format!("the ledger cannot be written: {e}"))?;
         self.report_burnt(&records);
-        for Accepted { site, pin, until, .. } in &excuses {
-            tracing::warn!(site, %pin, until, "the key in use breaks merged promises: readers who hold those pins are locked out");
-        }
+        tell_of_excuses(&excuses);
         if count > 0 {
             // The promises of other nodes bind this process, too.
             self.look_at_files().await;
@@ -42,14 +38,16 @@ impl Control {
         Ok(count)
     }
 
-    /// The excuses for the pairs in use, as far as they break new promises of other nodes.
-    fn excuses(&self, news: &[Record], promised: &HashSet<String>, now: Seconds) -> Vec<Accepted> {
-        if promised.is_empty() {
+    /// The excuses for the pairs in use, as far as they break new promises of other nodes, or have a burnt key.
+    pub(super) fn excuses(&self, records: &[Record]) -> Vec<Accepted> {
+        let news = News::of(records);
+        if news.is_empty() {
             return Vec::new();
         }
+        let now = self.now();
         let mut merged = self.ledger().book().clone();
-        news.iter().for_each(|record| _ = merged.apply(record.clone()));
-        self.config.excuses(promised, &merged, now)
+        records.iter().for_each(|record| _ = merged.apply(record.clone()));
+        self.config.excuses(&news, &merged, now)
     }
 
     /// The book, and the time for judgements.

@@ -240,7 +240,7 @@ impl Control {
                 let _ = self.reload(history::AdoptionOrigin::new(How::Signal, "SIGHUP")).await;
             }
             _ = self.operator.reopen_asked.recv() => self.reopen_log().await,
-            _ = self.upgrades.asked.recv() => self.begin_upgrade(None),
+            _ = self.upgrades.asked.recv() => self.begin_upgrade(None).await,
             standby = upgrade::stands_by(&mut self.upgrades.under_way) => return self.hand_over(standby).await,
             () = takeover::released(&mut self.upgrades.released) => {
                 self.upgrades.released = None;

@@ -13,8 +13,9 @@ use super::Control;
 use crate::keys::pin::Pin;
 use crate::ledger::leases::{LeaseRenewal, Leases};
 use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time};
-use crate::ledger::{Book, Ledger, Record, boot, set_id};
+use crate::ledger::{Accepted, Book, Ledger, Record, boot, set_id};
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
+use crate::reason::pasted;
 
 /// The pause before the ledger is written again after a failure.
 const LEDGER_RETRY: Duration = Duration::from_secs(5);
@@ -56,6 +57,16 @@ impl LedgerState {
             waited: BTreeMap::new(),
         }
     }
+}
+
+/// The outcome of an attempt to write the ledger.
+enum WriteOutcome {
+    Done,
+    /// Nothing is written yet: the file has records that the book lacks.
+    Foreign {
+        records: Vec<Record>,
+        foreign: Vec<Record>,
+    },
 }
 
 /// The reason why pins are withheld.
@@ -152,11 +163,50 @@ impl Control {
         if records.is_empty() {
             return Ok(());
         }
+        self.write(records).await
+    }
+
+    /// Writes the ledger's file again if it was deleted or changed; on a thread that may wait for
+    /// the disk.
+    pub(super) async fn keep_ledger(&self) -> io::Result<()> {
+        self.write(Vec::new()).await
+    }
+
+    /// Writes records, if there are any, and the file if it was deleted or changed. Somebody may have put another file in
+    /// its place, such as an old copy: its promises bind, too. They come with the excuses of the pairs in use, as those of
+    /// a merge do, since the next start would refuse these pairs otherwise.
+    async fn write(&self, records: Vec<Record>) -> io::Result<()> {
+        let (mut records, foreign) = match self.write_unless_foreign(records, false).await? {
+            WriteOutcome::Done => return Ok(()),
+            WriteOutcome::Foreign { records, foreign } => (records, foreign),
+        };
+        let excuses = self.excuses(&foreign);
+        records.extend(foreign.iter().cloned().chain(excuses.iter().cloned().map(Record::Accepted)));
+        let written = self.write_unless_foreign(records, true).await;
+        if written.is_err() {
+            // The book has the file's records already, and is written as a whole later: with the excuses.
+            self.ledger().believe(excuses.into_iter().map(Record::Accepted).collect());
+            return written.map(drop);
+        }
+        tracing::warn!(
+            records = foreign.len(),
+            "the file had records that this process did not know, of an older copy or of another node: they are kept, and \
+             their promises bind"
+        );
+        self.report_burnt(&foreign);
+        tell_of_excuses(&excuses);
+        // The pairs' copies say the same as the excuses.
+        self.keep_pairs(Some(&self.config));
+        Ok(())
+    }
+
+    /// Writes records and the file, unless the file has records that the book lacks and `any` is false.
+    async fn write_unless_foreign(&self, records: Vec<Record>, any: bool) -> io::Result<WriteOutcome> {
         let (ledger, folder) = (self.promises.ledger.clone(), self.fixed.state.clone());
         let now = self.promises.time.borrow().now(ClockReading::take());
         let written = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
-            if let (true, Some(folder)) = (ledger.is_broken(), folder) {
+            if let (true, false, Some(folder)) = (ledger.is_broken(), records.is_empty(), folder) {
                 // The disk may work again.
                 if let Ok((mut opened, _)) = Ledger::open(&folder, now) {
                     opened.believe(ledger.book().records().collect());
@@ -165,36 +215,28 @@ impl Control {
                     *ledger = opened;
                 }
             }
+            let foreign = ledger.foreign()?;
+            if !any && !foreign.is_empty() {
+                return Ok(WriteOutcome::Foreign { records, foreign });
+            }
+            if records.is_empty() {
+                let kept = ledger.keep();
+                tell_of_disturbance(&mut ledger);
+                return kept.map(|()| WriteOutcome::Done);
+            }
             ledger.record(records)?;
             tell_of_disturbance(&mut ledger);
-            // A file that is too long works as well as a short one.
-            if let Err(error) = ledger.compact(now) {
-                tracing::warn!(%error, "cannot compact the ledger");
-            }
-            Ok(())
+            Ok(WriteOutcome::Done)
         });
         self.counted(written.await.unwrap_or_else(|panic| Err(io::Error::other(panic))))
     }
 
     /// Counts a failure to write the ledger.
-    fn counted(&self, written: io::Result<()>) -> io::Result<()> {
+    fn counted(&self, written: io::Result<WriteOutcome>) -> io::Result<WriteOutcome> {
         self.promises.is_unwritable.set(written.is_err());
         let errors = &self.promises.errors;
         errors.set(errors.get().saturating_add(u64::from(written.is_err())));
         written
-    }
-
-    /// Writes the ledger's file again if it was deleted or changed; on a thread that may wait for
-    /// the disk.
-    pub(super) async fn keep_ledger(&self) -> io::Result<()> {
-        let ledger = self.promises.ledger.clone();
-        let kept = spawn_blocking(move || {
-            let mut ledger = lock(&ledger);
-            let kept = ledger.keep();
-            tell_of_disturbance(&mut ledger);
-            kept
-        });
-        self.counted(kept.await.unwrap_or_else(|panic| Err(io::Error::other(panic))))
     }
 
     /// The same, at intervals. Promises that are not on disk, and cannot be written there, must not
@@ -212,6 +254,26 @@ impl Control {
             return;
         }
         self.date_ledger().await;
+        self.compact_ledger().await;
+    }
+
+    /// Shortens the ledger's file if it is long. Copies of the pairs in use name the sets that these break, so such sets
+    /// stay as they are.
+    async fn compact_ledger(&self) {
+        if !self.ledger().is_long() {
+            return;
+        }
+        let now = self.now();
+        let (ledger, broken) = (self.promises.ledger.clone(), self.config.broken_sets(self.ledger().book(), now));
+        let compacted = spawn_blocking(move || {
+            let mut ledger = lock(&ledger);
+            let is_changed = ledger.foreign().map_or(true, |foreign| !foreign.is_empty());
+            if is_changed { Ok(false) } else { ledger.compact(now, |promise| broken.contains(&set_id(promise))) }
+        });
+        // A file that is too long works as well as a short one.
+        if let Err(error) = compacted.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            tracing::warn!(%error, "cannot compact the ledger");
+        }
     }
 
     /// Notes the time in the ledger if nothing else was written for a day, so that the next start
@@ -321,6 +383,26 @@ impl LedgerTrouble {
     /// The reason why pins are withheld, for `status`.
     pub(super) fn why(&self) -> String {
         if self.by_clock { self.error.clone() } else { format!("the ledger cannot be written: {}", self.error) }
+    }
+}
+
+/// Logs the pairs in use that new records would refuse.
+pub(super) fn tell_of_excuses(excuses: &[Accepted]) {
+    for Accepted { site, pin, until, sets, .. } in excuses {
+        match sets.is_empty() {
+            true => tracing::error!(
+                site,
+                %pin,
+                hint = pasted::pintle(format_args!("key list --site {site}")),
+                "the key in use is burnt: it was compromised, and serves until you change over to another one"
+            ),
+            false => tracing::warn!(
+                site,
+                %pin,
+                until,
+                "the key in use breaks merged promises: readers who hold those pins are locked out"
+            ),
+        }
     }
 }
 

@@ -172,6 +172,17 @@ impl Sites {
         breaches.into_iter().filter_map(|b| Some((self.named(b.site, b.chain)?, b.broken))).collect()
     }
 
+    /// The chains whose leaf has one of these keys.
+    pub fn with_key(&self, is_meant: impl Fn(Pin) -> bool) -> Vec<LockedOutSite> {
+        let chains =
+            self.0.iter().enumerate().flat_map(|(site, (_, chains))| (0..chains.len()).map(move |at| (site, at)));
+        let leaf = |(site, chain): (usize, usize)| self.0.get(site)?.1.get(chain)?.first().copied();
+        chains
+            .filter(|at| leaf(*at).is_some_and(&is_meant))
+            .filter_map(|(site, chain)| self.named(site, chain))
+            .collect()
+    }
+
     fn offers(&self) -> Vec<Offer<'_>> {
         self.0
             .iter()

@@ -141,7 +141,9 @@ impl Drop for Upgrade {
 
 impl Control {
     /// Has a new process started, unless an upgrade is under way.
-    pub(super) fn begin_upgrade(&mut self, reply: Option<oneshot::Sender<UpgradeOutcome>>) {
+    pub(super) async fn begin_upgrade(&mut self, reply: Option<oneshot::Sender<UpgradeOutcome>>) {
+        // The new process reads the file, too. It gets the contents, so a failure is harmless.
+        let _ = self.keep_ledger().await;
         match self.have_started() {
             Ok((standing_by, called_off)) => {
                 tracing::info!("upgrade: a new process is started, and checks everything");
@@ -163,8 +165,6 @@ impl Control {
             let what = format!("this process has no launcher ({why}), and cannot start another one");
             return Err(Reason::new(what).hint("restart pintle"));
         };
-        // The new process reads the file, too.
-        let _ = self.ledger().keep();
         let mut hello = Hello {
             version: VERSION,
             sockets: Vec::new(),

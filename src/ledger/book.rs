@@ -19,6 +19,8 @@ pub struct Book {
     by_set: HashMap<SetKey, usize>,
     ramps: HashMap<(String, Ramped), Ramp>,
     accepted: Vec<Accepted>,
+    /// Burnt keys that were in use when this node heard of that.
+    burnt_in_use: Vec<Accepted>,
     /// By site and key: excuses up to this time are over.
     replaced: HashMap<(String, Pin), Seconds>,
     repairs: Vec<Repair>,
@@ -167,10 +169,11 @@ impl Book {
     fn accept(&mut self, accepted: Accepted) -> bool {
         let is_same =
             |a: &&mut Accepted| a.site == accepted.site && Accepted { at: accepted.at, ..(**a).clone() } == accepted;
-        match self.accepted.iter_mut().find(is_same) {
+        let of_kind = if accepted.sets.is_empty() { &mut self.burnt_in_use } else { &mut self.accepted };
+        match of_kind.iter_mut().find(is_same) {
             Some(known) if known.at >= accepted.at => return false,
             Some(known) => known.at = accepted.at,
-            None => self.accepted.push(accepted),
+            None => of_kind.push(accepted),
         }
         true
     }
@@ -251,7 +254,8 @@ impl Book {
     /// Returns the ends of excuses for keys that a site no longer serves. `serves` has the pins of a
     /// site, by its first name; `None` if there is no such site.
     pub fn ended_excuses<'s>(&self, serves: impl Fn(&str) -> Option<Vec<Pin>> + 's) -> Vec<Record> {
-        let excuses = self.accepted.iter().filter(|a| a.is_excuse && !self.is_replaced(a));
+        let all = self.accepted.iter().chain(&self.burnt_in_use);
+        let excuses = all.filter(|a| a.is_excuse && !self.is_replaced(a));
         let ended = excuses.filter(|a| serves(&a.site).is_some_and(|pins| !pins.contains(&a.pin)));
         ended.map(|a| Record::Replaced(Replaced { site: a.site.clone(), pin: a.pin, at: a.at })).collect()
     }
@@ -265,7 +269,7 @@ impl Book {
         self.promises
             .iter()
             .map(written)
-            .chain(self.accepted.iter().map(|a| a.at))
+            .chain(self.accepted.iter().chain(&self.burnt_in_use).map(|a| a.at))
             .chain(repairs)
             .chain(self.seen)
             .chain(burnt)
@@ -296,6 +300,13 @@ impl Book {
         self.burnt.get(&pin).or_else(|| self.derived_burnt.get(&pin))
     }
 
+    /// Returns `true` if a site served a burnt key when this node heard of that, and no other key
+    /// since: refusing it would help nobody.
+    #[must_use]
+    pub fn serves_burnt(&self, site: &str, pin: Pin) -> bool {
+        self.burnt_in_use.iter().any(|a| a.site == site && a.pin == pin && !self.is_replaced(a))
+    }
+
     /// Returns all burnt keys.
     pub fn burnt_keys(&self) -> impl Iterator<Item = &Burnt> {
         let derived = self.derived_burnt.values().filter(|burnt| !self.burnt.contains_key(&burnt.pin));
@@ -308,6 +319,7 @@ impl Book {
         let own = self.promises.len() - self.derived.len();
         own + self.ramps.len()
             + self.accepted.len()
+            + self.burnt_in_use.len()
             + self.replaced.len()
             + self.repairs.len()
             + usize::from(self.seen.is_some())
@@ -331,11 +343,11 @@ impl Book {
         let replaced = replaced
             .into_iter()
             .map(|((site, pin), at)| Record::Replaced(Replaced { site: site.clone(), pin: *pin, at: *at }));
-        let is_own = |p: &&Promise| self.derived.is_empty() || !self.derived.contains(&SetKey::of(p));
+        let is_own = |p: &&Promise| !self.is_derived(p);
         let promises = self.promises.iter().filter(is_own).map(|p| Record::Promise(p.clone()));
         promises
             .chain(ramps.into_iter().map(|r| Record::Ramp(r.clone())))
-            .chain(self.accepted.iter().map(|a| Record::Accepted(a.clone())))
+            .chain(self.accepted.iter().chain(&self.burnt_in_use).map(|a| Record::Accepted(a.clone())))
             .chain(replaced)
             .chain(self.repairs.iter().map(|r| Record::Repair(r.clone())))
             .chain(self.seen.map(Record::Seen))
@@ -344,21 +356,35 @@ impl Book {
             .chain(self.unknown.iter().map(|u| Record::Unknown(u.clone())))
     }
 
-    /// Removes promises that expired longer ago than the history reaches, and notes of clocks of
-    /// that time.
+    /// Removes promises and lockouts that ended longer ago than the history reaches, and notes of
+    /// clocks of that time.
     pub fn forget_history(&mut self, now: Seconds) {
         let derived = &self.derived;
         let is_derived = |p: &Promise| !derived.is_empty() && derived.contains(&SetKey::of(p));
         self.promises.retain(|p| is_derived(p) || now.saturating_sub(p.honoured_until()) < HISTORY);
+        self.accepted.retain(|a| !a.is_over(now) || now.saturating_sub(a.at) < HISTORY);
         self.clocks.retain(|_, note| now.saturating_sub(note.at.div_euclid(1000)) < HISTORY);
         self.by_set = self.promises.iter().enumerate().map(|(at, p)| (SetKey::of(p), at)).collect();
+    }
+
+    /// Replaces the promises by others that say the same.
+    pub(super) fn replace_promises(&mut self, promises: impl Iterator<Item = Promise>) {
+        self.promises.clear();
+        self.by_set.clear();
+        promises.for_each(|promise| _ = self.promise(promise));
+    }
+
+    /// Returns `true` if only a newer version's record contains a promise.
+    pub(super) fn is_derived(&self, promise: &Promise) -> bool {
+        !self.derived.is_empty() && self.derived.contains(&SetKey::of(promise))
     }
 
     /// Returns the records of another book that this one lacks.
     #[must_use]
     pub fn news(&self, other: &Self) -> Vec<Record> {
         let mut merged = self.clone();
-        other.records().filter(|record| merged.apply(record.clone())).collect()
+        let is_known = |record: &Record| matches!(record, Record::Promise(promise) if self.covers(promise));
+        other.records().filter(|record| !is_known(record) && merged.apply(record.clone())).collect()
     }
 }
 
@@ -396,7 +422,10 @@ mod tests {
                 Ok(merged)
             };
             let (ab, ba) = (merge(&one, &other)?, merge(&other, &one)?);
+            // A set that others cover may be missing.
             let times = |b: &Book| {
+                let mut b = b.clone();
+                b.fold(Seconds::MAX, |_| false);
                 let mut all: Vec<_> = b.promises().iter().map(|p| (SetKey::of(p).site, p.pins.clone(), p.first_sent, p.last_sent)).collect();
                 all.sort();
                 all
@@ -410,7 +439,10 @@ mod tests {
             prop_assert_eq!(&ab.burnt, &ba.burnt);
             // A record never shortens anything.
             for promise in one.promises().iter().chain(other.promises()) {
-                let merged = ab.find(promise).unwrap();
+                let Some(merged) = ab.find(promise) else {
+                    prop_assert!(ab.covers(promise));
+                    continue;
+                };
                 prop_assert!(merged.last_sent >= promise.last_sent && merged.first_sent <= promise.first_sent);
             }
         }

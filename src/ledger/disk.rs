@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::os::plain_file::{self, Opened};
@@ -60,6 +60,13 @@ pub trait Disk {
     ///
     /// If that cannot be determined, or if the folder now belongs to another process.
     fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool>;
+    /// Writes a text of a fixed length into the file of the lock, in place of the last one. It is
+    /// durable at some later time.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    fn note(&mut self, text: &str) -> io::Result<()>;
 }
 
 /// A real folder. Its files are for this user alone: they show who was promised what.
@@ -212,6 +219,10 @@ impl Disk for Folder {
         let Some(metadata) = metadata(&path)? else { return Ok(false) };
         let is_ours = self.left.get(name).is_none_or(|left| *left == FileStamp::of(&metadata));
         Ok(is_ours && metadata.len() == len)
+    }
+
+    fn note(&mut self, text: &str) -> io::Result<()> {
+        self.lock.as_ref().map_or(Ok(()), |(_, file)| file.write_all_at(text.as_bytes(), 0))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files of the ledger that somebody has emptied, and heads that are damaged.
+//! Files of the ledger that somebody has emptied or replaced by older ones, and heads that are damaged.
 
 use super::fake_disk::FakeDisk;
 use super::tests::{folder_with, losses, sample};
@@ -50,4 +50,44 @@ fn a_first_record_that_does_not_fit_leaves_no_empty_file() {
         assert!(!notices.iter().any(Notice::is_loss), "{room}: {notices:?}");
         assert!(!written || again.book().promises().len() == 1, "{room}");
     }
+}
+
+/// An older pair of both files is put back, from before and from after a loss that somebody has
+/// accepted. Another folder's pair is no older one.
+#[test]
+fn an_older_pair_is_noticed() {
+    let records = sample(6).0;
+    let folder = folder_with(&records[..3]);
+    let path = |name: &str| folder.path().join(name);
+    let read = |folder: &tempfile::TempDir| [FILE, HEAD].map(|name| std::fs::read(folder.path().join(name)).unwrap());
+    let put = |files: &[Vec<u8>; 2]| {
+        for (name, contents) in [FILE, HEAD].iter().zip(files) {
+            std::fs::write(path(name), contents).unwrap();
+        }
+    };
+    let old = read(&folder);
+    Ledger::open(folder.path(), 0).unwrap().0.record(records[3..5].to_vec()).unwrap();
+    let newest = read(&folder);
+    put(&old);
+    assert_eq!(losses(folder.path()), [Notice::OldPair { ends: 4, newest: 6 }]);
+    put(&newest);
+    assert_eq!(losses(folder.path()), []);
+    put(&old);
+    std::fs::remove_file(path(HEAD)).unwrap();
+    assert_eq!(losses(folder.path()), [Notice::OldPair { ends: 4, newest: 6 }]);
+    drop(Ledger::mend(folder.path(), Book::default(), 0).unwrap());
+    assert_eq!(losses(folder.path()), []);
+    let accepted = read(&folder);
+    for (pair, ends) in [(&old, 4), (&newest, 6)] {
+        put(pair);
+        assert_eq!(losses(folder.path()), [Notice::OldPair { ends, newest: 10 }]);
+    }
+    put(&accepted);
+    assert_eq!(losses(folder.path()), []);
+    // Emptied, and without a head.
+    std::fs::write(path(FILE), "").unwrap();
+    std::fs::remove_file(path(HEAD)).unwrap();
+    assert_eq!(losses(folder.path()), [Notice::Emptied]);
+    put(&read(&folder_with(&records[..1])));
+    assert_eq!(losses(folder.path()), []);
 }

@@ -176,6 +176,15 @@ impl Disk for FakeDisk {
         Ok(())
     }
 
+    fn note(&mut self, text: &str) -> io::Result<()> {
+        self.step()?;
+        // It may be durable at once. One that is not is as good as an older one.
+        let file = FakeFile { seen: text.into(), durable: text.into(), lost: None };
+        self.durable_names.insert(super::LOCK.into(), file.durable.clone());
+        self.files.insert(super::LOCK.into(), file);
+        Ok(())
+    }
+
     fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool> {
         self.step()?;
         Ok(self.files.get(name).is_some_and(|file| file.seen.len() as u64 == len))

@@ -8,6 +8,11 @@
 //!
 //! A rewritten file begins with a format record that names the heads it follows; the head is
 //! updated afterwards.
+//!
+//! Somebody may put an older pair of both files back. So the lock's file, which nobody backs up,
+//! has a *note* of the newest number, and of the id of the ledger that it counts the records of:
+//! a ledger from elsewhere, with another id, is none of its business. The note is written last, and
+//! may be behind.
 
 use serde::Deserialize;
 
@@ -46,6 +51,37 @@ impl Position {
     pub(super) fn head_line(&self) -> String {
         let text = self.text();
         format!("{text} {}\n", sum(&text))
+    }
+}
+
+/// The digits of a ledger's id.
+const ID_LEN: usize = 16;
+
+/// Returns an id for a new ledger.
+pub(super) fn new_id() -> String {
+    let mut random = [0; ID_LEN / 2];
+    // Without random bytes, no ledger of this folder is told from another.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The newest record of a folder's ledger, in the lock's file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NewestRecord {
+    /// The ledger's id.
+    pub(super) id: String,
+    /// The number of the record.
+    pub(super) seq: u64,
+}
+
+impl NewestRecord {
+    pub(super) fn text(&self) -> String {
+        format!("{:0>ID_LEN$} {:020}\n", self.id, self.seq)
+    }
+
+    pub(super) fn read(contents: &[u8]) -> Option<Self> {
+        let (id, seq) = std::str::from_utf8(contents).ok()?.strip_suffix('\n')?.split_once(' ')?;
+        Some(Self { id: id.to_owned(), seq: seq.parse().ok()? })
     }
 }
 
@@ -93,12 +129,14 @@ impl NewLines {
         Self { text: String::new(), count: 0, position: position.clone() }
     }
 
-    /// Begins a new file. It follows a file with one of these heads, or with this many lines.
-    pub(super) fn new_file(heads: &[Position], seq: u64) -> Self {
+    /// Begins a new file of the ledger with this id. It follows a file with one of these heads, or
+    /// with this many lines.
+    pub(super) fn new_file(heads: &[Position], seq: u64, id: &str) -> Self {
         let seq = heads.iter().map(|head| head.seq).chain([seq]).max().unwrap_or_default();
         let mut lines = Self::after(&Position { seq, chain: String::new() });
         let after: Vec<String> = heads.iter().map(|head| format!("\"{}\"", head.text())).collect();
-        lines.add_json(&format!("{{\"type\":\"format\",\"version\":{VERSION},\"after\":[{}]}}", after.join(",")));
+        let after = after.join(",");
+        lines.add_json(&format!("{{\"type\":\"format\",\"version\":{VERSION},\"after\":[{after}],\"id\":\"{id}\"}}"));
         lines
     }
 
@@ -132,15 +170,17 @@ pub(super) struct FileContents {
     pub(super) lines: usize,
     /// The position of the last line.
     pub(super) position: Position,
+    /// The ledger's id; `None` in a file of an older version.
+    pub(super) id: Option<String>,
     /// `true` if all lines are in the chain, in this version's format.
     pub(super) is_current: bool,
 }
 
 impl FileContents {
-    /// Adds the promises among the doubtful records, which only makes the guard stricter. Leaves
-    /// out ramps and accepted lockouts, which would make it laxer.
+    /// Adds the promises and burnt keys among the doubtful records, which only makes the guard
+    /// stricter. Leaves out ramps and accepted lockouts, which would make it laxer.
     pub(super) fn with_doubtful(mut self) -> Self {
-        let is_strict = |record: &Record| matches!(record, Record::Promise(_) | Record::Unknown(_));
+        let is_strict = |record: &Record| matches!(record, Record::Promise(_) | Record::Burnt(_) | Record::Unknown(_));
         for record in std::mem::take(&mut self.doubtful).into_iter().filter(is_strict) {
             self.book.apply(record);
         }
@@ -156,15 +196,24 @@ impl FileContents {
     }
 }
 
-/// Returns the heads that a new file follows.
-fn heads_before(json: &str) -> Vec<Position> {
-    #[derive(Deserialize)]
-    struct FirstLine {
-        #[serde(default)]
-        after: Vec<String>,
+/// The format record of a file.
+#[derive(Default, Deserialize)]
+struct FirstLine {
+    /// The heads that the file follows.
+    #[serde(default)]
+    after: Vec<String>,
+    #[serde(default)]
+    id: Option<String>,
+}
+
+impl FirstLine {
+    fn read(json: &str) -> Self {
+        serde_json::from_str(json).unwrap_or_default()
     }
-    let format = serde_json::from_str::<FirstLine>(json);
-    format.map(|f| f.after.iter().filter_map(|text| Position::parse(text)).collect()).unwrap_or_default()
+
+    fn follows(&self, head: &Position) -> bool {
+        self.after.iter().any(|text| Position::parse(text).as_ref() == Some(head))
+    }
 }
 
 /// The line before the one being read.
@@ -226,7 +275,9 @@ impl LedgerReader<'_> {
             if *format > VERSION {
                 self.found.notices.push(Notice::Newer { format: *format });
             }
-            self.holds_head |= self.head.is_some_and(|head| heads_before(parsed.record.get()).contains(head));
+            let first = FirstLine::read(parsed.record.get());
+            self.holds_head |= self.head.is_some_and(|head| first.follows(head));
+            self.found.id = first.id.filter(|id| id.len() == ID_LEN);
         }
         if let (Some(seq), Some(chain)) = (parsed.seq, parsed.chain) {
             let position = Position { seq, chain: chain.to_owned() };

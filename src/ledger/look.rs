@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::book::Book;
 use super::disk::{Disk, Folder};
-use super::file::{self, FileContents, Head, Position};
-use super::names::{FILE, HEAD};
+use super::file::{self, FileContents, Head, NewestRecord, Position};
+use super::names::{FILE, HEAD, LOCK};
 use super::notice::Notice;
 use crate::os::plain_file;
 
@@ -77,8 +77,9 @@ pub fn read_book(contents: &[u8]) -> (Book, Vec<Notice>) {
     (found.book, found.notices)
 }
 
-/// Reads both files of a disk, the head first: the other one is never behind it.
+/// Reads both files of a disk, the note and the head first: the other one is never behind them.
 pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Option<Vec<u8>>, Heads)> {
+    let note = disk.read(LOCK).ok().flatten().and_then(|contents| NewestRecord::read(&contents));
     let head = disk.read(HEAD)?;
     // Nobody makes the head before the file has a record.
     let is_there = head.is_some();
@@ -92,19 +93,31 @@ pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Opti
     if !is_there && found.is_current && found.position.seq > 0 && !found.notices.iter().any(Notice::is_loss) {
         found.notices.push(Notice::NoHead);
     }
-    if positions.is_empty() && is_there && contents.as_ref().is_none_or(Vec::is_empty) {
+    let (ends, is_empty) = (found.position.seq, contents.as_ref().is_none_or(Vec::is_empty));
+    let has_loss = found.notices.iter().any(Notice::is_loss);
+    let is_left_empty = contents.is_some() && note.is_some();
+    if positions.is_empty() && is_empty && (is_there || is_left_empty) {
         found.notices = vec![Notice::Emptied];
-    } else if is_damaged && !found.notices.iter().any(Notice::is_loss) {
+    } else if is_damaged && !has_loss {
         found.notices.push(Notice::DamagedHead);
+    } else if let Some(note) = note.as_ref().filter(|note| !has_loss && is_older(&found, note)) {
+        found.notices.retain(|notice| *notice != Notice::NoHead);
+        found.notices.push(Notice::OldPair { ends, newest: note.seq });
     }
-    Ok((found, contents, Heads { positions, is_clean, len: head.len() as u64 }))
+    Ok((found, contents, Heads { positions, is_clean, len: head.len() as u64, note }))
 }
 
-/// The contents of the head's file.
+/// Returns `true` if a file ends before the newest record of its ledger.
+fn is_older(found: &FileContents, note: &NewestRecord) -> bool {
+    found.id.as_ref() == Some(&note.id) && found.position.seq < note.seq
+}
+
+/// The contents of the head's file, and of the lock's.
 pub(super) struct Heads {
     /// The newest at the end, and the previous one: a process may have been killed before the
     /// newest was durable.
     pub(super) positions: Vec<Position>,
     pub(super) is_clean: bool,
     pub(super) len: u64,
+    pub(super) note: Option<NewestRecord>,
 }

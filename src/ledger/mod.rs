@@ -8,12 +8,15 @@
 pub mod book;
 pub mod boot;
 pub mod disk;
+mod disturbed;
 mod file;
+mod fold;
 mod json;
 pub mod leases;
 pub mod line;
 mod look;
 mod names;
+mod news;
 mod notice;
 pub mod record;
 pub mod repair;
@@ -26,12 +29,13 @@ pub use book::Book;
 pub use line::set_id;
 pub use look::{is_new, look, read_book, salvaged, unreadable};
 pub use names::{DAMAGED, FILE, HEAD, LOCK, MOVED};
+pub use news::News;
 pub use notice::{Notice, OpenError};
 pub use record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair};
 
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{Promise, Seconds};
 use disk::{Disk, Folder, FolderError};
-use file::{NewLines, Position};
+use file::{NewLines, NewestRecord, Position};
 use look::read_files;
 use names::{HEAD_NEW, NEW};
 
@@ -40,6 +44,9 @@ const DAMAGED_MAX: usize = 10;
 /// The file is rewritten if it has more than this many times the needed lines, and this slack.
 const COMPACT_FACTOR: usize = 2;
 const COMPACT_SLACK: usize = 1000;
+/// Also if it has grown to twice its length after the last time, and by this many bytes: a record
+/// may have thousands of names.
+const COMPACT_BYTES: u64 = 4 << 20;
 
 /// The ledger of a running process. It accepts records.
 #[derive(Debug)]
@@ -49,17 +56,23 @@ pub struct Ledger<D = Folder> {
     /// The length of the file, as far as it is known to be good.
     len: u64,
     lines: usize,
+    /// The length of the file after it was last compacted; 0 if this process has not done so.
+    compacted: u64,
     /// The position of its last line.
     position: Position,
     /// The possible contents of the head's file: one position, unless a write has failed.
     heads: Vec<Position>,
     /// The length of the head's file.
     head_len: u64,
+    /// The ledger's id; `None` before its first file.
+    id: Option<String>,
     /// `true` if the contents of the file are unknown: it must be rewritten before anything is
     /// appended.
     suspect: bool,
     /// `true` if somebody else deleted or changed the file, and this is not reported yet.
     disturbed: bool,
+    /// Records of somebody else's file that are in neither the book nor this ledger's file.
+    foreign: Vec<Record>,
     /// The reason why nothing can be written at all.
     broken: Option<String>,
 }
@@ -100,11 +113,14 @@ impl Ledger {
             book: Book::default(),
             len: 0,
             lines: 0,
+            compacted: 0,
             position: Position::default(),
             heads: Vec::new(),
             head_len: 0,
+            id: None,
             suspect: false,
             disturbed: false,
+            foreign: Vec::new(),
             broken: None,
         }
     }
@@ -120,7 +136,7 @@ impl Ledger {
 /// Returns the text of a new file with this book.
 #[must_use]
 pub fn written(book: &Book) -> String {
-    let mut lines = NewLines::new_file(&[], 0);
+    let mut lines = NewLines::new_file(&[], 0, "");
     book.records().for_each(|record| lines.add(&record));
     lines.text
 }
@@ -157,17 +173,23 @@ impl<D: Disk> Ledger<D> {
         let is_late = found.catch_up();
         // New lines must not follow a torn line or another format, and there must be a head.
         let is_whole = found.good == contents.len() && head.is_clean;
-        let is_usual = contents.is_empty() || found.is_current && !head.positions.is_empty();
+        let is_usual = contents.is_empty() || found.is_current && found.id.is_some() && !head.positions.is_empty();
+        // An accepted loss goes on from what was lost: what is put back later is an old copy, too.
+        let noted = head.note.filter(|note| is_lossy && found.id.as_ref().is_none_or(|id| *id == note.id));
+        found.position.seq = noted.as_ref().map_or(0, |note| note.seq).max(found.position.seq);
         let mut ledger = Self {
             disk: Some(disk),
             book: found.book,
             len: found.good as u64,
             lines: found.lines,
+            compacted: 0,
             position: found.position,
             heads: head.positions,
             head_len: head.len,
+            id: found.id.or_else(|| noted.map(|note| note.id)),
             suspect: is_lossy || is_late || !is_whole || !is_usual,
             disturbed: false,
+            foreign: Vec::new(),
             broken: None,
         };
         if let Some(known) = known {
@@ -204,12 +226,6 @@ impl<D: Disk> Ledger<D> {
         self.broken.is_some()
     }
 
-    /// Returns `true` if the file had to be rewritten since the last call, because somebody else
-    /// deleted or changed it.
-    pub fn was_disturbed(&mut self) -> bool {
-        std::mem::take(&mut self.disturbed)
-    }
-
     /// Writes records. After it returns, they are durable and in the book.
     ///
     /// # Errors
@@ -223,12 +239,29 @@ impl<D: Disk> Ledger<D> {
             return Err(io::Error::other(why.clone()));
         }
         if self.disk.is_some() {
-            self.write(&records)?;
+            self.detect_changes()?;
+            if self.suspect {
+                return self.rewrite_with(records);
+            }
+            self.append(&records)?;
         }
         for record in records {
             self.book.apply(record);
         }
         Ok(())
+    }
+
+    /// Rewrites a file that must be rewritten anyway, with more records: all of them, or none.
+    fn rewrite_with(&mut self, records: Vec<Record>) -> io::Result<()> {
+        let foreign = std::mem::take(&mut self.foreign);
+        self.believe(foreign);
+        let before = self.book.clone();
+        self.believe(records);
+        let written = self.rewrite();
+        if written.is_err() {
+            self.book = before;
+        }
+        written
     }
 
     /// Adds records to the book without writing them. That makes the guard stricter, never laxer.
@@ -238,30 +271,41 @@ impl<D: Disk> Ledger<D> {
         }
     }
 
-    /// Rewrites the file if most of it is outdated; returns `true` if it did. A failure is
-    /// harmless.
+    /// Returns `true` if most of the file may be outdated.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        let lines = (self.book.len() + 1) * COMPACT_FACTOR + COMPACT_SLACK;
+        let bytes = self.compacted.saturating_mul(2).saturating_add(COMPACT_BYTES);
+        self.disk.is_some() && (self.lines > lines || self.len > bytes)
+    }
+
+    /// Rewrites the file without what is outdated, if it is long; returns `true` if it did. A
+    /// failure is harmless. Sets that `stays` names keep their ids.
     ///
     /// # Errors
     ///
     /// If the file could not be rewritten; the old one is still there.
-    pub fn compact(&mut self, now: Seconds) -> io::Result<bool> {
-        let needed = self.book.len() + 1;
-        if self.disk.is_none() || self.lines <= needed * COMPACT_FACTOR + COMPACT_SLACK {
+    pub fn compact(&mut self, now: Seconds, stays: impl Fn(&Promise) -> bool) -> io::Result<bool> {
+        if !self.is_long() {
             return Ok(false);
         }
         self.book.forget_history(now);
-        self.rewrite().map(|()| true)
+        self.book.fold(now, stays);
+        self.rewrite()?;
+        self.compacted = self.len;
+        Ok(true)
     }
 
-    fn write(&mut self, records: &[Record]) -> io::Result<()> {
-        self.detect_changes()?;
-        if self.suspect {
-            self.rewrite()?;
-        }
+    fn append(&mut self, records: &[Record]) -> io::Result<()> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
         let is_first = self.len == 0;
-        let mut lines =
-            if is_first { NewLines::new_file(&self.heads, self.position.seq) } else { NewLines::after(&self.position) };
+        let mut lines = match is_first {
+            true => {
+                let id = self.id.get_or_insert_with(file::new_id);
+                NewLines::new_file(&self.heads, self.position.seq, id)
+            }
+            false => NewLines::after(&self.position),
+        };
         records.iter().for_each(|record| lines.add(record));
         let mut written = disk.append(FILE, lines.text.as_bytes());
         if written.is_err() {
@@ -306,52 +350,23 @@ impl<D: Disk> Ledger<D> {
         self.lines += lines.count;
         self.heads = vec![lines.position.clone()];
         self.position = lines.position;
+        self.note();
         Ok(())
     }
 
-    /// Rewrites the file if somebody else deleted or changed it, or if its contents are unknown.
-    ///
-    /// # Errors
-    ///
-    /// If the file could not be written.
-    pub fn keep(&mut self) -> io::Result<()> {
-        self.detect_changes()?;
-        if self.suspect && !self.is_unused() { self.rewrite() } else { Ok(()) }
-    }
-
-    /// Returns `true` if nothing was ever recorded: then the file need not exist.
-    fn is_unused(&self) -> bool {
-        self.book.is_empty() && self.heads.is_empty() && self.len == 0
-    }
-
-    /// Detects changes by others. Lines appended to a deleted file are lost with the process, so a
-    /// deleted file is rewritten from memory. A replaced file is read first: it may contain a
-    /// promise, too.
-    fn detect_changes(&mut self) -> io::Result<()> {
-        let Some(disk) = &mut self.disk else { return Ok(()) };
-        if self.suspect {
-            return Ok(());
+    /// Notes the newest record beside the files. A note that is behind is as good as an older one.
+    fn note(&mut self) {
+        if let (Some(disk), Some(id)) = (&mut self.disk, self.id.clone()) {
+            let _ = disk.note(&NewestRecord { id, seq: self.position.seq }.text());
         }
-        let mut is_as_left = |name: &str, len: u64| {
-            Ok::<_, io::Error>(disk.is_as_left(name, len)? || len == 0 && disk.read(name)?.is_none())
-        };
-        if is_as_left(FILE, self.len)? && is_as_left(HEAD, self.head_len)? {
-            return Ok(());
-        }
-        self.disturbed = true;
-        self.suspect = true;
-        // Doubtful records are ignored: everything that was written here is in memory.
-        for record in file::read(&disk.read(FILE)?.unwrap_or_default(), None).book.records() {
-            self.book.apply(record);
-        }
-        Ok(())
     }
 
     /// Writes a new file beside the old one, then renames it: at any moment, one of them is there
     /// and complete.
     fn rewrite(&mut self) -> io::Result<()> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
-        let mut lines = NewLines::new_file(&self.heads, self.position.seq);
+        let id = self.id.get_or_insert_with(file::new_id);
+        let mut lines = NewLines::new_file(&self.heads, self.position.seq, id);
         self.book.records().for_each(|record| lines.add(&record));
         disk.remove(NEW)?;
         disk.append(NEW, lines.text.as_bytes())?;
@@ -373,6 +388,7 @@ impl<D: Disk> Ledger<D> {
         self.lines = lines.count;
         self.heads = vec![lines.position.clone()];
         self.position = lines.position;
+        self.note();
         Ok(())
     }
 

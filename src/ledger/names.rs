@@ -2,7 +2,7 @@
 
 /// The ledger's file in the state directory.
 pub const FILE: &str = "ledger.jsonl";
-/// The lock file, which keeps a second process out.
+/// The lock file, which keeps a second process out. It notes the number of the newest record.
 pub const LOCK: &str = "ledger.lock";
 /// The file with the number and hash of the newest line, which the ledger's file must reach.
 pub const HEAD: &str = "ledger.head";

@@ -35,12 +35,19 @@ pub enum Notice {
         /// The number of the head's.
         head: u64,
     },
+    /// Both files are an older pair: the file ends before a record that this folder's ledger had.
+    OldPair {
+        /// The number of its last record.
+        ends: u64,
+        /// The number of the newest known one.
+        newest: u64,
+    },
     /// The head exists, and the file does not.
     Gone {
         /// The number of the head's record.
         head: u64,
     },
-    /// The head exists, and neither file has a record.
+    /// The head exists, or this folder's ledger had a record, and no file has one.
     Emptied,
     /// The newest line of the head is damaged, so nothing shows if the file was truncated.
     DamagedHead,
@@ -94,13 +101,19 @@ impl fmt::Display for Notice {
                  and promises may be lost",
                 HEAD
             ),
+            Self::OldPair { ends, newest } => write!(
+                f,
+                "the file ends with record {ends}, and this folder's ledger had record {newest}: the file and {} are old \
+                 copies, and promises may be lost",
+                HEAD
+            ),
             Self::Gone { head } => {
                 write!(f, "the file is missing, and {} names {head} records: all promises in it are lost", HEAD)
             }
             Self::Emptied => {
                 write!(
                     f,
-                    "{HEAD} exists, and no file has a record: both were emptied, and all promises in them are lost"
+                    "neither the file nor {HEAD} has a record: they were emptied, and all promises in them are lost"
                 )
             }
             Self::DamagedHead => {

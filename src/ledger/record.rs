@@ -64,7 +64,8 @@ pub struct Accepted {
     pub site: String,
     /// The leaf's pin.
     pub pin: Pin,
-    /// The sets that it breaks, by their id (`set_id`).
+    /// The sets that it breaks, by their id (`set_id`). Empty if the key is burnt, and was in use
+    /// when this node heard of that: [`super::Book::serves_burnt`].
     pub sets: Vec<String>,
     /// The day from which it breaks nothing, as the operator wrote it.
     pub until: String,

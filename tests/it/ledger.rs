@@ -293,7 +293,7 @@ fn merged_with_another_nodes() {
     );
     assert_eq!(
         output(crate::harness::pintle().args(["ledger", "merge", "--json", "-c"]).arg(&config).arg(&theirs)),
-        "{\"breaks\":[],\"dry_run\":false,\"news\":0,\"ok\":true}\n"
+        "{\"breaks\":[],\"burnt\":[],\"dry_run\":false,\"news\":0,\"ok\":true}\n"
     );
     let (code, _, err) =
         outcome(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(bed.chain()));

@@ -473,6 +473,8 @@ fn an_old_copy_is_refused() {
     assert!(matches!(ledger::look(&bed.state()).unwrap().1[..], [Notice::Behind { .. }]));
     // A backup of the folder's file alone, in a new folder, is believed: nothing says that there was more.
     fs::remove_file(bed.state().join("ledger.head")).unwrap();
+    assert!(start_fails(&config).contains("are old copies"));
+    fs::remove_file(bed.state().join("ledger.lock")).unwrap();
     let (code, _, err) = outcome(&mut command(&["check"], &config));
     assert!(code == 0 && err.contains("ledger.head is missing"), "{code} {err}");
     let pintle = bed.start(&pins);

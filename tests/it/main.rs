@@ -28,6 +28,7 @@ mod differential;
 mod doctor;
 mod documents;
 mod drain;
+mod elsewhere;
 mod errors;
 mod expiry;
 mod explain;

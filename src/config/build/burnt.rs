@@ -20,7 +20,8 @@ pub(super) fn live(
         let certificate = table.certificates.get(loaded.at).and_then(|c| c.chain.as_ref());
         let span = certificate.map_or(&table.span, |c| &c.span);
         let reason = Reason::new(format!("{}: {}", context.shown(&loaded.path), compromised(burnt)));
-        let problem = if is_served(loaded) {
+        let site = entry.site.label();
+        let problem = if is_served(loaded) || context.book.serves_burnt(&site, loaded.chain.pin()) {
             let note = "the certificate in use has this key, too, so pintle still serves it";
             Problem::warning(span, reason.note(note).hint(change_over(entry)))
         } else {

@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::stand_in::{CandidateChange, RefusedPair};
 use super::unserved::{kept_aside, warn_of_removal};
 use crate::config::file::{ConfigFile, SiteTable};
-use crate::config::{CheckContext, KeptSite, StandIn};
+use crate::config::{CheckContext, KeptSite, LastGood, StandIn};
 use crate::host::HostPattern;
 use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
@@ -168,11 +168,12 @@ fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> 
     served.is_some_and(|served| served.loaded.chain.certain != here.chain.certain)
 }
 
+/// `true` if a site was served before: there is a copy of a pair of it, or it has sent pins.
 fn was_served(candidate: &Candidate, context: &CheckContext<'_>) -> bool {
-    let copies = context.last_good.as_ref();
-    copies.is_some_and(|copies| {
-        candidate.plan.loaded.iter().any(|l| copies.read(&l.path, &candidate.plan.hosts).is_some())
-    })
+    let has_copy =
+        |copies: &LastGood| candidate.plan.loaded.iter().any(|l| copies.read(&l.path, &candidate.plan.hosts).is_some());
+    let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
+    context.last_good.as_ref().is_some_and(has_copy) || context.book.sent_last(&label, |_| true).is_some()
 }
 
 /// A site with its place and its offer to the guard.

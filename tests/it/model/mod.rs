@@ -49,6 +49,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 // What the disk of the ledger's own tests is made of.
+use pintle::ledger::LOCK;
 use pintle::ledger::disk::Disk;
 
 use fleet::{Counts, Fleet};

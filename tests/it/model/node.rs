@@ -45,6 +45,9 @@ impl Disk for Shared {
     fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool> {
         self.0.borrow_mut().is_as_left(name, len)
     }
+    fn note(&mut self, text: &str) -> io::Result<()> {
+        self.0.borrow_mut().note(text)
+    }
 }
 
 /// A machine, with pintle on it.
