@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use pintle::ledger::{self, Book, Burnt, Record};
+
 use crate::model::random::Random;
 
 use super::client::Seconds;
@@ -13,7 +15,7 @@ use super::world::{LEDGER_FILES, World};
 const HOUR: Seconds = 3600;
 const DAY: Seconds = 86_400;
 /// All that is played; each at least once in so many histories.
-pub const KINDS: [(&str, u64); 20] = [
+pub const KINDS: [(&str, u64); 21] = [
     ("put", 2),
     ("put badly", 2),
     ("renew", 4),
@@ -25,7 +27,8 @@ pub const KINDS: [(&str, u64); 20] = [
     ("terminate", 8),
     ("upgrade", 8),
     ("export", 10),
-    ("merge", 20),
+    ("merge", 25),
+    ("burn", 80),
     ("sleep", 10),
     ("down", 10),
     ("clock behind", 20),
@@ -76,6 +79,7 @@ fn do_one(world: &mut World<'_>) -> Result<String, String> {
         19..=20 => restart(world, false)?,
         21 => upgrade(world)?,
         22 => export(world),
+        23 if world.random.once_in(4) => burn(world)?,
         23 => merge(world)?,
         24..=25 => sleep(world),
         26 => down(world)?,
@@ -210,6 +214,7 @@ fn renew(world: &mut World<'_>) -> Result<String, String> {
         && others_are_whole
         && world.is_taken()
         && said.text.contains("would lock readers out: no key")
+        && !world.is_changed
         // The same key under another authority may break what the authority's own key has kept.
         && !world.is_needed(site)
     {
@@ -356,6 +361,31 @@ fn merge(world: &mut World<'_>) -> Result<String, String> {
     }
     let when = if while_stopped { " while it is stopped" } else { "" };
     Ok(format!("merge the ledger of a node with key {key}{when}: {}", said.text))
+}
+
+/// Another node has burnt a key of a site; then its ledger comes here.
+fn burn(world: &mut World<'_>) -> Result<String, String> {
+    let (site, _, first) = place(world);
+    let key = any_key(world, first);
+    let at = world.now() - world.behind.max(0);
+    let burnt = Burnt { site: Tables::label(site).into(), pin: world.keys.pin(site, key).parse().unwrap(), at };
+    let mut theirs = Book::default();
+    theirs.apply(Record::Burnt(burnt));
+    let file = world.node.folder.join("burnt.jsonl");
+    fs::write(&file, ledger::written(&theirs)).unwrap();
+    world.count("burn");
+    world.settle();
+    let while_stopped = world.random.once_in(3);
+    if while_stopped {
+        let at_once = world.random.once_in(2);
+        world.stop(at_once);
+    }
+    let said = world.node.command(&["ledger", "merge", file.to_str().unwrap()]);
+    if while_stopped {
+        world.start()?;
+    }
+    let when = if while_stopped { " while it is stopped" } else { "" };
+    Ok(format!("key {key} of {} is burnt elsewhere{when}: {}", Tables::label(site), said.text))
 }
 
 fn any_time(world: &mut World<'_>) -> Seconds {
@@ -511,19 +541,11 @@ fn touch_ledger(world: &mut World<'_>) -> Result<String, String> {
             "deleted"
         }
         1 => {
-            let mut is_whole = true;
             for (name, contents) in &world.copies[world.random.index(world.copies.len())] {
                 let all = world.random.once_in(2);
                 if *name == LEDGER_FILES[0] || all {
                     fs::write(state.join(name), contents).unwrap();
-                } else {
-                    is_whole = false;
                 }
-            }
-            // An older pair of both files cannot be told from the newest one.
-            if while_stopped && is_whole {
-                world.count("ledger's old pair");
-                world.ghosts.clear();
             }
             "replaced by an old copy"
         }

@@ -9,15 +9,15 @@
 //!
 //! Chains and keys that are put in place in any order, whole, half, as garbage, or not at all; renewals with the same
 //! key, by the same authority or by another one, whose key a third has signed (a cross-sign); edits of the configuration
-//! (sites, hosts, wildcard, parent and child, canonical name, default site, mode, max-age, includeSubDomains, ramp,
-//! backups, keys of authorities among them, HSTS, a second pair); reload, install (with a lockout accepted, too),
-//! kill -9, SIGTERM, upgrade; exports with a life; the ledger of another node, merged while this one runs or not; a
-//! machine that sleeps or is down; a clock that is behind or ahead, and set right (the debug build's
-//! `PINTLE_TEST_CLOCK`); a disk that is full (a limit of the process for its files); the ledger's files deleted,
-//! damaged, torn, or replaced by old ones. Visitors come with ECDSA and with RSA, with roots of today and of before, with
-//! new sessions and resumed ones, by HTTP/1.1 and HTTP/2, for the connection's name and for others, with good requests,
-//! and with such as are answered by 400, 414, 421 and 431. The upstream sends policies of its own, in its answers, in
-//! interim ones, and in trailers.
+//! (sites, hosts, wildcard, a name below it for another site, names that move from one site to another, parent and child,
+//! canonical name, default site, mode, max-age, includeSubDomains, ramp, backups, keys of authorities among them, HSTS, a
+//! second pair); reload, install (with a lockout accepted, too), kill -9, SIGTERM, upgrade; exports with a life; the ledger
+//! of another node, merged while this one runs or not, and keys that another node has burnt; a machine that sleeps or is
+//! down; a clock that is behind or ahead, and set right (the debug build's `PINTLE_TEST_CLOCK`); a disk that is full (a
+//! limit of the process for its files); the ledger's files deleted, damaged, torn, or replaced by old ones. Visitors come
+//! with ECDSA and with RSA, with roots of today and of before, with new sessions and resumed ones, by HTTP/1.1 and HTTP/2,
+//! for the connection's name and for others, with good requests, and with such as are answered by 400, 414, 421 and 431.
+//! The upstream sends policies of its own, in its answers, in interim ones, and in trailers.
 //!
 //! # What is claimed
 //!
@@ -34,8 +34,7 @@
 //! Not claimed: that a node knows whom it dated too early, if the machine goes down before the correction is written; that a
 //! merge helps those who are locked out by what is served already; that who accepts a lockout, or the loss of a ledger, locks out nobody.
 //! That a pair is kept that could not be copied, as the disk is full. That a clock ahead of the clients' locks out nobody:
-//! promises end too early by it. That a word about a lockout leaves out what is promised in the same second. That an older
-//! pair of `ledger.jsonl` and `ledger.head`, put back while it is stopped, is noticed.
+//! promises end too early by it. That a word about a lockout leaves out what is promised in the same second.
 //!
 //! # How to run it
 //!

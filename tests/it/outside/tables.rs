@@ -40,16 +40,10 @@ pub struct Site {
 pub struct Tables {
     pub sites: [Site; SITES],
     pub default_site: Option<usize>,
-}
-
-/// The site that has a name, if any has.
-pub fn owner(name: &str) -> Option<usize> {
-    match name {
-        "a.example" | "www.a.example" | "q.x.a.example" => Some(0),
-        "shop.a.example" => Some(1),
-        "b.example" => Some(2),
-        _ => None,
-    }
+    /// The site that has a name below the first one's wildcard for itself.
+    pub below_wildcard: Option<usize>,
+    /// The second site has names that the others do not have.
+    pub takes_over: bool,
 }
 
 impl Tables {
@@ -72,7 +66,9 @@ impl Tables {
             has_rsa: random.once_in(4),
         };
         let sites = [site(true), site(true), site(false)];
-        Self { sites, default_site: random.once_in(5).then_some(0) }
+        let default_site = random.once_in(5).then_some(0);
+        let below_wildcard = random.once_in(4).then_some(1);
+        Self { sites, default_site, below_wildcard, takes_over: random.once_in(8) }
     }
 
     /// One thing is another.
@@ -81,6 +77,17 @@ impl Tables {
         if random.once_in(12) {
             self.default_site = if self.default_site.is_some() { None } else { Some(random.index(2)) };
             return "default_site";
+        }
+        match random.below(10) {
+            0 => {
+                self.below_wildcard = *random.pick(&[None, Some(1), Some(2)]);
+                return "name below a wildcard";
+            }
+            1 => {
+                self.takes_over = !self.takes_over;
+                return "names of another site";
+            }
+            _ => {}
         }
         let site = &mut self.sites[at];
         match random.below(11) {
@@ -140,7 +147,23 @@ impl Tables {
         if site == 0 && self.sites[0].has_wildcard {
             hosts.push("*.x.a.example");
         }
+        if site == 1 && self.takes_over {
+            hosts.extend((!self.sites[0].has_www).then_some("www.a.example"));
+            hosts.extend((!self.sites[2].is_there).then_some("b.example"));
+        }
+        if self.below_wildcard == Some(site) {
+            hosts.push("q.x.a.example");
+        }
         hosts
+    }
+
+    /// The site that has a name, if any has: for itself, or by its wildcard.
+    pub fn owner(&self, name: &str) -> Option<usize> {
+        let sites = || (0..SITES).filter(|site| self.sites[*site].is_there);
+        let above = name.split_once('.').map(|(_, above)| above);
+        let covers = |host: &&str| host.strip_prefix("*.").is_some_and(|base| above == Some(base));
+        let by_itself = sites().find(|site| self.hosts(*site).contains(&name));
+        by_itself.or_else(|| sites().find(|site| self.hosts(*site).iter().any(|host| covers(&host))))
     }
 
     pub fn label(site: usize) -> &'static str {
@@ -199,10 +222,7 @@ impl Tables {
 
     /// `true` if a site has this name.
     pub fn serves(&self, name: &str) -> bool {
-        owner(name).is_some_and(|site| {
-            let has = |host: &&str| *host == name || host.strip_prefix("*.").is_some_and(|base| name.ends_with(base));
-            self.sites[site].is_there && self.hosts(site).iter().any(has)
-        })
+        self.owner(name).is_some()
     }
 
     /// The key slots that a site has: the first key of each kind.

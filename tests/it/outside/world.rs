@@ -17,7 +17,7 @@ use crate::model::random::Random;
 use super::client::{Ghost, Policy, Seconds, hsts_age};
 use super::keys::{KEYS, Keys, NAMES, RSA_FROM, SITES, VERSIONS};
 use super::node::{Node, Said};
-use super::tables::{Tables, chain_path, key_path, owner};
+use super::tables::{Tables, chain_path, key_path};
 use super::visit::{ASKS, Ask, Heard, VISITORS, Visitor};
 
 /// The max-age that stands in the upstream's own fields.
@@ -56,8 +56,8 @@ pub struct World<'w> {
     pub stepped: Option<Instant>,
     /// Somebody has been at the ledger's files, and it has not been written anew since.
     pub blind: bool,
-    /// A record of the ledger was changed. pintle keeps to it as long as it can be read, so it may refuse chains for a
-    /// promise that nobody has heard.
+    /// A record of the ledger was changed, or a loss was accepted. pintle keeps to what can be read, so it may refuse
+    /// chains for a promise that nobody has heard, or whose clients are forgotten here.
     pub is_changed: bool,
     /// The running process cannot write.
     pub is_full: bool,
@@ -197,6 +197,7 @@ impl<'w> World<'w> {
             }
             if said.ok {
                 self.count("loss accepted");
+                self.is_changed = true;
                 self.ghosts.clear();
                 self.blind = false;
             } else {
@@ -319,7 +320,7 @@ impl<'w> World<'w> {
         let now = self.now();
         let chains: Vec<_> =
             self.tables.kinds(site).iter().filter_map(|(kind, _)| self.files[&(site, *kind)]).collect();
-        let names: Vec<_> = NAMES.iter().filter(|name| owner(name) == Some(site)).collect();
+        let names: Vec<_> = NAMES.iter().filter(|name| self.tables.owner(name) == Some(site)).collect();
         let rejects = |ghost: &Ghost| {
             chains.iter().any(|pair| {
                 let chain = self.chain(site, *pair);
@@ -463,7 +464,7 @@ impl<'w> World<'w> {
             return Ok(());
         }
         self.count("policy heard");
-        let Some(site) = owner(heard.asked) else { return wrong("a policy for a name of no site") };
+        let Some(site) = self.taken.owner(heard.asked) else { return wrong("a policy for a name of no site") };
         for (name, value) in &policies {
             let is_sts = name.eq_ignore_ascii_case("strict-transport-security");
             if policies.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count() > 1 {
@@ -536,7 +537,7 @@ impl<'w> World<'w> {
     /// The operator accepts, with the day, that whoever rejects this site's new chain is locked out.
     pub fn accept_lockout(&mut self, site: usize, pair: Pair) {
         let (chain, now) = (self.chain(site, pair), self.now());
-        let names: Vec<_> = NAMES.iter().filter(|name| owner(name) == Some(site)).collect();
+        let names: Vec<_> = NAMES.iter().filter(|name| self.taken.owner(name) == Some(site)).collect();
         for ghost in &mut self.ghosts {
             if names.iter().any(|name| !ghost.accepts(name, &chain, now)) {
                 ghost.excused.push(chain[0].clone());
