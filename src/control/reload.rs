@@ -11,7 +11,7 @@ use super::history::AdoptionOrigin;
 use super::notes::differences;
 use super::{Control, Keep, acme, hint_to_move, sandbox_rules};
 use crate::config::edit::{EditError, EditTarget, WrittenConfig};
-use crate::config::{self, AcceptedByCommand, Changes, Config, Draft, Problems, Stamps};
+use crate::config::{self, AcceptedByCommand, Changes, Config, Draft, KeptSite, Problems, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::os::read_error;
@@ -225,8 +225,12 @@ impl Control {
         let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
         let Some(mut config) = config else { return Err(problems.shown().into()) };
         let kept = std::mem::take(&mut config.kept);
-        // Only changes are refused. Files that were refused before do not delay other changes.
-        if !kept.iter().all(|kept| kept.lacks || self.is_known_refusal(kept)) {
+        // Only changes are refused. Files that were refused before do not delay other changes, and neither do pins that are
+        // withheld since a start.
+        let is_as_before = |kept: &KeptSite| {
+            kept.lacks || self.is_known_refusal(kept) || config.goes_on_without_pins(&self.config, kept.index)
+        };
+        if !kept.iter().all(is_as_before) {
             let (_, problems) = self.resolve_with(&draft, Stamps::default(), Keep::NoPair, None);
             return Err(problems.shown().into());
         }

@@ -233,6 +233,11 @@ fn a_burnt_backup_refuses_no_served_state() {
     let pintle = bed.start(&pins);
     assert_eq!(bed.served(&pintle), bed.live.pin);
     assert_eq!(bed.header(&pintle), None, "a burnt key is promised to nobody");
+    // A reload of nothing, and one of something else.
+    output(&mut pintle.command("reload"));
+    pintle.rewrite(|text| text.replace("workers = 2", "workers = 2\n[limits]\ndrain = \"9s\""));
+    output(&mut pintle.command("reload"));
+    assert_eq!(bed.header(&pintle), None);
 }
 
 /// A wildcard beside names that came one after the other: each made another set, with all the names in it. The ledger

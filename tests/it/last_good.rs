@@ -588,6 +588,8 @@ fn pins_that_are_withheld_from_a_start_stay_so() {
     assert_eq!(is_told(), None);
     line.upgrade();
     assert_eq!(is_told(), None);
+    output(&mut pintle.command("reload"));
+    assert_eq!(is_told(), None);
 }
 
 /// A second site, with a key of its own and a certificate for both names.

@@ -197,6 +197,16 @@ impl Config {
         self.entries.iter().flat_map(|entry| entry.plan.files()).chain(pages)
     }
 
+    /// Returns `true` if a site goes on without its pins, as it did before, with the same text.
+    #[must_use]
+    pub fn goes_on_without_pins(&self, before: &Self, index: usize) -> bool {
+        let withheld = |config: &Self| {
+            let entry = config.entries.get(index)?;
+            entry.made_from.withheld.map(|_| entry.plan.source)
+        };
+        withheld(self).is_some_and(|source| withheld(before) == Some(source))
+    }
+
     /// The pairs that it serves.
     pub(in crate::config) fn pairs(&self) -> impl Iterator<Item = ServedPair<'_>> {
         self.entries.iter().flat_map(|entry| {
