@@ -13,6 +13,8 @@ use super::sysctl::set_and_keep;
 const SLOW: Duration = Duration::from_secs(3);
 /// The part of a certificate's life that is left when its renewal is late, as one in this many.
 const LATE: i64 = 10;
+/// A renewal is not late before that many seconds are left: 30 days. Certificates of private CAs live for decades.
+const LATE_AT_MOST: i64 = 30 * 86_400;
 
 /// Checks the visits to the upstreams.
 #[must_use]
@@ -170,7 +172,7 @@ fn certificate(visited: &Visited, now: i64) -> Option<Finding> {
         _ if from > now => {
             (FindingSeverity::Fault, format!("upstream {place}: the certificate is not yet valid"), stopped)
         }
-        _ if left < to.saturating_sub(from) / LATE => (
+        _ if left < (to.saturating_sub(from) / LATE).min(LATE_AT_MOST) => (
             FindingSeverity::Warning,
             format!("upstream {place}: the certificate expires in {days} days"),
             "its operator must renew it in time: pintle forwards no request to an expired certificate",
@@ -247,6 +249,8 @@ mod tests {
             (50, 150, None),
             (10, 105, Some(FindingSeverity::Warning)),
             (97, 103, None),
+            (-20_000, 100 + 729, None),
+            (-20_000, 100 + 29, Some(FindingSeverity::Warning)),
             (10, 99, Some(FindingSeverity::Fault)),
             (101, 200, Some(FindingSeverity::Fault)),
         ] {
