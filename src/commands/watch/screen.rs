@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::commands::latency;
 use crate::commands::status::{list, text};
-use crate::reason::counted;
 
 /// The rows of a terminal below which nothing is left out.
 const ROWS_LEAST: usize = 4;
@@ -97,7 +96,7 @@ fn traffic(status: &Value, before: Option<(&Value, Duration)>) -> Vec<String> {
     };
     let row = |label: &str, sum: &str, parts: &[(&str, &str)]| {
         let parts: String = parts.iter().map(|(name, counter)| format!("  {name} {:>6}", rate(counter))).collect();
-        format!("{label:<13}{:>8}/s{parts}   {} in all", rate(sum), total(sum))
+        format!("{label:<13}{:>8}/s{parts}  {} in all", rate(sum), total(sum))
     };
     let classes =
         [("2xx", "responses_2xx"), ("3xx", "responses_3xx"), ("4xx", "responses_4xx"), ("5xx", "responses_5xx")];
@@ -122,7 +121,7 @@ fn upstreams(status: &Value) -> Vec<String> {
         let is_well = circuit == "closed" && out == 0 && !addresses.is_empty();
         let state = match circuit {
             "closed" if addresses.is_empty() => "no address".to_owned(),
-            "closed" if out > 0 => format!("{out} of {} out", counted(addresses.len(), "address")),
+            "closed" if out > 0 => format!("{out} of {} addresses out", addresses.len()),
             "closed" => "well".to_owned(),
             other => format!("circuit {other}"),
         };
@@ -221,7 +220,12 @@ fn fit(rows: &[String], room: usize) -> Vec<String> {
 /// A line that a terminal shows in one row: only characters of one column, cut at the last column.
 fn finished(line: &str, look: &DisplaySpace) -> String {
     let safe: String = line.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
-    let cut = look.columns.and_then(|columns| safe.get(..columns)).unwrap_or(&safe).trim_end();
+    let cut = look.columns.and_then(|columns| safe.split_at_checked(columns)).map_or(&*safe, |(kept, rest)| {
+        // The first digits of a number would be another number.
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        if rest.starts_with(is_number) { kept.trim_end_matches(is_number) } else { kept }
+    });
+    let cut = cut.trim_end();
     match look.color && cut.starts_with('!') {
         true => format!("{LOUD}{cut}{QUIET}"),
         false => cut.to_owned(),
@@ -316,6 +320,17 @@ mod tests {
         assert!(lines[at + 1].contains("s3.example"), "the next to end: {lines:#?}");
         let loud = blocks(Some(&all), None, &DisplaySpace { color: true, ..look(10, 24) });
         assert_eq!(loud[1], "\u{1b}[1;31m! ???[31m:\u{1b}[0m");
+        let number = |columns: usize| finished("requests  46.4/s  12345678 in all", &look(columns, 1));
+        assert_eq!(
+            (number(26), number(25), number(20), number(13)),
+            (
+                "requests  46.4/s  12345678".into(),
+                "requests  46.4/s".into(),
+                "requests  46.4/s".into(),
+                "requests".into()
+            ),
+            "no part of a number"
+        );
         assert_eq!(blocks(None, None, &DisplaySpace::PLAIN), ["pintle: waiting for the running process"]);
     }
 }
