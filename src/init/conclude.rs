@@ -270,7 +270,10 @@ fn of_connection(evidence: &Evidence, conclusion: &Conclusion, notes: &mut Vec<N
         notes.push(note(format!("The platform is unknown: {doubt}.")));
     }
     if let (false, CertificateEvidence::Refused(why)) = (choice.scheme.proven, &evidence.certificate) {
-        let from = "If it comes from a CA of your own, name that CA in ca.";
+        let from = match evidence.is_misnamed {
+            true => "If it is the right server, set verify_name to a name of its certificate.",
+            false => "If it comes from a CA of your own, name that CA in ca.",
+        };
         notes.push(warning(format!("pintle will refuse the upstream's certificate: {why}. {from}")));
     } else if !choice.scheme.proven {
         notes.push(warning(format!("The upstream's scheme is not proven. {}.", choice.scheme.why)));

@@ -32,6 +32,8 @@ pub struct Evidence {
     pub secure: ProbeOutcome,
     /// Its certificate.
     pub certificate: CertificateEvidence,
+    /// `true` if it is refused only because it is for another name.
+    pub is_misnamed: bool,
     /// The own name over http.
     pub plain: ProbeOutcome,
     /// The own name over http, with `X-Forwarded-Proto: https`.
@@ -66,6 +68,7 @@ impl Evidence {
             public: String::new(),
             secure: ProbeOutcome::NotAsked,
             certificate: CertificateEvidence::Unseen,
+            is_misnamed: false,
             plain: ProbeOutcome::NotAsked,
             declared: ProbeOutcome::NotAsked,
             foreign: ProbeOutcome::NotAsked,

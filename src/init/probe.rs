@@ -16,7 +16,7 @@ use super::platform::Platform;
 use super::text::clean;
 use crate::host::bare;
 use crate::policy::Scheme;
-use crate::verify::chain::{ClientTrust, SeenChain};
+use crate::verify::chain::{ClientTrust, Distrust, SeenChain};
 use crate::verify::client::{KeyTypes, VisitFailure, VisitResponse, addresses, connect, exchange, handshake};
 use crate::verify::target::{ConnectTo, Url, default_port};
 
@@ -109,7 +109,9 @@ impl<'a> Prober<'a> {
         evidence.secure = look;
         if let (Some((address, chain)), Some(name)) = (&shown, &name) {
             evidence.secure_address = Some(*address);
-            evidence.certificate = self.judge(chain, name);
+            let distrust = self.distrust(chain, name);
+            evidence.is_misnamed = distrust.as_ref().is_some_and(|distrust| distrust.check == "certificate-name");
+            evidence.certificate = verdict(distrust);
         }
         let (look, shown) = self.ask(&self.request(Scheme::Http, None, "")).await;
         evidence.plain = look;
@@ -174,7 +176,7 @@ impl<'a> Prober<'a> {
         let (look, shown) = self.ask(&ask).await;
         evidence.foreign = look;
         if let (Some((_, chain)), true, Some(name)) = (shown, scheme == Scheme::Https && sni == public, public) {
-            evidence.foreign_certificate = self.judge(&chain, &name);
+            evidence.foreign_certificate = verdict(self.distrust(&chain, &name));
         }
     }
 
@@ -211,12 +213,9 @@ impl<'a> Prober<'a> {
         ProbeRequest { scheme, url: self.target.url.over(scheme), sni, fields }
     }
 
-    fn judge(&self, chain: &[CertificateDer<'static>], name: &ServerName<'_>) -> CertificateEvidence {
+    fn distrust(&self, chain: &[CertificateDer<'static>], name: &ServerName<'_>) -> Option<Distrust> {
         let BlogTarget { trust, now, .. } = self.target;
-        match SeenChain::examine(chain, trust, name, *now).distrust {
-            None => CertificateEvidence::Trusted,
-            Some(distrust) => CertificateEvidence::Refused(clean(distrust.message.as_bytes(), 2 * SHOWN)),
-        }
+        SeenChain::examine(chain, trust, name, *now).distrust
     }
 
     /// Sends a request, unless there were enough or too little time is left.
@@ -238,6 +237,13 @@ impl<'a> Prober<'a> {
             Err(_) => ProbeOutcome::Failed { why: "the time was up".into(), unreachable: false },
         };
         (look, shown)
+    }
+}
+
+fn verdict(distrust: Option<Distrust>) -> CertificateEvidence {
+    match distrust {
+        None => CertificateEvidence::Trusted,
+        Some(distrust) => CertificateEvidence::Refused(clean(distrust.message.as_bytes(), 2 * SHOWN)),
     }
 }
 

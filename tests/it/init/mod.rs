@@ -365,7 +365,8 @@ fn a_certificate_of_another_ca() {
         (&report["upstream_proven"], &report["upstream"]),
         (&false.into(), &"https://example.netlify.app".into())
     );
-    assert!(report["notes"].to_string().contains("another CA"), "{report:#}");
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("another CA") && notes.contains("name that CA in ca"), "{report:#}");
     assert!(report["hsts"].is_null(), "{report:#}");
     assert!(text.contains("# Platform: Netlify"), "{text}");
 }
