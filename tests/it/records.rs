@@ -333,6 +333,9 @@ fn wrong_rules_are_refused_with_the_remedy() {
         ("fields = [\"-time\"]", &["log.fields: every record has time"]),
         ("sample = 1.5", &["log.sample: must be between 0 and 1", "sample = 0.1"]),
         ("sample = \"half\"", &["log.sample: expected a number"]),
+        ("access = \"syslog\"", &["log.access: \"syslog\" would be a file of that name", "access = \"syslog:\""]),
+        ("access = \"stderr\"", &["access = \"stdout\", or \"./stderr\" for the file"]),
+        ("access = \"none\"", &["access = \"off\""]),
         ("redact = [\"clients\"]", &["log.redact: unknown value \"clients\"", "did you mean \"client\"?"]),
     ] {
         let (code, said) = check(log);

@@ -27,6 +27,10 @@ pub(super) fn access(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) -> (
         let what = format!("log.access: {:?}: {why}", at.value);
         r.error_with_hint(&at.span, what, "access = \"syslog:\" for this host, or \"syslog:udp://192.0.2.1:514\"");
     }
+    if let Some((at, instead)) = file.log.access.as_ref().and_then(|at| Some((at, meant(&at.value)?))) {
+        let what = format!("log.access: {:?} would be a file of that name", at.value);
+        r.error_with_hint(&at.span, what, format!("access = {instead:?}, or \"./{}\" for the file", at.value));
+    }
     let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
         None | Some(("stdout", _)) => AccessTarget::Stdout,
         Some((_, None)) => AccessTarget::Off,
@@ -38,6 +42,19 @@ pub(super) fn access(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) -> (
     };
     process::check_access(file.log.access.as_ref(), &access, r);
     (access, access_format)
+}
+
+/// The value that was meant, for a word which other programs have for a place.
+fn meant(value: &str) -> Option<&'static str> {
+    Some(match &*value.to_ascii_lowercase() {
+        "syslog" => "syslog:",
+        "stdout" if value != "stdout" => "stdout",
+        // The operator's own log goes to standard error.
+        "stderr" | "console" | "journal" | "journald" | "-" => "stdout",
+        "off" if value != "off" => "off",
+        "none" | "no" | "false" | "null" => "off",
+        _ => return None,
+    })
 }
 
 /// The number of recent records that can be asked for. Without an access log, nobody makes records unless the file says so.

@@ -283,6 +283,10 @@ mod tests {
             r#"192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "GET /x?y=\x22z\x22 HTTP/1.1" 502 7 "-" "evil\x22\x0A""#;
         assert_eq!(String::from_utf8(out).unwrap(), format!("{want}\n"));
         let mut out = Vec::new();
+        text::combined(&AccessEntry { method: "-", ..entry(b"", "") }, &rules, &mut out);
+        let want = r#"192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "-" 502 7 "-" "-""#;
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{want}\n"));
+        let mut out = Vec::new();
         text::short(&entry(b"curl/8", target), &rules, &mut out);
         let want =
             r#"08:49:37 502 GET https://a.example/x?y=\x22z\x22 7 bytes 1.5 ms (connection refused: 127.0.0.1:1)"#;

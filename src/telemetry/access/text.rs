@@ -15,10 +15,16 @@ const TEXT: usize = 8192;
 pub(super) fn combined(entry: &AccessEntry<'_>, rules: &LogRules, out: &mut Vec<u8>) {
     push_address(out, rules.redact.address(entry.client));
     let _ = write!(out, " - - [{}] \"", utc(entry.time).strftime("%d/%b/%Y:%H:%M:%S %z"));
-    push_quoted(out, entry.method.as_bytes(), TEXT);
-    out.push(b' ');
-    push_quoted(out, rules.redact.url(entry.target), TEXT);
-    let _ = write!(out, " HTTP/{}\" {} {} \"", entry.version, entry.status, entry.bytes);
+    // Programs split a request at its blanks: one that could not be read is a dash, as Apache writes it.
+    if entry.target.is_empty() {
+        out.push(b'-');
+    } else {
+        push_quoted(out, entry.method.as_bytes(), TEXT);
+        out.push(b' ');
+        push_quoted(out, rules.redact.url(entry.target), TEXT);
+        let _ = write!(out, " HTTP/{}", entry.version);
+    }
+    let _ = write!(out, "\" {} {} \"", entry.status, entry.bytes);
     push_quoted(out, or_dash(rules.redact.url(entry.referer)), TEXT);
     out.extend_from_slice(b"\" \"");
     push_quoted(out, or_dash(entry.user_agent), TEXT);
