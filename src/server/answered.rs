@@ -29,8 +29,12 @@ pub(super) fn answered(
     let begun = context.begin();
     if let (Some(begin), Some(now)) = (begin, begun) {
         let status = sent.as_ref().ok().map(|response| response.head.status.as_u16());
+        let had_connection = !sent.as_ref().is_err_and(UpstreamError::is_without_connection);
         UpstreamFacts::note(&asked.facts, |facts| {
-            (facts.time, facts.status) = (Some(now.saturating_duration_since(begin)), status);
+            facts.status = status;
+            // A refusal of pintle's own says nothing about the time that the upstream takes.
+            facts.time = had_connection.then(|| now.saturating_duration_since(begin));
+            facts.asked &= had_connection || facts.address.is_some() || facts.wait.is_some();
         });
     }
     let Some(site) = &asked.site else {

@@ -28,7 +28,7 @@ use super::{http1, http2};
 use crate::clock::{Alarm, Clock};
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
-use crate::tls::{FirstMessage, ServerSession, TlsStream, acme_challenge};
+use crate::tls::{FirstMessage, ServerSession, TlsStream, acme_challenge, failure};
 use crate::upstream::Client;
 use crate::wire::transport::Transport;
 
@@ -337,6 +337,9 @@ fn words_of(error: &io::Error, why: &Why) -> String {
         (_, Some("no_application_protocol")) => "no application protocol in common".to_owned(),
         (_, Some("handshake_failure")) => "no cipher suite, group or signature algorithm in common".to_owned(),
         _ if error.kind() == io::ErrorKind::UnexpectedEof => "the client closed the connection".to_owned(),
+        _ if failure::is_not_tls(error) => {
+            "the client does not speak TLS: plain HTTP on this port, for instance".to_owned()
+        }
         _ => error.to_string(),
     }
 }

@@ -53,15 +53,16 @@ impl Worker {
     fn record_failure(&self, failure: &HandshakeFailure<'_>) {
         let Some(access) = &self.access else { return };
         let view = self.view();
-        let peer = &failure.client.peer;
-        let most = view.shared.limits.log_networks;
-        if !self.failed_handshakes.count(ClientNetwork::of(peer.address), most, self.ticks()) {
-            return;
-        }
         let offered = Offered::read(failure.received);
         let name = offered.name.as_ref().map(|name| name.to_ascii_lowercase());
         let site = name.and_then(|name| view.site(&name));
+        // Before the count: its sums are records, too.
         if site.as_ref().is_some_and(|site| site.unlogged) {
+            return;
+        }
+        let peer = &failure.client.peer;
+        let most = view.shared.limits.log_networks;
+        if !self.failed_handshakes.count(ClientNetwork::of(peer.address), most, self.ticks()) {
             return;
         }
         // The name is known: the resolver has no certificate for it.

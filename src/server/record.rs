@@ -21,6 +21,8 @@ use crate::upstream::UpstreamError;
 
 /// The client left before the answer; nginx uses the same number.
 const CLIENT_GONE: u16 = 499;
+/// The words for a client that left.
+const CLIENT_LEFT: &str = "the client went away";
 
 /// The result of sending an answer.
 pub(super) struct Sent {
@@ -29,6 +31,8 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
     /// The error that cut the upstream's body short.
     pub(super) broken: Option<UpstreamError>,
+    /// `true` if nothing of the answer has left, not even its head.
+    pub(super) unsent: bool,
 }
 
 /// The end of a request.
@@ -61,10 +65,10 @@ impl RequestOutcome {
             (None, Err(e)) if e.kind() == io::ErrorKind::TimedOut => {
                 (why::of_client(e), Some("the client takes too long".into()), true)
             }
-            (None, Err(e)) => (why::of_client(e), Some("the client went away".into()), false),
+            (None, Err(e)) => (why::of_client(e), Some(CLIENT_LEFT.into()), false),
             (None, Ok(())) => (reply.why, reply.error.clone(), false),
         };
-        Self {
+        let outcome = Self {
             status: reply.head.status.as_u16(),
             bytes: sent.bytes,
             received: 0,
@@ -73,6 +77,10 @@ impl RequestOutcome {
             why,
             error,
             too_slow,
+        };
+        match sent.unsent && outcome.why.ended == Ended::Client {
+            true => Self { status: CLIENT_GONE, bytes: 0, first_byte: None, ..outcome },
+            false => outcome,
         }
     }
 
@@ -90,7 +98,7 @@ impl RequestOutcome {
             begin,
             first_byte: None,
             why: why::gone(),
-            error: Some("the client went away".into()),
+            error: Some(CLIENT_LEFT.into()),
             too_slow: false,
         }
     }
@@ -107,7 +115,9 @@ impl RequestOutcome {
 
     /// Replaces the end, if another one is known.
     pub(super) fn ended_by(self, why: Option<Why>) -> Self {
-        Self { why: why.unwrap_or(self.why), ..self }
+        let Some(why) = why else { return self };
+        let error = if why.ended == Ended::Client { Some(CLIENT_LEFT.to_owned()) } else { self.error };
+        Self { why, error, ..self }
     }
 
     /// Returns the time from the request's head to the beginning of its answer.

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf as _, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 
+use super::why::{self, Why};
 use crate::clock::Alarm;
 use crate::tls::Session;
 use crate::wire::http2_send::Account;
@@ -127,6 +128,19 @@ pub(super) struct Tunnelled {
     pub(super) whole: bool,
     /// The error of an upstream that failed.
     pub(super) broken: Option<io::Error>,
+    /// The error of a client that failed.
+    pub(super) left: Option<io::Error>,
+}
+
+impl Tunnelled {
+    /// Returns the end, unless both sides ended it or the upstream failed.
+    pub(super) fn why(&self) -> Option<Why> {
+        match &self.left {
+            _ if self.silent => Some(why::silent()),
+            Some(error) => Some(why::of_left(error)),
+            None => None,
+        }
+    }
 }
 
 /// One direction of a tunnel.
@@ -186,7 +200,7 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
     let (mut up, mut down) = (Direction::new(from_client), Direction::new(from_upstream));
     alarm.set(idle);
     let (mut ending, mut silent) = (false, false);
-    let broken = poll_fn(|cx| {
+    let ended = poll_fn(|cx| {
         let mut moved = false;
         let a = up.poll(client, upstream, cx, &mut moved);
         let b = down.poll(upstream, client, cx, &mut moved);
@@ -198,17 +212,26 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
         }
         match (a, b) {
             (Poll::Ready(Err(BrokenSide::To(error))), _) | (_, Poll::Ready(Err(BrokenSide::From(error)))) => {
-                Poll::Ready(Some(error))
+                Poll::Ready(Err(BrokenSide::From(error)))
             }
-            (Poll::Ready(Err(BrokenSide::From(_))), _) | (_, Poll::Ready(Err(BrokenSide::To(_)))) => Poll::Ready(None),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(None),
+            (Poll::Ready(Err(BrokenSide::From(error))), _) | (_, Poll::Ready(Err(BrokenSide::To(error)))) => {
+                Poll::Ready(Err(BrokenSide::To(error)))
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
             _ => alarm.poll_due(cx).map(|()| {
                 silent = !ending;
-                None
+                Ok(())
             }),
         }
     })
     .await;
+    // As seen from the upstream's side of the response: it comes from the upstream, and goes to the client.
+    let (broken, left) = match ended {
+        Err(BrokenSide::From(error)) => (Some(error), None),
+        // Clients end as they like once they have the upstream's end.
+        Err(BrokenSide::To(error)) => (None, Some(error).filter(|_| !down.closed)),
+        Ok(()) => (None, None),
+    };
     if broken.is_some() {
         // The client still gets the bytes from before the failure.
         alarm.set(linger);
@@ -218,7 +241,7 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
         })
         .await;
     }
-    Tunnelled { bytes: down.passed, received: up.passed, silent, whole: down.closed, broken }
+    Tunnelled { bytes: down.passed, received: up.passed, silent, whole: down.closed, broken, left }
 }
 
 #[cfg(test)]

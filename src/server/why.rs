@@ -62,6 +62,7 @@ pub(super) fn of_upstream(error: &UpstreamError) -> Why {
         UpstreamError::ResponseTimeout => Some("response_timeout"),
         UpstreamError::TotalTimeout => Some("total_timeout"),
         UpstreamError::BodyTimeout => Some(BODY_PROGRESS),
+        UpstreamError::HeadLimit(exceeded) => Some(exceeded.name()),
         _ => None,
     };
     let inner = match error {
@@ -98,6 +99,11 @@ pub(super) fn of_client(error: &io::Error) -> Why {
     }
 }
 
+/// The end of a WebSocket whose client has failed.
+pub(super) fn of_left(error: &io::Error) -> Why {
+    Why { ended: Ended::Client, ..of_io(error) }
+}
+
 /// The end of a client that left before its answer.
 pub(super) fn gone() -> Why {
     ended(Ended::Client)
@@ -112,14 +118,25 @@ pub(super) fn silent() -> Why {
 pub(super) fn of_handshake(error: &io::Error, alert_sent: Option<u8>) -> Why {
     let inner = of_io(error);
     let by_client = failure::rustls_error(error).is_none() || inner.alert_received.is_some();
-    let alert_sent = alert_sent.map(alert::name).filter(|_| !by_client);
+    // TLS 1.3 encrypts the alerts behind its ServerHello.
+    let alert_sent = alert_sent.map(alert::name).or_else(|| sealed_alert(error)).filter(|_| !by_client);
     Why { ended: if by_client { Ended::Client } else { Ended::Pintle }, alert_sent, ..inner }
+}
+
+/// The alert that rustls sends with an error, if the error alone tells.
+fn sealed_alert(error: &io::Error) -> Option<&'static str> {
+    match failure::rustls_error(error)? {
+        rustls::Error::NoApplicationProtocol => Some("no_application_protocol"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::SocketAddr;
+
+    use crate::upstream::HeadLimit;
 
     #[test]
     fn ends() {
@@ -148,5 +165,15 @@ mod tests {
         let wrong = tls(rustls::Error::DecryptError);
         assert_eq!(of_handshake(&wrong, Some(51)).alert_sent, Some("decrypt_error"));
         check(of_handshake(&wrong, Some(51)), Ended::Pintle, None, None, None);
+        let sealed = tls(rustls::Error::NoApplicationProtocol);
+        assert_eq!(of_handshake(&sealed, None).alert_sent, Some("no_application_protocol"));
+        check(of_left(&os(104)), Ended::Client, None, Some(104), None);
+        for (exceeded, name) in [
+            (HeadLimit::Size, "response_header_size"),
+            (HeadLimit::Count, "response_header_count"),
+            (HeadLimit::Field, "field_size"),
+        ] {
+            check(of_upstream(&UpstreamError::HeadLimit(exceeded)), Ended::Upstream, Some(name), None, None);
+        }
     }
 }

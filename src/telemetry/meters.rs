@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::histogram::{Histogram, add};
 
 /// The limits that are counted, by their names in the configuration.
-pub const LIMITS: [&str; 24] = [
+pub const LIMITS: [&str; 26] = [
     "connections",
     "connections_per_client",
     "handshake",
@@ -24,6 +24,8 @@ pub const LIMITS: [&str; 24] = [
     "connect_timeout",
     "response_timeout",
     "total_timeout",
+    "response_header_size",
+    "response_header_count",
     "challenges",
     "reports_per_minute",
     "rate_requests",

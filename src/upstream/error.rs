@@ -36,8 +36,10 @@ pub enum UpstreamError {
     TotalTimeout,
     /// The response's body stopped for longer than the limit.
     BodyTimeout,
-    /// pintle cannot pass the response on: it is not valid HTTP, or exceeds a limit.
+    /// pintle cannot pass the response on: it is not valid HTTP.
     Malformed(&'static str),
+    /// The response's head exceeds a limit.
+    HeadLimit(HeadLimit),
     /// The body ended early.
     Truncated(Option<io::Error>),
     /// An error of HTTP/2.
@@ -46,6 +48,29 @@ pub enum UpstreamError {
     Upgrade(&'static str),
     /// The request's body ended early, because of the client.
     RequestBody(RequestBodyError),
+}
+
+/// The limits on the heads of responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadLimit {
+    /// The bytes of the head.
+    Size,
+    /// The number of its fields.
+    Count,
+    /// The bytes of a field.
+    Field,
+}
+
+impl HeadLimit {
+    /// Returns its name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Size => "response_header_size",
+            Self::Count => "response_header_count",
+            Self::Field => "field_size",
+        }
+    }
 }
 
 /// The state of an upstream, as a request has shown it.
@@ -75,7 +100,7 @@ impl UpstreamError {
             Self::ResponseTimeout => "response timed out",
             Self::TotalTimeout => "total timeout",
             Self::BodyTimeout => "response body timed out",
-            Self::Malformed(_) => "malformed response",
+            Self::Malformed(_) | Self::HeadLimit(_) => "malformed response",
             Self::Truncated(_) => "truncated response",
             Self::Http2(_) => "http/2 error",
             Self::Upgrade(_) => "upgrade failed",
@@ -106,6 +131,8 @@ impl UpstreamError {
             Self::Closed(_) => "connection_terminated",
             Self::ResponseTimeout | Self::TotalTimeout | Self::BodyTimeout => "http_response_timeout",
             Self::Malformed(_) | Self::Http2(_) => "http_protocol_error",
+            Self::HeadLimit(HeadLimit::Field) => "http_response_header_size",
+            Self::HeadLimit(_) => "http_response_header_section_size",
             Self::Truncated(_) => "http_response_incomplete",
             Self::Upgrade(_) => "http_upgrade_failed",
             Self::RequestBody(_) => "http_request_error",
@@ -125,8 +152,22 @@ impl UpstreamError {
                 Some("check the port in upstream, and that the upstream runs")
             }
             Self::Tls(e) => tls_hint(e),
+            Self::HeadLimit(HeadLimit::Size) => {
+                Some("if the upstream needs such a head, raise limits.response_header_size")
+            }
+            Self::HeadLimit(HeadLimit::Count) => {
+                Some("if the upstream needs so many fields, raise limits.response_header_count")
+            }
+            Self::HeadLimit(HeadLimit::Field) => Some("if the upstream needs such a field, raise limits.field_size"),
             _ => None,
         }
+    }
+
+    /// Returns `true` if the request never had a connection to the upstream, because of pintle's own limits or its circuit
+    /// breaker.
+    #[must_use]
+    pub fn is_without_connection(&self) -> bool {
+        matches!(self, Self::Busy | Self::QueueTimeout | Self::CircuitOpen(_))
     }
 
     /// Returns `true` if pintle's host is at fault: it is out of connections, files, ports or
@@ -159,7 +200,7 @@ impl UpstreamError {
                 Sign::Dead
             }
             Self::Http2(e) if e.is_io() => Sign::Dead,
-            Self::Http2(_) | Self::Malformed(_) | Self::Upgrade(_) => Sign::Alive,
+            Self::Http2(_) | Self::Malformed(_) | Self::HeadLimit(_) | Self::Upgrade(_) => Sign::Alive,
             Self::Truncated(_) | Self::BodyTimeout => Sign::Alive,
             Self::Dns(_) | Self::Busy | Self::QueueTimeout | Self::CircuitOpen(_) => Sign::None,
             Self::TotalTimeout | Self::RequestBody(_) => Sign::None,
@@ -260,6 +301,9 @@ impl fmt::Display for UpstreamError {
             Self::Tls(e) => write!(f, ": {}", failure::words(e)),
             Self::Closed(Some(e)) | Self::Truncated(Some(e)) => write!(f, ": {e}"),
             Self::Malformed(what) | Self::Upgrade(what) => write!(f, ": {what}"),
+            Self::HeadLimit(HeadLimit::Size) => f.write_str(": head too large"),
+            Self::HeadLimit(HeadLimit::Count) => f.write_str(": head with too many fields"),
+            Self::HeadLimit(HeadLimit::Field) => f.write_str(": field too large"),
             Self::Http2(e) => write!(f, ": {e}"),
             Self::RequestBody(e) => write!(f, ": {e}"),
             Self::CircuitOpen(wait) => write!(f, ": next attempt in {} s", wait.as_millis().div_ceil(1000)),

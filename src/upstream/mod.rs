@@ -19,7 +19,7 @@ mod settings;
 mod error;
 
 pub use at_once::{Forwarded, Forwarding};
-pub use error::{Sign, UpstreamError};
+pub use error::{HeadLimit, Sign, UpstreamError};
 pub use health::{BreakerRule, Circuit, Health, HealthCheck};
 pub use http1::UpgradedConnection;
 pub use interim::Interim;

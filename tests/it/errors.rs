@@ -50,7 +50,7 @@ fn upstream_failures_have_their_code_and_their_cause() {
     check(&origin.url(), "", "/close", 502, "connection_terminated", "closed before response");
     check(&origin.url(), "", "/garbage", 502, "http_protocol_error", "malformed response");
     check(&origin.url(), "", "/framing", 502, "http_protocol_error", "malformed response");
-    check(&origin.url(), "", "/huge", 502, "http_protocol_error", "malformed response");
+    check(&origin.url(), "", "/huge", 502, "http_response_header_section_size", "malformed response");
     let silent = format!("http://{}", silent.local_addr().unwrap());
     check(&silent, "response_timeout = \"1s\"", "/slow", 504, "http_response_timeout", "response timed out");
     // TEST-NET-1 is routed nowhere, or refused at once, depending on the host.

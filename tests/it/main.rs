@@ -29,6 +29,7 @@ mod doctor;
 mod documents;
 mod drain;
 mod elsewhere;
+mod ends;
 mod errors;
 mod expiry;
 mod explain;

@@ -62,7 +62,7 @@ impl ClientConnection {
                     Err(fault) => return Poll::Ready(Err(Rejection::Head(fault))),
                 }
                 match link.poll_receive(cx) {
-                    Poll::Ready(Ok(0)) if !link.received.is_empty() => {
+                    Poll::Ready(Ok(0) | Err(_)) if !link.received.is_empty() => {
                         return Poll::Ready(Err(Rejection::Head(HeadFault::Syntax("head cut short"))));
                     }
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(false)),

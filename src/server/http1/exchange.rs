@@ -19,7 +19,6 @@ use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
 use crate::server::service::{self, Asking, Work};
 use crate::server::tunnel::Tunnelled;
-use crate::server::why;
 use crate::upstream::UpgradedConnection;
 
 /// Exchanges that a thread keeps for reuse.
@@ -173,11 +172,10 @@ impl Exchange {
     fn end(&mut self, result: io::Result<()>, connection: &ClientConnection, tunnelled: Option<&Tunnelled>) -> Next {
         let context = &connection.context;
         let Stage::Answering(answering) = &mut self.stage else { return Next::Gone };
-        let sent = answering.sending.end(result);
+        let sent = answering.sending.end(result, &connection.link);
         let received = tunnelled.map_or_else(|| connection.link.borrow().body_read(), |tunnelled| tunnelled.received);
-        let silent = tunnelled.filter(|tunnelled| tunnelled.silent).map(|_| why::silent());
         let outcome = RequestOutcome::of(&answering.reply, &sent, self.begin, self.asked.as_ref(), context);
-        let outcome = outcome.received(received).ended_by(silent);
+        let outcome = outcome.received(received).ended_by(tunnelled.and_then(Tunnelled::why));
         record(context, &self.head, self.asked.as_ref(), &outcome);
         match sent.result {
             Err(_) => Next::Gone,

@@ -46,6 +46,9 @@ pub(super) struct Sending {
     /// Bytes that the connection has taken since the last poll, and `true` if the upstream has delivered any.
     written: usize,
     loaded: bool,
+    /// Bytes that the connection has taken, and those that it had not sent before.
+    taken: usize,
+    unsent_before: usize,
     /// `true` while pintle waits for the client, `false` while it waits for the upstream.
     waits_for_client: bool,
     /// The error that cut the upstream's body short.
@@ -84,6 +87,8 @@ impl Sending {
             bytes: 0,
             written: 0,
             loaded: false,
+            taken: 0,
+            unsent_before: link.borrow().transport.unsent(),
             waits_for_client: false,
             broken: None,
         }
@@ -128,7 +133,7 @@ impl Sending {
     }
 
     /// Returns the result.
-    pub(super) fn end(&mut self, result: io::Result<()>) -> Sent {
+    pub(super) fn end(&mut self, result: io::Result<()>, link: &RefCell<Link>) -> Sent {
         if result.is_ok() {
             let out = std::mem::take(&mut self.out);
             HEADS.with_borrow_mut(|heads| {
@@ -137,7 +142,8 @@ impl Sending {
                 }
             });
         }
-        Sent { result, bytes: self.bytes, broken: self.broken.take() }
+        let unsent = result.is_err() && link.borrow().transport.unsent() >= self.taken + self.unsent_before;
+        Sent { result, bytes: self.bytes, broken: self.broken.take(), unsent }
     }
 
     /// Decides whose fault it is that nothing moves: the upstream's, if everything received so far was sent.
@@ -193,7 +199,11 @@ impl Sending {
                 }
                 return Poll::Ready(if broken { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) });
             }
-            ready!(self.out.poll_write(&mut link.transport, cx, &mut |n| self.written += n))?;
+            let mut written = 0;
+            let done = self.out.poll_write(&mut link.transport, cx, &mut |n| written += n);
+            self.written += written;
+            self.taken += written;
+            ready!(done)?;
         }
     }
 }

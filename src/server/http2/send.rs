@@ -29,7 +29,12 @@ use crate::wire::min_rate::RateTimer;
 pub(super) async fn send(exchange: &Exchange, reply: &mut Reply, head: &RequestHead) -> Sent {
     let Exchange { respond, recv, share, context, alarm, .. } = exchange;
     let bytes = &share.sent;
-    let failed = |error: h2::Error| Sent { result: Err(io::Error::other(error)), bytes: bytes.get(), broken: None };
+    let failed = |error: h2::Error| Sent {
+        result: Err(io::Error::other(error)),
+        bytes: bytes.get(),
+        broken: None,
+        unsent: false,
+    };
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let status = reply.head.status;
@@ -48,10 +53,10 @@ pub(super) async fn send(exchange: &Exchange, reply: &mut Reply, head: &RequestH
         // With a length, the client sees the end of the answer before the end of the stream.
         Ok(stream) if early && reply.length().is_some() => Sender::holding_last(stream, share.clone()),
         Ok(stream) => Sender::new(stream, share.clone()),
-        Err(error) => return failed(error),
+        Err(error) => return Sent { unsent: true, ..failed(error) },
     };
     if empty {
-        return Sent { result: Ok(()), bytes: 0, broken: None };
+        return Sent { result: Ok(()), bytes: 0, broken: None, unsent: false };
     }
     let meter = recv.borrow().meter.clone();
     let mut rate_timer = RateTimer::new(limits.min_rate());
@@ -62,14 +67,17 @@ pub(super) async fn send(exchange: &Exchange, reply: &mut Reply, head: &RequestH
         result = send_body(&mut sender, reply, alarm, &mut rate_timer, &meter, bytes).await;
     }
     match result {
-        Some(Ok(())) => Sent { result: Ok(()), bytes: bytes.get(), broken: None },
+        Some(Ok(())) => Sent { result: Ok(()), bytes: bytes.get(), broken: None, unsent: false },
         Some(Err(SendError::Stream(error))) => failed(error),
-        Some(Err(SendError::Body(error))) => {
-            Sent { result: Err(io::ErrorKind::UnexpectedEof.into()), bytes: bytes.get(), broken: Some(error) }
-        }
+        Some(Err(SendError::Body(error))) => Sent {
+            result: Err(io::ErrorKind::UnexpectedEof.into()),
+            bytes: bytes.get(),
+            broken: Some(error),
+            unsent: false,
+        },
         None => {
             let broken = time_is_up(&mut sender, reply, alarm);
-            Sent { result: Err(io::ErrorKind::TimedOut.into()), bytes: bytes.get(), broken }
+            Sent { result: Err(io::ErrorKind::TimedOut.into()), bytes: bytes.get(), broken, unsent: false }
         }
     }
 }

@@ -210,12 +210,14 @@ async fn serve_tunnel(
 ) -> StreamEnd {
     let Exchange { respond, recv, context, alarm, begin, .. } = exchange;
     let tunnelled = tunnel::run(respond.into_inner(), recv, reply, upgraded, &context, &alarm).await;
-    let Tunnelled { bytes, received, silent, broken, .. } = tunnelled.unwrap_or_default();
+    let tunnelled = tunnelled.unwrap_or_default();
+    let why = tunnelled.why();
+    let Tunnelled { bytes, received, broken, .. } = tunnelled;
     unrecorded.share.received.set(received);
     let broken = broken.map(|error| UpstreamError::Truncated(Some(error)));
-    let sent = Sent { result: Ok(()), bytes, broken };
+    let sent = Sent { result: Ok(()), bytes, broken, unsent: false };
     let outcome = RequestOutcome::of(reply, &sent, begin, Some(asked), &context);
-    unrecorded.record(outcome.ended_by(silent.then(why::silent)));
+    unrecorded.record(outcome.ended_by(why));
     StreamEnd::Answered
 }
 

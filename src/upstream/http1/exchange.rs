@@ -14,7 +14,7 @@ use super::body::{Http1Body, Streaming};
 use super::upload::{Upload, UploadError, poll_send};
 use crate::clock::Alarm;
 use crate::message::{BodyDecoder, Framing, HeadFault, ParseProgress, ResponseHead, parse_response};
-use crate::upstream::error::UpstreamError;
+use crate::upstream::error::{HeadLimit, UpstreamError};
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
 use crate::upstream::pool::connection::{PooledConnection, Slot};
@@ -329,10 +329,11 @@ fn recycle(head: Vec<u8>) {
 }
 
 fn head_fault(fault: HeadFault) -> UpstreamError {
-    UpstreamError::Malformed(match fault {
-        HeadFault::Syntax(what) | HeadFault::Framing(what) => what,
-        HeadFault::TooLarge | HeadFault::TooMany | HeadFault::TargetTooLong => "head too large",
-        HeadFault::FieldTooLarge => "field too large",
-        HeadFault::Version | HeadFault::Host(_) | HeadFault::Coding => "not HTTP/1",
-    })
+    match fault {
+        HeadFault::Syntax(what) | HeadFault::Framing(what) => UpstreamError::Malformed(what),
+        HeadFault::TooLarge | HeadFault::TargetTooLong => UpstreamError::HeadLimit(HeadLimit::Size),
+        HeadFault::TooMany => UpstreamError::HeadLimit(HeadLimit::Count),
+        HeadFault::FieldTooLarge => UpstreamError::HeadLimit(HeadLimit::Field),
+        HeadFault::Version | HeadFault::Host(_) | HeadFault::Coding => UpstreamError::Malformed("not HTTP/1"),
+    }
 }

@@ -16,7 +16,7 @@ use super::body::Http2Body;
 use super::upload::Upload;
 use crate::clock::Alarm;
 use crate::message::{Fields, Framing, Name, ResponseHead, ResponseLimits, bytes_of, field_fits};
-use crate::upstream::error::UpstreamError;
+use crate::upstream::error::{HeadLimit, UpstreamError};
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
 use crate::upstream::pool::connection::StreamPermit;
@@ -217,7 +217,10 @@ impl<'p> Exchange<'p> {
             // as long again.
             let ends = matches!(
                 error,
-                UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout | UpstreamError::Malformed(_)
+                UpstreamError::ResponseTimeout
+                    | UpstreamError::TotalTimeout
+                    | UpstreamError::Malformed(_)
+                    | UpstreamError::HeadLimit(_)
             );
             if ends {
                 stream.retire();
@@ -267,14 +270,17 @@ impl<'p> Exchange<'p> {
 
 /// Holds a response's head to its limits.
 fn check_size(parts: &Parts, limits: &ResponseLimits) -> Result<(), UpstreamError> {
-    if bytes_of(&parts.headers) > limits.head || parts.headers.len() > limits.fields {
-        return Err(UpstreamError::Malformed("head too large"));
+    if bytes_of(&parts.headers) > limits.head {
+        return Err(UpstreamError::HeadLimit(HeadLimit::Size));
+    }
+    if parts.headers.len() > limits.fields {
+        return Err(UpstreamError::HeadLimit(HeadLimit::Count));
     }
     let fits = |(name, value): (&HeaderName, &HeaderValue)| {
         field_fits(name.as_str().as_bytes(), value.as_bytes(), limits.field)
     };
     if !parts.headers.iter().all(fits) {
-        return Err(UpstreamError::Malformed("field too large"));
+        return Err(UpstreamError::HeadLimit(HeadLimit::Field));
     }
     Ok(())
 }

@@ -45,11 +45,13 @@ fn a_circuit_opens_and_one_probe_closes_it() {
     eventually("the status says so", || (health(&pintle)["circuit"] != "closed").then_some(()));
     let text = output(&mut pintle.command("status"));
     assert!(text.contains("CIRCUIT OPEN") || text.contains("CIRCUIT HALF OPEN"), "{text}");
-    eventually("its record says so", || {
+    let recorded = eventually("its record says so", || {
         // Two workers write their lines by themselves: the last one need not be the last request's.
         let is_so = |line: &Value| line["error"].as_str().is_some_and(|error| error.contains("circuit open"));
-        pintle.access().iter().any(is_so).then_some(())
+        pintle.access().into_iter().find(is_so)
     });
+    // The upstream was not asked: such requests make it neither faster nor slower.
+    assert!(recorded.get("upstream_ms").is_none() && recorded.get("retries").is_none(), "{recorded}");
     // The upstream is back: the next probe finds out.
     let origin = Origin::start_at(&port.to_string(), |_| Reply::ok("back"));
     eventually("the circuit closes", || (get().status == 200).then_some(()));
