@@ -47,6 +47,8 @@ const QUESTION_MAX: usize = 256 << 10;
 
 /// The longest file whose pin is asked for, or whose roots are trusted, in bytes: any chain fits well.
 const KEY_FILE_MAX: usize = 64 << 10;
+/// The longest chain to judge, in bytes: a file of the longest length, as a string of JSON.
+const JUDGED_MAX: usize = 2 << 20;
 /// The longest wish to install, in bytes: a chain and a key, in base64.
 pub const INSTALL_MAX: usize = 512 << 10;
 /// The longest report of the doctor, in bytes.
@@ -59,7 +61,7 @@ pub const PATHS: &[ApiPath] = &[
     path("/acme/revoke", &[(Method::POST, AdminRole::Configure)]),
     path("/cache", &[(Method::GET, AdminRole::View)]),
     path("/certificates", &[(Method::POST, AdminRole::Operate)]),
-    path("/certificates/judge", &[(Method::POST, AdminRole::View)]).body(RECORDS_MAX),
+    path("/certificates/judge", &[(Method::POST, AdminRole::View)]).body(JUDGED_MAX),
     path("/config", &[(Method::GET, AdminRole::View), (Method::PUT, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/config/check", &[(Method::POST, AdminRole::Configure)]).body(RECORDS_MAX),
     path("/config/diff", &[(Method::GET, AdminRole::View)]),

@@ -2,11 +2,12 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{
     ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, ETAG, IF_MATCH, STRICT_TRANSPORT_SECURITY, UPGRADE,
     WWW_AUTHENTICATE,
@@ -22,8 +23,8 @@ use super::metrics_body;
 use super::token::Token;
 use super::visitors::VisitorPlaces;
 use crate::admin::api::{Answer, Api as _, Call, JSON, find, without_version};
-use crate::admin::asked::parameter;
-use crate::admin::entrance::{ClientProof, PageVisitor};
+use crate::admin::asked::{parameter, wipe};
+use crate::admin::entrance::{ClientProof, PageVisitor, is_entrance};
 use crate::admin::guard::{self, CSRF_HEADER, is_safe};
 use crate::admin::session::{LINK_LIFE, PageSession};
 use crate::admin::{self, AnswerBody, PageReader, Pages};
@@ -34,6 +35,10 @@ use crate::telemetry::exposition::Exposition;
 
 /// The longest body of a form, in bytes.
 const FORM_MAX: usize = 1 << 20;
+/// The same of somebody who has no session: a name and a password.
+const LOG_IN_MAX: usize = 4 << 10;
+/// Room for a body whose length the client does not say, in bytes.
+const BODY_ROOM: usize = 16 << 10;
 /// Time limit for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The header that commands over TCP must carry: a browser asks before it sends it elsewhere.
@@ -181,35 +186,62 @@ async fn browser(
         }
         return respond(Answer::error(StatusCode::FORBIDDEN, why));
     }
-    let is_page = admin::is_page(&parts.method, path);
-    let bytes = match body(incoming, body_max(is_page, path)).await {
-        Ok(bytes) => bytes,
-        Err(refusal) => return refusal,
-    };
-    if is_page {
+    if admin::is_page(&parts.method, path) {
+        let most = match &session {
+            Some(_) => FORM_MAX,
+            None if is_entrance(&parts.method, path) => LOG_IN_MAX,
+            None => {
+                discard(incoming).await;
+                let request = Request::from_parts(parts, Bytes::new());
+                return shared.pages.answer(&shared.api, request, PageReader::Browser(None), &visitor).await;
+            }
+        };
+        let bytes = match body(incoming, most).await {
+            Ok(bytes) => bytes,
+            Err(refusal) => return refusal,
+        };
         let request = Request::from_parts(parts, bytes);
         return shared.pages.answer(&shared.api, request, PageReader::Browser(session), &visitor).await;
     }
+    // Before the body is read: nobody fills the memory without the role to.
+    let session = match caller_of_api(&parts, session, &visitor) {
+        Ok(session) => session,
+        Err(refusal) => {
+            discard(incoming).await;
+            return respond(refusal);
+        }
+    };
+    match body(incoming, body_max(false, path)).await {
+        Ok(bytes) => called(call(&parts, bytes, session.who, &visitor), shared).await,
+        Err(refusal) => refusal,
+    }
+}
+
+/// The session of a browser that may make this call.
+fn caller_of_api(
+    parts: &Parts,
+    session: Option<(PageSession, String)>,
+    visitor: &PageVisitor,
+) -> Result<PageSession, Answer> {
     let Some((session, id)) = session else {
-        let why = visitor
-            .client
-            .objection()
-            .map_or_else(|| "sign in first".to_owned(), |why| format!("sign in first. {why}"));
-        return respond(Answer::error(StatusCode::UNAUTHORIZED, &why));
+        let why = visitor.client.objection();
+        let why = why.map_or_else(|| "sign in first".to_owned(), |why| format!("sign in first. {why}"));
+        return Err(Answer::error(StatusCode::UNAUTHORIZED, &why));
     };
     let token = parts.headers.get(CSRF_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default();
     // A program with a certificate has no page that gives it a token. Pages of other origins cannot send the header.
     let is_program = id.is_empty() && parts.headers.contains_key(HEADER);
     if !is_safe(&parts.method) && !session.fits(token) && !is_program {
         let why = format!("send the header {CSRF_HEADER} with the token of this session");
-        return respond(Answer::error(StatusCode::FORBIDDEN, &why));
+        return Err(Answer::error(StatusCode::FORBIDDEN, &why));
     }
+    let path = parts.uri.path();
     match find(path).and_then(|path| path.role(&parts.method)) {
-        Some(needed) if !session.may(needed) => respond(Answer::needs_role(needed)),
+        Some(needed) if !session.may(needed) => Err(Answer::needs_role(needed)),
         _ if without_version(path).starts_with("/page/") => {
-            respond(Answer::error(StatusCode::FORBIDDEN, "only the command `pintle page` may do this"))
+            Err(Answer::error(StatusCode::FORBIDDEN, "only the command `pintle page` may do this"))
         }
-        _ => called(call(&parts, bytes, session.who, &visitor), shared).await,
+        _ => Ok(session),
     }
 }
 
@@ -323,6 +355,39 @@ fn refusal(method: &Method, headers: &HeaderMap, caller: &Caller) -> Option<Resp
     }
 }
 
+/// Collects a body that may have a key or a password: in one place, which nobody else has, so that it can be wiped there.
+async fn whole(incoming: Incoming, max: usize) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    let known = usize::try_from(incoming.size_hint().lower()).unwrap_or(max).clamp(BODY_ROOM, max.max(BODY_ROOM));
+    let mut whole = BytesMut::with_capacity(known);
+    let mut body = pin!(Limited::new(incoming, max));
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            whole.extend_from_slice(&data);
+            wipe(data);
+        }
+    }
+    Ok(whole.freeze())
+}
+
+/// Reads a body of a refused request, and keeps nothing: a connection that is closed before is reset, and the client never
+/// sees the refusal. A long body is left unread.
+async fn discard(mut incoming: Incoming) {
+    let mut left = FORM_MAX as u64;
+    if incoming.size_hint().lower() > left {
+        return;
+    }
+    let read = async {
+        while let Some(Ok(frame)) = incoming.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(BODY_TIMEOUT, read).await;
+}
+
 /// Reads a body of at most `max` bytes. With 0, leaves it unread.
 async fn body(incoming: Incoming, max: usize) -> Result<Bytes, Response<AnswerBody>> {
     let too_long = || {
@@ -335,9 +400,8 @@ async fn body(incoming: Incoming, max: usize) -> Result<Bytes, Response<AnswerBo
     if incoming.size_hint().lower() > max as u64 {
         return Err(too_long());
     }
-    let body = Limited::new(incoming, max).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    match tokio::time::timeout(BODY_TIMEOUT, whole(incoming, max)).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
         Ok(Err(_)) => Err(respond(Answer::bad("the body is incomplete"))),
         Err(_) => Err(respond(Answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long"))),

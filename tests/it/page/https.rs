@@ -341,3 +341,41 @@ fn strangers_keep_nobody_else_waiting() {
     eventually("a reader gets in", || reader.try_get(NAME, "/login", &[]).ok());
     assert!(Path::new(&leaf.chain).exists());
 }
+
+/// What somebody may not send is not kept in memory: pintle does not even ask for it.
+#[test]
+fn long_bodies_of_strangers_are_left_unread() {
+    let bed = Bed::new();
+    let leaf = bed.authority.leaf("admin", &[NAME]);
+    let vera = format!("[admin]\n[[admin.user]]\nname = \"vera\"\n{}\n{}", hash(PASSWORD), https(&leaf, ""));
+    let pintle = Pintle::start(&bed.authority, &bed.config(&vera));
+    let reader = Reader::of(&pintle, &bed.authority);
+    let long = bed.authority.ca_path().with_file_name("long");
+    fs::File::create(&long).unwrap().set_len(8 << 20).unwrap();
+    let sent = |path: &str, fields: &[&str]| {
+        let mut curl = reader.curl(NAME, path);
+        curl.args(["-X", "POST", "-H", "Expect: 100-continue", "--expect100-timeout", "50", "-T"]).arg(&long);
+        fields.iter().for_each(|field| _ = curl.args(["-H", field]));
+        let (_, out, err) = outcome(curl.args(["-w", "\n%{http_code} %{size_upload}"]));
+        out.lines().last().unwrap_or_else(|| panic!("{err}")).to_owned()
+    };
+    for path in ["/v1/ledger", "/v1/config/check", "/v1/certificates/judge", "/v1/none"] {
+        assert_eq!(sent(path, &[]), "401 0", "{path}");
+    }
+    assert_eq!(sent("/config", &[]), "303 0");
+    assert_eq!(sent("/login", &[]), "413 0");
+    // A reader who may see everything sends no more than they may, either.
+    let form = format!("name=vera&password={}", PASSWORD.replace(' ', "+"));
+    let (_, out, _) = outcome(reader.curl(NAME, "/login").args(["--data", &form]));
+    let cookie = out.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap().split(';').next().unwrap();
+    let cookie = format!("Cookie: {cookie}");
+    let (_, page) = reader.get("/", &["-H", &cookie]);
+    let token = page.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let token = format!("Pintle-Csrf: {token}");
+    for (path, want) in [("/v1/ledger", "403 0"), ("/v1/config/check", "403 0"), ("/v1/certificates/judge", "413 0")] {
+        assert_eq!(sent(path, &[&cookie, &token]), want, "{path}");
+    }
+    // A short body of a stranger is read, and dropped: the refusal arrives.
+    let (head, body) = reader.get("/v1/ledger", &["--data", &"x".repeat(100_000)]);
+    assert!(status(&head) == "401" && body.contains("sign in first"), "{head}");
+}
