@@ -1,6 +1,8 @@
 //! The tables of all keys, for a key that stands in the wrong one: by the reference, which is in the program for its
 //! man page. A test compares the reference with the reader.
 
+use std::sync::LazyLock;
+
 /// The reference of all keys.
 pub const REFERENCE: &str = include_str!("../../docs/reference/config.md");
 
@@ -40,7 +42,10 @@ pub(super) fn belongs(table: &str, name: &str) -> Option<String> {
 
 /// All keys, with their tables: `site.hsts.max_age`.
 fn keys() -> impl Iterator<Item = &'static str> {
-    REFERENCE.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'))
+    // The reference is long, and a file may have thousands of unknown keys.
+    static KEYS: LazyLock<Vec<&str>> =
+        LazyLock::new(|| REFERENCE.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect());
+    KEYS.iter().copied()
 }
 
 /// The table around a table.

@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
-use crate::reason::Reason;
+use crate::reason::{Reason, counted};
+
+/// Errors of the parser that are looked at. A file that is no TOML at all has one or more in each line.
+const ERRORS_MAX: usize = 100;
 
 /// An error of the parser: its place and its words.
 pub(super) struct SyntaxError {
@@ -19,13 +22,20 @@ pub(super) fn problems(text: &str, mut errors: Vec<SyntaxError>) -> Vec<(Range<u
     let open = if errors.is_empty() { None } else { open_list(text) };
     // From there on, the parser reads something else than the operator wrote.
     let end = open.unwrap_or(usize::MAX);
+    errors.retain(|error| error.span.start < end);
+    let more = errors.len().saturating_sub(ERRORS_MAX);
+    let further = errors.get(ERRORS_MAX).map(|error| error.span.clone());
+    errors.truncate(ERRORS_MAX);
+    let lines: Vec<&str> = if errors.is_empty() { Vec::new() } else { text.lines().map(str::trim).collect() };
     let mut found: Vec<(Range<usize>, Reason)> = Vec::new();
-    for error in errors.into_iter().filter(|error| error.span.start < end) {
+    let mut last = None;
+    for error in errors {
         let line = line_of(text, error.span.start);
-        if found.last().is_some_and(|(span, _)| line_of(text, span.start) == line) {
+        if last == Some(line) {
             continue;
         }
-        match repeated(text, &error.span) {
+        let before = found.len();
+        match repeated(text, &lines, line, &error.span) {
             Repeated::No => {
                 let reason = Reason::new(error.message);
                 let reason = match unquoted(text, error.span.start) {
@@ -37,6 +47,13 @@ pub(super) fn problems(text: &str, mut errors: Vec<SyntaxError>) -> Vec<(Range<u
             Repeated::Key(reason) => found.push((error.span, reason)),
             Repeated::InRepeatedTable => {}
         }
+        if found.len() > before {
+            last = Some(line);
+        }
+    }
+    if let Some(further) = further {
+        let what = format!("{} of syntax, here and below", counted(more, "more error"));
+        found.push((further, Reason::new(what).hint("mend the ones above first: these may come from them")));
     }
     if let Some(open) = open {
         let end = text[open..].find('\n').map_or(text.len(), |length| open + length);
@@ -67,9 +84,7 @@ enum Repeated {
     InRepeatedTable,
 }
 
-fn repeated(text: &str, span: &Range<usize>) -> Repeated {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let at = line_of(text, span.start);
+fn repeated(text: &str, lines: &[&str], at: usize, span: &Range<usize>) -> Repeated {
     let (Some(line), Some(name)) = (lines.get(at), text.get(span.clone())) else { return Repeated::No };
     let before = lines.get(..at).unwrap_or_default();
     if let Some(header) = header(line) {
@@ -235,6 +250,16 @@ mod tests {
         });
         let found = problems(text, errors.collect());
         found.into_iter().map(|(span, reason)| (line_of(text, span.start) + 1, reason.full_line())).collect()
+    }
+
+    #[test]
+    fn of_a_file_that_is_no_toml_some_errors_are_enough() {
+        for line in ["a = 1\n", "2026-11-27 GET /\n", "[a]\nb = 1\nb = 2\n"] {
+            let found = read(&line.repeat(20_000));
+            assert!((1..=ERRORS_MAX + 1).contains(&found.len()), "{line}: {}", found.len());
+            let (_, last) = found.last().unwrap();
+            assert!(last.contains("more errors of syntax, here and below"), "{line}: {last}");
+        }
     }
 
     #[test]

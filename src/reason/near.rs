@@ -6,10 +6,17 @@ const DISTANCE_MAX: usize = 2;
 /// Returns the known word that somebody may have meant, if one is near enough.
 #[must_use]
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let far = |known: &str| distance(&plain(known), &plain(word));
-    // Of a short word, two letters are too much.
-    let most = |known: &str| DISTANCE_MAX.min(known.chars().count() / 2);
-    known.into_iter().filter(|known| far(known) <= most(known)).min_by_key(|known| far(known))
+    let word = plain(word);
+    let length = word.chars().count();
+    let far = |known: &str| {
+        // Of a short word, two letters are too much.
+        let most = DISTANCE_MAX.min(known.chars().count() / 2);
+        let known = plain(known);
+        // The unknown word may be as long as a file.
+        let may_be_near = known.chars().count().abs_diff(length) <= most;
+        may_be_near.then(|| distance(&known, &word)).filter(|far| *far <= most)
+    };
+    known.into_iter().filter_map(|known| Some((far(known)?, known))).min_by_key(|(far, _)| *far).map(|(_, known)| known)
 }
 
 /// `did you mean "enforce"?`
