@@ -9,10 +9,10 @@ use similar::TextDiff;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
+use super::Control;
 use super::admin::AdminCommand;
 use super::history::AdoptionOrigin;
 use super::reload::{Halt, ReloadOutcome};
-use super::{Control, Keep, sandbox_rules};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call};
 pub use crate::admin::asked::encoded;
@@ -69,6 +69,8 @@ pub(super) struct CheckedText {
     verdict: ReloadOutcome,
     text: Arc<str>,
     running: Arc<KnownText>,
+    /// The configuration file.
+    path: PathBuf,
 }
 
 /// Answers a call about the configuration; `None` if the path has no such method.
@@ -292,19 +294,34 @@ pub fn unified((from, old): (&str, &str), (to, new): (&str, &str)) -> String {
 /// The verdict on a text, as if it were the file's.
 async fn check(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     let Ok(text) = std::str::from_utf8(&call.body).map(str::to_owned) else { return not_text() };
+    let with_file = match parameter(&call.query, "against").as_deref() {
+        None | Some("running") => false,
+        Some("file") => true,
+        Some(_) => return Answer::bad("against: neither running nor file"),
+    };
     let checked = ask(commands, |reply| AdminCommand::CheckConfig { text, reply }).await;
     let Some(checked) = checked else { return Answer::gone() };
-    let compared = spawn_blocking(move || checked.answer()).await;
+    let compared = spawn_blocking(move || checked.answer(with_file)).await;
     compared.unwrap_or_else(|panic| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string()))
 }
 
 impl CheckedText {
     /// The verdict with the difference. Large texts take their time, which the control thread does not have.
-    fn answer(&self) -> Answer {
-        let Self { verdict, text, running } = self;
+    fn answer(&self, with_file: bool) -> Answer {
+        let Self { verdict, text, running, path } = self;
         let status = if verdict.ok { StatusCode::OK } else { StatusCode::CONFLICT };
-        let running = running.masked().map(|masked| &**masked).unwrap_or_default();
-        let diff = secrets::masked(text).map(|masked| unified(("running", running), ("new", &masked)));
+        let file;
+        let (from, old) = match with_file {
+            true => match EditTarget::look(path) {
+                Ok(target) => {
+                    file = secrets::masked(target.text());
+                    ("file", file.as_deref().unwrap_or_default())
+                }
+                Err(error) => return of_edit(&error),
+            },
+            false => ("running", running.masked().map(|masked| &**masked).unwrap_or_default()),
+        };
+        let diff = secrets::masked(text).map(|masked| unified((from, old), ("new", &masked)));
         let mut body = json!(verdict);
         body["tag"] = json!(tag(text));
         body["diff"] = json!(diff);
@@ -392,18 +409,15 @@ impl Control {
     /// Judges a text as a reload would. Binds nothing, and makes no key.
     pub(super) fn check_config(&self, text: String) -> CheckedText {
         let draft = Draft::of_text(self.draft.path(), text);
-        let (config, problems) = self.resolve_with(&draft, Stamps::default(), Keep::Nothing, None);
-        let mut reasons = problems.shown();
-        let mut notes = Vec::new();
-        if let Some(config) = &config {
-            reasons.extend(sandbox_rules::beyond(&draft, config, &self.config).into_iter().map(Problem::from));
-            reasons.extend(self.moves_ledger(config).map(Problem::from));
-            let changes = Changes::between(&self.draft.text(), &draft.text());
-            notes = self.notes_of(config, &changes);
-        }
-        let ok = config.is_some() && !reasons.iter().any(Problem::is_error);
-        let verdict = ReloadOutcome::new(ok, reasons, notes);
-        CheckedText { verdict, text: draft.text(), running: self.known_text() }
+        let verdict = match self.judge_draft(&draft, Stamps::default()) {
+            Ok((config, problems)) => {
+                let changes = Changes::between(&self.draft.text(), &draft.text());
+                ReloadOutcome::new(true, problems.shown(), self.notes_of(&config, &changes))
+            }
+            Err(reasons) => ReloadOutcome::refused(reasons),
+        };
+        let path = self.draft.path().to_owned();
+        CheckedText { verdict, text: draft.text(), running: self.known_text(), path }
     }
 
     /// Changes the file and puts it into use, or changes nothing.

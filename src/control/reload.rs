@@ -214,6 +214,29 @@ impl Control {
         looked.map_err(|error| vec![read_error::reason(self.draft.path(), &error).into()].into())
     }
 
+    /// Judges a draft: the configuration that may be put into use, or the reasons against it. Changes nothing.
+    pub(super) fn judge_draft(&self, draft: &Draft, looked: Stamps) -> Result<(Config, Problems), Vec<Problem>> {
+        let (config, problems) = self.resolve_with(draft, looked, Keep::Nothing, None);
+        let Some(config) = config else { return Err(problems.shown()) };
+        // Only changes are refused. Files that were refused before do not delay other changes, and neither do pins that are
+        // withheld since a start.
+        let is_as_before = |kept: &KeptSite| {
+            kept.lacks || self.is_known_refusal(kept) || config.goes_on_without_pins(&self.config, kept.index)
+        };
+        if !config.kept.iter().all(is_as_before) {
+            let (_, problems) = self.resolve_with(draft, Stamps::default(), Keep::NoPair, None);
+            return Err(problems.shown());
+        }
+        let beyond = sandbox_rules::beyond(draft, &config, &self.config);
+        if !beyond.is_empty() {
+            return Err(beyond.into_iter().map(Problem::from).collect());
+        }
+        match self.moves_ledger(&config) {
+            Some(reason) => Err(vec![reason.into()]),
+            None => Ok((config, problems)),
+        }
+    }
+
     /// Applies the difference to a draft. With `write`, the file gets its text once nothing else can refuse it.
     async fn put_into_use(
         &mut self,
@@ -222,25 +245,8 @@ impl Control {
     ) -> Result<(Problems, Vec<String>), Halt> {
         // New sites get their keys before anything is judged: their pins are promised from the beginning.
         acme::prepare(draft.managed().into()).await.map_err(|error| vec![error.into()])?;
-        let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
-        let Some(mut config) = config else { return Err(problems.shown().into()) };
+        let (mut config, problems) = self.judge_draft(&draft, looked)?;
         let kept = std::mem::take(&mut config.kept);
-        // Only changes are refused. Files that were refused before do not delay other changes, and neither do pins that are
-        // withheld since a start.
-        let is_as_before = |kept: &KeptSite| {
-            kept.lacks || self.is_known_refusal(kept) || config.goes_on_without_pins(&self.config, kept.index)
-        };
-        if !kept.iter().all(is_as_before) {
-            let (_, problems) = self.resolve_with(&draft, Stamps::default(), Keep::NoPair, None);
-            return Err(problems.shown().into());
-        }
-        let beyond = sandbox_rules::beyond(&draft, &config, &self.config);
-        if !beyond.is_empty() {
-            return Err(beyond.into_iter().map(Problem::from).collect::<Vec<_>>().into());
-        }
-        if let Some(reason) = self.moves_ledger(&config) {
-            return Err(vec![reason.into()].into());
-        }
         let listeners = self.listeners(&config)?;
         let mut notes = self.notes_of(&config, &changes);
         let written = write_file(write).await?;
@@ -263,7 +269,7 @@ impl Control {
     }
 
     /// The reason against another `state.directory`: a restart would silently begin an empty ledger there.
-    pub(super) fn moves_ledger(&self, config: &Config) -> Option<Reason> {
+    fn moves_ledger(&self, config: &Config) -> Option<Reason> {
         let old = self.fixed.state.as_deref().filter(|old| config.state.as_deref() != Some(old))?;
         if self.ledger().book().promises().is_empty() {
             return None;

@@ -2,6 +2,7 @@
 
 mod diff;
 mod editor;
+mod event;
 
 use askama::Template;
 use http::StatusCode;
@@ -16,6 +17,7 @@ use crate::config::admin::AdminRole;
 use crate::config::history::ConfigVersion;
 use diff::{DiffKind, LineDiff};
 use editor::{EditedLines, EditorLine, Mark, TextPart};
+use event::ConfigEvent;
 
 /// Versions on one page.
 const VERSIONS: usize = 20;
@@ -60,16 +62,6 @@ struct ConfigHead {
     answer: String,
     /// Something happened: it comes with the answer to a form.
     event: Option<ConfigEvent>,
-}
-
-/// The outcome of a change.
-struct ConfigEvent {
-    class: &'static str,
-    icon: &'static str,
-    title: String,
-    text: String,
-    notes: Vec<String>,
-    hints: Vec<WayOut>,
 }
 
 /// A fault and its remedies.
@@ -118,6 +110,8 @@ struct EditedText {
     window: Option<EditedLines>,
     verdict: Option<Value>,
     event: Option<ConfigEvent>,
+    /// The difference is that from the file as it is now, and not from the running version.
+    from_file: bool,
     status: StatusCode,
 }
 
@@ -136,9 +130,10 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
     let word = asked.query.get("find").unwrap_or_default();
     let line = asked.query.get("line").and_then(|line| line.parse().ok());
     let around = line.or_else(|| editor::find(&text, word)).unwrap_or(1);
-    let event = asked.query.get("applied").map(|id| applied(id, Vec::new()));
+    let event = asked.query.get("applied").and_then(ConfigEvent::applied);
     let base = now.etag.unwrap_or_default();
-    let draft = EditedText { text, base, around, window: None, verdict: None, event, status: StatusCode::OK };
+    let draft =
+        EditedText { text, base, around, window: None, verdict: None, event, from_file: false, status: StatusCode::OK };
     rendered(api, asked, draft).await
 }
 
@@ -147,13 +142,6 @@ async fn read(api: &impl Api, asked: &PageRequest) -> Result<Answer, Page> {
     let path = if asked.session.may(AdminRole::Configure) { "/v1/config/text" } else { "/v1/config" };
     let answer = api.call(Call::get(path)).await;
     if answer.is_ok() { Ok(answer) } else { Err(unanswered(asked, &answer)) }
-}
-
-fn applied(id: &str, notes: Vec<String>) -> ConfigEvent {
-    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let kept = if is_id { format!("It is version {} of the history.", short(id)) } else { String::new() };
-    let text = format!("pintle serves this text now. {kept}");
-    ConfigEvent { class: "v-ok", icon: "ok", title: "Applied".into(), text, notes, hints: Vec::new() }
 }
 
 fn short(id: &str) -> &str {
@@ -190,7 +178,8 @@ pub async fn change(api: &impl Api, asked: &PageRequest) -> Page {
     let around = fix.map_or(first, |(mark, _)| mark.line);
     let is_apply = fix.is_none() && field("do") == "apply";
     let window = (!is_whole).then(|| EditedLines::of(&file, &text, first, count));
-    let draft = EditedText { text, base, around, window, verdict: None, event: None, status: StatusCode::OK };
+    let draft =
+        EditedText { text, base, around, window, verdict: None, event: None, from_file: false, status: StatusCode::OK };
     if is_apply { apply(api, asked, draft, now).await } else { check(api, asked, draft).await }
 }
 
@@ -210,7 +199,8 @@ pub async fn propose(api: &impl Api, asked: &PageRequest, text: String, around: 
     let part = editor::part(&file, around);
     let window = (part.count < part.all).then(|| EditedLines::of(&file, &text, part.first, part.count));
     let base = now.etag.unwrap_or_default();
-    let draft = EditedText { text, base, around, window, verdict: None, event: None, status: StatusCode::OK };
+    let draft =
+        EditedText { text, base, around, window, verdict: None, event: None, from_file: false, status: StatusCode::OK };
     check(api, asked, draft).await
 }
 
@@ -240,14 +230,7 @@ async fn apply(api: &impl Api, asked: &PageRequest, draft: EditedText, now: Answ
 /// Shows the text again with the reason why it was not applied.
 async fn refused(api: &impl Api, asked: &PageRequest, draft: EditedText, answer: Answer, tag: Option<String>) -> Page {
     let (what, hints) = (text(&answer.body, "error"), ways_out(texts(&answer.body, "hints")));
-    let bad = |title: &str, text: String, hints| ConfigEvent {
-        class: "v-bad",
-        icon: "bad",
-        title: title.into(),
-        text,
-        notes: Vec::new(),
-        hints,
-    };
+    let bad = |title: &str, text: String, hints| ConfigEvent { text, hints, ..ConfigEvent::bad(title) };
     let status = answer.status;
     let draft = match status {
         StatusCode::CONFLICT => {
@@ -260,7 +243,13 @@ async fn refused(api: &impl Api, asked: &PageRequest, draft: EditedText, answer:
             let text = "Your text is below, and the difference shows what it would change in the file as it is now. \
                         Apply again to replace that.";
             let event = bad("Not applied: somebody else has changed the file meanwhile", text.into(), Vec::new());
-            EditedText { base: tag.unwrap_or_default(), event: Some(event), ..draft }
+            let call = Call::post("/v1/config/check").with("against", "file").body(draft.text.clone());
+            let checked = api.call(call).await;
+            if !matches!(checked.status, StatusCode::OK | StatusCode::CONFLICT) {
+                return unanswered(asked, &checked);
+            }
+            let (base, verdict) = (tag.unwrap_or_default(), Some(checked.body));
+            EditedText { base, verdict, event: Some(event), from_file: true, ..draft }
         }
         _ => EditedText { event: Some(bad("Not applied", what, hints)), ..draft },
     };
@@ -281,7 +270,15 @@ pub async fn restore(api: &impl Api, asked: &PageRequest) -> Page {
         Err(page) => return page,
     };
     let (text, base) = (text(&now.body, "text"), now.etag.clone().unwrap_or_default());
-    let draft = EditedText { text, base, around: 1, window: None, verdict: None, event: None, status: StatusCode::OK };
+    let status = answer.status;
+    let draft =
+        EditedText { text, base, around: 1, window: None, verdict: None, event: None, from_file: false, status };
+    if status == StatusCode::PRECONDITION_FAILED {
+        let title = "Not brought back: somebody else has changed the file meanwhile";
+        let text = "The file as it is now is below. Look at the version again to bring it back.".to_owned();
+        let event = ConfigEvent { text, ..ConfigEvent::bad(title) };
+        return rendered(api, asked, EditedText { event: Some(event), ..draft }).await;
+    }
     refused(api, asked, draft, answer, now.etag).await
 }
 
@@ -305,7 +302,20 @@ async fn rendered(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Pag
         None => text(&api.call(Call::get("/v1/config/diff")).await.body, "diff"),
     };
     let status = draft.status;
+    let draft = with_doubts(draft, &listed, opened.as_ref());
     Page::of(&view(asked, draft, &state.body, &listed, opened.as_ref(), &diff)).with_status(status)
+}
+
+/// The text with the event that the answers allow: a link may claim a version that there is not.
+fn with_doubts(draft: EditedText, listed: &Answer, opened: Option<&Answer>) -> EditedText {
+    let newest = list(&listed.body, "versions").first().map(|version| text(version, "id"));
+    let event = draft.event.filter(|event| event.version.as_ref().is_none_or(|id| Some(id) == newest.as_ref()));
+    let missing = opened.filter(|answer| !answer.is_ok()).map(|answer| ConfigEvent {
+        text: text(&answer.body, "error"),
+        hints: texts(&answer.body, "hints"),
+        ..ConfigEvent::bad("This version cannot be shown")
+    });
+    EditedText { event: event.or(missing), ..draft }
 }
 
 fn view(
@@ -328,6 +338,7 @@ fn view(
         false => trouble(&listed.body),
     };
     let diff_title = match verdict {
+        Some(_) if draft.from_file => "Difference from the file as it is now",
         Some(_) => "Difference from the running version",
         None => "What a reload would change",
     };

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::admin::{Bed, get};
-use crate::harness::{BLOG, Pintle, outcome, output};
+use crate::harness::{BLOG, KeyKind, Leaf, Pintle, outcome, output};
 
 /// The setting without which the page changes nothing.
 const EDIT: &str = "[admin]\nedit = true\n";
@@ -98,6 +98,12 @@ fn a_text_is_checked_mended_and_applied() {
     let page = get(&bed.socket(), "/config");
     assert!(page.contains("apply: limits.idle has changed") && page.contains("Running"), "{page}");
 
+    // A link of somebody else claims nothing.
+    let page = get(&bed.socket(), "/config?applied=deadbeef");
+    assert!(page.contains("<h1>Configuration</h1>") && !page.contains("pintle serves this text now"), "{page}");
+    let page = get(&bed.socket(), "/config?version=deadbeef");
+    assert!(page.contains("This version cannot be shown") && page.contains("deadbeef"), "{page}");
+
     // Back to the first version.
     let id = page.split("/config?version=").last().unwrap().split('#').next().unwrap().to_owned();
     let page = get(&bed.socket(), &format!("/config?version={id}"));
@@ -125,11 +131,43 @@ fn somebody_elses_edit_is_not_overwritten() {
         "{head}"
     );
     assert!(page.contains("idle = &#34;80s&#34;"), "{page}");
+    // "Apply" would remove the line of the editor: the page shows it.
+    let (_, difference) = page.split_once("Difference from the file as it is now").unwrap_or_else(|| panic!("{page}"));
+    assert!(difference.contains("<del>-# by an editor") && difference.contains("idle = &#34;80s&#34;"), "{difference}");
     assert_eq!(fs::read_to_string(pintle.config_path()).unwrap(), edited);
     // The new page knows the new file: applied on purpose.
     let (head, _) = send(&bed, "/config", &edit(&page, &mine, "apply", &mut fields));
     assert!(head.starts_with("http/1.1 303"), "{head}");
     assert_eq!(fs::read_to_string(pintle.config_path()).unwrap(), mine);
+}
+
+/// "Check" and "Apply" give the same verdict: a certificate that was refused before delays no other change.
+#[test]
+fn a_site_without_a_fit_certificate_delays_no_edit() {
+    let bed = Bed::new();
+    let Leaf { chain, key, .. } = bed.authority.leaf_of("shop", &["shop.example"], KeyKind::Ecdsa, -30, -1);
+    let shop = format!("[[site]]\nhosts = [\"shop.example\"]\nupstream = \"{}\"\n", bed.origin.url());
+    let shop = format!("{shop}[site.certificate]\nchain = {chain:?}\nkey = {key:?}\n");
+    let config = bed.config(&format!("{EDIT}[limits]\nidle = \"70s\"\n"));
+    let pintle = Pintle::start(&bed.authority, &format!("{config}\n{shop}"));
+    pintle.logs("site without a certificate");
+    let before = fs::read_to_string(pintle.config_path()).unwrap();
+    let text = before.replace("70s", "80s");
+    let mut fields = Vec::new();
+    let page = get(&bed.socket(), "/config");
+    let (_, checked) = send(&bed, "/config", &edit(&page, &text, "check", &mut fields));
+    assert!(checked.contains("Can be applied") && checked.contains("expired on"), "{checked}");
+    let mut fields = Vec::new();
+    let (head, page) = send(&bed, "/config", &edit(&checked, &text, "apply", &mut fields));
+    assert!(head.starts_with("http/1.1 303"), "{head} {page}");
+    // A certificate that is unfit only now is refused by both.
+    let worse = format!("{text}\n{}", shop.replace("shop.example", "toys.example"));
+    let page = get(&bed.socket(), "/config");
+    for what in ["check", "apply"] {
+        let mut fields = Vec::new();
+        let (_, page) = send(&bed, "/config", &edit(&page, &worse, what, &mut fields));
+        assert!(page.contains("cannot be applied"), "{what}: {page}");
+    }
 }
 
 #[test]
