@@ -85,6 +85,12 @@ pub fn forgery(method: &Method, headers: &HeaderMap) -> Option<&'static str> {
     (!is_own).then_some("a page of another origin has made this request (Origin)")
 }
 
+/// `true` if a browser follows a link of another site: it keeps the cookie of the session to itself then (`SameSite=Strict`).
+#[must_use]
+pub fn is_followed_link(method: &Method, headers: &HeaderMap) -> bool {
+    is_safe(method) && only(headers, "sec-fetch-site") == Some("cross-site")
+}
+
 /// The values of the session cookie, in the order of the request.
 pub fn cookies(headers: &HeaderMap, is_secure: bool) -> impl Iterator<Item = &str> {
     let name = if is_secure { SECURE_COOKIE } else { COOKIE };

@@ -38,6 +38,7 @@ use api::Api;
 use asked::{FormFields, PageRequest};
 use entrance::{Entrance, PageVisitor};
 use guard::is_safe;
+use page::login;
 use reply::Page;
 use router::Found;
 use session::PageSession;
@@ -108,6 +109,9 @@ impl Pages {
                 let token = form.get("csrf").or(header).unwrap_or_default();
                 let is_proved = is_safe(&parts.method) || session.fits(token);
                 (session, is_proved)
+            }
+            PageReader::Browser(None) if guard::is_followed_link(&parts.method, &parts.headers) => {
+                return respond(login::go_on());
             }
             PageReader::Browser(None) => return respond(Page::see("/login")),
         };

@@ -17,6 +17,19 @@ struct Login<'a> {
     wrong: Option<&'a str>,
 }
 
+#[derive(Template)]
+#[template(path = "go_on.html")]
+struct GoOn {
+    node: &'static str,
+    style: &'static str,
+}
+
+/// A page that asks for itself again: as a request of our own page, it carries the cookie of the session, if there is one.
+#[must_use]
+pub fn go_on() -> Page {
+    Page::of(&GoOn { node: host_name(), style: assets::style() })
+}
+
 /// The page, with the reason why the last attempt failed.
 #[must_use]
 pub fn show(has_passwords: bool, name: &str, wrong: Option<&str>) -> Page {

@@ -46,6 +46,11 @@ fn a_link_opens_the_page_once_through_the_socket() {
     assert_eq!(get(at, "/", &[]).field("location"), Some("/login"));
     assert_eq!(get(at, "/v1/status", &[]).code, 401);
     assert_eq!(post(at, "/v1/reload", &["Pintle-Admin: 1"], "").code, 401);
+    // A browser that follows a link of another site keeps the cookie back, until a page of ours asks.
+    let followed = ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"];
+    let page = get(at, "/site/blog.example", &followed);
+    assert!(page.code == 200 && page.body.contains("<meta http-equiv=\"refresh\" content=\"0\">"), "{page:?}");
+    assert_eq!(get(at, "/", &["Sec-Fetch-Site: same-origin"]).field("location"), Some("/login"));
     let opened = get(at, &command.link, &[]);
     assert_eq!((opened.code, opened.field("location")), (303, Some("/")), "{}", opened.head);
     let set = opened.field("set-cookie").unwrap();
