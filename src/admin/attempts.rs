@@ -1,6 +1,6 @@
 //! Limits on log-ins: for each client network, and for all of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(15 * 60);
 const NETWORKS_MAX: usize = 1024;
 /// A network is forgotten after this time without a try.
 const MEMORY: Duration = Duration::from_secs(3600);
-/// Passwords from all networks within [`WINDOW`].
+/// Passwords from all networks within [`WINDOW`], except from those that know one.
 const TRIES_OF_ALL: u32 = 60;
+/// Networks from which somebody has signed in: the latest ones.
+const KNOWN_MAX: usize = 64;
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Warnings about strangers within [`WINDOW`].
@@ -59,6 +61,8 @@ impl LogInNetwork {
     pub fn of(address: Option<IpAddr>) -> Self {
         match address.map(|address| address.to_canonical()) {
             None => Self::Socket,
+            // Every user of this host has sixteen million of them.
+            Some(IpAddr::V4(address)) if address.is_loopback() => Self::V4([127, 0, 0, 1]),
             Some(IpAddr::V4(address)) => Self::V4(address.octets()),
             Some(IpAddr::V6(address)) => {
                 let [a, b, c, d, e, f, g, h, ..] = address.octets();
@@ -80,6 +84,8 @@ struct Tries {
 pub struct LogInAttempts {
     networks: HashMap<LogInNetwork, Tries>,
     window: Option<(Instant, u32)>,
+    /// Networks with a right password. Strangers elsewhere do not keep them waiting.
+    known: VecDeque<LogInNetwork>,
 }
 
 impl LogInAttempts {
@@ -98,10 +104,12 @@ impl LogInAttempts {
         }
         let (begun, used) =
             self.window.filter(|(begun, _)| now.saturating_duration_since(*begun) < WINDOW).unwrap_or((now, 0));
-        if used >= TRIES_OF_ALL {
-            return Err((begun + WINDOW).saturating_duration_since(now));
+        if !self.known.contains(&from) {
+            if used >= TRIES_OF_ALL {
+                return Err((begun + WINDOW).saturating_duration_since(now));
+            }
+            self.window = Some((begun, used + 1));
         }
-        self.window = Some((begun, used + 1));
         if self.networks.len() >= NETWORKS_MAX && !self.networks.contains_key(&from) {
             let quietest = self.networks.iter().min_by_key(|(_, tries)| tries.last).map(|(network, _)| *network);
             quietest.map(|network| self.networks.remove(&network));
@@ -120,6 +128,11 @@ impl LogInAttempts {
     /// Forgets the wrong passwords of a network, which has found the right one.
     pub fn succeeded(&mut self, from: LogInNetwork) {
         self.networks.remove(&from);
+        self.known.retain(|known| *known != from);
+        if self.known.len() >= KNOWN_MAX {
+            self.known.pop_front();
+        }
+        self.known.push_back(from);
     }
 }
 
@@ -181,10 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn strangers_keep_no_network_waiting_from_which_somebody_signed_in() {
+        let (mut attempts, now) = (LogInAttempts::default(), Instant::now());
+        assert!(attempts.begin(network(9), now).is_ok());
+        attempts.succeeded(network(9));
+        for n in 100..100 + TRIES_OF_ALL {
+            let _ = attempts.begin(network(n), now);
+        }
+        assert_eq!(attempts.begin(network(8), now), Err(WINDOW));
+        for left in (0..TRIES).rev() {
+            assert_eq!(attempts.begin(network(9), now), Ok(left), "its own limit stays");
+        }
+        assert_eq!(attempts.begin(network(9), now), Err(PAUSE));
+    }
+
+    #[test]
     fn networks_of_addresses() {
         let of = |text: &str| LogInNetwork::of(Some(text.parse().unwrap()));
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("127.0.0.1"), of("127.9.8.7"));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
     }
