@@ -14,6 +14,7 @@ use rustls::sign::SigningKey;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
+use zeroize::Zeroizing;
 
 pub use self::algorithm::{KeyAlgorithm, UnusableForTls, algorithm_of};
 pub use self::error::KeyFileError;
@@ -71,7 +72,7 @@ struct FilePart {
     /// The line of PEM where it begins.
     line: Option<usize>,
     kind: PartKind,
-    der: Vec<u8>,
+    der: Zeroizing<Vec<u8>>,
 }
 
 /// The kind of a part.
@@ -129,7 +130,7 @@ fn part_of_section(section: Section) -> Result<Option<FilePart>, KeyFileError> {
         "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => PartKind::Csr,
         "PUBLIC KEY" => PartKind::PublicKey,
         "RSA PUBLIC KEY" => {
-            der = foreign::spki_of_pkcs1(&der);
+            der = Zeroizing::new(foreign::spki_of_pkcs1(&der));
             PartKind::PublicKey
         }
         "PRIVATE KEY" => PartKind::PrivateKey(SectionKind::PrivateKey),
@@ -166,7 +167,7 @@ fn part_of_der(contents: &[u8]) -> Result<FilePart, KeyFileError> {
     } else {
         return Err(KeyFileError::Unknown);
     };
-    Ok(FilePart { line: None, kind, der: contents.to_vec() })
+    Ok(FilePart { line: None, kind, der: Zeroizing::new(contents.to_vec()) })
 }
 
 /// Returns the public key of a file: that of its first certificate, or of any other part. Further
@@ -234,20 +235,20 @@ pub fn certificates(contents: &[u8]) -> Result<Vec<(Option<usize>, CertificateDe
     if found.is_empty() {
         return Err(if is_encrypted { KeyFileError::Encrypted { pem: true } } else { KeyFileError::NoCertificate });
     }
-    Ok(found.into_iter().map(|i| (i.line, i.der.into())).collect())
+    Ok(found.into_iter().map(|mut i| (i.line, std::mem::take(&mut *i.der).into())).collect())
 }
 
-/// Returns the private key of a file.
+/// Returns the private key of a file. It is wiped at its end.
 ///
 /// # Errors
 ///
 /// [`KeyFileError`] if there is none, if there are several, or if a part of the file cannot be
 /// read.
-pub fn private_key(contents: &[u8]) -> Result<PrivateKeyDer<'static>, KeyFileError> {
+pub fn private_key(contents: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyFileError> {
     let parts = parts(contents).map_err(|e| instead_of_unknown(e, KeyFileError::NoPrivateKey))?;
     let encrypted = parts.iter().find(|i| i.kind == PartKind::Encrypted).map(|i| i.line.is_some());
-    let mut found: Option<(PrivateKeyDer<'static>, usize)> = None;
-    for part in parts {
+    let mut found: Option<(Zeroizing<PrivateKeyDer<'static>>, usize)> = None;
+    for mut part in parts {
         let PartKind::PrivateKey(kind) = part.kind else { continue };
         let line = part.line.unwrap_or_default();
         if let Some((first, at)) = &found {
@@ -256,8 +257,9 @@ pub fn private_key(contents: &[u8]) -> Result<PrivateKeyDer<'static>, KeyFileErr
             }
             continue;
         }
-        let key = PrivateKeyDer::from_pem(kind, part.der).ok_or(KeyFileError::Malformed("private key", part.line))?;
-        found = Some((key, line));
+        let der = std::mem::take(&mut *part.der);
+        let key = PrivateKeyDer::from_pem(kind, der).ok_or(KeyFileError::Malformed("private key", part.line))?;
+        found = Some((Zeroizing::new(key), line));
     }
     match (found, encrypted) {
         (Some((key, _)), _) => Ok(key),
@@ -328,7 +330,7 @@ fn of_spki(der: &[u8], kind: KeyKind) -> Option<PublicKey> {
 
 fn of_private(der: &[u8], kind: SectionKind) -> Result<PublicKey, KeyFileError> {
     let malformed = || KeyFileError::Malformed("private key", None);
-    let key = PrivateKeyDer::from_pem(kind, der.to_vec()).ok_or_else(malformed)?;
+    let key = Zeroizing::new(PrivateKeyDer::from_pem(kind, der.to_vec()).ok_or_else(malformed)?);
     let spki = signer(&key)?.public_key().map(|spki| spki.to_vec()).ok_or_else(malformed)?;
     of_spki(&spki, KeyKind::PrivateKey).ok_or_else(malformed)
 }

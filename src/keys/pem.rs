@@ -21,6 +21,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// Room for the base64 of a private key: RSA with 8192 bits needs less.
+const KEY_TEXT: usize = 8 << 10;
+
 /// The longest part of a line that a message shows, in characters.
 const SHOWN_MAX: usize = 60;
 
@@ -34,8 +37,8 @@ pub struct Section {
     /// `true` if its header marks it as encrypted (RFC 1421 section 4.6.1.1), as in OpenSSL's older
     /// private keys.
     pub is_encrypted: bool,
-    /// Its contents; an encrypted section stays encrypted.
-    pub der: Vec<u8>,
+    /// Its contents, which may be a key: they are wiped. An encrypted section stays encrypted.
+    pub der: Zeroizing<Vec<u8>>,
 }
 
 /// A malformed line.
@@ -152,13 +155,15 @@ struct OpenSection {
     /// Inside its header: fields of RFC 1421, up to an empty line.
     in_header: bool,
     /// The base64 read so far, and the line where it began.
-    text: Vec<u8>,
+    text: Zeroizing<Vec<u8>>,
     begin: usize,
 }
 
 impl OpenSection {
     fn new(line: usize, label: &str) -> Self {
-        Self { line, label: label.to_owned(), is_encrypted: false, in_header: false, text: Vec::new(), begin: 0 }
+        // Whatever outgrows this leaves copies behind.
+        let text = Zeroizing::new(Vec::with_capacity(KEY_TEXT));
+        Self { line, label: label.to_owned(), is_encrypted: false, in_header: false, text, begin: 0 }
     }
 
     fn take(&mut self, number: usize, line: &str) -> Result<(), PemError> {
@@ -195,7 +200,10 @@ impl OpenSection {
         if self.text.is_empty() {
             return Err(PemError { line: self.line, fault: PemFault::Empty(shown(&self.label)) });
         }
-        let der = BASE64.decode(&self.text).map_err(|_| PemError { line: self.begin, fault: PemFault::NotBase64 })?;
+        let der = BASE64
+            .decode(self.text.as_slice())
+            .map_err(|_| PemError { line: self.begin, fault: PemFault::NotBase64 })?;
+        let der = Zeroizing::new(der);
         Ok(Section { line: self.line, label: self.label, is_encrypted: self.is_encrypted, der })
     }
 }
@@ -228,7 +236,7 @@ fn armour(line: &str) -> Armour<'_> {
 
 /// Returns the lines with their numbers, without surrounding white space and byte order marks. A
 /// byte that is not UTF-8 is replaced, which makes its line malformed.
-fn lines(contents: &[u8]) -> impl Iterator<Item = (usize, String)> + '_ {
+fn lines(contents: &[u8]) -> impl Iterator<Item = (usize, Zeroizing<String>)> + '_ {
     let mut rest = Some(contents);
     let mut number = 0;
     std::iter::from_fn(move || {
@@ -241,7 +249,8 @@ fn lines(contents: &[u8]) -> impl Iterator<Item = (usize, String)> + '_ {
             &all[end + width..]
         });
         let text = String::from_utf8_lossy(line);
-        Some((number, text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').to_owned()))
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').to_owned();
+        Some((number, Zeroizing::new(text)))
     })
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
 
 use super::chain;
 use super::refusal::{Answered, PageRefusal};
@@ -101,7 +102,7 @@ impl Control {
 fn names_of_csr(contents: &[u8]) -> Vec<String> {
     let der = match pem::is_pem(contents) {
         true => pem::read(contents).ok().and_then(|sections| sections.into_iter().next()).map(|section| section.der),
-        false => Some(contents.to_vec()),
+        false => Some(Zeroizing::new(contents.to_vec())),
     };
     let Some(der) = der else { return Vec::new() };
     let Ok((_, csr)) = X509CertificationRequest::from_der(&der) else { return Vec::new() };
