@@ -152,6 +152,12 @@ async function flows(chrome, base) {
     assert.match(await text(page, "#difference"), /mode = "withdraw"/);
     await page.close();
   });
+  await test("a phone has the reader's name and the way out", async () => {
+    const page = await open(chrome, `${base}/`, { width: 360 });
+    assert.match(await text(page, ".who"), /Signed in as/);
+    assert.ok(await page.$eval(".who b", (name) => name.checkVisibility()));
+    await page.close();
+  });
   await test("explain is a form", async () => {
     const page = await open(chrome, `${base}/explain`, { script: false });
     await page.type("#url", "https://blog.example.com/page");

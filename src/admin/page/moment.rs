@@ -28,6 +28,8 @@ pub struct Moment {
     pub minute: String,
     /// The days from today to its day: the difference of the dates that the page shows. Negative in the past.
     pub days: i64,
+    /// The days that are left, to the nearest one: as the log and `pintle status` count them.
+    nearest: i64,
 }
 
 impl Moment {
@@ -44,6 +46,7 @@ impl Moment {
             short: shown("%-d %b"),
             minute: shown("%-d %b %Y, %H:%M UTC"),
             days: at.div_euclid(DAY) - now.div_euclid(DAY),
+            nearest: at.saturating_sub(now).saturating_add(DAY / 2).div_euclid(DAY),
         })
     }
 
@@ -63,7 +66,7 @@ impl Moment {
     #[must_use]
     pub fn left(&self) -> String {
         match self.days {
-            days @ 2.. => format!("{days} days left"),
+            2.. => format!("{} days left", self.nearest.max(2)),
             1 => "1 day left".to_owned(),
             0 => "ends today".to_owned(),
             -1 => "ended yesterday".to_owned(),
@@ -123,6 +126,9 @@ mod tests {
         assert_eq!((at(1).left().as_str(), at(29).tone(), at(9).tone()), ("1 day left", "t-warn", "t-bad"));
         assert_eq!((at(0).left().as_str(), at(-1).left().as_str()), ("ends today", "ended yesterday"));
         assert_eq!((at(36).distance().as_str(), at(-3).distance().as_str()), ("in 36 days", "3 days ago"));
+        // The chip beside it says `Ends in 9 days`.
+        let evening = Moment::new(now + 9 * DAY - 10 * 3600, now).unwrap();
+        assert_eq!((evening.days, evening.left().as_str()), (8, "9 days left"));
         // The days are those of the calendar, whatever the time of day is.
         let morning = Moment::new(now - 9 * 3600 + 40 * DAY, now).unwrap();
         assert_eq!((morning.days, morning.distance().as_str()), (40, "in 40 days"));

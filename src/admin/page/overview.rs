@@ -177,7 +177,7 @@ fn answer(overview: &Value) -> (String, String) {
     let rest = match (bad + warning, all) {
         (0, 1) => "The site is fine.".to_owned(),
         (0, all) => format!("All {} are fine.", counted(grouped(all), "site")),
-        (some, all) if some == all => "No site is without a task.".to_owned(),
+        (some, all) if some == all => "Every site has a task.".to_owned(),
         (some, all) => match all - some {
             1 => "The other one is fine.".to_owned(),
             others => format!("The other {} are fine.", grouped(others)),
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(of(0, 0, 10_000), "All 10,000 sites are fine.");
         assert_eq!(of(1, 2, 1), "One site needs you now, a.example first. The other one is fine.");
         assert_eq!(of(0, 2, 4), "2 sites need you soon, a.example first. The other 4 are fine.");
-        assert_eq!(of(2, 0, 0), "2 sites need you now, a.example first. No site is without a task.");
+        assert_eq!(of(2, 0, 0), "2 sites need you now, a.example first. Every site has a task.");
     }
 
     #[test]

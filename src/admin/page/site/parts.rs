@@ -11,6 +11,8 @@ pub(super) struct SiteNotice {
     pub(super) level: &'static str,
     pub(super) what: String,
     pub(super) since: Option<Moment>,
+    /// A pair in use keeps serving meanwhile.
+    pub(super) keeps: bool,
     pub(super) ways: Vec<WayOut>,
 }
 
@@ -76,13 +78,15 @@ pub(super) fn date_of(moment: &Moment) -> String {
 pub(super) fn notices(site: &Value, now: i64) -> Vec<SiteNotice> {
     let mut found = Vec::new();
     let refused = &site["refused"];
+    let keeps = !list(site, "certificates").is_empty();
     for reason in list(refused, "reasons") {
         let what = format!("A certificate was refused: {}", text(reason, "reason"));
         let since = Moment::of(&refused["since"], now);
-        found.push(SiteNotice { level: "bad", what, since, ways: ways_out(texts(reason, "hints")) });
+        found.push(SiteNotice { level: "bad", what, since, keeps, ways: ways_out(texts(reason, "hints")) });
     }
-    let mut add =
-        |level, what: String, hints| found.push(SiteNotice { level, what, since: None, ways: ways_out(hints) });
+    let mut add = |level, what: String, hints| {
+        found.push(SiteNotice { level, what, since: None, keeps, ways: ways_out(hints) });
+    };
     if let Some(error) = some(site, "ledger_error") {
         let hint = "Check free space and permissions of state.directory. Everything else continues.".to_owned();
         add("bad", format!("Pins are withheld: {error}"), vec![hint]);
@@ -138,7 +142,7 @@ pub(super) fn facts(site: &Value, rotation: &Value, now: i64) -> Vec<SiteFact> {
     let rate =
         site["requests_per_second"].as_f64().map_or_else(|| "–".to_owned(), |rate| format!("{} /s", figure(rate)));
     let (upstream, health) = match UpstreamView::of(site) {
-        None => ("no upstream", "quiet"),
+        None => ("none", "quiet"),
         Some(up) if up.level == "ok" => (up.state, "t-ok"),
         Some(up) if up.level == "warn" => (up.state, "t-warn"),
         Some(up) => (up.state, "t-bad"),
@@ -148,7 +152,7 @@ pub(super) fn facts(site: &Value, rotation: &Value, now: i64) -> Vec<SiteFact> {
         fact("Certificate ends", certificate),
         fact("Next key safe from", next),
         fact("Pins held until", held),
-        fact("Requests", (rate, format!("upstream {}", upstream.to_lowercase()), health)),
+        fact("Requests", (rate, format!("upstream: {}", upstream.to_lowercase()), health)),
     ]
 }
 
@@ -217,14 +221,17 @@ impl UpstreamView {
             UpstreamAddress { address: text(one, "address"), state, class }
         };
         let addresses: Vec<UpstreamAddress> = list(health, "addresses").iter().map(address).collect();
+        let failures = health["failures_in_a_row"].as_u64().unwrap_or_default();
         let is_partly_out = addresses.iter().any(|address| address.class != "t-ok");
         let (level, state) = match health["circuit"].as_str() {
             Some("open") => ("bad", "Fails: requests get 503"),
             Some("half-open") => ("warn", "Is tried again"),
             _ if is_partly_out => ("warn", "Partly fails"),
-            _ => ("ok", "Healthy"),
+            _ if failures > 0 => ("warn", "Failed last"),
+            _ if health["checked"] == true => ("ok", "Healthy"),
+            // Perhaps nobody has asked it yet.
+            _ => ("ok", "No failure seen"),
         };
-        let failures = health["failures_in_a_row"].as_u64().unwrap_or_default();
         let tried = health["tried_in"].as_u64().map(|seconds| format!("pintle tries again in {}", duration(seconds)));
         let failed = (failures > 0).then(|| format!("{} in a row", counted(failures, "failure")));
         let check = (health["checked"] == true).then(|| "a check asks it at intervals".to_owned());
@@ -280,7 +287,12 @@ mod tests {
         let of = |health: Value| {
             UpstreamView::of(&json!({ "upstream": "https://a.example", "upstream_health": health })).unwrap()
         };
-        assert_eq!(of(json!({ "circuit": "closed", "addresses": [] })).level, "ok");
+        let words = |health: Value| (of(health.clone()).level, of(health).state);
+        // Nobody has asked it yet.
+        assert_eq!(words(json!({ "circuit": "closed", "addresses": [] })), ("ok", "No failure seen"));
+        assert_eq!(words(json!({ "circuit": "closed", "checked": true })), ("ok", "Healthy"));
+        let failed = json!({ "circuit": "closed", "checked": true, "failures_in_a_row": 1 });
+        assert_eq!(words(failed), ("warn", "Failed last"));
         let out = of(json!({ "circuit": "closed", "addresses": [{ "address": "192.0.2.1:443", "left_out_for": 30 }] }));
         assert_eq!((out.level, out.addresses[0].state.as_str()), ("warn", "left out for 30 seconds"));
         let open = of(json!({ "circuit": "open", "tried_in": 5, "failures_in_a_row": 3 }));
@@ -309,7 +321,7 @@ mod tests {
         });
         let notices = notices(&site, NOW);
         assert_eq!(notices.iter().map(|n| n.level).collect::<Vec<_>>(), ["bad", "warn"]);
-        assert!(notices[0].ways[0].is_command && notices[0].since.is_some());
+        assert!(notices[0].ways[0].is_command && notices[0].since.is_some() && !notices[0].keeps);
         assert_eq!(headers(&site)[0].why_not.as_deref(), Some("no backup left"));
         let facts = facts(&site, &json!({}), NOW);
         assert_eq!(
