@@ -27,8 +27,6 @@ const PROBLEMS_MAX: usize = 50;
 const ROWS_MIN: usize = 8;
 /// The path of the page.
 const PATH: &str = "/config";
-/// The characters of an id in links and texts.
-const SHORT: usize = 10;
 
 #[derive(Template)]
 #[template(path = "config.html")]
@@ -142,10 +140,6 @@ async fn read(api: &impl Api, asked: &PageRequest) -> Result<Answer, Page> {
     let path = if asked.session.may(AdminRole::Configure) { "/v1/config/text" } else { "/v1/config" };
     let answer = api.call(Call::get(path)).await;
     if answer.is_ok() { Ok(answer) } else { Err(unanswered(asked, &answer)) }
-}
-
-fn short(id: &str) -> &str {
-    id.get(..SHORT).unwrap_or(id)
 }
 
 /// The answer to the form of the editor.

@@ -1,7 +1,7 @@
 //! The outcome of a change, as the first thing on the page.
 
-use super::short;
 use crate::admin::page::value::WayOut;
+use crate::config::history::short;
 
 /// The outcome of a change.
 pub(super) struct ConfigEvent {
