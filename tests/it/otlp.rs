@@ -54,7 +54,7 @@ fn wrong_settings_are_refused_with_the_remedy() {
         ("otlp_parents = \"none\"", "metrics.otlp_parents: has no effect without metrics.otlp"),
         ("otlp_ca = \"ca.pem\"", "metrics.otlp_ca: has no effect without metrics.otlp"),
         ("otlp_headers = { a = \"b\" }", "metrics.otlp_headers: has no effect without metrics.otlp"),
-        ("otlp = \"http://127.0.0.1:4318\"\notlp_ca = \"none.pem\"", "metrics.otlp_ca: none.pem: no such file"),
+        ("otlp = \"http://127.0.0.1:4318\"\notlp_ca = \"none.pem\"", "none.pem: no such file"),
         (
             "otlp = \"http://127.0.0.1:4318\"\notlp_headers = { \"a b\" = \"c\" }",
             "metrics.otlp_headers: invalid name \"a b\"",

@@ -531,7 +531,7 @@ fn a_change_beyond_the_sandbox_is_applied_with_an_upgrade() {
     assert_eq!(fs::read_to_string(&path).unwrap(), before);
     let (code, out, err) = apply(&changed, &["--upgrade", "--json"]);
     assert_eq!(code, 0, "{out}{err}");
-    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let answer: Value = serde_json::from_str(&out).unwrap();
     line.is_now(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
     assert_eq!(fs::read_to_string(&path).unwrap(), changed);
     assert_eq!(Client::new(&bed.authority).get(line.pintle.https(), BLOG, "/").text(), "second");
