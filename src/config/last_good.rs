@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
-use self::batch::CopyBatch;
 use self::contents::has_key;
 use self::name::{CopyName, NAMED, NEW_SUFFIX, SUFFIX, of_path, of_pin, of_site};
 use crate::host::HostPattern;
@@ -242,23 +241,10 @@ impl LastGood {
         paths.filter_map(|path| Some(FormerCopy { hosts: hosts(&path).ok()?, path })).collect()
     }
 
-    /// Begins to keep copies. Waits for whoever does so already.
-    fn begin(&self) -> CopyBatch<'_> {
-        CopyBatch::begin(self)
-    }
-
     /// `true` if a copy of this name is not allowed: its pair is no longer served.
     fn is_unwanted(&self, name: &str) -> bool {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         wanted.as_ref().is_some_and(|wanted| !wanted.contains(name))
-    }
-
-    /// Keeps one pair. Returns `false` if the copy was the same already, or if the pair is no longer served.
-    #[cfg(test)]
-    fn keep(&self, pair: ServedPair<'_>, contents: &[u8]) -> io::Result<bool> {
-        let mut batch = self.begin();
-        batch.add(pair, contents);
-        batch.finish().map(|written| written.new > 0)
     }
 
     fn names(&self) -> io::Result<Vec<String>> {

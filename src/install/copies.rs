@@ -28,12 +28,12 @@ pub(super) fn old_of(place: &Path) -> io::Result<PathBuf> {
 /// Finds copies of files while they are being replaced. Each folder is looked up once: ten thousand sites have their files
 /// in a few.
 #[derive(Default)]
-pub(super) struct OldFiles {
+pub(super) struct OldCopies {
     /// By the folder of a path: where it is behind all links; `None` if links of another user lead there.
     folders: HashMap<PathBuf, Option<PathBuf>>,
 }
 
-impl OldFiles {
+impl OldCopies {
     /// `true` if there is a copy of a file.
     pub(super) fn has(&mut self, place: &Path) -> bool {
         let is_there = |old: &Path| fs::symlink_metadata(old).is_ok();
@@ -94,7 +94,7 @@ mod tests {
         for old in ["archive/chain1.pem", "plain/a.pem"] {
             fs::write(place(&format!("{old}{OLD}")), "x").unwrap();
         }
-        let mut old = OldFiles::default();
+        let mut old = OldCopies::default();
         for _ in 0..2 {
             for (name, has) in [
                 ("live/chain.pem", true),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-use super::copies::{OLD, OLD_MODE, OldFiles, old_of, undone_of};
+use super::copies::{OLD, OLD_MODE, OldCopies, old_of, undone_of};
 use super::previous;
 use crate::config::{CheckContext, Draft, Outline};
 use crate::keys::key_file::{FILE_MAX, private_pin};
@@ -34,7 +34,7 @@ struct PairFile {
 /// `only_tell`, it reports only.
 pub fn settle(draft: &Draft, book: KnownBook<'_>, only_tell: bool, say: &mut dyn FnMut(Reason)) {
     let Some(outline) = draft.outline() else { return };
-    let mut old = OldFiles::default();
+    let mut old = OldCopies::default();
     for (chain, key) in outline.sites.iter().flat_map(|site| &site.certificates) {
         let paths = [Some(outline.path(chain)), key.as_ref().map(|key| outline.path(key))];
         // Usually there is nothing.

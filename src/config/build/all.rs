@@ -36,7 +36,11 @@ impl Draft {
 
 /// Checks everything. Returns a configuration only if there are no errors.
 fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems: &mut Problems) -> Option<Config> {
-    let ahead = FilesAhead::of(draft, file, context);
+    // Beside a configuration in use, most sites stay as they are.
+    let ahead = match context.before {
+        Some(_) => FilesAhead::default(),
+        None => FilesAhead::of(&draft.folder, file, &context.instead),
+    };
     let mut r = checker(draft, context, &ahead, problems);
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =

@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 use super::pair_files::{BackupFile, ChainFile, KeyFile};
 use crate::config::file::{ConfigFile, SiteTable};
 use crate::config::stamp::Stamp;
-use crate::config::{CheckContext, Draft};
 use crate::keys::key_file::FILE_MAX;
 use crate::os::plain_file;
 use crate::tls::key_process;
@@ -84,16 +83,15 @@ enum ParsedFile {
 }
 
 impl FilesAhead {
-    /// The files of the sites of a configuration. None for a few sites, and none if a configuration is in use: most of its
-    /// sites stay as they are.
-    pub(super) fn of(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>) -> Self {
+    /// The files of the sites of a configuration, except those whose contents are given instead. None for a few sites.
+    pub(super) fn of(folder: &Path, file: &ConfigFile, instead: &HashMap<PathBuf, Vec<u8>>) -> Self {
         let mut ahead = Self::default();
-        if context.before.is_some() || file.sites.len() < SITES_MIN || helpers() == 0 {
+        if file.sites.len() < SITES_MIN || helpers() == 0 {
             return ahead;
         }
         for (path, wanted) in file.sites.iter().flat_map(files_of) {
-            let path = draft.folder.join(path);
-            if !context.instead.contains_key(&path) {
+            let path = folder.join(path);
+            if !instead.contains_key(&path) {
                 ahead.want(path, wanted);
             }
         }

@@ -39,12 +39,23 @@ pub struct CopiesWritten {
     pub waits: usize,
 }
 
-impl<'c> CopyBatch<'c> {
-    pub(super) fn begin(copies: &'c LastGood) -> Self {
-        let alone = copies.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        Self { copies, _alone: alone, written: Vec::new(), waits: 0, failed: None }
+impl LastGood {
+    /// Begins to keep copies. Waits for whoever does so already.
+    pub(super) fn begin(&self) -> CopyBatch<'_> {
+        let alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        CopyBatch { copies: self, _alone: alone, written: Vec::new(), waits: 0, failed: None }
     }
 
+    /// Keeps one pair. Returns `false` if the copy was the same already, or if the pair is no longer served.
+    #[cfg(test)]
+    pub(super) fn keep(&self, pair: ServedPair<'_>, contents: &[u8]) -> io::Result<bool> {
+        let mut batch = self.begin();
+        batch.add(pair, contents);
+        batch.finish().map(|written| written.new > 0)
+    }
+}
+
+impl CopyBatch<'_> {
     /// Adds the copy of a pair, unless it is there already, or the pair is no longer served.
     pub(super) fn add(&mut self, pair: ServedPair<'_>, contents: &[u8]) {
         let name = pair.name();
