@@ -43,6 +43,8 @@ pub mod lease;
 pub mod policy;
 pub mod keys;
 pub mod cache;
+pub mod compression;
+pub mod filter;
 pub mod message;
 pub mod host;
 pub mod telemetry;

@@ -85,6 +85,9 @@ pub struct Limits {
     /// ACME challenges that one worker reads at the same time; more get 503. An authority validates from a handful of
     /// places.
     pub challenges: usize,
+    /// Responses that one worker compresses at the same time; more are sent as they are. Each holds up to 2 MiB while its
+    /// body is under way, and up to 6 MiB if its compressed form is kept.
+    pub compressors: usize,
     /// The time for one run of the program that sets DNS records.
     pub dns_hook: Duration,
     /// The time until a DNS record that it has set must be visible.
@@ -158,6 +161,7 @@ impl Default for Limits {
             reports_per_client: 10,
             rate_clients: 65_536,
             challenges: 32,
+            compressors: 32,
             dns_hook: Duration::from_secs(120),
             dns_propagation: Duration::from_secs(300),
             // Standard Webhooks: 15 to 30 seconds.
@@ -230,6 +234,7 @@ impl Limits {
             reports_per_client: 1_000_000,
             rate_clients: 10_000_000,
             challenges: 1_000_000,
+            compressors: 100_000,
             dns_hook: TIME_MOST,
             dns_propagation: TIME_MOST,
             hook_timeout: Duration::from_secs(300),

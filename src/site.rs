@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::compression::{CompressionRules, UpstreamTags};
 use crate::host::HostPattern;
 use crate::lease::Lease;
 use crate::message::{Fields, Name, Rendered, folds_to, is_forbidden_trailer, tokens};
@@ -26,6 +27,8 @@ pub struct Site {
     pub request: Arc<HeaderRules>,
     /// Rules for response headers.
     pub response: Arc<HeaderRules>,
+    /// The compression of its responses, if it has one.
+    pub compression: Option<SiteCompression>,
     /// `true` if pintle refuses TLS for names of it: it has no certificate, or one that does not
     /// cover them all.
     pub refuses_names: bool,
@@ -44,6 +47,23 @@ impl Site {
     #[must_use]
     pub fn keeps_upstream_hsts(&self) -> bool {
         self.hsts.as_ref().is_some_and(|p| p.policy.upstream == UpstreamHeader::Keep)
+    }
+}
+
+/// The compression of a site's responses.
+#[derive(Debug)]
+pub struct SiteCompression {
+    /// The settings.
+    pub rules: Arc<CompressionRules>,
+    /// What is known about entity tags of its upstream.
+    pub tags: UpstreamTags,
+}
+
+impl SiteCompression {
+    /// Makes the compression of a site.
+    #[must_use]
+    pub fn new(rules: Arc<CompressionRules>) -> Self {
+        Self { rules, tags: UpstreamTags::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod cache;
 mod certificate;
+mod compression;
 pub mod http2;
 mod ledger;
 pub mod messages;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 pub use cache::cache;
 pub use certificate::certificate;
+pub use compression::compression;
 pub use http2::http2_request;
 pub use ledger::ledger;
 pub use messages::{chunked_body, forwarded, request_head, response_head, rewrite};
@@ -42,6 +44,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("server_hello", server_hello),
     ("page", page),
     ("cache", cache),
+    ("compression", compression),
 ];
 
 /// A PROXY header: what is accepted is accepted at the same length whatever follows, and never before it is whole.

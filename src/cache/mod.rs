@@ -6,6 +6,7 @@
 pub mod conditional;
 pub mod date;
 pub mod directives;
+pub mod encoded;
 pub mod encoding;
 pub mod filling;
 pub mod freshness;

@@ -28,6 +28,9 @@ const OVERHEAD: u64 = 512;
 const PAUSE: u64 = 1000;
 const PAUSE_MAX: u64 = 60_000;
 
+/// The numbers of stored responses.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 /// Fields that are never stored. pintle adds its own policies to each answer, and drops these from the upstream's.
 const NEVER: [Name; 7] = [
     Name::ContentLength,
@@ -107,7 +110,9 @@ impl StoredHead {
         let said = Response::of(fields);
         let lasts = lifetime(status, &said, fields, arrival.received, rules.times);
         let lifetime = judge(request.asked, status, &said, fields, lasts, ALLOWED)?;
-        let variant = Variant::of(fields, request.sent).ok_or(NotStored::Vary)?;
+        // Asked for without a coding: pintle makes the codings that clients want.
+        let has_any_coding = rules.compresses && !freshness::has(fields, b"content-encoding");
+        let variant = Variant::of(fields, request.sent, has_any_coding).ok_or(NotStored::Vary)?;
         let initial_age = initial_age(fields, arrival.received);
         let tags = tags(fields);
         let (mut kept, mut speaks_to_cache) = (Fields::default(), false);
@@ -233,6 +238,8 @@ pub struct StoredResponse {
     pub head: Arc<StoredHead>,
     /// Its whole body.
     pub body: Bytes,
+    /// Its number, which no other response has: its compressed forms are found by it.
+    pub number: u64,
     /// It must be validated before the next use: a soft purge, or a change by an unsafe method.
     is_invalid: AtomicBool,
     /// Somebody validates it in the background.
@@ -251,6 +258,7 @@ impl StoredResponse {
         Self {
             head,
             body,
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             is_invalid: AtomicBool::default(),
             is_validating: AtomicBool::default(),
             failures: AtomicU32::default(),
@@ -385,6 +393,7 @@ mod tests {
             query: super::super::query::QueryRules::default(),
             honour: Honour::Yes,
             collapse_wait: Duration::from_secs(5),
+            compresses: false,
         }
     }
 

@@ -26,6 +26,8 @@ pub struct CacheRules {
     pub honour: Honour,
     /// The longest wait for a response that another request has asked for.
     pub collapse_wait: Duration,
+    /// pintle compresses what is stored, so the upstream is asked for bodies without a coding.
+    pub compresses: bool,
 }
 
 impl CacheRules {
@@ -36,5 +38,6 @@ impl CacheRules {
             && self.memory == other.memory
             && self.max_object == other.max_object
             && self.query == other.query
+            && self.compresses == other.compresses
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::encoded::EncodedBodies;
 use super::rules::CacheRules;
 use super::store::Store;
 
@@ -14,6 +15,8 @@ pub struct SiteCache {
     source: Box<str>,
     /// The responses. They outlive a reload that changes only times.
     pub store: Arc<Store>,
+    /// Their compressed forms, if pintle compresses.
+    pub encoded: Option<Arc<EncodedBodies>>,
 }
 
 impl SiteCache {
@@ -24,10 +27,14 @@ impl SiteCache {
         let kept = before.filter(|before| *before.source == *source && rules.fits_store_of(&before.rules));
         match kept {
             Some(kept) if kept.rules == rules => kept.clone(),
-            Some(kept) => Arc::new(Self { rules, source: source.into(), store: kept.store.clone() }),
+            Some(kept) => {
+                let (store, encoded) = (kept.store.clone(), kept.encoded.clone());
+                Arc::new(Self { rules, source: source.into(), store, encoded })
+            }
             None => {
                 let store = Arc::new(Store::new(rules.memory, rules.max_object));
-                Arc::new(Self { rules, source: source.into(), store })
+                let encoded = rules.compresses.then(|| Arc::new(EncodedBodies::new(rules.memory)));
+                Arc::new(Self { rules, source: source.into(), store, encoded })
             }
         }
     }

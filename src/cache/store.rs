@@ -413,6 +413,7 @@ mod tests {
             query: crate::cache::query::QueryRules::default(),
             honour: crate::cache::reuse::Honour::No,
             collapse_wait: std::time::Duration::ZERO,
+            compresses: false,
         };
         let arrival = HeadArrival { received: ReceivedAt { at: 0, delay: 0 }, uptime: 0, epoch: 0 };
         let head = StoredHead::of(&rules, request, StatusCode::OK, &fields, arrival).unwrap();

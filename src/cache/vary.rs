@@ -18,14 +18,14 @@ pub struct Variant {
 
 impl Variant {
     /// Notes what a response nominates. `None` if it varies by something else (`*`), or by more
-    /// bytes than are kept.
+    /// bytes than are kept. `has_any_coding` says that the response is for clients of every coding.
     #[must_use]
-    pub fn of(response: &Fields, request: &Fields) -> Option<Self> {
+    pub fn of(response: &Fields, request: &Fields, has_any_coding: bool) -> Option<Self> {
         let mut names: Vec<Vec<u8>> =
             response.get_all(Name::Vary).flat_map(tokens).map(<[u8]>::to_ascii_lowercase).collect();
         // Requests whose cookies say something about the visitor have nothing to do with the store, and the others lose
         // theirs.
-        names.retain(|name| name != b"cookie");
+        names.retain(|name| name != b"cookie" && !(has_any_coding && name == b"accept-encoding"));
         names.sort_unstable();
         names.dedup();
         let (mut nominated, mut kept) = (Vec::with_capacity(names.len()), 0);
@@ -135,11 +135,11 @@ mod tests {
             ("Y", vec![("Y", "")], false),
             ("y, Y, y", vec![("Z", "1")], true),
         ] {
-            let variant = Variant::of(&fields(&[("Vary", vary)]), &first).unwrap();
+            let variant = Variant::of(&fields(&[("Vary", vary)]), &first, false).unwrap();
             assert_eq!(variant.fits(&fields(&other)), want, "{vary} {other:?}");
         }
         let many: Vec<String> = (0..60).map(|n| format!("x-{n}")).collect();
-        let variant = Variant::of(&fields(&[("Vary", &many.join(","))]), &first).unwrap();
+        let variant = Variant::of(&fields(&[("Vary", &many.join(","))]), &first, false).unwrap();
         assert!(variant.fits(&first) && !variant.fits(&fields(&[("x-59", "1")])));
     }
 
@@ -147,20 +147,20 @@ mod tests {
     fn responses_that_match_nothing_else() {
         let request = fields(&[("Big", &"x".repeat(KEPT_MAX))]);
         for vary in ["*", "Accept, *", "*, Accept", "Big"] {
-            assert_eq!(Variant::of(&fields(&[("Vary", vary)]), &request), None, "{vary}");
+            assert_eq!(Variant::of(&fields(&[("Vary", vary)]), &request, false), None, "{vary}");
         }
-        assert_eq!(Variant::of(&fields(&[("Vary", "Accept"), ("vary", "*")]), &request), None);
+        assert_eq!(Variant::of(&fields(&[("Vary", "Accept"), ("vary", "*")]), &request, false), None);
     }
 
     #[test]
     fn blanks_in_quotes_count() {
         let first = fields(&[("A", "x=\"a , b\\\" , c\" , d")]);
-        let variant = Variant::of(&fields(&[("Vary", "A")]), &first).unwrap();
+        let variant = Variant::of(&fields(&[("Vary", "A")]), &first, false).unwrap();
         assert!(variant.fits(&fields(&[("A", "x=\"a , b\\\" , c\",d")])));
         assert!(!variant.fits(&fields(&[("A", "x=\"a,b\\\" , c\",d")])));
         assert!(!variant.fits(&fields(&[("A", "x=\"a , b\\\",c\",d")])));
         let spaced = fields(&[("A", "a  b")]);
-        let variant = Variant::of(&fields(&[("Vary", "A")]), &spaced).unwrap();
+        let variant = Variant::of(&fields(&[("Vary", "A")]), &spaced, false).unwrap();
         assert!(!variant.fits(&fields(&[("A", "a b")])));
     }
 }

@@ -3,6 +3,7 @@
 mod acme;
 mod admin;
 mod cache;
+mod compression;
 mod limits;
 mod rate;
 mod site;
@@ -16,6 +17,7 @@ use super::reader::Reader;
 pub(super) use acme::{AcmeTable, EabTable};
 pub(super) use admin::{AdminHttpsTable, AdminTable, AdminUserTable};
 pub(super) use cache::{CacheTable, QueryKey};
+pub(super) use compression::CompressionTable;
 pub(super) use limits::LimitsTable;
 pub(super) use rate::{PathRateTable, RateTable};
 pub(super) use site::{

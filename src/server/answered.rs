@@ -61,6 +61,7 @@ pub(super) fn answered(
                         pinned: context.may_pin(site),
                         forwarded: true,
                         grpc: is_grpc(head),
+                        stored: None,
                         vary: asked.origin.vary(),
                         upgraded,
                         closes: false,

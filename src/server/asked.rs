@@ -4,11 +4,13 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 use super::cache_note::CacheNote;
+use super::compression_note::CompressionNote;
 use super::context::Context;
 use super::held_rates::HeldRates;
 use super::snapshot::{SiteOfView, View};
 use super::trace;
 use crate::clock::Alarm;
+use crate::compression::undo;
 use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, origin};
@@ -32,6 +34,10 @@ pub(super) struct Asked {
     pub(super) trace: Option<Box<Trace>>,
     /// Its place in the counts of clients, if its site has limits of requests.
     pub(super) rates: OnceCell<Box<HeldRates>>,
+    /// Its conditions name tags that pintle had made weak. The upstream gets them as it sent them.
+    pub(super) has_undone_tags: bool,
+    /// The compression of its answer, if pintle compresses it.
+    pub(super) compressed: OnceCell<Rc<CompressionNote>>,
 }
 
 impl Asked {
@@ -96,8 +102,11 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         None => None,
         Some(rules) => trace::begin(rules, head, site.as_ref(), context),
     };
+    let compression = site.as_ref().and_then(|site| site.compression.as_ref());
+    let has_undone_tags = compression.is_some_and(|own| !own.tags.are_weak() && undo(&mut head.fields));
     let (facts, cache, rates) = (RefCell::default(), Cell::default(), OnceCell::new());
-    Asked { view, site, origin, names_host, facts, cache, trace, rates }
+    let compressed = OnceCell::new();
+    Asked { view, site, origin, names_host, facts, cache, trace, rates, has_undone_tags, compressed }
 }
 
 /// Does the same for a request whose head is refused. Returns `None` unless its host is certain.

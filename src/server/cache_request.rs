@@ -74,6 +74,8 @@ pub(super) struct CacheRequest {
     pub(super) directives: Request,
     pub(super) has_authorization: bool,
     pub(super) has_range: bool,
+    /// pintle compresses what is stored.
+    compresses: bool,
 }
 
 impl CacheRequest {
@@ -85,6 +87,7 @@ impl CacheRequest {
             directives: Request::of(&head.fields),
             has_authorization: has(&head.fields, b"authorization"),
             has_range: head.method == Method::GET && has(&head.fields, b"range"),
+            compresses: cache.rules.compresses,
             target: match target {
                 std::borrow::Cow::Borrowed(_) => None,
                 std::borrow::Cow::Owned(target) => Some(target),
@@ -107,7 +110,8 @@ impl CacheRequest {
     ) -> RequestHead {
         let mut own = head.clone();
         own.fields.retain(|field, name| !field.is_named() && passes(name, page));
-        own.fields.push(b"Accept-Encoding", Encoding::of(&head.fields).value());
+        let encoding = if self.compresses { Encoding::Identity } else { Encoding::of(&head.fields) };
+        own.fields.push(b"Accept-Encoding", encoding.value());
         if let Some(stored) = stored {
             let fields = &stored.head.fields;
             for (condition, validator) in

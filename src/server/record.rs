@@ -179,6 +179,9 @@ impl EndedRequest<'_> {
         {
             cache.store.count(worker.number, note.part);
         }
+        if let Some(compressed) = self.asked.and_then(|asked| asked.compressed.get()) {
+            worker.meters.compressed.note(compressed.coding as usize, compressed.before.get(), outcome.bytes);
+        }
         if let Some(duration) = self.duration {
             worker.meters.duration.note(duration);
         }
@@ -230,6 +233,9 @@ impl EndedRequest<'_> {
             first_byte: outcome.to_first_byte(),
             upstream: asked.map(|asked| *asked.facts.borrow()).filter(|facts| facts.asked),
             cache: asked.and_then(|asked| asked.cache.get()).map(|note| note.part.name()),
+            compressed: asked
+                .and_then(|asked| asked.compressed.get())
+                .map(|note| (note.coding.name(), note.before.get())),
             user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
             referer: head.fields.get(Name::Referer).unwrap_or_default(),
             end: End { error: outcome.error.as_deref(), rule: self.refused_by(), ..outcome.why },

@@ -30,6 +30,8 @@ pub(super) struct Reply {
     pub forwarded: bool,
     /// `true` for an answer to gRPC, which has trailers.
     pub grpc: bool,
+    /// The number of the stored response that is its body, whole.
+    pub(super) stored: Option<u64>,
     /// The request fields that it depends on. A cache must not serve it to requests that differ in them.
     pub(super) vary: Option<&'static str>,
     /// The WebSocket behind a 101.
@@ -56,6 +58,7 @@ impl Reply {
             pinned: false,
             forwarded: false,
             grpc: false,
+            stored: None,
             vary: None,
             upgraded: None,
             closes: false,

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::admission::{Admission, ClientNetwork};
 use super::challenge::ReadSlots;
 use super::channels::{Drain, Peers, PublishedSnapshot, SharedState, Vitals};
+use super::compressors::Compressors;
 use super::connections::{ConnectionEntry, Connections};
 use super::failed_handshakes::FailedHandshakes;
 use super::handshakes::Handshakes;
@@ -56,6 +57,7 @@ pub(super) struct Worker {
     pub(super) untrusted: Arc<Untrusted>,
     pub(super) reports: Arc<Reports>,
     pub(super) handshakes: Rc<Handshakes>,
+    pub(super) compressors: Compressors,
     pub(super) failed_handshakes: FailedHandshakes,
     pub(super) challenges: RefCell<ReadSlots>,
     /// The ports of the TLS listeners.
@@ -92,6 +94,7 @@ impl Worker {
             untrusted: shared.untrusted.clone(),
             reports: shared.reports.clone(),
             handshakes: Rc::default(),
+            compressors: Compressors::default(),
             failed_handshakes: FailedHandshakes::default(),
             challenges: RefCell::new(ReadSlots::new(0)),
             https_ports: RefCell::default(),
@@ -219,7 +222,9 @@ impl Worker {
             self.count_states();
             let due = Instant::now() + TICK;
             tokio::time::sleep_until(due).await;
-            self.meters.loop_delay.note(due.elapsed());
+            let delay = due.elapsed();
+            self.meters.loop_delay.note(delay);
+            self.compressors.note_delay(delay);
         }
     }
 

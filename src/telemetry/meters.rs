@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::compressed::CompressedMeter;
 use super::histogram::{Histogram, add};
 
 /// The limits that are counted, by their names in the configuration.
-pub const LIMITS: [&str; 26] = [
+pub const LIMITS: [&str; 27] = [
     "connections",
     "connections_per_client",
     "handshake",
@@ -32,6 +33,7 @@ pub const LIMITS: [&str; 26] = [
     "rate_concurrent",
     "rate_crawlers",
     "rate_clients",
+    "compressors",
 ];
 
 /// The results of TLS handshakes, each with its reason.
@@ -103,6 +105,8 @@ pub struct Meters {
     pub causes: Tally<30>,
     /// The connections by their states.
     pub states: StateGauges,
+    /// Responses that were compressed.
+    pub compressed: CompressedMeter,
 }
 
 macro_rules! states {

@@ -1,6 +1,7 @@
 //! pintle's output about itself: the access log, the operator's log, counters and latencies.
 
 pub mod access;
+pub mod compressed;
 pub mod counters;
 pub mod delimited;
 pub mod exposition;

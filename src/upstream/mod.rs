@@ -4,6 +4,7 @@ mod at_once;
 mod send;
 mod unprocessed;
 mod response;
+mod filtered;
 mod http1;
 mod http2;
 mod replay;

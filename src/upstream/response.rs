@@ -5,8 +5,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::error::UpstreamError;
+use super::filtered::FilteredBody;
 use super::http1::{Http1Body, Rest, UpgradedConnection};
 use super::http2::Http2Body;
+use crate::filter::BodyFilter;
 use crate::message::ResponseHead;
 use crate::wire::body::{Body, Frame};
 
@@ -56,6 +58,8 @@ pub enum ResponseBody {
     Stored(Bytes, usize),
     /// A body that several requests read.
     Shared(Box<dyn Body<Error = UpstreamError>>),
+    /// A body that a filter changes.
+    Filtered(Box<FilteredBody<Self>>),
     /// The rest of an HTTP/1.1 exchange.
     Http1(Box<Http1Body>),
     /// The rest of an HTTP/2 stream.
@@ -71,9 +75,17 @@ impl ResponseBody {
 
     /// Ends the use of its connection for other requests, because it has timed out.
     pub fn give_up(&self) {
-        if let Self::Http2(body) = self {
-            body.give_up();
+        match self {
+            Self::Http2(body) => body.give_up(),
+            Self::Filtered(body) => body.source().give_up(),
+            _ => {}
         }
+    }
+
+    /// Changes the body by a filter. Filters may be put on top of each other.
+    #[must_use]
+    pub fn filtered(self, filter: Box<dyn BodyFilter>) -> Self {
+        Self::Filtered(Box::new(FilteredBody::new(self, filter)))
     }
 }
 
@@ -93,6 +105,7 @@ impl Body for ResponseBody {
                 Poll::Ready((!piece.is_empty()).then_some(Ok(Frame::Data(piece))))
             }
             Self::Shared(body) => body.poll_frame(cx),
+            Self::Filtered(body) => body.poll_frame(cx),
             Self::Http1(body) => body.poll_frame(cx),
             Self::Http2(body) => body.poll_frame(cx),
         }
@@ -103,6 +116,7 @@ impl Body for ResponseBody {
             Self::Empty => true,
             Self::Full(data) | Self::Stored(data, _) => data.is_empty(),
             Self::Shared(body) => body.is_end(),
+            Self::Filtered(body) => body.is_end(),
             Self::Http1(body) => body.is_end(),
             Self::Http2(body) => body.is_end(),
         }
@@ -112,6 +126,7 @@ impl Body for ResponseBody {
         match self {
             Self::Http1(body) => body.read_at_most(bytes),
             Self::Shared(body) => body.read_at_most(bytes),
+            Self::Filtered(body) => body.read_at_most(bytes),
             Self::Stored(_, most) => *most = bytes.clamp(1, STORED_PIECE_MAX),
             Self::Empty | Self::Full(_) | Self::Http2(_) => {}
         }

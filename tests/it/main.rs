@@ -20,6 +20,7 @@ mod cache;
 mod chains;
 mod clock;
 mod closed_output;
+mod compression;
 mod config;
 mod container;
 mod copies;

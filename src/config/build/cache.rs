@@ -27,8 +27,8 @@ const OBJECT_LEAST: u64 = 1 << 10;
 const COLLAPSE_WAIT: Duration = Duration::from_secs(5);
 const COLLAPSE_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Returns the rules of a site's cache; `None` if it has none.
-pub(super) fn build(table: &SiteTable, r: &mut Checker<'_>) -> Option<Arc<CacheRules>> {
+/// Returns the rules of a site's cache; `None` if it has none. `compresses` says that pintle compresses its responses.
+pub(super) fn build(table: &SiteTable, compresses: bool, r: &mut Checker<'_>) -> Option<Arc<CacheRules>> {
     let cache = table.cache.as_deref()?;
     if !table.has_upstream {
         r.warn(&cache.span, "site.cache: has no effect without upstream", "set upstream, or remove [site.cache]");
@@ -66,6 +66,7 @@ pub(super) fn build(table: &SiteTable, r: &mut Checker<'_>) -> Option<Arc<CacheR
         query: query(cache, r),
         honour: r.choice("site.cache.honour_client", cache.honour_client.as_ref(), &honours, Honour::Cheap),
         collapse_wait,
+        compresses,
     }))
 }
 

@@ -18,7 +18,7 @@ use crate::message::Rendered;
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
 use crate::policy::promise::{Promise, Promises, Seconds, SiteNames};
-use crate::site::{PinHeader, RenderedPolicy, Site};
+use crate::site::{PinHeader, RenderedPolicy, Site, SiteCompression};
 use crate::tls::certificate::Chain;
 
 /// A site, ready.
@@ -118,6 +118,7 @@ pub(super) fn make(plan: Arc<SitePlan>, made_from: MadeFrom, ramps: Vec<Ramp>) -
         hpkp: sent,
         request: plan.request.clone(),
         response: plan.response.clone(),
+        compression: plan.compression.clone().map(SiteCompression::new),
         refuses_names: plan.lack.is_some() || plan.refused_names().next().is_some(),
         unlogged: plan.unlogged,
     };

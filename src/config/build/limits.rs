@@ -35,6 +35,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         reports_per_client 1,
         rate_clients 8,
         challenges 1,
+        compressors 0,
         hook_queue 1,
         log_networks 1,
         admin_connections 1,

@@ -15,6 +15,7 @@ mod breach;
 mod builder;
 mod burnt;
 mod cache;
+mod compression;
 mod candidate;
 mod certificates;
 mod checker;

@@ -9,6 +9,7 @@ use super::pin_plan::PinPlan;
 use super::report::{CertificateLack, Missing};
 use super::upstream::SiteUpstream;
 use crate::cache::CacheRules;
+use crate::compression::CompressionRules;
 use crate::config::stamp::{Stamp, Stamps};
 use crate::host::HostPattern;
 use crate::reason::Problem;
@@ -33,6 +34,7 @@ pub(in crate::config) struct SitePlan {
     pub(super) hsts: Option<HstsPlan>,
     pub(super) target: Option<SiteUpstream>,
     pub(super) cache: Option<Arc<CacheRules>>,
+    pub(super) compression: Option<Arc<CompressionRules>>,
     pub(super) request: Arc<HeaderRules>,
     pub(super) response: Arc<HeaderRules>,
     /// Problems, with spans from the start of the site.

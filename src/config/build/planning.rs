@@ -12,7 +12,7 @@ use super::report::{CertificateLack, Missing};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
 use super::upstream::Upstreams;
-use super::{cache, certificates, headers, hsts, own_keys, pins, upstream};
+use super::{cache, certificates, compression, headers, hsts, own_keys, pins, upstream};
 use crate::config::file::{ConfigFile, SiteTable};
 use crate::config::problem::At;
 use crate::config::{Config, Draft};
@@ -113,7 +113,8 @@ fn make(
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
     let target = upstream::build(table, &names, collects, upstreams, r);
-    let cache = cache::build(table, r);
+    let compression = compression::build(table, r);
+    let cache = cache::build(table, compression.is_some(), r);
     headers::check_policies(table, r);
     report_plain_site(table, globals, r);
     let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
@@ -141,6 +142,7 @@ fn make(
         hsts,
         target,
         cache,
+        compression,
         request,
         response,
         problems,

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::cache::CacheTable;
+use super::compression::CompressionTable;
 use super::rate::RateTable;
 use crate::config::problem::At;
 use crate::config::reader::Reader;
@@ -25,6 +26,7 @@ pub(in crate::config) struct SiteTable {
     pub(in crate::config) circuit_breaker: Option<Box<BreakerTable>>,
     pub(in crate::config) health_check: Option<Box<CheckTable>>,
     pub(in crate::config) cache: Option<Box<CacheTable>>,
+    pub(in crate::config) compression: Option<Box<CompressionTable>>,
     pub(in crate::config) rate: Option<Box<RateTable>>,
     pub(in crate::config) certificates: Vec<CertificateTable>,
     /// The next keys of pairs that pintle obtains.
@@ -147,6 +149,7 @@ impl SiteTable {
             circuit_breaker: t.table("circuit_breaker").map(BreakerTable::read).map(Box::new),
             health_check: t.table("health_check").map(CheckTable::read).map(Box::new),
             cache: t.table("cache").map(CacheTable::read).map(Box::new),
+            compression: t.table("compression").map(CompressionTable::read).map(Box::new),
             rate: t.table("rate").map(RateTable::read).map(Box::new),
             certificates: t.tables("certificate").into_iter().map(CertificateTable::read).collect(),
             own_next: Vec::new(),

@@ -47,6 +47,7 @@ fn row(inputs: &Inputs<'_>, table: &str, change: &FieldChange) -> Value {
         FateReason::Names => Some("site.upstream"),
         FateReason::Trace => Some("metrics.otlp"),
         FateReason::Cache => Some("site.cache"),
+        FateReason::Compression => Some("site.compression"),
         _ => None,
     };
     json!({
@@ -104,5 +105,6 @@ fn why(why: FateReason) -> &'static str {
         FateReason::Vary => "the answer depends on a proxy's field",
         FateReason::Own => "pintle's own",
         FateReason::Cache => "the response may be stored for others",
+        FateReason::Compression => "pintle compresses the response, or does so for other clients",
     }
 }

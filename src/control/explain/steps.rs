@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{Inputs, fields, limits, policies, text};
+use crate::compression::{Coding, Identity};
 use crate::control::status;
 use crate::host::{FoundBy, HostPattern, both_forms};
 use crate::message::Name;
@@ -283,6 +284,7 @@ impl Inputs<'_> {
         let key = option("host_header");
         let why = if self.lines.at(&[&key]).is_some() { "" } else { by_default };
         steps.push(self.step("Host", host, why, &[&key, "site.upstream"]));
+        steps.extend(self.found.compression.map(|decided| self.compression(decided)));
         if self.live.is_some() {
             let health = status::health(upstream);
             let addresses = health["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -292,6 +294,22 @@ impl Inputs<'_> {
             steps.push(self.step("health", circuit, known, &["site.circuit_breaker", "site.health_check"]));
         }
         steps
+    }
+
+    fn compression(&self, decided: Result<Coding, Identity>) -> ExplainStep {
+        let keys: &[&str] = match decided {
+            Ok(_) | Err(Identity::NotAccepted) => &["site.compression.encodings", "site.compression"],
+            Err(Identity::Type) => &["site.compression.types", "site.compression"],
+            Err(Identity::Small) => &["site.compression.min_size", "site.compression"],
+            Err(Identity::Personal) => &["site.compression.personal", "site.compression"],
+            Err(_) => &["site.compression"],
+        };
+        match decided {
+            Ok(coding) => {
+                self.step("compression", coding.name(), "by Accept-Encoding and the order of encodings", keys)
+            }
+            Err(why) => self.step("compression", "none", why.words(), keys),
+        }
     }
 
     fn upstream(&self) -> Value {

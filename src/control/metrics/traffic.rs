@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Control;
+use crate::telemetry::compressed::{CODINGS, CompressedSum};
 use crate::telemetry::exposition::{Exposition, Labels, Values};
 use crate::telemetry::meters::{CAUSES, HANDSHAKES, LIMITS, States};
 use crate::telemetry::traffic::{METHODS, STATUSES};
@@ -42,6 +43,23 @@ impl Control {
         metrics.histograms("worker_loop_delay_seconds", help, &delays.collect::<Vec<_>>());
         self.tallies(metrics);
         self.cache_metrics(metrics);
+        self.compression_metrics(metrics);
+    }
+
+    /// The responses that pintle has compressed.
+    fn compression_metrics(&self, metrics: &mut Exposition) {
+        let mut sums = [CompressedSum::default(); CODINGS.len()];
+        self.server.meters().for_each(|meters| meters.compressed.add_to(&mut sums));
+        let each = |value: fn(&CompressedSum) -> u64| -> Values {
+            let pairs = CODINGS.iter().zip(&sums);
+            pairs.map(|(coding, sum)| (Labels::new(&[("coding", coding)]), value(sum) as f64)).collect()
+        };
+        let help = "Responses that pintle compressed.";
+        metrics.counters("compressed_responses", help, &each(|sum| sum.responses));
+        let help = "Bytes of their bodies before compression.";
+        metrics.counters("compression_in_bytes", help, &each(|sum| sum.before));
+        let help = "Bytes of their bodies that were sent.";
+        metrics.counters("compression_out_bytes", help, &each(|sum| sum.after));
     }
 
     fn bytes_of_sites(&self, metrics: &mut Exposition, name: &str, help: &str, bytes: fn(&TrafficSum) -> u64) {

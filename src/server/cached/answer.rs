@@ -50,7 +50,8 @@ pub(super) fn whole(turn: &Turn<'_>, stored: &StoredResponse, note: CacheNote) -
         fields.push(b"Content-Length", itoa::Buffer::new().format(stored.body.len()).as_bytes());
     }
     let framing = Framing::Length(stored.body.len() as u64);
-    finish(turn, head, (head.status, framing, fields), ResponseBody::stored(stored.body.clone()), note)
+    let reply = finish(turn, head, (head.status, framing, fields), ResponseBody::stored(stored.body.clone()), note);
+    Reply { stored: Some(stored.number), ..reply }
 }
 
 /// Answers with a response whose body is still under way.

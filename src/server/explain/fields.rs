@@ -65,6 +65,8 @@ pub enum FateReason {
     Vary,
     /// The response may be stored for others.
     Cache,
+    /// pintle compresses the response, or could have.
+    Compression,
     /// Part of an answer of pintle's own, or the date.
     Own,
 }
@@ -83,6 +85,9 @@ pub struct FieldChange {
     /// The reason.
     pub why: FateReason,
 }
+
+/// Fields that compression changes.
+const COMPRESSED: [&[u8]; 4] = [b"etag", b"accept-ranges", b"content-encoding", b"content-md5"];
 
 /// Returns the fields of written lines.
 pub(super) fn parse(lines: &[u8]) -> FieldList {
@@ -130,6 +135,7 @@ pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site, for_cache
 /// Compares an upstream's fields with those that the client gets. Without the upstream's, the answer is pintle's own.
 pub(super) fn of_response(before: &FieldList, after: &FieldList, site: Option<&Site>) -> Vec<FieldChange> {
     let rules = site.map(|site| &*site.response);
+    let is_compressing = !before.is_empty() && site.is_some_and(|site| site.compression.is_some());
     compare(before, after, |name| match Name::of(name) {
         Name::StrictTransportSecurity if site.is_some_and(|site| site.hsts.is_some()) => FateReason::Hsts,
         Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => FateReason::Pins,
@@ -139,7 +145,9 @@ pub(super) fn of_response(before: &FieldList, after: &FieldList, site: Option<&S
         Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie if !before.is_empty() => {
             FateReason::Names
         }
+        Name::Vary if is_compressing => FateReason::Compression,
         Name::Vary => FateReason::Vary,
+        _ if is_compressing && COMPRESSED.iter().any(|own| name.eq_ignore_ascii_case(own)) => FateReason::Compression,
         Name::ContentLength => FateReason::Framing,
         Name::Te | Name::Trailer => FateReason::Trailers,
         Name::Date => FateReason::Own,

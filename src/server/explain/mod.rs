@@ -18,6 +18,7 @@ use super::channels::{Drain, PublishedSnapshot, SharedState, Vitals, peers};
 use super::connection::tls_settings;
 use super::context::{Context, TlsFacts};
 use super::decide::{Decision, Work, decide};
+use super::filters;
 use super::local_reply::{self, reject};
 use super::proxy_header;
 use super::rejection::Rejection;
@@ -27,6 +28,7 @@ use super::snapshot::Snapshot;
 use super::traffic::Traffic;
 use super::worker::Worker;
 use crate::clock::{Alarm, uptime};
+use crate::compression::{Coding, Identity};
 use crate::host::FoundBy;
 use crate::limits::Limits;
 use crate::message::{HeadFault, RequestHead, ResponseHead, parse_request, parse_response};
@@ -91,6 +93,8 @@ pub struct Explanation {
     pub decision: Decided,
     /// The part of the site's cache; `None` without one, or if the upstream is not asked.
     pub cache: Option<CacheVerdict>,
+    /// The decision about compression; `None` if the site has none, or the answer is pintle's own.
+    pub compression: Option<Result<Coding, Identity>>,
     /// The answer, without fields of framing and connection.
     pub answer: Option<ExplainedAnswer>,
     /// The head that the upstream gets.
@@ -315,6 +319,7 @@ impl Explanation {
             site: None,
             decision: Decided::Options,
             cache: None,
+            compression: None,
             answer: None,
             sent: None,
             request_fields: Vec::new(),
@@ -382,7 +387,9 @@ impl Explanation {
                 self.decision = Decided::Refuse { cause: error.to_string(), kind: error.proxy_status() };
             }
         }
-        answered(response, None, turn, upstream, None)
+        let mut reply = answered(response, None, turn, upstream, None);
+        self.compression = filters::described(&mut reply, turn);
+        reply
     }
 
     /// Notes the answer, and the facts that it was made of.

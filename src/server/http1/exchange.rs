@@ -13,6 +13,7 @@ use super::respond::Sending;
 use crate::message::RequestHead;
 use crate::server::admit;
 use crate::server::asked::{self, Asked, Turn};
+use crate::server::filters;
 use crate::server::local_reply::reject;
 use crate::server::record::{RequestOutcome, record};
 use crate::server::rejection::Rejection;
@@ -139,6 +140,7 @@ impl Exchange {
         let keep_alive = self.head.keep_alive && !reply.closes && !unread && !connection.context.worker.is_draining();
         reply.begins(connection.context.begin());
         admit::add_fields(self.asked.as_ref(), &mut reply);
+        filters::for_client(&mut reply, &self.head, self.asked.as_ref(), &connection.context);
         let sending = Sending::begin(connection, &self.head, &mut reply, keep_alive);
         self.stage = Stage::Answering(Answering { reply, unread, sending });
     }

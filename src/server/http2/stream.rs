@@ -22,6 +22,7 @@ use crate::message::{Framing, RequestHead};
 use crate::server::admit;
 use crate::server::asked::{self, Asked, Turn};
 use crate::server::context::Context;
+use crate::server::filters;
 use crate::server::interim::InterimFilter;
 use crate::server::local_reply::reject;
 use crate::server::record::{RequestOutcome, Sent, record};
@@ -141,6 +142,7 @@ impl<'a> Unrecorded<'a> {
     fn answering(&self, reply: &mut Reply) {
         reply.begins(self.context.begin());
         admit::add_fields(self.asked, reply);
+        filters::for_client(reply, self.head, self.asked, &self.context);
         self.status.set(Some(reply.head.status));
         self.begun.set(reply.begun);
     }

@@ -227,6 +227,8 @@ pub struct AccessEntry<'a> {
     pub upstream: Option<UpstreamFacts>,
     /// The part of the site's cache in the answer, if the site has one.
     pub cache: Option<&'a str>,
+    /// The coding that pintle has compressed the response with, and the bytes of its body before.
+    pub compressed: Option<(&'a str, u64)>,
     /// The User-Agent field.
     pub user_agent: &'a [u8],
     /// The Referer field.

@@ -77,6 +77,10 @@ fields! {
     Retries = "retries",
     /// The part of the site's cache in the answer.
     Cache = "cache",
+    /// The coding that pintle has compressed the response with.
+    Coding = "coding",
+    /// Bytes of the response's body before pintle compressed it.
+    UncompressedBytes = "uncompressed_bytes",
     /// The TLS version of the client's connection.
     TlsVersion = "tls_version",
     /// Its cipher suite.

@@ -125,6 +125,10 @@ pub(super) fn request(entry: &AccessEntry<'_>, rules: &LogRules, sampled: bool, 
     if let Some(cache) = entry.cache {
         line.word(RecordField::Cache, cache);
     }
+    if let Some((coding, before)) = entry.compressed {
+        line.word(RecordField::Coding, coding);
+        line.number(RecordField::UncompressedBytes, before);
+    }
     line.written(entry.connection);
     if !entry.user_agent.is_empty() {
         line.text(RecordField::UserAgent, entry.user_agent, AGENT);

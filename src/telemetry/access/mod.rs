@@ -261,6 +261,7 @@ mod tests {
             first_byte: None,
             upstream: None,
             cache: None,
+            compressed: None,
             user_agent,
             referer: b"",
             end: End { ended: Ended::Upstream, error: Some("connection refused: 127.0.0.1:1"), ..End::default() },

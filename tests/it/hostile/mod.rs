@@ -23,6 +23,7 @@
 //! | `reports_per_minute` | `reports` |
 //! | `challenges` | `acme` |
 //! | `log_queue` | `telemetry::sink::tests::bytes_that_wait_are_bounded` |
+//! | `compressors` | `compression::load` |
 //! | the size of a PROXY header | `proxy_protocol::wrong_headers_and_missing_ones_end_the_connection` |
 
 mod counts;

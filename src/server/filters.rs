@@ -1,0 +1,253 @@
+//! The filters between an answer and its client: compression, for sites that have it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::asked::{Asked, Turn};
+use super::compression_note::CompressionNote;
+use super::compressors::CompressorSlot;
+use super::context::Context;
+use super::reply::Reply;
+use super::snapshot::SiteOfView;
+use crate::cache::encoded::EncodedBodies;
+use crate::cache::profile::Cookies;
+use crate::cache::store::CachePart;
+use crate::compression::{
+    Circumstances, Coding, CompressionRules, Effort, Identity, encode, encoder, judge, judge_response,
+};
+use crate::filter::head::{add_vary, changed, has, weaken};
+use crate::filter::{BodyFilter, FilterFault, Step};
+use crate::message::{Framing, Name, RequestHead, content_length};
+use crate::upstream::ResponseBody;
+
+/// The largest body that is compressed in one go, in bytes. The length of its compressed form is known.
+const AT_ONCE_MAX: usize = 32 * 1024;
+
+/// The decision about the compression of a response, for `pintle explain`.
+pub(super) type Compressed = Result<Coding, Identity>;
+
+/// Puts the site's filters on an answer. Returns the decision about its compression, if the site has one.
+pub(super) fn for_client(
+    reply: &mut Reply,
+    head: &RequestHead,
+    asked: Option<&Asked>,
+    context: &Context,
+) -> Option<Compressed> {
+    let site = reply.site.as_ref().filter(|site| site.compression.is_some() && reply.forwarded)?;
+    let is_described = head.method == Method::HEAD;
+    let answer = Answer { site: &site.clone(), head, asked: asked?, context, is_described };
+    answer.compress(reply)
+}
+
+/// Does to the head of an answer what [`for_client`] does. Its body is not there.
+pub(super) fn described(reply: &mut Reply, turn: &Turn<'_>) -> Option<Compressed> {
+    let Turn { head, asked, context, .. } = *turn;
+    let site = reply.site.as_ref().filter(|site| site.compression.is_some() && reply.forwarded)?;
+    Answer { site: &site.clone(), head, asked, context, is_described: true }.compress(reply)
+}
+
+/// An answer of a site with compression.
+struct Answer<'a> {
+    site: &'a SiteOfView,
+    head: &'a RequestHead,
+    asked: &'a Asked,
+    context: &'a Context,
+    /// The head describes a body that is not there: the answer to HEAD, or one that `pintle explain` supposes.
+    is_described: bool,
+}
+
+impl Answer<'_> {
+    fn compress(&self, reply: &mut Reply) -> Option<Compressed> {
+        let compression = self.site.compression.as_ref()?;
+        let rules = &*compression.rules;
+        if reply.head.status == StatusCode::NOT_MODIFIED {
+            self.validate(reply, rules);
+            return None;
+        }
+        let known = self.circumstances(reply);
+        if let Err(why) = judge_response(rules, &reply.head, known) {
+            return Some(Err(why));
+        }
+        let tag = reply.head.fields.iter().find(|(_, name, _)| name.eq_ignore_ascii_case(b"etag"));
+        if let Some((.., tag)) = tag {
+            compression.tags.note(tag.starts_with(b"W/"));
+        }
+        add_vary(&mut reply.head.fields, "Accept-Encoding");
+        let coding = judge(rules, self.head, &reply.head, known);
+        Some(coding.and_then(|coding| self.encode(reply, coding).map(|()| coding)))
+    }
+
+    /// Finishes a 304. It names the representation that the client has: if that was compressed, its tag is weak.
+    fn validate(&self, reply: &mut Reply, rules: &CompressionRules) {
+        let fields = &mut reply.head.fields;
+        if self.asked.has_undone_tags {
+            weaken(fields);
+        }
+        // Mostly, its type is not stated.
+        let is_one = fields.get(Name::ContentType).is_none_or(|kind| rules.types.iter().any(|one| one.matches(kind)));
+        if is_one {
+            add_vary(fields, "Accept-Encoding");
+        }
+    }
+
+    fn circumstances(&self, reply: &Reply) -> Circumstances {
+        let fields = &self.head.fields;
+        let profile = self.site.cache().map(|cache| cache.rules.profile).unwrap_or_default();
+        let is_shared = self.asked.cache.get().is_some_and(|note| match note.part {
+            CachePart::Hit | CachePart::Stale | CachePart::Validated | CachePart::Collapsed => true,
+            CachePart::Miss => note.status.stored,
+            CachePart::Bypass => false,
+        });
+        let is_personal =
+            has(fields, b"authorization") || profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal;
+        let length = match self.is_described {
+            true => content_length(&reply.head.fields).ok().flatten(),
+            false => reply.length(),
+        };
+        Circumstances { length, is_personal, is_shared }
+    }
+
+    /// Compresses the body.
+    fn encode(&self, reply: &mut Reply, coding: Coding) -> Result<(), Identity> {
+        let worker = &self.context.worker;
+        if self.is_described {
+            mark(reply, coding, None);
+            return Ok(());
+        }
+        let kept = reply.stored.zip(self.site.cache().and_then(|cache| cache.encoded.as_ref()));
+        if let Some(body) = kept.and_then(|(number, encoded)| encoded.get(number, coding)) {
+            self.note(coding, reply.length().unwrap_or_default());
+            mark(reply, coding, Some(body.len()));
+            reply.body = ResponseBody::stored(body);
+            return Ok(());
+        }
+        let most = self.asked.view.shared.limits.compressors;
+        let Some(effort) = worker.compressors.effort(most, kept.is_some()) else {
+            worker.limit_reached("compressors");
+            return Err(Identity::Busy);
+        };
+        let body = std::mem::replace(&mut reply.body, ResponseBody::Empty);
+        match whole(body) {
+            Ok(data) => {
+                let Some(coded) = encode(coding, effort, &data).map(Bytes::from) else {
+                    reply.body = ResponseBody::Full(data);
+                    return Err(Identity::Busy);
+                };
+                if let Some((number, encoded)) = kept.filter(|_| effort == Effort::Kept) {
+                    encoded.put(number, coding, coded.clone());
+                }
+                self.note(coding, data.len() as u64);
+                mark(reply, coding, Some(coded.len()));
+                reply.body = ResponseBody::Full(coded);
+            }
+            Err(body) => {
+                reply.body = body;
+                let encoder = encoder(coding, effort, reply.length()).ok_or(Identity::Busy)?;
+                let keeps = kept.filter(|_| effort == Effort::Kept).map(|(number, encoded)| KeptOutput {
+                    encoded: encoded.clone(),
+                    number,
+                    coding,
+                    bytes: Some(Vec::new()),
+                });
+                let (note, slot) = (self.note(coding, 0), worker.compressors.begin());
+                let filter = ClientEncoder { encoder, note, keeps, _slot: slot };
+                mark(reply, coding, None);
+                let body = std::mem::replace(&mut reply.body, ResponseBody::Empty);
+                reply.body = body.filtered(Box::new(filter));
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, coding: Coding, before: u64) -> Rc<CompressionNote> {
+        self.asked.compressed.get_or_init(|| Rc::new(CompressionNote { coding, before: before.into() })).clone()
+    }
+}
+
+/// Returns a small body that has come whole, or the body.
+fn whole(body: ResponseBody) -> Result<Bytes, ResponseBody> {
+    match body {
+        ResponseBody::Full(data) | ResponseBody::Stored(data, _) if data.len() <= AT_ONCE_MAX => Ok(data),
+        body => Err(body),
+    }
+}
+
+/// Says in a head that the body is compressed, and how long it is, if that is known.
+fn mark(reply: &mut Reply, coding: Coding, length: Option<usize>) {
+    changed(&mut reply.head);
+    reply.head.fields.push(b"Content-Encoding", coding.name().as_bytes());
+    if let Some(length) = length {
+        reply.head.framing = Framing::Length(length as u64);
+    }
+}
+
+/// A compressed body that is kept once it is whole.
+struct KeptOutput {
+    encoded: Arc<EncodedBodies>,
+    number: u64,
+    coding: Coding,
+    /// `None` once it is too large.
+    bytes: Option<Vec<u8>>,
+}
+
+impl KeptOutput {
+    fn add(&mut self, bytes: &[u8]) {
+        let most = self.encoded.largest();
+        match &mut self.bytes {
+            Some(all) if all.len() + bytes.len() <= most => all.extend_from_slice(bytes),
+            too_large => *too_large = None,
+        }
+    }
+
+    fn keep(&mut self) {
+        if let Some(bytes) = self.bytes.take() {
+            self.encoded.put(self.number, self.coding, bytes.into());
+        }
+    }
+}
+
+/// The encoder of an answer, with what is counted and kept of it.
+struct ClientEncoder {
+    encoder: Box<dyn BodyFilter>,
+    note: Rc<CompressionNote>,
+    keeps: Option<KeptOutput>,
+    _slot: CompressorSlot,
+}
+
+impl ClientEncoder {
+    fn keep(&mut self, bytes: &[u8]) {
+        if let Some(keeps) = &mut self.keeps {
+            keeps.add(bytes);
+        }
+    }
+}
+
+impl BodyFilter for ClientEncoder {
+    fn push(&mut self, input: &mut Bytes, out: &mut Vec<u8>) -> Result<Step, FilterFault> {
+        let (before, written) = (input.len(), out.len());
+        let step = self.encoder.push(input, out)?;
+        self.note.before.set(self.note.before.get() + (before - input.len()) as u64);
+        self.keep(&out[written..]);
+        Ok(step)
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) -> Result<Step, FilterFault> {
+        let written = out.len();
+        let step = self.encoder.flush(out)?;
+        self.keep(&out[written..]);
+        Ok(step)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Step, FilterFault> {
+        let written = out.len();
+        let step = self.encoder.finish(out)?;
+        self.keep(&out[written..]);
+        if let (Step::Done, Some(keeps)) = (step, &mut self.keeps) {
+            keeps.keep();
+        }
+        Ok(step)
+    }
+}
