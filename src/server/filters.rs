@@ -38,7 +38,7 @@ pub(super) fn for_client(
 ) -> Option<Compressed> {
     let site = reply.site.as_ref().filter(|site| site.compression.is_some() && reply.forwarded)?;
     let is_described = head.method == Method::HEAD;
-    let answer = Answer { site: &site.clone(), head, asked: asked?, context, is_described };
+    let answer = FilteredAnswer { site: &site.clone(), head, asked: asked?, context, is_described };
     answer.compress(reply)
 }
 
@@ -46,11 +46,11 @@ pub(super) fn for_client(
 pub(super) fn described(reply: &mut Reply, turn: &Turn<'_>) -> Option<Compressed> {
     let Turn { head, asked, context, .. } = *turn;
     let site = reply.site.as_ref().filter(|site| site.compression.is_some() && reply.forwarded)?;
-    Answer { site: &site.clone(), head, asked, context, is_described: true }.compress(reply)
+    FilteredAnswer { site: &site.clone(), head, asked, context, is_described: true }.compress(reply)
 }
 
 /// An answer of a site with compression.
-struct Answer<'a> {
+struct FilteredAnswer<'a> {
     site: &'a SiteOfView,
     head: &'a RequestHead,
     asked: &'a Asked,
@@ -59,7 +59,7 @@ struct Answer<'a> {
     is_described: bool,
 }
 
-impl Answer<'_> {
+impl FilteredAnswer<'_> {
     fn compress(&self, reply: &mut Reply) -> Option<Compressed> {
         let compression = self.site.compression.as_ref()?;
         let rules = &*compression.rules;

