@@ -45,6 +45,7 @@ pub mod keys;
 pub mod cache;
 pub mod compression;
 pub mod filter;
+pub mod mixed;
 pub mod message;
 pub mod host;
 pub mod telemetry;
