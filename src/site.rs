@@ -7,6 +7,7 @@ use crate::compression::{CompressionRules, UpstreamTags};
 use crate::host::HostPattern;
 use crate::lease::Lease;
 use crate::message::{Fields, Name, Rendered, folds_to, is_forbidden_trailer, tokens};
+use crate::mixed::policy::MixedContent;
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::{Hsts, UpstreamHeader};
 
@@ -34,6 +35,8 @@ pub struct Site {
     pub refuses_names: bool,
     /// `true` if its requests have no records in the access log.
     pub unlogged: bool,
+    /// Tools against mixed content.
+    pub mixed: Option<Box<MixedContent>>,
 }
 
 impl Site {

@@ -7,6 +7,7 @@ mod compression;
 pub mod http2;
 mod ledger;
 pub mod messages;
+mod mixed;
 mod tls;
 mod verify;
 
@@ -18,6 +19,7 @@ pub use compression::compression;
 pub use http2::http2_request;
 pub use ledger::ledger;
 pub use messages::{chunked_body, forwarded, request_head, response_head, rewrite};
+pub use mixed::{mixed_content, mixed_report};
 pub use tls::{tls_from_client, tls_from_upstream};
 pub use verify::{page, policy_field, server_hello};
 
@@ -45,6 +47,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("page", page),
     ("cache", cache),
     ("compression", compression),
+    ("mixed_content", mixed_content),
+    ("mixed_report", mixed_report),
 ];
 
 /// A PROXY header: what is accepted is accepted at the same length whatever follows, and never before it is whole.

@@ -323,6 +323,26 @@ fn print_policies(site: &Value, sheet: &Sheet) {
         let networks = counted(&site["report_networks"], "network");
         sheet.line(&format!("  reports      {} of pins that did not match, from {networks}", site["reports"]));
     }
+    print_mixed_content(&site["mixed_content"], sheet);
+}
+
+/// Prints the http references that browsers have reported.
+fn print_mixed_content(mixed: &Value, sheet: &Sheet) {
+    let references = list(mixed, "references");
+    if references.is_empty() {
+        return;
+    }
+    let known = counted(&mixed["references_known"], "reference");
+    sheet.line(&format!("  mixed        {known} by http, from {}", counted(&mixed["reports"], "report")));
+    for reference in references.iter().take(REPORTS_SHOWN) {
+        let own = if reference["own"] == true { ", an own host" } else { "" };
+        sheet.line(&format!(
+            "    {}: {} ({}{own})",
+            text(reference, "page"),
+            text(reference, "reference"),
+            text(reference, "kind")
+        ));
+    }
 }
 
 /// Prints accepted lockouts, and the reasons why new files are refused.

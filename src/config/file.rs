@@ -5,6 +5,7 @@ mod admin;
 mod cache;
 mod compression;
 mod limits;
+mod mixed;
 mod rate;
 mod site;
 mod telemetry;
@@ -19,6 +20,7 @@ pub(super) use admin::{AdminHttpsTable, AdminTable, AdminUserTable};
 pub(super) use cache::{CacheTable, QueryKey};
 pub(super) use compression::CompressionTable;
 pub(super) use limits::LimitsTable;
+pub(super) use mixed::MixedTable;
 pub(super) use rate::{PathRateTable, RateTable};
 pub(super) use site::{
     BreakerTable, CertificateTable, CheckTable, HeadersTable, HpkpTable, HstsTable, ManagedTable, RampKeys, SiteTable,

@@ -25,6 +25,7 @@ mod keys;
 mod merge;
 mod metrics;
 mod metrics_body;
+mod mixed;
 mod notes;
 mod open_ledger;
 mod operator;

@@ -192,6 +192,7 @@ impl Control {
             "todo": todo(site),
             "reports": reports,
             "report_networks": self.server.reports().witnesses(name, 0),
+            "mixed_content": self.mixed_content(site),
         })
     }
 

@@ -156,7 +156,7 @@ fn rewrite_value(value: &[u8], kind: ValueKind, rules: AttributeRules<'_>, edits
 }
 
 /// Returns the place of the URL in `0; url='...'` (HTML Living Standard, section 4.2.5.3).
-fn refresh(text: &[u8]) -> Option<std::ops::Range<usize>> {
+pub fn refresh(text: &[u8]) -> Option<std::ops::Range<usize>> {
     let skip = |at: usize| at + text[at..].iter().take_while(|b| b.is_ascii_whitespace()).count();
     let mut at = skip(text.iter().position(|b| matches!(b, b';' | b','))? + 1);
     if text.get(at..at + 3).is_some_and(|word| word.eq_ignore_ascii_case(b"url")) {

@@ -13,6 +13,7 @@ pub mod css;
 pub mod edit;
 pub mod escape;
 pub mod feed;
+pub mod fields;
 pub mod foreign;
 pub mod html;
 pub mod inner;
@@ -23,6 +24,7 @@ pub mod policy;
 pub mod probe;
 pub mod raw_text;
 pub mod report;
+pub mod request;
 #[cfg(test)]
 mod pages;
 mod rewriter;

@@ -14,6 +14,7 @@ use super::rejection::Rejection;
 use super::snapshot::SiteOfView;
 use super::worker::EVERY_SITE;
 use crate::message::{Framing, Name, TargetScheme};
+use crate::mixed::policy::REPORT_PATH;
 use crate::policy::Scheme;
 use crate::policy::forwarded::{RequestField, SchemeSource};
 use crate::policy::redirect::{self, HttpsPorts};
@@ -46,6 +47,8 @@ pub(super) enum Work {
     Challenge,
     /// Reads a report from the request's body.
     Report,
+    /// Reads a report of http references from the request's body.
+    MixedReport,
 }
 
 /// Decides about a request. A pure choice, except for the memory of redirects.
@@ -116,6 +119,12 @@ fn decide_https(turn: &Turn<'_>, site: &SiteOfView, https: HttpsPorts<'_>) -> Re
     }
     if let Some(proxy) = context.client.peer.proxy {
         context.worker.loop_guard.scheme_stated((proxy, head.host()));
+    }
+    if site.mixed.as_ref().is_some_and(|mixed| mixed.reports) && *head.path() == *REPORT_PATH {
+        return match head.method {
+            Method::POST => Ok(Decision::Work(Work::MixedReport)),
+            _ => Err(Rejection::MethodNotAllowed),
+        };
     }
     if let Some(canonical) = &site.canonical
         && canonical.as_bytes() != head.host_bytes()

@@ -38,6 +38,8 @@ pub(super) enum Rejection {
     NotFound,
     /// The body is not a report.
     NoReport,
+    /// The body is not a report of http references.
+    NoViolation,
     /// Too many reports in this minute.
     TooManyReports,
     /// The client, or the crawler, has sent too many requests.
@@ -84,7 +86,7 @@ impl Rejection {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::NoChallenge | Self::NotFound => StatusCode::NOT_FOUND,
-            Self::NoReport => StatusCode::BAD_REQUEST,
+            Self::NoReport | Self::NoViolation => StatusCode::BAD_REQUEST,
             Self::TooManyReports | Self::RateExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::AddressDenied(_) => StatusCode::FORBIDDEN,
             Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
@@ -141,6 +143,7 @@ impl Rejection {
             ),
             Self::NotFound => ("Not found", "There is nothing under this address."),
             Self::NoReport => ("Not a report", "Reports are JSON, as RFC 7469 section 3 describes them."),
+            Self::NoViolation => ("Not a report", "Reports are JSON, as CSP and the Reporting API describe them."),
             Self::TooManyReports => ("Too many reports", "This report is not needed any more."),
             Self::RateExceeded(exceeded) => match exceeded.limit {
                 RateLimit::Requests => ("Too many requests", TOO_MANY),
@@ -230,7 +233,7 @@ impl Rejection {
             Self::TooManyChallenges => "more ACME challenges at once than limits.challenges".into(),
             Self::NoCertificate => NO_CERTIFICATE.into(),
             Self::NotFound => "the site has no upstream".into(),
-            Self::NoReport => "not a report".into(),
+            Self::NoReport | Self::NoViolation => "not a report".into(),
             Self::TooManyReports => "more reports than limits.reports_per_minute or limits.reports_per_client".into(),
             Self::RateExceeded(RateExceeded { limit, key, name, .. }) => {
                 format!("more requests than {key}.{} accepts (rule {name:?})", limit.key())

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::snapshot::SiteOfView;
 use super::why::Why;
 use crate::message::{FieldSink, Framing, Name, ResponseHead, content_length};
+use crate::mixed::media::is_document;
 use crate::site::HeaderRules;
 use crate::upstream::{ResponseBody, UpgradedConnection, UpstreamError};
 use crate::wire::body::{Body, Frame};
@@ -134,6 +135,11 @@ impl Reply {
             sink.field(b"Vary", vary.as_bytes());
         }
         let Some(site) = &self.site else { return };
+        if let Some(mixed) = site.mixed.as_ref().filter(|_| self.forwarded && self.noted)
+            && is_document(&self.head)
+        {
+            sink.rendered(&mixed.document_fields);
+        }
         if self.noted {
             if let (Some(hsts), false) = (&site.hsts, has_hsts) {
                 sink.rendered(&hsts.field);

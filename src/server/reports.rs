@@ -2,25 +2,22 @@
 //! clients. Anybody can send them. Only the number of networks that they come from is evidence.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
-use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::admission::ClientNetwork;
+use super::mixed_reports::MixedReports;
 use super::page;
 use super::rejection::Rejection;
+use super::report_intake::{ReportIntake, collect};
 use super::snapshot::Snapshot;
 use crate::clock::Alarm;
 use crate::message::RequestHead;
 use crate::upstream::Interim;
-use crate::wire::body::{Frame, RequestBody, RequestBodyError};
-use crate::wire::min_rate::{MinRate, RateTimer};
+use crate::wire::body::RequestBody;
 
 /// The largest report, in bytes: two chains of certificates in PEM fit well.
 const REPORT_MAX: usize = 64 * 1024;
@@ -32,12 +29,13 @@ const TEXT_MAX: usize = 253;
 pub const NO_SITE: &str = "(no site)";
 /// Networks that are remembered for each site.
 const WITNESSES_MAX: usize = 16;
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// The reports of all workers.
 #[derive(Debug, Default)]
 pub struct Reports {
     state: Mutex<ReportsState>,
+    /// Reports of another kind: http references of pages.
+    pub mixed_content: MixedReports,
 }
 
 #[derive(Debug, Default)]
@@ -45,18 +43,9 @@ struct ReportsState {
     counts: HashMap<String, u64>,
     refused: u64,
     recent: VecDeque<ViolationReport>,
-    minute: Option<Minute>,
+    intake: ReportIntake,
     /// The networks that have reported last, by site, each with the time of its newest report.
     witnesses: HashMap<String, Vec<(ClientNetwork, i64)>>,
-}
-
-/// The reports of the current minute.
-#[derive(Debug)]
-struct Minute {
-    begin: Instant,
-    count: u64,
-    /// The same by network. No larger than the number of reports.
-    by_network: HashMap<ClientNetwork, u64>,
 }
 
 /// The useful part of a report.
@@ -145,11 +134,11 @@ impl Reports {
         snapshot: &Snapshot,
         alarm: &Alarm,
     ) -> Result<(), Rejection> {
-        if !self.is_in_time(network, snapshot.limits.reports_per_minute, snapshot.limits.reports_per_client) {
+        if !self.state().intake.takes(network, &snapshot.limits) {
             return Err(Rejection::TooManyReports);
         }
         let body = body.ok_or(Rejection::NoReport)?;
-        let contents = collect(body, snapshot.limits.min_rate(), alarm).await.map_err(Rejection::Body)?;
+        let contents = collect(body, REPORT_MAX, snapshot.limits.min_rate(), alarm).await.map_err(Rejection::Body)?;
         let report = read(&contents, snapshot).ok_or(Rejection::NoReport)?;
         tracing::warn!(
             site = report.site,
@@ -168,25 +157,6 @@ impl Reports {
         state.recent.push_back(report);
         Ok(())
     }
-
-    /// Returns `true` if this minute has room for another report. A report beyond its network's limit does not use up the
-    /// limit of all.
-    fn is_in_time(&self, network: ClientNetwork, per_minute: u64, per_client: u64) -> bool {
-        let now = Instant::now();
-        let mut state = self.state();
-        let over = |minute: &mut Minute| now.duration_since(minute.begin) >= MINUTE;
-        if state.minute.as_mut().is_none_or(over) {
-            state.minute = Some(Minute { begin: now, count: 0, by_network: HashMap::new() });
-        }
-        let Some(minute) = &mut state.minute else { return false };
-        let of_network = minute.by_network.get(&network).copied().unwrap_or_default();
-        if minute.count >= per_minute || of_network >= per_client {
-            return false;
-        }
-        minute.count += 1;
-        minute.by_network.insert(network, of_network + 1);
-        true
-    }
 }
 
 impl ReportsState {
@@ -198,27 +168,6 @@ impl ReportsState {
             known.remove(0);
         }
         known.push((network, report.at));
-    }
-}
-
-async fn collect(mut body: RequestBody, min_rate: MinRate, alarm: &Alarm) -> Result<Vec<u8>, RequestBodyError> {
-    let (mut contents, mut rate_timer, mut before) = (Vec::new(), RateTimer::new(min_rate), 0);
-    loop {
-        rate_timer.wait_for_client((contents.len() - before) as u64, alarm);
-        before = contents.len();
-        let frame = poll_fn(|cx| match body.poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame),
-            Poll::Pending => alarm.poll_due(cx).map(|()| Some(Err(RequestBodyError::TooSlow))),
-        });
-        match frame.await {
-            Some(Ok(Frame::Data(data))) if contents.len() + data.len() > REPORT_MAX => {
-                return Err(RequestBodyError::TooLarge);
-            }
-            Some(Ok(Frame::Data(data))) => contents.extend_from_slice(&data),
-            Some(Ok(Frame::Trailers(_))) => {}
-            Some(Err(error)) => return Err(error),
-            None => return Ok(contents),
-        }
     }
 }
 

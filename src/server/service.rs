@@ -95,7 +95,7 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
             Ok(noted(answered(sent, websocket_key, turn, pool.upstream(), begin), turn))
         }
         (Work::Cached(fetch), Some(_)) => return Box::pin(cached::fetch::fetch(*fetch, turn, interim)).await,
-        (Work::Forward(..) | Work::Cached(_), None) => Err(Rejection::Misdirected),
+        (Work::Forward(..) | Work::Cached(_) | Work::MixedReport, None) => Err(Rejection::Misdirected),
         (Work::Challenge, _) => {
             let contents = Box::pin(challenge::read(head, &asked.view.shared, &context.worker.challenges)).await;
             contents.map(|contents| local_reply::challenge(contents, turn)).map_err(|error| match error {
@@ -108,6 +108,11 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
             let reports = &context.worker.reports;
             let client = asked.origin.client;
             let taken = Box::pin(reports.take(head, body, client, &asked.view.shared, alarm, interim)).await;
+            taken.map(|()| local_reply::report_accepted(turn))
+        }
+        (Work::MixedReport, Some(site)) => {
+            let reports = &context.worker.reports.mixed_content;
+            let taken = Box::pin(reports.take(head, body, (asked.origin.client, site), alarm, interim)).await;
             taken.map(|()| local_reply::report_accepted(turn))
         }
     };

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
 
 use super::settings::{HostHeader, Upstream};
 use crate::message::{Field, FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token};
+use crate::mixed::request::WholeRequest;
 use crate::policy::forwarded::{Origin, Peer};
 use crate::site::Site;
 use crate::telemetry::access::UpstreamFacts;
@@ -123,6 +124,8 @@ impl UpstreamRequest<'_> {
     fn write_fields<S: FieldSink>(&self, sink: &mut S, http2: bool) {
         let head = self.head;
         let rules = &self.site.request;
+        let rewrites = self.site.mixed.as_ref().is_some_and(|mixed| mixed.rewrites.is_some());
+        let whole = if rewrites { WholeRequest::of(head) } else { WholeRequest::No };
         let mut cookies: Vec<u8> = Vec::new();
         let mut via: Vec<u8> = Vec::new();
         for field in head.fields.list() {
@@ -161,6 +164,7 @@ impl UpstreamRequest<'_> {
                     continue;
                 }
                 _ if name.is_hop_by_hop() || name.is_claim() || field.is_named() => continue,
+                _ if whole != WholeRequest::No && whole.drops(bytes) => continue,
                 _ => {}
             }
             if !rules.drops(bytes) {

@@ -62,6 +62,7 @@ mod main_path;
 mod manual;
 mod many_sites;
 mod metrics;
+mod mixed;
 mod model;
 mod otlp;
 mod outside;

@@ -79,7 +79,10 @@ fn caches(entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Vec<Option<
         let rules = entry.plan.cache.clone()?;
         let target = entry.plan.target.as_ref()?;
         let hosts: Vec<String> = entry.plan.hosts.iter().map(ToString::to_string).collect();
-        let source = format!("{} {:?} {}", target.upstream.label, target.upstream.host_header, hosts.join(" "));
+        // Pages are stored as they were rewritten.
+        let rewrites = entry.site.mixed.as_ref().and_then(|mixed| mixed.rewrites.as_ref());
+        let source =
+            format!("{} {:?} {} {rewrites:?}", target.upstream.label, target.upstream.host_header, hosts.join(" "));
         Some(SiteCache::new(rules, source, known.get(&*entry.site.name).copied()))
     };
     entries.iter().map(cache).collect()

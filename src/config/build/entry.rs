@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::loaded::LoadedCertificate;
+use super::mixed;
 use super::plan::SitePlan;
 use super::report;
 use crate::host::HostPattern;
@@ -121,6 +122,7 @@ pub(super) fn make(plan: Arc<SitePlan>, made_from: MadeFrom, ramps: Vec<Ramp>) -
         compression: plan.compression.clone().map(SiteCompression::new),
         refuses_names: plan.lack.is_some() || plan.refused_names().next().is_some(),
         unlogged: plan.unlogged,
+        mixed: mixed::of_site(&plan),
     };
     SiteEntry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
 }
@@ -148,6 +150,7 @@ fn site_report(
         promoted: promoted.to_vec(),
         ramps: ramps.to_vec(),
         backups: backups.map(|b| (b.file.clone(), b.key)).collect(),
+        mixed_content: plan.mixed.as_ref().map(mixed::MixedPlan::modes),
     }
 }
 

@@ -31,6 +31,7 @@ mod keep;
 mod limits;
 mod listen;
 mod metrics;
+mod mixed;
 mod offer;
 mod pins;
 mod plan;

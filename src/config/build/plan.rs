@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::hsts::HstsPlan;
 use super::loaded::LoadedCertificate;
+use super::mixed::MixedPlan;
 use super::pin_plan::PinPlan;
 use super::report::{CertificateLack, Missing};
 use super::upstream::SiteUpstream;
@@ -35,6 +36,7 @@ pub(in crate::config) struct SitePlan {
     pub(super) target: Option<SiteUpstream>,
     pub(super) cache: Option<Arc<CacheRules>>,
     pub(super) compression: Option<Arc<CompressionRules>>,
+    pub(super) mixed: Option<MixedPlan>,
     pub(super) request: Arc<HeaderRules>,
     pub(super) response: Arc<HeaderRules>,
     /// Problems, with spans from the start of the site.

@@ -12,7 +12,7 @@ use super::report::{CertificateLack, Missing};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
 use super::upstream::Upstreams;
-use super::{cache, certificates, compression, headers, hsts, own_keys, pins, upstream};
+use super::{cache, certificates, compression, headers, hsts, mixed, own_keys, pins, upstream};
 use crate::config::file::{ConfigFile, SiteTable};
 use crate::config::problem::At;
 use crate::config::{Config, Draft};
@@ -115,6 +115,7 @@ fn make(
     let target = upstream::build(table, &names, collects, upstreams, r);
     let compression = compression::build(table, r);
     let cache = cache::build(table, compression.is_some(), r);
+    let mixed = mixed::build(table, r);
     headers::check_policies(table, r);
     report_plain_site(table, globals, r);
     let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
@@ -143,6 +144,7 @@ fn make(
         target,
         cache,
         compression,
+        mixed,
         request,
         response,
         problems,

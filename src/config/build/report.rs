@@ -43,6 +43,8 @@ pub struct SiteReport {
     pub ramps: Vec<RampReport>,
     /// The backups behind the pins: file and key.
     pub backups: Vec<(String, PublicKey)>,
+    /// Its tools against mixed content; `None` without any.
+    pub mixed_content: Option<Vec<&'static str>>,
 }
 
 /// The reason why a site has no certificate.

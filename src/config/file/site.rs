@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::cache::CacheTable;
 use super::compression::CompressionTable;
+use super::mixed::MixedTable;
 use super::rate::RateTable;
 use crate::config::problem::At;
 use crate::config::reader::Reader;
@@ -28,6 +29,7 @@ pub(in crate::config) struct SiteTable {
     pub(in crate::config) cache: Option<Box<CacheTable>>,
     pub(in crate::config) compression: Option<Box<CompressionTable>>,
     pub(in crate::config) rate: Option<Box<RateTable>>,
+    pub(in crate::config) mixed_content: Option<Box<MixedTable>>,
     pub(in crate::config) certificates: Vec<CertificateTable>,
     /// The next keys of pairs that pintle obtains.
     pub(in crate::config) own_next: Vec<At<String>>,
@@ -151,6 +153,7 @@ impl SiteTable {
             cache: t.table("cache").map(CacheTable::read).map(Box::new),
             compression: t.table("compression").map(CompressionTable::read).map(Box::new),
             rate: t.table("rate").map(RateTable::read).map(Box::new),
+            mixed_content: t.table("mixed_content").map(MixedTable::read).map(Box::new),
             certificates: t.tables("certificate").into_iter().map(CertificateTable::read).collect(),
             own_next: Vec::new(),
             hsts: t.table("hsts").map(HstsTable::read).map(Box::new),

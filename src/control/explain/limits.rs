@@ -64,7 +64,9 @@ pub(super) fn json(inputs: &Inputs<'_>) -> Vec<Value> {
     let mut upstream = None;
     match &inputs.found.decision {
         Decided::Challenge => keys.push("limits.challenges"),
-        Decided::Report => keys.extend(["limits.reports_per_minute", "limits.reports_per_client"]),
+        Decided::Report | Decided::MixedReport => {
+            keys.extend(["limits.reports_per_minute", "limits.reports_per_client"])
+        }
         Decided::Forward(asked) => {
             keys.extend(OF_UPSTREAMS);
             upstream = Some(&**asked);

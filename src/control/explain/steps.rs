@@ -240,6 +240,7 @@ impl Inputs<'_> {
             Decided::Health => ("health of this process", &["listen.health_path"]),
             Decided::Challenge => ("ACME challenge", &["acme.webroot", "acme"]),
             Decided::Report => ("reports of failed pins", &["reports.path", "reports"]),
+            Decided::MixedReport => ("reports of http references", &["site.mixed_content.mode", "site.mixed_content"]),
             Decided::Options => ("OPTIONS with Max-Forwards: 0", &[]),
             _ => ("not pintle's own", &[]),
         };
@@ -345,6 +346,7 @@ impl Inputs<'_> {
             Decided::Health => format!("{status}: the health of this process"),
             Decided::Challenge => format!("{status}: the answer to the ACME challenge"),
             Decided::Report => format!("{status} if the body is a report of failed pins, else 400"),
+            Decided::MixedReport => format!("{status} if the body is a report of http references, else 400"),
             Decided::Forward(upstream) => format!("forwarded to {}", upstream.label),
             Decided::Refuse { cause, .. } => format!("{status}: {cause}"),
         }
@@ -358,7 +360,7 @@ fn word(decision: &Decided) -> &'static str {
         Decided::Options => "options",
         Decided::Health => "health",
         Decided::Challenge => "challenge",
-        Decided::Report => "report",
+        Decided::Report | Decided::MixedReport => "report",
         Decided::Forward(_) => "forward",
         Decided::Refuse { .. } => "refuse",
     }

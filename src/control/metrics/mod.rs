@@ -26,6 +26,7 @@ impl Control {
         self.renewal_metrics(&mut metrics);
         self.upstream_metrics(&mut metrics);
         self.report_metrics(&mut metrics);
+        self.mixed_metrics(&mut metrics);
         self.hook_metrics(&mut metrics);
         self.span_metrics(&mut metrics);
         metrics

@@ -137,6 +137,8 @@ pub enum Decided {
     Challenge,
     /// A report of failed pins is read.
     Report,
+    /// A report of http references is read.
+    MixedReport,
     /// The upstream is asked.
     Forward(Arc<Upstream>),
     /// The request is refused. `cause` is that of the access log, `kind` the error type of RFC 9209.
@@ -343,6 +345,7 @@ impl Explanation {
             Ok(Decision::Health) => Decided::Health,
             Ok(Decision::Proof(_) | Decision::Work(Work::Challenge)) => Decided::Challenge,
             Ok(Decision::Work(Work::Report)) => Decided::Report,
+            Ok(Decision::Work(Work::MixedReport)) => Decided::MixedReport,
             Ok(Decision::Work(Work::Forward(pool, _))) => Decided::Forward(pool.upstream().clone()),
             Ok(Decision::Work(Work::Cached(fetch))) => Decided::Forward(fetch.pool.upstream().clone()),
             Err(rejection) => refused(rejection),
@@ -351,7 +354,7 @@ impl Explanation {
             Ok(reply) => reply,
             Err(Work::Forward(pool, _)) => self.forward(pool.upstream(), turn, question),
             Err(Work::Cached(fetch)) => self.forward(fetch.pool.upstream(), turn, question),
-            Err(Work::Report) => local_reply::report_accepted(turn),
+            Err(Work::Report | Work::MixedReport) => local_reply::report_accepted(turn),
             Err(work @ Work::Challenge) => {
                 let reply = service::answer(work, None, turn, &mut NoInterim).await;
                 if let Some(cause) = &reply.error {

@@ -19,7 +19,7 @@ use crate::admin::reply::{Page, PageFrame};
 use crate::config::admin::AdminRole;
 use export::SiteExport;
 use ledger::{KeyRow, RotationWords, SetRow};
-use parts::{ChainLink, PinReport, PlannedRenewal, SentHeader, SiteFact, SiteNotice, UpstreamView};
+use parts::{ChainLink, MixedView, PinReport, PlannedRenewal, SentHeader, SiteFact, SiteNotice, UpstreamView};
 use verified::VerifiedSite;
 
 #[derive(Template)]
@@ -59,6 +59,7 @@ struct SitePage {
     may_operate: bool,
     reports: Vec<PinReport>,
     report_sum: String,
+    mixed: Option<MixedView>,
 }
 
 /// The days that the form can ask about.
@@ -176,6 +177,7 @@ fn view(
         may_operate: asked.session.may(AdminRole::Operate),
         reports: parts::reports(site, now.at),
         report_sum: parts::report_sum(site),
+        mixed: parts::mixed(site),
         form: asked.query.get("form").unwrap_or_default().to_owned(),
         keys,
         rotate: format!("/keys/rotate?site={}", encoded(&name)),

@@ -274,6 +274,39 @@ pub(super) fn reports(site: &Value, now: i64) -> Vec<PinReport> {
     list(site, "recent_reports").iter().filter_map(report).collect()
 }
 
+/// Mixed content of a site: its tools, and the reported references.
+pub(super) struct MixedView {
+    pub(super) tools: String,
+    pub(super) sum: String,
+    pub(super) references: Vec<ReferenceRow>,
+}
+
+/// A reported reference.
+pub(super) struct ReferenceRow {
+    pub(super) page: String,
+    pub(super) reference: String,
+    pub(super) note: String,
+}
+
+/// Mixed content of a site; `None` if it has no tools.
+pub(super) fn mixed(site: &Value) -> Option<MixedView> {
+    let mixed = &site["mixed_content"];
+    let tools: Vec<&str> = mixed["mode"].as_array()?.iter().filter_map(Value::as_str).collect();
+    let row = |one: &Value| {
+        let own = if one["own"] == true { "own host, " } else { "" };
+        ReferenceRow {
+            page: text(one, "page"),
+            reference: text(one, "reference"),
+            note: format!("{}: {own}{}", text(one, "kind"), counted(count(one, "reports"), "report")),
+        }
+    };
+    Some(MixedView {
+        tools: tools.join(", "),
+        sum: counted(count(mixed, "references_known"), "reference"),
+        references: list(mixed, "references").iter().map(row).collect(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
