@@ -23,8 +23,8 @@ fn rewritten<'p>(kind: RewriteKind, pieces: impl Iterator<Item = &'p [u8]>) -> (
     (out, rewriter.references())
 }
 
-/// A body: its pieces make no difference, a second pass changes nothing, and nothing changes without a reference. The first
-/// bytes choose the kind and the size of the pieces.
+/// A body: its pieces make no difference, a second pass changes nothing, and nothing changes without a reference. The
+/// first bytes choose the kind and the size of the pieces.
 pub fn mixed_content(data: &[u8]) {
     let [kind, size, body @ ..] = data else { return };
     let kind = KINDS[usize::from(*kind) % KINDS.len()];

@@ -36,9 +36,6 @@ impl Control {
             site.mixed_content.as_ref().map(|_| counts.get(site.name()).copied().unwrap_or_default() as f64)
         };
         let values: Vec<Option<f64>> = self.config.sites().map(of_site).collect();
-        if values.iter().all(Option::is_none) {
-            return;
-        }
         let help = "Reports of http references on pages.";
         let columns = vec![SeriesColumn { labels: "}", values }];
         metrics.many_counters("mixed_content_reports", help, &self.label_sets().sites, columns);

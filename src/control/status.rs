@@ -190,8 +190,7 @@ impl Control {
                 })).collect::<Vec<_>>(),
             })),
             "todo": todo(site),
-            "reports": reports,
-            "report_networks": self.server.reports().witnesses(name, 0),
+            "reports": reports, "report_networks": self.server.reports().witnesses(name, 0),
             "mixed_content": self.mixed_content(site),
         })
     }

@@ -2,7 +2,7 @@
 
 use super::css::Css;
 use super::edit::{Edits, Scan};
-use super::escape::{Decoded, Escaping};
+use super::escape::{DecodedText, Escaping};
 use super::names::OwnNames;
 use super::probe::{UrlUse, probe, probe_decoded};
 use super::srcset;
@@ -24,7 +24,8 @@ enum ValueKind {
     Document,
 }
 
-/// Attributes with one URL, on any element: those of HTML and SVG, and those by which well-known scripts load images late.
+/// Attributes with one URL, on any element: those of HTML and SVG, and those by which well-known scripts load images
+/// late.
 const URLS: [&str; 24] = [
     "src",
     "href",
@@ -130,7 +131,7 @@ fn meta(tag: &[u8], scan: &TagScan) -> Option<ValueKind> {
 
 /// Adds the changes of a value, as places in it.
 fn rewrite_value(value: &[u8], kind: ValueKind, rules: AttributeRules<'_>, edits: &mut Edits) {
-    let decoded = Decoded::of(value, Escaping::Html, true);
+    let decoded = DecodedText::of(value, Escaping::Html, true);
     let mut part = Edits::default();
     match kind {
         ValueKind::Url(url_use) => {
@@ -177,7 +178,7 @@ pub fn refresh(text: &[u8]) -> Option<std::ops::Range<usize>> {
 /// Returns a text that is a URL, rewritten; `None` if it stays.
 pub fn rewrite_url(text: &[u8], names: &OwnNames, url_use: UrlUse) -> Option<Vec<u8>> {
     let mut edits = Edits::default();
-    let decoded = Decoded::of(text, Escaping::Plain, true);
+    let decoded = DecodedText::of(text, Escaping::Plain, true);
     probe_decoded(decoded, true, url_use, names, &mut edits);
     (!edits.is_empty()).then(|| {
         let mut new = Vec::with_capacity(text.len() + 1);
@@ -189,6 +190,6 @@ pub fn rewrite_url(text: &[u8], names: &OwnNames, url_use: UrlUse) -> Option<Vec
 /// Adds the changes of an attribute's value that is a URL, as places in it.
 pub fn rewrite_value_url(value: &[u8], names: &OwnNames, edits: &mut Edits) {
     if may_have_url(value) {
-        probe_decoded(Decoded::of(value, Escaping::Html, true), true, UrlUse::Reference, names, edits);
+        probe_decoded(DecodedText::of(value, Escaping::Html, true), true, UrlUse::Reference, names, edits);
     }
 }

@@ -1,10 +1,10 @@
-//! Style sheets (CSS Syntax, section 4): `url(...)`, `@import "..."` and `image-set("...")`. Comments, and strings that are
-//! no URLs, stay.
+//! Style sheets (CSS Syntax, section 4): `url(...)`, `@import "..."` and `image-set("...")`. Comments, and strings that
+//! are no URLs, stay.
 
 use super::edit::{Edits, Scan};
 use super::escape::{Escaping, until};
 use super::names::OwnNames;
-use super::probe::{PROBE_MAX, Probe, probe};
+use super::probe::{PROBE_MAX, ProbeOutcome, probe};
 
 /// The longest name that is read whole; `-webkit-image-set` fits.
 const IDENT_MAX: usize = 64;
@@ -163,7 +163,7 @@ impl Css {
         let (length, ends) = until(window, end, end != b')');
         let space = window[..length].iter().position(u8::is_ascii_whitespace).filter(|_| end == b')');
         let (url, is_whole) = (&window[..space.unwrap_or(length)], ends || is_last || space.is_some());
-        if probe(url, Escaping::Css, is_whole, &self.names, edits) == Probe::More && window.len() <= PROBE_MAX {
+        if probe(url, Escaping::Css, is_whole, &self.names, edits) == ProbeOutcome::More && window.len() <= PROBE_MAX {
             return false;
         }
         self.state = CssState::Rest(end);

@@ -13,8 +13,8 @@ pub enum Escaping {
     Plain,
 }
 
-/// Returns the length of a string, or of a URL in a style sheet, before its end, and `true` if the end is there. A backslash
-/// escapes the byte behind it. `breaks` says that a line's end is an end, too.
+/// Returns the length of a string, or of a URL in a style sheet, before its end, and `true` if the end is there. A
+/// backslash escapes the byte behind it. `breaks` says that a line's end is an end, too.
 #[must_use]
 pub fn until(text: &[u8], end: u8, breaks: bool) -> (usize, bool) {
     let mut at = 0;
@@ -32,7 +32,7 @@ pub fn until(text: &[u8], end: u8, breaks: bool) -> (usize, bool) {
 
 /// A decoded text.
 #[derive(Debug, Default, Clone)]
-pub struct Decoded {
+pub struct DecodedText {
     /// Its bytes. Characters beyond ASCII that were escaped are [`OTHER`].
     pub text: Vec<u8>,
     /// The place of each byte in the source, and the end.
@@ -67,7 +67,7 @@ const NAMED: [(&[u8], u8); 20] = [
     (b"NewLine;", b'\n'),
 ];
 
-impl Decoded {
+impl DecodedText {
     /// Decodes a text. If more may follow, an escape that is cut off at its end is left out.
     #[must_use]
     pub fn of(source: &[u8], escaping: Escaping, is_whole: bool) -> Self {
@@ -193,7 +193,7 @@ mod tests {
             (r"\68ttp:\2f /a", Escaping::Css, "http://a"),
             (r"http:\/\/a\u002fb\u20ac", Escaping::Json, "http://a/b\x7f"),
         ] {
-            let decoded = Decoded::of(source.as_bytes(), escaping, true);
+            let decoded = DecodedText::of(source.as_bytes(), escaping, true);
             assert_eq!(String::from_utf8(decoded.text.clone()).unwrap(), want, "{source}");
             assert_eq!(decoded.place(decoded.text.len()), source.len());
         }
@@ -204,7 +204,7 @@ mod tests {
         for (source, escaping) in
             [("a&#4", Escaping::Html), ("a&co", Escaping::Html), (r"a\2", Escaping::Css), (r"a\u00", Escaping::Json)]
         {
-            let decoded = Decoded::of(source.as_bytes(), escaping, false);
+            let decoded = DecodedText::of(source.as_bytes(), escaping, false);
             assert_eq!(decoded.text, b"a", "{source}");
             assert_eq!(decoded.place(1), 1, "{source}");
         }

@@ -5,9 +5,9 @@ use super::attribute::rewrite_value_url;
 use super::edit::{Edits, Scan};
 use super::escape::Escaping;
 use super::html::{Html, Syntax};
-use super::inner::Inner;
+use super::inner::InnerText;
 use super::names::OwnNames;
-use super::probe::{PROBE_MAX, Probe, probe};
+use super::probe::{PROBE_MAX, ProbeOutcome, probe};
 use super::tag::TagScan;
 
 /// Root elements of documents that are read. Others pass: exports, answers to calls.
@@ -59,7 +59,7 @@ pub struct Feed {
     names: OwnNames,
     state: FeedState,
     is_known: bool,
-    inner: Inner,
+    inner: InnerText,
     /// The document in a CDATA section.
     document: Option<Box<Html>>,
 }
@@ -68,7 +68,7 @@ impl Feed {
     /// Begins a feed.
     #[must_use]
     pub fn new(names: OwnNames) -> Self {
-        let inner = Inner::new(names.clone(), Escaping::Html);
+        let inner = InnerText::new(names.clone(), Escaping::Html);
         Self { names, state: FeedState::Text(TextKind::Other), is_known: false, inner, document: None }
     }
 
@@ -112,7 +112,8 @@ impl Feed {
             TextKind::Markup => Some(self.inner.scan(part, ends, edits)).filter(|length| *length > 0),
             TextKind::Link => {
                 let window = &part[..part.len().min(PROBE_MAX + 1)];
-                if probe(window, escaping, ends, &self.names, edits) == Probe::More && window.len() <= PROBE_MAX {
+                if probe(window, escaping, ends, &self.names, edits) == ProbeOutcome::More && window.len() <= PROBE_MAX
+                {
                     // White space alone may come before CDATA.
                     return None;
                 }

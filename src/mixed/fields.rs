@@ -1,5 +1,5 @@
-//! Fields of responses with references: Link, X-Pingback, Access-Control-Allow-Origin and others. In them, the upstream's
-//! name becomes the site's by https, too, as it does in Location.
+//! Fields of responses with references: Link, X-Pingback, Access-Control-Allow-Origin and others. In them, the
+//! upstream's name becomes the site's by https, too, as it does in Location.
 
 use super::attribute::{refresh, rewrite_url};
 use super::names::OwnNames;

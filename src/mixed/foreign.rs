@@ -55,11 +55,11 @@ const HTML_WITHIN: [&str; 9] = ["foreignobject", "desc", "title", "annotation-xm
 
 /// The open elements that begin or end foreign content.
 #[derive(Debug, Default)]
-pub struct Foreign {
+pub struct ForeignContent {
     open: Vec<(Box<[u8]>, bool)>,
 }
 
-impl Foreign {
+impl ForeignContent {
     /// `true` in SVG or MathML.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn nesting() {
-        let mut foreign = Foreign::default();
+        let mut foreign = ForeignContent::default();
         for (tag, want) in [
             ("p", false),
             ("svg", true),

@@ -4,7 +4,7 @@
 use super::attribute::{self, AttributeRules, value_of};
 use super::css::Css;
 use super::edit::{Edits, Scan};
-use super::foreign::Foreign;
+use super::foreign::ForeignContent;
 use super::json::{JsonText, ScriptText};
 use super::names::OwnNames;
 use super::raw_text::{RawEnd, RawText};
@@ -28,7 +28,7 @@ pub struct Html {
     /// `true` in a document that is an attribute's value: it has none of its own.
     is_nested: bool,
     state: HtmlState,
-    foreign: Foreign,
+    foreign: ForeignContent,
 }
 
 enum HtmlState {
@@ -70,7 +70,14 @@ impl Html {
     /// Begins a document.
     #[must_use]
     pub fn new(names: OwnNames, syntax: Syntax, keeps_inline: bool) -> Self {
-        Self { names, syntax, keeps_inline, is_nested: false, state: HtmlState::Data, foreign: Foreign::default() }
+        Self {
+            names,
+            syntax,
+            keeps_inline,
+            is_nested: false,
+            state: HtmlState::Data,
+            foreign: ForeignContent::default(),
+        }
     }
 
     /// Reads text outside of tags. Returns its length, or `None` if more bytes decide.

@@ -2,9 +2,9 @@
 //! them: a quote behind an equals sign, or the descriptor of an image candidate.
 
 use super::edit::{Edits, Scan};
-use super::escape::{Decoded, Escaping};
+use super::escape::{DecodedText, Escaping};
 use super::names::OwnNames;
-use super::probe::{PROBE_MAX, Probe, probe};
+use super::probe::{PROBE_MAX, ProbeOutcome, probe};
 
 /// The beginning of a URL, as programs write it.
 const HTTP: &[u8] = b"http:";
@@ -13,14 +13,14 @@ const BEFORE_MAX: usize = 12;
 
 /// A scanner of HTML within a text.
 #[derive(Debug)]
-pub struct Inner {
+pub struct InnerText {
     names: OwnNames,
     escaping: Escaping,
     /// The last bytes that were dealt with.
     before: Vec<u8>,
 }
 
-impl Inner {
+impl InnerText {
     /// Begins a text.
     #[must_use]
     pub fn new(names: OwnNames, escaping: Escaping) -> Self {
@@ -34,7 +34,7 @@ impl Inner {
 
     /// `true` if a URL may begin behind these bytes.
     fn begins(&self, before: &[u8]) -> bool {
-        let decoded = Decoded::of(before, self.escaping, true).text;
+        let decoded = DecodedText::of(before, self.escaping, true).text;
         let bare = decoded.trim_ascii_end();
         let is_candidate = decoded.len() > bare.len()
             && bare
@@ -58,7 +58,7 @@ impl Inner {
     }
 }
 
-impl Scan for Inner {
+impl Scan for InnerText {
     fn scan(&mut self, text: &[u8], is_last: bool, edits: &mut Edits) -> usize {
         let mut at = 0;
         let done = loop {
@@ -75,7 +75,7 @@ impl Scan for Inner {
             let window = &text[start..text.len().min(start + PROBE_MAX + 1)];
             let mut part = Edits::default();
             let outcome = probe(window, self.escaping, is_last, &self.names, &mut part);
-            if outcome == Probe::More && window.len() <= PROBE_MAX {
+            if outcome == ProbeOutcome::More && window.len() <= PROBE_MAX {
                 break start;
             }
             edits.adopt(part, |place| start + place);
@@ -94,7 +94,7 @@ mod tests {
     fn within_other_texts() {
         let check = |source: &str, escaping: Escaping, want: &str| {
             let (mut edits, mut out) = (Edits::default(), Vec::new());
-            let done = Inner::new(blog(), escaping).scan(source.as_bytes(), true, &mut edits);
+            let done = InnerText::new(blog(), escaping).scan(source.as_bytes(), true, &mut edits);
             assert_eq!(done, source.len());
             edits.apply(source.as_bytes(), &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), want);

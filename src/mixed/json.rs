@@ -2,9 +2,9 @@
 
 use super::edit::{Edits, Scan};
 use super::escape::{Escaping, until};
-use super::inner::Inner;
+use super::inner::InnerText;
 use super::names::OwnNames;
-use super::probe::{PROBE_MAX, Probe, probe};
+use super::probe::{PROBE_MAX, ProbeOutcome, probe};
 
 /// Members whose values are names, though they look like URLs.
 const IDS: [&[u8]; 4] = [b"id", b"@id", b"guid", b"@context"];
@@ -20,13 +20,13 @@ enum JsonState {
     Stays,
 }
 
-/// A scanner of JSON: URLs at the beginning of strings, and in HTML within strings. Names of members stay, and the values of
-/// [`IDS`].
+/// A scanner of JSON: URLs at the beginning of strings, and in HTML within strings. Names of members stay, and the
+/// values of [`IDS`].
 #[derive(Debug)]
 pub struct JsonText {
     names: OwnNames,
     state: JsonState,
-    inner: Inner,
+    inner: InnerText,
     /// The beginning of the last string, and `true` if a colon followed it.
     last: Vec<u8>,
     is_value: bool,
@@ -36,7 +36,7 @@ impl JsonText {
     /// Begins a text.
     #[must_use]
     pub fn new(names: OwnNames) -> Self {
-        let inner = Inner::new(names.clone(), Escaping::Json);
+        let inner = InnerText::new(names.clone(), Escaping::Json);
         Self { names, state: JsonState::Between, inner, last: Vec::new(), is_value: false }
     }
 
@@ -62,7 +62,7 @@ impl JsonText {
         if self.state == JsonState::Begins {
             let window = &content[..length.min(PROBE_MAX + 1)];
             let outcome = probe(window, Escaping::Json, ends || is_last, &self.names, edits);
-            if outcome == Probe::More && window.len() <= PROBE_MAX {
+            if outcome == ProbeOutcome::More && window.len() <= PROBE_MAX {
                 return None;
             }
             self.state = JsonState::Within;
@@ -101,8 +101,8 @@ impl Scan for JsonText {
     }
 }
 
-/// A scanner of scripts. Only strings in the form that programs write are read, `"http:\/\/...`: PHP's `json_encode` does,
-/// and nobody else. Whatever a script does with other strings, it stays as it is.
+/// A scanner of scripts. Only strings in the form that programs write are read, `"http:\/\/...`: PHP's `json_encode`
+/// does, and nobody else. Whatever a script does with other strings, it stays as it is.
 #[derive(Debug)]
 pub struct ScriptText {
     names: OwnNames,
@@ -132,7 +132,7 @@ impl Scan for ScriptText {
             let (length, ends) = until(window, b'"', false);
             let mut part = Edits::default();
             let outcome = probe(&window[..length], Escaping::Json, ends || is_last, &self.names, &mut part);
-            if outcome == Probe::More && window.len() <= PROBE_MAX {
+            if outcome == ProbeOutcome::More && window.len() <= PROBE_MAX {
                 return start - 1;
             }
             edits.adopt(part, |place| start + place);

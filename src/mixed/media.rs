@@ -17,6 +17,20 @@ pub enum RewriteKind {
     Json,
 }
 
+impl RewriteKind {
+    /// Returns the kind in words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Html => "HTML",
+            Self::Xhtml => "XHTML",
+            Self::Css => "a style sheet",
+            Self::Feed => "XML, perhaps a feed",
+            Self::Json => "JSON",
+        }
+    }
+}
+
 /// The kinds of bodies that a site has rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RewriteTypes {
@@ -53,8 +67,8 @@ impl NotRewritten {
     }
 }
 
-/// Beginnings of the names of charsets whose bytes below 128 are ASCII, or whose multi-byte characters contain no quote, no
-/// angle bracket and no slash.
+/// Beginnings of the names of charsets whose bytes below 128 are ASCII, or whose multi-byte characters contain no
+/// quote, no angle bracket and no slash.
 const CHARSETS: [&str; 16] = [
     "utf-8",
     "utf8",
@@ -144,8 +158,8 @@ fn field<'a>(head: &'a ResponseHead, wanted: &[u8]) -> Option<&'a [u8]> {
     head.fields.iter().find(|(_, name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, _, value)| value)
 }
 
-/// `true` if the target of a request may name a body that is rewritten, by the ending of its path. Others may be asked for
-/// in parts.
+/// `true` if the target of a request may name a body that is rewritten, by the ending of its path. Others may be asked
+/// for in parts.
 #[must_use]
 pub fn may_be_rewritten(target: &[u8]) -> bool {
     const ENDINGS: [&[u8]; 13] = [

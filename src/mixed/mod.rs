@@ -4,9 +4,9 @@
 //! 2. *upgrade*: browsers ask for them by https (`upgrade-insecure-requests`).
 //! 3. *rewrite*: pintle writes https in the references to the site's own hosts ([`Rewriter`]), and in no others.
 //!
-//! A rewriter changes bytes in place: its output is its input, except for the scheme, and sometimes the authority, of each
-//! reference. Its scanners ([`html`], [`css`], [`json`], [`feed`]) read text in pieces and return [`edit::Edits`]; they
-//! know no sockets. Text that they do not understand passes unchanged.
+//! A rewriter changes bytes in place: its output is its input, except for the scheme, and sometimes the authority, of
+//! each reference. Its scanners ([`html`], [`css`], [`json`], [`feed`]) read text in pieces and return [`edit::Edits`];
+//! they know no sockets. Text that they do not understand passes unchanged.
 
 pub mod attribute;
 pub mod css;

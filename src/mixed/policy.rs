@@ -44,8 +44,8 @@ impl MixedContent {
     pub fn new(reports: bool, upgrades: bool, rewrites: Option<RewriteRules>) -> Result<Self, http::Error> {
         let mut document_fields = Rendered::default();
         if upgrades {
-            // A field of its own is a policy of its own, beside the upstream's: it takes nothing from it, and this directive
-            // forbids nothing (W3C Upgrade Insecure Requests, section 3.1; CSP, section 3.1).
+            // A field of its own is a policy of its own, beside the upstream's: it takes nothing from it, and this
+            // directive forbids nothing (W3C Upgrade Insecure Requests, section 3.1; CSP, section 3.1).
             document_fields.push("Content-Security-Policy", "upgrade-insecure-requests")?;
         }
         if reports {

@@ -1,10 +1,11 @@
 //! A look at the beginning of a URL: does it lead to an own host by http, and what changes then?
 //!
-//! URLs are read as browsers read them (WHATWG URL, section 4.4): tabs and line ends do not count, the scheme has no case,
-//! and `\` is `/`. Two slashes are required, though: `http:host` is a mistake, whose https form means something else.
+//! URLs are read as browsers read them (WHATWG URL, section 4.4): tabs and line ends do not count, the scheme has no
+//! case, and `\` is `/`. Two slashes are required, though: `http:host` is a mistake, whose https form means something
+//! else.
 
 use super::edit::{Edit, Edits};
-use super::escape::{Decoded, Escaping, OTHER};
+use super::escape::{DecodedText, Escaping, OTHER};
 use super::names::{NewAuthority, OwnNames};
 use crate::host::{ascii_authority, split_authority};
 
@@ -13,7 +14,7 @@ pub const PROBE_MAX: usize = 2048;
 
 /// The outcome of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
+pub enum ProbeOutcome {
     /// More bytes decide.
     More,
     /// The URL stays.
@@ -31,51 +32,52 @@ pub enum UrlUse {
     Canonical,
 }
 
-/// Looks at a URL that begins with `source`, and adds its changes, as places in `source`. `is_whole` says that it ends there.
-pub fn probe(source: &[u8], escaping: Escaping, is_whole: bool, names: &OwnNames, edits: &mut Edits) -> Probe {
+/// Looks at a URL that begins with `source`, and adds its changes, as places in `source`. `is_whole` says that it ends
+/// there.
+pub fn probe(source: &[u8], escaping: Escaping, is_whole: bool, names: &OwnNames, edits: &mut Edits) -> ProbeOutcome {
     // Most URLs are decided by their first byte.
     let first = source.iter().find(|b| !b.is_ascii_whitespace());
     match first {
         Some(b'h' | b'H' | b'&' | b'\\') => {}
-        Some(b) if *b > b' ' => return Probe::Stays,
+        Some(b) if *b > b' ' => return ProbeOutcome::Stays,
         _ => {}
     }
     let is_long = source.len() > PROBE_MAX;
     let source = source.get(..PROBE_MAX).unwrap_or(source);
-    let decoded = Decoded::of(source, escaping, is_whole && !is_long);
+    let decoded = DecodedText::of(source, escaping, is_whole && !is_long);
     match probe_decoded(decoded, is_whole && !is_long, UrlUse::Reference, names, edits) {
-        Probe::More if is_whole || is_long => Probe::Stays,
+        ProbeOutcome::More if is_whole || is_long => ProbeOutcome::Stays,
         outcome => outcome,
     }
 }
 
 /// Looks at a URL without escapes. The changes are places in the source of `decoded`.
 pub fn probe_decoded(
-    mut decoded: Decoded,
+    mut decoded: DecodedText,
     is_whole: bool,
     url_use: UrlUse,
     names: &OwnNames,
     edits: &mut Edits,
-) -> Probe {
+) -> ProbeOutcome {
     decoded.retain(|b| !matches!(b, b'\t' | b'\n' | b'\r'));
     let text = &*decoded.text;
     let start = text.iter().take_while(|b| **b <= b' ').count();
-    let Some(scheme) = read_scheme(&text[start..], is_whole) else { return Probe::More };
-    let Some((scheme, slashes)) = scheme else { return Probe::Stays };
+    let Some(scheme) = read_scheme(&text[start..], is_whole) else { return ProbeOutcome::More };
+    let Some((scheme, slashes)) = scheme else { return ProbeOutcome::Stays };
     let is_https = scheme == SECURE;
     if is_https && url_use == UrlUse::Reference {
-        return Probe::Stays;
+        return ProbeOutcome::Stays;
     }
     let begin = start + scheme.len() + slashes;
     let end = text[begin..].iter().position(|b| !is_of_authority(*b)).map(|n| begin + n);
     let end = match end {
-        None if !is_whole => return Probe::More,
-        Some(end) if !ends_authority(text[end]) => return Probe::Stays,
+        None if !is_whole => return ProbeOutcome::More,
+        Some(end) if !ends_authority(text[end]) => return ProbeOutcome::Stays,
         end => end.unwrap_or(text.len()),
     };
-    let Some((host, port)) = parse_authority(&text[begin..end]) else { return Probe::Stays };
+    let Some((host, port)) = parse_authority(&text[begin..end]) else { return ProbeOutcome::Stays };
     let new = if is_https { names.of_canonical_https(&host, port) } else { names.of_http(&host, port) };
-    let Some(new) = new else { return Probe::Stays };
+    let Some(new) = new else { return ProbeOutcome::Stays };
     if !is_https {
         let after = decoded.place(start + 4);
         edits.push(Edit { range: after..after, with: (&b"s"[..]).into() });
@@ -91,7 +93,7 @@ pub fn probe_decoded(
         edits.push(Edit { range: decoded.place(range.start)..decoded.place(range.end), with: with.into() });
     }
     edits.references += 1;
-    Probe::Rewritten
+    ProbeOutcome::Rewritten
 }
 
 const PLAIN: &[u8] = b"http:";
@@ -143,7 +145,7 @@ mod tests {
     fn rewritten(source: &str, escaping: Escaping) -> String {
         let (mut edits, mut out) = (Edits::default(), Vec::new());
         let outcome = probe(source.as_bytes(), escaping, true, &blog(), &mut edits);
-        assert_eq!(outcome == Probe::Rewritten, !edits.is_empty(), "{source}");
+        assert_eq!(outcome == ProbeOutcome::Rewritten, !edits.is_empty(), "{source}");
         edits.apply(source.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
@@ -219,7 +221,7 @@ mod tests {
     fn canonical_urls() {
         let (mut edits, mut out) = (Edits::default(), Vec::new());
         let source = b"https://blog.wordpress.example:443/a";
-        let decoded = Decoded::of(source, Escaping::Html, true);
+        let decoded = DecodedText::of(source, Escaping::Html, true);
         probe_decoded(decoded, true, UrlUse::Canonical, &blog(), &mut edits);
         edits.apply(source, &mut out);
         assert_eq!(out, b"https://blog.example/a");
@@ -231,10 +233,10 @@ mod tests {
         for end in 0..whole.len() {
             let mut edits = Edits::default();
             let outcome = probe(whole[..end].as_bytes(), Escaping::Html, false, &blog(), &mut edits);
-            assert_eq!(outcome, Probe::More, "{}", &whole[..end]);
+            assert_eq!(outcome, ProbeOutcome::More, "{}", &whole[..end]);
         }
         let long = format!("http://{}", "a".repeat(PROBE_MAX));
-        assert_eq!(probe(long.as_bytes(), Escaping::Html, false, &blog(), &mut Edits::default()), Probe::Stays);
-        assert_eq!(probe(b"ftp", Escaping::Html, false, &blog(), &mut Edits::default()), Probe::Stays);
+        assert_eq!(probe(long.as_bytes(), Escaping::Html, false, &blog(), &mut Edits::default()), ProbeOutcome::Stays);
+        assert_eq!(probe(b"ftp", Escaping::Html, false, &blog(), &mut Edits::default()), ProbeOutcome::Stays);
     }
 }

@@ -1,4 +1,5 @@
-//! Raw text: the contents of elements whose end tag alone ends them (HTML Living Standard, sections 13.2.5.2 to 13.2.5.31).
+//! Raw text: the contents of elements whose end tag alone ends them (HTML Living Standard, sections 13.2.5.2 to
+//! 13.2.5.31).
 
 /// The end of raw text, or the part of it that has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

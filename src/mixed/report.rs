@@ -1,5 +1,5 @@
-//! Reports of browsers about http references: those of `report-uri` (CSP, section 5.3) and of the Reporting API. Anybody can
-//! send them.
+//! Reports of browsers about http references: those of `report-uri` (CSP, section 5.3) and of the Reporting API.
+//! Anybody can send them.
 
 use serde::Deserialize;
 

@@ -14,7 +14,7 @@ const HELD_MAX: usize = 256 << 10;
 const UTF16: [&[u8]; 2] = [b"\xfe\xff", b"\xff\xfe"];
 
 /// A scanner, by the type of the body.
-enum Scanner {
+enum BodyScanner {
     Html(Box<Html>),
     Css(Box<Css>),
     Feed(Box<Feed>),
@@ -25,7 +25,7 @@ enum Scanner {
 
 /// Rewrites a body, piece by piece. How it is cut into pieces makes no difference.
 pub struct Rewriter {
-    scanner: Scanner,
+    scanner: BodyScanner,
     /// Bytes that wait for more.
     held: Vec<u8>,
     edits: Edits,
@@ -38,11 +38,11 @@ impl Rewriter {
     #[must_use]
     pub fn new(kind: RewriteKind, names: OwnNames, keeps_inline: bool) -> Self {
         let scanner = match kind {
-            RewriteKind::Html => Scanner::Html(Box::new(Html::new(names, Syntax::Html, keeps_inline))),
-            RewriteKind::Xhtml => Scanner::Html(Box::new(Html::new(names, Syntax::Xhtml, keeps_inline))),
-            RewriteKind::Css => Scanner::Css(Box::new(Css::new(names))),
-            RewriteKind::Feed => Scanner::Feed(Box::new(Feed::new(names))),
-            RewriteKind::Json => Scanner::Json(Box::new(JsonText::new(names))),
+            RewriteKind::Html => BodyScanner::Html(Box::new(Html::new(names, Syntax::Html, keeps_inline))),
+            RewriteKind::Xhtml => BodyScanner::Html(Box::new(Html::new(names, Syntax::Xhtml, keeps_inline))),
+            RewriteKind::Css => BodyScanner::Css(Box::new(Css::new(names))),
+            RewriteKind::Feed => BodyScanner::Feed(Box::new(Feed::new(names))),
+            RewriteKind::Json => BodyScanner::Json(Box::new(JsonText::new(names))),
         };
         Self { scanner, held: Vec::new(), edits: Edits::default(), has_begun: false, references: 0 }
     }
@@ -75,7 +75,7 @@ impl Rewriter {
             self.held = held;
         }
         if self.held.len() > HELD_MAX || is_last {
-            self.scanner = Scanner::None;
+            self.scanner = BodyScanner::None;
             out.append(&mut self.held);
         }
     }
@@ -88,17 +88,17 @@ impl Rewriter {
             }
             self.has_begun = true;
             if UTF16.iter().any(|mark| text.starts_with(mark)) {
-                self.scanner = Scanner::None;
+                self.scanner = BodyScanner::None;
             }
         }
         self.edits.clear();
         let edits = &mut self.edits;
         let done = match &mut self.scanner {
-            Scanner::Html(html) => html.scan(text, is_last, edits),
-            Scanner::Css(css) => css.scan(text, is_last, edits),
-            Scanner::Feed(feed) => feed.scan(text, is_last, edits),
-            Scanner::Json(json) => json.scan(text, is_last, edits),
-            Scanner::None => text.len(),
+            BodyScanner::Html(html) => html.scan(text, is_last, edits),
+            BodyScanner::Css(css) => css.scan(text, is_last, edits),
+            BodyScanner::Feed(feed) => feed.scan(text, is_last, edits),
+            BodyScanner::Json(json) => json.scan(text, is_last, edits),
+            BodyScanner::None => text.len(),
         };
         self.edits.apply(&text[..done], out);
         self.references += self.edits.references;

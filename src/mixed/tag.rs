@@ -1,5 +1,5 @@
-//! The tokenizer's part for tags (HTML Living Standard, sections 13.2.5.6 to 13.2.5.40): where a tag ends, and where its
-//! attributes are.
+//! The tokenizer's part for tags (HTML Living Standard, sections 13.2.5.6 to 13.2.5.40): where a tag ends, and where
+//! its attributes are.
 
 use std::ops::Range;
 
@@ -117,30 +117,8 @@ impl TagScan {
                 }
             }
             TagState::BeforeValue if is_space => {}
-            TagState::BeforeValue => {
-                self.current.value = at..at;
-                match byte {
-                    b'"' | b'\'' => {
-                        self.state = TagState::Quoted(byte);
-                        self.current.value = at + 1..at + 1;
-                    }
-                    b'>' => {
-                        self.keep();
-                        self.between(byte);
-                    }
-                    _ => self.state = TagState::Unquoted,
-                }
-            }
-            TagState::Quoted(quote) => {
-                let rest = tag.get(at..).unwrap_or_default();
-                let end = memchr::memchr(quote, rest).map(|n| at + n);
-                self.at = end.map_or(tag.len(), |end| end + 1);
-                if let Some(end) = end {
-                    self.current.value.end = end;
-                    self.keep();
-                    self.state = TagState::AfterQuoted;
-                }
-            }
+            TagState::BeforeValue => self.value_begins(byte, at),
+            TagState::Quoted(quote) => self.quoted(quote, at, tag),
             TagState::Unquoted if is_space || ends => {
                 self.current.value.end = at;
                 self.keep();
@@ -149,6 +127,34 @@ impl TagScan {
             TagState::Name | TagState::AttributeName | TagState::Unquoted => {}
         }
         ends && self.state == TagState::BeforeName
+    }
+
+    /// The first byte of a value, or of its absence.
+    fn value_begins(&mut self, byte: u8, at: usize) {
+        self.current.value = at..at;
+        match byte {
+            b'"' | b'\'' => {
+                self.state = TagState::Quoted(byte);
+                self.current.value = at + 1..at + 1;
+            }
+            b'>' => {
+                self.keep();
+                self.between(byte);
+            }
+            _ => self.state = TagState::Unquoted,
+        }
+    }
+
+    /// A run of a value in quotes.
+    fn quoted(&mut self, quote: u8, at: usize, tag: &[u8]) {
+        let rest = tag.get(at..).unwrap_or_default();
+        let end = memchr::memchr(quote, rest).map(|n| at + n);
+        self.at = end.map_or(tag.len(), |end| end + 1);
+        if let Some(end) = end {
+            self.current.value.end = end;
+            self.keep();
+            self.state = TagState::AfterQuoted;
+        }
     }
 
     /// A byte between attributes.

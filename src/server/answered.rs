@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::asked::Turn;
 use super::local_reply::reject;
+use super::mixed;
 use super::record::upstream_failed;
 use super::rejection::Rejection;
 use super::reply::Reply;
@@ -27,24 +28,15 @@ pub(super) fn answered(
 ) -> Reply {
     let Turn { head, asked, context, .. } = *turn;
     let begun = context.begin();
-    if let (Some(begin), Some(now)) = (begin, begun) {
-        let status = sent.as_ref().ok().map(|response| response.head.status.as_u16());
-        let had_connection = !sent.as_ref().is_err_and(UpstreamError::is_without_connection);
-        UpstreamFacts::note(&asked.facts, |facts| {
-            facts.status = status;
-            // A refusal of pintle's own says nothing about the time that the upstream takes.
-            facts.time = had_connection.then(|| now.saturating_duration_since(begin));
-            facts.asked &= had_connection || facts.address.is_some() || facts.wait.is_some();
-        });
-    }
+    note_time(&sent, turn, begin.zip(begun));
     let Some(site) = &asked.site else {
         return reject(Rejection::Misdirected, head, Some(asked), context);
     };
     let rejection = match sent {
         Ok(UpstreamResponse { head: mut response, body, upgraded }) => {
+            let ports = context.worker.https_ports();
+            let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
             let checked = check_upgrade(head, &response, key, upgraded.is_some()).and_then(|()| {
-                let ports = context.worker.https_ports();
-                let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
                 match rewrite(&mut response, head, site, upstream, https) {
                     Some(back) => break_loop(back, turn, site, upstream),
                     None => Ok(()),
@@ -52,6 +44,7 @@ pub(super) fn answered(
             });
             match checked {
                 Ok(()) => {
+                    let body = mixed::answer((&mut response, body), turn, site, https);
                     return Reply {
                         head: response,
                         body,
@@ -81,6 +74,19 @@ pub(super) fn answered(
     let mut reply = reject(rejection, head, Some(asked), context);
     reply.begun = begun;
     reply
+}
+
+/// Notes the time that the upstream took, and the status that it answered with.
+fn note_time(sent: &Result<UpstreamResponse, UpstreamError>, turn: &Turn<'_>, times: Option<(Instant, Instant)>) {
+    let Some((begin, now)) = times else { return };
+    let status = sent.as_ref().ok().map(|response| response.head.status.as_u16());
+    let had_connection = !sent.as_ref().is_err_and(UpstreamError::is_without_connection);
+    UpstreamFacts::note(&turn.asked.facts, |facts| {
+        facts.status = status;
+        // A refusal of pintle's own says nothing about the time that the upstream takes.
+        facts.time = had_connection.then(|| now.saturating_duration_since(begin));
+        facts.asked &= had_connection || facts.address.is_some() || facts.wait.is_some();
+    });
 }
 
 /// Refuses a redirect of the upstream that leads back to the same page, if it leads there without end. A redirect to the

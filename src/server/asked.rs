@@ -7,6 +7,7 @@ use super::cache_note::CacheNote;
 use super::compression_note::CompressionNote;
 use super::context::Context;
 use super::held_rates::HeldRates;
+use super::rewritten::{RewrittenCount, may_rewrite};
 use super::snapshot::{SiteOfView, View};
 use super::trace;
 use crate::clock::Alarm;
@@ -36,6 +37,8 @@ pub(super) struct Asked {
     pub(super) rates: OnceCell<Box<HeldRates>>,
     /// Its conditions name tags that pintle had made weak. The upstream gets them as it sent them.
     pub(super) has_undone_tags: bool,
+    /// The references that are rewritten in its answer, if any may be.
+    pub(super) rewritten: OnceCell<RewrittenCount>,
     /// The compression of its answer, if pintle compresses it.
     pub(super) compressed: OnceCell<Rc<CompressionNote>>,
 }
@@ -103,10 +106,13 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         Some(rules) => trace::begin(rules, head, site.as_ref(), context),
     };
     let compression = site.as_ref().and_then(|site| site.compression.as_ref());
-    let has_undone_tags = compression.is_some_and(|own| !own.tags.are_weak() && undo(&mut head.fields));
+    // Tags of rewritten bodies are weak whatever the upstream sends, and it compares them as weak ones.
+    let is_rewritten = site.as_ref().is_some_and(|site| may_rewrite(site, head));
+    let has_undone_tags =
+        compression.is_some_and(|own| !own.tags.are_weak() && !is_rewritten && undo(&mut head.fields));
     let (facts, cache, rates) = (RefCell::default(), Cell::default(), OnceCell::new());
-    let compressed = OnceCell::new();
-    Asked { view, site, origin, names_host, facts, cache, trace, rates, has_undone_tags, compressed }
+    let (compressed, rewritten) = (OnceCell::new(), OnceCell::new());
+    Asked { view, site, origin, names_host, facts, cache, trace, rates, has_undone_tags, compressed, rewritten }
 }
 
 /// Does the same for a request whose head is refused. Returns `None` unless its host is certain.

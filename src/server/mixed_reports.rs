@@ -1,5 +1,5 @@
-//! Reports of http references: accepted, counted and logged, by page, up to a limit for each network of clients. Anybody can
-//! send them.
+//! Reports of http references: accepted, counted and logged, by page, up to a limit for each network of clients.
+//! Anybody can send them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -143,8 +143,8 @@ impl MixedReports {
             .found
             .insert(key, FoundReference { violation: violation.clone(), is_own, count: 1, first: now, last: now });
         drop(state);
-        let Violation { page, blocked, directive } = violation;
-        tracing::info!(site, page, blocked, directive, own = is_own, "a browser reports an http reference");
+        let (page, blocked, kind) = (&*violation.page, &*violation.blocked, &*violation.directive);
+        tracing::info!(site, page, blocked, kind, own = is_own, "a browser reports an http reference");
     }
 }
 

@@ -233,6 +233,7 @@ impl EndedRequest<'_> {
             first_byte: outcome.to_first_byte(),
             upstream: asked.map(|asked| *asked.facts.borrow()).filter(|facts| facts.asked),
             cache: asked.and_then(|asked| asked.cache.get()).map(|note| note.part.name()),
+            rewritten: asked.and_then(|asked| asked.rewritten.get()).map(|count| count.get()),
             compressed: asked
                 .and_then(|asked| asked.compressed.get())
                 .map(|note| (note.coding.name(), note.before.get())),

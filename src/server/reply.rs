@@ -9,7 +9,7 @@ use super::snapshot::SiteOfView;
 use super::why::Why;
 use crate::message::{FieldSink, Framing, Name, ResponseHead, content_length};
 use crate::mixed::media::is_document;
-use crate::site::HeaderRules;
+use crate::site::{HeaderRules, Site};
 use crate::upstream::{ResponseBody, UpgradedConnection, UpstreamError};
 use crate::wire::body::{Body, Frame};
 
@@ -135,12 +135,8 @@ impl Reply {
             sink.field(b"Vary", vary.as_bytes());
         }
         let Some(site) = &self.site else { return };
-        if let Some(mixed) = site.mixed.as_ref().filter(|_| self.forwarded && self.noted)
-            && is_document(&self.head)
-        {
-            sink.rendered(&mixed.document_fields);
-        }
         if self.noted {
+            self.write_document_fields(site, sink);
             if let (Some(hsts), false) = (&site.hsts, has_hsts) {
                 sink.rendered(&hsts.field);
             }
@@ -160,6 +156,15 @@ impl Reply {
                 added.for_each(|(name, value)| sink.field(name.as_bytes(), value));
             }
             None => {}
+        }
+    }
+
+    /// Writes the fields against mixed content, if the upstream has sent a document.
+    fn write_document_fields<S: FieldSink>(&self, site: &Site, sink: &mut S) {
+        if let Some(mixed) = site.mixed.as_ref().filter(|_| self.forwarded)
+            && is_document(&self.head)
+        {
+            sink.rendered(&mixed.document_fields);
         }
     }
 

@@ -1,4 +1,5 @@
-//! The intake of reports that clients send: a limit for each network of clients and for all, and bodies of a bounded size.
+//! The intake of reports that clients send: a limit for each network of clients and for all, and bodies of a bounded
+//! size.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use super::admission::ClientNetwork;
 use crate::clock::Alarm;
 use crate::limits::Limits;
-use crate::wire::body::{Body as _, Frame, RequestBody, RequestBodyError};
+use crate::wire::body::{Frame, RequestBody, RequestBodyError};
 use crate::wire::min_rate::{MinRate, RateTimer};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -31,8 +32,8 @@ struct Minute {
 }
 
 impl ReportIntake {
-    /// Returns `true` if this minute has room for another report. A report beyond its network's limit does not use up the
-    /// limit of all.
+    /// Returns `true` if this minute has room for another report. A report beyond its network's limit does not use up
+    /// the limit of all.
     pub(super) fn takes(&mut self, network: ClientNetwork, limits: &Limits) -> bool {
         let now = Instant::now();
         let over = |minute: &mut Minute| now.duration_since(minute.begin) >= MINUTE;

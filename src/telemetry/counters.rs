@@ -71,6 +71,8 @@ counters! {
     circuit_refused,
     /// Redirect loops broken.
     loops_broken,
+    /// References of pages that were rewritten to https.
+    references_rewritten,
     /// HTTP/2 connections closed because of their clients: floods of frames, streams opened and
     /// reset, responses never read.
     http2_floods,

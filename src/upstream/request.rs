@@ -124,10 +124,8 @@ impl UpstreamRequest<'_> {
     fn write_fields<S: FieldSink>(&self, sink: &mut S, http2: bool) {
         let head = self.head;
         let rules = &self.site.request;
-        let rewrites = self.site.mixed.as_ref().is_some_and(|mixed| mixed.rewrites.is_some());
-        let whole = if rewrites { WholeRequest::of(head) } else { WholeRequest::No };
-        let mut cookies: Vec<u8> = Vec::new();
-        let mut via: Vec<u8> = Vec::new();
+        let whole = self.whole_request();
+        let (mut cookies, mut via): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
         for field in head.fields.list() {
             let (name, bytes, value) = (field.name, head.fields.name(field), head.fields.value(field));
             match name {
@@ -163,8 +161,7 @@ impl UpstreamRequest<'_> {
                     self.write_max_forwards(bytes, value, sink);
                     continue;
                 }
-                _ if name.is_hop_by_hop() || name.is_claim() || field.is_named() => continue,
-                _ if whole != WholeRequest::No && whole.drops(bytes) => continue,
+                _ if name.is_hop_by_hop() || name.is_claim() || field.is_named() || whole.drops(bytes) => continue,
                 _ => {}
             }
             if !rules.drops(bytes) {
@@ -174,6 +171,7 @@ impl UpstreamRequest<'_> {
         if !cookies.is_empty() {
             sink.field(b"Cookie", &cookies);
         }
+        self.write_coding(whole, sink);
         self.write_forwarded(&mut |name, value| {
             if !rules.drops(name) {
                 sink.field(name, value);
@@ -182,6 +180,23 @@ impl UpstreamRequest<'_> {
         self.write_via(via, sink);
         self.write_trace(sink);
         sink.rendered(&rules.added);
+    }
+
+    /// The fields that do not go upstream, since the response may be rewritten.
+    fn whole_request(&self) -> WholeRequest {
+        match self.site.mixed.as_ref().is_some_and(|mixed| mixed.rewrites.is_some()) {
+            true => WholeRequest::of(self.head),
+            false => WholeRequest::No,
+        }
+    }
+
+    /// Writes Accept-Encoding, if pintle decodes the response before it rewrites it.
+    fn write_coding<S: FieldSink>(&self, whole: WholeRequest, sink: &mut S) {
+        if let Some(coding) = whole.coding(&self.head.fields)
+            && !self.site.request.drops(b"Accept-Encoding")
+        {
+            sink.field(b"Accept-Encoding", coding);
+        }
     }
 
     /// Writes Via with pintle's own member at the end.

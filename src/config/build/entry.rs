@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::loaded::LoadedCertificate;
-use super::mixed;
+use super::mixed::MixedPlan;
 use super::plan::SitePlan;
 use super::report;
 use crate::host::HostPattern;
@@ -16,6 +16,7 @@ use crate::lease::Lease;
 use crate::ledger::Ramp;
 use crate::ledger::leases::Pledge;
 use crate::message::Rendered;
+use crate::mixed::policy::MixedContent;
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
 use crate::policy::promise::{Promise, Promises, Seconds, SiteNames};
@@ -122,9 +123,17 @@ pub(super) fn make(plan: Arc<SitePlan>, made_from: MadeFrom, ramps: Vec<Ramp>) -
         compression: plan.compression.clone().map(SiteCompression::new),
         refuses_names: plan.lack.is_some() || plan.refused_names().next().is_some(),
         unlogged: plan.unlogged,
-        mixed: mixed::of_site(&plan),
+        mixed: mixed_content(&plan),
     };
     SiteEntry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
+}
+
+/// The tools of a site against mixed content. References are rewritten to names that pintle serves by https.
+fn mixed_content(plan: &SitePlan) -> Option<Box<MixedContent>> {
+    let is_refused = |host: &&HostPattern| plan.lack.is_some() || plan.refused_names().any(|refused| refused == *host);
+    let served = || plan.hosts.iter().filter(|host| !is_refused(host)).cloned().collect();
+    let upstream = || plan.target.as_ref().map(|target| target.upstream.own_names.clone()).unwrap_or_default();
+    plan.mixed.as_ref().map(|mixed| Box::new(mixed.content(served(), upstream())))
 }
 
 /// The facts about a site.
@@ -150,7 +159,7 @@ fn site_report(
         promoted: promoted.to_vec(),
         ramps: ramps.to_vec(),
         backups: backups.map(|b| (b.file.clone(), b.key)).collect(),
-        mixed_content: plan.mixed.as_ref().map(mixed::MixedPlan::modes),
+        mixed_content: plan.mixed.as_ref().map(MixedPlan::modes),
     }
 }
 

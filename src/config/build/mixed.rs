@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::checker::{Checker, unknown};
-use super::plan::SitePlan;
 use crate::config::file::{MixedTable, SiteTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
@@ -33,6 +32,13 @@ impl MixedPlan {
         let used = [self.reports, self.upgrades, self.rewrites.is_some()];
         MODES.iter().zip(used).filter(|(_, is_used)| *is_used).map(|(mode, _)| *mode).collect()
     }
+
+    /// Returns the tools as the site uses them: with the names that pintle serves by https, and those of the upstream.
+    pub(super) fn content(&self, site: Vec<HostPattern>, upstream: Vec<(Box<str>, u16)>) -> MixedContent {
+        let names = || Arc::new(HttpsNames { site, listed: self.listed.clone(), upstream });
+        let rewrites = self.rewrites.map(|types| RewriteRules { names: names(), types });
+        MixedContent::new(self.reports, self.upgrades, rewrites).expect("names and values are constant")
+    }
 }
 
 /// Returns the tools of a site; `None` if it has none.
@@ -48,7 +54,7 @@ pub(super) fn build(table: &SiteTable, r: &mut Checker<'_>) -> Option<MixedPlan>
         let hint = "mode = \"report\" shows http references and changes nothing";
         r.error_with_hint(&mixed.span, "site.mixed_content: mode is missing", hint);
     }
-    let has = |words: &[&str], word: &str| words.contains(&word);
+    let has = |words: &[&str], word: &str| words.iter().any(|known| *known == word);
     let rewrites = has(&modes, "rewrite");
     let types = match &mixed.types {
         Some(types) => words("types", types, &TYPES, r),
@@ -64,6 +70,10 @@ pub(super) fn build(table: &SiteTable, r: &mut Checker<'_>) -> Option<MixedPlan>
                 r.warn(&mixed.span, what, "mode = \"rewrite\"");
             }
         }
+    }
+    if rewrites && table.compression.is_none() {
+        let what = "site.mixed_content: rewritten pages are sent without compression";
+        r.warn(&mixed.span, what, "let pintle compress them: add [site.compression]");
     }
     let types = RewriteTypes {
         html: has(&types, "html"),
@@ -112,22 +122,4 @@ fn listed(mixed: &MixedTable, r: &mut Checker<'_>) -> Vec<HostPattern> {
         }
     }
     hosts
-}
-
-/// Returns the tools as the site uses them: with the names that pintle serves by https.
-pub(super) fn of_site(plan: &SitePlan) -> Option<Box<MixedContent>> {
-    let mixed = plan.mixed.as_ref()?;
-    let rewrites = mixed.rewrites.map(|types| RewriteRules { names: Arc::new(https_names(plan, mixed)), types });
-    let made = MixedContent::new(mixed.reports, mixed.upgrades, rewrites);
-    Some(Box::new(made.expect("names and values are constant")))
-}
-
-fn https_names(plan: &SitePlan, mixed: &MixedPlan) -> HttpsNames {
-    let is_refused = |host: &&HostPattern| plan.lack.is_some() || plan.refused_names().any(|refused| refused == *host);
-    let upstream = plan.target.as_ref().map(|target| target.upstream.own_names.clone()).unwrap_or_default();
-    HttpsNames {
-        site: plan.hosts.iter().filter(|host| !is_refused(host)).cloned().collect(),
-        listed: mixed.listed.clone(),
-        upstream,
-    }
 }

@@ -47,6 +47,7 @@ fn row(inputs: &Inputs<'_>, table: &str, change: &FieldChange) -> Value {
         FateReason::Names => Some("site.upstream"),
         FateReason::Trace => Some("metrics.otlp"),
         FateReason::Cache => Some("site.cache"),
+        FateReason::MixedContent => Some("site.mixed_content"),
         FateReason::Compression => Some("site.compression"),
         _ => None,
     };
@@ -105,6 +106,7 @@ fn why(why: FateReason) -> &'static str {
         FateReason::Vary => "the answer depends on a proxy's field",
         FateReason::Own => "pintle's own",
         FateReason::Cache => "the response may be stored for others",
+        FateReason::MixedContent => "a tool of the site against mixed content",
         FateReason::Compression => "pintle compresses the response, or does so for other clients",
     }
 }

@@ -9,6 +9,7 @@ use crate::compression::{Coding, Identity};
 use crate::control::status;
 use crate::host::{FoundBy, HostPattern, both_forms};
 use crate::message::Name;
+use crate::mixed::media::RewriteKind;
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, RequestField, SchemeSource};
 use crate::server::explain::{Chosen, Closed, Decided};
@@ -285,6 +286,7 @@ impl Inputs<'_> {
         let key = option("host_header");
         let why = if self.lines.at(&[&key]).is_some() { "" } else { by_default };
         steps.push(self.step("Host", host, why, &[&key, "site.upstream"]));
+        steps.extend(self.found.rewriting.map(|decided| self.rewriting(decided)));
         steps.extend(self.found.compression.map(|decided| self.compression(decided)));
         if self.live.is_some() {
             let health = status::health(upstream);
@@ -295,6 +297,14 @@ impl Inputs<'_> {
             steps.push(self.step("health", circuit, known, &["site.circuit_breaker", "site.health_check"]));
         }
         steps
+    }
+
+    fn rewriting(&self, decided: Result<RewriteKind, &'static str>) -> ExplainStep {
+        let keys = ["site.mixed_content.mode", "site.mixed_content"];
+        match decided {
+            Ok(kind) => self.step("references", "rewritten", format!("the body is {}", kind.name()), &keys),
+            Err(why) => self.step("references", "stay", why, &["site.mixed_content.types", keys[0], keys[1]]),
+        }
     }
 
     fn compression(&self, decided: Result<Coding, Identity>) -> ExplainStep {

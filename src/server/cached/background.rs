@@ -8,6 +8,7 @@ use http::{Method, StatusCode};
 
 use super::super::asked::Turn;
 use super::super::cache_request::CacheRequest;
+use super::super::mixed::rewrite_references;
 use super::super::snapshot::SiteOfView;
 use super::super::worker::Worker;
 use super::pump::{Pace, collect};
@@ -112,7 +113,11 @@ impl Validation {
         };
         let directives = Request::default();
         let asked = own_request(&directives);
+        let ports = worker.https_ports().clone();
+        let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
         if response.head.status == StatusCode::NOT_MODIFIED {
+            let parts = (&mut response.head, response.body);
+            rewrite_references(parts, head, site, https, worker, || None);
             let is_named = stored.head.is_named_by(&response.head.fields);
             return is_named && {
                 let updated = received.update(key, stored, &response.head.fields, (&asked, &head.fields));
@@ -120,19 +125,18 @@ impl Validation {
                 true
             };
         }
-        let ports = worker.https_ports().clone();
-        let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
         let leads_back = rewrite(&mut response.head, head, site, pool.upstream(), https).is_some();
         if is_failure(response.head.status) || leads_back {
             return false;
         }
+        let body = rewrite_references((&mut response.head, response.body), head, site, https, worker, || None);
         let judged = received.judge(&response.head, (&asked, &head.fields));
         retire(&cache.store, key, stored, response.head.status, judged.as_ref().err().copied());
         let Ok(judged) = judged else { return false };
         let elapsed = std::time::Duration::from_millis(worker.clock.uptime().saturating_sub(started));
         let left = pool.upstream().total_timeout.map(|total| total.saturating_sub(elapsed));
         let pace = Pace { pause: site.view().shared.limits.body_progress, left };
-        match collect(response.body, cache.rules.max_object, pace, &worker.clock).await {
+        match collect(body, cache.rules.max_object, pace, &worker.clock).await {
             Some(body) => {
                 self.is_replaced.set(received.put(key, &Arc::new(StoredResponse::new(Arc::new(judged), body))));
                 true

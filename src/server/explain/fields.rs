@@ -65,6 +65,8 @@ pub enum FateReason {
     Vary,
     /// The response may be stored for others.
     Cache,
+    /// A tool against mixed content adds, rewrites or drops it.
+    MixedContent,
     /// pintle compresses the response, or could have.
     Compression,
     /// Part of an answer of pintle's own, or the date.
@@ -86,6 +88,21 @@ pub struct FieldChange {
     pub why: FateReason,
 }
 
+/// Fields that the tools against mixed content add, rewrite or drop.
+const MIXED: [&[u8]; 12] = [
+    b"content-security-policy",
+    b"content-security-policy-report-only",
+    b"reporting-endpoints",
+    b"link",
+    b"x-pingback",
+    b"access-control-allow-origin",
+    b"sourcemap",
+    b"x-sourcemap",
+    b"etag",
+    b"accept-ranges",
+    b"content-encoding",
+    b"content-md5",
+];
 /// Fields that compression changes.
 const COMPRESSED: [&[u8]; 4] = [b"etag", b"accept-ranges", b"content-encoding", b"content-md5"];
 
@@ -135,6 +152,7 @@ pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site, for_cache
 /// Compares an upstream's fields with those that the client gets. Without the upstream's, the answer is pintle's own.
 pub(super) fn of_response(before: &FieldList, after: &FieldList, site: Option<&Site>) -> Vec<FieldChange> {
     let rules = site.map(|site| &*site.response);
+    let is_mixed = site.is_some_and(|site| site.mixed.is_some());
     let is_compressing = !before.is_empty() && site.is_some_and(|site| site.compression.is_some());
     compare(before, after, |name| match Name::of(name) {
         Name::StrictTransportSecurity if site.is_some_and(|site| site.hsts.is_some()) => FateReason::Hsts,
@@ -145,6 +163,7 @@ pub(super) fn of_response(before: &FieldList, after: &FieldList, site: Option<&S
         Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie if !before.is_empty() => {
             FateReason::Names
         }
+        _ if is_mixed && MIXED.iter().any(|own| name.eq_ignore_ascii_case(own)) => FateReason::MixedContent,
         Name::Vary if is_compressing => FateReason::Compression,
         Name::Vary => FateReason::Vary,
         _ if is_compressing && COMPRESSED.iter().any(|own| name.eq_ignore_ascii_case(own)) => FateReason::Compression,

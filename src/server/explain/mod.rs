@@ -20,6 +20,7 @@ use super::context::{Context, TlsFacts};
 use super::decide::{Decision, Work, decide};
 use super::filters;
 use super::local_reply::{self, reject};
+use super::mixed;
 use super::proxy_header;
 use super::rejection::Rejection;
 use super::reply::Reply;
@@ -32,6 +33,7 @@ use crate::compression::{Coding, Identity};
 use crate::host::FoundBy;
 use crate::limits::Limits;
 use crate::message::{HeadFault, RequestHead, ResponseHead, parse_request, parse_response};
+use crate::mixed::media::RewriteKind;
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, Peer};
 use crate::telemetry::trace::channel;
@@ -93,6 +95,8 @@ pub struct Explanation {
     pub decision: Decided,
     /// The part of the site's cache; `None` without one, or if the upstream is not asked.
     pub cache: Option<CacheVerdict>,
+    /// The decision about the rewriting of references; `None` if the site has none rewritten, or the answer is pintle's own.
+    pub rewriting: Option<Result<RewriteKind, &'static str>>,
     /// The decision about compression; `None` if the site has none, or the answer is pintle's own.
     pub compression: Option<Result<Coding, Identity>>,
     /// The answer, without fields of framing and connection.
@@ -321,6 +325,7 @@ impl Explanation {
             site: None,
             decision: Decided::Options,
             cache: None,
+            rewriting: None,
             compression: None,
             answer: None,
             sent: None,
@@ -385,7 +390,10 @@ impl Explanation {
             Circuit::Closed | Circuit::HalfOpen => supposed(question, context),
         };
         match &response {
-            Ok(response) => self.supposed = fields::list(&response.head.fields),
+            Ok(response) => {
+                self.supposed = fields::list(&response.head.fields);
+                self.rewriting = asked.site.as_ref().and_then(|site| mixed::decision(site, head, &response.head));
+            }
             Err(error) => {
                 self.decision = Decided::Refuse { cause: error.to_string(), kind: error.proxy_status() };
             }

@@ -227,6 +227,8 @@ pub struct AccessEntry<'a> {
     pub upstream: Option<UpstreamFacts>,
     /// The part of the site's cache in the answer, if the site has one.
     pub cache: Option<&'a str>,
+    /// The references that pintle has rewritten in the response's body; `None` if the site has none rewritten.
+    pub rewritten: Option<u64>,
     /// The coding that pintle has compressed the response with, and the bytes of its body before.
     pub compressed: Option<(&'a str, u64)>,
     /// The User-Agent field.

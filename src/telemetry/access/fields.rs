@@ -77,6 +77,8 @@ fields! {
     Retries = "retries",
     /// The part of the site's cache in the answer.
     Cache = "cache",
+    /// The references that pintle has rewritten in the response's body.
+    Rewritten = "rewritten",
     /// The coding that pintle has compressed the response with.
     Coding = "coding",
     /// Bytes of the response's body before pintle compressed it.

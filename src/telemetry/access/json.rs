@@ -125,6 +125,9 @@ pub(super) fn request(entry: &AccessEntry<'_>, rules: &LogRules, sampled: bool, 
     if let Some(cache) = entry.cache {
         line.word(RecordField::Cache, cache);
     }
+    if let Some(rewritten) = entry.rewritten {
+        line.number(RecordField::Rewritten, rewritten);
+    }
     if let Some((coding, before)) = entry.compressed {
         line.word(RecordField::Coding, coding);
         line.number(RecordField::UncompressedBytes, before);

@@ -261,6 +261,7 @@ mod tests {
             first_byte: None,
             upstream: None,
             cache: None,
+            rewritten: None,
             compressed: None,
             user_agent,
             referer: b"",

@@ -206,3 +206,61 @@ fn names_with_ports() {
     *own.lock().unwrap() = format!("<img src=http://127.0.0.1:{port}/a><img src=http://127.0.0.1:1/>");
     assert_eq!(bed.get("/", &[]).text(), "<img src=https://blog.example.com/a><img src=http://127.0.0.1:1/>");
 }
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn coded(coding: &str, body: &[u8]) -> Reply {
+    let (kind, length) = ("Content-Type: text/html\r\nVary: Accept-Encoding", body.len());
+    let head = format!("HTTP/1.1 200 OK\r\n{kind}\r\nContent-Encoding: {coding}\r\nContent-Length: {length}\r\n\r\n");
+    Reply::Bytes([head.as_bytes(), body].concat())
+}
+
+/// The upstream is asked for gzip if the client takes it. Bodies are decoded, and encoded again where the site does so.
+#[test]
+fn bodies_that_the_upstream_compresses() {
+    let answer = |path: &str, accepted: Option<&str>| match path {
+        "/deflate" => coded("deflate", b"\x78\x9c damaged, for all that pintle knows"),
+        "/cut" => coded("gzip", &gzip(PAGE)[..40]),
+        "/long" => coded("gzip", &gzip(&PAGE.repeat(2000))),
+        _ if accepted == Some("gzip") => coded("gzip", &gzip(PAGE)),
+        _ => html(PAGE),
+    };
+    let bed = Bed::new(REWRITE, move |asked| answer(asked.path(), asked.field("accept-encoding")));
+    for version in ["--http1.1", "--http2"] {
+        let got = bed.get("/", &[version, "-H", "Accept-Encoding: br, gzip;q=0.9"]);
+        assert_eq!((&*got.text(), got.all("content-encoding").len()), (REWRITTEN, 0), "{got:?}");
+        assert_eq!(bed.get("/?none", &[version]).text(), REWRITTEN);
+        assert_eq!(bed.origin.request("/?none").field("accept-encoding"), Some("identity"));
+        let long = bed.get("/long", &[version, "-H", "Accept-Encoding: gzip"]);
+        assert!(long.whole && long.text() == REWRITTEN.repeat(2000));
+        let cut = bed.get("/cut", &[version, "-H", "Accept-Encoding: gzip"]);
+        assert!(!cut.whole, "{cut:?}");
+        let stays = bed.get("/deflate", &[version, "-H", "Accept-Encoding: deflate"]);
+        assert_eq!(
+            (&*stays.text(), stays.all("content-encoding")),
+            ("x\u{fffd} damaged, for all that pintle knows", vec!["deflate"])
+        );
+    }
+    bed.pintle.logs("references stay: the content coding is unknown");
+    let bed = Bed::with(REWRITE, "[site.compression]\nmin_size = \"1KiB\"\n", move |asked| {
+        answer(asked.path(), asked.field("accept-encoding"))
+    });
+    let got = bed.get("/long", &["--compressed"]);
+    assert_eq!(got.all("content-encoding").len(), 1, "{}", got.head);
+    assert!(got.text() == REWRITTEN.repeat(2000));
+}
+
+#[test]
+fn explained() {
+    let bed = bed();
+    let explain = |more: &[&str]| {
+        let out = bed.pintle.command("explain").arg(format!("https://{BLOG}/")).args(more).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let text = explain(&["--response-header", "Content-Type: text/html", "--response-header", "ETag: \"a\""]);
+    assert!(text.contains("references") && text.contains("rewritten") && text.contains("HTML"), "{text}");
+}

@@ -20,11 +20,17 @@ struct WordPress {
 }
 
 impl WordPress {
+    /// WordPress that believes X-Forwarded-Proto.
     fn start(folder: &Path) -> Self {
+        Self::with(folder, HTTPS_LINE)
+    }
+
+    /// WordPress with a line in its configuration.
+    fn with(folder: &Path, line: &str) -> Self {
         let root = folder.join("wordpress");
         output(Command::new("cp").args(["--recursive", "--dereference", "/usr/share/wordpress"]).arg(&root));
         fs::create_dir_all(root.join("wp-content/uploads")).unwrap();
-        fs::write(root.join("wp-config.php"), config(folder)).unwrap();
+        fs::write(root.join("wp-config.php"), config(folder, line)).unwrap();
         let database = database(folder);
         let php = php(folder);
         let port = free_port();
@@ -41,11 +47,13 @@ impl WordPress {
     }
 }
 
-/// The lines of WordPress' manual for a site behind a proxy that ends TLS.
-fn config(folder: &Path) -> String {
+/// The line of WordPress' manual for a site behind a proxy that ends TLS.
+const HTTPS_LINE: &str = "if (isset($_SERVER['HTTP_X_FORWARDED_PROTO']) && $_SERVER['HTTP_X_FORWARDED_PROTO'] === 'https') \
+    { $_SERVER['HTTPS'] = 'on'; }";
+
+fn config(folder: &Path, line: &str) -> String {
     format!(
-        "<?php\n\
-         if (isset($_SERVER['HTTP_X_FORWARDED_PROTO']) && $_SERVER['HTTP_X_FORWARDED_PROTO'] === 'https') {{ $_SERVER['HTTPS'] = 'on'; }}\n\
+        "<?php\n{line}\n\
          define('DB_NAME', 'wordpress'); define('DB_USER', 'root'); define('DB_PASSWORD', '');\n\
          define('DB_HOST', 'localhost:{}'); define('DB_CHARSET', 'utf8mb4'); define('DB_COLLATE', '');\n\
          define('WP_HTTP_BLOCK_EXTERNAL', true); define('DISABLE_WP_CRON', true); define('AUTOMATIC_UPDATER_DISABLED', true);\n\
@@ -118,22 +126,8 @@ fn picture() -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(png).unwrap()
 }
 
-#[test]
-fn a_blog_with_its_author_and_its_readers() {
-    let authority = Authority::new();
-    let wordpress = WordPress::start(authority.folder());
-    // Ten lines, as in the README.
-    let config =
-        blog_at(&authority, &format!("http://127.0.0.1:{}", wordpress.port)) + "[site.hsts]\nmax_age = \"1y\"\n";
-    let pintle = Pintle::start(&authority, &config);
-    let url = |path: &str| format!("https://{BLOG}{path}");
-    let jar = authority.folder().join("cookies");
-    let jar = jar.to_str().unwrap();
-    let curl = |arguments: &[&str], path: &str| {
-        output(pintle.curl().args(["--max-time", "60"]).args(arguments).arg(url(path)))
-    };
-
-    // Installed through pintle, as an operator would.
+/// Installs WordPress through pintle, as an operator would.
+fn install(curl: &dyn Fn(&[&str], &str) -> String) {
     let form = [
         "--data-urlencode",
         "weblog_title=A real blog",
@@ -152,6 +146,24 @@ fn a_blog_with_its_author_and_its_readers() {
     ];
     let installed = curl(&form, "/wp-admin/install.php?step=2");
     assert!(installed.contains("Success!"), "{installed}");
+}
+
+#[test]
+fn a_blog_with_its_author_and_its_readers() {
+    let authority = Authority::new();
+    let wordpress = WordPress::start(authority.folder());
+    // Ten lines, as in the README.
+    let config =
+        blog_at(&authority, &format!("http://127.0.0.1:{}", wordpress.port)) + "[site.hsts]\nmax_age = \"1y\"\n";
+    let pintle = Pintle::start(&authority, &config);
+    let url = |path: &str| format!("https://{BLOG}{path}");
+    let jar = authority.folder().join("cookies");
+    let jar = jar.to_str().unwrap();
+    let curl = |arguments: &[&str], path: &str| {
+        output(pintle.curl().args(["--max-time", "60"]).args(arguments).arg(url(path)))
+    };
+
+    install(&curl);
 
     // The front page, by each protocol, from plain HTTP on; no loop, nothing by http on it.
     for version in ["--http1.1", "--http2"] {
@@ -247,4 +259,52 @@ fn a_blog_with_its_author_and_its_readers() {
     // No failure was logged.
     let failed: Vec<_> = pintle.access().into_iter().filter(|l| l["status"].as_u64() >= Some(500)).collect();
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// A blog that believes to be on http, as it was before it had a certificate: pintle rewrites its references, and changes
+/// nothing else.
+#[test]
+fn a_blog_that_knows_no_https() {
+    let authority = Authority::new();
+    let home = format!("define('WP_HOME', 'http://{BLOG}'); define('WP_SITEURL', 'http://{BLOG}');");
+    let wordpress = WordPress::with(authority.folder(), &home);
+    let tools = "[site.mixed_content]\nmode = [\"report\", \"rewrite\"]\n[site.compression]\n";
+    let config = blog_at(&authority, &format!("http://127.0.0.1:{}", wordpress.port)) + tools;
+    let pintle = Pintle::start(&authority, &config);
+    let url = |path: &str| format!("https://{BLOG}{path}");
+    let curl = |arguments: &[&str], path: &str| {
+        output(pintle.curl().args(["--max-time", "60"]).args(arguments).arg(url(path)))
+    };
+    install(&curl);
+
+    // The same bytes as from WordPress itself, but for the scheme of its own references.
+    let direct = |path: &str| {
+        let to = format!("http://127.0.0.1:{}{path}", wordpress.port);
+        output(Command::new("curl").args(["--silent", "--header", &format!("Host: {BLOG}"), &to]))
+    };
+    let by_http = [format!("http://{BLOG}"), format!("http:\\/\\/{BLOG}")];
+    let plain = |page: &str| {
+        let escaped = page.replace(&format!("https:\\/\\/{BLOG}"), &format!("http:\\/\\/{BLOG}"));
+        escaped.replace(&format!("https://{BLOG}"), &format!("http://{BLOG}"))
+    };
+    for path in ["/", "/?p=1", "/feed/", "/wp-includes/css/dist/block-library/style.min.css"] {
+        let (own, rewritten) = (direct(path), curl(&["--compressed"], path));
+        assert!(!own.is_empty() && plain(&rewritten) == plain(&own), "{path}:\n{rewritten}\ninstead of\n{own}");
+        let lines = rewritten.lines().filter(|line| by_http.iter().any(|http| line.contains(&**http)));
+        let left: Vec<_> = lines.filter(|line| !line.contains("<guid") && !line.contains("ld+json")).collect();
+        assert!(left.is_empty(), "{path}: {left:#?}");
+    }
+    let head = curl(&["--head"], "/?p=1").to_ascii_lowercase();
+    assert!(head.contains(&format!("link: <https://{BLOG}/")) && !head.contains(&format!("http://{BLOG}")), "{head}");
+
+    let browser = Browser::start(&authority, pintle.https(), pintle.http());
+    for path in ["/", "/?p=1", "/wp-login.php"] {
+        browser.go(&url(path));
+        assert_eq!(browser.url().trim_end_matches('/'), url(path).trim_end_matches('/'));
+    }
+    let requests = browser.requests();
+    assert!(requests.len() > 5 && !requests.iter().any(|url| url.starts_with("http://")), "{requests:?}");
+    let complaints: Vec<_> = browser.complaints().into_iter().filter(|c| c.contains("Mixed Content")).collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+    assert_eq!(pintle.status()["sites"][0]["mixed_content"]["references"], serde_json::json!([]));
 }
