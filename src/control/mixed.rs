@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::Control;
 use crate::config::report::SiteReport;
 use crate::ledger::time::rfc3339;
-use crate::telemetry::exposition::{Exposition, SeriesColumn};
 
 /// The most references that the state of a site lists.
 const LISTED_MAX: usize = 100;
@@ -27,19 +26,5 @@ impl Control {
             "mode": modes, "reports": count, "references_known": found.len(),
             "references": listed.collect::<Vec<_>>(),
         })
-    }
-
-    pub(super) fn mixed_metrics(&self, metrics: &mut Exposition) {
-        let reports = &self.server.reports().mixed_content;
-        let counts = reports.counts();
-        let of_site = |site: &SiteReport| {
-            site.mixed_content.as_ref().map(|_| counts.get(site.name()).copied().unwrap_or_default() as f64)
-        };
-        let values: Vec<Option<f64>> = self.config.sites().map(of_site).collect();
-        let help = "Reports of http references on pages.";
-        let columns = vec![SeriesColumn { labels: "}", values }];
-        metrics.many_counters("mixed_content_reports", help, &self.label_sets().sites, columns);
-        let help = "Reports of http references that were too many, too large or malformed.";
-        metrics.counter("mixed_content_reports_refused", help, reports.refused());
     }
 }

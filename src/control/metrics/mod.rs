@@ -3,6 +3,7 @@
 mod certificates;
 mod hooks;
 mod label_sets;
+mod mixed;
 mod process;
 mod promises;
 mod renewals;
