@@ -3,6 +3,8 @@
 //! A task that waits holds an [`Alarm`] and sets its deadline; the tick wakes tasks whose alarms
 //! are due. Setting an alarm is one store, so every read and write may extend its deadline.
 
+pub mod boot;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::LazyLock;

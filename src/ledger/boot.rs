@@ -5,39 +5,12 @@
 //! and again with each correction. If the clock was set forward since, a later process of the same
 //! boot finds a difference, and corrects the dates. Nothing shows after a reboot.
 
-use std::sync::LazyLock;
-
 use super::book::Book;
 use super::leases::redated;
 use super::record::{ClockNote, Record};
-use super::time::{Behind, DOUBT, FORWARD, Time, wall_millis};
-use crate::clock::since_boot;
+use super::time::{Behind, DOUBT, FORWARD, Time};
+use crate::clock::boot::{BootMoment, boot_id};
 use crate::policy::promise::Seconds;
-
-/// The kernel's id of this boot; `None` if it cannot be read. The sandbox hides the file, so the
-/// first call must come before it.
-fn boot_id() -> Option<&'static str> {
-    static ID: LazyLock<Option<String>> = LazyLock::new(|| {
-        let id = super::time::test_boot().or_else(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok());
-        id.map(|id| id.trim().to_owned()).filter(|id| !id.is_empty())
-    });
-    ID.as_deref()
-}
-
-/// A moment by both clocks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BootMoment<'b> {
-    boot: Option<&'b str>,
-    uptime: u64,
-    /// The wall clock, in milliseconds since 1970.
-    wall: i64,
-}
-
-impl BootMoment<'static> {
-    pub(super) fn now() -> Self {
-        Self { boot: boot_id(), uptime: since_boot(), wall: wall_millis() }
-    }
-}
 
 /// Returns the error of the dates in a book by a clock of this boot, if it is too large for one that
 /// drifts. A note of another boot says nothing.

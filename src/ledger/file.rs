@@ -17,11 +17,12 @@
 use serde::Deserialize;
 
 use super::book::Book;
-use super::boot::{BootMoment, catch_up};
+use super::boot::catch_up;
 use super::json::LineJson;
 use super::line::{Read, VERSION, sum};
 use super::notice::Notice;
 use super::record::Record;
+use crate::clock::boot::BootMoment;
 
 /// The position of a line in the chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

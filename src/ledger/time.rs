@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::clock::boot::wall_millis;
 use crate::clock::{started, uptime};
 use crate::policy::promise::Seconds;
 
@@ -132,34 +133,6 @@ pub fn judged_now(newest: Option<Seconds>) -> (Seconds, Option<Doubt>) {
     let reading = ClockReading::take();
     let time = Time::start(newest, reading);
     (time.judged(reading), time.doubt(reading))
-}
-
-/// Returns the wall clock, in milliseconds.
-pub(super) fn wall_millis() -> i64 {
-    Timestamp::now().as_millisecond().saturating_add(test_offset())
-}
-
-/// Returns a word of a test's clock: the file named by `PINTLE_TEST_CLOCK` has its offset in seconds,
-/// and may have the id of a boot.
-#[cfg(debug_assertions)]
-fn test_word(at: usize) -> Option<String> {
-    let file = std::env::var_os("PINTLE_TEST_CLOCK").and_then(|path| std::fs::read_to_string(path).ok())?;
-    file.split_whitespace().nth(at).map(str::to_owned)
-}
-
-#[cfg(not(debug_assertions))]
-const fn test_word(_: usize) -> Option<String> {
-    None
-}
-
-/// Returns the offset of a test's clock, in milliseconds.
-fn test_offset() -> i64 {
-    test_word(0).and_then(|word| word.parse::<i64>().ok()).unwrap_or_default().saturating_mul(1000)
-}
-
-/// Returns the id of a test's boot.
-pub(super) fn test_boot() -> Option<String> {
-    test_word(1)
 }
 
 impl Time {
