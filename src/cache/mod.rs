@@ -1,18 +1,24 @@
-//! A shared cache in memory (RFC 9111): the rules, and the store of one site.
+//! A shared cache (RFC 9111): the rules, and the store of one site, in memory and on disk.
 //!
-//! The rules are functions of values: directives, ages, conditions, ranges. [`store`] keeps responses, and [`filling`]
-//! shares one that is still under way. `src/server/cached` puts them on the path of a request.
+//! The rules are functions of values: directives, ages, conditions, ranges. [`store`] keeps responses, [`disk`] keeps them
+//! over a restart, and [`filling`] shares one that is still under way. `src/server/cached` puts them on the path of a
+//! request.
 
 pub mod conditional;
+pub mod counts;
 pub mod date;
 pub mod directives;
+pub mod disk;
+pub mod earlier;
 pub mod encoded;
 pub mod encoding;
 pub mod filling;
 pub mod freshness;
 pub mod key;
 pub mod page;
+pub mod partial;
 pub mod profile;
+pub mod purge;
 pub mod query;
 pub mod range;
 pub mod reuse;
@@ -21,6 +27,7 @@ pub mod site_cache;
 pub mod status;
 pub mod store;
 pub mod storing;
+pub mod tags;
 pub mod vary;
 
 pub use rules::CacheRules;

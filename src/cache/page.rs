@@ -8,18 +8,18 @@ use http::StatusCode;
 
 use super::conditional::{Validators, opaque};
 use super::directives::{Request, Response, Scope};
-use super::freshness::{self, Lifetime, ReceivedAt, initial_age, lifetime, value, values};
+use super::earlier::EarlierHead;
+use super::freshness::{self, Lifetime, ReceivedAt, initial_age, lifetime, value};
+use super::partial::StoredParts;
 use super::reuse::FreshnessClock;
 use super::rules::CacheRules;
 use super::storing::{Allowed, NotStored, StoringRequest, judge};
+use super::tags::tags;
 use super::vary::Variant;
-use crate::message::{Fields, Name, tokens};
+use crate::message::{Fields, Name};
 
 /// The most variants of one URL.
 pub const VARIANTS_MAX: usize = 32;
-/// The most tags of a response, and their longest text in bytes.
-const TAGS_MAX: usize = 64;
-const TAG_BYTES_MAX: usize = 4096;
 /// Cookies are never sent to the origin with a request whose response may be stored.
 const ALLOWED: Allowed = Allowed { strips_cookies: false, ignores_cookies: true, nonces: false };
 /// The memory of a stored response besides its body and its fields, in bytes.
@@ -27,6 +27,8 @@ const OVERHEAD: u64 = 512;
 /// The first and the longest pause between attempts to validate a response whose origin fails, in milliseconds.
 const PAUSE: u64 = 1000;
 const PAUSE_MAX: u64 = 60_000;
+/// The time from one note of a response's use to the next, in milliseconds.
+const NOTE_EVERY: u64 = 3_600_000;
 
 /// The numbers of stored responses.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
@@ -49,7 +51,7 @@ pub const FOR_THE_CACHE: [&[u8]; 4] = [b"pintle-cache-control", b"cache-tag", b"
 const KEPT: [&[u8]; 3] = [b"content-length", b"content-encoding", b"content-range"];
 
 /// The head of a stored response.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StoredHead {
     /// The status code.
     pub status: StatusCode,
@@ -129,7 +131,58 @@ impl StoredHead {
         }
         let HeadArrival { received, uptime, epoch } = arrival;
         let (at, since) = (received.at, uptime);
-        Ok(Self { status, fields: kept, speaks_to_cache, said, lifetime, at, initial_age, since, variant, tags, epoch })
+        // A copy has buffers of its own size. Those that fields are gathered in are shared by the thread, and larger.
+        let fields = kept.clone();
+        Ok(Self { status, fields, speaks_to_cache, said, lifetime, at, initial_age, since, variant, tags, epoch })
+    }
+
+    /// The same for a part of a response, as if it were the whole. Only parts with the same strong ETag belong together (RFC
+    /// 9111 section 3.4).
+    ///
+    /// # Errors
+    ///
+    /// The first reason against it.
+    pub fn of_part(
+        rules: &CacheRules,
+        request: ForRequest<'_>,
+        fields: &Fields,
+        arrival: HeadArrival,
+    ) -> Result<Self, NotStored> {
+        let is_strong = value(fields, b"etag").is_some_and(|tag| opaque(tag) == Some(tag));
+        let mut head = Self::of(rules, request, StatusCode::OK, fields, arrival)?;
+        head.fields.remove_if(|_, name, _| name.eq_ignore_ascii_case(b"content-range"));
+        head.status = StatusCode::PARTIAL_CONTENT;
+        if is_strong { Ok(head) } else { Err(NotStored::Part) }
+    }
+
+    /// Returns the head for the whole, of whose parts this is the latest head.
+    #[must_use]
+    pub fn of_whole(&self) -> Self {
+        Self { status: StatusCode::OK, ..self.clone() }
+    }
+
+    /// `true` if both have the same ETag.
+    #[must_use]
+    pub fn has_tag_of(&self, other: &Self) -> bool {
+        value(&self.fields, b"etag") == value(&other.fields, b"etag")
+    }
+
+    /// Makes the head of a response that was stored earlier, whose age is known. It is judged again: rules may have become
+    /// stricter.
+    ///
+    /// # Errors
+    ///
+    /// The first reason against it.
+    pub fn restored(earlier: EarlierHead, age: u32, arrival: HeadArrival) -> Result<Self, NotStored> {
+        let EarlierHead { status, fields, variant, lifetime, .. } = earlier;
+        let said = Response::of(&fields);
+        let directives = Request::default();
+        let lifetime = judge(&own_request(&directives), status, &said, &fields, Some(lifetime), ALLOWED)?;
+        let is_for_cache = |name: &[u8]| FOR_THE_CACHE.iter().any(|own| name.eq_ignore_ascii_case(own));
+        let speaks_to_cache = fields.iter().any(|(_, name, _)| is_for_cache(name));
+        let (tags, fields) = (tags(&fields), fields.clone());
+        let HeadArrival { received: ReceivedAt { at, .. }, uptime: since, epoch } = arrival;
+        Ok(Self { status, fields, speaks_to_cache, said, lifetime, at, initial_age: age, since, variant, tags, epoch })
     }
 
     /// Returns the fields of this response as a 304 has changed them (RFC 9111 section 3.2).
@@ -210,22 +263,6 @@ fn hides(said: &Response, name: &[u8]) -> bool {
     })
 }
 
-/// The tags of a response: Cache-Tag and Cache-Groups divide them by commas, Surrogate-Key by spaces.
-fn tags(fields: &Fields) -> Box<[Box<[u8]>]> {
-    let by_comma = [&b"cache-tag"[..], b"cache-groups"].into_iter().flat_map(|name| values(fields, name));
-    let by_comma = by_comma.flat_map(tokens).map(|tag| tag.strip_prefix(b"\"").unwrap_or(tag));
-    let by_comma = by_comma.map(|tag| tag.strip_suffix(b"\"").unwrap_or(tag));
-    let by_space = values(fields, b"surrogate-key").flat_map(|value| value.split(u8::is_ascii_whitespace));
-    let mut left = TAG_BYTES_MAX;
-    let all = by_comma.chain(by_space).filter(|tag| !tag.is_empty()).take(TAGS_MAX);
-    let all = all.take_while(|tag| {
-        let fits = tag.len() <= left;
-        left = left.saturating_sub(tag.len());
-        fits
-    });
-    all.map(Into::into).collect()
-}
-
 fn http_date(at: i64) -> String {
     let time = jiff::Timestamp::from_second(at).unwrap_or_default();
     jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default()
@@ -236,10 +273,12 @@ fn http_date(at: i64) -> String {
 pub struct StoredResponse {
     /// Its head.
     pub head: Arc<StoredHead>,
-    /// Its whole body.
+    /// Its whole body; of a response in parts, these.
     pub body: Bytes,
     /// Its number, which no other response has: its compressed forms are found by it.
     pub number: u64,
+    /// The places of the parts, if some are missing.
+    pub parts: Option<Box<StoredParts>>,
     /// It must be validated before the next use: a soft purge, or a change by an unsafe method.
     is_invalid: AtomicBool,
     /// Somebody validates it in the background.
@@ -249,6 +288,8 @@ pub struct StoredResponse {
     next_try: AtomicU64,
     /// The uptime of the last validation that a client's directives have caused.
     insisted: AtomicU64,
+    /// The hour of its last use that was noted, from 1 on.
+    noted: AtomicU32,
 }
 
 impl StoredResponse {
@@ -259,12 +300,20 @@ impl StoredResponse {
             head,
             body,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            parts: None,
             is_invalid: AtomicBool::default(),
             is_validating: AtomicBool::default(),
             failures: AtomicU32::default(),
             next_try: AtomicU64::default(),
             insisted: AtomicU64::default(),
+            noted: AtomicU32::default(),
         }
+    }
+
+    /// Makes one of which parts are stored.
+    #[must_use]
+    pub fn in_parts(head: Arc<StoredHead>, body: Bytes, parts: StoredParts) -> Self {
+        Self { parts: Some(Box::new(parts)), ..Self::new(head, body) }
     }
 
     /// Requires validation before the next use.
@@ -276,6 +325,19 @@ impl StoredResponse {
     #[must_use]
     pub fn is_invalid(&self, epoch: u64) -> bool {
         self.head.epoch != epoch || self.is_invalid.load(Ordering::Acquire)
+    }
+
+    /// `true` if [`Self::invalidate`] was called.
+    #[must_use]
+    pub fn is_marked_invalid(&self) -> bool {
+        self.is_invalid.load(Ordering::Acquire)
+    }
+
+    /// `true` if its use is worth a note: at the first use, and then once an hour.
+    #[must_use]
+    pub fn is_note_due(&self, uptime: u64) -> bool {
+        let hour = u32::try_from(uptime / NOTE_EVERY).unwrap_or(u32::MAX - 1) + 1;
+        self.noted.load(Ordering::Relaxed) != hour && self.noted.swap(hour, Ordering::Relaxed) != hour
     }
 
     /// Begins a validation in the background; `false` if one is under way, or the origin failed just now.
@@ -314,12 +376,13 @@ impl StoredResponse {
         let head = &self.head;
         let tags: usize = head.tags.iter().map(|tag| tag.len() + 16).sum();
         let fields = head.fields.size() + head.fields.len() * 40;
-        OVERHEAD + (self.body.len() + fields + tags + head.variant.size()) as u64
+        let parts = self.parts.as_ref().map_or(0, |parts| parts.size());
+        OVERHEAD + (self.body.len() + fields + tags + head.variant.size() + parts) as u64
     }
 }
 
 /// The responses of one URL, the latest first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct CachedPage {
     variants: Vec<Arc<StoredResponse>>,
 }
@@ -329,12 +392,20 @@ impl CachedPage {
     /// 4.1).
     #[must_use]
     pub fn find(&self, request: &Fields) -> Option<&Arc<StoredResponse>> {
-        let mut fitting = self.variants.iter().filter(|stored| stored.head.variant.fits(request));
+        let wholes = self.variants.iter().filter(|stored| stored.parts.is_none());
+        let mut fitting = wholes.filter(|stored| stored.head.variant.fits(request));
         let first = fitting.next()?;
         if !first.head.variant.is_for_all() {
             return Some(first);
         }
         Some(fitting.find(|stored| !stored.head.variant.is_for_all()).unwrap_or(first))
+    }
+
+    /// Returns the response for a request of which parts are stored.
+    #[must_use]
+    pub fn find_parts(&self, request: &Fields) -> Option<&Arc<StoredResponse>> {
+        let mut in_parts = self.variants.iter().filter(|stored| stored.parts.is_some());
+        in_parts.find(|stored| stored.head.variant.fits(request))
     }
 
     /// Returns all responses.
@@ -387,6 +458,7 @@ mod tests {
         CacheRules {
             profile: super::super::profile::CacheProfile::None,
             memory: 1 << 20,
+            disk: None,
             max_object: 1 << 16,
             times: freshness::TimeRules::default(),
             stale: super::super::reuse::Stale::default(),
@@ -473,6 +545,22 @@ mod tests {
             many = many.with(stored(&[cc, ("Vary", "User-Agent")], &[("User-Agent", &n.to_string())], b""));
         }
         assert_eq!(many.variants().len(), VARIANTS_MAX);
+    }
+
+    /// A stored head holds no buffers that are larger than what it has: the bound of the store would not be the memory's.
+    #[test]
+    fn heads_take_what_they_count_for() {
+        // A request of before has left large buffers.
+        let mut large = Fields::default();
+        large.push(b"A", &[b'a'; 4000]);
+        drop(large);
+        let stored = head(&[("Cache-Control", "max-age=60"), ("ETag", "\"x\"")], &[]);
+        let own = stored.fields.size() + stored.fields.len() * 40;
+        assert_eq!(stored.fields.room(), own);
+        // What an object takes besides its key, its fields and its body: what the store counts for it is more.
+        let fixed = size_of::<StoredHead>() + size_of::<StoredResponse>() + size_of::<CachedPage>() + 3 * 16 + 8;
+        assert!(fixed <= 400 && (fixed as u64) < OVERHEAD, "{fixed}");
+        println!("{fixed} {} {} {}", size_of::<StoredHead>(), size_of::<StoredResponse>(), size_of::<CachedPage>());
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub struct CacheRules {
     pub profile: CacheProfile,
     /// The bytes of all that is stored.
     pub memory: u64,
+    /// The bytes that the pages may take on disk; 0 for none. Missing: the usual number, if stale pages are wanted while the
+    /// origin fails.
+    pub disk: Option<u64>,
     /// The largest body that is stored, in bytes.
     pub max_object: u64,
     /// Times for responses that state none.
@@ -30,7 +33,22 @@ pub struct CacheRules {
     pub compresses: bool,
 }
 
+/// The usual bytes on disk.
+const DISK: u64 = 256 << 20;
+
 impl CacheRules {
+    /// The bytes that the pages may take on disk; `None` if none is written.
+    #[must_use]
+    pub fn disk_bytes(&self) -> Option<u64> {
+        self.disk.or_else(|| self.stale.if_error.map(|_| DISK)).filter(|bytes| *bytes > 0)
+    }
+
+    /// What decides which page is stored, and under which key: pages that other rules have stored may be other ones.
+    #[must_use]
+    pub fn source(&self) -> String {
+        format!("{:?} {:?} {}", self.profile, self.query, self.compresses)
+    }
+
     /// `true` if a store that was filled by other rules may be used by these.
     #[must_use]
     pub fn fits_store_of(&self, other: &Self) -> bool {

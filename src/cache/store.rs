@@ -1,20 +1,28 @@
 //! The store of a site: pages by key, bounded in bytes, and the responses that are still under way. All workers share it.
 //! A hit takes the lock of one shard, for reading.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::RandomState;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
+use super::counts::PartCounts;
+use super::disk::{PageFileName, Recalled, SiteDisk};
 use super::filling::{Filling, Outcome};
 use super::key;
-use super::page::{CachedPage, StoredResponse};
+use super::page::{CachedPage, StoredHead, StoredResponse};
+use super::partial::StoredParts;
+use super::purge::PurgeScope;
 use super::storing::NotStored;
 use crate::message::Fields;
+
+pub use super::counts::CachePart;
 
 /// The size of a page that the tables are made for, in bytes.
 const USUAL_PAGE: u64 = 16 << 10;
@@ -28,43 +36,6 @@ const REFUSED_FOR: u64 = 10_000;
 const FILLINGS_MAX: usize = 10_000;
 /// The most validations in the background at the same time.
 const BACKGROUND_MAX: usize = 64;
-/// The places of the counts: workers beyond share them.
-const COUNTERS: usize = 32;
-
-/// The ways in which a cache takes part in an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CachePart {
-    /// The stored response was sent.
-    Hit,
-    /// A stale stored response was sent.
-    Stale,
-    /// The origin confirmed the stored response.
-    Validated,
-    /// The response that another request had asked for was sent.
-    Collapsed,
-    /// The origin's response was sent.
-    Miss,
-    /// The request or its answer had nothing to do with the store.
-    Bypass,
-}
-
-impl CachePart {
-    /// All, in the order of the counts.
-    pub const ALL: [Self; 6] = [Self::Hit, Self::Stale, Self::Validated, Self::Collapsed, Self::Miss, Self::Bypass];
-
-    /// Its name in records, metrics and `pintle cache`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Stale => "stale",
-            Self::Validated => "validated",
-            Self::Collapsed => "collapsed",
-            Self::Miss => "miss",
-            Self::Bypass => "bypass",
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 struct PageWeight;
@@ -74,11 +45,6 @@ impl Weighter<Box<[u8]>, Arc<CachedPage>> for PageWeight {
         page.weight(key)
     }
 }
-
-/// Counts of one worker, on a cache line of their own.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct PartCounts([AtomicU64; CachePart::ALL.len()]);
 
 /// The store of a site.
 pub struct Store {
@@ -90,11 +56,13 @@ pub struct Store {
     /// The number of soft purges of everything.
     epoch: AtomicU64,
     under_way: Mutex<UnderWay>,
-    counts: [PartCounts; COUNTERS],
+    counts: PartCounts,
     /// Validations in the background.
     background: AtomicUsize,
     memory: u64,
     max_object: u64,
+    /// The part that survives the process.
+    disk: RwLock<Option<Arc<SiteDisk>>>,
 }
 
 #[derive(Debug, Default)]
@@ -125,19 +93,6 @@ pub enum Join {
     Alone,
 }
 
-/// The responses that a purge is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PurgeScope {
-    /// Everything.
-    Site,
-    /// The target under an authority, with all its variants.
-    Url(Vec<u8>, Vec<u8>),
-    /// The path under an authority, and what is below it by whole segments.
-    Prefix(Vec<u8>, Vec<u8>),
-    /// The responses with a tag.
-    Tag(Vec<u8>),
-}
-
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("pages", &self.pages.len()).finish_non_exhaustive()
@@ -165,6 +120,7 @@ impl Store {
             background: AtomicUsize::default(),
             memory,
             max_object,
+            disk: RwLock::default(),
         }
     }
 
@@ -212,20 +168,96 @@ impl Store {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives the store a part on disk, or takes it.
+    pub fn attach(&self, disk: Option<Arc<SiteDisk>>) {
+        *self.disk.write().unwrap_or_else(PoisonError::into_inner) = disk;
+    }
+
+    /// The part on disk.
+    #[must_use]
+    pub fn disk(&self) -> Option<Arc<SiteDisk>> {
+        self.disk.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Stores a response, unless something was purged or changed since `generation`.
     pub fn put(&self, key: &[u8], stored: Arc<StoredResponse>, generation: u64) -> bool {
         let _writing = self.writing();
         if self.generation() != generation {
             return false;
         }
-        let page = self.pages.peek(key).unwrap_or_default().with(stored);
+        let page = self.pages.peek(key).unwrap_or_default().with(stored.clone());
         self.pages.insert(key.into(), Arc::new(page));
+        if let Some(disk) = self.disk() {
+            disk.offer(key, &stored, true);
+        }
         true
+    }
+
+    /// Stores a part of a response: `range` of `total` bytes, with the others that are stored of it. A whole response stays.
+    /// Returns `false` if it was not stored.
+    pub fn put_part(
+        &self,
+        key: &[u8],
+        head: &Arc<StoredHead>,
+        ((range, total), data): ((Range<u64>, u64), &Bytes),
+        generation: u64,
+    ) -> bool {
+        let _writing = self.writing();
+        let page = self.pages.peek(key).unwrap_or_default();
+        let mut same = page.variants().iter().filter(|held| held.head.variant == head.variant);
+        let held = same.next();
+        if self.generation() != generation || held.is_some_and(|held| held.parts.is_none()) {
+            return false;
+        }
+        let fits = |held: &&Arc<StoredResponse>| !held.is_invalid(self.epoch()) && held.head.has_tag_of(head);
+        let before = held.filter(fits).and_then(|held| Some((held, held.parts.as_deref()?)));
+        let together = before.filter(|(_, parts)| parts.total() == total);
+        let together = together.and_then(|(held, parts)| parts.with(&held.body, range.clone(), data));
+        let (parts, body) = together.unwrap_or_else(|| (StoredParts::new(range, total), data.clone()));
+        let stored = Arc::new(match parts.is_whole() {
+            true => StoredResponse::new(Arc::new(head.of_whole()), body),
+            false => StoredResponse::in_parts(head.clone(), body, parts),
+        });
+        self.pages.insert(key.into(), Arc::new(page.with(stored.clone())));
+        if let Some(disk) = self.disk().filter(|_| stored.parts.is_none()) {
+            disk.offer(key, &stored, true);
+        }
+        true
+    }
+
+    /// Takes responses into memory that were read from disk. Returns the page with them.
+    #[must_use]
+    pub fn promote(&self, key: &[u8], disk: &Arc<SiteDisk>, recalled: &Recalled) -> Option<Arc<CachedPage>> {
+        let _writing = self.writing();
+        let before = self.pages.peek(key);
+        let mut page = before.as_deref().cloned().unwrap_or_default();
+        let count = page.variants().len();
+        for (_, stored) in recalled.iter().filter(|(name, stored)| disk.confirms(*name, stored)) {
+            if !page.variants().iter().any(|held| held.head.variant == stored.head.variant) {
+                page = page.with(stored.clone());
+            }
+        }
+        if page.variants().len() == count {
+            return before;
+        }
+        let page = Arc::new(page);
+        self.pages.insert(key.into(), page.clone());
+        Some(page)
+    }
+
+    /// Notes the use of a response.
+    pub fn used(&self, key: &[u8], stored: &Arc<StoredResponse>) {
+        if let Some(disk) = self.disk().filter(|_| !stored.is_invalid(self.epoch())) {
+            disk.used(key, stored);
+        }
     }
 
     /// Removes one response.
     pub fn remove(&self, key: &[u8], stored: &Arc<StoredResponse>) {
         let _writing = self.writing();
+        if let Some(disk) = self.disk() {
+            disk.remove(key, stored);
+        }
         self.remove_from(key, |one| std::ptr::eq(one, Arc::as_ptr(stored)));
     }
 
@@ -251,6 +283,10 @@ impl Store {
         if let Some(page) = self.pages.peek(key) {
             page.variants().iter().for_each(|stored| stored.invalidate());
         }
+        if let Some(disk) = self.disk() {
+            let (authority, target) = key::parts(key);
+            disk.purge(&PurgeScope::Url(authority.to_vec(), target.to_vec()), true);
+        }
     }
 
     /// Purges. A soft purge keeps the responses for the time that the origin fails. Returns the number of responses;
@@ -262,26 +298,28 @@ impl Store {
         under_way.fillings.clear();
         under_way.refused.clear();
         drop(under_way);
-        let matches = |key: &[u8], stored: &StoredResponse| {
-            let (authority, target) = key::parts(key);
-            match purge {
-                PurgeScope::Site => true,
-                PurgeScope::Url(host, wanted) => authority == host && target == wanted,
-                PurgeScope::Prefix(host, path) => authority == host && key::is_below(target, path),
-                PurgeScope::Tag(tag) => stored.head.tags.iter().any(|own| **own == **tag),
-            }
-        };
+        let on_disk = self.disk().map(|disk| disk.purge(purge, is_soft)).unwrap_or_default();
         if *purge == PurgeScope::Site && is_soft {
             self.epoch.fetch_add(1, Ordering::AcqRel);
-            return self.pages.len();
+            let files = self.disk().map_or(0, |disk| disk.size().0);
+            return self.pages.len().max(files);
         }
+        self.purge_memory(purge, is_soft, &on_disk) + on_disk.len()
+    }
+
+    /// Purges what is in memory. Returns the number of responses that are not on disk, too.
+    fn purge_memory(&self, purge: &PurgeScope, is_soft: bool, on_disk: &HashSet<PageFileName>) -> usize {
         let mut count = 0;
         let mut touched = Vec::new();
+        let matches = |key: &[u8], stored: &StoredResponse| purge.covers(key, &stored.head.tags);
         for (key, page) in self.pages.iter() {
-            let hits = page.variants().iter().filter(|stored| matches(&key, stored));
-            let hits = hits.inspect(|stored| stored.invalidate()).count();
-            count += hits;
-            if hits > 0 && !is_soft {
+            let hits: Vec<_> = page.variants().iter().filter(|stored| matches(&key, stored)).collect();
+            hits.iter().for_each(|stored| stored.invalidate());
+            let is_there = |stored: &StoredResponse| {
+                !on_disk.is_empty() && on_disk.contains(&PageFileName::of(&key, &stored.head.variant))
+            };
+            count += hits.iter().filter(|stored| !is_there(stored)).count();
+            if !hits.is_empty() && !is_soft {
                 touched.push(key);
             }
         }
@@ -358,22 +396,13 @@ impl Store {
 
     /// Counts an answer of a worker.
     pub fn count(&self, worker: usize, part: CachePart) {
-        let at = CachePart::ALL.iter().position(|one| *one == part).unwrap_or_default();
-        if let Some(count) = self.counts.get(worker % COUNTERS).and_then(|counts| counts.0.get(at)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.counts.count(worker, part);
     }
 
     /// The counts of all workers, in the order of [`CachePart::ALL`].
     #[must_use]
     pub fn counts(&self) -> [u64; CachePart::ALL.len()] {
-        let mut sums = [0; CachePart::ALL.len()];
-        for counts in &self.counts {
-            for (sum, count) in sums.iter_mut().zip(&counts.0) {
-                *sum += count.load(Ordering::Relaxed);
-            }
-        }
-        sums
+        self.counts.sums()
     }
 
     /// The number of URLs, and the bytes that all of it takes.
@@ -393,9 +422,8 @@ impl Store {
 mod tests {
     use super::super::directives::Request;
     use super::super::freshness::ReceivedAt;
-    use super::super::page::{ForRequest, HeadArrival, StoredHead, own_request};
+    use super::super::page::{ForRequest, HeadArrival, own_request};
     use super::*;
-    use bytes::Bytes;
     use http::StatusCode;
 
     fn stored(tag: &str, size: usize) -> Arc<StoredResponse> {
@@ -407,6 +435,7 @@ mod tests {
         let rules = crate::cache::CacheRules {
             profile: crate::cache::profile::CacheProfile::None,
             memory: 0,
+            disk: None,
             max_object: 0,
             times: crate::cache::freshness::TimeRules::default(),
             stale: crate::cache::reuse::Stale::default(),
@@ -517,15 +546,5 @@ mod tests {
         }
         assert!(read() >= 290, "{} of {}", read(), hot.len());
         assert!(store.size().1 <= 4 << 20, "{}", store.size().1);
-    }
-
-    #[test]
-    fn counts_by_part() {
-        let store = filled();
-        for worker in [0, 1, COUNTERS] {
-            store.count(worker, CachePart::Hit);
-        }
-        store.count(0, CachePart::Bypass);
-        assert_eq!(store.counts(), [3, 0, 0, 0, 0, 1]);
     }
 }

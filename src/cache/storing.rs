@@ -57,6 +57,8 @@ pub enum NotStored {
     Program,
     /// It varies by a field of the request that its upstream did not get.
     Dropped,
+    /// It is a part that cannot be put together with others.
+    Part,
     /// Its body broke off.
     Cut,
     /// Something was purged, or changed, since the request began.
@@ -67,7 +69,7 @@ impl NotStored {
     /// `true` if the request is the cause: the response to another one may be stored.
     #[must_use]
     pub fn is_of_request(self) -> bool {
-        matches!(self, Self::Method | Self::RequestNoStore | Self::Authorization)
+        matches!(self, Self::Method | Self::RequestNoStore | Self::Authorization | Self::Part)
     }
 
     /// The reason in Cache-Status (`detail`) and in `pintle cache`.
@@ -93,6 +95,7 @@ impl NotStored {
             Self::TooLarge => "too-large",
             Self::Program => "program",
             Self::Dropped => "vary-dropped",
+            Self::Part => "part",
             Self::Cut => "cut",
             Self::Purged => "purged",
         }

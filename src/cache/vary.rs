@@ -7,7 +7,7 @@ use crate::message::{Fields, Name, tokens};
 const KEPT_MAX: usize = 16 << 10;
 
 /// A name, and its value if the request has the field.
-type Nominated = (Box<[u8]>, Option<Box<[u8]>>);
+pub type Nominated = (Box<[u8]>, Option<Box<[u8]>>);
 
 /// The fields that a response nominates, with the values of the request that it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,6 +38,12 @@ impl Variant {
             nominated.push((name.into_boxed_slice(), value.map(Vec::into_boxed_slice)));
         }
         Some(Self { nominated })
+    }
+
+    /// Makes the one that had these fields: names in lower case, sorted.
+    #[must_use]
+    pub fn restored(nominated: Vec<Nominated>) -> Self {
+        Self { nominated }
     }
 
     /// `true` if a request may have the response.

@@ -93,13 +93,22 @@ fn say_caches(answer: &Value, results: &mut Results) {
             show_size(number("bytes")),
             show_size(number("memory")),
         ));
+        let on_disk = |name: &str| cache["disk"][name].as_u64();
+        if let (Some(files), Some(bytes), Some(limit)) = (on_disk("files"), on_disk("bytes"), on_disk("limit")) {
+            let (files, bytes, limit) = (show_number(files), show_size(bytes), show_size(limit));
+            results.say(format!("  on disk: {files} responses, {bytes} of {limit}"));
+        }
     }
 }
 
 fn say_url(answer: &Value, results: &mut Results) {
     let variants = answer["variants"].as_array().map(Vec::as_slice).unwrap_or_default();
     results.say(format!("key: {}", answer["key"].as_str().unwrap_or_default()));
-    if variants.is_empty() {
+    let on_disk = answer["on_disk"].as_u64().unwrap_or_default();
+    if on_disk > 0 {
+        results.say(format!("on disk: {}", responses(on_disk)));
+    }
+    if variants.is_empty() && on_disk == 0 {
         let why = match answer["why_not"].as_str() {
             Some(why) => format!("not stored: {why}"),
             None => "not stored: nobody has asked for it lately, or it was evicted".to_owned(),

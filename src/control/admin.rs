@@ -194,7 +194,7 @@ impl Control {
             AdminCommand::View { question, reply } => _ = reply.send(self.view(question)),
             AdminCommand::Findings { report, reply } => self.keep_findings(report, reply),
             AdminCommand::Cache { call, reply } => _ = reply.send(self.cache(&call)),
-            AdminCommand::Purge { call, reply } => _ = reply.send(self.purge(&call)),
+            AdminCommand::Purge { call, reply } => self.purge(&call, reply),
             AdminCommand::Book(reply) => {
                 // The caller reads the file, too.
                 let _ = self.keep_ledger().await;

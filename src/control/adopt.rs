@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, timeout};
 
 use super::Control;
+use super::cache::open_disk;
 use crate::config::{Config, CopiesWritten, Difference, Fresh, LastGood, report};
 use crate::ledger::leases::LeaseRenewal;
 use crate::ledger::time::ClockReading;
@@ -144,6 +145,7 @@ impl Control {
         self.grant_leases(at_once);
         self.follow_upstreams(names);
         let rotates = renewal.as_ref().is_some_and(LeaseRenewal::has_leases);
+        open_disk(&self.config, Some(&before));
         self.server.publish(self.config.snapshot.clone(), rotates);
         self.server.settled().await;
         self.grant_leases(renewal);

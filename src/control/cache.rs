@@ -1,22 +1,59 @@
 //! The caches of the sites, for the operator: what they hold, and purges.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
+use tokio::time::{Instant, timeout};
 
 use super::Control;
 use crate::admin::api::{Answer, Call};
 use crate::admin::asked::parameter;
+use crate::cache::disk::{Settled, SiteDisk};
 use crate::cache::page::CachedPage;
-use crate::cache::store::{CachePart, PurgeScope};
+use crate::cache::purge::PurgeScope;
+use crate::cache::store::CachePart;
 use crate::cache::{SiteCache, key};
 use crate::clock::uptime;
+use crate::config::Config;
 use crate::message::{RequestHead, TargetScheme};
 use crate::reason::Reason;
 use crate::telemetry::exposition::{Exposition, Labels, Values};
 
 /// The most variants of a URL that an answer lists.
 const LISTED_MAX: usize = 64;
+
+/// The longest wait of a purge for the disk.
+const PURGE_WAIT: Duration = Duration::from_secs(20);
+/// The longest wait for pages to be written before another process takes over, or before the end.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
+
+/// The answer to a purge.
+pub(super) type PurgeReply = oneshot::Sender<Result<Value, Reason>>;
+
+/// Puts the stored pages on disk of a configuration into use. No other process uses them. `before` had others.
+pub(super) fn open_disk(config: &Config, before: Option<&Config>) {
+    let Some(service) = &config.disk else { return };
+    let caches = || config.snapshot.caches.iter().flatten();
+    caches().for_each(|cache| cache.open());
+    let kept: Vec<String> = caches().filter_map(|cache| Some(cache.disk.as_ref()?.id().to_owned())).collect();
+    for cache in before.iter().flat_map(|before| before.snapshot.caches.iter().flatten()) {
+        cache.disk.iter().filter(|disk| !kept.iter().any(|id| id == disk.id())).for_each(|disk| disk.close());
+    }
+    service.keep(kept);
+}
+
+/// Leaves them to another process. What waits to be written is written meanwhile.
+pub(super) fn close_disk(config: &Config) -> Option<JoinHandle<bool>> {
+    let service = config.disk.clone()?;
+    let disks = config.snapshot.caches.iter().flatten().filter_map(|cache| cache.disk.as_ref());
+    disks.for_each(|disk| disk.close());
+    Some(spawn_blocking(move || service.settle(LEAVE_WAIT)))
+}
 
 /// A question or a command about caches.
 #[derive(Debug)]
@@ -71,6 +108,21 @@ fn authority(head: &RequestHead) -> Vec<u8> {
     head.authority().into_bytes()
 }
 
+/// What a purge has done.
+struct PurgeAnswer {
+    kind: &'static str,
+    is_soft: bool,
+    purged: usize,
+    millis: f64,
+}
+
+impl PurgeAnswer {
+    fn to_json(&self) -> Value {
+        let Self { kind, is_soft, purged, millis } = self;
+        json!({ "ok": true, "kind": kind, "soft": is_soft, "purged": purged, "duration_ms": millis })
+    }
+}
+
 impl Control {
     /// The sites that have a cache, by their names.
     fn caches(&self) -> impl Iterator<Item = (&str, &SiteCache)> {
@@ -93,40 +145,75 @@ impl Control {
         }
     }
 
-    /// Purges. Returns the number of responses.
-    pub(super) fn purge(&self, call: &CacheCall) -> Result<Value, Reason> {
-        let CacheCall { url, prefix, tag, site, is_soft } = call;
+    /// Purges, and answers once it is done on disk, too.
+    pub(super) fn purge(&self, call: &CacheCall, reply: PurgeReply) {
         let began = Instant::now();
+        let (answer, caches) = match self.purge_memory(call) {
+            Ok(purged) => purged,
+            Err(reason) => {
+                let _ = reply.send(Err(reason));
+                return;
+            }
+        };
+        let settling: Vec<oneshot::Receiver<Settled>> = caches.iter().map(SiteDisk::settled).collect();
+        spawn_local(async move {
+            let settled = timeout(PURGE_WAIT, async {
+                for settled in settling {
+                    settled.await.unwrap_or(Ok(()))?;
+                }
+                Ok::<(), String>(())
+            });
+            let failed = |why: &str| {
+                let reason = Reason::new(format!("purged from memory, but not from disk: {why}"));
+                Err(reason.hint("check state.directory, then purge again: a restart would bring the pages back"))
+            };
+            let _ = reply.send(match settled.await {
+                Ok(Ok(())) => {
+                    let millis = began.elapsed().as_secs_f64() * 1000.0;
+                    Ok(PurgeAnswer { millis, ..answer }.to_json())
+                }
+                Ok(Err(why)) => failed(&why),
+                Err(_) => failed("the disk did not answer in time"),
+            });
+        });
+    }
+
+    /// Purges what is in memory, and what is known of the disk.
+    fn purge_memory(&self, call: &CacheCall) -> Result<(PurgeAnswer, Vec<Arc<SiteDisk>>), Reason> {
+        let CacheCall { url, prefix, tag, site, is_soft } = call;
         let named = [url, prefix, tag].into_iter().flatten().count();
         let is_whole = named == 0 && site.is_some();
         if named != 1 && !is_whole {
             let reason = Reason::new("name one of url, prefix, tag and site");
             return Err(reason.hint("pintle purge https://blog.example.com/page"));
         }
-        let (kind, purged) = if let Some(text) = url.as_ref().or(prefix.as_ref()) {
+        let (kind, scope, caches) = if let Some(text) = url.as_ref().or(prefix.as_ref()) {
             let head = read_url(text)?;
             let (_, cache) = self.cache_of(head.host())?;
             if url.is_some() {
                 let target = cache.rules.query.apply(head.target_bytes()).into_owned();
-                ("url", cache.store.purge(&PurgeScope::Url(authority(&head), target), *is_soft))
+                ("url", PurgeScope::Url(authority(&head), target), vec![cache])
             } else {
                 let path = head.path().as_bytes().to_vec();
-                ("prefix", cache.store.purge(&PurgeScope::Prefix(authority(&head), path), *is_soft))
+                ("prefix", PurgeScope::Prefix(authority(&head), path), vec![cache])
             }
         } else {
             let caches: Vec<&SiteCache> = match site {
                 Some(host) => vec![self.cache_of(host)?.1],
                 None => self.caches().map(|(_, cache)| cache).collect(),
             };
-            let (kind, purge) = match tag {
-                Some(tag) => ("tag", PurgeScope::Tag(tag.clone().into_bytes())),
-                None => ("site", PurgeScope::Site),
-            };
-            (kind, caches.iter().map(|cache| cache.store.purge(&purge, *is_soft)).sum())
+            match tag {
+                Some(tag) => ("tag", PurgeScope::Tag(tag.clone().into_bytes()), caches),
+                None => ("site", PurgeScope::Site, caches),
+            }
         };
-        let millis = began.elapsed().as_secs_f64() * 1000.0;
+        let disks: Vec<Arc<SiteDisk>> = caches.iter().filter_map(|cache| cache.disk.clone()).collect();
+        if disks.iter().any(|disk| !disk.is_open()) {
+            return Err(Reason::new("another process takes over the stored pages").hint("purge again in a moment"));
+        }
+        let purged = caches.iter().map(|cache| cache.store.purge(&scope, *is_soft)).sum();
         tracing::info!(kind, soft = *is_soft, purged, "cache purged");
-        Ok(json!({ "ok": true, "kind": kind, "soft": is_soft, "purged": purged, "duration_ms": millis }))
+        Ok((PurgeAnswer { kind, is_soft: *is_soft, purged, millis: 0.0 }, disks))
     }
 
     /// The caches, or what is stored of a URL.
@@ -155,11 +242,13 @@ impl Control {
             (true, true) => Some("path"),
             (true, false) => cache.store.refusal(&key).map(|reason| reason.code()),
         };
+        let on_disk = cache.disk.as_ref().map(|disk| disk.variants(&key));
         let (authority, target) = key::parts(&key);
         let key = format!("{}{}", String::from_utf8_lossy(authority), String::from_utf8_lossy(target));
-        Ok(
-            json!({ "site": name, "key": key, "stored": !variants.is_empty(), "variants": variants, "why_not": why_not }),
-        )
+        let stored = !variants.is_empty() || on_disk.is_some_and(|files| files > 0);
+        Ok(json!({
+            "site": name, "key": key, "stored": stored, "variants": variants, "on_disk": on_disk, "why_not": why_not,
+        }))
     }
 
     /// Adds the figures of the caches.
@@ -184,7 +273,60 @@ impl Control {
         metrics.gauges("cache_urls", "URLs in the store of a site.", &each(&|cache| cache.store.size().0 as f64));
         let help = "The bytes that the store of a site may take.";
         metrics.gauges("cache_memory_bytes", help, &each(&|cache| cache.rules.memory as f64));
+        self.disk_metrics(metrics);
     }
+
+    /// Adds the figures of stored pages on disk.
+    fn disk_metrics(&self, metrics: &mut Exposition) {
+        let disks: Vec<(&str, &SiteDisk)> =
+            self.caches().filter_map(|(name, cache)| Some((name, &**cache.disk.as_ref()?))).collect();
+        let each = |value: &dyn Fn(&SiteDisk) -> f64| -> Values {
+            disks.iter().map(|(name, disk)| (Labels::new(&[("site", name)]), value(disk))).collect()
+        };
+        let help = "Bytes of a site's stored pages on disk.";
+        metrics.gauges("cache_disk_bytes", help, &each(&|disk| disk.size().1 as f64));
+        let help = "The bytes that a site's stored pages may take on disk.";
+        metrics.gauges("cache_disk_limit_bytes", help, &each(&|disk| disk.budget() as f64));
+        metrics.gauges("cache_disk_files", "Stored responses of a site on disk.", &each(&|disk| disk.size().0 as f64));
+        let counts: Values = disks
+            .iter()
+            .flat_map(|(name, disk)| {
+                disk_counts(disk).map(|(what, count)| (Labels::new(&[("site", name), ("event", what)]), count as f64))
+            })
+            .collect();
+        let help =
+            "What happened to stored pages on disk: written, read, dropped (not written), evicted, damaged, failed.";
+        metrics.counters("cache_disk_events", help, &counts);
+        let is_failing = self.config.disk.as_ref().is_some_and(|service| service.is_failing());
+        let help = "1 if the last attempt to write a stored page to disk has failed.";
+        metrics.flag("cache_disk_failing", help, is_failing);
+    }
+}
+
+/// What happened on disk.
+fn disk_counts(disk: &SiteDisk) -> [(&'static str, u64); 6] {
+    let counts = &disk.counts;
+    [
+        ("written", &counts.written),
+        ("read", &counts.read),
+        ("dropped", &counts.dropped),
+        ("evicted", &counts.evicted),
+        ("damaged", &counts.damaged),
+        ("failed", &counts.failed),
+    ]
+    .map(|(what, count)| (what, count.load(Ordering::Relaxed)))
+}
+
+/// The part on disk in figures; null if there is none.
+fn disk_summary(cache: &SiteCache) -> Value {
+    let Some(disk) = &cache.disk else { return Value::Null };
+    let (files, bytes, is_known) = disk.size();
+    let counts: serde_json::Map<String, Value> =
+        disk_counts(disk).into_iter().map(|(what, count)| (what.to_owned(), count.into())).collect();
+    json!({
+        "files": files, "bytes": bytes, "limit": disk.budget(), "looked_through": is_known, "waiting": disk.waiting(),
+        "events": counts,
+    })
 }
 
 /// A cache in figures.
@@ -201,7 +343,7 @@ fn summary(name: &str, cache: &SiteCache) -> Value {
         CachePart::ALL.iter().zip(counts).map(|(part, count)| (part.name().to_owned(), count.into())).collect();
     json!({
         "site": name, "urls": urls, "bytes": bytes, "memory": cache.rules.memory, "max_object": cache.rules.max_object,
-        "requests": counts, "hit_rate": rate,
+        "requests": counts, "hit_rate": rate, "disk": disk_summary(cache),
     })
 }
 

@@ -7,6 +7,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, sleep};
 
 use super::admin::AdminCommand;
+use super::cache::close_disk;
 use super::events::Tested;
 use super::upgrade::Successor;
 use super::{Control, DRAINING};
@@ -91,6 +92,10 @@ impl Control {
             sleep(LOOK_EVERY).await;
         }
         let _ = hooks_end.await;
+        if let Some(closing) = close_disk(&self.config) {
+            let _ = closing.await;
+        }
+        self.config.disk.iter().for_each(|service| service.end());
         let requests = self.server.counters().requests.get();
         self.server.finish()?;
         self.operator.spans.finish();
@@ -150,7 +155,7 @@ impl Control {
             AdminCommand::Keys { wanted, reply } => _ = reply.send(self.keys(&wanted)),
             AdminCommand::Outline(reply) => _ = reply.send(None),
             AdminCommand::Cache { call, reply } => _ = reply.send(self.cache(&call)),
-            AdminCommand::Purge { call, reply } => _ = reply.send(self.purge(&call)),
+            AdminCommand::Purge { call, reply } => self.purge(&call, reply),
             AdminCommand::Reload { .. }
             | AdminCommand::CheckConfig { .. }
             | AdminCommand::Install(_)

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
+use super::cache::open_disk;
 use super::files::SiteFiles;
 use super::history::{AdoptionOrigin, Recorder};
 use super::notes::Fixed;
@@ -102,6 +103,7 @@ impl Control {
     ) -> Result<Self, StartError> {
         let parts = Parts::new(&config)?;
         let promised = promise(ledger, &config, parts.copies.as_ref(), None, None).await?;
+        open_disk(&config, None);
         let server = parts.server(bound, &config)?;
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
         control.open_admin_listener();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
+use super::cache::open_disk;
 use super::open_ledger::{hints_to_read, open_ledger_with, remedy};
 use super::page_listeners::{PageSocket, bind_pages};
 use super::starting::{Beginning, Parts, StartError, promise};
@@ -256,6 +257,8 @@ impl Control {
             promise(ledger, &config, parts.copies.as_ref(), go.since, Some(&before)).await.map_err(problems_of)?;
         server.publish(config.snapshot.clone(), false);
         server.settled().await;
+        // The other process has left them.
+        open_disk(&config, None);
         server.listen(bound.addresses(), bound);
         let mut control = Self::of_parts(draft, config, parts, promised, server, Beginning { pages, ..beginning });
         match control.config.admin {

@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
 use super::Control;
+use super::cache::{close_disk, open_disk};
 use super::promises::lock;
 use crate::acme::request::DriverEnd;
 use crate::config::value::show_duration;
@@ -224,6 +225,9 @@ impl Control {
             since: Some(self.promises.time.borrow().since()),
         };
         self.lend_ledger();
+        if let Some(closing) = close_disk(&self.config) {
+            let _ = closing.await;
+        }
         let taking_over = spawn_blocking(move || take_over(standby, &go)).await;
         match taking_over.unwrap_or_else(|panic| Err(vec![panic.to_string().into()])) {
             Ok(mut successor) => {
@@ -245,6 +249,7 @@ impl Control {
             Err(mut reasons) => {
                 reasons.extend(self.give_up_successor().await.ok().flatten().map(Problem::from));
                 self.retake_ledger().await;
+                open_disk(&self.config, None);
                 // The new process may have replaced these copies.
                 self.forget_other_pairs(&self.config);
                 self.keep_pairs(None);

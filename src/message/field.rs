@@ -151,6 +151,12 @@ impl Fields {
         self.raw.len()
     }
 
+    /// Returns the bytes that the buffers have room for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.raw.capacity() + self.list.capacity() * size_of::<Field>()
+    }
+
     /// Returns the number of fields.
     #[must_use]
     pub fn len(&self) -> usize {

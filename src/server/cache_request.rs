@@ -127,6 +127,25 @@ impl CacheRequest {
         }
         own
     }
+
+    /// Returns the same for a part of a page: with the range that the client asks for.
+    pub(super) fn part_head(&self, head: &RequestHead, page: Option<&CachedPage>) -> RequestHead {
+        let mut own = self.upstream_head(head, None, page);
+        if let Some(range) = value(&head.fields, b"range") {
+            own.fields.push(b"Range", range);
+        }
+        own
+    }
+
+    /// `true` if the request is for one range, without conditions: its response may be a part of a stored page.
+    pub(super) fn is_for_a_part(&self, head: &RequestHead) -> bool {
+        let range = value(&head.fields, b"range").unwrap_or_default();
+        let is_plain =
+            range.get(..6).is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes=")) && !range.contains(&b',');
+        let has_condition =
+            [&b"if-range"[..], b"if-none-match", b"if-modified-since"].into_iter().any(|name| has(&head.fields, name));
+        self.has_range && is_plain && !has_condition && !self.directives.no_store
+    }
 }
 
 /// A request that the store does not answer.
@@ -139,6 +158,8 @@ pub(super) struct Fetch {
     pub(super) reason: ForwardReason,
     /// The response to validate.
     pub(super) stored: Option<Arc<StoredResponse>>,
+    /// Only a part of the page is asked for.
+    pub(super) is_part: bool,
 }
 
 impl Fetch {
@@ -151,7 +172,20 @@ impl Fetch {
         head: &RequestHead,
     ) -> Self {
         let head = wanted.upstream_head(head, stored.as_deref(), page);
-        Self { cache: cache.clone(), pool, wanted, head, reason, stored }
+        Self { cache: cache.clone(), pool, wanted, head, reason, stored, is_part: false }
+    }
+
+    /// Asks for a part of a page.
+    pub(super) fn part(
+        cache: &Arc<SiteCache>,
+        pool: Rc<Pool>,
+        wanted: CacheRequest,
+        reason: ForwardReason,
+        page: Option<&CachedPage>,
+        head: &RequestHead,
+    ) -> Self {
+        let head = wanted.part_head(head, page);
+        Self { cache: cache.clone(), pool, wanted, head, reason, stored: None, is_part: true }
     }
 }
 

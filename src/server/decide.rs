@@ -43,6 +43,8 @@ pub(super) enum Work {
     Forward(Rc<Pool>, Option<UpstreamError>),
     /// Asks the upstream for a page that may be stored, or waits for another request that does.
     Cached(Box<Fetch>),
+    /// Looks for a stored page on disk first.
+    Recall(Rc<Pool>),
     /// Reads the file of an ACME challenge.
     Challenge,
     /// Reads a report from the request's body.

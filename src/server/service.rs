@@ -82,8 +82,19 @@ impl Asking {
 }
 
 /// Does the work for an answer.
-pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+pub(super) async fn answer(
+    mut work: Work,
+    body: Option<RequestBody>,
+    turn: &Turn<'_>,
+    interim: &mut dyn Interim,
+) -> Reply {
     let Turn { head, asked, context, alarm } = *turn;
+    if let (Work::Recall(pool), Some(cache)) = (&work, asked.site.as_ref().and_then(SiteOfView::cache)) {
+        match Box::pin(cached::recall(cache, pool.clone(), turn)).await {
+            Ok(reply) => return reply,
+            Err(left) => work = left,
+        }
+    }
     let done = match (work, &asked.site) {
         (Work::Forward(pool, stale), Some(site)) => {
             let begin = context.begin();
@@ -94,8 +105,10 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
             let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
             Ok(noted(answered(sent, websocket_key, turn, pool.upstream(), begin), turn))
         }
-        (Work::Cached(fetch), Some(_)) => return Box::pin(cached::fetch::fetch(*fetch, turn, interim)).await,
-        (Work::Forward(..) | Work::Cached(_) | Work::MixedReport, None) => Err(Rejection::Misdirected),
+        (Work::Cached(fetch), Some(_)) => return Box::pin(cached::ask(*fetch, turn, interim)).await,
+        (Work::Recall(_), _) | (Work::Forward(..) | Work::Cached(_) | Work::MixedReport, None) => {
+            Err(Rejection::Misdirected)
+        }
         (Work::Challenge, _) => {
             let contents = Box::pin(challenge::read(head, &asked.view.shared, &context.worker.challenges)).await;
             contents.map(|contents| local_reply::challenge(contents, turn)).map_err(|error| match error {

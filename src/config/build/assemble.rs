@@ -11,6 +11,7 @@ use super::entry::SiteEntry;
 use super::globals::Globals;
 use super::upstream::Upstreams;
 use crate::cache::SiteCache;
+use crate::cache::disk::DiskService;
 use crate::config::admin_https::AdminHttps;
 use crate::config::{CheckContext, Config, Draft, KeptSite, Problem};
 use crate::ledger::Ramp;
@@ -33,7 +34,9 @@ pub(super) fn assemble(
     outcome: AssembleOutcome,
 ) -> Option<Config> {
     let (certificates, tickets, tls, pages) = tls_parts(&entries, &mut globals, context)?;
-    let snapshot = snapshot((draft, context), &mut globals, &entries, (certificates, tls));
+    let disk = disk_service(draft, &entries, context);
+    let caches = caches(&entries, context, disk.as_ref());
+    let snapshot = snapshot((draft, context), &mut globals, &entries, (certificates, tls), caches);
     Some(Config {
         https: globals.listen.https,
         http: globals.listen.http,
@@ -45,6 +48,7 @@ pub(super) fn assemble(
         access_format: globals.access_format,
         recent: globals.recent,
         state: draft.state(),
+        disk,
         admin: draft.admin(),
         admin_access: globals.admin_access,
         admin_https: pages,
@@ -66,8 +70,23 @@ pub(super) fn assemble(
     })
 }
 
+/// The folder of stored pages, below that of the state.
+const STORED: &str = "cache";
+
+/// The threads for stored pages on disk: the ones of before, if there are some. A folder without sites is tidied, too.
+fn disk_service(draft: &Draft, entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Option<Arc<DiskService>> {
+    let folder = draft.state()?.join(STORED);
+    let before = context.before.and_then(|before| before.disk.clone()).filter(|before| before.folder() == folder);
+    let is_used = || entries.iter().any(|entry| entry.plan.cache.as_ref().is_some_and(|c| c.disk_bytes().is_some()));
+    before.or_else(|| (is_used() || folder.is_dir()).then(|| DiskService::new(folder)))
+}
+
 /// The caches of the sites. A site keeps its stored responses for as long as nothing that they were made from changes.
-fn caches(entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Vec<Option<Arc<SiteCache>>> {
+fn caches(
+    entries: &[Arc<SiteEntry>],
+    context: &CheckContext<'_>,
+    disk: Option<&Arc<DiskService>>,
+) -> Vec<Option<Arc<SiteCache>>> {
     if entries.iter().all(|entry| entry.plan.cache.is_none()) {
         return Vec::new();
     }
@@ -83,7 +102,7 @@ fn caches(entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Vec<Option<
         let rewrites = entry.site.mixed.as_ref().and_then(|mixed| mixed.rewrites.as_ref());
         let source =
             format!("{} {:?} {} {rewrites:?}", target.upstream.label, target.upstream.host_header, hosts.join(" "));
-        Some(SiteCache::new(rules, source, known.get(&*entry.site.name).copied()))
+        Some(SiteCache::new(rules, source, known.get(&*entry.site.name).copied(), disk))
     };
     entries.iter().map(cache).collect()
 }
@@ -94,12 +113,13 @@ fn snapshot(
     globals: &mut Globals,
     entries: &[Arc<SiteEntry>],
     (certificates, (tls, probe_tls)): (Arc<Certificates>, TlsConfigs),
+    caches: Vec<Option<Arc<SiteCache>>>,
 ) -> Snapshot {
     Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
         sets: entries.iter().map(|e| e.plan.set.clone()).collect(),
-        caches: caches(entries, context),
+        caches,
         by_host: std::mem::take(&mut globals.by_host),
         certificates,
         tls,

@@ -11,13 +11,15 @@ use crate::cache::freshness::TimeRules;
 use crate::cache::profile::CacheProfile;
 use crate::cache::query::QueryRules;
 use crate::cache::reuse::{Honour, Stale};
-use crate::config::file::{CacheTable, QueryKey, SiteTable};
+use crate::config::file::{CacheTable, ConfigFile, QueryKey, SiteTable};
 use crate::config::problem::At;
 use crate::config::value::{show_duration, show_size};
 
 /// The bytes that a store may take, and its usual size.
 const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 40;
 const MEMORY_DEFAULT: u64 = 64 << 20;
+/// The bytes that the part on disk may take, unless it is switched off by 0.
+const DISK: RangeInclusive<u64> = 16 << 20..=1 << 44;
 /// The part of the memory that one body may take, as a divisor: the usual one, and the largest.
 const OBJECT_PART: u64 = 16;
 const OBJECT_PART_LEAST: u64 = 4;
@@ -38,6 +40,10 @@ pub(super) fn build(table: &SiteTable, compresses: bool, r: &mut Checker<'_>) ->
         [("wordpress", CacheProfile::WordPress), ("ghost", CacheProfile::Ghost), ("static", CacheProfile::Static)];
     let profile = r.choice("site.cache.profile", cache.profile.as_ref(), &profiles, CacheProfile::None);
     let memory = size("memory", cache.memory.as_ref(), MEMORY, MEMORY_DEFAULT, r);
+    let disk = cache.disk.as_ref().map(|at| match at.value {
+        0 => 0,
+        _ => size("disk", Some(at), DISK, 0, r),
+    });
     let bounds = OBJECT_LEAST..=memory / OBJECT_PART_LEAST;
     let max_object = size("max_object", cache.max_object.as_ref(), bounds, memory / OBJECT_PART, r);
     let usual = profile.times();
@@ -56,6 +62,7 @@ pub(super) fn build(table: &SiteTable, compresses: bool, r: &mut Checker<'_>) ->
     Some(Arc::new(CacheRules {
         profile,
         memory,
+        disk,
         max_object,
         times: TimeRules { default_ttl: times.default_ttl.filter(|ttl| *ttl > 0), ..times },
         stale: Stale {
@@ -70,6 +77,15 @@ pub(super) fn build(table: &SiteTable, compresses: bool, r: &mut Checker<'_>) ->
     }))
 }
 
+/// Refuses a part on disk without a folder for it.
+pub(super) fn check_state(file: &ConfigFile, r: &mut Checker<'_>) {
+    let tables = file.sites.iter().filter_map(|site| site.cache.as_deref());
+    for disk in tables.filter_map(|cache| cache.disk.as_ref()).filter(|disk| disk.value > 0) {
+        let hint = "set directory in [state], or leave site.cache.disk out";
+        r.error_with_hint(&disk.span, "site.cache.disk: needs state.directory", hint);
+    }
+}
+
 fn seconds(given: Option<&At<Duration>>) -> Option<u32> {
     given.map(|time| u32::try_from(time.value.as_secs()).unwrap_or(AGE_MAX).min(AGE_MAX))
 }
@@ -78,7 +94,11 @@ fn size(key: &str, given: Option<&At<u64>>, bounds: RangeInclusive<u64>, default
     let Some(at) = given else { return default };
     if !bounds.contains(&at.value) {
         let (least, most) = (show_size(*bounds.start()), show_size(*bounds.end()));
-        let of = if key == "max_object" { ", a quarter of memory" } else { "" };
+        let of = match key {
+            "max_object" => ", a quarter of memory",
+            "disk" => ", or 0 for none",
+            _ => "",
+        };
         r.error(&at.span, format!("site.cache.{key}: must be between {least} and {most}{of}"));
     }
     at.value.clamp(*bounds.start(), (*bounds.end()).max(*bounds.start()))

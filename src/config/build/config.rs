@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::entry::{SiteEntry, by_name};
 use super::report::{self, DaysInUse};
 use super::upstream::Upstreams;
+use crate::cache::disk::DiskService;
 use crate::config::acme::Acme;
 use crate::config::admin::AdminAccess;
 use crate::config::admin_https::AdminHttps;
@@ -54,6 +55,8 @@ pub struct Config {
     pub recent: usize,
     /// The folder of the state, if there is one.
     pub state: Option<PathBuf>,
+    /// The threads for stored pages on disk, if there is a folder for them.
+    pub disk: Option<Arc<DiskService>>,
     /// The address of the admin socket, if there is one.
     pub admin: Option<AdminAddress>,
     /// The readers of the pages.

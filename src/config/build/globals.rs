@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use super::admin_https::PageInputs;
 use super::checker::Checker;
 use super::suites::Fit;
-use super::{acme, addresses, admin, admin_https, hooks, limits, listen, log, metrics, offer, process, rate, traces};
+use super::{
+    acme, addresses, admin, admin_https, cache, hooks, limits, listen, log, metrics, offer, process, rate, traces,
+};
 use crate::config::file::ConfigFile;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, CheckContext, Draft};
@@ -131,7 +133,7 @@ fn check_state(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) {
     if let Some(directory) = file.state_directory.as_ref().filter(|directory| directory.value.is_empty()) {
         r.error_with_hint(&directory.span, "state.directory: must not be empty", "leave the key out, or name a folder");
     }
-    let Some(folder) = draft.state() else { return };
+    let Some(folder) = draft.state() else { return cache::check_state(file, r) };
     if std::fs::metadata(&folder).is_ok_and(|m| m.is_dir() && m.mode() & 0o002 != 0) {
         r.warn(
             &draft.place_of("state.directory"),

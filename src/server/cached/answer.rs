@@ -124,6 +124,21 @@ fn partial(turn: &Turn<'_>, stored: &StoredResponse, parts: &[Range<u64>], note:
     finish(turn, head, (StatusCode::PARTIAL_CONTENT, framing, fields), ResponseBody::stored(body), note)
 }
 
+/// Answers with a range of a response of which parts are stored. `at` is its place in the body of parts.
+pub(super) fn part_of_parts(
+    turn: &Turn<'_>,
+    stored: &StoredResponse,
+    (range, total): (&Range<u64>, u64),
+    at: Range<usize>,
+) -> Reply {
+    let mut fields = stored.head.client_fields();
+    fields.push(b"Content-Range", format!("bytes {}-{}/{total}", range.start, range.end - 1).as_bytes());
+    let body = stored.body.slice(at);
+    let clock = stored.head.clock(turn.context.worker.clock.uptime());
+    let parts = (StatusCode::PARTIAL_CONTENT, Framing::Length(body.len() as u64), fields);
+    finish(turn, &stored.head, parts, ResponseBody::stored(body), CacheNote::hit(clock.left(), None))
+}
+
 /// Writes several parts of a body (RFC 9110 section 14.6).
 fn multipart(parts: impl Iterator<Item = (String, Bytes)>, kind: Option<&[u8]>) -> Bytes {
     let mut body = BytesMut::new();

@@ -40,7 +40,11 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
         Some(stored) if stored.is_invalid(cache.store.epoch()) => ("validate", "purged softly, or changed"),
         Some(stored) if stored.head.clock(uptime).is_fresh() => ("hit", "a fresh response is stored"),
         Some(_) => ("validate", "the stored response is stale"),
-        None if wanted.has_range => ("forward", "nothing is stored, and a part of the page is not stored either"),
+        None if cache.disk.as_ref().is_some_and(|disk| disk.may_have(&wanted.key, page.as_deref(), uptime)) => {
+            ("recall", "the disk is asked first: memory lacks the page")
+        }
+        None if wanted.is_for_a_part(head) => ("fetch", "a part of a page that is not stored as a whole"),
+        None if wanted.has_range => ("forward", "several parts, or parts with a condition, are not stored"),
         None if page.is_some() => ("fetch", "only responses for other requests are stored (Vary)"),
         None => match cache.store.refusal(&wanted.key) {
             Some(reason) => ("fetch", reason.code()),
@@ -48,6 +52,9 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
         },
     };
     let (what, why) = verdict;
-    let own = wanted.upstream_head(head, stored.map(|stored| &**stored), page.as_deref());
+    let own = match stored {
+        None if wanted.is_for_a_part(head) => wanted.part_head(head, page.as_deref()),
+        _ => wanted.upstream_head(head, stored.map(|stored| &**stored), page.as_deref()),
+    };
     (CacheVerdict { what, why }, (what != "forward").then_some(own))
 }

@@ -42,7 +42,7 @@ impl Fetch {
     }
 
     /// The note for an answer of the origin.
-    fn miss(&self, detail: Option<&'static str>) -> CacheNote {
+    pub(super) fn miss(&self, detail: Option<&'static str>) -> CacheNote {
         let status = Status { forwarded: Some(self.reason), detail, ..Status::default() };
         CacheNote { status, part: CachePart::Miss }
     }
@@ -56,7 +56,7 @@ impl Fetch {
         })
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         head: &RequestHead,
         site: &Site,
@@ -291,6 +291,21 @@ fn validated(
     answer::whole(turn, &stored, CacheNote { status, part: CachePart::Validated })
 }
 
+/// Answers with the origin's response to a request that nobody else waits for, and stores it if it may be stored.
+pub(super) async fn keep_alone(
+    fetch: Fetch,
+    received: OriginRequest,
+    reply: Reply,
+    left: Option<Duration>,
+    turn: &Turn<'_>,
+    interim: &mut dyn Interim,
+) -> Reply {
+    let store = fetch.store().clone();
+    let filling = Filling::new(store.bounds().1);
+    let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
+    keep(fetch, leading, received, reply, left, turn, interim).await
+}
+
 /// Answers with the origin's response, and stores it if it may be stored.
 async fn keep(
     fetch: Fetch,
@@ -354,7 +369,7 @@ async fn keep(
 }
 
 /// Returns a body that has come whole, or the one that is under way.
-fn come_whole(body: ResponseBody) -> Result<Bytes, ResponseBody> {
+pub(super) fn come_whole(body: ResponseBody) -> Result<Bytes, ResponseBody> {
     match body {
         ResponseBody::Empty => Ok(Bytes::new()),
         ResponseBody::Full(data) => Ok(data),
@@ -413,7 +428,7 @@ async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streame
 }
 
 /// Asks once more, with all fields of the client: the origin's response varies by one that it did not get.
-async fn again(fetch: &Fetch, first: Reply, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+pub(super) async fn again(fetch: &Fetch, first: Reply, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
     drop(first);
     let Some(site) = &turn.asked.site else {
         return reject(Rejection::Misdirected, turn.head, Some(turn.asked), turn.context);

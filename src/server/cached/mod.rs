@@ -6,8 +6,10 @@
 mod answer;
 mod background;
 mod explained;
-pub(super) mod fetch;
+mod fetch;
+mod partial;
 mod pump;
+mod recalled;
 mod received;
 mod reused;
 
@@ -22,8 +24,9 @@ use super::local_reply::reject;
 use super::rejection::Rejection;
 use super::reply::Reply;
 use crate::cache::SiteCache;
+use crate::cache::page::{CachedPage, StoredResponse};
 use crate::cache::status::ForwardReason;
-use crate::upstream::Pool;
+use crate::upstream::{Interim, Pool};
 
 use reused::{StoredUse, WHILE_REVALIDATE, reuse};
 
@@ -47,23 +50,66 @@ pub(super) fn look(cache: &Arc<SiteCache>, pool: Rc<Pool>, turn: &Turn<'_>) -> R
         }
         Verdict::Looks => CacheRequest::of(cache, turn),
     };
-    let store = &cache.store;
-    let page = store.page(&wanted.key);
-    let found = page.as_ref().and_then(|page| page.find(&head.fields)).cloned();
-    let Some(stored) = found.filter(|stored| !wanted.has_authorization || stored.head.is_for_authorized()) else {
-        if wanted.directives.only_if_cached {
+    let page = cache.store.page(&wanted.key);
+    let stored = find(page.as_ref(), &wanted, turn);
+    if stored.is_none() && recalled::may_have(cache, &wanted, page.as_deref(), turn) {
+        return Err(Work::Recall(pool));
+    }
+    decide(cache, pool, wanted, (page, stored), turn)
+}
+
+/// Answers from the store, or returns the work, after a look at the disk.
+pub(super) async fn recall(cache: &Arc<SiteCache>, pool: Rc<Pool>, turn: &Turn<'_>) -> Result<Reply, Work> {
+    let wanted = CacheRequest::of(cache, turn);
+    let page = recalled::recall(cache, &wanted, turn).await;
+    let stored = find(page.as_ref(), &wanted, turn);
+    decide(cache, pool, wanted, (page, stored), turn)
+}
+
+/// Asks the origin for a page, or a part of it.
+pub(super) async fn ask(asking: Fetch, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+    match asking.is_part {
+        true => partial::fetch(asking, turn, interim).await,
+        false => fetch::fetch(asking, turn, interim).await,
+    }
+}
+
+/// The response of a page for a request.
+fn find(page: Option<&Arc<CachedPage>>, wanted: &CacheRequest, turn: &Turn<'_>) -> Option<Arc<StoredResponse>> {
+    let found = page.and_then(|page| page.find(&turn.head.fields)).cloned();
+    found.filter(|stored| !wanted.has_authorization || stored.head.is_for_authorized())
+}
+
+/// Decides about what was found.
+fn decide(
+    cache: &Arc<SiteCache>,
+    pool: Rc<Pool>,
+    wanted: CacheRequest,
+    (page, stored): (Option<Arc<CachedPage>>, Option<Arc<StoredResponse>>),
+    turn: &Turn<'_>,
+) -> Result<Reply, Work> {
+    let Turn { head, asked, context, .. } = *turn;
+    let Some(stored) = stored else {
+        if wanted.directives.only_if_cached && !wanted.has_range {
             return Ok(reject(Rejection::NotStored, head, Some(asked), context));
         }
-        let reason = if page.is_some() { ForwardReason::VaryMiss } else { ForwardReason::UriMiss };
+        let reason = match page.as_deref() {
+            Some(page) if page.find_parts(&head.fields).is_some() => ForwardReason::Partial,
+            Some(_) => ForwardReason::VaryMiss,
+            None => ForwardReason::UriMiss,
+        };
         if wanted.has_range {
-            // A part of a page that is not stored: the origin's answer is for this request alone.
-            asked.cache.set(Some(CacheNote::bypass(reason, Some("range"))));
-            return Err(Work::Forward(pool, None));
+            return partial::look(cache, pool, wanted, (reason, page), turn);
         }
         return Err(Work::Cached(Box::new(Fetch::new(cache, pool, wanted, (reason, None), page.as_deref(), head))));
     };
     match reuse(cache, &stored, &wanted, turn) {
-        StoredUse::Send(detail) => Ok(answer::hit(turn, &stored, detail)),
+        StoredUse::Send(detail) => {
+            if stored.is_note_due(context.worker.clock.uptime()) {
+                cache.store.used(&wanted.key, &stored);
+            }
+            Ok(answer::hit(turn, &stored, detail))
+        }
         StoredUse::SendAndValidate => {
             let reply = answer::hit(turn, &stored, Some(WHILE_REVALIDATE));
             background::validate(cache, &pool, &wanted, &stored, turn);

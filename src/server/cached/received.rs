@@ -1,8 +1,10 @@
 //! Responses of the origin: what becomes of them, and of what is stored.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::super::asked::Turn;
@@ -15,11 +17,12 @@ use crate::cache::freshness::{self, value};
 use crate::cache::key::with_target;
 use crate::cache::page::{FOR_THE_CACHE, ForRequest, HeadArrival, StoredHead, StoredResponse};
 use crate::cache::profile::CacheProfile;
-use crate::cache::store::{PurgeScope, Store};
+use crate::cache::purge::PurgeScope;
+use crate::cache::store::Store;
 use crate::cache::storing::{NotStored, StoringRequest};
 use crate::message::{Fields, Framing, Name, ResponseHead};
 
-/// The most URLs that one answer of Ghost purges.
+/// The most URLs, or groups, that one answer purges.
 const PURGED_MAX: usize = 100;
 
 /// `true` for statuses by which the origin fails: a stale response may take their place (RFC 5861 section 4).
@@ -64,6 +67,22 @@ impl OriginRequest {
             Framing::Length(length) if length > rules.max_object => Err(NotStored::TooLarge),
             _ => Ok(judged),
         }
+    }
+
+    /// Judges whether a part of a response may be stored.
+    pub(super) fn judge_part(
+        &self,
+        head: &ResponseHead,
+        (asked, sent): (&StoringRequest<'_>, &Fields),
+    ) -> Result<StoredHead, NotStored> {
+        let request = ForRequest { asked, sent };
+        let judged = StoredHead::of_part(&self.cache.rules, request, &head.fields, self.arrival())?;
+        if head.framing == Framing::UntilClose { Err(NotStored::Framing) } else { Ok(judged) }
+    }
+
+    /// Stores a part of a response, unless something was purged meanwhile.
+    pub(super) fn put_part(&self, key: &[u8], head: &Arc<StoredHead>, place: (Range<u64>, u64), data: &Bytes) -> bool {
+        self.cache.store.put_part(key, head, (place, data), self.generation)
     }
 
     /// Stores a response, unless something was purged meanwhile.
@@ -172,6 +191,12 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
             cache.store.invalidate(&own(target));
         }
     }
+    // RFC 9875 section 3: groups of the same origin.
+    let groups = freshness::values(&reply.head.fields, b"cache-group-invalidation").flat_map(crate::message::tokens);
+    for group in groups.take(PURGED_MAX) {
+        let group = group.strip_prefix(b"\"").and_then(|group| group.strip_suffix(b"\""));
+        group.into_iter().for_each(|group| _ = cache.store.purge(&PurgeScope::Tag(group.to_vec()), true));
+    }
     match cache.rules.profile {
         CacheProfile::WordPress if is_editors(turn, reply) => _ = cache.store.purge(&PurgeScope::Site, true),
         CacheProfile::Ghost if head.path().starts_with("/ghost/api/admin/") => {
@@ -192,7 +217,9 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
 /// to its log-in page. A request to xmlrpc.php has its password in its body, and its answer is 200 without it, too.
 fn is_editors(turn: &Turn<'_>, reply: &Reply) -> bool {
     let head = turn.head;
-    let is_editing = ["/wp-admin/", "/wp-json/"].iter().any(|start| head.path().starts_with(start));
+    let is_editing = ["/wp-admin/", "/wp-json/"].iter().any(|start| head.path().starts_with(start))
+        // Where permalinks are plain, the editor of blocks calls the API so.
+        || memchr::memmem::find(head.target_bytes(), b"rest_route=").is_some();
     let is_editor =
         |list: &[u8]| list.split(|b| *b == b';').any(|pair| pair.trim_ascii().starts_with(b"wordpress_logged_in_"));
     let has_cookie = || head.fields.get_all(Name::Cookie).any(is_editor);

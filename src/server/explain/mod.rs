@@ -351,13 +351,15 @@ impl Explanation {
             Ok(Decision::Proof(_) | Decision::Work(Work::Challenge)) => Decided::Challenge,
             Ok(Decision::Work(Work::Report)) => Decided::Report,
             Ok(Decision::Work(Work::MixedReport)) => Decided::MixedReport,
-            Ok(Decision::Work(Work::Forward(pool, _))) => Decided::Forward(pool.upstream().clone()),
+            Ok(Decision::Work(Work::Forward(pool, _) | Work::Recall(pool))) => {
+                Decided::Forward(pool.upstream().clone())
+            }
             Ok(Decision::Work(Work::Cached(fetch))) => Decided::Forward(fetch.pool.upstream().clone()),
             Err(rejection) => refused(rejection),
         };
         match reply_to(decided, turn) {
             Ok(reply) => reply,
-            Err(Work::Forward(pool, _)) => self.forward(pool.upstream(), turn, question),
+            Err(Work::Forward(pool, _) | Work::Recall(pool)) => self.forward(pool.upstream(), turn, question),
             Err(Work::Cached(fetch)) => self.forward(fetch.pool.upstream(), turn, question),
             Err(Work::Report | Work::MixedReport) => local_reply::report_accepted(turn),
             Err(work @ Work::Challenge) => {

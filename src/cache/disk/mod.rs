@@ -1,0 +1,35 @@
+//! The part of a site's store that survives the process: a file for each response, below `state.directory`.
+//!
+//! Memory comes first: what is stored is written later, by a thread of its own, and what memory does not have is read by
+//! another. [`site`] knows what is there, and [`service`] runs the threads. A file that is not whole counts as missing.
+
+mod file;
+mod folder;
+mod index;
+mod name;
+mod reader;
+pub mod service;
+pub mod site;
+mod sweep;
+mod writer;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+use service::DiskTask;
+
+pub use name::PageFileName;
+pub use service::DiskService;
+pub use site::{Recalled, Settled, SiteDisk, folder_for};
+
+impl DiskTask for SiteDisk {
+    fn step(&self) -> bool {
+        writer::step(self)
+    }
+
+    fn read(&self, key: &[u8]) {
+        reader::read(self, key);
+    }
+}

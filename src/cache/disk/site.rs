@@ -1,0 +1,436 @@
+//! The files of one site, as its store and the workers see them: what is there, and what shall become of it. Nothing here
+//! touches the disk.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
+
+use super::index::DiskIndex;
+use super::name::{FOLDERS, PageFileName, Sought, folder_of, page_of};
+use super::service::DiskService;
+use crate::cache::key;
+use crate::cache::page::{CachedPage, StoredResponse};
+use crate::cache::purge::PurgeScope;
+use crate::clock::boot::wall_millis;
+
+/// The most responses of a site that wait to be written, and their bytes.
+const QUEUE_MAX: usize = 256;
+const QUEUE_BYTES_MAX: u64 = 16 << 20;
+/// The part of the budget that one file may take, as a divisor.
+const FILE_PART: u64 = 4;
+/// The most purges that are remembered while the folder is looked through. More become one, of everything.
+const PENDING_MAX: usize = 1024;
+/// The most requests that wait for files of a site.
+const WAITERS_MAX: usize = 4096;
+/// The time for which a disk that was too slow is not asked, in milliseconds.
+const SLOW_FOR: u64 = 10_000;
+
+/// Responses that were read, each with the name of its file.
+pub type Recalled = Arc<[(PageFileName, Arc<StoredResponse>)]>;
+/// The end of a purge on disk; an error names what the disk refused.
+pub type Settled = Result<(), String>;
+
+/// The files of one site.
+pub struct SiteDisk {
+    pub(super) service: Arc<DiskService>,
+    /// The folder's name: of the sources of its pages.
+    id: String,
+    /// The bytes that all files may take.
+    budget: AtomicU64,
+    state: Mutex<DiskState>,
+    /// What happened so far.
+    pub counts: DiskCounts,
+    /// The uptime until which the disk is not asked.
+    slow_until: AtomicU64,
+}
+
+/// What happened to the files of a site.
+#[derive(Debug, Default)]
+pub struct DiskCounts {
+    /// Responses written.
+    pub written: AtomicU64,
+    /// Responses not written, since too many waited or the disk refused.
+    pub dropped: AtomicU64,
+    /// Responses read.
+    pub read: AtomicU64,
+    /// Files that were damaged, or of another version.
+    pub damaged: AtomicU64,
+    /// Files that made room for others.
+    pub evicted: AtomicU64,
+    /// Operations that the disk refused.
+    pub failed: AtomicU64,
+}
+
+/// Counts one more.
+pub(super) fn count(number: &AtomicU64) {
+    number.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A response to write.
+#[derive(Debug, Clone)]
+pub(super) struct WriteJob {
+    pub(super) name: PageFileName,
+    pub(super) key: Box<[u8]>,
+    pub(super) stored: Arc<StoredResponse>,
+}
+
+/// Requests that wait for the files of a page.
+#[derive(Debug)]
+pub(super) struct RecallWait {
+    /// The number of soft purges of the store.
+    pub(super) epoch: u64,
+    pub(super) waiters: Vec<oneshot::Sender<Recalled>>,
+}
+
+/// What is known, and what is to be done.
+#[derive(Debug, Default)]
+pub(super) struct DiskState {
+    pub(super) index: DiskIndex,
+    /// The folders that were looked through.
+    pub(super) scanned: usize,
+    /// Purges since the look through the folders began: for files that were not found yet. `true` for soft ones.
+    pub(super) pending: Vec<(PurgeScope, bool)>,
+    pub(super) queue: VecDeque<WriteJob>,
+    pub(super) queued: u64,
+    /// The response that is being written. `true` if it is to be removed again.
+    pub(super) current: Option<(WriteJob, bool)>,
+    pub(super) removals: Vec<PageFileName>,
+    pub(super) marks: Vec<PageFileName>,
+    /// The number of soft purges of the site in the folder, once it was read, and those since.
+    pub(super) epoch: Option<u64>,
+    pub(super) bumps: u64,
+    pub(super) epoch_written: u64,
+    pub(super) waiters: Vec<oneshot::Sender<Settled>>,
+    pub(super) recalls: HashMap<Box<[u8]>, RecallWait>,
+    is_enlisted: bool,
+    is_open: bool,
+    /// The uptime before which nothing is written, and the length of that pause.
+    pub(super) resume_at: u64,
+    pub(super) pause: u64,
+}
+
+impl DiskState {
+    /// `true` if the folder of a page was looked through.
+    pub(super) fn is_scanned(&self, page: [u64; 2]) -> bool {
+        folder_of(page) < self.scanned
+    }
+
+    pub(super) fn is_wholly_scanned(&self) -> bool {
+        self.scanned >= FOLDERS
+    }
+
+    /// The number of soft purges of the site.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.unwrap_or_default().wrapping_add(self.bumps)
+    }
+
+    /// `true` if there is something to do for the thread that writes.
+    pub(super) fn has_work(&self) -> bool {
+        let is_tidy = self.removals.is_empty() && self.marks.is_empty() && self.epoch_written == self.bumps;
+        let is_done = is_tidy && self.queue.is_empty() && self.waiters.is_empty() && self.is_wholly_scanned();
+        !is_done
+    }
+
+    /// Ends the place in line. Returns `true` if there is more to do.
+    pub(super) fn rests(&mut self, is_too_large: bool) -> bool {
+        self.is_enlisted = is_too_large || self.has_work();
+        self.is_enlisted
+    }
+
+    /// Drops what was written of these, and what waits to be written.
+    fn drop_all(&mut self, found: &[PageFileName], is_meant: impl Fn(PageFileName, &WriteJob) -> bool) {
+        for name in found {
+            self.index.remove(*name);
+        }
+        self.removals.extend_from_slice(found);
+        let queued = &mut self.queued;
+        self.queue.retain(|job| {
+            let stays = !is_meant(job.name, job);
+            *queued -= if stays { 0 } else { job.stored.body.len() as u64 };
+            stays
+        });
+        if let Some((job, is_over)) = &mut self.current {
+            *is_over |= is_meant(job.name, job);
+        }
+    }
+
+    fn mark_all(&mut self, found: &[PageFileName], is_meant: impl Fn(&WriteJob) -> bool) {
+        for name in found {
+            if let Some(entry) = self.index.get_mut(*name).filter(|entry| !entry.is_invalid) {
+                entry.is_invalid = true;
+                self.marks.push(*name);
+            }
+        }
+        let current = self.current.iter().map(|(job, _)| job);
+        self.queue.iter().chain(current).filter(|job| is_meant(job)).for_each(|job| job.stored.invalidate());
+    }
+
+    fn remember(&mut self, scope: &PurgeScope, is_soft: bool) {
+        let new = (scope.clone(), is_soft);
+        if self.is_wholly_scanned() || self.pending.contains(&new) {
+            return;
+        }
+        if self.pending.len() >= PENDING_MAX {
+            let is_soft = self.pending.iter().all(|(_, soft)| *soft) && is_soft;
+            self.pending = vec![(PurgeScope::Site, is_soft)];
+        } else {
+            self.pending.push(new);
+        }
+    }
+}
+
+impl fmt::Debug for SiteDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SiteDisk").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Returns the name of the folder for pages from these sources.
+#[must_use]
+pub fn folder_for(source: &str) -> String {
+    use std::fmt::Write as _;
+    let mut id = String::with_capacity(32);
+    for byte in <[u8; 32]>::from(Sha256::digest(source.as_bytes())).iter().take(16) {
+        let _ = write!(id, "{byte:02x}");
+    }
+    id
+}
+
+impl SiteDisk {
+    /// Makes the part of a store that is on disk. It is used from [`Self::open`] on. `source` names what the pages are made
+    /// from.
+    #[must_use]
+    pub fn new(service: &Arc<DiskService>, source: &str, budget: u64) -> Arc<Self> {
+        Arc::new(Self {
+            service: service.clone(),
+            id: folder_for(source),
+            budget: budget.into(),
+            state: Mutex::default(),
+            counts: DiskCounts::default(),
+            slow_until: AtomicU64::default(),
+        })
+    }
+
+    /// The name of its folder.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its folder.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.service.folder().join(&self.id)
+    }
+
+    /// The bytes that all files may take.
+    #[must_use]
+    pub fn budget(&self) -> u64 {
+        self.budget.load(Ordering::Relaxed)
+    }
+
+    /// Changes that number.
+    pub fn limit(&self, bytes: u64) {
+        self.budget.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, DiskState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of files, and their bytes. `true` once all are known.
+    #[must_use]
+    pub fn size(&self) -> (usize, u64, bool) {
+        let state = self.state();
+        let (files, bytes) = state.index.size();
+        (files, bytes, state.is_wholly_scanned())
+    }
+
+    /// The number of responses that wait to be written.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let state = self.state();
+        state.queue.len() + usize::from(state.current.is_some())
+    }
+
+    /// The number of files of a page.
+    #[must_use]
+    pub fn variants(&self, page_key: &[u8]) -> usize {
+        self.state().index.of_page(page_of(page_key)).count()
+    }
+
+    /// Begins to use the folder, which no other process uses: looks for files, reads and writes.
+    pub fn open(self: &Arc<Self>) {
+        let mut state = self.state();
+        if !state.is_open {
+            (state.is_open, state.scanned) = (true, 0);
+            self.enlist(&mut state);
+        }
+    }
+
+    /// `true` while this process uses the folder.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state().is_open
+    }
+
+    /// Leaves the folder to another process. What waits to be written is still written.
+    pub fn close(&self) {
+        self.state().is_open = false;
+    }
+
+    fn enlist(self: &Arc<Self>, state: &mut DiskState) {
+        if !std::mem::replace(&mut state.is_enlisted, true) {
+            self.service.enlist(self.clone());
+        }
+    }
+
+    /// Has a response written that was stored just now. If the disk is full, only one that was used again is worth another
+    /// one's place.
+    pub fn offer(self: &Arc<Self>, page_key: &[u8], stored: &Arc<StoredResponse>, is_new: bool) {
+        let name = PageFileName::of(page_key, &stored.head.variant);
+        let mut state = self.state();
+        let (bytes, (_, held)) = (stored.body.len() as u64, state.index.size());
+        let is_full = held + state.queued + bytes > self.budget();
+        if !state.is_open || bytes > self.budget() / FILE_PART || is_full && is_new && !state.index.has(name) {
+            return;
+        }
+        let before = state.queue.iter().position(|job| job.name == name).and_then(|at| state.queue.remove(at));
+        state.queued -= before.map_or(0, |job| job.stored.body.len() as u64);
+        if state.queue.len() >= QUEUE_MAX || state.queued + bytes > QUEUE_BYTES_MAX && !state.queue.is_empty() {
+            // The old file must not outlive what has replaced it.
+            if state.index.remove(name).is_some() {
+                state.removals.push(name);
+            }
+            count(&self.counts.dropped);
+            return;
+        }
+        state.queued += bytes;
+        state.queue.push_back(WriteJob { name, key: page_key.into(), stored: stored.clone() });
+        self.enlist(&mut state);
+    }
+
+    /// Notes the use of a response, for the choice of those that make room. Has it written if it is not on disk.
+    pub fn used(self: &Arc<Self>, page_key: &[u8], stored: &Arc<StoredResponse>) {
+        // A hit waits for nobody.
+        let Ok(mut state) = self.state.try_lock() else { return };
+        if !state.is_open {
+            return;
+        }
+        let name = PageFileName::of(page_key, &stored.head.variant);
+        if let Some(entry) = state.index.get_mut(name) {
+            entry.used = hours(wall_millis());
+        } else if !state.queue.iter().any(|job| job.name == name) {
+            drop(state);
+            self.offer(page_key, stored, false);
+        }
+    }
+
+    /// `true` if files of a page may hold a variant that this page in memory lacks.
+    #[must_use]
+    pub fn may_have(&self, page_key: &[u8], held: Option<&CachedPage>, uptime: u64) -> bool {
+        if uptime < self.slow_until.load(Ordering::Relaxed) {
+            return false;
+        }
+        let (page, state) = (page_of(page_key), self.state());
+        if !state.is_open {
+            return false;
+        }
+        if !state.is_scanned(page) {
+            return true;
+        }
+        let variants = || held.into_iter().flat_map(CachedPage::variants);
+        let is_held = |name| variants().any(|stored| PageFileName::of(page_key, &stored.head.variant) == name);
+        state.index.of_page(page).any(|(name, _)| !is_held(name))
+    }
+
+    /// Has the files of a page read; `None` if too many wait.
+    #[must_use]
+    pub fn recall(self: &Arc<Self>, page_key: &[u8], epoch: u64) -> Option<oneshot::Receiver<Recalled>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state();
+        if let Some(wait) = state.recalls.get_mut(page_key) {
+            if wait.waiters.len() >= WAITERS_MAX {
+                return None;
+            }
+            wait.waiters.push(sender);
+            return Some(receiver);
+        }
+        if !self.service.ask(self.clone(), page_key) {
+            return None;
+        }
+        state.recalls.insert(page_key.into(), RecallWait { epoch, waiters: vec![sender] });
+        Some(receiver)
+    }
+
+    /// Notes that the disk did not answer in time.
+    pub fn was_slow(&self, uptime: u64) {
+        self.slow_until.store(uptime + SLOW_FOR, Ordering::Relaxed);
+    }
+
+    /// `true` if a file that was read is still valid. It may have been marked meanwhile.
+    #[must_use]
+    pub fn confirms(&self, name: PageFileName, stored: &StoredResponse) -> bool {
+        let mut state = self.state();
+        let Some(entry) = state.index.get_mut(name) else { return false };
+        if entry.is_invalid {
+            stored.invalidate();
+        }
+        true
+    }
+
+    /// Drops a response.
+    pub fn remove(self: &Arc<Self>, page_key: &[u8], stored: &StoredResponse) {
+        let name = PageFileName::of(page_key, &stored.head.variant);
+        let mut state = self.state();
+        if !state.is_scanned(name.page) {
+            let (authority, target) = key::parts(page_key);
+            state.remember(&PurgeScope::Url(authority.to_vec(), target.to_vec()), false);
+        }
+        let found: &[PageFileName] = if state.index.has(name) { &[name] } else { &[] };
+        state.drop_all(found, |queued, _| queued == name);
+        self.enlist(&mut state);
+    }
+
+    /// Purges: at once for readers, and on disk once [`Self::settled`] says so. Returns the names of the files that it is
+    /// for; for a soft purge of the site, none.
+    pub fn purge(self: &Arc<Self>, scope: &PurgeScope, is_soft: bool) -> HashSet<PageFileName> {
+        let sought = Sought::of(scope);
+        let mut state = self.state();
+        let is_meant = |job: &WriteJob| scope.covers(&job.key, &job.stored.head.tags);
+        let mut found = Vec::new();
+        if is_soft && *scope == PurgeScope::Site {
+            state.bumps = state.bumps.wrapping_add(1);
+            state.mark_all(&found, is_meant);
+        } else {
+            found = state.index.found(&sought);
+            match is_soft {
+                true => state.mark_all(&found, is_meant),
+                false => state.drop_all(&found, |_, job| is_meant(job)),
+            }
+            state.remember(scope, is_soft);
+        }
+        if state.has_work() {
+            self.enlist(&mut state);
+        }
+        found.into_iter().collect()
+    }
+
+    /// Waits until everything that was asked for before is done on disk.
+    pub fn settled(self: &Arc<Self>) -> oneshot::Receiver<Settled> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state();
+        state.waiters.push(sender);
+        self.enlist(&mut state);
+        receiver
+    }
+}
+
+/// A time in hours since 1970.
+pub(super) fn hours(millis: i64) -> u32 {
+    u32::try_from(millis / 3_600_000).unwrap_or_default()
+}
