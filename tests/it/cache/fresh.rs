@@ -308,3 +308,80 @@ fn requests_are_explained() {
     assert!(explained("/wp-admin/").contains("the profile never stores this path"));
     assert_eq!(bed.count("/a"), 1);
 }
+
+/// Parts with the same strong ETag become a whole page; others never meet.
+#[test]
+fn parts_are_put_together() {
+    use crate::harness::{Origin, Reply};
+    let whole: String = ('a'..='z').collect();
+    let body = whole.clone();
+    let origin = Origin::start(move |received| {
+        let tag = match received.path() {
+            "/weak" => "ETag: W/\"a\"\r\n".to_owned(),
+            "/none" => String::new(),
+            // Another page with each request.
+            "/new" => format!("ETag: \"{}\"\r\n", received.field("range").unwrap_or_default()),
+            _ => "ETag: \"a\"\r\n".to_owned(),
+        };
+        let fields = format!("Cache-Control: max-age=600\r\n{tag}");
+        let range = received.field("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let Some((first, last)) = range.filter(|_| received.path() != "/whole") else {
+            return Reply::new("200 OK", &fields, &body);
+        };
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap_or(25));
+        let fields = format!("{fields}Content-Range: bytes {first}-{last}/26\r\n");
+        Reply::new("206 Partial Content", &fields, &body[first..=last])
+    });
+    let bed = Bed::before(origin, super::Pages::default(), "", "");
+    let part = |version: &str, path: &str, range: &str| {
+        let got = bed.get(version, path, &["--range", range]);
+        let (first, last) = range.split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap_or(25));
+        assert_eq!((got.status, got.body.as_str()), (206, &whole[first..=last]), "{path} {range}");
+        assert_eq!(got.all("content-range"), [format!("bytes {first}-{last}/26")], "{path} {range}");
+        assert_eq!(got.field("etag").is_some(), path != "/none");
+        got
+    };
+    for version in VERSIONS {
+        let path = format!("/{version}");
+        let first = part(version, &path, "0-9");
+        assert!(first.cache().contains("fwd=uri-miss") && first.cache().contains("stored"), "{first:?}");
+        assert!(part(version, &path, "2-5").is_hit());
+        let next = part(version, &path, "5-14");
+        assert!(next.cache().contains("fwd=partial"), "{next:?}");
+        assert!(part(version, &path, "0-14").is_hit() && part(version, &path, "9-10").is_hit());
+        // A gap: what is missing is asked for, and the whole is not claimed.
+        part(version, &path, "20-25");
+        assert!(!part(version, &path, "14-20").is_hit());
+        assert_eq!(bed.count(&path), 4);
+        // A request for the whole is never answered with parts.
+        let path = format!("/{version}/two");
+        part(version, &path, "0-20");
+        let got = bed.get(version, &path, &["-H", "Cache-Control: only-if-cached"]);
+        assert_eq!(got.status, 504);
+        part(version, &path, "21-");
+        let got = bed.get(version, &path, &[]);
+        assert!(got.is_hit() && got.body == whole && got.status == 200, "{got:?}");
+        assert_eq!(bed.count(&path), 2);
+        // Of several parts at once, and of parts with a condition, nothing is stored.
+        let path = format!("/{version}/condition");
+        bed.get(version, &path, &["--range", "0-9", "-H", "If-Range: \"a\""]);
+        assert!(!part(version, &path, "0-9").is_hit());
+    }
+    for path in ["/weak", "/none"] {
+        part("--http2", path, "0-9");
+        assert!(!part("--http2", path, "0-9").is_hit(), "{path}");
+    }
+    part("--http2", "/new", "0-9");
+    part("--http2", "/new", "10-");
+    assert!(!part("--http2", "/new", "5-9").is_hit(), "the parts of another page are gone");
+    // An origin that knows no ranges.
+    let got = bed.get("--http2", "/whole", &["--range", "0-9"]);
+    assert_eq!((got.status, got.body.as_str()), (200, whole.as_str()));
+    let got = bed.get("--http2", "/whole", &["--range", "0-9"]);
+    assert!(got.is_hit() && got.status == 206, "{got:?}");
+    // A purge is for parts, too.
+    part("--http2", "/purged", "0-9");
+    assert_eq!(bed.command(&format!("purge https://{BLOG}/purged")), "1 response purged\n");
+    assert!(!part("--http2", "/purged", "0-9").is_hit());
+}

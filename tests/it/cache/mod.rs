@@ -1,7 +1,10 @@
 //! The cache of a site, through the front door: an origin that answers as the test says and counts its requests, and
 //! clients of HTTP/1.1 and HTTP/2.
 
+mod deceived;
+mod disk;
 mod fresh;
+mod model;
 mod poison;
 mod purge;
 mod stale;

@@ -177,3 +177,20 @@ fn unsafe_methods_invalidate() {
     post("/other", "302 Found", "Location: /list#comment-7\r\nContent-Location: https://evil.example/far\r\n");
     assert!(!is_hit("/list") && is_hit("/list") && is_hit("/far"));
 }
+
+/// RFC 9875: an answer to an unsafe method names groups of pages that it has changed.
+#[test]
+fn groups_are_invalidated_by_unsafe_methods_alone() {
+    let bed = Bed::new("");
+    let groups = "Cache-Control: max-age=600\r\nCache-Groups: \"news\", \"all\"\r\n";
+    bed.page("/one", "200 OK", groups, "one");
+    bed.page("/two", "200 OK", "Cache-Control: max-age=600\r\nCache-Groups: \"all\"\r\n", "two");
+    let is_hit = |path: &str| bed.get("--http2", path, &[]).is_hit();
+    assert!(!is_hit("/one") && !is_hit("/two") && is_hit("/one") && is_hit("/two"));
+    bed.page("/get", "200 OK", "Cache-Group-Invalidation: \"all\"\r\n", "get");
+    bed.get("--http2", "/get", &[]);
+    assert!(is_hit("/one") && is_hit("/two"));
+    bed.page("/post", "200 OK", "Cache-Group-Invalidation: \"other\", \"news\"\r\n", "post");
+    bed.get("--http2", "/post", &["--data", "x"]);
+    assert!(!is_hit("/one") && is_hit("/two"));
+}
