@@ -6,3 +6,4 @@ mod nginx;
 mod nginx_http2;
 mod varnish;
 mod wordpress;
+mod wordpress_cache;

@@ -10,28 +10,31 @@ use crate::harness::{
     Authority, BLOG, Browser, Pintle, Program, blog_at, eventually, free_port, nginx, outcome, output, program,
 };
 
-const USER: &str = "author";
-const PASSWORD: &str = "correct horse battery staple";
+pub(super) const USER: &str = "author";
+pub(super) const PASSWORD: &str = "correct horse battery staple";
 
 /// MariaDB, PHP-FPM, nginx and WordPress, in a folder of the test's own.
-struct WordPress {
-    port: u16,
+pub(super) struct WordPress {
+    pub(super) port: u16,
+    folder: PathBuf,
+    database: Option<Program>,
     _programs: Vec<Program>,
 }
 
 impl WordPress {
     /// WordPress that believes X-Forwarded-Proto.
-    fn start(folder: &Path) -> Self {
+    pub(super) fn start(folder: &Path) -> Self {
         Self::with(folder, HTTPS_LINE)
     }
 
     /// WordPress with a line in its configuration.
-    fn with(folder: &Path, line: &str) -> Self {
+    pub(super) fn with(folder: &Path, line: &str) -> Self {
         let root = folder.join("wordpress");
         output(Command::new("cp").args(["--recursive", "--dereference", "/usr/share/wordpress"]).arg(&root));
         fs::create_dir_all(root.join("wp-content/uploads")).unwrap();
         fs::write(root.join("wp-config.php"), config(folder, line)).unwrap();
-        let database = database(folder);
+        install_database(folder);
+        let database = Some(run_database(folder));
         let php = php(folder);
         let port = free_port();
         let server = format!(
@@ -43,8 +46,31 @@ impl WordPress {
             socket = folder.join("php.sock").display()
         );
         let web = nginx(folder, port, &server);
-        Self { port, _programs: vec![web, php, database] }
+        Self { port, folder: folder.to_owned(), database, _programs: vec![web, php] }
     }
+
+    pub(super) fn stop_database(&mut self) {
+        self.database = None;
+    }
+
+    pub(super) fn start_database(&mut self) {
+        self.database = Some(run_database(&self.folder));
+    }
+
+    /// Runs a statement as the database's operator.
+    pub(super) fn sql(&self, statement: &str) {
+        assert_eq!(sql(&self.folder, statement), 0, "{statement}");
+    }
+}
+
+/// Installs a blog through pintle, as an operator would.
+pub(super) fn install(curl: &dyn Fn(&[&str], &str) -> String) {
+    let (user, password) = (format!("user_name={USER}"), format!("admin_password={PASSWORD}"));
+    let again = format!("admin_password2={PASSWORD}");
+    let values = ["weblog_title=A real blog", &user, &password, &again, "pw_weak=on", "admin_email=author@example.com"];
+    let form: Vec<&str> = values.iter().chain(&["language="]).flat_map(|value| ["--data-urlencode", *value]).collect();
+    let installed = curl(&form, "/wp-admin/install.php?step=2");
+    assert!(installed.contains("Success!"), "{installed}");
 }
 
 /// The line of WordPress' manual for a site behind a proxy that ends TLS.
@@ -63,15 +89,27 @@ fn config(folder: &Path, line: &str) -> String {
     )
 }
 
-fn database(folder: &Path) -> Program {
-    let data = folder.join("db");
-    let user = if rustix::process::getuid().is_root() { "--user=root" } else { "--skip-name-resolve" };
+fn database_user() -> &'static str {
+    if rustix::process::getuid().is_root() { "--user=root" } else { "--skip-name-resolve" }
+}
+
+fn sql(folder: &Path, statement: &str) -> i32 {
+    let socket = format!("--socket={}", folder.join("db.sock").display());
+    let arguments = ["--no-defaults", &socket, "--user=root", "-e", statement];
+    outcome(Command::new(program("mariadb")).args(arguments)).0
+}
+
+fn install_database(folder: &Path) {
+    let (data, user) = (folder.join("db"), database_user());
     output(
         Command::new(program("mariadb-install-db"))
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", user])
             .arg(format!("--datadir={}", data.display())),
     );
-    let socket = folder.join("db.sock");
+}
+
+fn run_database(folder: &Path) -> Program {
+    let (data, user, socket) = (folder.join("db"), database_user(), folder.join("db.sock"));
     let mut command = Command::new(program("mariadbd"));
     command
         .args([
@@ -85,17 +123,7 @@ fn database(folder: &Path) -> Program {
         .arg(format!("--socket={}", socket.display()))
         .arg(format!("--pid-file={}", folder.join("db.pid").display()));
     let database = Program::start(&mut command, folder, "mariadb");
-    let sql = |statement: &str| {
-        outcome(
-            Command::new(program("mariadb")).arg("--no-defaults").arg(format!("--socket={}", socket.display())).args([
-                "--user=root",
-                "-e",
-                statement,
-            ]),
-        )
-        .0
-    };
-    eventually("the database answers", || (sql("CREATE DATABASE IF NOT EXISTS wordpress") == 0).then_some(()));
+    eventually("the database answers", || (sql(folder, "CREATE DATABASE IF NOT EXISTS wordpress") == 0).then_some(()));
     database
 }
 
@@ -124,28 +152,6 @@ fn php(folder: &Path) -> Program {
 fn picture() -> Vec<u8> {
     let png = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEklEQVR4nGNgaPgPRDAKSAAANscF+3wVxJAAAAAASUVORK5CYII=";
     base64::engine::general_purpose::STANDARD.decode(png).unwrap()
-}
-
-/// Installs WordPress through pintle, as an operator would.
-fn install(curl: &dyn Fn(&[&str], &str) -> String) {
-    let form = [
-        "--data-urlencode",
-        "weblog_title=A real blog",
-        "--data-urlencode",
-        &format!("user_name={USER}"),
-        "--data-urlencode",
-        &format!("admin_password={PASSWORD}"),
-        "--data-urlencode",
-        &format!("admin_password2={PASSWORD}"),
-        "--data-urlencode",
-        "pw_weak=on",
-        "--data-urlencode",
-        "admin_email=author@example.com",
-        "--data-urlencode",
-        "language=",
-    ];
-    let installed = curl(&form, "/wp-admin/install.php?step=2");
-    assert!(installed.contains("Success!"), "{installed}");
 }
 
 #[test]
