@@ -36,11 +36,7 @@ impl Draft {
 
 /// Checks everything. Returns a configuration only if there are no errors.
 fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems: &mut Problems) -> Option<Config> {
-    // Beside a configuration in use, most sites stay as they are.
-    let ahead = match context.before {
-        Some(_) => FilesAhead::default(),
-        None => FilesAhead::of(&draft.folder, file, &context.instead),
-    };
+    let ahead = files_ahead(draft, file, context);
     let mut r = checker(draft, context, &ahead, problems);
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
@@ -95,6 +91,14 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
     }
     let outcome = assemble::AssembleOutcome { admitted, kept, news };
     assemble::assemble((draft, context), globals, (entries, upstreams), outcome)
+}
+
+/// The files to read ahead. Beside a configuration in use, most sites stay as they are.
+fn files_ahead(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>) -> FilesAhead {
+    match context.before {
+        Some(_) => FilesAhead::default(),
+        None => FilesAhead::of(&draft.folder, file, &context.instead),
+    }
 }
 
 /// Lets unfit sites keep what they have, or a part of it.
