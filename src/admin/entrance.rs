@@ -153,7 +153,15 @@ impl Entrance {
     }
 
     fn login_page(&self, name: &str, wrong: Option<&str>) -> Page {
-        login::show(!self.access.now().users.is_empty(), name, wrong)
+        login::show(!self.access.now().users.is_empty(), name, wrong, None)
+    }
+
+    /// The log-in for a reader whose session has ended, with the text that they have sent.
+    #[must_use]
+    pub fn ended(&self, text: &str) -> Page {
+        let wrong = Some("Your session has ended. Nothing was changed.");
+        let page = login::show(!self.access.now().users.is_empty(), "", wrong, Some(text));
+        page.with_status(StatusCode::UNAUTHORIZED)
     }
 
     /// A new session gets a new id, whatever the browser sent: an id that somebody else has planted stays worthless.

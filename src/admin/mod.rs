@@ -113,7 +113,10 @@ impl Pages {
             PageReader::Browser(None) if guard::is_followed_link(&parts.method, &parts.headers) => {
                 return respond(login::go_on());
             }
-            PageReader::Browser(None) => return respond(Page::see("/login")),
+            PageReader::Browser(None) => {
+                let text = form.get("toml").filter(|text| !text.is_empty());
+                return respond(text.map_or_else(|| Page::see("/login"), |text| self.entrance.ended(text)));
+            }
         };
         let asked = PageRequest {
             method: parts.method,

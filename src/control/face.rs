@@ -37,6 +37,8 @@ use crate::telemetry::exposition::Exposition;
 const FORM_MAX: usize = 1 << 20;
 /// The same of somebody who has no session: a name and a password.
 const LOG_IN_MAX: usize = 4 << 10;
+/// The longest form whose text goes back to a reader whose session has ended, in bytes.
+const TEXT_MAX: usize = 128 << 10;
 /// Room for a body whose length the client does not say, in bytes.
 const BODY_ROOM: usize = 16 << 10;
 /// Time limit for a body.
@@ -190,6 +192,8 @@ async fn browser(
         let most = match &session {
             Some(_) => FORM_MAX,
             None if is_entrance(&parts.method, path) => LOG_IN_MAX,
+            // The session may have ended while its reader wrote: the text goes back to them.
+            None if incoming.size_hint().upper().is_some_and(|length| length <= TEXT_MAX as u64) => TEXT_MAX,
             None => {
                 discard(incoming).await;
                 let request = Request::from_parts(parts, Bytes::new());

@@ -15,6 +15,8 @@ struct Login<'a> {
     has_passwords: bool,
     name: &'a str,
     wrong: Option<&'a str>,
+    /// A text that would be lost.
+    kept: Option<&'a str>,
 }
 
 #[derive(Template)]
@@ -30,8 +32,8 @@ pub fn go_on() -> Page {
     Page::of(&GoOn { node: host_name(), style: assets::style() })
 }
 
-/// The page, with the reason why the last attempt failed.
+/// The page, with the reason why the last attempt failed, and a text that the reader must not lose.
 #[must_use]
-pub fn show(has_passwords: bool, name: &str, wrong: Option<&str>) -> Page {
-    Page::of(&Login { node: host_name(), style: assets::style(), has_passwords, name, wrong })
+pub fn show(has_passwords: bool, name: &str, wrong: Option<&str>, kept: Option<&str>) -> Page {
+    Page::of(&Login { node: host_name(), style: assets::style(), has_passwords, name, wrong, kept })
 }

@@ -51,6 +51,11 @@ fn a_link_opens_the_page_once_through_the_socket() {
     let page = get(at, "/site/blog.example", &followed);
     assert!(page.code == 200 && page.body.contains("<meta http-equiv=\"refresh\" content=\"0\">"), "{page:?}");
     assert_eq!(get(at, "/", &["Sec-Fetch-Site: same-origin"]).field("location"), Some("/login"));
+    // A text that was written while the session ended is not lost.
+    let ended = post(at, "/config", &[], "csrf=old&do=apply&toml=%5Blimits%5D%0Aidle+%3D+%22%3Cb%3E%22");
+    let shown =
+        ended.body.contains("Your session has ended") && ended.body.contains("[limits]\nidle = &#34;&#60;b&#62;");
+    assert!(ended.code == 401 && shown, "{ended:?}");
     let opened = get(at, &command.link, &[]);
     assert_eq!((opened.code, opened.field("location")), (303, Some("/")), "{}", opened.head);
     let set = opened.field("set-cookie").unwrap();
