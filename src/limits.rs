@@ -70,6 +70,11 @@ pub struct Limits {
     /// Bytes of a request body that pintle keeps until the response begins, to send them again if
     /// an HTTP/2 upstream refuses the request. A refused request with a longer body gets 502.
     pub retry_body: usize,
+    /// Bytes of request bodies that wait in memory until they are complete, in all workers together (`buffer_request`).
+    /// A body that finds no room goes to the upstream as it comes.
+    pub buffer_memory: u64,
+    /// The same in files of the state folder, for what exceeds 64 KiB of one body.
+    pub buffer_files: u64,
     /// Bytes of a response head.
     pub response_header_size: usize,
     /// Fields of a response head.
@@ -152,6 +157,10 @@ impl Default for Limits {
             upstream_idle: Duration::from_secs(60),
             // The size of an upstream's initial window.
             retry_body: 64 * 1024,
+            // A thousand forms.
+            buffer_memory: 64 << 20,
+            // Some hundred photographs, or a backup.
+            buffer_files: 1 << 30,
             response_header_size: 64 * 1024,
             // A WordPress page has about thirty; some applications set hundreds of cookies.
             response_header_count: 1000,
@@ -227,6 +236,8 @@ impl Limits {
             upstream_queue_wait: TIME_MOST,
             upstream_idle: TIME_MOST,
             retry_body: 1 << 24,
+            buffer_memory: 1 << 40,
+            buffer_files: 1 << 50,
             response_header_size: HEAD_MOST,
             response_header_count: 10_000,
             reports_per_minute: 1_000_000,

@@ -37,6 +37,8 @@ pub struct Site {
     pub unlogged: bool,
     /// Tools against mixed content.
     pub mixed: Option<Box<MixedContent>>,
+    /// `true` if its upstream is asked once a request's body is complete.
+    pub buffers_requests: bool,
 }
 
 impl Site {

@@ -11,6 +11,7 @@ use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::Snapshot;
 use super::untrusted::Untrusted;
+use super::uploads::Uploads;
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic, SpanSink};
 
@@ -67,6 +68,7 @@ pub(super) struct SharedState {
     pub(super) draining: watch::Receiver<Drain>,
     pub(super) untrusted: Arc<Untrusted>,
     pub(super) reports: Arc<Reports>,
+    pub(super) uploads: Arc<Uploads>,
     pub(super) peers: Peers,
 }
 

@@ -54,6 +54,7 @@ mod traffic;
 mod trailers;
 mod tunnel;
 mod untrusted;
+mod uploads;
 mod why;
 mod worker;
 
@@ -141,6 +142,7 @@ impl Server {
             admission: admission.clone(),
             loop_guard: Arc::default(),
             untrusted: Arc::default(),
+            uploads: Arc::default(),
             access,
             spans,
             snapshot: snapshots,

@@ -81,6 +81,7 @@ impl Rejection {
                 }
                 RequestBodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                 RequestBodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+                RequestBodyError::Lost => StatusCode::SERVICE_UNAVAILABLE,
             },
             Self::Misdirected | Self::HttpOverTls => StatusCode::MISDIRECTED_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -291,6 +292,9 @@ fn body_message(error: &RequestBodyError) -> (&'static str, &'static str) {
         RequestBodyError::TooLarge => ("The upload is too large", "It is larger than this site accepts."),
         RequestBodyError::Malformed(_) | RequestBodyError::Gone | RequestBodyError::Length => {
             (NOT_HTTP, "Its contents ended too early or too late.")
+        }
+        RequestBodyError::Lost => {
+            ("The upload was lost", "This server could not keep it. Please try again in a moment.")
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From a request to its answer, the same for HTTP/1.1 and HTTP/2.
 
+use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use tokio::time::Instant;
@@ -12,9 +13,10 @@ use super::local_reply::{self, reject};
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::snapshot::SiteOfView;
+use super::uploads::{self, Buffered};
 use super::{cached, challenge, health};
 use crate::telemetry::access::UpstreamFacts;
-use crate::upstream::{Forwarded, Forwarding, Interim};
+use crate::upstream::{Forwarded, Forwarding, Interim, Pool, UpstreamError};
 use crate::wire::body::RequestBody;
 
 pub(super) use super::decide::Work;
@@ -96,15 +98,7 @@ pub(super) async fn answer(
         }
     }
     let done = match (work, &asked.site) {
-        (Work::Forward(pool, stale), Some(site)) => {
-            let begin = context.begin();
-            UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
-            let key = context.websocket_key(head);
-            let websocket_key = key.as_deref();
-            let upstream_request = turn.upstream_request(site, websocket_key);
-            let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
-            Ok(noted(answered(sent, websocket_key, turn, pool.upstream(), begin), turn))
-        }
+        (Work::Forward(pool, stale), Some(site)) => forward((pool, stale), body, site, turn, interim).await,
         (Work::Cached(fetch), Some(_)) => return Box::pin(cached::ask(*fetch, turn, interim)).await,
         (Work::Recall(_), _) | (Work::Forward(..) | Work::Cached(_) | Work::MixedReport, None) => {
             Err(Rejection::Misdirected)
@@ -130,6 +124,34 @@ pub(super) async fn answer(
         }
     };
     done.unwrap_or_else(|rejection| reject(rejection, head, Some(asked), context))
+}
+
+/// Sends a request to the upstream, with its body as it comes, or once it is complete.
+async fn forward(
+    (pool, stale): (Rc<Pool>, Option<UpstreamError>),
+    body: Option<RequestBody>,
+    site: &SiteOfView,
+    turn: &Turn<'_>,
+    interim: &mut dyn Interim,
+) -> Result<Reply, Rejection> {
+    let Turn { head, asked, context, alarm } = *turn;
+    let (buffered, body) = match body {
+        Some(body) if uploads::are_buffered(head, site) => {
+            let Buffered { head, body } = Box::pin(uploads::buffer(body, turn, interim)).await?;
+            (Some(head), Some(body))
+        }
+        body => (None, body),
+    };
+    let begin = context.begin();
+    UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
+    let key = context.websocket_key(head);
+    let websocket_key = key.as_deref();
+    let mut upstream_request = turn.upstream_request(site, websocket_key);
+    if let Some(head) = &buffered {
+        upstream_request.head = head;
+    }
+    let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
+    Ok(noted(answered(sent, websocket_key, turn, pool.upstream(), begin), turn))
 }
 
 /// Finishes an answer of the upstream that has nothing to do with the store of the site's cache, if it has one.

@@ -58,6 +58,8 @@ pub struct Snapshot {
     pub answers: Arc<Answers>,
     /// The host and path that accept reports of failed pin validation.
     pub reports: Option<ReportsAt>,
+    /// The folder of the state, for bodies that do not fit in memory.
+    pub state: Option<PathBuf>,
     /// The limits.
     pub limits: Limits,
     /// The limits of requests, if any site has some.

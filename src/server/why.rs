@@ -46,7 +46,7 @@ fn of_body(error: RequestBodyError) -> Why {
         RequestBodyError::TooLarge => limit("request_body"),
         RequestBodyError::TooSlow => limit(BODY_PROGRESS),
         RequestBodyError::Gone => ended(Ended::Client),
-        RequestBodyError::Malformed(_) | RequestBodyError::Length => ended(Ended::Refused),
+        RequestBodyError::Malformed(_) | RequestBodyError::Length | RequestBodyError::Lost => ended(Ended::Refused),
     }
 }
 

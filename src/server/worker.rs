@@ -22,6 +22,7 @@ use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::{SITES_AT_ONCE, View};
 use super::untrusted::Untrusted;
+use super::uploads::Uploads;
 use crate::clock::{Clock, TICK, ticks_of, uptime};
 use crate::telemetry::meters::LIMITS;
 use crate::telemetry::{AccessLog, Counters, Meters, SpanSink};
@@ -56,6 +57,7 @@ pub(super) struct Worker {
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) untrusted: Arc<Untrusted>,
     pub(super) reports: Arc<Reports>,
+    pub(super) uploads: Arc<Uploads>,
     pub(super) handshakes: Rc<Handshakes>,
     pub(super) compressors: Compressors,
     pub(super) failed_handshakes: FailedHandshakes,
@@ -93,6 +95,7 @@ impl Worker {
             loop_guard: shared.loop_guard.clone(),
             untrusted: shared.untrusted.clone(),
             reports: shared.reports.clone(),
+            uploads: shared.uploads.clone(),
             handshakes: Rc::default(),
             compressors: Compressors::default(),
             failed_handshakes: FailedHandshakes::default(),

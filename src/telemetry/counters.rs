@@ -59,6 +59,10 @@ counters! {
     responses_5xx,
     /// Requests refused by pintle.
     rejections,
+    /// Request bodies that were complete before the upstream was asked.
+    uploads_buffered,
+    /// Request bodies that went to the upstream as they came, since there was no room to buffer them.
+    uploads_unbuffered,
     /// Requests for upstreams.
     upstream_requests,
     /// Requests that failed at the upstream.

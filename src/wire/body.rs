@@ -41,7 +41,7 @@ pub trait Body {
 /// A request's body from a client's connection.
 pub type RequestBody = Box<dyn Body<Error = RequestBodyError>>;
 
-/// The reason why a request's body broke off. The client is the cause of each.
+/// The reason why a request's body broke off. The client is the cause of each but the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestBodyError {
     /// The body does not follow its framing.
@@ -55,6 +55,8 @@ pub enum RequestBodyError {
     TooLarge,
     /// The client sent more slowly than the limit.
     TooSlow,
+    /// The disk does not give back what was buffered of it.
+    Lost,
 }
 
 impl fmt::Display for RequestBodyError {
@@ -65,6 +67,7 @@ impl fmt::Display for RequestBodyError {
             Self::Length => f.write_str("request body: wrong length or invalid trailers"),
             Self::TooLarge => f.write_str("request body too large"),
             Self::TooSlow => f.write_str("request body too slow"),
+            Self::Lost => f.write_str("the buffered request body cannot be read back"),
         }
     }
 }

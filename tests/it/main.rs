@@ -94,6 +94,7 @@ mod systemd;
 mod targets;
 mod tls;
 mod upgrade;
+mod uploads;
 mod upstream;
 mod verify;
 mod versions;

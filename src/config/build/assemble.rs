@@ -133,6 +133,7 @@ fn snapshot(
         answers: context.before.map(|before| before.snapshot.answers.clone()).unwrap_or_default(),
         reports: globals.reports.take(),
         rates: rates(std::mem::take(&mut globals.rates), globals.limits.rate_clients, context),
+        state: draft.state(),
         limits: globals.limits.clone(),
         log: globals.log,
         traces: globals.traces.as_ref().map(|traces| traces.rules),

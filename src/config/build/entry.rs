@@ -124,6 +124,7 @@ pub(super) fn make(plan: Arc<SitePlan>, made_from: MadeFrom, ramps: Vec<Ramp>) -
         refuses_names: plan.lack.is_some() || plan.refused_names().next().is_some(),
         unlogged: plan.unlogged,
         mixed: mixed_content(&plan),
+        buffers_requests: plan.buffers_requests,
     };
     SiteEntry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
 }

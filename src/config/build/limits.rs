@@ -48,6 +48,8 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         field_size 256,
         request_body 0,
         retry_body 0,
+        buffer_memory 0,
+        buffer_files 0,
         response_header_size 1024,
         graphite_queue 65536,
         otlp_queue 65536,

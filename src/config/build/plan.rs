@@ -23,6 +23,8 @@ pub(in crate::config) struct SitePlan {
     pub(super) canonical: Option<Box<str>>,
     /// `true` if its requests have no records in the access log.
     pub(super) unlogged: bool,
+    /// `true` if its upstream is asked once a request's body is complete.
+    pub(super) buffers_requests: bool,
     pub(super) loaded: Vec<LoadedCertificate>,
     pub(super) set: Option<CertificateSet>,
     /// The pairs that it should have and has not.

@@ -133,6 +133,7 @@ fn make(
     let plan = SitePlan {
         canonical,
         unlogged: table.log.as_ref().is_some_and(|log| !log.value),
+        buffers_requests: table.buffer_request.as_ref().is_some_and(|buffer| buffer.value),
         lack: lack(&missing).filter(|_| served.is_empty()),
         uncovered,
         set: (!served.is_empty()).then(|| Certificates::set(served)),

@@ -70,6 +70,10 @@ pub(super) fn json(inputs: &Inputs<'_>) -> Vec<Value> {
         Decided::Forward(asked) => {
             keys.extend(OF_UPSTREAMS);
             upstream = Some(&**asked);
+            let site = inputs.found.site.and_then(|(index, _)| inputs.config.snapshot.sites.get(index));
+            if site.is_some_and(|site| site.buffers_requests) {
+                keys.extend(["site.buffer_request", "limits.buffer_memory", "limits.buffer_files"]);
+            }
         }
         _ => {}
     }
@@ -171,6 +175,9 @@ pub(super) fn value(limits: &Limits, upstream: Option<&Upstream>, key: &str) -> 
         "limits.reports_per_client" => show_number(limits.reports_per_client),
         "limits.request_body" => show_size(limits.request_body),
         "limits.retry_body" => size(limits.retry_body),
+        "limits.buffer_memory" => show_size(limits.buffer_memory),
+        "limits.buffer_files" => show_size(limits.buffer_files),
+        "site.buffer_request" => "the upstream is asked once the body is complete".to_owned(),
         "limits.upstream_connections" => number(limits.upstream_connections),
         "limits.upstream_queue" => number(limits.upstream_queue),
         "limits.upstream_queue_wait" => time(limits.upstream_queue_wait),

@@ -278,6 +278,7 @@ async fn worker(snapshot: Arc<Snapshot>) -> Rc<Worker> {
         news: Arc::<Notify>::default(),
         draining,
         untrusted: Arc::default(),
+        uploads: Arc::default(),
         reports: Arc::default(),
         peers: peers(0).0,
     };

@@ -7,6 +7,7 @@
 //! | `connections`, `connections_per_client` | `errors::connections_are_limited_in_all_and_by_client`, `crowds` |
 //! | `shed_idle_at` | `crowds::the_longest_idle_connection_gives_way_first` |
 //! | `rate_clients` | `rate::a_scan_neither_frees_nor_locks_out_anybody` |
+//! | `buffer_memory`, `buffer_files` | `uploads::without_room_a_body_goes_on_as_it_comes` |
 //! | `handshakes` | `slow::handshakes_that_never_end`, `crowds::hellos_that_are_left_alone` |
 //! | `handshake`, `request_header`, `idle`, `body_progress` | `errors::time_limits`; heads of HTTP/2: `heads` |
 //! | `body_progress`, to the client | `http2::a_window_held_shut_has_a_deadline`, `slow::answers_that_nobody_reads` |

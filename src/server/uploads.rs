@@ -1,0 +1,121 @@
+//! Request bodies that are complete before the upstream is asked (`buffer_request`): a slow upload then holds no worker of
+//! the origin.
+//!
+//! A body is kept in memory at first, and beyond that in a file without a name in the state folder. Where the bounds of all
+//! bodies leave no room, or the disk does not take it, the body goes to the upstream as it comes, as without buffering: no
+//! request fails for that.
+
+mod kept;
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+
+use http::StatusCode;
+
+use super::asked::Turn;
+use super::context::Context;
+use super::page;
+use super::rejection::Rejection;
+use crate::message::{Framing, Name, RequestHead};
+use crate::site::Site;
+use crate::upstream::{Interim, is_grpc};
+use crate::wire::body::{Frame, RequestBody, RequestBodyError};
+use crate::wire::min_rate::RateTimer;
+use kept::{Kept, KeptBody};
+
+/// Bytes of one body that are kept in memory: the uploads of forms and comments.
+const MEMORY_EACH: usize = 64 * 1024;
+/// Files at the same time, in all workers together: each takes a file descriptor.
+const FILES_MAX: u64 = 512;
+
+/// What the buffered bodies of all workers take.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    /// Bytes in memory.
+    memory: AtomicU64,
+    /// Bytes in files.
+    filed: AtomicU64,
+    /// Files.
+    files: AtomicU64,
+}
+
+/// Takes `more` of what `most` allows. Returns `false` if that is not left.
+fn take(taken: &AtomicU64, more: u64, most: u64) -> bool {
+    let sum = |now: u64| now.checked_add(more).filter(|sum| *sum <= most);
+    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
+}
+
+fn give_back(taken: &AtomicU64, bytes: u64) {
+    taken.fetch_sub(bytes, Ordering::Relaxed);
+}
+
+/// A request whose body was buffered: as the upstream gets it.
+pub(super) struct Buffered {
+    pub(super) head: Box<RequestHead>,
+    pub(super) body: RequestBody,
+}
+
+/// Returns `true` if the body of this request is buffered. A call of gRPC may answer before its request has ended.
+pub(super) fn are_buffered(head: &RequestHead, site: &Site) -> bool {
+    site.buffers_requests && head.framing != Framing::None && !head.websocket && !is_grpc(head)
+}
+
+/// Reads a request's body to its end, or as far as there is room.
+pub(super) async fn buffer(
+    body: RequestBody,
+    turn: &Turn<'_>,
+    interim: &mut dyn Interim,
+) -> Result<Buffered, Rejection> {
+    let Turn { head, context, .. } = *turn;
+    let mut head = Box::new(head.clone());
+    let Some(kept) = Kept::new(head.framing, turn) else {
+        context.worker.counters.uploads_unbuffered.increment();
+        return Ok(Buffered { head, body });
+    };
+    if head.expects_continue() {
+        interim.interim(&page::answer(StatusCode::CONTINUE));
+        head.fields.retain(|field, _| field.name != Name::Expect);
+    }
+    let body = read(body, kept, turn).await.map_err(Rejection::Body)?;
+    context.worker.counters.uploads_buffered.increment();
+    if let Some(length) = body.whole() {
+        // Many applications do not read a body of unknown length.
+        head.framing = Framing::Length(length);
+    }
+    Ok(Buffered { head, body: Box::new(body) })
+}
+
+/// Reads a body into what is kept of it. The time in which the disk is waited for is not the client's.
+async fn read(mut source: RequestBody, mut kept: Kept, turn: &Turn<'_>) -> Result<KeptBody, RequestBodyError> {
+    let Turn { context, alarm, .. } = *turn;
+    let (mut rate_timer, mut moved) = (RateTimer::new(min_rate(context)), 0);
+    loop {
+        rate_timer.wait_for_client(moved, alarm);
+        let frame = poll_fn(|cx| match source.poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending => alarm.poll_due(cx).map(|()| Some(Err(RequestBodyError::TooSlow))),
+        });
+        let trailers = match frame.await.transpose()? {
+            Some(Frame::Data(data)) => {
+                moved = data.len() as u64;
+                rate_timer.rest();
+                if kept.take(&data).await.is_err() {
+                    context.worker.counters.uploads_unbuffered.increment();
+                    return Ok(KeptBody::begun(kept, data, source));
+                }
+                // A body that is here already must not keep the worker from its other connections.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Some(Frame::Trailers(trailers)) => Some(trailers),
+            None => None,
+        };
+        alarm.clear();
+        return Ok(KeptBody::ended(kept, trailers));
+    }
+}
+
+fn min_rate(context: &Context) -> crate::wire::min_rate::MinRate {
+    context.worker.view().shared.limits.min_rate()
+}

@@ -1,0 +1,281 @@
+//! What is kept of one body: memory, and a file for what does not fit there.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{FILES_MAX, MEMORY_EACH, Uploads, give_back, take};
+use crate::message::{Fields, Framing};
+use crate::server::asked::Turn;
+use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
+
+/// Bytes that are read from a file at once.
+const PIECE: u64 = 64 * 1024;
+
+/// The beginning of a body, in the order of its bytes: a file, then memory.
+#[derive(Debug)]
+pub(super) struct Kept {
+    uploads: Arc<Uploads>,
+    folder: Option<PathBuf>,
+    memory_most: u64,
+    files_most: u64,
+    /// The bytes of memory that are taken for this body.
+    room: usize,
+    memory: BytesMut,
+    file: Option<Spool>,
+}
+
+/// A file without a name.
+#[derive(Debug)]
+struct Spool {
+    uploads: Arc<Uploads>,
+    file: Arc<File>,
+    length: u64,
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        give_back(&self.uploads.filed, self.length);
+        give_back(&self.uploads.files, 1);
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        give_back(&self.uploads.memory, self.room as u64);
+    }
+}
+
+impl Kept {
+    /// Takes the memory for a body. Returns `None` if there is no room.
+    pub(super) fn new(framing: Framing, turn: &Turn<'_>) -> Option<Self> {
+        let shared = &turn.asked.view.shared;
+        let (memory_most, files_most) = (shared.limits.buffer_memory, shared.limits.buffer_files);
+        let room = match framing {
+            Framing::Length(length) => usize::try_from(length).unwrap_or(MEMORY_EACH).min(MEMORY_EACH),
+            _ => MEMORY_EACH,
+        };
+        let uploads = turn.context.worker.uploads.clone();
+        take(&uploads.memory, room as u64, memory_most).then(|| Self {
+            uploads,
+            folder: shared.state.clone(),
+            memory_most,
+            files_most,
+            room,
+            memory: BytesMut::new(),
+            file: None,
+        })
+    }
+
+    /// Keeps a piece, whole or not at all.
+    pub(super) async fn take(&mut self, data: &Bytes) -> io::Result<()> {
+        if self.memory.len() + data.len() > self.room {
+            if !self.memory.is_empty() {
+                let memory = self.memory.split().freeze();
+                if let Err(error) = self.write(memory.clone()).await {
+                    self.memory.extend_from_slice(&memory);
+                    return Err(error);
+                }
+            }
+            if data.len() > self.room {
+                return self.write(data.clone()).await;
+            }
+        }
+        self.memory.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Writes a piece at the end of the file, on a thread that may wait for the disk.
+    async fn write(&mut self, piece: Bytes) -> io::Result<()> {
+        let length = piece.len() as u64;
+        if !take(&self.uploads.filed, length, self.files_most) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let written = self.write_charged(piece).await;
+        match &mut self.file {
+            Some(spool) if written.is_ok() => spool.length += length,
+            _ => give_back(&self.uploads.filed, length),
+        }
+        written
+    }
+
+    async fn write_charged(&mut self, piece: Bytes) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(self.open().await?);
+        }
+        let Some(spool) = &self.file else { return Ok(()) };
+        let (file, at) = (spool.file.clone(), spool.length);
+        spawn_blocking(move || file.write_all_at(&piece, at)).await?
+    }
+
+    async fn open(&self) -> io::Result<Spool> {
+        let folder = self.folder.clone().ok_or(io::ErrorKind::NotFound)?;
+        if !take(&self.uploads.files, 1, FILES_MAX) {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        match spawn_blocking(move || open_unnamed(&folder)).await? {
+            Ok(file) => Ok(Spool { uploads: self.uploads.clone(), file: Arc::new(file), length: 0 }),
+            Err(error) => {
+                give_back(&self.uploads.files, 1);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Opens a file that nobody else can open, and that is gone with its last descriptor, however the process ends.
+fn open_unnamed(folder: &Path) -> io::Result<File> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::EXCL | OFlags::CLOEXEC;
+    match openat(CWD, folder, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) => return Ok(file.into()),
+        // A file system that has no such files.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::ACCESS | Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = folder.join(format!(".upload-{}-{number}", std::process::id()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&name)?;
+    std::fs::remove_file(&name)?;
+    Ok(file)
+}
+
+/// A body whose beginning, or all of it, was kept.
+pub(super) struct KeptBody {
+    kept: Kept,
+    /// The bytes of the file that were read.
+    read: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    /// The piece after those that are kept, which had no room.
+    next: Option<Bytes>,
+    /// What comes after it.
+    rest: Option<RequestBody>,
+    trailers: Option<Fields>,
+    /// The size of the next piece.
+    most: u64,
+    /// The bytes that a reader keeps.
+    kept_by_others: usize,
+}
+
+impl KeptBody {
+    /// A body that has come to its end.
+    pub(super) fn ended(kept: Kept, trailers: Option<Fields>) -> Self {
+        Self { kept, read: 0, reading: None, next: None, rest: None, trailers, most: PIECE, kept_by_others: 0 }
+    }
+
+    /// A body that goes on with `next` and then `rest`.
+    pub(super) fn begun(kept: Kept, next: Bytes, rest: RequestBody) -> Self {
+        let mut body = Self::ended(kept, None);
+        (body.next, body.rest) = (Some(next), Some(rest));
+        body
+    }
+
+    /// Returns the length of a body that is here to its end, without trailers.
+    pub(super) fn whole(&self) -> Option<u64> {
+        let is_whole = self.next.is_none() && self.rest.is_none() && self.trailers.is_none();
+        is_whole.then(|| self.filed() + self.kept.memory.len() as u64)
+    }
+
+    fn filed(&self) -> u64 {
+        self.kept.file.as_ref().map_or(0, |spool| spool.length)
+    }
+
+    /// Reads the next piece of the file, on a thread that may wait for the disk. `None` at its end.
+    fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let Some(spool) = &self.kept.file else { return Poll::Ready(None) };
+        let (at, left) = (self.read, spool.length - self.read);
+        if left == 0 {
+            self.kept.file = None;
+            self.read = 0;
+            return Poll::Ready(None);
+        }
+        let reading = self.reading.get_or_insert_with(|| {
+            let (file, length) = (spool.file.clone(), left.min(self.most));
+            spawn_blocking(move || {
+                let mut piece = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+                file.read_exact_at(&mut piece, at)?;
+                Ok(Bytes::from(piece))
+            })
+        });
+        let piece = ready!(Pin::new(reading).poll(cx));
+        self.reading = None;
+        let piece = piece.map_err(io::Error::from).flatten();
+        self.read += piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(Some(piece))
+    }
+}
+
+impl Body for KeptBody {
+    type Error = RequestBodyError;
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, RequestBodyError>>> {
+        match ready!(self.poll_file(cx)) {
+            Some(Ok(piece)) => return Poll::Ready(Some(Ok(Frame::Data(piece)))),
+            Some(Err(error)) => {
+                tracing::error!(error = %error, "a buffered request body cannot be read back");
+                return Poll::Ready(Some(Err(RequestBodyError::Lost)));
+            }
+            None => {}
+        }
+        if !self.kept.memory.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::Data(self.kept.memory.split().freeze()))));
+        }
+        if let Some(next) = self.next.take() {
+            return Poll::Ready(Some(Ok(Frame::Data(next))));
+        }
+        if let Some(rest) = &mut self.rest {
+            return rest.poll_frame(cx);
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::Trailers(trailers))))
+    }
+
+    fn is_end(&self) -> bool {
+        let is_read = self.filed() == self.read && self.kept.memory.is_empty();
+        is_read && self.next.is_none() && self.trailers.is_none() && self.rest.as_ref().is_none_or(|rest| rest.is_end())
+    }
+
+    fn read_at_most(&mut self, bytes: usize) {
+        self.most = (bytes as u64).clamp(1, PIECE);
+        if let Some(rest) = &mut self.rest {
+            rest.read_at_most(bytes);
+        }
+    }
+
+    fn keep(&mut self, bytes: usize) -> bool {
+        if let Some(rest) = &mut self.rest {
+            return rest.keep(bytes);
+        }
+        // Its connection holds nothing of it any more.
+        let (uploads, before) = (&self.kept.uploads, self.kept_by_others);
+        let may = match bytes.checked_sub(before) {
+            Some(more) => take(&uploads.memory, more as u64, self.kept.memory_most),
+            None => {
+                give_back(&uploads.memory, (before - bytes) as u64);
+                true
+            }
+        };
+        if may {
+            self.kept_by_others = bytes;
+        }
+        may
+    }
+}
+
+impl Drop for KeptBody {
+    fn drop(&mut self) {
+        if self.rest.is_none() {
+            give_back(&self.kept.uploads.memory, self.kept_by_others as u64);
+        }
+    }
+}
