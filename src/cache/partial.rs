@@ -90,7 +90,7 @@ pub fn content_range(value: &[u8]) -> Option<(Range<u64>, u64)> {
     let (range, total) = split(rest, b'/').filter(|_| unit.eq_ignore_ascii_case(b"bytes "))?;
     let (first, last) = split(range, b'-')?;
     let (first, last, total) = (number(first)?, number(last)?, number(total)?);
-    (first <= last && last < total).then_some((first..last + 1, total))
+    (first <= last && last < total).then(|| (first..last + 1, total))
 }
 
 fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {

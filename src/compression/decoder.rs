@@ -131,7 +131,8 @@ fn unbrotli(
             *is_over = true;
             Ok((taken, false))
         }
-        BrotliResult::NeedsMoreInput => Ok((taken, false)),
+        // Some of the output may have found no room.
+        BrotliResult::NeedsMoreInput => Ok((taken, written >= ROOM)),
         BrotliResult::NeedsMoreOutput => Ok((taken, true)),
     }
 }

@@ -253,7 +253,9 @@ impl BrotliEncoder {
             return Err(BROTLI_FAILED);
         }
         let mut size = 0;
-        out.extend_from_slice(self.0.take_output(&mut size));
+        let output = self.0.take_output(&mut size);
+        // What lies behind it in the encoder's buffer is of former output.
+        out.extend_from_slice(output.get(..size).ok_or(BROTLI_FAILED)?);
         Ok(taken)
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use similar::TextDiff;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::Control;
 use super::admin::AdminCommand;
+use super::difference::unified;
 use super::history::AdoptionOrigin;
 use super::reload::{Halt, ReloadOutcome};
 use crate::acme::request::ask;
@@ -25,11 +25,6 @@ use crate::reason::{Problem, Reason};
 /// The versions of one answer, and the number without a wish.
 const VERSIONS_MAX: usize = 500;
 const VERSIONS: usize = 50;
-/// The lines around a change.
-const AROUND: usize = 3;
-/// The time for a comparison; then it becomes coarser.
-const COMPARING: std::time::Duration = std::time::Duration::from_millis(500);
-
 /// The control thread's knowledge of the configuration.
 pub(super) struct InUse {
     path: PathBuf,
@@ -280,15 +275,6 @@ fn diff(in_use: &InUse, query: &str) -> Answer {
         }
         Err(answer) => answer,
     }
-}
-
-/// The lines that differ, in the form of diff -u; empty if none does.
-pub fn unified((from, old): (&str, &str), (to, new): (&str, &str)) -> String {
-    if old == new {
-        return String::new();
-    }
-    let diff = TextDiff::configure().timeout(COMPARING).diff_lines(old, new);
-    diff.unified_diff().context_radius(AROUND).header(from, to).to_string()
 }
 
 /// The verdict on a text, as if it were the file's.

@@ -85,22 +85,31 @@ impl Control {
             acme.finish().await;
         }
         self.leave_ledger(is_lent).await;
-        // Clients of the admin socket get to read their last answers.
-        self.close_admin_listener();
-        let end = Instant::now() + LAST_WORDS;
-        while self.operator.listener.is_talking() && Instant::now() < end {
-            sleep(LOOK_EVERY).await;
-        }
+        self.hear_out().await;
         let _ = hooks_end.await;
-        if let Some(closing) = close_disk(&self.config) {
-            let _ = closing.await;
-        }
-        self.config.disk.iter().for_each(|service| service.end());
+        self.leave_disk().await;
         let requests = self.server.counters().requests.get();
         self.server.finish()?;
         self.operator.spans.finish();
         tracing::info!(requests, "stopped");
         Ok(ProcessEnd::Drained)
+    }
+
+    /// Lets clients of the admin socket read their last answers.
+    async fn hear_out(&mut self) {
+        self.close_admin_listener();
+        let end = Instant::now() + LAST_WORDS;
+        while self.operator.listener.is_talking() && Instant::now() < end {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Leaves the stored pages on disk.
+    async fn leave_disk(&self) {
+        if let Some(closing) = close_disk(&self.config) {
+            let _ = closing.await;
+        }
+        self.config.disk.iter().for_each(|service| service.end());
     }
 
     fn report_draining(&self) {

@@ -12,6 +12,7 @@ mod api;
 mod attention;
 mod cache;
 mod conditions;
+mod difference;
 mod ending;
 mod events;
 mod expiry;

@@ -257,7 +257,6 @@ impl Control {
             promise(ledger, &config, parts.copies.as_ref(), go.since, Some(&before)).await.map_err(problems_of)?;
         server.publish(config.snapshot.clone(), false);
         server.settled().await;
-        // The other process has left them.
         open_disk(&config, None);
         server.listen(bound.addresses(), bound);
         let mut control = Self::of_parts(draft, config, parts, promised, server, Beginning { pages, ..beginning });

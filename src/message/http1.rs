@@ -286,7 +286,7 @@ pub fn parse_response(
 ) -> Result<Option<usize>, HeadFault> {
     let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     match parse_response_with(buf, to_head, limits, &mut slots, head) {
-        Err(HeadFault::TooLarge) if limits.fields > FIELDS_MAX => {
+        Err(HeadFault::TooMany) if limits.fields > FIELDS_MAX => {
             let mut slots = vec![MaybeUninit::uninit(); limits.fields];
             parse_response_with(buf, to_head, limits, &mut slots, head)
         }
@@ -306,15 +306,18 @@ fn parse_response_with<'b>(
         .allow_spaces_after_header_name_in_responses(true)
         .parse_response_with_uninit_headers(&mut response, buf, slots)
         .map_err(|error| match error {
-            httparse::Error::TooManyHeaders => HeadFault::TooLarge,
+            httparse::Error::TooManyHeaders => HeadFault::TooMany,
             httparse::Error::HeaderName | httparse::Error::HeaderValue => HeadFault::Syntax("field"),
             _ => HeadFault::Syntax("status line"),
         })?;
     let httparse::Status::Complete(len) = status else {
         return if buf.len() > limits.head { Err(HeadFault::TooLarge) } else { Ok(None) };
     };
-    if len > limits.head || response.headers.len() > limits.fields {
+    if len > limits.head {
         return Err(HeadFault::TooLarge);
+    }
+    if response.headers.len() > limits.fields {
+        return Err(HeadFault::TooMany);
     }
     if !response.headers.iter().all(|h| field_fits(h.name.as_bytes(), h.value, limits.field)) {
         return Err(HeadFault::FieldTooLarge);

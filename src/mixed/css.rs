@@ -4,7 +4,7 @@
 use super::edit::{Edits, Scan};
 use super::escape::{Escaping, until};
 use super::names::OwnNames;
-use super::probe::{PROBE_MAX, ProbeOutcome, probe};
+use super::probe::{PROBE_MAX, UrlProbe, probe};
 
 /// The longest name that is read whole; `-webkit-image-set` fits.
 const IDENT_MAX: usize = 64;
@@ -163,7 +163,7 @@ impl Css {
         let (length, ends) = until(window, end, end != b')');
         let space = window[..length].iter().position(u8::is_ascii_whitespace).filter(|_| end == b')');
         let (url, is_whole) = (&window[..space.unwrap_or(length)], ends || is_last || space.is_some());
-        if probe(url, Escaping::Css, is_whole, &self.names, edits) == ProbeOutcome::More && window.len() <= PROBE_MAX {
+        if probe(url, Escaping::Css, is_whole, &self.names, edits) == UrlProbe::More && window.len() <= PROBE_MAX {
             return false;
         }
         self.state = CssState::Rest(end);

@@ -98,7 +98,7 @@ impl DecodedText {
     /// Returns the place in the source of a byte of the text, or of its end.
     #[must_use]
     pub fn place(&self, at: usize) -> usize {
-        self.places.get(at).or(self.places.last()).copied().unwrap_or_default()
+        self.places.get(at).or_else(|| self.places.last()).copied().unwrap_or_default()
     }
 
     /// Removes bytes that do not count.

@@ -7,7 +7,7 @@ use super::escape::Escaping;
 use super::html::{Html, Syntax};
 use super::inner::InnerText;
 use super::names::OwnNames;
-use super::probe::{PROBE_MAX, ProbeOutcome, probe};
+use super::probe::{PROBE_MAX, UrlProbe, probe};
 use super::tag::TagScan;
 
 /// Root elements of documents that are read. Others pass: exports, answers to calls.
@@ -112,8 +112,7 @@ impl Feed {
             TextKind::Markup => Some(self.inner.scan(part, ends, edits)).filter(|length| *length > 0),
             TextKind::Link => {
                 let window = &part[..part.len().min(PROBE_MAX + 1)];
-                if probe(window, escaping, ends, &self.names, edits) == ProbeOutcome::More && window.len() <= PROBE_MAX
-                {
+                if probe(window, escaping, ends, &self.names, edits) == UrlProbe::More && window.len() <= PROBE_MAX {
                     // White space alone may come before CDATA.
                     return None;
                 }
@@ -141,6 +140,10 @@ impl Feed {
             }
             return is_last.then_some(text.len());
         };
+        if length > super::tag::LOOKED_AT {
+            self.state = FeedState::Foreign;
+            return Some(length);
+        }
         let name = text[scan.name.clone()].to_ascii_lowercase();
         let (is_end, attributes) = (*is_end, std::mem::take(&mut scan.attributes));
         let is_empty = scan.closes_itself;

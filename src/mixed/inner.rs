@@ -4,7 +4,7 @@
 use super::edit::{Edits, Scan};
 use super::escape::{DecodedText, Escaping};
 use super::names::OwnNames;
-use super::probe::{PROBE_MAX, ProbeOutcome, probe};
+use super::probe::{PROBE_MAX, UrlProbe, probe};
 
 /// The beginning of a URL, as programs write it.
 const HTTP: &[u8] = b"http:";
@@ -75,7 +75,7 @@ impl Scan for InnerText {
             let window = &text[start..text.len().min(start + PROBE_MAX + 1)];
             let mut part = Edits::default();
             let outcome = probe(window, self.escaping, is_last, &self.names, &mut part);
-            if outcome == ProbeOutcome::More && window.len() <= PROBE_MAX {
+            if outcome == UrlProbe::More && window.len() <= PROBE_MAX {
                 break start;
             }
             edits.adopt(part, |place| start + place);

@@ -4,7 +4,7 @@ use super::edit::{Edits, Scan};
 use super::escape::{Escaping, until};
 use super::inner::InnerText;
 use super::names::OwnNames;
-use super::probe::{PROBE_MAX, ProbeOutcome, probe};
+use super::probe::{PROBE_MAX, UrlProbe, probe};
 
 /// Members whose values are names, though they look like URLs.
 const IDS: [&[u8]; 4] = [b"id", b"@id", b"guid", b"@context"];
@@ -62,7 +62,7 @@ impl JsonText {
         if self.state == JsonState::Begins {
             let window = &content[..length.min(PROBE_MAX + 1)];
             let outcome = probe(window, Escaping::Json, ends || is_last, &self.names, edits);
-            if outcome == ProbeOutcome::More && window.len() <= PROBE_MAX {
+            if outcome == UrlProbe::More && window.len() <= PROBE_MAX {
                 return None;
             }
             self.state = JsonState::Within;
@@ -132,7 +132,7 @@ impl Scan for ScriptText {
             let (length, ends) = until(window, b'"', false);
             let mut part = Edits::default();
             let outcome = probe(&window[..length], Escaping::Json, ends || is_last, &self.names, &mut part);
-            if outcome == ProbeOutcome::More && window.len() <= PROBE_MAX {
+            if outcome == UrlProbe::More && window.len() <= PROBE_MAX {
                 return start - 1;
             }
             edits.adopt(part, |place| start + place);

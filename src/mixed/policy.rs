@@ -70,13 +70,13 @@ mod tests {
             mixed
                 .document_fields
                 .iter()
-                .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_ref())))
+                .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value)))
                 .collect()
         };
         assert!(names(false, false).is_empty());
-        assert_eq!(names(false, true), ["Content-Security-Policy: upgrade-insecure-requests"]);
+        assert_eq!(names(false, true), ["content-security-policy: upgrade-insecure-requests"]);
         let report = names(true, false);
-        assert!(report[0].starts_with("Content-Security-Policy-Report-Only: default-src https: "), "{report:?}");
-        assert_eq!(report[1], "Reporting-Endpoints: pintle-mixed-content=\"/.well-known/pintle/mixed-content\"");
+        assert!(report[0].starts_with("content-security-policy-report-only: default-src https: "), "{report:?}");
+        assert_eq!(report[1], "reporting-endpoints: pintle-mixed-content=\"/.well-known/pintle/mixed-content\"");
     }
 }

@@ -14,7 +14,7 @@ pub const PROBE_MAX: usize = 2048;
 
 /// The outcome of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeOutcome {
+pub enum UrlProbe {
     /// More bytes decide.
     More,
     /// The URL stays.
@@ -34,19 +34,19 @@ pub enum UrlUse {
 
 /// Looks at a URL that begins with `source`, and adds its changes, as places in `source`. `is_whole` says that it ends
 /// there.
-pub fn probe(source: &[u8], escaping: Escaping, is_whole: bool, names: &OwnNames, edits: &mut Edits) -> ProbeOutcome {
+pub fn probe(source: &[u8], escaping: Escaping, is_whole: bool, names: &OwnNames, edits: &mut Edits) -> UrlProbe {
     // Most URLs are decided by their first byte.
     let first = source.iter().find(|b| !b.is_ascii_whitespace());
     match first {
         Some(b'h' | b'H' | b'&' | b'\\') => {}
-        Some(b) if *b > b' ' => return ProbeOutcome::Stays,
+        Some(b) if *b > b' ' => return UrlProbe::Stays,
         _ => {}
     }
     let is_long = source.len() > PROBE_MAX;
     let source = source.get(..PROBE_MAX).unwrap_or(source);
     let decoded = DecodedText::of(source, escaping, is_whole && !is_long);
     match probe_decoded(decoded, is_whole && !is_long, UrlUse::Reference, names, edits) {
-        ProbeOutcome::More if is_whole || is_long => ProbeOutcome::Stays,
+        UrlProbe::More if is_whole || is_long => UrlProbe::Stays,
         outcome => outcome,
     }
 }
@@ -58,26 +58,26 @@ pub fn probe_decoded(
     url_use: UrlUse,
     names: &OwnNames,
     edits: &mut Edits,
-) -> ProbeOutcome {
+) -> UrlProbe {
     decoded.retain(|b| !matches!(b, b'\t' | b'\n' | b'\r'));
     let text = &*decoded.text;
     let start = text.iter().take_while(|b| **b <= b' ').count();
-    let Some(scheme) = read_scheme(&text[start..], is_whole) else { return ProbeOutcome::More };
-    let Some((scheme, slashes)) = scheme else { return ProbeOutcome::Stays };
+    let Some(scheme) = read_scheme(&text[start..], is_whole) else { return UrlProbe::More };
+    let Some((scheme, slashes)) = scheme else { return UrlProbe::Stays };
     let is_https = scheme == SECURE;
     if is_https && url_use == UrlUse::Reference {
-        return ProbeOutcome::Stays;
+        return UrlProbe::Stays;
     }
     let begin = start + scheme.len() + slashes;
     let end = text[begin..].iter().position(|b| !is_of_authority(*b)).map(|n| begin + n);
     let end = match end {
-        None if !is_whole => return ProbeOutcome::More,
-        Some(end) if !ends_authority(text[end]) => return ProbeOutcome::Stays,
+        None if !is_whole => return UrlProbe::More,
+        Some(end) if !ends_authority(text[end]) => return UrlProbe::Stays,
         end => end.unwrap_or(text.len()),
     };
-    let Some((host, port)) = parse_authority(&text[begin..end]) else { return ProbeOutcome::Stays };
+    let Some((host, port)) = parse_authority(&text[begin..end]) else { return UrlProbe::Stays };
     let new = if is_https { names.of_canonical_https(&host, port) } else { names.of_http(&host, port) };
-    let Some(new) = new else { return ProbeOutcome::Stays };
+    let Some(new) = new else { return UrlProbe::Stays };
     if !is_https {
         let after = decoded.place(start + 4);
         edits.push(Edit { range: after..after, with: (&b"s"[..]).into() });
@@ -93,7 +93,7 @@ pub fn probe_decoded(
         edits.push(Edit { range: decoded.place(range.start)..decoded.place(range.end), with: with.into() });
     }
     edits.references += 1;
-    ProbeOutcome::Rewritten
+    UrlProbe::Rewritten
 }
 
 const PLAIN: &[u8] = b"http:";
@@ -145,7 +145,7 @@ mod tests {
     fn rewritten(source: &str, escaping: Escaping) -> String {
         let (mut edits, mut out) = (Edits::default(), Vec::new());
         let outcome = probe(source.as_bytes(), escaping, true, &blog(), &mut edits);
-        assert_eq!(outcome == ProbeOutcome::Rewritten, !edits.is_empty(), "{source}");
+        assert_eq!(outcome == UrlProbe::Rewritten, !edits.is_empty(), "{source}");
         edits.apply(source.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
@@ -232,11 +232,11 @@ mod tests {
         let whole = "http://blog.example:80/";
         for end in 0..whole.len() {
             let mut edits = Edits::default();
-            let outcome = probe(whole[..end].as_bytes(), Escaping::Html, false, &blog(), &mut edits);
-            assert_eq!(outcome, ProbeOutcome::More, "{}", &whole[..end]);
+            let outcome = probe(&whole.as_bytes()[..end], Escaping::Html, false, &blog(), &mut edits);
+            assert_eq!(outcome, UrlProbe::More, "{}", &whole[..end]);
         }
         let long = format!("http://{}", "a".repeat(PROBE_MAX));
-        assert_eq!(probe(long.as_bytes(), Escaping::Html, false, &blog(), &mut Edits::default()), ProbeOutcome::Stays);
-        assert_eq!(probe(b"ftp", Escaping::Html, false, &blog(), &mut Edits::default()), ProbeOutcome::Stays);
+        assert_eq!(probe(long.as_bytes(), Escaping::Html, false, &blog(), &mut Edits::default()), UrlProbe::Stays);
+        assert_eq!(probe(b"ftp", Escaping::Html, false, &blog(), &mut Edits::default()), UrlProbe::Stays);
     }
 }

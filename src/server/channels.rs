@@ -11,7 +11,7 @@ use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::Snapshot;
 use super::untrusted::Untrusted;
-use super::uploads::Uploads;
+use super::upload_room::Uploads;
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic, SpanSink};
 

@@ -54,6 +54,7 @@ mod traffic;
 mod trailers;
 mod tunnel;
 mod untrusted;
+mod upload_room;
 mod uploads;
 mod why;
 mod worker;

@@ -8,7 +8,6 @@
 mod kept;
 
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use http::StatusCode;
@@ -23,32 +22,6 @@ use crate::upstream::{Interim, is_grpc};
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
 use crate::wire::min_rate::RateTimer;
 use kept::{Kept, KeptBody};
-
-/// Bytes of one body that are kept in memory: the uploads of forms and comments.
-const MEMORY_EACH: usize = 64 * 1024;
-/// Files at the same time, in all workers together: each takes a file descriptor.
-const FILES_MAX: u64 = 512;
-
-/// What the buffered bodies of all workers take.
-#[derive(Debug, Default)]
-pub(super) struct Uploads {
-    /// Bytes in memory.
-    memory: AtomicU64,
-    /// Bytes in files.
-    filed: AtomicU64,
-    /// Files.
-    files: AtomicU64,
-}
-
-/// Takes `more` of what `most` allows. Returns `false` if that is not left.
-fn take(taken: &AtomicU64, more: u64, most: u64) -> bool {
-    let sum = |now: u64| now.checked_add(more).filter(|sum| *sum <= most);
-    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
-}
-
-fn give_back(taken: &AtomicU64, bytes: u64) {
-    taken.fetch_sub(bytes, Ordering::Relaxed);
-}
 
 /// A request whose body was buffered: as the upstream gets it.
 pub(super) struct Buffered {

@@ -80,7 +80,7 @@ impl<B: Body<Error = UpstreamError>> FilteredBody<B> {
         self.piece.advance(taken);
         let written = self.out.len() - written;
         self.owes = step == Step::More;
-        if taken == 0 && written == 0 {
+        if taken == 0 && written == 0 && (before > 0 || step == Step::More) {
             return Err(FilterFault("a filter stands still"));
         }
         self.holds = true;

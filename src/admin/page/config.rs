@@ -306,7 +306,7 @@ fn with_doubts(draft: EditedText, listed: &Answer, opened: Option<&Answer>) -> E
     let event = draft.event.filter(|event| event.version.as_ref().is_none_or(|id| Some(id) == newest.as_ref()));
     let missing = opened.filter(|answer| !answer.is_ok()).map(|answer| ConfigEvent {
         text: text(&answer.body, "error"),
-        hints: texts(&answer.body, "hints"),
+        hints: ways_out(texts(&answer.body, "hints")),
         ..ConfigEvent::bad("This version cannot be shown")
     });
     EditedText { event: event.or(missing), ..draft }

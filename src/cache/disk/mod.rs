@@ -18,6 +18,8 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use service::DiskTask;
 
 pub use name::PageFileName;
@@ -29,7 +31,7 @@ impl DiskTask for SiteDisk {
         writer::step(self)
     }
 
-    fn read(&self, key: &[u8]) {
-        reader::read(self, key);
+    fn read(self: Arc<Self>, key: &[u8]) {
+        reader::read(&self, key);
     }
 }

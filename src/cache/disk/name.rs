@@ -174,7 +174,7 @@ mod tests {
         if let Some(language) = language {
             request.push(b"Accept-Language", language.as_bytes());
         }
-        Variant::of(&response, &request).unwrap()
+        Variant::of(&response, &request, false).unwrap()
     }
 
     #[test]

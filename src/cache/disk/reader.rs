@@ -14,7 +14,7 @@ use crate::clock::boot::{BootMoment, wall_millis};
 use crate::clock::uptime;
 
 /// Reads the files of a page, for all that wait for it.
-pub(super) fn read(disk: &SiteDisk, key: &[u8]) {
+pub(super) fn read(disk: &Arc<SiteDisk>, key: &[u8]) {
     let site = disk.folder();
     begin(disk, &site);
     let epoch = disk.state().recalls.get(key).map_or(0, |wait| wait.epoch);
@@ -49,7 +49,7 @@ fn look(disk: &SiteDisk, site: &Path, page: [u64; 2]) {
 }
 
 /// Reads a file; `None` if its response cannot be used. A damaged one is removed.
-fn one(disk: &SiteDisk, path: PathBuf, name: PageFileName, key: &[u8], epoch: u64) -> Option<Arc<StoredResponse>> {
+fn one(disk: &Arc<SiteDisk>, path: PathBuf, name: PageFileName, key: &[u8], epoch: u64) -> Option<Arc<StoredResponse>> {
     let read = OpenedPage::open(&path).and_then(|opened| match opened {
         None => Ok(None),
         Some(mut opened) => Ok(opened.body()?.map(|body| (opened, body))),
@@ -92,9 +92,10 @@ fn one(disk: &SiteDisk, path: PathBuf, name: PageFileName, key: &[u8], epoch: u6
     Some(Arc::new(stored))
 }
 
-fn drop_file(disk: &SiteDisk, name: PageFileName) -> Option<Arc<StoredResponse>> {
+fn drop_file(disk: &Arc<SiteDisk>, name: PageFileName) -> Option<Arc<StoredResponse>> {
     let mut state = disk.state();
     state.index.remove(name);
     state.removals.push(name);
+    disk.enlist(&mut state);
     None
 }

@@ -44,6 +44,7 @@ pub(super) fn sample_for(more: &str, sent: &Fields, body: &[u8]) -> Arc<StoredRe
         stale: Stale::default(),
         query: QueryRules::default(),
         honour: Honour::No,
+        compresses: false,
         collapse_wait: std::time::Duration::ZERO,
     };
     let arrival = HeadArrival { received: ReceivedAt { at: 1_795_794_000, delay: 0 }, uptime: 0, epoch: 0 };

@@ -23,7 +23,7 @@ pub(super) trait DiskTask: Send + Sync + fmt::Debug {
     /// Does some of the work. Returns `true` if there is more.
     fn step(&self) -> bool;
     /// Reads the files of a page.
-    fn read(&self, key: &[u8]);
+    fn read(self: Arc<Self>, key: &[u8]);
 }
 
 #[derive(Debug, Default)]

@@ -283,7 +283,8 @@ impl SiteDisk {
         self.state().is_open = false;
     }
 
-    fn enlist(self: &Arc<Self>, state: &mut DiskState) {
+    /// Puts the site in line for the thread that writes.
+    pub(super) fn enlist(self: &Arc<Self>, state: &mut DiskState) {
         if !std::mem::replace(&mut state.is_enlisted, true) {
             self.service.enlist(self.clone());
         }

@@ -84,7 +84,7 @@ enum ParsedFile {
 
 impl FilesAhead {
     /// The files of the sites of a configuration, except those whose contents are given instead. None for a few sites.
-    pub(super) fn of(folder: &Path, file: &ConfigFile, instead: &HashMap<PathBuf, Vec<u8>>) -> Self {
+    pub(super) fn of(folder: &Path, file: &ConfigFile, instead: &HashMap<PathBuf, Zeroizing<Vec<u8>>>) -> Self {
         let mut ahead = Self::default();
         if file.sites.len() < SITES_MIN || helpers() == 0 {
             return ahead;

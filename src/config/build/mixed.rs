@@ -54,7 +54,7 @@ pub(super) fn build(table: &SiteTable, r: &mut Checker<'_>) -> Option<MixedPlan>
         let hint = "mode = \"report\" shows http references and changes nothing";
         r.error_with_hint(&mixed.span, "site.mixed_content: mode is missing", hint);
     }
-    let has = |words: &[&str], word: &str| words.iter().any(|known| *known == word);
+    let has = |words: &[&str], word: &str| words.contains(&word);
     let rewrites = has(&modes, "rewrite");
     let types = match &mixed.types {
         Some(types) => words("types", types, &TYPES, r),

@@ -40,7 +40,7 @@ impl KeyFile {
         let key = private_key(&contents);
         Self {
             is_private: key.is_ok() || has_private_key(&contents),
-            text: key.as_ref().ok().map(key_in_pem),
+            text: key.as_ref().ok().map(|key| key_in_pem(key)),
             signer: key.and_then(|key| signer(&key)),
             contents,
         }

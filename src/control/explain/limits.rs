@@ -168,6 +168,7 @@ pub(super) fn value(limits: &Limits, upstream: Option<&Upstream>, key: &str) -> 
         "limits.connection_memory" => size(limits.connection_memory),
         "limits.http2_streams" => show_number(limits.http2_streams.into()),
         "limits.http2_resets" => show_number(limits.http2_resets.into()),
+        "limits.compressors" => number(limits.compressors),
         "limits.websocket_idle" => time(limits.websocket_idle),
         "limits.rate_clients" => number(limits.rate_clients),
         "limits.challenges" => number(limits.challenges),

@@ -14,9 +14,9 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{FILES_MAX, MEMORY_EACH, Uploads, give_back, take};
 use crate::message::{Fields, Framing};
 use crate::server::asked::Turn;
+use crate::server::upload_room::{FILES_MAX, MEMORY_EACH, Uploads, give_back, take};
 use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
 
 /// Bytes that are read from a file at once.

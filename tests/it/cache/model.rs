@@ -281,7 +281,7 @@ impl Model {
 
     /// The answer in the pause after a failure of the origin, if there is one.
     fn in_pause(&self, path: usize, language: usize) -> Option<Answer> {
-        let one = &self.kept[&path][self.find(path, language)?];
+        let one = &self.kept.get(&path)?[self.find(path, language)?];
         (one.has_failed && one.is_usable_on_error(self.now)).then(|| Answer::OnError(one.page.code(), one.page.body()))
     }
 

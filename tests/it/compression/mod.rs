@@ -68,7 +68,9 @@ impl Bed {
         let origin = Origin::start(move |received| answer(&served, received));
         let authority = Authority::new();
         let site = blog(&authority, &origin);
-        let config = format!("{globals}{site}[site.compression]\n{compression}\n{more}");
+        let state = authority.folder().join("state");
+        let config =
+            format!("[state]\ndirectory = {state:?}\n{globals}{site}[site.compression]\n{compression}\n{more}");
         let pintle = Pintle::start(&authority, &config);
         Self { authority, origin, pages, pintle }
     }
@@ -103,13 +105,15 @@ impl Bed {
 #[track_caller]
 fn read(curl: &mut Command) -> Got {
     let out = curl.output().unwrap();
-    let at = out.stdout.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("{out:?}"));
+    // A reset stream may take its head along.
+    let at = out.stdout.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(out.stdout.len());
+    assert!(at < out.stdout.len() || !out.status.success(), "{out:?}");
     let head = String::from_utf8_lossy(&out.stdout[..at]).into_owned();
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or_default();
     let fields = lines.filter_map(|line| line.split_once(':'));
     let fields = fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
-    Got { status, fields, body: out.stdout[at + 4..].to_vec(), whole: out.status.success() }
+    Got { status, fields, body: out.stdout.get(at + 4..).unwrap_or_default().to_vec(), whole: out.status.success() }
 }
 
 /// Answers with the page of the path; with 304 if the request names its ETag byte for byte.
@@ -199,7 +203,8 @@ fn each_coding_is_what_curl_decodes() {
         }
         let plain = bed.get(version, "/5000", &[]);
         assert_eq!((plain.coding(), plain.varies(), plain.field("etag")), ("identity", true, Some("\"x\"")));
-        assert_eq!((plain.field("content-length"), plain.body), (Some("5000"), text(5000).into_bytes()));
+        assert_eq!(plain.field("content-length"), Some("5000"));
+        assert_eq!(plain.body, text(5000).into_bytes());
         let best = bed.accepting(version, "/5000", "gzip;q=0.5, deflate, zstd;q=0, br");
         assert_eq!(best.coding(), "br");
     }

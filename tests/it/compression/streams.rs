@@ -108,7 +108,8 @@ fn a_body_that_breaks_off_is_seen() {
                     curl.arg("--alpn");
                 }
                 let got = read(curl.arg(format!("https://{BLOG}{path}")));
-                assert_eq!((got.coding(), got.whole), (coding, whole), "{version} {coding} {path}");
+                assert_eq!(got.whole, whole, "{version} {coding} {path}");
+                assert!(got.status == 0 || got.coding() == coding, "{version} {coding} {path}");
             }
         }
     }
