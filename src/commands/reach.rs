@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use crate::cache::disk;
 use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN, acme, history};
 use crate::control::sandbox_rules;
 use crate::ledger;
@@ -23,7 +24,7 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 const STATE_FILES: [&str; 7] =
     [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD, acme::FOLDER];
 /// The folders there that pintle has created, and that it can do without. They have many files.
-const STATE_TREES: [&str; 1] = [history::FOLDER];
+const STATE_TREES: [&str; 3] = [history::FOLDER, history::NEW_FOLDER, disk::FOLDER];
 
 /// The treatment of missing folders: created, or only inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,8 @@ pub use fault::Fault;
 
 /// The repository, in the folder of the state.
 pub const FOLDER: &str = "config.git";
+/// The same, until it is whole.
+pub const NEW_FOLDER: &str = "config.git.new";
 /// The name of the file in it, if the configuration's own name is no text.
 const NAME: &str = "pintle.toml";
 /// The address of authors and of the committer: git wants one, and there is none.

@@ -22,7 +22,8 @@ fn summing() -> Origin {
 }
 
 fn buffering(authority: &Authority, origin: &Origin) -> String {
-    blog(authority, origin).replacen("[[site]]\n", "[[site]]\nbuffer_request = true\n", 1)
+    let site = blog(authority, origin).replacen("[[site]]\n", "[[site]]\nbuffer_request = true\n", 1);
+    format!("[state]\ndirectory = {:?}\n{site}", authority.folder().join("state"))
 }
 
 fn counter(pintle: &Pintle, name: &str) -> u64 {

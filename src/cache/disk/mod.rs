@@ -22,6 +22,9 @@ use std::sync::Arc;
 
 use service::DiskTask;
 
+/// The folder of all sites, in that of the state.
+pub const FOLDER: &str = "cache";
+
 pub use name::PageFileName;
 pub use service::DiskService;
 pub use site::{Recalled, Settled, SiteDisk, folder_for};

@@ -11,6 +11,7 @@ use super::entry::SiteEntry;
 use super::globals::Globals;
 use super::upstream::Upstreams;
 use crate::cache::SiteCache;
+use crate::cache::disk;
 use crate::cache::disk::DiskService;
 use crate::config::admin_https::AdminHttps;
 use crate::config::{CheckContext, Config, Draft, KeptSite, Problem};
@@ -70,12 +71,9 @@ pub(super) fn assemble(
     })
 }
 
-/// The folder of stored pages, below that of the state.
-const STORED: &str = "cache";
-
 /// The threads for stored pages on disk: the ones of before, if there are some. A folder without sites is tidied, too.
 fn disk_service(draft: &Draft, entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Option<Arc<DiskService>> {
-    let folder = draft.state()?.join(STORED);
+    let folder = draft.state()?.join(disk::FOLDER);
     let before = context.before.and_then(|before| before.disk.clone()).filter(|before| before.folder() == folder);
     let is_used = || entries.iter().any(|entry| entry.plan.cache.as_ref().is_some_and(|c| c.disk_bytes().is_some()));
     before.or_else(|| (is_used() || folder.is_dir()).then(|| DiskService::new(folder)))

@@ -162,7 +162,7 @@ fn forms_of_one_url() {
     for head in [
         format!("GET https://{BLOG}/form?a HTTP/1.1\r\nHost: evil.example\r\n"),
         format!("GET https://evil.example/form?a HTTP/1.1\r\nHost: {BLOG}\r\n"),
-        format!("GET /form?a HTTP/1.1\r\nHost: evil.example\r\n"),
+        "GET /form?a HTTP/1.1\r\nHost: evil.example\r\n".to_owned(),
         format!("GET /form?a HTTP/1.1\r\nHost: {BLOG}\r\nHost: evil.example\r\n"),
     ] {
         let answer = ask(head.clone());

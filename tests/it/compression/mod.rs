@@ -122,8 +122,8 @@ fn answer(pages: &Pages, received: &Received) -> Reply {
         return Reply::new("404 Not Found", HTML, "no such page");
     };
     let tag = fields.lines().find_map(|line| line.strip_prefix("ETag: ")).map(str::trim);
-    if tag.is_some() && received.field("if-none-match") == tag {
-        return Reply::new("304 Not Modified", &format!("ETag: {}\r\n", tag.unwrap()), "");
+    if let Some(tag) = tag.filter(|tag| received.field("if-none-match") == Some(*tag)) {
+        return Reply::new("304 Not Modified", &format!("ETag: {tag}\r\n"), "");
     }
     if status == "open" {
         // It never ends by itself.
