@@ -163,7 +163,7 @@ impl Tables {
         let above = name.split_once('.').map(|(_, above)| above);
         let covers = |host: &&str| host.strip_prefix("*.").is_some_and(|base| above == Some(base));
         let by_itself = sites().find(|site| self.hosts(*site).contains(&name));
-        by_itself.or_else(|| sites().find(|site| self.hosts(*site).iter().any(|host| covers(host))))
+        by_itself.or_else(|| sites().find(|site| self.hosts(*site).iter().any(&covers)))
     }
 
     pub fn label(site: usize) -> &'static str {
