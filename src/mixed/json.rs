@@ -21,7 +21,7 @@ enum JsonState {
 }
 
 /// A scanner of JSON: URLs at the beginning of strings, and in HTML within strings. Names of members stay, and the
-/// values of [`IDS`].
+/// values of `IDS`.
 #[derive(Debug)]
 pub struct JsonText {
     names: OwnNames,
