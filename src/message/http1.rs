@@ -687,7 +687,7 @@ mod tests {
         let many = |n: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "A:\r\n".repeat(n));
         assert_eq!(response(&many(200), false).map(|h| h.fields.len()), Ok(200));
         for n in [201, 300] {
-            assert_eq!(response(&many(n), false).err(), Some(HeadFault::TooLarge), "{n}");
+            assert_eq!(response(&many(n), false).err(), Some(HeadFault::TooMany), "{n}");
         }
     }
 
