@@ -136,7 +136,7 @@ async fn forward(
 ) -> Result<Reply, Rejection> {
     let Turn { head, asked, context, alarm } = *turn;
     let (buffered, body) = match body {
-        Some(body) if uploads::are_buffered(head, site) => {
+        Some(body) if uploads::is_buffered(head, site) => {
             let Buffered { head, body } = Box::pin(uploads::buffer(body, turn, interim)).await?;
             (Some(head), Some(body))
         }

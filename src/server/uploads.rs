@@ -7,20 +7,16 @@
 
 mod kept;
 
-use std::future::poll_fn;
-use std::task::Poll;
-
 use http::StatusCode;
 
 use super::asked::Turn;
-use super::context::Context;
 use super::page;
 use super::rejection::Rejection;
 use crate::message::{Framing, Name, RequestHead};
 use crate::site::Site;
 use crate::upstream::{Interim, is_grpc};
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
-use crate::wire::min_rate::RateTimer;
+use crate::wire::min_rate::{RateTimer, next_frame};
 use kept::{Kept, KeptBody};
 
 /// A request whose body was buffered: as the upstream gets it.
@@ -30,7 +26,7 @@ pub(super) struct Buffered {
 }
 
 /// Returns `true` if the body of this request is buffered. A call of gRPC may answer before its request has ended.
-pub(super) fn are_buffered(head: &RequestHead, site: &Site) -> bool {
+pub(super) fn is_buffered(head: &RequestHead, site: &Site) -> bool {
     site.buffers_requests && head.framing != Framing::None && !head.websocket && !is_grpc(head)
 }
 
@@ -51,7 +47,6 @@ pub(super) async fn buffer(
         head.fields.retain(|field, _| field.name != Name::Expect);
     }
     let body = read(body, kept, turn).await.map_err(Rejection::Body)?;
-    context.worker.counters.uploads_buffered.increment();
     if let Some(length) = body.whole() {
         // Many applications do not read a body of unknown length.
         head.framing = Framing::Length(length);
@@ -61,15 +56,11 @@ pub(super) async fn buffer(
 
 /// Reads a body into what is kept of it. The time in which the disk is waited for is not the client's.
 async fn read(mut source: RequestBody, mut kept: Kept, turn: &Turn<'_>) -> Result<KeptBody, RequestBodyError> {
-    let Turn { context, alarm, .. } = *turn;
-    let (mut rate_timer, mut moved) = (RateTimer::new(min_rate(context)), 0);
+    let Turn { asked, context, alarm, .. } = *turn;
+    let (mut rate_timer, mut moved) = (RateTimer::new(asked.view.shared.limits.min_rate()), 0);
     loop {
         rate_timer.wait_for_client(moved, alarm);
-        let frame = poll_fn(|cx| match source.poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame),
-            Poll::Pending => alarm.poll_due(cx).map(|()| Some(Err(RequestBodyError::TooSlow))),
-        });
-        let trailers = match frame.await.transpose()? {
+        let trailers = match next_frame(&mut source, alarm).await.transpose()? {
             Some(Frame::Data(data)) => {
                 moved = data.len() as u64;
                 rate_timer.rest();
@@ -85,10 +76,7 @@ async fn read(mut source: RequestBody, mut kept: Kept, turn: &Turn<'_>) -> Resul
             None => None,
         };
         alarm.clear();
+        context.worker.counters.uploads_buffered.increment();
         return Ok(KeptBody::ended(kept, trailers));
     }
-}
-
-fn min_rate(context: &Context) -> crate::wire::min_rate::MinRate {
-    context.worker.view().shared.limits.min_rate()
 }
