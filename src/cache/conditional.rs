@@ -3,7 +3,6 @@
 use http::Method;
 
 use super::date;
-use super::freshness::value;
 use crate::message::{Fields, Name};
 
 /// The validators of a stored response.
@@ -22,8 +21,8 @@ impl<'a> Validators<'a> {
     #[must_use]
     pub fn of(fields: &'a Fields, now: i64) -> Self {
         let made = fields.get(Name::Date).and_then(|value| date::parse(value, now)).unwrap_or(now);
-        let etag = value(fields, b"etag").filter(|tag| opaque(tag).is_some());
-        Self { etag, last_modified: value(fields, b"last-modified"), made }
+        let etag = fields.value_of(b"etag").filter(|tag| opaque(tag).is_some());
+        Self { etag, last_modified: fields.value_of(b"last-modified"), made }
     }
 }
 
@@ -39,7 +38,7 @@ pub enum ConditionOutcome {
 /// `true` if a request has conditions that only the origin evaluates.
 #[must_use]
 pub fn is_for_the_origin(request: &Fields) -> bool {
-    value(request, b"if-match").is_some() || value(request, b"if-unmodified-since").is_some()
+    request.value_of(b"if-match").is_some() || request.value_of(b"if-unmodified-since").is_some()
 }
 
 /// Evaluates If-None-Match, or if it is missing If-Modified-Since, for a stored 200.
@@ -49,11 +48,11 @@ pub fn evaluate(method: &Method, request: &Fields, held: Validators<'_>, now: i6
     if method != Method::GET && method != Method::HEAD {
         return ConditionOutcome::Whole;
     }
-    if value(request, b"if-none-match").is_some() {
+    if request.value_of(b"if-none-match").is_some() {
         let lines = request.iter().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"if-none-match"));
         return modified(!lines.map(|(.., value)| value).any(|list| names(list, held.etag)));
     }
-    let Some(since) = value(request, b"if-modified-since").and_then(|value| date::parse(value, now)) else {
+    let Some(since) = request.value_of(b"if-modified-since").and_then(|value| date::parse(value, now)) else {
         return ConditionOutcome::Whole;
     };
     let at = held.last_modified.and_then(|value| date::parse(value, now)).unwrap_or(held.made);
@@ -64,7 +63,7 @@ pub fn evaluate(method: &Method, request: &Fields, held: Validators<'_>, now: i6
 /// Last-Modified, of what is stored (RFC 9110 section 13.1.5).
 #[must_use]
 pub fn range_counts(request: &Fields, held: Validators<'_>, now: i64) -> bool {
-    let Some(stated) = value(request, b"if-range") else { return true };
+    let Some(stated) = request.value_of(b"if-range") else { return true };
     if stated.starts_with(b"\"") || stated.starts_with(b"W/") {
         return opaque(stated).is_some() && !stated.starts_with(b"W/") && held.etag == Some(stated);
     }
@@ -107,12 +106,6 @@ mod tests {
     const NOW: i64 = 1_795_794_000;
     const MODIFIED: &[u8] = b"Fri, 27 Nov 2026 15:00:00 GMT";
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
-        fields
-    }
-
     #[test]
     fn not_modified() {
         let both = Validators { etag: Some(b"\"a\""), last_modified: Some(MODIFIED), made: NOW };
@@ -147,7 +140,7 @@ mod tests {
             (none, vec![(ims, "Fri, 27 Nov 2026 15:39:59 GMT")], false),
             (both, vec![], false),
         ] {
-            let request = fields(&request);
+            let request = Fields::of(&request);
             let want = if want { ConditionOutcome::NotModified } else { ConditionOutcome::Whole };
             assert_eq!(evaluate(&Method::GET, &request, held, NOW), want, "{request:?}");
             assert_eq!(evaluate(&Method::HEAD, &request, held, NOW), want, "{request:?}");
@@ -173,7 +166,7 @@ mod tests {
             (held, "", false),
             (held, "a", false),
         ] {
-            assert_eq!(range_counts(&fields(&[("If-Range", value)]), held, NOW), want, "{value}");
+            assert_eq!(range_counts(&Fields::of(&[("If-Range", value)]), held, NOW), want, "{value}");
         }
         assert!(range_counts(&Fields::default(), held, NOW));
     }

@@ -284,14 +284,8 @@ fn quoted(rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
 mod tests {
     use super::*;
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
-        fields
-    }
-
     fn response(value: &str) -> Response {
-        Response::of(&fields(&[("Cache-Control", value)]))
+        Response::of(&Fields::of(&[("Cache-Control", value)]))
     }
 
     fn names(list: &[&str]) -> Option<Scope> {
@@ -357,7 +351,7 @@ mod tests {
             stale_if_error: Some(4),
         };
         assert_eq!(all, want);
-        let lines = fields(&[("cache-control", "max-age=60"), ("X", "no-store"), ("CACHE-CONTROL", "public")]);
+        let lines = Fields::of(&[("cache-control", "max-age=60"), ("X", "no-store"), ("CACHE-CONTROL", "public")]);
         let want = Response { public: true, max_age: Some(60), ..Response::default() };
         assert_eq!(Response::of(&lines), want);
         // Without its comma, or behind a quote without end, a restriction still counts.
@@ -411,10 +405,10 @@ mod tests {
             (vec![plain, ("CDN-Cache-Control", "max-age=60;x=1")], true, Some(60)),
             (vec![plain, ("CDN-Cache-Control", "max-age=60"), ("CDN-Cache-Control", "no-cache")], true, Some(60)),
         ] {
-            let read = Response::of(&fields(&list));
+            let read = Response::of(&Fields::of(&list));
             assert_eq!((read.is_targeted, read.max_age), (targeted, age), "{list:?}");
         }
-        let read = |value| Response::of(&fields(&[("Pintle-Cache-Control", value)]));
+        let read = |value| Response::of(&Fields::of(&[("Pintle-Cache-Control", value)]));
         assert!(read("no-store").no_store && !read("no-store=?0").no_store);
         assert_eq!(read("private=\"x-u\", max-age=5").private, names(&["x-u"]));
         assert_eq!(read("no-cache").no_cache, Some(Scope::Whole));
@@ -423,7 +417,7 @@ mod tests {
 
     #[test]
     fn directives_of_requests() {
-        let request = |value| Request::of(&fields(&[("Cache-Control", value)]));
+        let request = |value| Request::of(&Fields::of(&[("Cache-Control", value)]));
         let all = request("no-cache, no-store, no-transform, only-if-cached, max-age=1, min-fresh=2, max-stale=3");
         let want = Request {
             no_cache: true,
@@ -440,7 +434,7 @@ mod tests {
         assert_eq!(request("max-stale, max-stale=5").max_stale, Some(5));
         assert_eq!(request("min-fresh=5, min-fresh=9").min_fresh, Some(9));
         assert_eq!(request("max-age=x").max_age, Some(0));
-        let pragma = |list: &[(&str, &str)]| Request::of(&fields(list)).no_cache;
+        let pragma = |list: &[(&str, &str)]| Request::of(&Fields::of(list)).no_cache;
         assert!(pragma(&[("Pragma", "no-cache")]) && pragma(&[("Pragma", "x, No-Cache")]));
         assert!(!pragma(&[("Pragma", "no-cache"), ("Cache-Control", "max-age=5")]) && !pragma(&[("Pragma", "x")]));
     }
@@ -448,7 +442,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_list_is_read(list in "[a-z=\",\\\\ 0-9\u{80}-]{0,80}") {
-            let _ = (response(&list), Request::of(&fields(&[("Cache-Control", &list)])));
+            let _ = (response(&list), Request::of(&Fields::of(&[("Cache-Control", &list)])));
         }
 
         /// A restriction that is stated by itself is found, whatever stands before it in whole members.

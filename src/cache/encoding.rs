@@ -1,6 +1,5 @@
 //! The content codings that a client accepts, in four classes: each is a variant of a page.
 
-use super::freshness::values;
 use crate::message::Fields;
 
 /// A class of clients. Requests that may be stored carry its value as Accept-Encoding.
@@ -45,7 +44,7 @@ impl Encoding {
 
 fn accepts(fields: &Fields, coding: &[u8]) -> bool {
     let (mut named, mut any) = (None, None);
-    for member in values(fields, b"accept-encoding").flat_map(|value| value.split(|b| *b == b',')) {
+    for member in fields.values_of(b"accept-encoding").flat_map(|value| value.split(|b| *b == b',')) {
         let mut parts = member.split(|b| *b == b';').map(<[u8]>::trim_ascii);
         let name = parts.next().unwrap_or_default();
         let weight = parts.find_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));

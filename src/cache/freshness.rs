@@ -93,7 +93,7 @@ pub fn lifetime(
         return replaced(seconds)
             .map_or_else(|| given(seconds, LifetimeBasis::MaxAge), |ttl| given(ttl, LifetimeBasis::DefaultTtl));
     }
-    if !directives.is_targeted && has(fields, b"expires") {
+    if !directives.is_targeted && fields.has_field(b"expires") {
         // Several, or none that can be read: in the past.
         let expires = single(fields, b"expires").and_then(|value| date::parse(value, received.at));
         let left = expires.map_or(0, |at| at.saturating_sub(made(fields, received)));
@@ -122,7 +122,7 @@ pub fn lifetime(
 pub fn initial_age(fields: &Fields, received: ReceivedAt) -> u32 {
     let apparent = bounded(received.at.saturating_sub(made(fields, received)));
     // The first member counts, and only if it is a number (section 5.1).
-    let stated = value(fields, b"age").and_then(|ages| {
+    let stated = fields.value_of(b"age").and_then(|ages| {
         let first = ages.split(|b| *b == b',').next().unwrap_or_default();
         age(first.trim_ascii())
     });
@@ -139,26 +139,9 @@ fn bounded(seconds: i64) -> u32 {
     u32::try_from(seconds.max(0)).map_or(AGE_MAX, |seconds| seconds.min(AGE_MAX))
 }
 
-/// The values of all fields with this name.
-pub fn values<'a>(fields: &'a Fields, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    fields.iter().filter(move |(_, held, _)| held.eq_ignore_ascii_case(name)).map(|(_, _, value)| value)
-}
-
-/// The first value of a field.
-#[must_use]
-pub fn value<'a>(fields: &'a Fields, name: &'a [u8]) -> Option<&'a [u8]> {
-    values(fields, name).next()
-}
-
-/// `true` if the field is there.
-#[must_use]
-pub fn has(fields: &Fields, name: &[u8]) -> bool {
-    value(fields, name).is_some()
-}
-
 /// The value of a field that is there once, or several times alike.
 fn single<'a>(fields: &'a Fields, name: &'a [u8]) -> Option<&'a [u8]> {
-    let mut all = values(fields, name);
+    let mut all = fields.values_of(name);
     let first = all.next()?;
     all.all(|other| other == first).then_some(first)
 }
@@ -171,14 +154,8 @@ mod tests {
     const DATE: (&str, &str) = ("Date", "Fri, 27 Nov 2026 15:40:00 GMT");
     const RECEIVED: ReceivedAt = ReceivedAt { at: NOW, delay: 0 };
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
-        fields
-    }
-
     fn of(status: u16, list: &[(&str, &str)], times: TimeRules) -> Option<(u32, LifetimeBasis)> {
-        let fields = fields(list);
+        let fields = Fields::of(list);
         let found = lifetime(StatusCode::from_u16(status).unwrap(), &Response::of(&fields), &fields, RECEIVED, times);
         found.map(|l| (l.seconds, l.basis))
     }
@@ -274,7 +251,7 @@ mod tests {
             (vec![("Date", "Fri, 27 Nov 2026 15:41:00 GMT")], 2),
             (vec![("Date", "Thu, 01 Jan 1970 00:00:00 GMT")], 1_795_794_000),
         ] {
-            assert_eq!(initial_age(&fields(&list), received), want, "{list:?}");
+            assert_eq!(initial_age(&Fields::of(&list), received), want, "{list:?}");
         }
     }
 }

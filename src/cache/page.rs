@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::conditional::{Validators, opaque};
 use super::directives::{Request, Response, Scope};
 use super::earlier::EarlierHead;
-use super::freshness::{self, Lifetime, ReceivedAt, initial_age, lifetime, value};
+use super::freshness::{Lifetime, ReceivedAt, initial_age, lifetime};
 use super::partial::StoredParts;
 use super::reuse::FreshnessClock;
 use super::rules::CacheRules;
@@ -113,7 +113,7 @@ impl StoredHead {
         let lasts = lifetime(status, &said, fields, arrival.received, rules.times);
         let lifetime = judge(request.asked, status, &said, fields, lasts, ALLOWED)?;
         // Asked for without a coding: pintle makes the codings that clients want.
-        let has_any_coding = rules.compresses && !freshness::has(fields, b"content-encoding");
+        let has_any_coding = rules.compresses && !fields.has_field(b"content-encoding");
         let variant = Variant::of(fields, request.sent, has_any_coding).ok_or(NotStored::Vary)?;
         let initial_age = initial_age(fields, arrival.received);
         let tags = tags(fields);
@@ -148,7 +148,7 @@ impl StoredHead {
         fields: &Fields,
         arrival: HeadArrival,
     ) -> Result<Self, NotStored> {
-        let is_strong = value(fields, b"etag").is_some_and(|tag| opaque(tag) == Some(tag));
+        let is_strong = fields.value_of(b"etag").is_some_and(|tag| opaque(tag) == Some(tag));
         let mut head = Self::of(rules, request, StatusCode::OK, fields, arrival)?;
         head.fields.remove_if(|_, name, _| name.eq_ignore_ascii_case(b"content-range"));
         head.status = StatusCode::PARTIAL_CONTENT;
@@ -164,7 +164,7 @@ impl StoredHead {
     /// `true` if both have the same ETag.
     #[must_use]
     pub fn has_tag_of(&self, other: &Self) -> bool {
-        value(&self.fields, b"etag") == value(&other.fields, b"etag")
+        self.fields.value_of(b"etag") == other.fields.value_of(b"etag")
     }
 
     /// Makes the head of a response that was stored earlier, whose age is known. It is judged again: rules may have become
@@ -191,7 +191,7 @@ impl StoredHead {
         let replaces = |name: &[u8]| !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept));
         let mut fields = Fields::default();
         for (_, name, value) in self.fields.iter() {
-            if !replaces(name) || !freshness::has(newer, name) {
+            if !replaces(name) || !newer.has_field(name) {
                 fields.push(name, value);
             }
         }
@@ -246,8 +246,8 @@ impl StoredHead {
     /// `true` if a 304 of the origin is about this response (RFC 9111 section 4.3.4).
     #[must_use]
     pub fn is_named_by(&self, not_modified: &Fields) -> bool {
-        let own = value(&self.fields, b"etag");
-        match value(not_modified, b"etag") {
+        let own = self.fields.value_of(b"etag");
+        match not_modified.value_of(b"etag") {
             Some(tag) if tag.starts_with(b"W/") => own.and_then(opaque).is_some_and(|own| Some(own) == opaque(tag)),
             Some(tag) => own == Some(tag),
             None => true,
@@ -444,15 +444,10 @@ pub fn own_request(directives: &Request) -> StoringRequest<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::freshness::TimeRules;
     use super::super::reuse::Honour;
     use super::*;
     use std::time::Duration;
-
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
-        fields
-    }
 
     fn rules() -> CacheRules {
         CacheRules {
@@ -460,7 +455,7 @@ mod tests {
             memory: 1 << 20,
             disk: None,
             max_object: 1 << 16,
-            times: freshness::TimeRules::default(),
+            times: TimeRules::default(),
             stale: super::super::reuse::Stale::default(),
             query: super::super::query::QueryRules::default(),
             honour: Honour::Yes,
@@ -471,10 +466,10 @@ mod tests {
 
     fn head(response: &[(&str, &str)], request: &[(&str, &str)]) -> StoredHead {
         let directives = Request::default();
-        let sent = fields(request);
+        let sent = Fields::of(request);
         let request = ForRequest { asked: &own_request(&directives), sent: &sent };
         let arrival = HeadArrival { received: ReceivedAt { at: 1_795_794_000, delay: 1 }, uptime: 5000, epoch: 0 };
-        StoredHead::of(&rules(), request, StatusCode::OK, &fields(response), arrival).unwrap()
+        StoredHead::of(&rules(), request, StatusCode::OK, &Fields::of(response), arrival).unwrap()
     }
 
     fn names(fields: &Fields) -> Vec<String> {
@@ -511,13 +506,17 @@ mod tests {
     fn updates_by_304() {
         let head =
             head(&[("Cache-Control", "max-age=60"), ("ETag", "\"a\""), ("Content-Encoding", "gzip"), ("X", "1")], &[]);
-        let newer =
-            fields(&[("cache-control", "max-age=5"), ("Content-Length", "0"), ("Content-Encoding", "br"), ("Y", "2")]);
+        let newer = Fields::of(&[
+            ("cache-control", "max-age=5"),
+            ("Content-Length", "0"),
+            ("Content-Encoding", "br"),
+            ("Y", "2"),
+        ]);
         let updated = head.updated_fields(&newer);
         assert_eq!(names(&updated), ["etag", "content-encoding", "x", "date", "cache-control", "y"]);
-        assert_eq!(value(&updated, b"content-encoding"), Some(&b"gzip"[..]));
+        assert_eq!(updated.value_of(b"content-encoding"), Some(&b"gzip"[..]));
         for (tag, want) in [("\"a\"", true), ("\"b\"", false), ("W/\"a\"", true), ("W/\"b\"", false)] {
-            assert_eq!(head.is_named_by(&fields(&[("ETag", tag)])), want, "{tag}");
+            assert_eq!(head.is_named_by(&Fields::of(&[("ETag", tag)])), want, "{tag}");
         }
         assert!(head.is_named_by(&Fields::default()));
     }
@@ -534,7 +533,7 @@ mod tests {
             .with(stored(&by_language, &[("Accept-Language", "en")], b"en"))
             .with(stored(&[cc], &[], b"all"));
         let found = |page: &CachedPage, language: &str| {
-            page.find(&fields(&[("Accept-Language", language)])).map(|stored| stored.body.clone())
+            page.find(&Fields::of(&[("Accept-Language", language)])).map(|stored| stored.body.clone())
         };
         assert_eq!(found(&page, "de").as_deref(), Some(&b"de"[..]));
         assert_eq!(found(&page, "fr").as_deref(), Some(&b"all"[..]));

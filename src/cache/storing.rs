@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::directives::{Request, Response, Scope};
-use super::freshness::{Lifetime, LifetimeBasis, value};
+use super::freshness::{Lifetime, LifetimeBasis};
 use crate::message::{Fields, Name};
 
 /// The most members of a Vary field that is stored.
@@ -157,12 +157,12 @@ pub fn judge(
     reason(!allowed.nonces && has_nonce(fields), NotStored::Nonce)?;
     reason(permits_one_origin(fields), NotStored::Origin)?;
     reason(is_stream(fields), NotStored::Stream)?;
-    reason(PROGRAM.iter().any(|name| value(fields, name).is_some()), NotStored::Program)?;
+    reason(PROGRAM.iter().any(|name| fields.value_of(name).is_some()), NotStored::Program)?;
     let lifetime = lifetime.ok_or(NotStored::NoLifetime)?;
     // Statuses beside 2xx need a stated time, or `negative`.
     let is_stated = !matches!(lifetime.basis, LifetimeBasis::DefaultTtl | LifetimeBasis::Heuristic);
     reason(!status.is_success() && !is_stated && status != StatusCode::MOVED_PERMANENTLY, NotStored::NoLifetime)?;
-    let has_validator = value(fields, b"etag").is_some() || value(fields, b"last-modified").is_some();
+    let has_validator = fields.value_of(b"etag").is_some() || fields.value_of(b"last-modified").is_some();
     let may_be_stale = directives.stale_if_error.is_some() || directives.stale_while_revalidate.is_some();
     reason(lifetime.seconds == 0 && !has_validator && !may_be_stale, NotStored::NoUse)?;
     Ok(lifetime)
@@ -190,13 +190,13 @@ fn varies(fields: &Fields, allowed: Allowed) -> Result<(), NotStored> {
 fn permits_one_origin(fields: &Fields) -> bool {
     let varies =
         || fields.get_all(Name::Vary).flat_map(crate::message::tokens).any(|name| name.eq_ignore_ascii_case(b"origin"));
-    value(fields, b"access-control-allow-origin").is_some_and(|origin| origin != b"*" && !varies())
+    fields.value_of(b"access-control-allow-origin").is_some_and(|origin| origin != b"*" && !varies())
 }
 
 fn is_stream(fields: &Fields) -> bool {
     let kind = fields.get(Name::ContentType).unwrap_or_default();
     let is_events = kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
-    is_events || value(fields, b"x-accel-buffering").is_some_and(|value| value.eq_ignore_ascii_case(b"no"))
+    is_events || fields.value_of(b"x-accel-buffering").is_some_and(|value| value.eq_ignore_ascii_case(b"no"))
 }
 
 fn has_nonce(fields: &Fields) -> bool {
@@ -230,17 +230,11 @@ mod tests {
         }
     }
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
-        fields
-    }
-
     impl Case<'_> {
         fn judged(&self) -> Result<u32, NotStored> {
-            let (request, response) = (fields(self.request), fields(self.response));
+            let (request, response) = (Fields::of(self.request), Fields::of(self.response));
             let (asked, said) = (Request::of(&request), Response::of(&response));
-            let has_authorization = value(&request, b"authorization").is_some();
+            let has_authorization = request.value_of(b"authorization").is_some();
             let asked = StoringRequest { method: &self.method, has_authorization, directives: &asked };
             let status = StatusCode::from_u16(self.status).unwrap();
             let received = ReceivedAt { at: 1_795_794_000, delay: 0 };

@@ -116,15 +116,9 @@ fn squeeze(value: &[u8], into: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
-        fields
-    }
-
     #[test]
     fn requests_that_match() {
-        let first = fields(&[("Accept", "text/html, image/png"), ("Accept-Language", "de"), ("X", "1")]);
+        let first = Fields::of(&[("Accept", "text/html, image/png"), ("Accept-Language", "de"), ("X", "1")]);
         for (vary, other, want) in [
             ("", vec![], true),
             ("accept", vec![("ACCEPT", "text/html, image/png")], true),
@@ -141,32 +135,32 @@ mod tests {
             ("Y", vec![("Y", "")], false),
             ("y, Y, y", vec![("Z", "1")], true),
         ] {
-            let variant = Variant::of(&fields(&[("Vary", vary)]), &first, false).unwrap();
-            assert_eq!(variant.fits(&fields(&other)), want, "{vary} {other:?}");
+            let variant = Variant::of(&Fields::of(&[("Vary", vary)]), &first, false).unwrap();
+            assert_eq!(variant.fits(&Fields::of(&other)), want, "{vary} {other:?}");
         }
         let many: Vec<String> = (0..60).map(|n| format!("x-{n}")).collect();
-        let variant = Variant::of(&fields(&[("Vary", &many.join(","))]), &first, false).unwrap();
-        assert!(variant.fits(&first) && !variant.fits(&fields(&[("x-59", "1")])));
+        let variant = Variant::of(&Fields::of(&[("Vary", &many.join(","))]), &first, false).unwrap();
+        assert!(variant.fits(&first) && !variant.fits(&Fields::of(&[("x-59", "1")])));
     }
 
     #[test]
     fn responses_that_match_nothing_else() {
-        let request = fields(&[("Big", &"x".repeat(KEPT_MAX))]);
+        let request = Fields::of(&[("Big", &"x".repeat(KEPT_MAX))]);
         for vary in ["*", "Accept, *", "*, Accept", "Big"] {
-            assert_eq!(Variant::of(&fields(&[("Vary", vary)]), &request, false), None, "{vary}");
+            assert_eq!(Variant::of(&Fields::of(&[("Vary", vary)]), &request, false), None, "{vary}");
         }
-        assert_eq!(Variant::of(&fields(&[("Vary", "Accept"), ("vary", "*")]), &request, false), None);
+        assert_eq!(Variant::of(&Fields::of(&[("Vary", "Accept"), ("vary", "*")]), &request, false), None);
     }
 
     #[test]
     fn blanks_in_quotes_count() {
-        let first = fields(&[("A", "x=\"a , b\\\" , c\" , d")]);
-        let variant = Variant::of(&fields(&[("Vary", "A")]), &first, false).unwrap();
-        assert!(variant.fits(&fields(&[("A", "x=\"a , b\\\" , c\",d")])));
-        assert!(!variant.fits(&fields(&[("A", "x=\"a,b\\\" , c\",d")])));
-        assert!(!variant.fits(&fields(&[("A", "x=\"a , b\\\",c\",d")])));
-        let spaced = fields(&[("A", "a  b")]);
-        let variant = Variant::of(&fields(&[("Vary", "A")]), &spaced, false).unwrap();
-        assert!(!variant.fits(&fields(&[("A", "a b")])));
+        let first = Fields::of(&[("A", "x=\"a , b\\\" , c\" , d")]);
+        let variant = Variant::of(&Fields::of(&[("Vary", "A")]), &first, false).unwrap();
+        assert!(variant.fits(&Fields::of(&[("A", "x=\"a , b\\\" , c\",d")])));
+        assert!(!variant.fits(&Fields::of(&[("A", "x=\"a,b\\\" , c\",d")])));
+        assert!(!variant.fits(&Fields::of(&[("A", "x=\"a , b\\\",c\",d")])));
+        let spaced = Fields::of(&[("A", "a  b")]);
+        let variant = Variant::of(&Fields::of(&[("Vary", "A")]), &spaced, false).unwrap();
+        assert!(!variant.fits(&Fields::of(&[("A", "a b")])));
     }
 }

@@ -17,8 +17,8 @@ struct AcceptedCodings {
 impl AcceptedCodings {
     fn of(fields: &Fields) -> Self {
         let mut all = Self::default();
-        let lines = fields.iter().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"accept-encoding"));
-        for member in lines.flat_map(|(.., value)| value.split(|b| *b == b',')) {
+        let lines = fields.values_of(b"accept-encoding");
+        for member in lines.flat_map(|value| value.split(|b| *b == b',')) {
             let mut parts = member.split(|b| *b == b';').map(<[u8]>::trim_ascii);
             let name = parts.next().unwrap_or_default();
             let weight = parts.find_map(weight_of).unwrap_or(Some(1000));

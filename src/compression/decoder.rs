@@ -36,8 +36,8 @@ pub struct Undecodable;
 ///
 /// [`Undecodable`]
 pub fn decoders(fields: &Fields) -> Result<Vec<Box<dyn BodyFilter>>, Undecodable> {
-    let lists = fields.iter().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"content-encoding"));
-    let names = lists.flat_map(|(.., value)| tokens(value)).filter(|name| !name.eq_ignore_ascii_case(b"identity"));
+    let lists = fields.values_of(b"content-encoding");
+    let names = lists.flat_map(tokens).filter(|name| !name.eq_ignore_ascii_case(b"identity"));
     let codings: Option<Vec<Coding>> = names.map(Coding::of).collect();
     let codings = codings.filter(|codings| codings.len() <= CODINGS_MAX).ok_or(Undecodable)?;
     // The last coding was applied last (RFC 9110 section 8.4).

@@ -5,7 +5,7 @@ use http::Method;
 use super::accept::choose;
 use super::coding::Coding;
 use super::types::{TypePattern, is_event_stream};
-use crate::filter::head::{Unchanged, has, has_directive, may_change, may_change_response};
+use crate::filter::head::{Unchanged, has_directive, may_change, may_change_response};
 use crate::message::{Name, RequestHead, ResponseHead};
 
 /// The settings of a site: `[site.compression]`.
@@ -82,7 +82,7 @@ impl Identity {
 pub fn judge_response(rules: &CompressionRules, head: &ResponseHead, known: Circumstances) -> Result<(), Identity> {
     may_change_response(head).map_err(Identity::Unchanged)?;
     let fields = &head.fields;
-    if has(fields, b"content-encoding") {
+    if fields.has_field(b"content-encoding") {
         return Err(Identity::Encoded);
     }
     let kind = fields.get(Name::ContentType).unwrap_or_default();
@@ -138,14 +138,8 @@ mod tests {
         CompressionRules { encodings: Coding::ALL.to_vec(), min_size: 1024, types: usual_types(), personal: false }
     }
 
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
-        fields
-    }
-
     fn response(list: &[(&str, &str)]) -> ResponseHead {
-        ResponseHead { status: StatusCode::OK, fields: fields(list), ..ResponseHead::default() }
+        ResponseHead { status: StatusCode::OK, fields: Fields::of(list), ..ResponseHead::default() }
     }
 
     #[test]
@@ -178,7 +172,7 @@ mod tests {
         let personal = Circumstances { is_personal: true, ..Circumstances::default() };
         let check = |method: Method, request: &[(&str, &str)], head: &[(&str, &str)], known, want| {
             let mut asked = RequestHead::default();
-            (asked.method, asked.fields) = (method, fields(request));
+            (asked.method, asked.fields) = (method, Fields::of(request));
             assert_eq!(judge(&rules(), &asked, &response(head), known), want);
         };
         let plain = Circumstances::default();

@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 
-use crate::message::{Fields, Framing, Name, RequestHead, ResponseHead, tokens};
+use crate::message::{Fields, Framing, Name, RequestHead, ResponseHead, has_token, tokens};
 
 /// The reason why a body must stay as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub fn may_change(request: &RequestHead, response: &ResponseHead) -> Result<(), 
     if is_grpc_type(request.fields.get(Name::ContentType)) {
         return Err(Unchanged::Grpc);
     }
-    if has(&request.fields, b"range") {
+    if request.fields.has_field(b"range") {
         return Err(Unchanged::Part);
     }
     if has_directive(&request.fields, b"no-transform") {
@@ -72,7 +72,7 @@ pub fn may_change(request: &RequestHead, response: &ResponseHead) -> Result<(), 
 pub fn may_change_response(response: &ResponseHead) -> Result<(), Unchanged> {
     let (status, fields) = (response.status, &response.fields);
     let is_bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
-    if status == StatusCode::PARTIAL_CONTENT || has(fields, b"content-range") {
+    if status == StatusCode::PARTIAL_CONTENT || fields.has_field(b"content-range") {
         return Err(Unchanged::Part);
     }
     if status.is_informational() || is_bodiless {
@@ -137,14 +137,7 @@ pub fn add_vary(fields: &mut Fields, added: &str) {
 /// `true` if Cache-Control has a directive.
 #[must_use]
 pub fn has_directive(fields: &Fields, directive: &[u8]) -> bool {
-    let lists = fields.iter().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"cache-control"));
-    lists.flat_map(|(.., value)| tokens(value)).any(|token| token.eq_ignore_ascii_case(directive))
-}
-
-/// `true` if there is a field with this name.
-#[must_use]
-pub fn has(fields: &Fields, name: &[u8]) -> bool {
-    fields.iter().any(|(_, own, _)| own.eq_ignore_ascii_case(name))
+    fields.values_of(b"cache-control").any(|list| has_token(list, directive))
 }
 
 fn is_grpc_type(content_type: Option<&[u8]>) -> bool {
@@ -155,12 +148,6 @@ fn is_grpc_type(content_type: Option<&[u8]>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fields(list: &[(&str, &str)]) -> Fields {
-        let mut fields = Fields::default();
-        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
-        fields
-    }
 
     fn text(fields: &Fields) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -188,16 +175,16 @@ mod tests {
         ];
         for (status, request, response, want) in cases {
             let mut asked = RequestHead::default();
-            asked.fields = fields(request);
+            asked.fields = Fields::of(request);
             let status = StatusCode::from_u16(*status).unwrap();
-            let head = ResponseHead { status, fields: fields(response), ..ResponseHead::default() };
+            let head = ResponseHead { status, fields: Fields::of(response), ..ResponseHead::default() };
             assert_eq!(may_change(&asked, &head).err(), *want, "{status} {response:?}");
         }
     }
 
     #[test]
     fn heads_of_changed_bodies() {
-        let own = fields(&[
+        let own = Fields::of(&[
             ("Content-Length", "5"),
             ("Accept-Ranges", "bytes"),
             ("Content-MD5", "x"),
@@ -215,7 +202,7 @@ mod tests {
     #[test]
     fn names_in_vary() {
         let check = |before: &[(&str, &str)], after: &[&str]| {
-            let mut fields = fields(before);
+            let mut fields = Fields::of(before);
             add_vary(&mut fields, "Accept-Encoding");
             let values: Vec<String> = text(&fields).into_iter().map(|(_, value)| value).collect();
             assert_eq!(values, after, "{before:?}");

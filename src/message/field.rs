@@ -260,6 +260,23 @@ impl Fields {
         mark(&self.raw, &mut self.list, names);
     }
 
+    /// Returns the values of all fields with this name, which need not be a known one.
+    pub fn values_of<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(_, own, _)| own.eq_ignore_ascii_case(name)).map(|(_, _, value)| value)
+    }
+
+    /// Returns the value of the first field with this name.
+    #[must_use]
+    pub fn value_of<'a>(&'a self, name: &'a [u8]) -> Option<&'a [u8]> {
+        self.values_of(name).next()
+    }
+
+    /// Returns `true` if there is a field with this name.
+    #[must_use]
+    pub fn has_field(&self, name: &[u8]) -> bool {
+        self.value_of(name).is_some()
+    }
+
     /// Keeps the fields for which `keep`, given the field and its name, returns `true`.
     pub fn retain(&mut self, mut keep: impl FnMut(&Field, &[u8]) -> bool) {
         let raw = &self.raw;
@@ -345,6 +362,16 @@ impl Drop for Fields {
                 buffers.push((std::mem::take(&mut self.raw), std::mem::take(&mut self.list)));
             }
         });
+    }
+}
+
+#[cfg(test)]
+impl Fields {
+    /// Fields of these names and values.
+    pub(crate) fn of(list: &[(&str, &str)]) -> Self {
+        let mut fields = Self::default();
+        list.iter().for_each(|(name, value)| fields.push(name.as_bytes(), value.as_bytes()));
+        fields
     }
 }
 

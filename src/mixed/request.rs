@@ -72,9 +72,8 @@ impl WholeRequest {
 }
 
 fn has_strong_tag(fields: &Fields) -> bool {
-    let mut lists = fields.iter().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"if-none-match"));
     // A quote that ends a tag is followed by a comma, or by nothing.
-    lists.any(|(_, _, list)| {
+    fields.values_of(b"if-none-match").any(|list| {
         let mut is_open = false;
         list.iter().enumerate().any(|(at, byte)| {
             if *byte != b'"' {

@@ -8,7 +8,6 @@ use http::Method;
 use super::asked::Turn;
 use crate::cache::directives::Request;
 use crate::cache::encoding::Encoding;
-use crate::cache::freshness::{has, value};
 use crate::cache::key::key;
 use crate::cache::page::{CachedPage, StoredResponse};
 use crate::cache::profile::Cookies;
@@ -59,7 +58,7 @@ pub(super) fn verdict(rules: &CacheRules, head: &RequestHead) -> Verdict {
         () if head.framing != Framing::None => bypass("body"),
         () if rules.profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal => bypass("cookie"),
         () if rules.profile.bypasses(head.target_bytes()) => bypass("path"),
-        () if has(fields, b"x-wp-nonce") => bypass("nonce"),
+        () if fields.has_field(b"x-wp-nonce") => bypass("nonce"),
         () if conditional::is_for_the_origin(fields) => bypass("condition"),
         () => Verdict::Looks,
     }
@@ -85,8 +84,8 @@ impl CacheRequest {
         Self {
             key: key_of(turn, &target),
             directives: Request::of(&head.fields),
-            has_authorization: has(&head.fields, b"authorization"),
-            has_range: head.method == Method::GET && has(&head.fields, b"range"),
+            has_authorization: head.fields.has_field(b"authorization"),
+            has_range: head.method == Method::GET && head.fields.has_field(b"range"),
             compresses: cache.rules.compresses,
             target: match target {
                 std::borrow::Cow::Borrowed(_) => None,
@@ -117,7 +116,7 @@ impl CacheRequest {
             for (condition, validator) in
                 [(&b"If-None-Match"[..], &b"etag"[..]), (b"If-Modified-Since", b"last-modified")]
             {
-                if let Some(validator) = value(fields, validator) {
+                if let Some(validator) = fields.value_of(validator) {
                     own.fields.push(condition, validator);
                 }
             }
@@ -131,7 +130,7 @@ impl CacheRequest {
     /// Returns the same for a part of a page: with the range that the client asks for.
     pub(super) fn part_head(&self, head: &RequestHead, page: Option<&CachedPage>) -> RequestHead {
         let mut own = self.upstream_head(head, None, page);
-        if let Some(range) = value(&head.fields, b"range") {
+        if let Some(range) = head.fields.value_of(b"range") {
             own.fields.push(b"Range", range);
         }
         own
@@ -139,11 +138,12 @@ impl CacheRequest {
 
     /// `true` if the request is for one range, without conditions: its response may be a part of a stored page.
     pub(super) fn is_for_a_part(&self, head: &RequestHead) -> bool {
-        let range = value(&head.fields, b"range").unwrap_or_default();
+        let range = head.fields.value_of(b"range").unwrap_or_default();
         let is_plain =
             range.get(..6).is_some_and(|unit| unit.eq_ignore_ascii_case(b"bytes=")) && !range.contains(&b',');
-        let has_condition =
-            [&b"if-range"[..], b"if-none-match", b"if-modified-since"].into_iter().any(|name| has(&head.fields, name));
+        let has_condition = [&b"if-range"[..], b"if-none-match", b"if-modified-since"]
+            .into_iter()
+            .any(|name| head.fields.has_field(name));
         self.has_range && is_plain && !has_condition && !self.directives.no_store
     }
 }
@@ -211,5 +211,5 @@ fn passes(name: &[u8], page: Option<&CachedPage>) -> bool {
 pub(super) fn varies_by_dropped(response: &crate::message::Fields, head: &RequestHead, sent: &RequestHead) -> bool {
     let varied = response.get_all(Name::Vary).flat_map(crate::message::tokens);
     let is_own = |name: &[u8]| name.eq_ignore_ascii_case(b"accept-encoding") || name.eq_ignore_ascii_case(b"cookie");
-    varied.filter(|name| !is_own(name)).any(|name| has(&head.fields, name) && !has(&sent.fields, name))
+    varied.filter(|name| !is_own(name)).any(|name| head.fields.has_field(name) && !sent.fields.has_field(name))
 }

@@ -18,7 +18,7 @@ use crate::cache::store::CachePart;
 use crate::compression::{
     Circumstances, Coding, CompressionRules, Effort, Identity, encode, encoder, judge, judge_response,
 };
-use crate::filter::head::{add_vary, changed, has, weaken};
+use crate::filter::head::{add_vary, changed, weaken};
 use crate::filter::{BodyFilter, FilterFault, Step};
 use crate::message::{Framing, Name, RequestHead, content_length};
 use crate::upstream::ResponseBody;
@@ -71,8 +71,7 @@ impl FilteredAnswer<'_> {
         if let Err(why) = judge_response(rules, &reply.head, known) {
             return Some(Err(why));
         }
-        let tag = reply.head.fields.iter().find(|(_, name, _)| name.eq_ignore_ascii_case(b"etag"));
-        if let Some((.., tag)) = tag {
+        if let Some(tag) = reply.head.fields.value_of(b"etag") {
             compression.tags.note(tag.starts_with(b"W/"));
         }
         add_vary(&mut reply.head.fields, "Accept-Encoding");
@@ -102,7 +101,7 @@ impl FilteredAnswer<'_> {
             CachePart::Bypass => false,
         });
         let is_personal =
-            has(fields, b"authorization") || profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal;
+            fields.has_field(b"authorization") || profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal;
         let length = match self.is_described {
             true => content_length(&reply.head.fields).ok().flatten(),
             false => reply.length(),

@@ -73,8 +73,7 @@ pub(super) fn rewrite_references(
         weaken(&mut response.fields);
     }
     let names = OwnNames::new(rules.names.clone(), request.host(), https.of_client(request.port()));
-    let origin = request.fields.iter().find(|(_, name, _)| name.eq_ignore_ascii_case(b"origin"));
-    fields::rewrite(&mut response.fields, origin.map(|(.., value)| value), &names);
+    fields::rewrite(&mut response.fields, request.fields.value_of(b"origin"), &names);
     let Ok(kind) = judge(rules, request, response) else { return body };
     let Ok(decoders) = decoders(&response.fields) else {
         worker.warn_seldom(site.index(), "references", || {

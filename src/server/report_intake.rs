@@ -2,8 +2,6 @@
 //! size.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,7 +10,7 @@ use super::admission::ClientNetwork;
 use crate::clock::Alarm;
 use crate::limits::Limits;
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
-use crate::wire::min_rate::{MinRate, RateTimer};
+use crate::wire::min_rate::{MinRate, RateTimer, next_frame};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -62,11 +60,7 @@ pub(super) async fn collect(
     loop {
         rate_timer.wait_for_client((contents.len() - before) as u64, alarm);
         before = contents.len();
-        let frame = poll_fn(|cx| match body.poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame),
-            Poll::Pending => alarm.poll_due(cx).map(|()| Some(Err(RequestBodyError::TooSlow))),
-        });
-        match frame.await {
+        match next_frame(&mut body, alarm).await {
             Some(Ok(Frame::Data(data))) if contents.len() + data.len() > max => {
                 return Err(RequestBodyError::TooLarge);
             }

@@ -4,8 +4,11 @@
 //! Only the time counts in which pintle waits for the client. The deadline moves on only once
 //! enough bytes have moved, not with each byte.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
+use super::body::{Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 
 /// The lowest rate of a client: `bytes` in each `pause`.
@@ -68,6 +71,15 @@ impl RateTimer {
     pub fn pause(&self) -> Duration {
         self.min_rate.pause
     }
+}
+
+/// Returns the next piece of a request's body, or [`RequestBodyError::TooSlow`] once the alarm rings.
+pub async fn next_frame(body: &mut RequestBody, alarm: &Alarm) -> Option<Result<Frame, RequestBodyError>> {
+    poll_fn(|cx| match body.poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(frame),
+        Poll::Pending => alarm.poll_due(cx).map(|()| Some(Err(RequestBodyError::TooSlow))),
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use super::super::cache_note::CacheNote;
 use super::super::reply::Reply;
 use super::super::why::Why;
 use crate::cache::conditional::{self, ConditionOutcome};
-use crate::cache::freshness::value;
 use crate::cache::page::{StoredHead, StoredResponse};
 use crate::cache::range::{RequestedRange, wanted};
 use crate::message::{Fields, Framing, ResponseHead};
@@ -35,7 +34,7 @@ pub(super) fn whole(turn: &Turn<'_>, stored: &StoredResponse, note: CacheNote) -
     }
     let head = &*stored.head;
     let is_ranged = head.status == StatusCode::OK && request.method == Method::GET;
-    if is_ranged && let Some(range) = value(&request.fields, b"range") {
+    if is_ranged && let Some(range) = request.fields.value_of(b"range") {
         let now = head.now(turn.context.worker.clock.uptime());
         if conditional::range_counts(&request.fields, head.validators(), now) {
             match wanted(range, stored.body.len() as u64) {
@@ -110,7 +109,7 @@ fn partial(turn: &Turn<'_>, stored: &StoredResponse, parts: &[Range<u64>], note:
             slice(part)
         }
         parts => {
-            let kind = value(&head.fields, b"content-type");
+            let kind = head.fields.value_of(b"content-type");
             for (_, name, value) in
                 head.client_fields().iter().filter(|(_, name, _)| !name.eq_ignore_ascii_case(b"content-type"))
             {

@@ -24,7 +24,6 @@ use super::received::{OriginRequest, own};
 use super::reused::{StoredUse, reuse};
 use crate::cache::SiteCache;
 use crate::cache::filling::Filling;
-use crate::cache::freshness::value;
 use crate::cache::page::{CachedPage, StoredHead};
 use crate::cache::partial::content_range;
 use crate::cache::range::{RequestedRange, wanted as wanted_range};
@@ -65,7 +64,7 @@ fn stored(cache: &SiteCache, wanted: &CacheRequest, page: Option<&CachedPage>, t
     if !is_usable || !matches!(reuse(cache, held, wanted, turn), StoredUse::Send(None)) {
         return None;
     }
-    let field = value(&turn.head.fields, b"range")?;
+    let field = turn.head.fields.value_of(b"range")?;
     let RequestedRange::Parts(ranges) = wanted_range(field, parts.total()) else { return None };
     let [range] = ranges.as_slice() else { return None };
     let at = parts.find(range)?;
@@ -100,7 +99,7 @@ pub(super) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Inter
 
 /// The range that a response has, and the length of the whole, if it can be stored.
 fn range_of(fetch: &Fetch, reply: &Reply) -> Option<(Range<u64>, u64)> {
-    let (range, total) = content_range(value(&reply.head.fields, b"content-range")?)?;
+    let (range, total) = content_range(reply.head.fields.value_of(b"content-range")?)?;
     let length = match reply.head.framing {
         Framing::Length(length) => Some(length),
         _ => reply.length(),

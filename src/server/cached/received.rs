@@ -13,7 +13,7 @@ use super::super::cache_request::key_of;
 use super::super::reply::Reply;
 use super::super::worker::Worker;
 use crate::cache::SiteCache;
-use crate::cache::freshness::{self, value};
+use crate::cache::freshness::ReceivedAt;
 use crate::cache::key::with_target;
 use crate::cache::page::{FOR_THE_CACHE, ForRequest, HeadArrival, StoredHead, StoredResponse};
 use crate::cache::profile::CacheProfile;
@@ -50,7 +50,7 @@ impl OriginRequest {
         let clock = &self.worker.clock;
         let (uptime, wall) = (clock.uptime(), clock.wall(clock.time()));
         let delay = u32::try_from(uptime.saturating_sub(self.begun) / 1000).unwrap_or(u32::MAX);
-        HeadArrival { received: freshness::ReceivedAt { at: wall.div_euclid(1000), delay }, uptime, epoch: self.epoch }
+        HeadArrival { received: ReceivedAt { at: wall.div_euclid(1000), delay }, uptime, epoch: self.epoch }
     }
 
     /// Judges whether a response may be stored.
@@ -134,7 +134,7 @@ pub(super) fn compare(reply: &Reply, stored: Option<&Arc<StoredResponse>>) {
     let Some(stored) = stored.filter(|_| reply.head.status == StatusCode::OK) else { return };
     let (new, held) = (&reply.head.fields, &stored.head.fields);
     let length = crate::message::content_length(new).ok().flatten();
-    let is_other = |name: &[u8]| value(new, name) != value(held, name);
+    let is_other = |name: &[u8]| new.value_of(name) != held.value_of(name);
     if is_other(b"etag")
         || is_other(b"last-modified")
         || length.is_some_and(|length| length != stored.body.len() as u64)
@@ -192,7 +192,7 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
         }
     }
     // RFC 9875 section 3: groups of the same origin.
-    let groups = freshness::values(&reply.head.fields, b"cache-group-invalidation").flat_map(crate::message::tokens);
+    let groups = reply.head.fields.values_of(b"cache-group-invalidation").flat_map(crate::message::tokens);
     for group in groups.take(PURGED_MAX) {
         let group = group.strip_prefix(b"\"").and_then(|group| group.strip_suffix(b"\""));
         group.into_iter().for_each(|group| _ = cache.store.purge(&PurgeScope::Tag(group.to_vec()), true));
@@ -200,7 +200,7 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
     match cache.rules.profile {
         CacheProfile::WordPress if is_editors(turn, reply) => _ = cache.store.purge(&PurgeScope::Site, true),
         CacheProfile::Ghost if head.path().starts_with("/ghost/api/admin/") => {
-            let listed = freshness::values(&reply.head.fields, b"x-cache-invalidate");
+            let listed = reply.head.fields.values_of(b"x-cache-invalidate");
             let paths = listed.flat_map(|list| list.split(|b| *b == b',')).map(<[u8]>::trim_ascii);
             for path in paths.filter(|path| path.starts_with(b"/")).take(PURGED_MAX) {
                 match path.strip_suffix(b"*") {
@@ -225,7 +225,7 @@ fn is_editors(turn: &Turn<'_>, reply: &Reply) -> bool {
     let has_cookie = || head.fields.get_all(Name::Cookie).any(is_editor);
     let to_log_in = reply.head.fields.get(Name::Location).unwrap_or_default();
     is_editing
-        && (has_cookie() || freshness::has(&head.fields, b"authorization"))
+        && (has_cookie() || head.fields.has_field(b"authorization"))
         && memchr::memmem::find(to_log_in, b"/wp-login.php").is_none()
 }
 
