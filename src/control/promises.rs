@@ -185,8 +185,7 @@ impl Control {
         let written = self.write_unless_foreign(records, true).await;
         if written.is_err() {
             // The book has the file's records already, and is written as a whole later: with the excuses.
-            self.ledger().believe(excuses.into_iter().map(Record::Accepted).collect());
-            return written.map(drop);
+            self.ledger().believe(excuses.iter().cloned().map(Record::Accepted).collect());
         }
         tracing::warn!(
             records = foreign.len(),
@@ -197,7 +196,7 @@ impl Control {
         tell_of_excuses(&excuses);
         // The pairs' copies say the same as the excuses.
         self.keep_pairs(Some(&self.config));
-        Ok(())
+        written.map(drop)
     }
 
     /// Writes records and the file, unless the file has records that the book lacks and `any` is false.

@@ -30,8 +30,8 @@ impl<D: Disk> Ledger<D> {
         self.book.is_empty() && self.foreign.is_empty() && self.heads.is_empty() && self.len == 0
     }
 
-    /// Returns records that somebody has put in the place of the file, and that the book lacks: of
-    /// an old copy, or of another node. They get into the book and the file with the next record.
+    /// Returns the records of a file that somebody has put in place of ours, as far as the book
+    /// lacks them: an old copy, or another node's file. They get into the book and the file with the next record.
     ///
     /// # Errors
     ///
@@ -55,11 +55,12 @@ impl<D: Disk> Ledger<D> {
         if is_as_left(FILE, self.len)? && is_as_left(HEAD, self.head_len)? {
             return Ok(());
         }
+        let contents = disk.read(FILE)?.unwrap_or_default();
         self.disturbed = true;
         self.suspect = true;
         // Doubtful records are ignored: everything that was written here is in memory.
         let mut theirs = Book::default();
-        let found = file::read(&disk.read(FILE)?.unwrap_or_default(), None).book;
+        let found = file::read(&contents, None).book;
         found.records().filter(Record::travels).for_each(|record| _ = theirs.apply(record));
         self.foreign = self.book.news(&theirs);
         Ok(())

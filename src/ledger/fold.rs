@@ -1,8 +1,8 @@
 //! Sets of pins that differ in the exceptions of their wildcards alone.
 //!
 //! A site with a wildcard promises its pins for all names but those of other sites. Each new name beside it makes
-//! another set, with all these names in it. An earlier set says little that the next one does not: it binds the names
-//! that became exceptions. So of a set that is no longer sent, the ledger keeps these names alone.
+//! another set, with all these names in it. An earlier set adds one thing only: it still binds the names that have become
+//! exceptions. So of a set that is no longer sent, the ledger keeps these names alone.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
