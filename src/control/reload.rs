@@ -221,7 +221,7 @@ impl Control {
         // Only changes are refused. Files that were refused before do not delay other changes, and neither do pins that are
         // withheld since a start.
         let is_as_before = |kept: &KeptSite| {
-            kept.lacks || self.is_known_refusal(kept) || config.goes_on_without_pins(&self.config, kept.index)
+            kept.lacks || self.is_known_refusal(kept) || config.goes_on_without_pins(&self.config, &kept.site)
         };
         if !config.kept.iter().all(is_as_before) {
             let (_, problems) = self.resolve_with(draft, Stamps::default(), Keep::NoPair, None);

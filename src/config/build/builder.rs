@@ -58,11 +58,11 @@ impl Builder<'_> {
         // A reload must not fail because of files that it did not change: with the same text, they are as good or bad as
         // they were.
         let has_same_text = || {
-            let before = self.context.served().and_then(|before| before.entries.get(index));
+            let before = self.context.served().and_then(|_| basis.in_use(&candidate.plan));
             before.is_some_and(|before| before.plan.source == candidate.plan.source)
         };
         if self.context.keeps_sites || (self.context.stand_in == StandIn::Always && has_same_text()) {
-            candidate.standing = candidate::standing(&basis, index, &candidate, r);
+            candidate.standing = candidate::standing(&basis, &candidate, r);
         }
         candidate
     }

@@ -66,6 +66,14 @@ pub(super) struct Basis<'a> {
     pub(super) context: &'a CheckContext<'a>,
 }
 
+impl<'a> Basis<'a> {
+    /// The site of this plan in the configuration in use. Its place in the file may have changed.
+    pub(super) fn in_use(&self, plan: &SitePlan) -> Option<&'a Arc<SiteEntry>> {
+        let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
+        self.before.get(label.as_str()).copied()
+    }
+}
+
 /// Makes a site from its plan. Reuses the previous entry if nothing about it is new.
 pub(super) fn candidate(
     basis: &Basis<'_>,
@@ -73,13 +81,13 @@ pub(super) fn candidate(
     withhold: Option<report::Withheld>,
     r: &mut Checker<'_>,
 ) -> Candidate {
-    let Basis { before, table, except, context } = basis;
+    let Basis { table, except, context, .. } = basis;
     let Planned { plan, mut problems, refused, missing } = planned;
     let unserved = (refused, missing);
     let mut scratch = r.problems.scratch();
     let mut own = Checker { problems: &mut scratch, stamps: Vec::new(), ..*r };
     let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
-    let before = before.get(label.as_str()).copied();
+    let before = basis.in_use(&plan);
     let mut news = Vec::new();
     if let Some(before) = before.filter(|before| !Arc::ptr_eq(&before.plan, &plan)) {
         warn_of_older(table, &plan, before, &mut own);
@@ -133,13 +141,8 @@ fn noted(plan: &SitePlan) -> (bool, bool) {
 }
 
 /// The fallback of a site whose files are unfit: what it has now. Its ramps follow the ledger all the same.
-pub(super) fn standing(
-    basis: &Basis<'_>,
-    index: usize,
-    candidate: &Candidate,
-    r: &mut Checker<'_>,
-) -> Option<Arc<SiteEntry>> {
-    let before = basis.context.before?.entries.get(index)?;
+pub(super) fn standing(basis: &Basis<'_>, candidate: &Candidate, r: &mut Checker<'_>) -> Option<Arc<SiteEntry>> {
+    let before = basis.in_use(&candidate.plan)?;
     // Pins that are withheld stay withheld: an unfit file is no reason to begin sending them.
     let withhold = before.made_from.withheld;
     match &candidate.entry {

@@ -202,9 +202,9 @@ impl Config {
 
     /// Returns `true` if a site goes on without its pins, as it did before, with the same text.
     #[must_use]
-    pub fn goes_on_without_pins(&self, before: &Self, index: usize) -> bool {
+    pub fn goes_on_without_pins(&self, before: &Self, site: &str) -> bool {
         let withheld = |config: &Self| {
-            let entry = config.entries.get(index)?;
+            let entry = config.entries.iter().find(|entry| entry.report.name() == site)?;
             entry.made_from.withheld.map(|_| entry.plan.source)
         };
         withheld(self).is_some_and(|source| withheld(before) == Some(source))
