@@ -11,7 +11,8 @@ use std::thread;
 use zeroize::Zeroizing;
 
 use super::pair_files::{BackupFile, ChainFile, KeyFile};
-use crate::config::file::{ConfigFile, SiteTable};
+use crate::config::CheckContext;
+use crate::config::file::{CertificateTable, ConfigFile, SiteTable};
 use crate::config::stamp::Stamp;
 use crate::keys::key_file::FILE_MAX;
 use crate::os::plain_file;
@@ -84,16 +85,19 @@ enum ParsedFile {
 
 impl FilesAhead {
     /// The files of the sites of a configuration, except those whose contents are given instead. None for a few sites.
-    pub(super) fn of(folder: &Path, file: &ConfigFile, instead: &HashMap<PathBuf, Zeroizing<Vec<u8>>>) -> Self {
+    pub(super) fn of(folder: &Path, file: &ConfigFile, context: &CheckContext<'_>) -> Self {
         let mut ahead = Self::default();
         if file.sites.len() < SITES_MIN || helpers() == 0 {
             return ahead;
         }
-        for (path, wanted) in file.sites.iter().flat_map(files_of) {
-            let path = folder.join(path);
-            if !instead.contains_key(&path) {
-                ahead.want(path, wanted);
-            }
+        let is_given = |path: &str| context.instead.contains_key(&folder.join(path));
+        // This process must not have the keys of such chains.
+        let is_alone = |pair: &CertificateTable| {
+            context.chains_alone && pair.chain.as_ref().is_some_and(|chain| is_given(&chain.value))
+        };
+        let wanted = file.sites.iter().flat_map(|table| files_of(table, &is_alone));
+        for (path, wanted) in wanted.filter(|(path, _)| !is_given(path)) {
+            ahead.want(folder.join(path), wanted);
         }
         ahead
     }
@@ -116,12 +120,15 @@ impl FilesAhead {
             return work();
         }
         thread::scope(|scope| {
-            for _ in 0..helpers() {
-                // Without a thread, the builder reads all files itself.
-                let _ = thread::Builder::new().name("files-ahead".into()).spawn_scoped(scope, || self.help());
-            }
-            let _end = EndOfFiles(self);
-            work()
+            // Without a thread, the builder reads all files itself.
+            let start = || thread::Builder::new().name("files-ahead".into()).spawn_scoped(scope, || self.help()).ok();
+            let started: Vec<_> = (0..helpers()).filter_map(|_| start()).collect();
+            let end = EndOfFiles(self);
+            let done = work();
+            drop(end);
+            // The scope waits for their work only; the sandbox must find no other thread.
+            started.into_iter().for_each(|thread| _ = thread.join());
+            done
         })
     }
 
@@ -222,11 +229,14 @@ fn helpers() -> usize {
 }
 
 /// The files of a site, in the order in which the builder reads them.
-fn files_of(table: &SiteTable) -> impl Iterator<Item = (&String, FileUse)> {
+fn files_of<'a>(
+    table: &'a SiteTable,
+    is_alone: &impl Fn(&CertificateTable) -> bool,
+) -> impl Iterator<Item = (&'a String, FileUse)> {
     // The key process reads the keys of its own accord.
     let is_here = key_process::running().is_none();
     let pairs = table.certificates.iter().flat_map(move |pair| {
-        let key = pair.key.as_ref().filter(|_| is_here).map(|key| (&key.value, FileUse::Key));
+        let key = pair.key.as_ref().filter(|_| is_here && !is_alone(pair)).map(|key| (&key.value, FileUse::Key));
         key.into_iter().chain(pair.chain.as_ref().map(|chain| (&chain.value, FileUse::Chain)))
     });
     let backups = table.hpkp.iter().flat_map(|hpkp| hpkp.backups.iter().flatten());
