@@ -1,4 +1,4 @@
-//! StoredResponse responses, and the page that holds the variants of one URL.
+//! Stored responses, and the page that holds the variants of one URL.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};

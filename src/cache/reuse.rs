@@ -64,7 +64,7 @@ pub enum ReuseDecision {
     WhileRevalidate,
     /// Ask the origin first, for this reason.
     Validate(Because),
-    /// ConditionOutcome 504: only a stored response is wanted.
+    /// Answer 504: only a stored response is wanted.
     Nothing,
 }
 

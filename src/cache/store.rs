@@ -233,7 +233,7 @@ impl Store {
         let mut page = before.as_deref().cloned().unwrap_or_default();
         let count = page.variants().len();
         for (_, stored) in recalled.iter().filter(|(name, stored)| disk.confirms(*name, stored)) {
-            if !page.variants().iter().any(|held| held.head.variant == stored.head.variant) {
+            if !page.variants().iter().any(|held| held.parts.is_none() && held.head.variant == stored.head.variant) {
                 page = page.with(stored.clone());
             }
         }

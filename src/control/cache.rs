@@ -48,11 +48,17 @@ pub(super) fn open_disk(config: &Config, before: Option<&Config>) {
 }
 
 /// Leaves them to another process. What waits to be written is written meanwhile.
-pub(super) fn close_disk(config: &Config) -> Option<JoinHandle<bool>> {
+pub(super) fn close_disk(config: &Config) -> Option<JoinHandle<()>> {
     let service = config.disk.clone()?;
-    let disks = config.snapshot.caches.iter().flatten().filter_map(|cache| cache.disk.as_ref());
-    disks.for_each(|disk| disk.close());
-    Some(spawn_blocking(move || service.settle(LEAVE_WAIT)))
+    let caches = config.snapshot.caches.iter().flatten();
+    let disks: Vec<_> = caches.filter_map(|cache| cache.disk.clone()).collect();
+    disks.iter().for_each(|disk| disk.close());
+    Some(spawn_blocking(move || {
+        if !service.settle(LEAVE_WAIT) {
+            // The successor has the folder from now on.
+            disks.iter().for_each(|disk| disk.give_up());
+        }
+    }))
 }
 
 /// A question or a command about caches.

@@ -9,7 +9,7 @@ use super::asked::Turn;
 use crate::cache::directives::Request;
 use crate::cache::encoding::Encoding;
 use crate::cache::key::key;
-use crate::cache::page::{CachedPage, StoredResponse};
+use crate::cache::page::{CachedPage, StoredHead, StoredResponse};
 use crate::cache::profile::Cookies;
 use crate::cache::status::ForwardReason;
 use crate::cache::storing::StoringRequest;
@@ -92,6 +92,12 @@ impl CacheRequest {
                 std::borrow::Cow::Owned(target) => Some(target),
             },
         }
+    }
+
+    /// Returns `true` if a stored response may answer the request: one that carries Authorization gets only what any
+    /// reader may have (RFC 9111 section 3.5).
+    pub(super) fn may_have(&self, head: &StoredHead) -> bool {
+        !self.has_authorization || head.is_for_authorized()
     }
 
     /// Returns what counts for storing its response.

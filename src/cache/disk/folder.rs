@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::fs::{OFlags, statvfs};
@@ -15,7 +15,8 @@ use crate::os::plain_file;
 /// The permissions of folders and files: what is stored may not be for everybody on this host.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// The free bytes that the cache leaves to the ledger, without which pins are withheld; on a small disk, a part of it.
+/// The free bytes that the cache leaves on the disk for the ledger: if the ledger cannot be written, pins are withheld. On
+/// a small disk, it leaves the disk's bytes divided by the second number.
 const RESERVE: u64 = 64 << 20;
 const RESERVE_PART: u64 = 20;
 /// The file with the number of soft purges of the site, and its longest text.
@@ -100,9 +101,14 @@ pub(super) fn is_scarce(site: &Path) -> bool {
     disk.f_bavail.saturating_mul(disk.f_frsize) < RESERVE.min(total / RESERVE_PART)
 }
 
+/// The path of a file, below the folder of its site.
+pub(super) fn path_of(site: &Path, name: PageFileName) -> PathBuf {
+    site.join(folder_name(name.folder())).join(name.file())
+}
+
 /// Removes a file. One that is missing is removed already.
 pub(super) fn remove(site: &Path, name: PageFileName) -> io::Result<()> {
-    absent(fs::remove_file(site.join(folder_name(name.folder())).join(name.file())))
+    absent(fs::remove_file(path_of(site, name)))
 }
 
 fn absent(done: io::Result<()>) -> io::Result<()> {
@@ -111,9 +117,8 @@ fn absent(done: io::Result<()>) -> io::Result<()> {
 
 /// Notes in a file that its response must be validated.
 pub(super) fn mark(site: &Path, name: PageFileName) -> io::Result<()> {
-    let path = site.join(folder_name(name.folder())).join(name.file());
     let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
-    let marked = OpenOptions::new().write(true).custom_flags(nofollow).open(path);
+    let marked = OpenOptions::new().write(true).custom_flags(nofollow).open(path_of(site, name));
     absent(marked.and_then(|file| file.write_all_at(&[INVALID], STATE_AT)))
 }
 

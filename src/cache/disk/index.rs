@@ -1,5 +1,5 @@
-//! What is known of a site's files without reading them: enough to look one up, to find those that a purge is for, and to
-//! choose those that make room. Some hundred bytes for each file.
+//! The index of a site's files, in memory: which files there are, which of them a purge is for, and which one makes room.
+//! It takes about 100 bytes for each file.
 
 use std::collections::BTreeMap;
 
@@ -135,7 +135,7 @@ mod tests {
         assert!(used >= 450, "{used} of 500 used ones stay");
     }
 
-    /// The guide says how much memory an index takes: `docs/performance.md`.
+    /// The guide says how much memory an index takes: `docs/guide/cache.md`.
     #[test]
     fn an_entry_is_small() {
         let node = size_of::<PageFileName>() + size_of::<DiskEntry>();

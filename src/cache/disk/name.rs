@@ -108,8 +108,8 @@ const DEEP: u32 = u32::MAX;
 /// The most slashes of a path that are noted.
 const SLASHES_MAX: usize = 16;
 
-/// What is known of a response beside its name, to find those that a purge is for: hashes of its tags, and of the prefixes
-/// of its path. Two words may have one hash; a purge is for both then, which costs a fetch.
+/// The marks of a response: hashes of its tags, and of the prefixes of its path. By them, a purge finds files without
+/// reading them. If two words have the same hash, a purge of one removes the pages of both, and they are fetched again.
 pub(super) fn marks(page_key: &[u8], tags: &[Box<[u8]>]) -> Box<[u32]> {
     let (authority, target) = key::parts(page_key);
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
@@ -130,13 +130,13 @@ pub(super) fn marks(page_key: &[u8], tags: &[Box<[u8]>]) -> Box<[u32]> {
     marks.into_boxed_slice()
 }
 
-/// What a purge looks for among these.
+/// The names and marks that a purge is for.
 pub(super) enum Sought {
     /// All.
     All,
     /// The files of a page.
     Page([u64; 2]),
-    /// Those with this mark. `true`: or with too many segments.
+    /// Those with this mark. With `true`, also those whose paths have more segments than there are marks.
     Mark(u32, bool),
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::folder::OpenedPage;
+use super::folder::{OpenedPage, path_of};
 use super::name::{PageFileName, beginning, folder_name, folder_of, page_of};
 use super::site::{RecallWait, SiteDisk, count};
 use super::writer::{begin, learn};
@@ -30,10 +30,6 @@ pub(super) fn read(disk: &Arc<SiteDisk>, key: &[u8]) {
     }
     let Some(RecallWait { waiters, .. }) = disk.state().recalls.remove(key) else { return };
     waiters.into_iter().for_each(|waiter| _ = waiter.send(read.clone()));
-}
-
-fn path_of(site: &Path, name: PageFileName) -> PathBuf {
-    site.join(folder_name(name.folder())).join(name.file())
 }
 
 /// Learns the files of a page whose folder was not looked through yet.

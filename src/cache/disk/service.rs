@@ -1,5 +1,5 @@
-//! The threads that read and write the files of all sites. Nobody else touches them, and no worker waits for them
-//! without an end.
+//! The threads that read and write the files of all sites. Only they touch these files. A worker waits for them for two
+//! seconds at most.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::sweep::sweep;
 
@@ -115,8 +117,11 @@ impl DiskService {
 
     fn write(&self) {
         let mut work = lock(&self.work);
+        let mut swept_at = Instant::now();
         while !work.is_ended {
+            work.sweeps |= swept_at.elapsed() >= SWEEP_EVERY;
             if std::mem::take(&mut work.sweeps) {
+                swept_at = Instant::now();
                 let kept = work.kept.clone();
                 work.is_busy = true;
                 drop(work);
@@ -126,9 +131,7 @@ impl DiskService {
             }
             let Some(task) = work.ready.pop_front() else {
                 let waited = self.has_work.wait_timeout(work, SWEEP_EVERY);
-                let (held, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                work = held;
-                work.sweeps |= timeout.timed_out();
+                (work, _) = waited.unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             work.is_busy = true;

@@ -1,7 +1,7 @@
 //! The files of one site, as its store and the workers see them: what is there, and what shall become of it. Nothing here
 //! touches the disk.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use super::index::DiskIndex;
 use super::name::{FOLDERS, PageFileName, Sought, folder_of, page_of};
 use super::service::DiskService;
 use crate::cache::key;
-use crate::cache::page::{CachedPage, StoredResponse};
+use crate::cache::page::{CachedPage, StoredResponse, VARIANTS_MAX};
 use crate::cache::purge::PurgeScope;
 use crate::clock::boot::wall_millis;
 
@@ -43,13 +43,13 @@ pub struct SiteDisk {
     /// The bytes that all files may take.
     budget: AtomicU64,
     state: Mutex<DiskState>,
-    /// What happened so far.
+    /// The counts of reads, writes and faults.
     pub counts: DiskCounts,
     /// The uptime until which the disk is not asked.
     slow_until: AtomicU64,
 }
 
-/// What happened to the files of a site.
+/// Counts of reads, writes and faults, since the start.
 #[derive(Debug, Default)]
 pub struct DiskCounts {
     /// Responses written.
@@ -87,7 +87,7 @@ pub(super) struct RecallWait {
     pub(super) waiters: Vec<oneshot::Sender<Recalled>>,
 }
 
-/// What is known, and what is to be done.
+/// The index of the files, and the work that waits.
 #[derive(Debug, Default)]
 pub(super) struct DiskState {
     pub(super) index: DiskIndex,
@@ -101,10 +101,17 @@ pub(super) struct DiskState {
     pub(super) current: Option<(WriteJob, bool)>,
     pub(super) removals: Vec<PageFileName>,
     pub(super) marks: Vec<PageFileName>,
+    /// Removals and marks that the disk has refused. They are tried again with each other work.
+    pub(super) refused: Vec<PageFileName>,
+    pub(super) refused_marks: Vec<PageFileName>,
+    /// The folders with removals that may not survive a loss of power yet.
+    pub(super) unsynced: BTreeSet<usize>,
     /// The number of soft purges of the site in the folder, once it was read, and those since.
     pub(super) epoch: Option<u64>,
     pub(super) bumps: u64,
+    /// Of these, those that are in the folder, and those that the disk was asked to note.
     pub(super) epoch_written: u64,
+    pub(super) epoch_tried: u64,
     pub(super) waiters: Vec<oneshot::Sender<Settled>>,
     pub(super) recalls: HashMap<Box<[u8]>, RecallWait>,
     is_enlisted: bool,
@@ -124,6 +131,11 @@ impl DiskState {
         self.scanned >= FOLDERS
     }
 
+    /// `true` while this process uses the folder.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
     /// The number of soft purges of the site.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.unwrap_or_default().wrapping_add(self.bumps)
@@ -131,8 +143,10 @@ impl DiskState {
 
     /// `true` if there is something to do for the thread that writes.
     pub(super) fn has_work(&self) -> bool {
-        let is_tidy = self.removals.is_empty() && self.marks.is_empty() && self.epoch_written == self.bumps;
-        let is_done = is_tidy && self.queue.is_empty() && self.waiters.is_empty() && self.is_wholly_scanned();
+        let is_tidy = self.removals.is_empty() && self.marks.is_empty() && self.epoch_tried == self.bumps;
+        // Another process looks through a folder that this one has left.
+        let is_scanned = self.is_wholly_scanned() || !self.is_open;
+        let is_done = is_tidy && self.queue.is_empty() && self.waiters.is_empty() && is_scanned;
         !is_done
     }
 
@@ -193,12 +207,7 @@ impl fmt::Debug for SiteDisk {
 /// Returns the name of the folder for pages from these sources.
 #[must_use]
 pub fn folder_for(source: &str) -> String {
-    use std::fmt::Write as _;
-    let mut id = String::with_capacity(32);
-    for byte in <[u8; 32]>::from(Sha256::digest(source.as_bytes())).iter().take(16) {
-        let _ = write!(id, "{byte:02x}");
-    }
-    id
+    Sha256::digest(source.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl SiteDisk {
@@ -283,6 +292,12 @@ impl SiteDisk {
         self.state().is_open = false;
     }
 
+    /// Gives up what still waits to be written.
+    pub fn give_up(&self) {
+        let mut state = self.state();
+        (state.queue, state.queued) = (VecDeque::new(), 0);
+    }
+
     /// Puts the site in line for the thread that writes.
     pub(super) fn enlist(self: &Arc<Self>, state: &mut DiskState) {
         if !std::mem::replace(&mut state.is_enlisted, true) {
@@ -295,19 +310,24 @@ impl SiteDisk {
     pub fn offer(self: &Arc<Self>, page_key: &[u8], stored: &Arc<StoredResponse>, is_new: bool) {
         let name = PageFileName::of(page_key, &stored.head.variant);
         let mut state = self.state();
-        let (bytes, (_, held)) = (stored.body.len() as u64, state.index.size());
-        let is_full = held + state.queued + bytes > self.budget();
-        if !state.is_open || bytes > self.budget() / FILE_PART || is_full && is_new && !state.index.has(name) {
+        if !state.is_open {
             return;
         }
         let before = state.queue.iter().position(|job| job.name == name).and_then(|at| state.queue.remove(at));
         state.queued -= before.map_or(0, |job| job.stored.body.len() as u64);
-        if state.queue.len() >= QUEUE_MAX || state.queued + bytes > QUEUE_BYTES_MAX && !state.queue.is_empty() {
+        let (bytes, (_, held)) = (stored.body.len() as u64, state.index.size());
+        let is_full = held + state.queued + bytes > self.budget();
+        let is_unfit = bytes > self.budget() / FILE_PART || is_full && is_new && !state.index.has(name);
+        let is_crowded = state.queued + bytes > QUEUE_BYTES_MAX && !state.queue.is_empty();
+        if is_unfit || is_crowded || state.queue.len() >= QUEUE_MAX {
             // The old file must not outlive what has replaced it.
             if state.index.remove(name).is_some() {
                 state.removals.push(name);
+                self.enlist(&mut state);
             }
-            count(&self.counts.dropped);
+            if !is_unfit {
+                count(&self.counts.dropped);
+            }
             return;
         }
         state.queued += bytes;
@@ -338,13 +358,14 @@ impl SiteDisk {
             return false;
         }
         let (page, state) = (page_of(page_key), self.state());
-        if !state.is_open {
+        if !state.is_open || held.is_some_and(|held| held.variants().len() >= VARIANTS_MAX) {
             return false;
         }
         if !state.is_scanned(page) {
             return true;
         }
-        let variants = || held.into_iter().flat_map(CachedPage::variants);
+        // Parts of a page are in memory only, and a whole page on disk is better.
+        let variants = || held.into_iter().flat_map(CachedPage::variants).filter(|stored| stored.parts.is_none());
         let is_held = |name| variants().any(|stored| PageFileName::of(page_key, &stored.head.variant) == name);
         state.index.of_page(page).any(|(name, _)| !is_held(name))
     }

@@ -27,7 +27,7 @@ pub(super) fn sweep(root: &Path, kept: &[String]) {
         let mark = folder.path().join(UNUSED);
         let since = fs::symlink_metadata(&mark).and_then(|mark| mark.modified());
         match since {
-            // A time ahead of the clock says nothing.
+            // A time ahead of the clock counts as long ago.
             Ok(since) if SystemTime::now().duration_since(since).is_ok_and(|unused| unused < STAYS) => {}
             Ok(_) => match fs::remove_dir_all(folder.path()) {
                 Ok(()) => tracing::info!(folder = name, "the stored pages of a former site are removed"),

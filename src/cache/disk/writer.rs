@@ -1,7 +1,6 @@
 //! The work of the thread that writes, for one site, in small steps: removals and marks first, then a folder to look
 //! through, then a response to write.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use super::index::DiskEntry;
 use super::name::{FOLDERS, NEW, PageFileName, Sought, folder_name, marks};
 use super::site::{DiskState, SiteDisk, WriteJob, count, hours};
 use super::sweep::UNUSED;
+use crate::cache::page::VARIANTS_MAX;
 use crate::clock::boot::{BootMoment, wall_millis};
 use crate::clock::uptime;
 
@@ -25,19 +25,26 @@ pub(super) fn step(disk: &SiteDisk) -> bool {
     let site = disk.folder();
     begin(disk, &site);
     let mut state = disk.state();
-    let (removals, marked) = (std::mem::take(&mut state.removals), std::mem::take(&mut state.marks));
-    let is_wholly_scanned = state.is_wholly_scanned();
-    let waiters = if is_wholly_scanned { std::mem::take(&mut state.waiters) } else { Vec::new() };
+    let (is_open, is_wholly_scanned) = (state.is_open(), state.is_wholly_scanned());
+    let is_asked = is_wholly_scanned || !is_open;
+    let waiters = if is_asked { std::mem::take(&mut state.waiters) } else { Vec::new() };
     let (epoch, bumps) = (state.epoch(), state.bumps);
     let writes_epoch = state.epoch_written != bumps;
+    state.epoch_tried = bumps;
     drop(state);
-    let mut settled = tidy(disk, &site, (&removals, &marked));
+    let mut settled = tidy(disk, &site);
     if writes_epoch {
-        settled = both(settled, folder::write_epoch(&site, epoch));
-        disk.state().epoch_written = bumps;
+        let written = folder::write_epoch(&site, epoch);
+        if written.is_ok() {
+            disk.state().epoch_written = bumps;
+        }
+        settled = both(settled, written);
     }
     if !waiters.is_empty() {
-        settled = both(settled, sync(&site, &removals));
+        settled = both(settled, sync(disk, &site));
+    }
+    if !is_wholly_scanned && !is_open && !waiters.is_empty() {
+        settled = both(settled, Err(io::Error::other("another process has taken the stored pages over")));
     }
     if let Err(error) = &settled {
         count(&disk.counts.failed);
@@ -45,7 +52,7 @@ pub(super) fn step(disk: &SiteDisk) -> bool {
     }
     let settled = settled.map_err(|error| error.to_string());
     waiters.into_iter().for_each(|waiter| _ = waiter.send(settled.clone()));
-    if !is_wholly_scanned {
+    if !is_wholly_scanned && is_open {
         scan(disk, &site);
     }
     evict(disk, &site, 0);
@@ -71,24 +78,45 @@ fn both(first: io::Result<()>, second: io::Result<()>) -> io::Result<()> {
     second
 }
 
-fn tidy(disk: &SiteDisk, site: &Path, (removals, marked): (&[PageFileName], &[PageFileName])) -> io::Result<()> {
+/// Removes and marks what waits for it. What the disk refuses waits for the next time.
+fn tidy(disk: &SiteDisk, site: &Path) -> io::Result<()> {
+    let mut state = disk.state();
+    let (removals, marked) = (std::mem::take(&mut state.removals), std::mem::take(&mut state.marks));
+    let (refused, refused_marks) = (std::mem::take(&mut state.refused), std::mem::take(&mut state.refused_marks));
+    // A newer response may have taken the place of one that the disk had refused to remove.
+    let refused: Vec<PageFileName> = refused.into_iter().filter(|name| !state.index.has(*name)).collect();
+    state.unsynced.extend(removals.iter().chain(&refused).map(|name| name.folder()));
+    drop(state);
     let mut tidied = Ok(());
-    for name in removals {
-        tidied = both(tidied, folder::remove(site, *name));
+    for name in removals.into_iter().chain(refused) {
+        let removed = folder::remove(site, name);
+        if removed.is_err() {
+            disk.state().refused.push(name);
+        }
+        tidied = both(tidied, removed);
     }
-    for name in marked {
+    for name in marked.into_iter().chain(refused_marks) {
         // A newer response may have taken its place, or it is gone.
-        let is_marked = disk.state().index.get_mut(*name).is_some_and(|entry| entry.is_invalid);
+        let is_marked = disk.state().index.get_mut(name).is_some_and(|entry| entry.is_invalid);
         if is_marked {
-            tidied = both(tidied, folder::mark(site, *name));
+            let marked = folder::mark(site, name);
+            if marked.is_err() {
+                disk.state().refused_marks.push(name);
+            }
+            tidied = both(tidied, marked);
         }
     }
     tidied
 }
 
-fn sync(site: &Path, removals: &[PageFileName]) -> io::Result<()> {
-    let folders: BTreeSet<usize> = removals.iter().map(|name| name.folder()).collect();
-    folders.into_iter().try_for_each(|number| folder::sync(site, number))
+/// Has the disk keep removals over a loss of power.
+fn sync(disk: &SiteDisk, site: &Path) -> io::Result<()> {
+    let unsynced = std::mem::take(&mut disk.state().unsynced);
+    let synced = unsynced.iter().try_for_each(|number| folder::sync(site, *number));
+    if synced.is_err() {
+        disk.state().unsynced.extend(unsynced);
+    }
+    synced
 }
 
 /// Looks through the next folder.
@@ -173,6 +201,7 @@ fn evict(disk: &SiteDisk, site: &Path, room: u64) {
         count(&disk.counts.evicted);
         if folder::remove(site, name).is_err() {
             count(&disk.counts.failed);
+            disk.state().refused.push(name);
         }
     }
 }
@@ -196,6 +225,7 @@ fn write_next(disk: &SiteDisk, site: &Path) {
     match written {
         Ok(Some(entry)) if !is_over => {
             let is_invalid = entry.is_invalid;
+            make_room_for_variant(&mut state, job.name);
             state.index.insert(job.name, entry);
             if !is_invalid && job.stored.is_marked_invalid() {
                 state.index.get_mut(job.name).into_iter().for_each(|entry| entry.is_invalid = true);
@@ -215,6 +245,16 @@ fn write_next(disk: &SiteDisk, site: &Path) {
             count(&disk.counts.dropped);
             disk.service.fails(&error);
         }
+    }
+}
+
+/// Gives up the variant of a page that was not used for longest, if memory could not hold another one either.
+fn make_room_for_variant(state: &mut DiskState, name: PageFileName) {
+    let others = || state.index.of_page(name.page).filter(|(other, _)| *other != name);
+    let oldest = others().min_by_key(|(_, entry)| entry.used).map(|(other, _)| other);
+    if let Some(oldest) = oldest.filter(|_| others().count() >= VARIANTS_MAX) {
+        state.index.remove(oldest);
+        state.removals.push(oldest);
     }
 }
 

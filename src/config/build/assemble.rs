@@ -73,8 +73,9 @@ pub(super) fn assemble(
 
 /// The threads for stored pages on disk: the ones of before, if there are some. A folder without sites is tidied, too.
 fn disk_service(draft: &Draft, entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Option<Arc<DiskService>> {
+    // Another folder takes effect at the next start.
+    let before = context.before.and_then(|before| before.disk.clone());
     let folder = draft.state()?.join(disk::FOLDER);
-    let before = context.before.and_then(|before| before.disk.clone()).filter(|before| before.folder() == folder);
     let is_used = || entries.iter().any(|entry| entry.plan.cache.as_ref().is_some_and(|c| c.disk_bytes().is_some()));
     before.or_else(|| (is_used() || folder.is_dir()).then(|| DiskService::new(folder)))
 }

@@ -34,7 +34,7 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
     let wanted = CacheRequest::of(cache, turn);
     let page = cache.store.peek(&wanted.key);
     let stored = page.as_ref().and_then(|page| page.find(&head.fields));
-    let stored = stored.filter(|stored| !wanted.has_authorization || stored.head.is_for_authorized());
+    let stored = stored.filter(|stored| wanted.may_have(&stored.head));
     let uptime = crate::clock::uptime();
     let verdict = match stored {
         Some(stored) if stored.is_invalid(cache.store.epoch()) => ("validate", "purged softly, or changed"),

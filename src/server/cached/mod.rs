@@ -77,7 +77,7 @@ pub(super) async fn ask(asking: Fetch, turn: &Turn<'_>, interim: &mut dyn Interi
 /// The response of a page for a request.
 fn find(page: Option<&Arc<CachedPage>>, wanted: &CacheRequest, turn: &Turn<'_>) -> Option<Arc<StoredResponse>> {
     let found = page.and_then(|page| page.find(&turn.head.fields)).cloned();
-    found.filter(|stored| !wanted.has_authorization || stored.head.is_for_authorized())
+    found.filter(|stored| wanted.may_have(&stored.head))
 }
 
 /// Decides about what was found.

@@ -60,8 +60,7 @@ pub(super) fn look(
 fn stored(cache: &SiteCache, wanted: &CacheRequest, page: Option<&CachedPage>, turn: &Turn<'_>) -> Option<Reply> {
     let held = page?.find_parts(&turn.head.fields)?;
     let parts = held.parts.as_deref()?;
-    let is_usable = !wanted.has_authorization || held.head.is_for_authorized();
-    if !is_usable || !matches!(reuse(cache, held, wanted, turn), StoredUse::Send(None)) {
+    if !wanted.may_have(&held.head) || !matches!(reuse(cache, held, wanted, turn), StoredUse::Send(None)) {
         return None;
     }
     let field = turn.head.fields.value_of(b"range")?;
