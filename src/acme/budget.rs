@@ -156,7 +156,7 @@ impl OrderBudget {
         self.delay(ask, true, |limit, of| self.free_from(limit, of, limit.theirs.burst.saturating_sub(open), now))
     }
 
-    /// Does the one or the other: `emergency` has the number of other orders if the order replaces a compromised key.
+    /// The delay of an order. If it replaces a compromised key, `emergency` is the number of open orders of others.
     #[must_use]
     pub fn delay_of(&self, ask: CountedOrder<'_>, emergency: Option<usize>, now: Seconds) -> Option<Delay> {
         match emergency {

@@ -98,7 +98,7 @@ pub(super) struct OrderSubject {
     pub(super) key: KeyChoice,
     pub(super) pin: Pin,
     pub(super) replaces: Option<String>,
-    /// The key that it replaces is compromised: the open orders of others for the same names.
+    /// `Some` if it replaces a compromised key: the number of open orders of others for the same names.
     pub(super) emergency: Option<usize>,
     /// `true` for the second authority: pintle orders without the profile if that one does not offer it.
     pub(super) is_fallback: bool,

@@ -170,8 +170,8 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, 
     let at = plan.jumped.filter(|_| !with_dates).unwrap_or(plan.now);
     let as_planned = |book: &Book| if with_dates { carried_out(book, plan.now, None) } else { book.clone() };
     let mut book = as_planned(ledger.book());
-    // Any promise may have come back: by a damaged line, or by an old copy. Whoever is locked out by the pair that was
-    // served last was so before.
+    // A damaged line or an old copy may have brought back any promise. If the pair that was served last breaks one, it did
+    // so before, and its clients lose nothing by the excuse.
     let all = if plan.losses.is_empty() { Vec::new() } else { book.records().collect() };
     let doubtful = News::of(&as_planned(&salvaged).records().collect::<Vec<_>>());
     let excuses = draft.excuses(&News::of(&all), |promise| !doubtful.has(promise), &book, at);

@@ -361,7 +361,7 @@ fn a_compromised_key() {
 fn a_burnt_key_is_never_ordered_with() {
     let mut f = CertificateFacts { burnt: vec![pin(1)], ..facts(T0 + 40 * DAY) };
     assert_eq!(next(&f, T0 + 40 * DAY).next, order(KeyChoice::Next, 0));
-    // An emergency, although there is no record of the compromise.
+    // The mark in the ledger alone makes it an emergency: nobody has declared it here.
     assert!(next(&f, T0 + 40 * DAY).changeover.unwrap().is_emergency(T0 + 40 * DAY));
     f.next.as_mut().unwrap().usable_from = Some(T0 + 50 * DAY);
     assert!(!next(&f, T0 + 40 * DAY).changeover.unwrap().is_emergency(T0 + 40 * DAY));

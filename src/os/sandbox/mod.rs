@@ -94,7 +94,7 @@ pub fn enter(rules: &Rules, settings: &SandboxSettings) -> Result<&'static Sandb
 }
 
 /// The remedy for what the sandbox of this process does not allow: a new process has a sandbox of its own.
-const UPGRADE: &str = "`pintle upgrade` once the file has it: the new process sets up its own sandbox";
+const UPGRADE: &str = "after you have changed the file, `pintle upgrade`: the new process sets up its own sandbox";
 /// The same for a text that is not in the configuration file yet: whoever refuses it leaves the file as it is.
 const APPLY: &str = "`pintle config apply FILE --upgrade` puts a text into the file, and does that";
 
@@ -109,7 +109,9 @@ pub fn held() -> Option<&'static Sandbox> {
 pub fn hint(path: &Path) -> Option<String> {
     let files = held()?.files.as_ref()?;
     (!files.covers(path, files::Use::Read)).then(|| {
-        format!("the sandbox was set up at the start without it: {UPGRADE}, or name its folder in sandbox.read before the next start")
+        "the sandbox of this process does not allow it: `pintle upgrade` starts a process with a sandbox of its own; or name \
+         its folder in sandbox.read before the next start"
+            .to_owned()
     })
 }
 
