@@ -38,15 +38,44 @@ pub(super) struct Kept {
 /// A file without a name.
 #[derive(Debug)]
 struct Spool {
-    uploads: Arc<Uploads>,
     file: Arc<File>,
     length: u64,
+    charge: FileCharge,
 }
 
-impl Drop for Spool {
+/// The room in files that a body has taken. It is given back however the body ends, also while the disk is waited for.
+#[derive(Debug)]
+struct FileCharge {
+    uploads: Arc<Uploads>,
+    bytes: u64,
+    files: u64,
+}
+
+impl FileCharge {
+    /// Takes room. `None` if it is not left.
+    fn take(uploads: &Arc<Uploads>, bytes: u64, most: u64, files: u64) -> Option<Self> {
+        if !take(&uploads.files, files, FILES_MAX) {
+            return None;
+        }
+        let mut charge = Self { uploads: uploads.clone(), bytes: 0, files };
+        if !take(&uploads.filed, bytes, most) {
+            return None;
+        }
+        charge.bytes = bytes;
+        Some(charge)
+    }
+
+    /// Takes over the room of another one.
+    fn join(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.files += std::mem::take(&mut other.files);
+    }
+}
+
+impl Drop for FileCharge {
     fn drop(&mut self) {
-        give_back(&self.uploads.filed, self.length);
-        give_back(&self.uploads.files, 1);
+        give_back(&self.uploads.filed, self.bytes);
+        give_back(&self.uploads.files, self.files);
     }
 }
 
@@ -98,42 +127,33 @@ impl Kept {
     /// Writes a piece at the end of the file, on a thread that may wait for the disk.
     async fn write(&mut self, piece: Bytes) -> io::Result<()> {
         let length = piece.len() as u64;
-        if !take(&self.uploads.filed, length, self.files_most) {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        let written = self.write_charged(piece).await;
+        let files = u64::from(self.file.is_none());
+        let charge = FileCharge::take(&self.uploads, length, self.files_most, files);
+        let charge = charge.ok_or(io::ErrorKind::QuotaExceeded)?;
+        let (file, at) = match &self.file {
+            Some(spool) => (spool.file.clone(), spool.length),
+            None => (Arc::new(self.open().await?), 0),
+        };
+        let written = file.clone();
+        spawn_blocking(move || written.write_all_at(&piece, at)).await??;
         match &mut self.file {
-            Some(spool) if written.is_ok() => spool.length += length,
-            _ => give_back(&self.uploads.filed, length),
-        }
-        written
-    }
-
-    async fn write_charged(&mut self, piece: Bytes) -> io::Result<()> {
-        if self.file.is_none() {
-            self.file = Some(self.open().await?);
-        }
-        let Some(spool) = &self.file else { return Ok(()) };
-        let (file, at) = (spool.file.clone(), spool.length);
-        spawn_blocking(move || file.write_all_at(&piece, at)).await?
-    }
-
-    async fn open(&self) -> io::Result<Spool> {
-        let folder = self.folder.clone().ok_or(io::ErrorKind::NotFound)?;
-        if !take(&self.uploads.files, 1, FILES_MAX) {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        match spawn_blocking(move || open_unnamed(&folder)).await? {
-            Ok(file) => Ok(Spool { uploads: self.uploads.clone(), file: Arc::new(file), length: 0 }),
-            Err(error) => {
-                give_back(&self.uploads.files, 1);
-                Err(error)
+            Some(spool) => {
+                spool.length += length;
+                spool.charge.join(charge);
             }
+            None => self.file = Some(Spool { file, length, charge }),
         }
+        Ok(())
+    }
+
+    async fn open(&self) -> io::Result<File> {
+        let folder = self.folder.clone().ok_or(io::ErrorKind::NotFound)?;
+        spawn_blocking(move || open_unnamed(&folder)).await?
     }
 }
 
-/// Opens a file that nobody else can open, and that is gone with its last descriptor, however the process ends.
+/// Opens a file that nobody else can open, and that is gone with its last descriptor, however the process ends. On a file
+/// system without such files, a process that is killed in this function leaves an empty one.
 fn open_unnamed(folder: &Path) -> io::Result<File> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
 
