@@ -79,7 +79,7 @@ async fn establish(
     let Some(pass) = newcomer.admit(peer.proxy.is_none().then_some(network)).await else {
         return refused(address, worker);
     };
-    worker.count_states();
+    worker.note_states();
     alarm.set(shared.limits.handshake);
     let mut arrival = Arrival { socket, received: Vec::new(), peer, entry, pass, shared, worker, alarm, begin };
     if shared.proxy_protocol && arrival.peer.proxy.is_some() {

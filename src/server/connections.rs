@@ -32,11 +32,14 @@ impl Connections {
         ConnectionEntry { connections: self.clone(), number: Cell::new(number), is_silent: Cell::new(true) }
     }
 
-    /// Returns the numbers of silent connections, of idle ones, and of all others.
-    pub(super) fn count(&self) -> (usize, usize, usize) {
-        let open = self.open.borrow();
-        let idle = open.members().filter(|member| member.ringer.is_resting()).count();
-        (self.silent.borrow().len(), idle, open.len() - idle)
+    /// Returns the numbers of silent connections, and of all others.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.silent.borrow().len(), self.open.borrow().len())
+    }
+
+    /// Returns the number of idle connections. Looks at each one.
+    pub(super) fn count_idle(&self) -> usize {
+        self.open.borrow().members().filter(|member| member.ringer.is_resting()).count()
     }
 
     /// Ends one connection of a network to make room for another of it, or one of any network if `network` is `None`.

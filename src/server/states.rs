@@ -1,5 +1,5 @@
-//! The states of a worker's connections. They are counted at each tick, and when a connection begins or ends, so that no
-//! request changes a number.
+//! The states of a worker's connections. The idle ones are counted at each tick, so that no request changes a number. When
+//! a connection begins or ends, the numbers are put right that cost nothing to know.
 
 use std::rc::Rc;
 
@@ -12,9 +12,19 @@ impl Worker {
         if !self.view().shared.measures {
             return self.meters.states.set(&States::default());
         }
-        let (silent, idle, others) = self.listed.count();
+        self.idle.set(self.listed.count_idle());
+        self.note_states();
+    }
+
+    /// Notes the states after a connection has begun or ended. As many are idle as at the last tick.
+    pub(super) fn note_states(&self) {
+        if !self.view().shared.measures {
+            return;
+        }
+        let (silent, open) = self.listed.count();
+        let idle = self.idle.get().min(open);
         let (handshaking, tunnel) = (self.handshakes.count(), self.tunnels.get());
-        let active = others.saturating_sub(handshaking + tunnel);
+        let active = (open - idle).saturating_sub(handshaking + tunnel);
         let states = match self.is_draining() {
             false => States { silent, handshaking, idle, active, tunnel, draining: 0 },
             true => States { silent, handshaking, idle: 0, active: 0, tunnel, draining: idle + active },

@@ -73,6 +73,8 @@ pub(super) struct Worker {
     connections: Cell<usize>,
     /// Connections that have become tunnels.
     pub(super) tunnels: Cell<usize>,
+    /// Connections that were idle at the last tick.
+    pub(super) idle: Cell<usize>,
     all_gone: Notify,
     warned: RefCell<HashMap<(usize, &'static str), Instant>>,
 }
@@ -108,6 +110,7 @@ impl Worker {
             draining: Cell::new(None),
             connections: Cell::new(0),
             tunnels: Cell::new(0),
+            idle: Cell::new(0),
             all_gone: Notify::new(),
             warned: RefCell::default(),
         }
@@ -285,7 +288,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let left = self.0.connections.get() - 1;
         self.0.connections.set(left);
-        self.0.count_states();
+        self.0.note_states();
         if std::thread::panicking() {
             self.0.counters.panics.increment();
         }
