@@ -5,7 +5,7 @@ use http::Method;
 use super::accept::choose;
 use super::coding::Coding;
 use super::types::{TypePattern, is_event_stream};
-use crate::filter::head::{Unchanged, has_directive, may_change, may_change_response};
+use crate::filter::head::{Unchanged, has_directive, may_change_for, may_change_response};
 use crate::message::{Name, RequestHead, ResponseHead};
 
 /// The settings of a site: `[site.compression]`.
@@ -118,7 +118,7 @@ pub fn judge(
     if !matches!(request.method, Method::GET | Method::HEAD | Method::POST) {
         return Err(Identity::Method);
     }
-    may_change(request, head).map_err(Identity::Unchanged)?;
+    may_change_for(request).map_err(Identity::Unchanged)?;
     // What is stored, or declared to be for everybody, has no secret of one visitor.
     let is_public = known.is_shared || has_directive(&head.fields, b"public");
     if known.is_personal && !rules.personal && !is_public {

@@ -107,9 +107,9 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
     };
     let compression = site.as_ref().and_then(|site| site.compression.as_ref());
     // Tags of rewritten bodies are weak whatever the upstream sends, and it compares them as weak ones.
-    let is_rewritten = site.as_ref().is_some_and(|site| may_rewrite(site, head));
+    let is_rewritten = |head: &RequestHead| site.as_ref().is_some_and(|site| may_rewrite(site, head));
     let has_undone_tags =
-        compression.is_some_and(|own| !own.tags.are_weak() && !is_rewritten && undo(&mut head.fields));
+        compression.is_some_and(|own| !own.tags.are_weak() && !is_rewritten(head) && undo(&mut head.fields));
     let (facts, cache, rates) = (RefCell::default(), Cell::default(), OnceCell::new());
     let (compressed, rewritten) = (OnceCell::new(), OnceCell::new());
     Asked { view, site, origin, names_host, facts, cache, trace, rates, has_undone_tags, compressed, rewritten }

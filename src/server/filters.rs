@@ -11,6 +11,7 @@ use super::compression_note::CompressionNote;
 use super::compressors::CompressorSlot;
 use super::context::Context;
 use super::reply::Reply;
+use super::rewritten::may_rewrite;
 use super::snapshot::SiteOfView;
 use crate::cache::encoded::EncodedBodies;
 use crate::cache::profile::Cookies;
@@ -71,7 +72,10 @@ impl FilteredAnswer<'_> {
         if let Err(why) = judge_response(rules, &reply.head, known) {
             return Some(Err(why));
         }
-        if let Some(tag) = reply.head.fields.value_of(b"etag") {
+        // The tag of a rewritten body is weak whatever the upstream sends.
+        if !may_rewrite(self.site, self.head)
+            && let Some(tag) = reply.head.fields.value_of(b"etag")
+        {
             compression.tags.note(tag.starts_with(b"W/"));
         }
         add_vary(&mut reply.head.fields, "Accept-Encoding");
