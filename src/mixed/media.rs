@@ -142,12 +142,15 @@ pub fn is_document(head: &ResponseHead) -> bool {
 /// `true` if the response's own policies name inline scripts or styles by their hashes: these must not change.
 #[must_use]
 pub fn names_hashes(head: &ResponseHead) -> bool {
-    let policies = head.fields.iter().filter(|(_, name, _)| {
-        name.eq_ignore_ascii_case(b"content-security-policy")
-            || name.eq_ignore_ascii_case(b"content-security-policy-report-only")
-    });
-    let mut values = policies.map(|(_, _, value)| value);
-    values.any(|value| [&b"'sha256-"[..], b"'sha384-", b"'sha512-"].iter().any(|hash| has(value, hash)))
+    head.fields.iter().any(|(_, name, value)| is_policy_with_hashes(name, value))
+}
+
+/// `true` for the field of a policy that names scripts or styles by their hashes.
+#[must_use]
+pub fn is_policy_with_hashes(name: &[u8], value: &[u8]) -> bool {
+    let is_policy = name.eq_ignore_ascii_case(b"content-security-policy")
+        || name.eq_ignore_ascii_case(b"content-security-policy-report-only");
+    is_policy && [&b"'sha256-"[..], b"'sha384-", b"'sha512-"].iter().any(|hash| has(value, hash))
 }
 
 fn has(text: &[u8], part: &[u8]) -> bool {

@@ -14,7 +14,7 @@ use crate::compression::decoders;
 use crate::filter::head::{Unchanged, changed, has_directive, may_change_response, weaken};
 use crate::filter::{BodyFilter, FilterFault, Step};
 use crate::message::{Framing, RequestHead, ResponseHead};
-use crate::mixed::media::{NotRewritten, RewriteKind, kind_of, may_be_rewritten, names_hashes};
+use crate::mixed::media::{NotRewritten, RewriteKind, is_policy_with_hashes, kind_of, may_be_rewritten, names_hashes};
 use crate::mixed::policy::RewriteRules;
 use crate::mixed::{OwnNames, Rewriter, fields};
 use crate::policy::redirect::HttpsPorts;
@@ -82,7 +82,10 @@ pub(super) fn rewrite_references(
         });
         return body;
     };
-    let keeps_inline = names_hashes(response);
+    // The site's rules add their fields later.
+    let added = || site.response.added.iter();
+    let keeps_inline =
+        names_hashes(response) || added().any(|(name, value)| is_policy_with_hashes(name.as_bytes(), value));
     let framing = response.framing;
     changed(response);
     if framing == Framing::UntilClose {
