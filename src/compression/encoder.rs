@@ -94,6 +94,7 @@ pub fn encode(coding: Coding, effort: Effort, body: &Bytes) -> Option<Vec<u8>> {
 }
 
 struct ZstdEncoder {
+    effort: Effort,
     /// `None` once it was given back.
     context: Option<CCtx<'static>>,
 }
@@ -108,7 +109,7 @@ impl ZstdEncoder {
         context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
         context.set_parameter(CParameter::WindowLog(effort.window(Coding::Zstd))).ok()?;
         context.set_pledged_src_size(length).ok()?;
-        Some(Self { context: Some(context) })
+        Some(Self { effort, context: Some(context) })
     }
 
     /// Returns the number of bytes taken, and those that are left to write; for the flush and the end only.
@@ -146,7 +147,8 @@ impl BodyFilter for ZstdEncoder {
 
 impl Drop for ZstdEncoder {
     fn drop(&mut self) {
-        let Some(context) = self.context.take() else { return };
+        // The tables of the highest effort are too large to be kept.
+        let Some(context) = self.context.take().filter(|_| self.effort != Effort::Kept) else { return };
         let _ = SPARE_ZSTD.try_with(|spare| {
             let mut spare = spare.borrow_mut();
             if spare.len() < SPARE_MAX {
@@ -388,6 +390,20 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// What the guide says about the memory of zstd.
+    #[test]
+    fn memory() {
+        for (effort, most) in [(Effort::Fast, 2 << 20), (Effort::Usual, 2 << 20), (Effort::Kept, 12 << 20)] {
+            let mut encoder = ZstdEncoder::new(effort, None).unwrap();
+            let (mut input, mut out) = (Bytes::from(page(2 << 20)), Vec::new());
+            while !input.is_empty() {
+                encoder.push(&mut input, &mut out).unwrap();
+            }
+            let size = encoder.context.as_ref().unwrap().sizeof();
+            assert!(size <= most, "{effort:?} {size}");
         }
     }
 

@@ -237,6 +237,15 @@ fn a_burnt_backup_refuses_no_served_state() {
     output(&mut pintle.command("reload"));
     pintle.rewrite(|text| text.replace("workers = 2", "workers = 2\n[limits]\ndrain = \"9s\""));
     output(&mut pintle.command("reload"));
+    // Another site above it in the file.
+    let above = bed.authority.leaf("above", &["above.example.com"]);
+    let table = format!(
+        "[[site]]\nhosts = [\"above.example.com\"]\nupstream = \"http://127.0.0.1:1\"\n[site.certificate]\n\
+         chain = {:?}\nkey = {:?}\n[[site]]\n",
+        above.chain, above.key
+    );
+    pintle.rewrite(|text| text.replacen("[[site]]\n", &table, 1));
+    output(&mut pintle.command("reload"));
     assert_eq!(bed.header(&pintle), None);
 }
 

@@ -10,7 +10,7 @@ use super::samples::{sample_for, sample_with};
 use super::site::DiskCounts;
 use super::{DiskService, SiteDisk};
 use crate::cache::key;
-use crate::cache::page::CachedPage;
+use crate::cache::page::{CachedPage, VARIANTS_MAX};
 use crate::cache::purge::PurgeScope;
 use crate::cache::store::Store;
 use crate::message::Fields;
@@ -344,6 +344,63 @@ fn a_disk_that_refuses_hurts_nobody() {
     assert!(first.service.is_failing());
     assert_eq!(first.disk.counts.dropped.load(Ordering::Relaxed), 10);
     first.kill();
+}
+
+/// A file that cannot be removed: a purge says so, each time, and it is removed once that can be.
+#[test]
+fn a_purge_that_the_disk_refuses_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Process::start(dir.path());
+    first.put("/a", "", b"x");
+    first.settled().unwrap();
+    let file = all_files(dir.path()).pop().unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let page = key_of("/a");
+    let (authority, target) = key::parts(&page);
+    let url = PurgeScope::Url(authority.to_vec(), target.to_vec());
+    for _ in 0..3 {
+        first.store.purge(&url, false);
+        assert!(first.settled().is_err());
+    }
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, "as it was").unwrap();
+    first.settled().unwrap();
+    assert!(!file.exists());
+    first.kill();
+}
+
+/// The variants of a page on disk are as many as those in memory.
+#[test]
+fn variants_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Process::start(dir.path());
+    for n in 0..VARIANTS_MAX + 8 {
+        let sent = Fields::of(&[("A", &n.to_string())]);
+        assert!(first.store.put(&key_of("/"), sample_for("Vary: A\n", &sent, b"x"), first.store.generation()));
+        first.settled().unwrap();
+    }
+    assert_eq!(first.disk.variants(&key_of("/")), VARIANTS_MAX);
+    assert_eq!(all_files(dir.path()).len(), VARIANTS_MAX);
+    assert!(!first.disk.may_have(&key_of("/"), first.store.peek(&key_of("/")).as_deref(), 0));
+    first.kill();
+}
+
+/// A process that has left the folder does not look through it: its successor does.
+#[test]
+fn a_folder_that_was_left_is_not_looked_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = Process::closed(dir.path(), BUDGET);
+    left.disk.open();
+    left.disk.close();
+    let new = dir.path().join(left.disk.id()).join("00");
+    fs::create_dir_all(&new).unwrap();
+    let new = new.join("0.new");
+    fs::write(&new, "a successor writes it").unwrap();
+    left.service.keep(vec![left.disk.id().to_owned()]);
+    assert!(left.service.settle(std::time::Duration::from_secs(60)));
+    assert!(new.exists() && !left.disk.size().2);
+    left.kill();
 }
 
 #[test]

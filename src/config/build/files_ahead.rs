@@ -259,6 +259,8 @@ fn parsed(path: &Path, wanted: FileUse) -> Option<ReadFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Draft;
+    use crate::ledger::Book;
 
     fn ahead(folder: &Path, count: usize) -> FilesAhead {
         let mut ahead = FilesAhead::default();
@@ -291,6 +293,26 @@ mod tests {
             assert!(files.backup(&first).is_some() && files.backup(&first).is_none(), "its sites have asked");
             assert!(files.backup(&gone).is_none() && files.chain(&first).is_none());
         });
+    }
+
+    /// A process that must not have the keys of chains that it is given reads none of them.
+    #[test]
+    fn keys_of_chains_alone_stay_unread() {
+        let site = |n| {
+            format!("[[site]]\nhosts = [\"{n}.example\"]\n[site.certificate]\nchain = \"{n}.pem\"\nkey = \"{n}.key\"\n")
+        };
+        let text: String = (0..SITES_MIN).map(site).collect();
+        let draft = Draft::of_text(Path::new("/etc/pintle/pintle.toml"), text);
+        let book = Book::default();
+        let given = |n: usize| (draft.folder.join(format!("{n}.pem")), Zeroizing::default());
+        let wanted = |chains_alone: bool| {
+            let instead = (0..SITES_MIN).map(given).collect();
+            let context = CheckContext { instead, chains_alone, ..CheckContext::new(&book, 0) };
+            FilesAhead::of(&draft.folder, draft.file.as_ref().unwrap(), &context).wanted.len()
+        };
+        // With one core, nobody helps.
+        let all = if helpers() == 0 { 0 } else { SITES_MIN };
+        assert_eq!((wanted(false), wanted(true)), (all, 0));
     }
 
     #[test]
