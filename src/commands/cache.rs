@@ -12,6 +12,7 @@ use super::results::Results;
 use crate::admin::asked::encoded;
 use crate::config::value::{show_number, show_size};
 use crate::control::client::PATIENCE;
+use crate::reason::counted;
 
 /// The responses to purge.
 pub struct PurgeOptions {
@@ -72,7 +73,7 @@ fn set(results: &mut Results, answer: Value) {
 }
 
 fn responses(count: u64) -> String {
-    if count == 1 { "1 response".to_owned() } else { format!("{} responses", show_number(count)) }
+    counted(show_number(count), "response")
 }
 
 fn say_caches(answer: &Value, results: &mut Results) {
@@ -87,16 +88,16 @@ fn say_caches(answer: &Value, results: &mut Results) {
             |rate| format!("{:.1} % without the upstream's body", rate * 100.0),
         );
         results.say(format!(
-            "{}: {} URLs, {} of {}, {rate}",
+            "{}: {}, {} of {}, {rate}",
             cache["site"].as_str().unwrap_or_default(),
-            show_number(number("urls")),
+            counted(show_number(number("urls")), "URL"),
             show_size(number("bytes")),
             show_size(number("memory")),
         ));
         let on_disk = |name: &str| cache["disk"][name].as_u64();
         if let (Some(files), Some(bytes), Some(limit)) = (on_disk("files"), on_disk("bytes"), on_disk("limit")) {
-            let (files, bytes, limit) = (show_number(files), show_size(bytes), show_size(limit));
-            results.say(format!("  on disk: {files} responses, {bytes} of {limit}"));
+            let (bytes, limit) = (show_size(bytes), show_size(limit));
+            results.say(format!("  on disk: {}, {bytes} of {limit}", responses(files)));
         }
     }
 }

@@ -498,7 +498,7 @@ fn a_site_beyond_the_sandbox_comes_with_an_upgrade() {
     );
     line.pintle.rewrite(|text| format!("{text}{site}"));
     let refused = line.pintle.reload_fails();
-    assert!(refused.contains("hint: `pintle upgrade`"), "{refused}");
+    assert!(refused.contains("after you have changed the file, `pintle upgrade`"), "{refused}");
     line.upgrade();
     assert_eq!(Client::new(&bed.authority).get(line.pintle.https(), "shop.example.com", "/").text(), "second");
 }

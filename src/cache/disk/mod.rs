@@ -10,6 +10,7 @@ mod name;
 mod reader;
 pub mod service;
 pub mod site;
+mod state;
 mod sweep;
 mod writer;
 
@@ -27,7 +28,8 @@ pub const FOLDER: &str = "cache";
 
 pub use name::PageFileName;
 pub use service::DiskService;
-pub use site::{Recalled, Settled, SiteDisk, folder_for};
+pub use site::{SiteDisk, folder_for};
+pub use state::{Recalled, Settled};
 
 impl DiskTask for SiteDisk {
     fn step(&self) -> bool {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::folder::{OpenedPage, path_of};
 use super::name::{PageFileName, beginning, folder_name, folder_of, page_of};
-use super::site::{RecallWait, SiteDisk, count};
+use super::site::{SiteDisk, count};
+use super::state::RecallWait;
 use super::writer::{begin, learn};
 use crate::cache::freshness::ReceivedAt;
 use crate::cache::page::{HeadArrival, StoredHead, StoredResponse, VARIANTS_MAX};

@@ -8,7 +8,8 @@ use super::file;
 use super::folder::{self, OpenedPage};
 use super::index::DiskEntry;
 use super::name::{FOLDERS, NEW, PageFileName, Sought, folder_name, marks};
-use super::site::{DiskState, SiteDisk, WriteJob, count, hours};
+use super::site::{SiteDisk, count, hours};
+use super::state::{DiskState, WriteJob};
 use super::sweep::UNUSED;
 use crate::cache::page::VARIANTS_MAX;
 use crate::clock::boot::{BootMoment, wall_millis};
@@ -25,7 +26,7 @@ pub(super) fn step(disk: &SiteDisk) -> bool {
     let site = disk.folder();
     begin(disk, &site);
     let mut state = disk.state();
-    let (is_open, is_wholly_scanned) = (state.is_open(), state.is_wholly_scanned());
+    let (is_open, is_wholly_scanned) = (state.is_open, state.is_wholly_scanned());
     let is_asked = is_wholly_scanned || !is_open;
     let waiters = if is_asked { std::mem::take(&mut state.waiters) } else { Vec::new() };
     let (epoch, bumps) = (state.epoch(), state.bumps);

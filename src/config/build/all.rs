@@ -97,7 +97,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
 fn files_ahead(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>) -> FilesAhead {
     match context.before {
         Some(_) => FilesAhead::default(),
-        None => FilesAhead::of(&draft.folder, file, context),
+        None => FilesAhead::of(&draft.folder, file, &context.instead, context.chains_alone),
     }
 }
 

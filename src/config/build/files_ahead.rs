@@ -11,7 +11,6 @@ use std::thread;
 use zeroize::Zeroizing;
 
 use super::pair_files::{BackupFile, ChainFile, KeyFile};
-use crate::config::CheckContext;
 use crate::config::file::{CertificateTable, ConfigFile, SiteTable};
 use crate::config::stamp::Stamp;
 use crate::keys::key_file::FILE_MAX;
@@ -25,6 +24,8 @@ const HELPERS_MAX: usize = 7;
 /// Files that are read ahead of the builder: their contents wait in memory.
 const AHEAD_MAX: usize = 256;
 
+/// Contents that replace those of files, by path.
+type GivenFiles = HashMap<PathBuf, Zeroizing<Vec<u8>>>;
 type ByPath = HashMap<PathBuf, usize, foldhash::fast::RandomState>;
 
 /// Files to read ahead, in the order in which the builder asks for them.
@@ -85,16 +86,16 @@ enum ParsedFile {
 
 impl FilesAhead {
     /// The files of the sites of a configuration, except those whose contents are given instead. None for a few sites.
-    pub(super) fn of(folder: &Path, file: &ConfigFile, context: &CheckContext<'_>) -> Self {
+    ///
+    /// With `chains_alone`, given chains are judged without their keys, which this process must not have.
+    pub(super) fn of(folder: &Path, file: &ConfigFile, given: &GivenFiles, chains_alone: bool) -> Self {
         let mut ahead = Self::default();
         if file.sites.len() < SITES_MIN || helpers() == 0 {
             return ahead;
         }
-        let is_given = |path: &str| context.instead.contains_key(&folder.join(path));
-        // This process must not have the keys of such chains.
-        let is_alone = |pair: &CertificateTable| {
-            context.chains_alone && pair.chain.as_ref().is_some_and(|chain| is_given(&chain.value))
-        };
+        let is_given = |path: &str| given.contains_key(&folder.join(path));
+        let is_alone =
+            |pair: &CertificateTable| chains_alone && pair.chain.as_ref().is_some_and(|chain| is_given(&chain.value));
         let wanted = file.sites.iter().flat_map(|table| files_of(table, &is_alone));
         for (path, wanted) in wanted.filter(|(path, _)| !is_given(path)) {
             ahead.want(folder.join(path), wanted);
@@ -260,7 +261,6 @@ fn parsed(path: &Path, wanted: FileUse) -> Option<ReadFile> {
 mod tests {
     use super::*;
     use crate::config::Draft;
-    use crate::ledger::Book;
 
     fn ahead(folder: &Path, count: usize) -> FilesAhead {
         let mut ahead = FilesAhead::default();
@@ -303,12 +303,10 @@ mod tests {
         };
         let text: String = (0..SITES_MIN).map(site).collect();
         let draft = Draft::of_text(Path::new("/etc/pintle/pintle.toml"), text);
-        let book = Book::default();
         let given = |n: usize| (draft.folder.join(format!("{n}.pem")), Zeroizing::default());
         let wanted = |chains_alone: bool| {
             let instead = (0..SITES_MIN).map(given).collect();
-            let context = CheckContext { instead, chains_alone, ..CheckContext::new(&book, 0) };
-            FilesAhead::of(&draft.folder, draft.file.as_ref().unwrap(), &context).wanted.len()
+            FilesAhead::of(&draft.folder, draft.file.as_ref().unwrap(), &instead, chains_alone).wanted.len()
         };
         // With one core, nobody helps.
         let all = if helpers() == 0 { 0 } else { SITES_MIN };
