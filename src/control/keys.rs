@@ -1,7 +1,8 @@
 //! The keys of the sites over the API: which there are, and new ones.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Mutex;
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
@@ -15,9 +16,10 @@ use super::{Control, config};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call};
 use crate::admin::asked::parameter;
+use crate::config::edit::{matches, tag};
 use crate::config::new_key::{Algorithm, KeyFailure, KeyPath, KeyWithCsr, make};
 use crate::config::withdrawal::{LINE, Withdrawal, withdrawn};
-use crate::config::{Outline, report};
+use crate::config::{Outline, SiteOutline, report};
 use crate::export::Role;
 use crate::host::{HostPattern, file_stem};
 use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, KeyKind, PublicKey, public_key};
@@ -40,6 +42,8 @@ struct WantedKey {
     algorithm: Option<String>,
 }
 
+/// Held while a key is made.
+static MAKING: Mutex<()> = Mutex::new(());
 /// Sites in one answer, if a page of them is asked for.
 const PAGE: usize = 8;
 /// The longest text to search for, in bytes: a host name.
@@ -78,6 +82,7 @@ pub(super) async fn answer(path: &str, call: &Call, commands: &mpsc::Sender<Admi
     Some(match (path, &call.method) {
         ("/keys", &Method::GET) => match WantedKeys::of(&call.query) {
             Ok(wanted) => match ask(commands, |reply| AdminCommand::Keys { wanted, reply }).await {
+                Some(keys) if parameter(&call.query, "page").is_some() => with_tags(keys, commands).await,
                 Some(keys) => Answer::json(StatusCode::OK, keys),
                 None => Answer::gone(),
             },
@@ -106,8 +111,7 @@ async fn csr(query: &str, commands: &mpsc::Sender<AdminCommand>) -> Answer {
 fn csr_of(outline: &Outline, host: &str, pin: Pin) -> Answer {
     let Some(site) = outline.site(host) else { return no_site(host) };
     let named = site.backups.iter().map(|file| outline.path(file));
-    let beside = csr_files(&outline.path(&KeyPath::of(site)), &format!("{}-", file_stem(&site.label())));
-    let text = named.chain(beside).find_map(|file| {
+    let text = named.chain(csr_files(outline, site)).find_map(|file| {
         let contents = plain_file::read(&file, FILE_MAX).ok()?;
         let is_meant = |public: &PublicKey| public.kind == KeyKind::Csr && public.pin == pin;
         // A CSR in DER is no text.
@@ -123,14 +127,36 @@ fn csr_of(outline: &Outline, host: &str, pin: Pin) -> Answer {
     }
 }
 
-/// The CSRs of a folder whose names begin with a text.
-fn csr_files(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+/// The CSRs in the folder of a site's keys, also of keys that are not in the configuration yet.
+fn csr_files(outline: &Outline, site: &SiteOutline) -> Vec<PathBuf> {
+    let folder = outline.path(&KeyPath::of(site));
+    let prefix = format!("{}-", file_stem(&site.label()));
     let entries = std::fs::read_dir(folder).into_iter().flatten().take(FILES_MAX).flatten();
     let is_meant = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name.starts_with(prefix) && path.extension().is_some_and(|extension| extension == "csr")
+        name.starts_with(&prefix) && path.extension().is_some_and(|extension| extension == "csr")
     };
     entries.map(|entry| entry.path()).filter(is_meant).collect()
+}
+
+/// The tag of a site's key files: another one once a key was made.
+fn tag_of(outline: &Outline, site: &SiteOutline) -> String {
+    let mut names = csr_files(outline, site);
+    names.sort_unstable();
+    tag(&names.iter().fold(String::new(), |text, path| format!("{text}{}\n", path.display())))
+}
+
+/// Adds the tag of its key files to each site.
+async fn with_tags(mut keys: Value, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let Some(outline) = ask(commands, AdminCommand::Outline).await else { return Answer::gone() };
+    let tagged = spawn_blocking(move || {
+        for listed in keys["sites"].as_array_mut().into_iter().flatten() {
+            let site = outline.as_ref().and_then(|outline| Some((outline, outline.site(listed["site"].as_str()?)?)));
+            listed["tag"] = json!(site.map(|(outline, site)| tag_of(outline, site)));
+        }
+        Answer::json(StatusCode::OK, keys)
+    });
+    tagged.await.unwrap_or_else(|panic| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string()))
 }
 
 /// Returns the configuration in which a site withdraws its pins. Changes nothing.
@@ -170,17 +196,37 @@ async fn new(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     };
     let Some(outline) = ask(commands, AdminCommand::Outline).await else { return Answer::gone() };
     let Some(outline) = outline else { return Answer::bad("the configuration cannot be read") };
-    let made = spawn_blocking(move || make_for(&outline, &wanted.site, role, algorithm)).await;
+    let if_match = call.if_match.clone();
+    let made = spawn_blocking(move || {
+        // Of two presses of a button, the second finds the key of the first.
+        let _one_by_one = MAKING.lock();
+        match refusal(&outline, &wanted.site, role, if_match.as_deref()) {
+            Some(refusal) => refusal,
+            None => make_for(&outline, &wanted.site, role, algorithm),
+        }
+    })
+    .await;
     made.unwrap_or_else(|panic| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string()))
+}
+
+/// The refusal of a key that nobody needs: pintle makes it by itself, or somebody has made one since the caller looked.
+fn refusal(outline: &Outline, host: &str, role: Role, if_match: Option<&str>) -> Option<Answer> {
+    let site = outline.site(host)?;
+    if site.is_managed() && role != Role::Spare {
+        let what = format!("{host}: pintle obtains the certificate of this site, and makes its next key by itself");
+        let hint = format!("pintle key rotate --site {host}");
+        return Some(Answer::refused(StatusCode::CONFLICT, &Reason::new(what).hint(hint)));
+    }
+    if if_match.is_some_and(|if_match| !matches(if_match, &tag_of(outline, site))) {
+        let what = format!("{host}: a key was made already since you looked");
+        let hint = "look at the keys again; then you can make another";
+        return Some(Answer::refused(StatusCode::PRECONDITION_FAILED, &Reason::new(what).hint(hint)));
+    }
+    None
 }
 
 fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> Answer {
     let Some(site) = outline.site(host) else { return no_site(host) };
-    if site.is_managed() && role != Role::Spare {
-        let what = format!("{host}: pintle obtains the certificate of this site, and makes its next key by itself");
-        let hint = format!("pintle key rotate --site {host}");
-        return Answer::refused(StatusCode::CONFLICT, &Reason::new(what).hint(hint));
-    }
     let stem = format!("{}-{}", file_stem(&site.label()), role.name());
     let place = KeyPath::free(outline, KeyPath::of(site), &stem);
     let (key, csr) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));

@@ -45,6 +45,8 @@ struct SiteKeys {
     name: String,
     href: String,
     rotate: String,
+    /// The tag of its key files: a button that is pressed twice makes one key.
+    base: String,
     is_managed: bool,
     sends_pins: bool,
     is_withdrawn: bool,
@@ -114,7 +116,9 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
 pub async fn make(api: &impl Api, asked: &PageRequest) -> Page {
     let field = |name: &str| asked.form.get(name).unwrap_or_default();
     let wanted = json!({ "site": field("site"), "role": field("role"), "algorithm": field("algorithm") });
-    let answer = api.call(Call::post("/v1/keys").json(&wanted)).await;
+    let mut call = Call::post("/v1/keys").json(&wanted);
+    call.if_match = asked.form.get("base").filter(|base| !base.is_empty()).map(str::to_owned);
+    let answer = api.call(call).await;
     let body = &answer.body;
     if answer.is_ok() {
         let (site, pin) = (text(body, "site"), text(body, "pin"));
@@ -192,6 +196,7 @@ async fn rendered(
         SiteKeys {
             href: format!("/site/{}", encoded(&name)),
             rotate: format!("{PATH}/rotate?site={}", encoded(&name)),
+            base: text(site, "tag"),
             is_managed: site["managed"] == true,
             sends_pins: site["pins_sent"] == true,
             is_withdrawn: site["withdrawn"] == true,

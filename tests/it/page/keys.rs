@@ -39,6 +39,31 @@ fn keys_are_shown_and_made() {
     }
 }
 
+/// A button that is pressed twice, or a page of before that is sent again, makes one key.
+#[test]
+fn a_button_that_is_pressed_twice_makes_one_key() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(""));
+    let page = get(&bed.socket(), "/keys");
+    let base = page.split("name=\"base\" value=\"").nth(1).unwrap().split('"').next().unwrap().replace("&#34;", "\"");
+    assert_eq!(base.len(), 34, "{base}");
+    let press = || {
+        let form = [("site", BLOG), ("role", "next"), ("algorithm", "ecdsa-p256"), ("base", base.as_str())];
+        send(&bed, "/keys", &form).0
+    };
+    let mut heads = std::thread::scope(|scope| {
+        let both = [scope.spawn(press), scope.spawn(press)];
+        both.map(|thread| thread.join().unwrap()[..12].to_owned())
+    });
+    heads.sort_unstable();
+    assert_eq!(heads, ["http/1.1 200", "http/1.1 412"]);
+    assert!(press().starts_with("http/1.1 412"));
+    assert_eq!(pintle.logged("key made", 1).len(), 1);
+    // Who has looked again may make another.
+    let again = get(&bed.socket(), "/keys");
+    assert!(!again.contains(&base.replace('"', "&#34;")), "{again}");
+}
+
 /// The head and the body of an answer to GET.
 fn fetch(bed: &Bed, path: &str) -> (String, String) {
     let mut curl = Command::new("curl");
