@@ -1,6 +1,7 @@
 //! Dates of HTTP fields (RFC 9110 section 5.6.7), for a cache: three formats, in any case (RFC 9111
 //! section 4.2).
 
+use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
@@ -71,8 +72,9 @@ fn seconds(year: i16, month: i8, date: i16, time: &[u8]) -> Option<i64> {
     let (leap, second) = if second == 60 { (1, 59) } else { (0, second) };
     let date = Date::new(year, month, i8::try_from(date).ok()?).ok()?;
     let time = Time::new(hour, minute, second, 0).ok()?;
-    let at = DateTime::from_parts(date, time).to_zoned(TimeZone::UTC).ok()?;
-    Some(at.timestamp().as_second() + leap)
+    // The last hours of 9999 are beyond what jiff knows as moments. They are the usual word for "never".
+    let at = DateTime::from_parts(date, time).to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |at| at.timestamp());
+    Some(at.as_second() + leap)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A response under way, that several requests read: one asks the origin, and the others wait for the same answer.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -11,7 +12,31 @@ use super::page::{StoredHead, StoredResponse};
 /// The most requests that wait for one answer.
 pub const FOLLOWERS_MAX: usize = 1000;
 /// The bytes of a body that is too large to be stored, between its origin and its slowest reader.
-const WINDOW: u64 = 1 << 20;
+const WINDOW: u64 = 128 << 10;
+
+/// The memory for the bodies under way of a store: what is held for slow readers, and until it is stored.
+#[derive(Debug)]
+pub struct FillingRoom {
+    most: u64,
+    used: AtomicU64,
+}
+
+impl FillingRoom {
+    /// Makes room for so many bytes.
+    #[must_use]
+    pub fn new(most: u64) -> Arc<Self> {
+        Arc::new(Self { most, used: AtomicU64::default() })
+    }
+
+    /// Takes room, whether or not there is some. Returns `false` if there was none.
+    fn take(&self, bytes: u64) -> bool {
+        self.used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.most
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
 
 /// The end of the wait for a head.
 #[derive(Debug, Clone)]
@@ -31,6 +56,7 @@ pub enum Outcome {
 pub struct Filling {
     /// The bytes above which the body is not kept.
     most: u64,
+    room: Arc<FillingRoom>,
     state: Mutex<FillState>,
 }
 
@@ -44,6 +70,8 @@ struct FillState {
     /// Bytes in `pieces`, and of the whole body so far.
     held: u64,
     length: u64,
+    /// There was no room to keep the body.
+    is_crowded_out: bool,
     /// `Some(true)` once the body is whole, `Some(false)` if it broke off.
     end: Option<bool>,
     /// The next piece of each reader.
@@ -63,11 +91,11 @@ impl FillState {
     }
 
     fn is_kept(&self, most: u64) -> bool {
-        self.length <= most
+        self.length <= most && !self.is_crowded_out
     }
 
     /// Drops the pieces that every reader has, if the body is too large to be kept.
-    fn forget_read(&mut self, most: u64) {
+    fn forget_read(&mut self, most: u64, room: &FillingRoom) {
         if self.is_kept(most) {
             return;
         }
@@ -77,6 +105,7 @@ impl FillState {
         {
             self.dropped += 1;
             self.held -= piece.len() as u64;
+            room.give_back(piece.len() as u64);
         }
     }
 }
@@ -86,10 +115,10 @@ fn wake(wakers: Vec<Waker>) {
 }
 
 impl Filling {
-    /// Begins to fill. `most` is the largest body in bytes that is kept.
+    /// Begins to fill. `most` is the largest body in bytes that is kept, if `room` has room for it.
     #[must_use]
-    pub fn new(most: u64) -> Arc<Self> {
-        Arc::new(Self { most, state: Mutex::default() })
+    pub fn new(most: u64, room: &Arc<FillingRoom>) -> Arc<Self> {
+        Arc::new(Self { most, room: room.clone(), state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, FillState> {
@@ -101,7 +130,13 @@ impl Filling {
     pub fn follow(&self) -> bool {
         let mut state = self.state();
         state.followers += 1;
-        state.followers <= FOLLOWERS_MAX
+        state.followers <= FOLLOWERS_MAX && !state.is_crowded_out
+    }
+
+    /// `true` if the body is not kept because there was no room.
+    #[must_use]
+    pub fn is_crowded_out(&self) -> bool {
+        self.state().is_crowded_out
     }
 
     /// Ends the wait for the head. Only the first outcome counts.
@@ -131,7 +166,7 @@ impl Filling {
         if state.is_kept(self.most) {
             return Poll::Ready(true);
         }
-        state.forget_read(self.most);
+        state.forget_read(self.most, &self.room);
         if state.readers.iter().flatten().next().is_none() {
             return Poll::Ready(false);
         }
@@ -147,6 +182,8 @@ impl Filling {
         let mut state = self.state();
         state.length += piece.len() as u64;
         state.held += piece.len() as u64;
+        let has_room = self.room.take(piece.len() as u64);
+        state.is_crowded_out |= !has_room && state.is_kept(self.most);
         state.pieces.push_back(piece);
         let wakers = state.wake();
         drop(state);
@@ -178,6 +215,19 @@ impl Filling {
         Some(body.freeze())
     }
 
+    /// Waits until the body is whole; `false` if it is too large to be kept, or has broken off.
+    pub fn poll_whole(&self, cx: &Context<'_>) -> Poll<bool> {
+        let mut state = self.state();
+        match state.end {
+            _ if !state.is_kept(self.most) => Poll::Ready(false),
+            Some(is_whole) => Poll::Ready(is_whole),
+            None => {
+                state.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+
     /// Waits until the body has ended, or is longer than `bytes`. `Some(false)` if it broke off.
     pub fn poll_beginning(&self, bytes: u64, cx: &Context<'_>) -> Poll<Option<bool>> {
         let mut state = self.state();
@@ -203,6 +253,13 @@ impl Filling {
         }
         drop(state);
         Some(FillingReader { filling: self.clone(), at })
+    }
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.room.give_back(state.held);
     }
 }
 
@@ -270,7 +327,7 @@ mod tests {
 
     #[test]
     fn readers_share_a_body() {
-        let filling = Filling::new(100);
+        let filling = Filling::new(100, &FillingRoom::new(1 << 20));
         let mut first = filling.reader().unwrap();
         assert!(read(&mut first).is_pending());
         filling.push(Bytes::from_static(b"ab"));
@@ -291,11 +348,11 @@ mod tests {
     #[test]
     fn bodies_that_are_too_large() {
         let cx = Context::from_waker(Waker::noop());
-        let filling = Filling::new(3);
+        let filling = Filling::new(3, &FillingRoom::new(1 << 20));
         let mut reader = filling.reader().unwrap();
         for _ in 0..2 {
             assert_eq!(filling.poll_room(&cx), Poll::Ready(true));
-            filling.push(Bytes::from(vec![0; 512 << 10]));
+            filling.push(Bytes::from(vec![0; 64 << 10]));
         }
         assert!(filling.body().is_none() && filling.poll_room(&cx).is_pending());
         assert!(read(&mut reader).is_ready());
@@ -304,16 +361,41 @@ mod tests {
         drop(reader);
         assert_eq!(filling.poll_room(&cx), Poll::Ready(false));
         filling.finish(false);
-        let cut = Filling::new(3);
+        let cut = Filling::new(3, &FillingRoom::new(1 << 20));
         let mut reader = cut.reader().unwrap();
         cut.finish(false);
         assert_eq!(read(&mut reader), Poll::Ready(Some(Err(()))));
     }
 
     #[test]
+    fn bodies_without_room_are_not_kept() {
+        let cx = Context::from_waker(Waker::noop());
+        let room = FillingRoom::new(300 << 10);
+        let piece = || Bytes::from(vec![0; 100 << 10]);
+        let first = Filling::new(1 << 20, &room);
+        let mut reader = first.reader().unwrap();
+        first.push(piece());
+        first.push(piece());
+        let second = Filling::new(1 << 20, &room);
+        let own = second.reader();
+        second.push(piece());
+        assert!(!second.is_crowded_out());
+        second.push(piece());
+        assert!(second.is_crowded_out() && !second.follow() && second.body().is_none());
+        // It goes on as fast as it is read.
+        assert!(second.poll_room(&cx).is_pending());
+        drop((own, second));
+        // The other one has its body, and the room is free again.
+        assert!(!first.is_crowded_out() && first.body().is_some() && read(&mut reader).is_ready());
+        assert_eq!(room.used.load(Ordering::Relaxed), 200 << 10);
+        drop((reader, first));
+        assert_eq!(room.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
     fn the_first_outcome_counts() {
         let cx = Context::from_waker(Waker::noop());
-        let filling = Filling::new(3);
+        let filling = Filling::new(3, &FillingRoom::new(1 << 20));
         assert!(filling.poll_outcome(&cx).is_pending());
         filling.resolve(Outcome::Released);
         filling.resolve(Outcome::Abandoned);

@@ -185,13 +185,14 @@ impl StoredHead {
         Ok(Self { status, fields, speaks_to_cache, said, lifetime, at, initial_age: age, since, variant, tags, epoch })
     }
 
-    /// Returns the fields of this response as a 304 has changed them (RFC 9111 section 3.2).
+    /// Returns the fields of this response as a 304 has changed them (RFC 9111 section 3.2). Without a Date in the 304, the
+    /// time of its coming counts (RFC 9110 section 6.6.1).
     #[must_use]
     pub fn updated_fields(&self, newer: &Fields) -> Fields {
         let replaces = |name: &[u8]| !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept));
         let mut fields = Fields::default();
         for (_, name, value) in self.fields.iter() {
-            if !replaces(name) || !newer.has_field(name) {
+            if !replaces(name) || !newer.has_field(name) && !name.eq_ignore_ascii_case(b"date") {
                 fields.push(name, value);
             }
         }
@@ -199,6 +200,22 @@ impl StoredHead {
             fields.push(name, value);
         }
         fields
+    }
+
+    /// Returns the head with the fields of a 304, for its client alone: the 304 forbids storing it.
+    #[must_use]
+    pub fn for_one(&self, newer: &Fields, arrival: HeadArrival) -> Self {
+        let mut fields = self.updated_fields(newer);
+        let initial_age = initial_age(&fields, arrival.received);
+        fields.remove_if(|name, text, _| {
+            NEVER.contains(&name) || NEVER_NAMES.iter().any(|never| text.eq_ignore_ascii_case(never))
+        });
+        if !fields.has(Name::Date) {
+            fields.push(b"Date", http_date(arrival.received.at).as_bytes());
+        }
+        let HeadArrival { received: ReceivedAt { at, .. }, uptime: since, epoch } = arrival;
+        let said = Response::of(&fields);
+        Self { fields, said, initial_age, at, since, epoch, speaks_to_cache: true, ..self.clone() }
     }
 
     /// Returns the fields for clients.
@@ -281,6 +298,8 @@ pub struct StoredResponse {
     pub parts: Option<Box<StoredParts>>,
     /// It must be validated before the next use: a soft purge, or a change by an unsafe method.
     is_invalid: AtomicBool,
+    /// A purge or the origin has taken it away: it is not sent any more, and nothing confirms it.
+    is_gone: AtomicBool,
     /// Somebody validates it in the background.
     is_validating: AtomicBool,
     /// Failed validations in a row, and the uptime before which none is tried.
@@ -302,6 +321,7 @@ impl StoredResponse {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             parts: None,
             is_invalid: AtomicBool::default(),
+            is_gone: AtomicBool::default(),
             is_validating: AtomicBool::default(),
             failures: AtomicU32::default(),
             next_try: AtomicU64::default(),
@@ -316,9 +336,22 @@ impl StoredResponse {
         Self { parts: Some(Box::new(parts)), ..Self::new(head, body) }
     }
 
-    /// Requires validation before the next use.
+    /// Requires validation before the next use, which waits for no pause.
     pub fn invalidate(&self) {
         self.is_invalid.store(true, Ordering::Release);
+        self.next_try.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes it away, also from requests that have it.
+    pub fn withdraw(&self) {
+        self.is_gone.store(true, Ordering::Release);
+        self.invalidate();
+    }
+
+    /// `true` if [`Self::withdraw`] was called.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
     }
 
     /// `true` if it must be validated before its next use. `epoch` is the number of soft purges of the site.
@@ -355,6 +388,11 @@ impl StoredResponse {
     pub fn failed(&self, uptime: u64) {
         let before = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
         self.next_try.store(uptime + (PAUSE << before).min(PAUSE_MAX), Ordering::Relaxed);
+    }
+
+    /// Notes that the origin has answered with a failure. The cause may be the client's request alone, so the pause is short.
+    pub fn refused(&self, uptime: u64) {
+        self.next_try.fetch_max(uptime + PAUSE, Ordering::Relaxed);
     }
 
     /// `true` in the pause after a failure of the origin.
@@ -414,9 +452,14 @@ impl CachedPage {
         &self.variants
     }
 
-    /// Returns the page with one more response. It replaces the one of the same variant.
+    /// Returns the page with one more response. It replaces the one of the same variant, and has that one's limit of
+    /// validations that clients ask for.
     #[must_use]
     pub fn with(&self, new: Arc<StoredResponse>) -> Self {
+        if let Some(replaced) = self.variants.iter().find(|other| other.head.variant == new.head.variant) {
+            let before = replaced.insisted.load(Ordering::Relaxed);
+            new.insisted.fetch_max(before, Ordering::Relaxed);
+        }
         let others = self.variants.iter().filter(|other| other.head.variant != new.head.variant).cloned();
         let variants = std::iter::once(new.clone()).chain(others).take(VARIANTS_MAX).collect();
         Self { variants }
@@ -513,7 +556,7 @@ mod tests {
             ("Y", "2"),
         ]);
         let updated = head.updated_fields(&newer);
-        assert_eq!(names(&updated), ["etag", "content-encoding", "x", "date", "cache-control", "y"]);
+        assert_eq!(names(&updated), ["etag", "content-encoding", "x", "cache-control", "y"]);
         assert_eq!(updated.value_of(b"content-encoding"), Some(&b"gzip"[..]));
         for (tag, want) in [("\"a\"", true), ("\"b\"", false), ("W/\"a\"", true), ("W/\"b\"", false)] {
             assert_eq!(head.is_named_by(&Fields::of(&[("ETag", tag)])), want, "{tag}");

@@ -39,9 +39,10 @@ const WORDPRESS_COOKIES: [&str; 13] = [
 const WORDPRESS_IGNORED: [&str; 1] = ["wordpress_test_cookie"];
 /// Cookies of Ghost: members, private blogs, the editor, previews of tiers (`ghost/core`).
 const GHOST_COOKIES: [&str; 4] = ["ghost-members-ssr", "ghost-private", "ghost-admin-api-session", "ghost-access"];
-/// Cookies of scripts in the page: origins do not read them.
-const SCRIPTS: [&str; 12] =
-    ["_ga", "_gid", "_gat", "_gcl_", "_fbp", "_fbc", "_hj", "_pk_", "__utm", "_clck", "_clsk", "wp-settings-"];
+/// Cookies of scripts in the page, by their names and by the beginnings of their names: origins do not read them. A
+/// beginning ends where no other word can go on: Rails names its sessions after the program, as `_gazette_session`.
+const SCRIPT_NAMES: [&str; 8] = ["_ga", "_gid", "_gat", "_gaexp", "_fbp", "_fbc", "_clck", "_clsk"];
+const SCRIPTS: [&str; 8] = ["_ga_", "_gac_", "_gat_", "_gcl_", "_hj", "_pk_", "__utm", "wp-settings-"];
 
 /// Beginnings of paths that are never stored, each a whole segment.
 const WORDPRESS_PATHS: [&str; 14] = [
@@ -98,6 +99,9 @@ impl CacheProfile {
     fn ignores(self, pair: &[u8]) -> bool {
         let name = pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii();
         let begins = |list: &[&str]| list.iter().any(|beginning| name.starts_with(beginning.as_bytes()));
+        if SCRIPT_NAMES.iter().any(|known| name == known.as_bytes()) {
+            return true;
+        }
         match self {
             Self::None => begins(&SCRIPTS),
             // A name that nobody knows may be a plugin's session.

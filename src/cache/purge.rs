@@ -16,6 +16,13 @@ pub enum PurgeScope {
 }
 
 impl PurgeScope {
+    /// The scope of one key.
+    #[must_use]
+    pub fn url(key: &[u8]) -> Self {
+        let (authority, target) = key::parts(key);
+        Self::Url(authority.to_vec(), target.to_vec())
+    }
+
     /// `true` if it is for a response with this key and these tags.
     #[must_use]
     pub fn covers(&self, key: &[u8], tags: &[Box<[u8]>]) -> bool {

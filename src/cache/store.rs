@@ -14,8 +14,8 @@ use quick_cache::{OptionsBuilder, Weighter};
 
 use super::counts::PartCounts;
 use super::disk::{PageFileName, Recalled, SiteDisk};
-use super::filling::{Filling, Outcome};
-use super::key;
+use super::filling::{Filling, FillingRoom, Outcome};
+
 use super::page::{CachedPage, StoredHead, StoredResponse};
 use super::partial::StoredParts;
 use super::purge::PurgeScope;
@@ -32,8 +32,15 @@ const LARGEST_PER_SHARD: u64 = 4;
 /// The most keys that are remembered because their responses cannot be shared, and for how long, in milliseconds.
 const REFUSED_MAX: usize = 4096;
 const REFUSED_FOR: u64 = 10_000;
+/// The most keys whose last change is remembered.
+const CHANGES_MAX: usize = 1024;
+/// The part of the memory that bodies under way may take besides, as a divisor; a body of the largest size always may.
+const UNDER_WAY_PART: u64 = 2;
 /// The most responses under way.
 const FILLINGS_MAX: usize = 10_000;
+/// The most keys with fields that responses vary by, and the most of these of a key.
+const VARIED_MAX: usize = 4096;
+const VARIED_NAMES_MAX: usize = 16;
 /// The most validations in the background at the same time.
 const BACKGROUND_MAX: usize = 64;
 
@@ -51,11 +58,15 @@ pub struct Store {
     pages: Cache<Box<[u8]>, Arc<CachedPage>, PageWeight, RandomState>,
     /// Held while a page is changed.
     writing: Mutex<()>,
-    /// The number of purges and changes: a response that was asked for before is not stored.
+    /// The number of purges and changes: a response that was asked for before is not stored, if it is one of those.
     generation: AtomicU64,
+    /// Those that were for more than one key, or are forgotten, and the latest for each other key.
+    changes: Mutex<Changes>,
     /// The number of soft purges of everything.
     epoch: AtomicU64,
     under_way: Mutex<UnderWay>,
+    /// The memory for bodies under way.
+    room: Arc<FillingRoom>,
     counts: PartCounts,
     /// Validations in the background.
     background: AtomicUsize,
@@ -65,11 +76,45 @@ pub struct Store {
     disk: RwLock<Option<Arc<SiteDisk>>>,
 }
 
+/// Names of fields, in lower case.
+pub type FieldNames = Arc<[Box<[u8]>]>;
+
+/// The generations of changes.
+#[derive(Debug, Default)]
+struct Changes {
+    of_many: u64,
+    by_key: HashMap<Box<[u8]>, u64, RandomState>,
+}
+
+impl Changes {
+    fn note(&mut self, key: &[u8], generation: u64) {
+        if self.by_key.len() >= CHANGES_MAX {
+            // Who was asked for before the oldest of these is not known any more.
+            self.by_key.clear();
+            self.of_many = generation;
+        }
+        self.by_key.insert(key.into(), generation);
+    }
+
+    fn note_many(&mut self, generation: u64) {
+        self.by_key.clear();
+        self.of_many = generation;
+    }
+
+    /// `true` if this key was changed after `generation`.
+    fn is_changed(&self, key: &[u8], generation: u64) -> bool {
+        self.of_many > generation || self.by_key.get(key).is_some_and(|changed| *changed > generation)
+    }
+}
+
 #[derive(Debug, Default)]
 struct UnderWay {
     fillings: HashMap<Box<[u8]>, Arc<Filling>, RandomState>,
     /// Keys whose responses could not be shared or stored, with the reason, and the uptime until which nobody waits.
-    refused: HashMap<Box<[u8]>, (NotStored, u64), RandomState>,
+    /// Without a reason, they are stored, and validated for each request.
+    refused: HashMap<Box<[u8]>, (Option<NotStored>, u64), RandomState>,
+    /// Fields of clients that responses vary by, and that the origin gets for this key only.
+    varied: HashMap<Box<[u8]>, FieldNames, RandomState>,
 }
 
 /// A place for a validation in the background.
@@ -114,8 +159,10 @@ impl Store {
             pages: Cache::with_options(options, PageWeight, RandomState::default(), DefaultLifecycle::default()),
             writing: Mutex::default(),
             generation: AtomicU64::default(),
+            changes: Mutex::default(),
             epoch: AtomicU64::default(),
             under_way: Mutex::default(),
+            room: FillingRoom::new((memory / UNDER_WAY_PART).max(max_object)),
             counts: Default::default(),
             background: AtomicUsize::default(),
             memory,
@@ -164,6 +211,10 @@ impl Store {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn under_way(&self) -> MutexGuard<'_, UnderWay> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,7 +233,7 @@ impl Store {
     /// Stores a response, unless something was purged or changed since `generation`.
     pub fn put(&self, key: &[u8], stored: Arc<StoredResponse>, generation: u64) -> bool {
         let _writing = self.writing();
-        if self.generation() != generation {
+        if self.changes().is_changed(key, generation) {
             return false;
         }
         let page = self.pages.peek(key).unwrap_or_default().with(stored.clone());
@@ -206,7 +257,7 @@ impl Store {
         let page = self.pages.peek(key).unwrap_or_default();
         let mut same = page.variants().iter().filter(|held| held.head.variant == head.variant);
         let held = same.next();
-        if self.generation() != generation || held.is_some_and(|held| held.parts.is_none()) {
+        if self.changes().is_changed(key, generation) || held.is_some_and(|held| held.parts.is_none()) {
             return false;
         }
         let fits = |held: &&Arc<StoredResponse>| !held.is_invalid(self.epoch()) && held.head.has_tag_of(head);
@@ -255,6 +306,7 @@ impl Store {
     /// Removes one response.
     pub fn remove(&self, key: &[u8], stored: &Arc<StoredResponse>) {
         let _writing = self.writing();
+        stored.withdraw();
         if let Some(disk) = self.disk() {
             disk.remove(key, stored);
         }
@@ -275,7 +327,8 @@ impl Store {
     /// Requires validation of all variants of a key: an unsafe method has changed it.
     pub fn invalidate(&self, key: &[u8]) {
         let _writing = self.writing();
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.changes().note(key, generation);
         let mut under_way = self.under_way();
         under_way.fillings.remove(key);
         under_way.refused.remove(key);
@@ -284,8 +337,7 @@ impl Store {
             page.variants().iter().for_each(|stored| stored.invalidate());
         }
         if let Some(disk) = self.disk() {
-            let (authority, target) = key::parts(key);
-            disk.purge(&PurgeScope::Url(authority.to_vec(), target.to_vec()), true);
+            disk.purge(&PurgeScope::url(key), true);
         }
     }
 
@@ -293,7 +345,8 @@ impl Store {
     /// for a soft purge of the site, of those that are stored.
     pub fn purge(&self, purge: &PurgeScope, is_soft: bool) -> usize {
         let _writing = self.writing();
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.changes().note_many(generation);
         let mut under_way = self.under_way();
         under_way.fillings.clear();
         under_way.refused.clear();
@@ -304,7 +357,10 @@ impl Store {
             let files = self.disk().map_or(0, |disk| disk.size().0);
             return self.pages.len().max(files);
         }
-        self.purge_memory(purge, is_soft, &on_disk) + on_disk.len()
+        let count = self.purge_memory(purge, is_soft, &on_disk) + on_disk.len();
+        // Meanwhile, a hit may have had its page written anew: from here on, each is marked.
+        self.disk().into_iter().for_each(|disk| _ = disk.purge(purge, is_soft));
+        count
     }
 
     /// Purges what is in memory. Returns the number of responses that are not on disk, too.
@@ -314,7 +370,7 @@ impl Store {
         let matches = |key: &[u8], stored: &StoredResponse| purge.covers(key, &stored.head.tags);
         for (key, page) in self.pages.iter() {
             let hits: Vec<_> = page.variants().iter().filter(|stored| matches(&key, stored)).collect();
-            hits.iter().for_each(|stored| stored.invalidate());
+            hits.iter().for_each(|stored| if is_soft { stored.invalidate() } else { stored.withdraw() });
             let is_there = |stored: &StoredResponse| {
                 !on_disk.is_empty() && on_disk.contains(&PageFileName::of(&key, &stored.head.variant))
             };
@@ -342,9 +398,15 @@ impl Store {
         if under_way.fillings.len() >= FILLINGS_MAX {
             return Join::Alone;
         }
-        let filling = Filling::new(self.max_object);
+        let filling = self.filling();
         under_way.fillings.insert(key.into(), filling.clone());
         Join::Lead(filling)
+    }
+
+    /// Begins a response that nobody else waits for.
+    #[must_use]
+    pub fn filling(&self) -> Arc<Filling> {
+        Filling::new(self.max_object, &self.room)
     }
 
     /// Ends the place of a request that leads, if its outcome says all that others wait for.
@@ -373,6 +435,15 @@ impl Store {
 
     /// Notes that a key's responses cannot be shared: for a while, nobody waits for one.
     pub fn refuse(&self, key: &[u8], reason: NotStored, uptime: u64) {
+        self.ask_alone(key, Some(reason), uptime);
+    }
+
+    /// Notes that a key's responses are validated for each request: for a while, nobody waits for another one.
+    pub fn validate_each(&self, key: &[u8], uptime: u64) {
+        self.ask_alone(key, None, uptime);
+    }
+
+    fn ask_alone(&self, key: &[u8], reason: Option<NotStored>, uptime: u64) {
         let mut under_way = self.under_way();
         if under_way.refused.len() >= REFUSED_MAX {
             under_way.refused.retain(|_, (_, until)| uptime < *until);
@@ -391,7 +462,39 @@ impl Store {
     /// Returns the reason why the last response of a key was not stored, if it is remembered.
     #[must_use]
     pub fn refusal(&self, key: &[u8]) -> Option<NotStored> {
-        self.under_way().refused.get(key).map(|(reason, _)| *reason)
+        self.under_way().refused.get(key).and_then(|(reason, _)| *reason)
+    }
+
+    /// Notes fields that a key's responses vary by, and that the origin did not get. Returns `false` if they are too many.
+    pub fn vary(&self, key: &[u8], names: Vec<Box<[u8]>>) -> bool {
+        let mut under_way = self.under_way();
+        let mut all: Vec<_> = under_way.varied.get(key).map(|known| known.to_vec()).unwrap_or_default();
+        all.extend(names);
+        all.sort_unstable();
+        all.dedup();
+        if all.len() > VARIED_NAMES_MAX {
+            return false;
+        }
+        if under_way.varied.len() >= VARIED_MAX && !under_way.varied.contains_key(key) {
+            under_way.varied.clear();
+        }
+        under_way.varied.insert(key.into(), all.into());
+        true
+    }
+
+    /// Returns the fields that [`Self::vary`] has noted.
+    #[must_use]
+    pub fn varied(&self, key: &[u8]) -> Option<FieldNames> {
+        self.under_way().varied.get(key).cloned()
+    }
+
+    /// Requires validation of a response that the origin's answer to HEAD contradicts, on disk, too.
+    pub fn contradicted(&self, key: &[u8], stored: &StoredResponse) {
+        let _writing = self.writing();
+        stored.invalidate();
+        if let Some(disk) = self.disk() {
+            disk.purge(&PurgeScope::url(key), true);
+        }
     }
 
     /// Counts an answer of a worker.
@@ -450,7 +553,7 @@ mod tests {
     }
 
     fn key(target: &str) -> Vec<u8> {
-        key::key(b"a.example", None, None, target.as_bytes())
+        crate::cache::key::key(b"a.example", None, None, target.as_bytes())
     }
 
     fn filled() -> Store {
@@ -499,8 +602,15 @@ mod tests {
         store.purge(&PurgeScope::Tag(b"none".to_vec()), false);
         assert!(!store.put(&key("/new"), stored("", 1), before) && !has(&store, "/new"));
         let before = store.generation();
-        store.invalidate(&key("/other"));
+        store.invalidate(&key("/new"));
         assert!(!store.put(&key("/new"), stored("", 1), before));
+        let before = store.generation();
+        store.invalidate(&key("/other"));
+        assert!(store.put(&key("/new"), stored("", 1), before), "that was another page");
+        for n in 0..CHANGES_MAX + 1 {
+            store.invalidate(&key(&format!("/{n}")));
+        }
+        assert!(!store.put(&key("/new"), stored("", 1), before), "the first changes are forgotten");
         assert!(store.put(&key("/new"), stored("", 1), store.generation()) && has(&store, "/new"));
         let one = store.find(&key("/new"), &Fields::default()).unwrap();
         store.remove(&key("/new"), &one);
@@ -512,7 +622,7 @@ mod tests {
         let store = filled();
         let Join::Lead(first) = store.join(b"k", 0) else { panic!() };
         assert!(matches!(store.join(b"k", 0), Join::Follow(_)));
-        store.leave(b"k", &Filling::new(0));
+        store.leave(b"k", &store.filling());
         assert!(matches!(store.join(b"k", 0), Join::Follow(_)), "another one's place");
         store.leave(b"k", &first);
         assert!(matches!(store.join(b"k", 0), Join::Lead(_)));

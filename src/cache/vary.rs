@@ -24,8 +24,8 @@ impl Variant {
         let mut names: Vec<Vec<u8>> =
             response.get_all(Name::Vary).flat_map(tokens).map(<[u8]>::to_ascii_lowercase).collect();
         // Requests whose cookies say something about the visitor have nothing to do with the store, and the others lose
-        // theirs.
-        names.retain(|name| name != b"cookie" && !(has_any_coding && name == b"accept-encoding"));
+        // theirs. The host is in the key.
+        names.retain(|name| name != b"cookie" && name != b"host" && !(has_any_coding && name == b"accept-encoding"));
         names.sort_unstable();
         names.dedup();
         let (mut nominated, mut kept) = (Vec::with_capacity(names.len()), 0);

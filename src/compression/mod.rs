@@ -15,5 +15,5 @@ pub use coding::Coding;
 pub use decoder::{Undecodable, decoder, decoders};
 pub use encoder::{Effort, encode, encoder};
 pub use rules::{Circumstances, CompressionRules, Identity, judge, judge_response};
-pub use tags::{UpstreamTags, undo};
+pub use tags::{UpstreamTags, drop_dated_range, undo};
 pub use types::{TypePattern, usual_types};

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::message::Fields;
+use super::accept::choose;
+use super::coding::Coding;
+use crate::message::{Fields, RequestHead};
 
 /// What is known about the tags of a site's upstream.
 ///
@@ -48,6 +50,34 @@ pub fn undo(fields: &mut Fields) -> bool {
     was_changed
 }
 
+/// Drops the fields of a range whose condition is a date, if the client may have a part of a compressed body: that has the
+/// date of the uncompressed one, so the date says nothing about the bytes (RFC 9110 section 8.8.2.2). `codings` are the
+/// site's. Bodies that nobody compresses, by the ending of the target, stay in parts.
+pub fn drop_dated_range(head: &mut RequestHead, codings: &[Coding]) {
+    let is_dated = |condition: &[u8]| !condition.ends_with(b"\"");
+    if head.fields.has_field(b"range")
+        && head.fields.value_of(b"if-range").is_some_and(is_dated)
+        && !is_packed(head.target_bytes())
+        && choose(&head.fields, codings).is_some()
+    {
+        let is_of_range = |name: &[u8]| [&b"range"[..], b"if-range"].iter().any(|own| name.eq_ignore_ascii_case(own));
+        head.fields.remove_if(|_, name, _| is_of_range(name));
+    }
+}
+
+/// `true` for a target whose ending says that its body does not gain from compression.
+fn is_packed(target: &[u8]) -> bool {
+    const ENDINGS: [&[u8]; 28] = [
+        b"7z", b"aac", b"apk", b"avif", b"br", b"bz2", b"deb", b"epub", b"flac", b"gif", b"gz", b"iso", b"jpeg",
+        b"jpg", b"m4a", b"m4v", b"mkv", b"mov", b"mp3", b"mp4", b"ogg", b"pdf", b"png", b"rar", b"webm", b"webp",
+        b"woff2", b"zip",
+    ];
+    let path = target.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default();
+    let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let dot = name.iter().rposition(|b| *b == b'.');
+    dot.is_some_and(|dot| ENDINGS.contains(&&*name[dot + 1..].to_ascii_lowercase()))
+}
+
 /// A list of tags without `W/`; `None` if it has none. Text in quotes stays.
 fn strengthened(list: &[u8]) -> Option<Vec<u8>> {
     let (mut strong, mut rest, mut is_quoted, mut was_changed) = (Vec::new(), list, false, false);
@@ -84,6 +114,32 @@ mod tests {
         ] {
             assert_eq!(strengthened(before.as_bytes()).as_deref(), after.map(str::as_bytes), "{before}");
         }
+    }
+
+    #[test]
+    fn ranges_by_a_date() {
+        let date = "Fri, 27 Nov 2026 15:00:00 GMT";
+        for (target, accepted, condition, stays) in [
+            ("/", "br", date, false),
+            ("/a.js?v=1.png", "gzip", date, false),
+            ("/a.css", "identity", date, true),
+            ("/a.css", "br", "\"x\"", true),
+            ("/a.css", "br", "W/\"x\"", true),
+            ("/a.MP4?x", "br", date, true),
+        ] {
+            let mut head = RequestHead::default();
+            head.set_target(target.as_bytes());
+            for (name, value) in [("Accept-Encoding", accepted), ("Range", "bytes=0-1"), ("If-Range", condition)] {
+                head.fields.push(name.as_bytes(), value.as_bytes());
+            }
+            drop_dated_range(&mut head, &Coding::ALL);
+            assert_eq!(head.fields.len(), if stays { 3 } else { 1 }, "{target} {accepted} {condition}");
+        }
+        let mut head = RequestHead::default();
+        head.fields.push(b"Accept-Encoding", b"br");
+        head.fields.push(b"Range", b"bytes=0-1");
+        drop_dated_range(&mut head, &Coding::ALL);
+        assert_eq!(head.fields.len(), 2);
     }
 
     #[test]

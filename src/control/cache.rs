@@ -43,6 +43,10 @@ pub(super) fn open_disk(config: &Config, before: Option<&Config>) {
     let kept: Vec<String> = caches().filter_map(|cache| Some(cache.disk.as_ref()?.id().to_owned())).collect();
     for cache in before.iter().flat_map(|before| before.snapshot.caches.iter().flatten()) {
         cache.disk.iter().filter(|disk| !kept.iter().any(|id| id == disk.id())).for_each(|disk| disk.close());
+        // A response under way may still end in a former store: what it brings may have been purged from the new one.
+        if !caches().any(|kept| Arc::ptr_eq(&kept.store, &cache.store)) {
+            cache.store.attach(None);
+        }
     }
     service.keep(kept);
 }
@@ -162,8 +166,13 @@ impl Control {
             }
         };
         let settling: Vec<oneshot::Receiver<Settled>> = caches.iter().map(SiteDisk::settled).collect();
+        // A soft purge leaves pages for the time that the origin fails, and those of former sites are validated, too.
+        let dropping = self.config.disk.as_ref().filter(|_| !call.is_soft).map(|service| service.drop_former());
         spawn_local(async move {
             let settled = timeout(PURGE_WAIT, async {
+                if let Some(dropping) = dropping {
+                    let _ = dropping.await;
+                }
                 for settled in settling {
                     settled.await.unwrap_or(Ok(()))?;
                 }

@@ -11,7 +11,7 @@ use super::rewritten::{RewrittenCount, may_rewrite};
 use super::snapshot::{SiteOfView, View};
 use super::trace;
 use crate::clock::Alarm;
-use crate::compression::undo;
+use crate::compression::{drop_dated_range, undo};
 use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, origin};
@@ -106,6 +106,9 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         Some(rules) => trace::begin(rules, head, site.as_ref(), context),
     };
     let compression = site.as_ref().and_then(|site| site.compression.as_ref());
+    if let Some(own) = compression {
+        drop_dated_range(head, &own.rules.encodings);
+    }
     // Tags of rewritten bodies are weak whatever the upstream sends, and it compares them as weak ones.
     let is_rewritten = |head: &RequestHead| site.as_ref().is_some_and(|site| may_rewrite(site, head));
     let has_undone_tags =

@@ -12,32 +12,27 @@ use crate::cache::key::key;
 use crate::cache::page::{CachedPage, StoredHead, StoredResponse};
 use crate::cache::profile::Cookies;
 use crate::cache::status::ForwardReason;
+use crate::cache::store::{FieldNames, Store};
 use crate::cache::storing::StoringRequest;
 use crate::cache::{CacheRules, SiteCache, conditional};
-use crate::message::{Framing, Name, RequestHead};
+use crate::message::{Fields, Framing, Name, RequestHead, tokens};
 use crate::upstream::Pool;
 
 /// The fields of a client that reach the upstream with a request whose response may be stored. Everything else would
-/// change a response that other clients get, or says something about this client only.
-const PASSING: [&[u8]; 15] = [
-    b"accept",
+/// change a response that other clients get, or says something about this client only. What a response names in Vary passes
+/// for its key.
+const PASSING: [&[u8]; 10] = [
     b"accept-language",
     b"authorization",
     b"cache-control",
     b"cdn-loop",
-    b"dnt",
-    b"from",
     b"origin",
     b"pragma",
-    b"save-data",
-    b"sec-gpc",
     b"traceparent",
     b"tracestate",
     b"user-agent",
     b"via",
 ];
-/// Beginnings of names that pass, too: client hints.
-const PASSING_FAMILY: &[u8] = b"sec-ch-";
 
 /// The first decision about a request, by the request alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +63,8 @@ pub(super) fn verdict(rules: &CacheRules, head: &RequestHead) -> Verdict {
 #[derive(Debug)]
 pub(super) struct CacheRequest {
     pub(super) key: Vec<u8>,
+    /// The number of purges and changes before the look at the store.
+    pub(super) generation: u64,
     /// The target after the rules for queries, if they change it.
     pub(super) target: Option<Vec<u8>>,
     pub(super) directives: Request,
@@ -75,6 +72,8 @@ pub(super) struct CacheRequest {
     pub(super) has_range: bool,
     /// pintle compresses what is stored.
     compresses: bool,
+    /// Fields that responses of this key vary by, and that pass for this key only.
+    varied: Option<FieldNames>,
 }
 
 impl CacheRequest {
@@ -82,7 +81,9 @@ impl CacheRequest {
         let head = turn.head;
         let target = cache.rules.query.apply(head.target_bytes());
         Self {
+            generation: cache.store.generation(),
             key: key_of(turn, &target),
+            varied: None,
             directives: Request::of(&head.fields),
             has_authorization: head.fields.has_field(b"authorization"),
             has_range: head.method == Method::GET && head.fields.has_field(b"range"),
@@ -105,6 +106,12 @@ impl CacheRequest {
         StoringRequest { method, has_authorization: self.has_authorization, directives: &self.directives }
     }
 
+    /// Looks up which more fields pass. Only a request that goes upstream needs them.
+    pub(super) fn varied(&mut self, store: &Store) -> &Self {
+        self.varied = store.varied(&self.key);
+        self
+    }
+
     /// Returns the head for the upstream: without conditions, cookies and everything that could make the response differ
     /// for others. `stored` gives it the validators. `page` names fields that its responses vary by: these pass.
     pub(super) fn upstream_head(
@@ -114,7 +121,7 @@ impl CacheRequest {
         page: Option<&CachedPage>,
     ) -> RequestHead {
         let mut own = head.clone();
-        own.fields.retain(|field, name| !field.is_named() && passes(name, page));
+        own.fields.retain(|field, name| !field.is_named() && passes(name, page, self.varied.as_deref()));
         let encoding = if self.compresses { Encoding::Identity } else { Encoding::of(&head.fields) };
         own.fields.push(b"Accept-Encoding", encoding.value());
         if let Some(stored) = stored {
@@ -172,12 +179,12 @@ impl Fetch {
     pub(super) fn new(
         cache: &Arc<SiteCache>,
         pool: Rc<Pool>,
-        wanted: CacheRequest,
+        mut wanted: CacheRequest,
         (reason, stored): (ForwardReason, Option<Arc<StoredResponse>>),
         page: Option<&CachedPage>,
         head: &RequestHead,
     ) -> Self {
-        let head = wanted.upstream_head(head, stored.as_deref(), page);
+        let head = wanted.varied(&cache.store).upstream_head(head, stored.as_deref(), page);
         Self { cache: cache.clone(), pool, wanted, head, reason, stored, is_part: false }
     }
 
@@ -185,12 +192,12 @@ impl Fetch {
     pub(super) fn part(
         cache: &Arc<SiteCache>,
         pool: Rc<Pool>,
-        wanted: CacheRequest,
+        mut wanted: CacheRequest,
         reason: ForwardReason,
         page: Option<&CachedPage>,
         head: &RequestHead,
     ) -> Self {
-        let head = wanted.part_head(head, page);
+        let head = wanted.varied(&cache.store).part_head(head, page);
         Self { cache: cache.clone(), pool, wanted, head, reason, stored: None, is_part: true }
     }
 }
@@ -202,20 +209,22 @@ pub(super) fn key_of(turn: &Turn<'_>, target: &[u8]) -> Vec<u8> {
     key(head.host_bytes(), head.port(), stated.as_deref(), target)
 }
 
-fn passes(name: &[u8], page: Option<&CachedPage>) -> bool {
+fn passes(name: &[u8], page: Option<&CachedPage>, noted: Option<&[Box<[u8]>]>) -> bool {
     let name = name.to_ascii_lowercase();
+    let is_noted = || noted.into_iter().flatten().any(|varied| **varied == *name);
     let is_varied = || {
         let variants = page.into_iter().flat_map(CachedPage::variants);
         variants.flat_map(|stored| stored.head.variant.fields()).any(|(varied, _)| *varied == *name)
     };
-    name != b"accept-encoding"
-        && name != b"cookie"
-        && (PASSING.contains(&&*name) || name.starts_with(PASSING_FAMILY) || is_varied())
+    name != b"accept-encoding" && name != b"cookie" && (PASSING.contains(&&*name) || is_noted() || is_varied())
 }
 
-/// `true` if a response varies by a field of the client's request that the upstream did not get.
-pub(super) fn varies_by_dropped(response: &crate::message::Fields, head: &RequestHead, sent: &RequestHead) -> bool {
-    let varied = response.get_all(Name::Vary).flat_map(crate::message::tokens);
-    let is_own = |name: &[u8]| name.eq_ignore_ascii_case(b"accept-encoding") || name.eq_ignore_ascii_case(b"cookie");
-    varied.filter(|name| !is_own(name)).any(|name| head.fields.has_field(name) && !sent.fields.has_field(name))
+/// The fields of the client's request that a response varies by, and that the upstream did not get. Each request of a key
+/// has the same host.
+pub(super) fn varied_by_dropped(response: &Fields, head: &RequestHead, sent: &RequestHead) -> Vec<Box<[u8]>> {
+    const OWN: [&[u8]; 3] = [b"accept-encoding", b"cookie", b"host"];
+    let varied = response.get_all(Name::Vary).flat_map(tokens).map(<[u8]>::to_ascii_lowercase);
+    let is_dropped = |name: &Vec<u8>| head.fields.has_field(name) && !sent.fields.has_field(name);
+    let dropped = varied.filter(|name| !OWN.contains(&&**name) && is_dropped(name));
+    dropped.map(Vec::into_boxed_slice).collect()
 }

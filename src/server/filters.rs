@@ -17,11 +17,11 @@ use crate::cache::encoded::EncodedBodies;
 use crate::cache::profile::Cookies;
 use crate::cache::store::CachePart;
 use crate::compression::{
-    Circumstances, Coding, CompressionRules, Effort, Identity, encode, encoder, judge, judge_response,
+    Circumstances, Coding, CompressionRules, Effort, Identity, choose, encode, encoder, judge, judge_response,
 };
 use crate::filter::head::{add_vary, changed, weaken};
 use crate::filter::{BodyFilter, FilterFault, Step};
-use crate::message::{Framing, Name, RequestHead, content_length};
+use crate::message::{Fields, Framing, Name, RequestHead, content_length};
 use crate::upstream::ResponseBody;
 
 /// The largest body that is compressed in one go, in bytes. The length of its compressed form is known.
@@ -69,6 +69,10 @@ impl FilteredAnswer<'_> {
             return None;
         }
         let known = self.circumstances(reply);
+        if reply.head.status == StatusCode::PARTIAL_CONTENT && is_compressible(rules, &reply.head.fields) {
+            // The whole would be compressed for some clients (RFC 9110 section 15.3.7).
+            add_vary(&mut reply.head.fields, "Accept-Encoding");
+        }
         if let Err(why) = judge_response(rules, &reply.head, known) {
             return Some(Err(why));
         }
@@ -86,11 +90,13 @@ impl FilteredAnswer<'_> {
     /// Finishes a 304. It names the representation that the client has: if that was compressed, its tag is weak.
     fn validate(&self, reply: &mut Reply, rules: &CompressionRules) {
         let fields = &mut reply.head.fields;
-        if self.asked.has_undone_tags {
+        let is_one = is_compressible(rules, fields);
+        // A date does not say which representation the client has. By a weak tag it may keep either.
+        let names_none = !self.head.fields.has_field(b"if-none-match");
+        let is_coded = names_none && is_one && choose(&self.head.fields, &rules.encodings).is_some();
+        if self.asked.has_undone_tags || is_coded {
             weaken(fields);
         }
-        // Mostly, its type is not stated.
-        let is_one = fields.get(Name::ContentType).is_none_or(|kind| rules.types.iter().any(|one| one.matches(kind)));
         if is_one {
             add_vary(fields, "Accept-Encoding");
         }
@@ -168,6 +174,13 @@ impl FilteredAnswer<'_> {
     fn note(&self, coding: Coding, before: u64) -> Rc<CompressionNote> {
         self.asked.compressed.get_or_init(|| Rc::new(CompressionNote { coding, before: before.into() })).clone()
     }
+}
+
+/// `true` if the site compresses this type, or if the head states none: that of a 304, or of several parts.
+fn is_compressible(rules: &CompressionRules, fields: &Fields) -> bool {
+    let is_several = |kind: &[u8]| kind.get(..10).is_some_and(|begin| begin.eq_ignore_ascii_case(b"multipart/"));
+    let is_one = |kind: &[u8]| is_several(kind) || rules.types.iter().any(|one| one.matches(kind));
+    fields.get(Name::ContentType).is_none_or(is_one)
 }
 
 /// Returns a small body that has come whole, or the body.

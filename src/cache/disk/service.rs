@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::sweep::sweep;
@@ -39,6 +40,8 @@ struct ServiceWork {
     /// The folders of sites.
     kept: Vec<String>,
     sweeps: bool,
+    /// Who waits for the removal of all folders of former sites.
+    drops: Vec<oneshot::Sender<()>>,
 }
 
 type Reads = VecDeque<(Arc<dyn DiskTask>, Box<[u8]>)>;
@@ -97,6 +100,14 @@ impl DiskService {
         self.has_work.notify_all();
     }
 
+    /// Removes the folders of former sites: a purge does not look into them. They were marked when their sites went.
+    pub fn drop_former(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.work).drops.push(sender);
+        self.has_work.notify_all();
+        receiver
+    }
+
     /// Puts a site in line, which is not in it yet.
     pub(super) fn enlist(&self, task: Arc<dyn DiskTask>) {
         lock(&self.work).ready.push_back(task);
@@ -119,19 +130,23 @@ impl DiskService {
         let mut work = lock(&self.work);
         let mut swept_at = Instant::now();
         while !work.is_ended {
-            work.sweeps |= swept_at.elapsed() >= SWEEP_EVERY;
+            let drops = std::mem::take(&mut work.drops);
+            work.sweeps |= swept_at.elapsed() >= SWEEP_EVERY || !drops.is_empty();
             if std::mem::take(&mut work.sweeps) {
                 swept_at = Instant::now();
                 let kept = work.kept.clone();
                 work.is_busy = true;
                 drop(work);
-                sweep(&self.folder, &kept);
+                sweep(&self.folder, &kept, !drops.is_empty());
+                drops.into_iter().for_each(|waiter| _ = waiter.send(()));
                 work = lock(&self.work);
                 work.is_busy = false;
             }
             let Some(task) = work.ready.pop_front() else {
-                let waited = self.has_work.wait_timeout(work, SWEEP_EVERY);
-                (work, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                if work.drops.is_empty() {
+                    let waited = self.has_work.wait_timeout(work, SWEEP_EVERY);
+                    (work, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                }
                 continue;
             };
             work.is_busy = true;

@@ -176,7 +176,8 @@ impl SiteDisk {
     pub fn offer(self: &Arc<Self>, page_key: &[u8], stored: &Arc<StoredResponse>, is_new: bool) {
         let name = PageFileName::of(page_key, &stored.head.variant);
         let mut state = self.state();
-        if !state.is_open {
+        // A purge that has marked a page in memory has been here, or comes yet.
+        if !state.is_open || !is_new && stored.is_marked_invalid() {
             return;
         }
         let before = state.queue.iter().position(|job| job.name == name).and_then(|at| state.queue.remove(at));

@@ -65,12 +65,19 @@ pub(super) fn step(disk: &SiteDisk) -> bool {
 
 /// Reads what a process needs to know of the folder before anything else.
 pub(super) fn begin(disk: &SiteDisk, site: &Path) {
-    if disk.state().epoch.is_some() {
+    let mut state = disk.state();
+    if state.epoch.is_some() {
         return;
     }
-    let _ = std::fs::remove_file(site.join(UNUSED));
-    let epoch = folder::epoch(site);
-    disk.state().epoch.get_or_insert(epoch);
+    let (mark, mut epoch) = (site.join(UNUSED), folder::epoch(site));
+    if std::fs::symlink_metadata(&mark).is_ok() {
+        // Changes meanwhile did not reach these pages: each is validated before it is used.
+        epoch = epoch.wrapping_add(1);
+        if folder::write_epoch(site, epoch).is_ok() {
+            let _ = std::fs::remove_file(mark);
+        }
+    }
+    state.epoch = Some(epoch);
 }
 
 /// The first error of two things that were done.

@@ -8,17 +8,21 @@ use http::{Method, StatusCode};
 use super::super::asked::Turn;
 use super::super::cache_note::CacheNote;
 use super::super::reply::Reply;
+use super::super::rewritten::may_rewrite;
 use super::super::why::Why;
 use crate::cache::conditional::{self, ConditionOutcome};
 use crate::cache::page::{StoredHead, StoredResponse};
 use crate::cache::range::{RequestedRange, wanted};
 use crate::message::{Fields, Framing, ResponseHead};
+use crate::mixed::request::WholeRequest;
 use crate::upstream::ResponseBody;
 
 /// Fields of a stored response that its 304 repeats (RFC 9110 section 15.4.5).
 const OF_304: [&[u8]; 6] = [b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary"];
-/// The boundary of multipart/byteranges. Parts state their lengths, so a body that contains it is still read rightly.
-const BOUNDARY: &str = "pintle-part-5ce77b8f4d1a9e02";
+
+/// The most bytes of an answer with several parts. It is a copy of its own, which no limit counts. Beyond, the whole body
+/// is sent, which is shared.
+const SEVERAL_PARTS_MAX: u64 = 64 << 10;
 
 /// Answers with a stored response, and notes the hit.
 pub(super) fn hit(turn: &Turn<'_>, stored: &StoredResponse, detail: Option<&'static str>) -> Reply {
@@ -39,6 +43,7 @@ pub(super) fn whole(turn: &Turn<'_>, stored: &StoredResponse, note: CacheNote) -
         if conditional::range_counts(&request.fields, head.validators(), now) {
             match wanted(range, stored.body.len() as u64) {
                 RequestedRange::Whole => {}
+                RequestedRange::Parts(parts) if parts.len() > 1 && bytes_of(&parts) > SEVERAL_PARTS_MAX => {}
                 RequestedRange::Unsatisfiable => return unsatisfiable(turn, stored, note),
                 RequestedRange::Parts(parts) => return partial(turn, stored, &parts, note),
             }
@@ -73,6 +78,7 @@ pub(super) fn not_modified(turn: &Turn<'_>, head: &StoredHead, note: CacheNote) 
     let request = turn.head;
     let now = head.now(turn.context.worker.clock.uptime());
     let is_modified = head.status != StatusCode::OK
+        || is_from_before_rewriting(turn, head)
         || conditional::evaluate(&request.method, &request.fields, head.validators(), now) == ConditionOutcome::Whole;
     if is_modified {
         return None;
@@ -85,6 +91,18 @@ pub(super) fn not_modified(turn: &Turn<'_>, head: &StoredHead, note: CacheNote) 
     }
     let parts = (StatusCode::NOT_MODIFIED, Framing::None, fields);
     Some(finish(turn, head, parts, ResponseBody::Empty, note))
+}
+
+/// `true` if the client's copy is one from before the rewriting: its tag is strong, and that of a rewritten body is weak.
+fn is_from_before_rewriting(turn: &Turn<'_>, head: &StoredHead) -> bool {
+    let site = turn.asked.site.as_ref();
+    site.is_some_and(|site| may_rewrite(site, turn.head))
+        && head.validators().etag.is_some_and(|tag| tag.starts_with(b"W/"))
+        && WholeRequest::of(turn.head) == WholeRequest::Anew
+}
+
+fn bytes_of(parts: &[Range<u64>]) -> u64 {
+    parts.iter().map(|part| part.end - part.start).fold(0, u64::saturating_add)
 }
 
 fn unsatisfiable(turn: &Turn<'_>, stored: &StoredResponse, note: CacheNote) -> Reply {
@@ -115,8 +133,9 @@ fn partial(turn: &Turn<'_>, stored: &StoredResponse, parts: &[Range<u64>], note:
             {
                 fields.push(name, value);
             }
-            fields.push(b"Content-Type", format!("multipart/byteranges; boundary={BOUNDARY}").as_bytes());
-            multipart(parts.iter().map(|part| (range(part), slice(part))), kind)
+            let boundary = boundary();
+            fields.push(b"Content-Type", format!("multipart/byteranges; boundary={boundary}").as_bytes());
+            multipart(&boundary, parts.iter().map(|part| (range(part), slice(part))), kind)
         }
     };
     let framing = Framing::Length(body.len() as u64);
@@ -138,11 +157,19 @@ pub(super) fn part_of_parts(
     finish(turn, &stored.head, parts, ResponseBody::stored(body), CacheNote::hit(clock.left(), None))
 }
 
+/// A boundary for multipart/byteranges that nobody can know when they write a body.
+fn boundary() -> String {
+    let mut random = [0; 16];
+    // Without random bytes it is a known one; parts state their lengths all the same.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    format!("pintle-{:032x}", u128::from_ne_bytes(random))
+}
+
 /// Writes several parts of a body (RFC 9110 section 14.6).
-fn multipart(parts: impl Iterator<Item = (String, Bytes)>, kind: Option<&[u8]>) -> Bytes {
+fn multipart(boundary: &str, parts: impl Iterator<Item = (String, Bytes)>, kind: Option<&[u8]>) -> Bytes {
     let mut body = BytesMut::new();
     for (range, data) in parts {
-        body.extend_from_slice(format!("\r\n--{BOUNDARY}\r\n").as_bytes());
+        body.extend_from_slice(format!("\r\n--{boundary}\r\n").as_bytes());
         if let Some(kind) = kind {
             body.extend_from_slice(b"Content-Type: ");
             body.extend_from_slice(kind);
@@ -151,7 +178,7 @@ fn multipart(parts: impl Iterator<Item = (String, Bytes)>, kind: Option<&[u8]>) 
         body.extend_from_slice(format!("Content-Range: {range}\r\n\r\n").as_bytes());
         body.extend_from_slice(&data);
     }
-    body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
+    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
     body.freeze()
 }
 
@@ -161,9 +188,12 @@ fn finish(
     head: &StoredHead,
     (status, framing, mut fields): (StatusCode, Framing, Fields),
     body: ResponseBody,
-    note: CacheNote,
+    mut note: CacheNote,
 ) -> Reply {
     let Turn { head: request, asked, context, .. } = *turn;
+    if note.status.forwarded.is_some() && note.status.forwarded_status.is_none() && status != head.status {
+        note.status.forwarded_status = Some(head.status.as_u16());
+    }
     let age = head.clock(context.worker.clock.uptime()).age;
     fields.push(b"Age", itoa::Buffer::new().format(age).as_bytes());
     fields.push(b"Cache-Status", note.status.member().as_bytes());

@@ -36,6 +36,7 @@ struct Validation {
     pool: Rc<Pool>,
     site: SiteOfView,
     key: Vec<u8>,
+    generation: u64,
     head: RequestHead,
     origin: Origin,
     client: Client,
@@ -43,6 +44,16 @@ struct Validation {
     /// The stored response has a successor. Requests that still have it begin no validation.
     is_replaced: Cell<bool>,
     _place: BackgroundPlace,
+}
+
+/// The end of a validation.
+enum ValidationEnd {
+    /// The origin has confirmed the response, or sent another one.
+    Done,
+    /// It has answered, but not for this response.
+    Refused,
+    /// It has not answered, or not to the end, or with something that is not for everybody.
+    Failed,
 }
 
 impl Drop for Validation {
@@ -78,6 +89,7 @@ pub(super) fn validate(
         pool: pool.clone(),
         site: site.clone(),
         key: wanted.key.clone(),
+        generation: wanted.generation,
         head,
         origin: asked.origin.clone(),
         client: Client::new(context.client.peer),
@@ -86,18 +98,21 @@ pub(super) fn validate(
         _place: place,
     };
     tokio::task::spawn_local(async move {
-        if !validation.run().await {
-            validation.stored.failed(validation.worker.clock.uptime());
+        let uptime = |validation: &Validation| validation.worker.clock.uptime();
+        match validation.run().await {
+            ValidationEnd::Done => {}
+            ValidationEnd::Refused => validation.stored.refused(uptime(&validation)),
+            ValidationEnd::Failed => validation.stored.failed(uptime(&validation)),
         }
     });
 }
 
 impl Validation {
-    /// Asks the origin. Returns `false` if it has failed.
-    async fn run(&self) -> bool {
-        let Self { cache, worker, pool, site, key, head, origin, client, stored, .. } = self;
+    /// Asks the origin.
+    async fn run(&self) -> ValidationEnd {
+        let Self { cache, worker, pool, site, key, generation, head, origin, client, stored, .. } = self;
         let (alarm, facts, started) = (worker.clock.alarm(), RefCell::default(), worker.clock.uptime());
-        let received = OriginRequest::begin(cache, worker);
+        let received = OriginRequest::begin(cache, *generation, worker);
         let request = UpstreamRequest { head, site, origin, client, websocket_key: None, facts: &facts, trace: None };
         let sent = pool.send(&request, None, None, &alarm, &mut IgnoredInterim).await;
         let mut response = match sent {
@@ -108,7 +123,7 @@ impl Validation {
                     let upstream = &*pool.upstream().label;
                     tracing::warn!(site = site.label(), upstream, %error, hint = error.hint(), "upstream failed");
                 });
-                return false;
+                return ValidationEnd::Failed;
             }
         };
         let directives = Request::default();
@@ -118,30 +133,30 @@ impl Validation {
         if response.head.status == StatusCode::NOT_MODIFIED {
             let parts = (&mut response.head, response.body);
             rewrite_references(parts, head, site, https, worker, || None);
-            let is_named = stored.head.is_named_by(&response.head.fields);
-            return is_named && {
-                let updated = received.update(key, stored, &response.head.fields, (&asked, &head.fields));
-                self.is_replaced.set(updated.is_ok_and(|(_, was_stored)| was_stored));
-                true
-            };
+            if !stored.head.is_named_by(&response.head.fields) {
+                return ValidationEnd::Refused;
+            }
+            let updated = received.update(key, stored, &response.head.fields, (&asked, &head.fields));
+            self.is_replaced.set(updated.is_ok_and(|(_, was_stored)| was_stored));
+            return ValidationEnd::Done;
         }
         let leads_back = rewrite(&mut response.head, head, site, pool.upstream(), https).is_some();
         if is_failure(response.head.status) || leads_back {
-            return false;
+            return ValidationEnd::Refused;
         }
         let body = rewrite_references((&mut response.head, response.body), head, site, https, worker, || None);
         let judged = received.judge(&response.head, (&asked, &head.fields));
         retire(&cache.store, key, stored, response.head.status, judged.as_ref().err().copied());
-        let Ok(judged) = judged else { return false };
+        let Ok(judged) = judged else { return ValidationEnd::Failed };
         let elapsed = std::time::Duration::from_millis(worker.clock.uptime().saturating_sub(started));
         let left = pool.upstream().total_timeout.map(|total| total.saturating_sub(elapsed));
         let pace = Pace { pause: site.view().shared.limits.body_progress, left };
         match collect(body, cache.rules.max_object, pace, &worker.clock).await {
             Some(body) => {
                 self.is_replaced.set(received.put(key, &Arc::new(StoredResponse::new(Arc::new(judged), body))));
-                true
+                ValidationEnd::Done
             }
-            None => false,
+            None => ValidationEnd::Failed,
         }
     }
 }

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use super::super::answered::answered;
 use super::super::asked::Turn;
 use super::super::cache_note::CacheNote;
-use super::super::cache_request::{CacheRequest, Fetch, varies_by_dropped};
+use super::super::cache_request::{CacheRequest, Fetch, varied_by_dropped};
 use super::super::local_reply::reject;
 use super::super::record::upstream_failed;
 use super::super::rejection::Rejection;
@@ -35,6 +35,8 @@ use crate::upstream::{Interim, PSEUDONYM, ResponseBody, UpstreamError, UpstreamR
 const ROUNDS: usize = 3;
 /// The beginning of a body in bytes that must have come before a stale response is given up for it.
 const BEGINNING: u64 = 64 << 10;
+/// The longest wait for it.
+const BEGINNING_WAIT: Duration = Duration::from_secs(2);
 
 impl Fetch {
     fn store(&self) -> &Arc<Store> {
@@ -49,11 +51,13 @@ impl Fetch {
 
     /// Returns the stored response, if it may be sent because the origin fails.
     fn reserve(&self, uptime: u64) -> Option<&Arc<StoredResponse>> {
+        self.stored.as_ref().filter(|stored| self.may_be_stale(stored, uptime))
+    }
+
+    fn may_be_stale(&self, stored: &StoredResponse, uptime: u64) -> bool {
         let (rules, asked) = (&self.cache.rules, &self.wanted.directives);
-        self.stored.as_ref().filter(|stored| {
-            let clock = stored.head.clock(uptime);
-            is_usable_on_error(clock, &stored.head.said, asked, rules.honour, rules.stale)
-        })
+        let clock = stored.head.clock(uptime);
+        !stored.is_gone() && is_usable_on_error(clock, &stored.head.said, asked, rules.honour, rules.stale)
     }
 
     pub(super) async fn send(
@@ -120,7 +124,7 @@ pub(in crate::server) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mu
             },
         }
     }
-    let filling = Filling::new(store.bounds().1);
+    let filling = store.filling();
     let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
     lead(fetch, leading, turn, interim).await
 }
@@ -150,12 +154,27 @@ async fn follow(fetch: &Fetch, filling: &Arc<Filling>, turn: &Turn<'_>) -> Follo
     match outcome.await {
         Some(Outcome::Abandoned) => Followed::Again,
         Some(Outcome::Whole(stored, detail))
-            if stored.head.variant.fits(fields) && (detail.is_some() || stored.head.is_shareable()) =>
+            if stored.head.variant.fits(fields)
+                && match detail {
+                    // The request that led may have allowed what this one does not.
+                    Some(_) => fetch.may_be_stale(&stored, turn.context.worker.clock.uptime()),
+                    None => stored.head.is_shareable(),
+                } =>
         {
             let note = note(&stored.head, detail);
             Followed::Answered(Box::new(answer::whole(turn, &stored, note)))
         }
         Some(Outcome::Streams(head, length)) if head.variant.fits(fields) && head.is_shareable() => {
+            // A body that turns out to be too large goes as fast as its slowest reader: it has one.
+            if length.is_none() {
+                let whole = poll_fn(|cx| match filling.poll_whole(cx) {
+                    Poll::Ready(is_whole) => Poll::Ready(is_whole),
+                    Poll::Pending => alarm.poll_due(cx).map(|()| false),
+                });
+                if !whole.await {
+                    return Followed::Alone;
+                }
+            }
             match SharedBody::of(filling) {
                 Some(body) => {
                     let note = note(&head, None);
@@ -173,10 +192,10 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
     let Turn { head, asked, context, .. } = *turn;
     let Some(site) = &asked.site else { return reject(Rejection::Misdirected, head, Some(asked), context) };
     let worker = &context.worker;
-    let mut is_second = false;
+    let (mut is_second, mut is_varied) = (false, false);
     loop {
         let (begin, started) = (context.begin(), worker.clock.uptime());
-        let received = OriginRequest::begin(&fetch.cache, worker);
+        let received = OriginRequest::begin(&fetch.cache, fetch.wanted.generation, worker);
         let sent = fetch.send(&fetch.head, site, turn, interim).await;
         let status = sent.as_ref().ok().map(|response| response.head.status);
         if status.is_none_or(received::is_failure) && fetch.reserve(worker.clock.uptime()).is_some() {
@@ -194,6 +213,15 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
             leading.resolve(Outcome::Released);
             asked.cache.set(Some(fetch.miss(None)));
             return reply;
+        }
+        let dropped = varied_by_dropped(&reply.head.fields, head, &fetch.head);
+        if !dropped.is_empty() && !is_varied && fetch.store().vary(&fetch.wanted.key, dropped) {
+            // Once more, with these fields; later requests of this key have them at once.
+            is_varied = true;
+            let page = fetch.store().peek(&fetch.wanted.key);
+            let store = fetch.store().clone();
+            fetch.head = fetch.wanted.varied(&store).upstream_head(head, fetch.stored.as_deref(), page.as_deref());
+            continue;
         }
         if reply.head.status != StatusCode::NOT_MODIFIED {
             let left = fetch.pool.upstream().total_timeout.map(|total| {
@@ -235,7 +263,10 @@ fn stale(fetch: &Fetch, leading: &Leading, failure: OriginFailure, turn: &Turn<'
     let Turn { head, asked, context, .. } = *turn;
     let worker = &context.worker;
     let Some(stored) = &fetch.stored else { return reject(Rejection::NotStored, head, Some(asked), context) };
-    stored.failed(worker.clock.uptime());
+    match failure {
+        OriginFailure::Status(_) => stored.refused(worker.clock.uptime()),
+        OriginFailure::Error(..) => stored.failed(worker.clock.uptime()),
+    }
     leading.resolve(Outcome::Whole(stored.clone(), Some(ON_ERROR)));
     if let Some(site) = &asked.site {
         worker.warn_seldom(site.index(), "stale responses", || {
@@ -273,12 +304,15 @@ fn validated(
     let updated = received.update(&fetch.wanted.key, stored, &reply.head.fields, (&asked, &fetch.head.fields));
     let (stored, was_stored) = match updated {
         Ok((updated, was_stored)) => {
+            if !updated.head.is_shareable() {
+                fetch.store().validate_each(&fetch.wanted.key, uptime);
+            }
             leading.resolve(Outcome::Whole(updated.clone(), None));
             (updated, was_stored)
         }
         Err(_) => {
             leading.resolve(Outcome::Released);
-            (stored.clone(), false)
+            (received.for_one(stored, &reply.head.fields), false)
         }
     };
     let status = Status {
@@ -301,7 +335,7 @@ pub(super) async fn keep_alone(
     interim: &mut dyn Interim,
 ) -> Reply {
     let store = fetch.store().clone();
-    let filling = Filling::new(store.bounds().1);
+    let filling = store.filling();
     let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
     keep(fetch, leading, received, reply, left, turn, interim).await
 }
@@ -319,12 +353,15 @@ async fn keep(
     let Turn { head, context, .. } = *turn;
     let (worker, store) = (&context.worker, fetch.store());
     let key = &fetch.wanted.key;
-    if varies_by_dropped(&reply.head.fields, head, &fetch.head) {
+    if !varied_by_dropped(&reply.head.fields, head, &fetch.head).is_empty() {
         leading.resolve(Outcome::Released);
         return again(&fetch, reply, turn, interim).await;
     }
     if head.method == Method::HEAD {
-        received::compare(&reply, fetch.stored.as_ref().filter(|_| !fetch.wanted.has_authorization));
+        let stored = fetch.stored.as_ref().filter(|_| !fetch.wanted.has_authorization);
+        if let Some(stored) = stored.filter(|stored| received::contradicts(&reply, stored)) {
+            store.contradicted(key, stored);
+        }
         return own(reply, turn, fetch.miss(Some(NotStored::Method.code())));
     }
     let request = fetch.wanted.asked(&head.method);
@@ -343,7 +380,10 @@ async fn keep(
             return own(reply, turn, fetch.miss(Some(reason.code())));
         }
     };
-    store.accept(key);
+    match judged.is_shareable() {
+        true => store.accept(key),
+        false => store.validate_each(key, worker.clock.uptime()),
+    }
     let mut note = fetch.miss(None);
     note.status.stored = true;
     note.status.ttl = Some(judged.clock(worker.clock.uptime()).left());
@@ -403,15 +443,21 @@ async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streame
         let is_whole = pump(body, &leading.filling, pace, &clock).await;
         match leading.filling.body().filter(|_| is_whole) {
             Some(body) => _ = received.put(&leading.key, &Arc::new(StoredResponse::new(stored_head, body))),
+            None if is_whole && leading.filling.is_crowded_out() => {}
             None if is_whole => leading.store.refuse(&leading.key, NotStored::TooLarge, clock.uptime()),
             None => counters.upstream_errors.increment(),
         }
         leading.filling.finish(is_whole);
     });
     if reserve.is_some() {
-        let begun = poll_fn(|cx| filling.poll_beginning(BEGINNING, cx)).await;
+        alarm.set(BEGINNING_WAIT);
+        let begun = poll_fn(|cx| match filling.poll_beginning(BEGINNING, cx) {
+            Poll::Ready(begun) => Poll::Ready(begun),
+            Poll::Pending => alarm.poll_due(cx).map(|()| None),
+        })
+        .await;
         if begun == Some(false) {
-            let leading = Leading { store: store.clone(), key: key.clone(), filling: Filling::new(0) };
+            let leading = Leading { store: store.clone(), key: key.clone(), filling: store.filling() };
             return stale(
                 &fetch,
                 &leading,

@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 use super::super::answered::answered;
 use super::super::asked::Turn;
 use super::super::cache_note::CacheNote;
-use super::super::cache_request::{CacheRequest, Fetch, varies_by_dropped};
+use super::super::cache_request::{CacheRequest, Fetch, varied_by_dropped};
 use super::super::decide::Work;
 use super::super::local_reply::reject;
 use super::super::rejection::Rejection;
@@ -23,7 +23,6 @@ use super::pump::{Pace, SharedBody, pump};
 use super::received::{OriginRequest, own};
 use super::reused::{StoredUse, reuse};
 use crate::cache::SiteCache;
-use crate::cache::filling::Filling;
 use crate::cache::page::{CachedPage, StoredHead};
 use crate::cache::partial::content_range;
 use crate::cache::range::{RequestedRange, wanted as wanted_range};
@@ -76,7 +75,7 @@ pub(super) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Inter
     let Some(site) = &asked.site else { return reject(Rejection::Misdirected, head, Some(asked), context) };
     let worker = &context.worker;
     let (begin, started) = (context.begin(), worker.clock.uptime());
-    let received = OriginRequest::begin(&fetch.cache, worker);
+    let received = OriginRequest::begin(&fetch.cache, fetch.wanted.generation, worker);
     let sent = fetch.send(&fetch.head, site, turn, interim).await;
     let reply = answered(sent, None, turn, fetch.pool.upstream(), begin);
     if !reply.forwarded {
@@ -88,7 +87,7 @@ pub(super) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Inter
         left.map(|total| total.saturating_sub(Duration::from_millis(worker.clock.uptime().saturating_sub(started))));
     match reply.head.status {
         StatusCode::OK => Box::pin(keep_alone(fetch, received, reply, left, turn, interim)).await,
-        StatusCode::PARTIAL_CONTENT if varies_by_dropped(&reply.head.fields, head, &fetch.head) => {
+        StatusCode::PARTIAL_CONTENT if !varied_by_dropped(&reply.head.fields, head, &fetch.head).is_empty() => {
             again(&fetch, reply, turn, interim).await
         }
         StatusCode::PARTIAL_CONTENT => keep(&fetch, received, reply, left, turn),
@@ -128,7 +127,7 @@ fn keep(fetch: &Fetch, received: OriginRequest, mut reply: Reply, left: Option<D
             reply.body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
         }
         Err(body) => {
-            let filling = Filling::new(fetch.cache.rules.max_object);
+            let filling = fetch.cache.store.filling();
             reply.body = SharedBody::of(&filling).unwrap_or(ResponseBody::Empty);
             turn.alarm.uncap();
             let pace = Pace { pause: turn.asked.view.shared.limits.body_progress, left };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use url::{Position, Url};
 
 use super::super::asked::Turn;
 use super::super::cache_note::CacheNote;
@@ -20,7 +21,7 @@ use crate::cache::profile::CacheProfile;
 use crate::cache::purge::PurgeScope;
 use crate::cache::store::Store;
 use crate::cache::storing::{NotStored, StoringRequest};
-use crate::message::{Fields, Framing, Name, ResponseHead};
+use crate::message::{Fields, Framing, Name, RequestHead, ResponseHead};
 
 /// The most URLs, or groups, that one answer purges.
 const PURGED_MAX: usize = 100;
@@ -40,8 +41,9 @@ pub(super) struct OriginRequest {
 }
 
 impl OriginRequest {
-    pub(super) fn begin(cache: &Arc<SiteCache>, worker: &Rc<Worker>) -> Self {
-        let (generation, epoch) = (cache.store.generation(), cache.store.epoch());
+    /// `generation` is that of the look at the store: what was found there, and is confirmed now, may have been purged since.
+    pub(super) fn begin(cache: &Arc<SiteCache>, generation: u64, worker: &Rc<Worker>) -> Self {
+        let epoch = cache.store.epoch();
         Self { cache: cache.clone(), worker: worker.clone(), begun: worker.clock.uptime(), generation, epoch }
     }
 
@@ -90,6 +92,12 @@ impl OriginRequest {
         self.cache.store.put(key, stored.clone(), self.generation)
     }
 
+    /// Returns a stored response as a 304 that forbids storing has changed it, for the client of that request.
+    pub(super) fn for_one(&self, stored: &StoredResponse, fields: &Fields) -> Arc<StoredResponse> {
+        let head = stored.head.for_one(fields, self.arrival());
+        Arc::new(StoredResponse::new(Arc::new(head), stored.body.clone()))
+    }
+
     /// Updates a stored response by a 304. Returns it, and `true` if it was stored.
     pub(super) fn update(
         &self,
@@ -129,18 +137,15 @@ pub(super) fn retire(
     }
 }
 
-/// Requires validation of a stored response that an answer to HEAD contradicts (RFC 9111 section 4.3.5).
-pub(super) fn compare(reply: &Reply, stored: Option<&Arc<StoredResponse>>) {
-    let Some(stored) = stored.filter(|_| reply.head.status == StatusCode::OK) else { return };
+/// `true` if an answer to HEAD contradicts a stored response (RFC 9111 section 4.3.5).
+pub(super) fn contradicts(reply: &Reply, stored: &StoredResponse) -> bool {
     let (new, held) = (&reply.head.fields, &stored.head.fields);
     let length = crate::message::content_length(new).ok().flatten();
     let is_other = |name: &[u8]| new.value_of(name) != held.value_of(name);
-    if is_other(b"etag")
-        || is_other(b"last-modified")
-        || length.is_some_and(|length| length != stored.body.len() as u64)
-    {
-        stored.invalidate();
-    }
+    reply.head.status == StatusCode::OK
+        && (is_other(b"etag")
+            || is_other(b"last-modified")
+            || length.is_some_and(|length| length != stored.body.len() as u64))
 }
 
 /// Finishes an answer of the origin: with Cache-Status, and without the fields that are for this cache alone.
@@ -187,8 +192,8 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
     };
     cache.store.invalidate(&own(head.target_bytes()));
     for name in [Name::Location, Name::ContentLocation] {
-        if let Some(target) = reply.head.fields.get(name).and_then(|url| same_origin(url, &head.authority())) {
-            cache.store.invalidate(&own(target));
+        if let Some(target) = reply.head.fields.get(name).and_then(|url| same_origin(url, head)) {
+            cache.store.invalidate(&own(&target));
         }
     }
     // RFC 9875 section 3: groups of the same origin.
@@ -229,16 +234,13 @@ fn is_editors(turn: &Turn<'_>, reply: &Reply) -> bool {
         && memchr::memmem::find(to_log_in, b"/wp-login.php").is_none()
 }
 
-/// Returns the target of a URL, if it has the same origin: `/path`, or `https://authority/path`.
-fn same_origin<'a>(url: &'a [u8], authority: &str) -> Option<&'a [u8]> {
-    if url.starts_with(b"/") && !url.starts_with(b"//") {
-        return Some(url);
-    }
-    let scheme = url.get(..8)?;
-    let rest = url.get(8..).filter(|_| scheme.eq_ignore_ascii_case(b"https://"))?;
-    let own = rest.get(..authority.len())?;
-    let target = &rest[authority.len()..];
-    (own.eq_ignore_ascii_case(authority.as_bytes()) && target.starts_with(b"/")).then_some(target)
+/// Returns the target of a reference (RFC 3986 section 4.2) in the answer to a request, if it has the same origin.
+fn same_origin(reference: &[u8], request: &RequestHead) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(reference).ok()?;
+    let target = String::from_utf8_lossy(request.target_bytes());
+    let base = Url::parse(&format!("https://{}{target}", request.authority())).ok()?;
+    let url = base.join(text).ok().filter(|url| url.origin() == base.origin())?;
+    Some(url[Position::BeforePath..Position::AfterQuery].as_bytes().to_vec())
 }
 
 #[cfg(test)]
@@ -247,20 +249,30 @@ mod tests {
 
     #[test]
     fn urls_of_the_same_origin() {
+        let mut request = RequestHead::default();
+        request.set_authority(b"a.example").unwrap();
+        request.set_target(b"/x/y?z");
         for (url, want) in [
             ("/b", Some("/b")),
-            ("https://a.example/b?c#d", Some("/b?c#d")),
+            ("//A.example/b", Some("/b")),
+            ("https://a.example:443/b", Some("/b")),
+            ("https://a.example?q", Some("/?q")),
+            ("b", Some("/x/b")),
+            ("../b?c", Some("/b?c")),
+            ("?d", Some("/x/y?d")),
+            ("", Some("/x/y?z")),
+            ("https://a.example/b?c#d", Some("/b?c")),
             ("HTTPS://A.example/", Some("/")),
-            ("https://a.example", None),
+            ("https://a.example", Some("/")),
             ("https://a.example.net/b", None),
             ("https://a.example:8443/b", None),
             ("http://a.example/b", None),
             ("https://b.example/b", None),
-            ("//a.example/b", None),
-            ("b", None),
+            ("//b.example/b", None),
+            ("mailto:a@a.example", None),
         ] {
-            let found = same_origin(url.as_bytes(), "a.example");
-            assert_eq!(found, want.map(str::as_bytes), "{url}");
+            let found = same_origin(url.as_bytes(), &request);
+            assert_eq!(found.as_deref(), want.map(str::as_bytes), "{url}");
         }
     }
 }

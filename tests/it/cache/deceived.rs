@@ -121,7 +121,7 @@ fn errors_that_a_client_causes() {
     let origin = Origin::start(|received| {
         let fields = "Cache-Control: public, max-age=600\r\n";
         let status = match received.path().rsplit('/').next() {
-            _ if received.field("accept").is_some_and(|accept| accept.len() < 100) => "200 OK",
+            _ if received.field("user-agent").is_some_and(|agent| agent.len() < 100) => "200 OK",
             Some("400") => "400 Bad Request",
             Some("405") => "405 Method Not Allowed",
             Some("408") => "408 Request Timeout",
@@ -133,7 +133,7 @@ fn errors_that_a_client_causes() {
         Reply::new(status, fields, status)
     });
     let bed = Bed::before(origin, super::Pages::default(), "stale_if_error = \"1d\"", "");
-    let large = format!("Accept: {}", "x".repeat(6 << 10));
+    let large = format!("User-Agent: {}", "x".repeat(6 << 10));
     for status in ["400", "405", "408", "413", "431", "500", "501"] {
         for version in VERSIONS {
             let path = format!("/{version}/{status}");

@@ -471,6 +471,42 @@ fn another_configuration_has_other_pages() {
     pintle.stop();
 }
 
+/// A page that was purged, or changed, under another configuration does not come back with the former one.
+#[test]
+fn former_pages_are_purged_too() {
+    let bed = Bed::new();
+    bed.fields.lock().unwrap().insert("/p".into(), "Cache-Control: max-age=600\r\n".into());
+    bed.fields.lock().unwrap().insert("/q".into(), "Cache-Control: max-age=600\r\nX-Page: q\r\n".into());
+    for other in ["query_sort = true\n", "disk = 0\n"] {
+        let pintle = bed.start(STALE);
+        for path in ["/p", "/q"] {
+            get(&pintle, "--http2", path, &[]);
+        }
+        written(&pintle, 2);
+        let (usual, changed) = (format!("[site.cache]\n{STALE}"), format!("[site.cache]\n{other}{STALE}"));
+        pintle.rewrite(|text| text.replace(&usual, &changed));
+        pintle.reload();
+        // A change makes the former page one to be validated; a purge takes all of them.
+        get(&pintle, "--http2", "/q", &["--data", "x"]);
+        pintle.rewrite(|text| text.replace(&changed, &usual));
+        pintle.reload();
+        let asked = bed.origin.received().len();
+        let got = get(&pintle, "--http2", "/q", &[]);
+        assert!(!got.is_hit() && bed.origin.received().len() == asked + 1, "{other}: {got:?}");
+        pintle.rewrite(|text| text.replace(&usual, &changed));
+        pintle.reload();
+        output(&mut pintle.command(&format!("purge https://{BLOG}/p")));
+        pintle.rewrite(|text| text.replace(&changed, &usual));
+        pintle.reload();
+        bed.down();
+        let got = get(&pintle, "--http2", "/p", &[]);
+        assert!(is_missing(got.status), "{other}: {got:?}");
+        bed.is_down.store(false, Ordering::SeqCst);
+        pintle.stop();
+        fs::remove_dir_all(bed.state().join("cache")).unwrap();
+    }
+}
+
 #[test]
 fn the_size_on_disk_is_checked() {
     let bed = Bed::new();

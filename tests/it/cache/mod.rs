@@ -7,6 +7,7 @@ mod fresh;
 mod model;
 mod poison;
 mod purge;
+mod seams;
 mod stale;
 mod waiting;
 

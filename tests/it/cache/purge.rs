@@ -80,7 +80,7 @@ fn the_cache_is_shown() {
         let all = bed.command("cache");
         all.contains("50.0 %").then_some(all)
     });
-    assert!(all.starts_with(&format!("{BLOG}: 1 URLs, ")), "{all}");
+    assert!(all.starts_with(&format!("{BLOG}: 1 URL, ")), "{all}");
     let status = bed.pintle.status();
     assert_eq!(status["caches"][0]["requests"]["hit"], 2, "{status}");
 }

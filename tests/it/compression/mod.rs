@@ -248,7 +248,8 @@ fn what_does_not_gain_or_must_not_change_passes() {
                 false => "identity",
             };
             assert_eq!(got.coding(), coding, "{version} {path}");
-            assert_eq!(got.varies(), *compresses && *path != "/star", "{version} {path}");
+            // The whole of a part would be compressed.
+            assert_eq!(got.varies(), *compresses && *path != "/star" || *path == "/part", "{version} {path}");
             if !compresses {
                 assert_eq!(got.body, body.as_bytes(), "{version} {path} {fields}");
                 assert_eq!(got.field("content-length"), Some(body.len().to_string().as_str()), "{version} {path}");
