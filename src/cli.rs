@@ -411,8 +411,8 @@ fn command() -> clap::Command {
 }
 
 fn purge(args: PurgeArgs, output: &Output) -> ExitCode {
-    let PurgeArgs { url, prefix, tag, site, soft, check } = args;
-    let purge = commands::cache::PurgeOptions { url, prefix, tag, site, is_soft: soft };
+    let PurgeArgs { urls, prefix, tag, site, soft, check } = args;
+    let purge = commands::cache::PurgeOptions { urls, prefix, tag, site, is_soft: soft };
     with_config(check.config, |path| commands::cache::purge(path, &purge, check.json, output))
 }
 

@@ -44,8 +44,9 @@ const GHOST_COOKIES: [&str; 4] = ["ghost-members-ssr", "ghost-private", "ghost-a
 const SCRIPT_NAMES: [&str; 8] = ["_ga", "_gid", "_gat", "_gaexp", "_fbp", "_fbc", "_clck", "_clsk"];
 const SCRIPTS: [&str; 8] = ["_ga_", "_gac_", "_gat_", "_gcl_", "_hj", "_pk_", "__utm", "wp-settings-"];
 
-/// Beginnings of paths that are never stored, each a whole segment.
-const WORDPRESS_PATHS: [&str; 14] = [
+/// Paths of WordPress that are never stored, each a whole segment. WordPress may live in a folder, so these names count
+/// below any folder.
+const WORDPRESS_PLACES: [&str; 11] = [
     "/wp-admin",
     "/wp-login.php",
     "/wp-cron.php",
@@ -55,12 +56,11 @@ const WORDPRESS_PATHS: [&str; 14] = [
     "/wp-activate.php",
     "/wp-trackback.php",
     "/wp-mail.php",
-    "/cart",
-    "/checkout",
-    "/my-account",
     "/wc-api",
     "/edd-api",
 ];
+/// Beginnings of paths that are never stored, each a whole segment. Below a folder, they may be those of files of a plugin.
+const WORDPRESS_PATHS: [&str; 3] = ["/cart", "/checkout", "/my-account"];
 const WORDPRESS_PARAMETERS: [&str; 12] = [
     "preview",
     "preview_id",
@@ -116,10 +116,10 @@ impl CacheProfile {
     /// Both the target as it is and as an origin may read it count.
     #[must_use]
     pub fn bypasses(self, target: &[u8]) -> bool {
-        let (paths, parameters): (&[&str], &[&str]) = match self {
+        let (paths, places, parameters): (&[&str], &[&str], &[&str]) = match self {
             Self::None | Self::Static => return false,
-            Self::WordPress => (&WORDPRESS_PATHS, &WORDPRESS_PARAMETERS),
-            Self::Ghost => (&GHOST_PATHS, &GHOST_PARAMETERS),
+            Self::WordPress => (&WORDPRESS_PATHS, &WORDPRESS_PLACES, &WORDPRESS_PARAMETERS),
+            Self::Ghost => (&GHOST_PATHS, &[], &GHOST_PARAMETERS),
         };
         let decoded = decoded(target);
         [target, &decoded].into_iter().any(|target| {
@@ -127,8 +127,10 @@ impl CacheProfile {
             let (path, query) = target.split_at(at);
             let path = plain(path);
             let is_path = paths.iter().any(|beginning| is_below(&path, beginning.as_bytes()));
+            let mut folders = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| &path[at..]);
+            let is_place = folders.any(|rest| places.iter().any(|place| is_below(rest, place.as_bytes())));
             let mut names = query.split(|b| matches!(b, b'?' | b'&' | b';')).map(parameter);
-            is_path || names.any(|name| parameters.iter().any(|known| name == known.as_bytes()))
+            is_path || is_place || names.any(|name| parameters.iter().any(|known| name == known.as_bytes()))
         })
     }
 
@@ -254,6 +256,13 @@ mod tests {
             "\\wp-admin\\",
             "/wp-login.php",
             "/wp-login.php/x.css",
+            "/blog/wp-login.php",
+            "/blog/wp-admin/post.php?post=1",
+            "/a/b/WP-admin",
+            "/blog/x/../wp-admin/",
+            "/blog%2fwp-admin/",
+            "/2026/wp-admin",
+            "/blog/wc-api/x",
             "/my-account/orders",
             "/?preview=true",
             "/?p=1&preview=true",
@@ -269,8 +278,10 @@ mod tests {
             "/",
             "/wp-administration",
             "/cartoon",
-            "/2026/wp-admin",
+            "/blog/wp-administration/",
+            "/blog/my-wp-admin/",
             "/wp-content/x.css",
+            "/wp-content/plugins/shop/cart/checkout.js",
             "/?p=1",
             "/?s=preview",
             "/feed/",

@@ -14,10 +14,14 @@ use crate::config::value::{show_number, show_size};
 use crate::control::client::PATIENCE;
 use crate::reason::counted;
 
+/// What is known of a page that is not stored, and whose last response said nothing against it.
+const UNKNOWN_WHY: &str = "not stored, and no reason is known: nobody has asked for it lately, its last answer was for one \
+                           request alone (a cookie, Authorization, no-store) or was not complete, or it was evicted";
+
 /// The responses to purge.
 pub struct PurgeOptions {
-    /// One URL.
-    pub url: Option<String>,
+    /// URLs.
+    pub urls: Vec<String>,
     /// A URL, and all below it.
     pub prefix: Option<String>,
     /// A tag.
@@ -28,24 +32,42 @@ pub struct PurgeOptions {
     pub is_soft: bool,
 }
 
-/// Purges. Exit code 0 also if nothing was stored.
+impl PurgeOptions {
+    /// One command for each URL, or one for the other options together.
+    fn commands(&self) -> Vec<String> {
+        let part = |name: &str, value: &str| format!("{name}={}", encoded(value));
+        let others = [("prefix", &self.prefix), ("tag", &self.tag), ("site", &self.site)];
+        let others: Vec<String> =
+            others.into_iter().filter_map(|(name, value)| Some(part(name, value.as_deref()?))).collect();
+        let mut queries: Vec<String> = self.urls.iter().map(|url| part("url", url)).collect();
+        if !others.is_empty() {
+            queries.push(others.join("&"));
+        }
+        let soft = if self.is_soft { "&soft=true" } else { "" };
+        queries.into_iter().map(|query| format!("/purge?{query}{soft}")).collect()
+    }
+}
+
+/// Purges. Exit code 0 also if nothing was stored. The first URL that is refused is the last one.
 pub fn purge(path: &Path, purge: &PurgeOptions, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
-    let named = [("url", &purge.url), ("prefix", &purge.prefix), ("tag", &purge.tag), ("site", &purge.site)];
-    let mut query: Vec<String> = Vec::new();
-    for (name, value) in named {
-        query.extend(value.as_deref().map(|value| format!("{name}={}", encoded(value))));
+    let commands = purge.commands();
+    let (mut answers, mut purged, mut millis) = (Vec::new(), 0, 0.0);
+    for command in &commands {
+        let Some(answer) = asked(path, (Method::POST, command), output, &mut results) else { break };
+        purged += answer["purged"].as_u64().unwrap_or_default();
+        millis += answer["duration_ms"].as_f64().unwrap_or_default();
+        answers.push(answer);
     }
-    if purge.is_soft {
-        query.push("soft=true".to_owned());
-    }
-    let command = format!("/purge?{}", query.join("&"));
-    let Some(answer) = asked(path, (Method::POST, &command), output, &mut results) else { return results.end(false) };
-    let purged = answer["purged"].as_u64().unwrap_or_default();
+    let is_done = answers.len() == commands.len();
+    let Some(answer) = answers.pop() else { return results.end(false) };
     let what = if purge.is_soft { "will be validated before the next use" } else { "purged" };
-    results.say(format!("{} {what}", responses(purged)));
+    let before = if is_done { "" } else { " before this error" };
+    results.say(format!("{} {what}{before}", responses(purged)));
     set(&mut results, answer);
-    results.end(true)
+    results.set("purged", purged);
+    results.set("duration_ms", millis);
+    results.end(is_done)
 }
 
 /// Shows the caches, or what is stored of a URL. Exit code 0 also if nothing is.
@@ -112,7 +134,7 @@ fn say_url(answer: &Value, results: &mut Results) {
     if variants.is_empty() && on_disk == 0 {
         let why = match answer["why_not"].as_str() {
             Some(why) => format!("not stored: {why}"),
-            None => "not stored: nobody has asked for it lately, or it was evicted".to_owned(),
+            None => UNKNOWN_WHY.to_owned(),
         };
         results.say(why);
     }
@@ -127,5 +149,24 @@ fn say_url(answer: &Value, results: &mut Results) {
         let vary = vary.map(|vary| format!(", for {}", Value::Object(vary.clone()))).unwrap_or_default();
         let from = variant["lifetime_from"].as_str().unwrap_or_default();
         results.say(format!("{} {} bytes, {state} ({from}){vary}", number("status"), number("bytes")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_a_purge() {
+        let none = || PurgeOptions { urls: Vec::new(), prefix: None, tag: None, site: None, is_soft: false };
+        let urls = vec!["https://a.example/x?y".to_owned(), "https://a.example/z".to_owned()];
+        let two = PurgeOptions { urls, ..none() };
+        assert_eq!(
+            two.commands(),
+            ["/purge?url=https%3A%2F%2Fa.example%2Fx%3Fy", "/purge?url=https%3A%2F%2Fa.example%2Fz"]
+        );
+        let both =
+            PurgeOptions { tag: Some("t".to_owned()), site: Some("a.example".to_owned()), is_soft: true, ..none() };
+        assert_eq!(both.commands(), ["/purge?tag=t&site=a.example&soft=true"]);
     }
 }

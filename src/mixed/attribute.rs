@@ -70,10 +70,19 @@ pub struct AttributeRules<'a> {
 
 /// Adds the changes of a tag's attributes, as places in the tag. `element` is its name in lower case.
 pub fn rewrite(element: &[u8], tag: &[u8], scan: &TagScan, rules: AttributeRules<'_>, edits: &mut Edits) {
+    let mut of_element = None;
     for attribute in &scan.attributes {
         let Some(value) = tag.get(attribute.value.clone()).filter(|value| may_have_url(value)) else { continue };
         let name = tag[attribute.name.clone()].to_ascii_lowercase();
-        let Some(kind) = kind(element, &name, tag, scan) else { continue };
+        let kind = match (element, &*name) {
+            // Other attributes decide. They are read once, however often this one is there.
+            (b"link", b"href") | (b"meta", b"content") => *of_element.get_or_insert_with(|| match element {
+                b"link" => Some(link(tag, scan)),
+                _ => meta(tag, scan),
+            }),
+            _ => kind(element, &name),
+        };
+        let Some(kind) = kind else { continue };
         if kind == ValueKind::Style && rules.keeps_styles {
             continue;
         }
@@ -88,12 +97,10 @@ fn may_have_url(value: &[u8]) -> bool {
     value.len() > 6 && memchr::memchr3(b':', b'&', b'\\', value).is_some()
 }
 
-fn kind(element: &[u8], name: &[u8], tag: &[u8], scan: &TagScan) -> Option<ValueKind> {
+fn kind(element: &[u8], name: &[u8]) -> Option<ValueKind> {
     let is_in = |names: &[&str]| names.iter().any(|known| known.as_bytes() == name);
     let reference = Some(ValueKind::Url(UrlUse::Reference));
     match (element, name) {
-        (b"link", b"href") if has_token(tag, scan, "rel", "canonical") => Some(ValueKind::Url(UrlUse::Canonical)),
-        (b"meta", b"content") => meta(tag, scan),
         (b"form", b"action") | (b"object", b"data") => reference,
         (b"iframe", b"srcdoc") => Some(ValueKind::Document),
         (b"a" | b"area", b"ping") => Some(ValueKind::List),
@@ -107,14 +114,19 @@ fn kind(element: &[u8], name: &[u8], tag: &[u8], scan: &TagScan) -> Option<Value
 /// Returns the value of an attribute in lower case.
 pub fn value_of(tag: &[u8], scan: &TagScan, name: &str) -> Option<Vec<u8>> {
     let found = scan.attributes.iter().find(|a| tag[a.name.clone()].eq_ignore_ascii_case(name.as_bytes()))?;
+    #[cfg(test)]
+    super::work::add(found.value.len());
     Some(tag[found.value.clone()].trim_ascii().to_ascii_lowercase())
 }
 
-fn has_token(tag: &[u8], scan: &TagScan, name: &str, token: &str) -> bool {
-    let value = value_of(tag, scan, name).unwrap_or_default();
-    value.split(u8::is_ascii_whitespace).any(|part| part == token.as_bytes())
+/// Returns the kind of `href` of a `link`.
+fn link(tag: &[u8], scan: &TagScan) -> ValueKind {
+    let relations = value_of(tag, scan, "rel").unwrap_or_default();
+    let is_canonical = relations.split(u8::is_ascii_whitespace).any(|part| part == b"canonical");
+    ValueKind::Url(if is_canonical { UrlUse::Canonical } else { UrlUse::Reference })
 }
 
+/// Returns the kind of `content` of a `meta`.
 fn meta(tag: &[u8], scan: &TagScan) -> Option<ValueKind> {
     if value_of(tag, scan, "http-equiv").is_some_and(|value| value == b"refresh") {
         return Some(ValueKind::Refresh);

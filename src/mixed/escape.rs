@@ -91,6 +91,8 @@ impl DecodedText {
             decoded.text.push(character);
             at += length;
         }
+        #[cfg(test)]
+        super::work::add(at);
         decoded.places.push(at.min(source.len()));
         decoded
     }

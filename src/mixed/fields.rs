@@ -30,8 +30,10 @@ pub fn rewrite(fields: &mut Fields, origin: Option<&[u8]>, names: &OwnNames) {
     }
 }
 
-/// Rewrites the targets of a Link field (RFC 8288 section 3). Quoted parameters may contain angle brackets.
-fn link(value: &[u8], names: &OwnNames) -> Option<Vec<u8>> {
+/// Rewrites the targets of a Link field (RFC 8288 section 3); `None` if it stays. Quoted parameters may contain angle
+/// brackets.
+#[must_use]
+pub fn link(value: &[u8], names: &OwnNames) -> Option<Vec<u8>> {
     let (mut new, mut copied, mut at) = (Vec::new(), 0, 0);
     while let Some(byte) = value.get(at) {
         let end = |mark: u8| value[at + 1..].iter().position(|b| *b == mark).map(|n| at + 1 + n);

@@ -117,7 +117,7 @@ impl Html {
 
     /// Passes over text up to one of its ends.
     fn pass(&mut self, text: &[u8], ends: &[&[u8]], is_last: bool) -> Option<usize> {
-        let found = ends.iter().filter_map(|end| Some(memchr::memmem::find(text, end)? + end.len())).min();
+        let found = first_end(text, ends);
         if let Some(length) = found {
             self.state = HtmlState::Data;
             return Some(length);
@@ -230,6 +230,16 @@ impl Html {
     }
 }
 
+/// Returns the length of a text up to the first of its ends. All of them end with `>`: one search finds it, which reads
+/// nothing behind it.
+fn first_end(text: &[u8], ends: &[&[u8]]) -> Option<usize> {
+    let is_end = |at: &usize| ends.iter().any(|end| text[..=*at].ends_with(end));
+    let found = memchr::memchr_iter(b'>', text).find(is_end).map(|at| at + 1);
+    #[cfg(test)]
+    super::work::add(found.unwrap_or(text.len()));
+    found
+}
+
 impl Scan for Html {
     fn scan(&mut self, text: &[u8], is_last: bool, edits: &mut Edits) -> usize {
         let mut at = 0;
@@ -252,5 +262,30 @@ impl Scan for Html {
             }
         }
         at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::work;
+    use super::*;
+
+    #[test]
+    fn ends_of_comments() {
+        const ENDS: [&[u8]; 2] = [b"-->", b"--!>"];
+        for (text, want) in [
+            ("--> a --!>", Some(3)),
+            ("--!> a -->", Some(4)),
+            (" > -> a-->", Some(10)),
+            ("---->", Some(5)),
+            ("a --", None),
+            ("", None),
+        ] {
+            assert_eq!(first_end(text.as_bytes(), &ENDS), want, "{text}");
+            // Nothing behind the end is read.
+            let more = [text, &"x".repeat(10_000)].concat();
+            let (found, work) = work::count(|| first_end(more.as_bytes(), &ENDS));
+            assert!(found == want && work <= want.unwrap_or(more.len()), "{text}: {work} bytes");
+        }
     }
 }

@@ -129,9 +129,9 @@ impl Scan for ScriptText {
             };
             let start = at + found + 1;
             let window = &text[start..text.len().min(start + PROBE_MAX + 1)];
-            let (length, ends) = until(window, b'"', false);
             let mut part = Edits::default();
-            let outcome = probe(&window[..length], Escaping::Json, ends || is_last, &self.names, &mut part);
+            // A quote ends an authority: the end of the string needs no search.
+            let outcome = probe(window, Escaping::Json, is_last, &self.names, &mut part);
             if outcome == UrlProbe::More && window.len() <= PROBE_MAX {
                 return start - 1;
             }
@@ -180,5 +180,10 @@ mod tests {
         check(r#"var a = {"url":"http:\/\/blog.example\/x"};"#, r#"var a = {"url":"https:\/\/blog.example\/x"};"#);
         let stays = r#"var a = "http://blog.example/x", b = 'http:\/\/blog.example', c = /"http:\/\/evil.example/;"#;
         check(stays, stays);
+        // The string ends with the URL, with an escaped quote, or with the script.
+        check(r#"a("http:\/\/blog.example","b")"#, r#"a("https:\/\/blog.example","b")"#);
+        check(r#"a("http:\/\/blog.example\"b")"#, r#"a("https:\/\/blog.example\"b")"#);
+        check(r#"a("http:\/\/blog.example"#, r#"a("https:\/\/blog.example"#);
+        check(r#"a("http:\/\/","blog.example")"#, r#"a("http:\/\/","blog.example")"#);
     }
 }

@@ -30,6 +30,8 @@ mod pages;
 mod rewriter;
 pub mod srcset;
 pub mod tag;
+#[cfg(test)]
+mod work;
 
 pub use names::{HttpsNames, OwnNames};
 pub use rewriter::Rewriter;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::media::RewriteKind;
 use super::names::tests::blog;
 use super::rewriter::Rewriter;
+use super::work;
 
 const PAGES: [(&str, &str, RewriteKind); 9] = [
     ("wordpress.html", include_str!("../../tests/pages/wordpress.html"), RewriteKind::Html),
@@ -113,6 +114,40 @@ fn other_charsets_and_damage() {
     assert_eq!(rewritten(RewriteKind::Html, &[&utf16[..1], &utf16[1..]]), (utf16.to_vec(), 0));
 }
 
+/// ISO-2022-JP that only `meta` names: from the first double-byte character on, or the first katakana, nothing changes.
+#[test]
+fn escape_sequences_end_the_rewriting() {
+    for escape in [&b"\x1b$B"[..], b"\x1b(I"] {
+        let before = b"<meta charset=iso-2022-jp>\x1b[1m<img src=http://blog.example/a><p>";
+        let rest = [escape, b"<a href=\"http://blog.example/\">\x1b(B<img src=http://blog.example/b>"].concat();
+        let page = [&before[..], &rest].concat();
+        let want = [&b"<meta charset=iso-2022-jp>\x1b[1m<img src=https://blog.example/a><p>"[..], &rest].concat();
+        for cut in 0..=page.len() {
+            let found = rewritten(RewriteKind::Html, &[&page[..cut], b"", &page[cut..]]);
+            assert!(found == (want.clone(), 1), "cut at {cut}: {}", String::from_utf8_lossy(&found.0));
+        }
+    }
+}
+
+/// Each byte is read a bounded number of times, whatever the text repeats.
+#[test]
+fn the_cost_is_linear() {
+    let (many, long) = (8000, "x".repeat(50_000));
+    for (name, kind, text) in [
+        ("JSON", RewriteKind::Json, format!("{{\"a\":\"{}", "='http:".repeat(many))),
+        ("a feed", RewriteKind::Feed, format!("<rss><description>{}", "=&quot;http:".repeat(many))),
+        ("a script", RewriteKind::Html, format!("<script>{}", r#"\"http:\/\/"#.repeat(many))),
+        ("long names", RewriteKind::Json, format!("{{\"a\":\"{}", format!("='http://{long:.300}").repeat(200))),
+        ("comments", RewriteKind::Html, "<!---->".repeat(many)),
+        ("other comments", RewriteKind::Html, "<!----!>".repeat(many)),
+        ("a meta", RewriteKind::Html, format!("<meta property={long} {}>", "content='http:xy' ".repeat(250))),
+        ("a link", RewriteKind::Html, format!("<link rel={long} {}>", "href='http:xy' ".repeat(250))),
+    ] {
+        let (_, work) = work::count(|| rewritten(kind, &[text.as_bytes()]));
+        assert!(work > 0 && work <= 16 * text.len(), "{name}: {work} for {} bytes", text.len());
+    }
+}
+
 #[test]
 fn inline_contents_stay_if_a_policy_has_their_hashes() {
     let page = "<style>a{b:url(http://blog.example/)}</style><script>\"http:\\/\\/blog.example\"</script><p style='a:url(http://blog.example/)'><img src=http://blog.example/>";
@@ -150,11 +185,14 @@ fn long_tags_and_values() {
 }
 
 /// Pieces of text that mean something to one of the scanners.
-const WORDS: [&str; 40] = [
+const WORDS: [&str; 43] = [
     "http://blog.example/",
     "http:\\/\\/blog.example\\/",
     "http://evil.example/",
     "http://",
+    "='http:",
+    r#"\"http:\/\/"#,
+    "\u{1b}$B",
     "blog.example",
     "<",
     ">",

@@ -11,6 +11,9 @@ use crate::host::{ascii_authority, split_authority};
 
 /// The bytes within which the authority of a URL must end. A name has at most 253 characters, and each may be escaped.
 pub const PROBE_MAX: usize = 2048;
+/// The bytes that are looked at first. Most URLs are decided there. Each further look is twice as long: in a text full
+/// of beginnings, no byte is decoded for many of them.
+const FIRST_LOOK: usize = 64;
 
 /// The outcome of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,15 @@ pub fn probe(source: &[u8], escaping: Escaping, is_whole: bool, names: &OwnNames
     }
     let is_long = source.len() > PROBE_MAX;
     let source = source.get(..PROBE_MAX).unwrap_or(source);
+    let mut size = FIRST_LOOK;
+    while let Some(begin) = source.get(..size).filter(|begin| begin.len() < source.len()) {
+        let decoded = DecodedText::of(begin, escaping, false);
+        let outcome = probe_decoded(decoded, false, UrlUse::Reference, names, edits);
+        if outcome != UrlProbe::More {
+            return outcome;
+        }
+        size *= 2;
+    }
     let decoded = DecodedText::of(source, escaping, is_whole && !is_long);
     match probe_decoded(decoded, is_whole && !is_long, UrlUse::Reference, names, edits) {
         UrlProbe::More if is_whole || is_long => UrlProbe::Stays,
@@ -140,6 +152,7 @@ fn parse_authority(text: &[u8]) -> Option<(String, Option<u16>)> {
 #[cfg(test)]
 mod tests {
     use super::super::names::tests::blog;
+    use super::super::work;
     use super::*;
 
     fn rewritten(source: &str, escaping: Escaping) -> String {
@@ -225,6 +238,30 @@ mod tests {
         probe_decoded(decoded, true, UrlUse::Canonical, &blog(), &mut edits);
         edits.apply(source, &mut out);
         assert_eq!(out, b"https://blog.example/a");
+    }
+
+    /// A look ends near the byte that decides, however much text follows.
+    #[test]
+    fn short_looks_decide() {
+        let decoded = |begin: &str, escaping: Escaping| {
+            let text = [begin, &"x/".repeat(PROBE_MAX)].concat();
+            work::count(|| probe(text.as_bytes(), escaping, false, &blog(), &mut Edits::default()))
+        };
+        for (begin, escaping, want) in [
+            ("http:=\"", Escaping::Json, UrlProbe::Stays),
+            ("http:&quot;", Escaping::Html, UrlProbe::Stays),
+            (r#"http:\/\/\""#, Escaping::Json, UrlProbe::Stays),
+            ("http://blog.example/", Escaping::Html, UrlProbe::Rewritten),
+        ] {
+            let (outcome, work) = decoded(begin, escaping);
+            assert_eq!(outcome, want, "{begin}");
+            assert!(work <= FIRST_LOOK, "{begin}: {work} bytes");
+        }
+        for length in [100, 500, 1500] {
+            let (outcome, work) = decoded(&format!("http://{}/", "a".repeat(length)), Escaping::Html);
+            assert_eq!(outcome, UrlProbe::Stays);
+            assert!(work <= 4 * (length + FIRST_LOOK), "{length}: {work} bytes");
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ const HELD_MAX: usize = 256 << 10;
 /// Byte order marks of UTF-16: such a text passes.
 const UTF16: [&[u8]; 2] = [b"\xfe\xff", b"\xff\xfe"];
 
+/// Begins an escape sequence that chooses a character set.
+const ESCAPE: u8 = 0x1b;
+
 /// A scanner, by the type of the body.
 enum BodyScanner {
     Html(Box<Html>),
@@ -30,6 +33,8 @@ pub struct Rewriter {
     held: Vec<u8>,
     edits: Edits,
     has_begun: bool,
+    /// The last byte that was taken.
+    last: u8,
     references: u64,
 }
 
@@ -44,7 +49,7 @@ impl Rewriter {
             RewriteKind::Feed => BodyScanner::Feed(Box::new(Feed::new(names))),
             RewriteKind::Json => BodyScanner::Json(Box::new(JsonText::new(names))),
         };
-        Self { scanner, held: Vec::new(), edits: Edits::default(), has_begun: false, references: 0 }
+        Self { scanner, held: Vec::new(), edits: Edits::default(), has_begun: false, last: 0, references: 0 }
     }
 
     /// Returns the number of references that were rewritten.
@@ -55,7 +60,22 @@ impl Rewriter {
 
     /// Takes a piece, and writes what is ready.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
-        self.read(piece, false, out);
+        let Some(at) = self.other_characters(piece) else { return self.read(piece, false, out) };
+        self.read(&piece[..at], false, out);
+        self.scanner = BodyScanner::None;
+        self.read(&piece[at..], false, out);
+    }
+
+    /// Returns the place in a piece where another character set begins: one of ISO-2022-JP, which a page may name in
+    /// `meta` alone. Quotes and angle brackets are parts of ordinary characters there. Text in other charsets has no
+    /// such escape sequence.
+    fn other_characters(&mut self, piece: &[u8]) -> Option<usize> {
+        let chooses = |byte: &u8| matches!(byte, b'$' | b'(');
+        let before = std::mem::replace(&mut self.last, *piece.last()?);
+        if before == ESCAPE && piece.first().is_some_and(chooses) {
+            return Some(0);
+        }
+        memchr::memchr_iter(ESCAPE, piece).find(|at| piece.get(at + 1).is_some_and(chooses))
     }
 
     /// Writes the rest, at the end of the body.

@@ -1,5 +1,7 @@
 //! Limits of requests: before a request is forwarded, its client is looked up in the counts of all workers.
 
+use http::StatusCode;
+
 use super::admission::ClientNetwork;
 use super::asked::{Asked, Turn};
 use super::held_rates::{HeldRates, ShownQuota, Taken};
@@ -126,12 +128,13 @@ impl RateCheck<'_> {
 }
 
 /// Adds RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers) to an answer, behind those of the upstream. A
-/// redirect gets none: its client would be asked to wait on the page behind it.
+/// redirect gets none: its client would be asked to wait on the page behind it. A 304 is none of these.
 pub(super) fn add_fields(asked: Option<&Asked>, reply: &mut Reply) {
     let Some(held) = asked.and_then(|asked| asked.rates.get()) else { return };
     let status = reply.head.status;
     let Some(ShownQuota { name, rate, state }) = &held.shown else { return };
-    if status.is_redirection() || status.is_informational() {
+    let is_redirect = status.is_redirection() && status != StatusCode::NOT_MODIFIED;
+    if is_redirect || status.is_informational() {
         return;
     }
     let policy = format!("\"{name}\";q={};w={}", rate.burst(), rate.window());

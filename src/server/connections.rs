@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::admission::ClientNetwork;
+use super::compressors::OwnCompressors;
 use super::crowd::{Crowd, Member};
 use super::handshakes::FAIR_SHARE;
 use crate::clock::{Alarm, ticks_of};
@@ -29,7 +30,12 @@ impl Connections {
     /// Lists a silent connection while the entry lives. `now` is in ticks.
     pub(super) fn list(self: &Rc<Self>, network: ClientNetwork, now: u32, alarm: &Alarm) -> ConnectionEntry {
         let number = self.silent.borrow_mut().add(Member { network, since: now, ringer: alarm.ringer() });
-        ConnectionEntry { connections: self.clone(), number: Cell::new(number), is_silent: Cell::new(true) }
+        ConnectionEntry {
+            connections: self.clone(),
+            number: Cell::new(number),
+            is_silent: Cell::new(true),
+            compressors: OwnCompressors::default(),
+        }
     }
 
     /// Returns the numbers of silent connections, and of all others.
@@ -71,11 +77,11 @@ impl Connections {
         ended.inspect(|member| member.ringer.ring()).is_some()
     }
 
-    /// Returns the oldest silent connection of a network that has several, however young it is. A network with only one may
-    /// be about to speak.
+    /// Returns the oldest silent connection of a network that has a crowd of them, however young it is. A browser opens some
+    /// at once, and they are about to speak.
     fn oldest_of_many(&self) -> Option<u64> {
         let silent = self.silent.borrow();
-        let (network, _) = silent.largest().filter(|(_, size)| *size > 1)?;
+        let (network, _) = silent.largest().filter(|(_, size)| *size >= CROWD_LEAST)?;
         silent.oldest_of(network)
     }
 
@@ -112,6 +118,8 @@ pub(super) struct ConnectionEntry {
     connections: Rc<Connections>,
     number: Cell<u64>,
     is_silent: Cell<bool>,
+    /// The compressors that run for its answers.
+    pub(super) compressors: OwnCompressors,
 }
 
 impl ConnectionEntry {
@@ -175,24 +183,43 @@ mod tests {
     }
 
     #[test]
-    fn silent_ones_first_and_of_the_network_that_has_most() {
+    fn silent_ones_of_a_crowd_first() {
         let bed = Bed::new();
         let (honest, own) = bed.add(1);
-        let crowd: Vec<_> = (0..3).map(|_| bed.add(2)).collect();
+        let crowd: Vec<_> = (0..=CROWD_LEAST).map(|_| bed.add(2)).collect();
         let (resting, talker) = bed.add(3);
         talker.speaks();
         resting.rests(true);
         assert!(bed.make_room(None) && bed.make_room(None));
-        assert_eq!(crowd.iter().map(|(alarm, _)| alarm.is_due()).collect::<Vec<_>>(), [true, true, false]);
-        // One of each is left, and both are young: who rests gives way.
+        let due: Vec<_> = crowd.iter().map(|(alarm, _)| alarm.is_due()).collect();
+        assert!(due[0] && due[1] && due[2..].iter().all(|due| !due), "{due:?}");
+        // Those that are left are no crowd, and all are young: who rests gives way.
         assert!(bed.make_room(None));
-        assert!(resting.is_due() && !honest.is_due());
+        assert!(resting.is_due() && !honest.is_due() && !crowd[2].0.is_due());
         // Nobody rests, so that the young must go.
         assert!(bed.make_room(None) && honest.is_due() && !crowd[2].0.is_due());
-        assert!(bed.make_room(None) && crowd[2].0.is_due());
+        for (alarm, _) in &crowd[2..] {
+            assert!(bed.make_room(None) && alarm.is_due());
+        }
         assert!(!bed.make_room(None));
         drop((own, crowd));
         assert_eq!(bed.connections.silent.borrow().len(), 0);
+    }
+
+    /// A browser opens up to six at once.
+    #[test]
+    fn fresh_ones_of_a_browser_stay_while_others_rest() {
+        let bed = Bed::new();
+        let idle: Vec<_> = (10..14).map(|n| bed.add(n)).collect();
+        for (alarm, entry) in &idle {
+            entry.speaks();
+            alarm.rests(true);
+        }
+        let fresh: Vec<_> = (0..6).map(|_| bed.add(1)).collect();
+        for (alarm, _) in &idle {
+            assert!(bed.make_room(None) && alarm.is_due());
+            assert!(fresh.iter().all(|(alarm, _)| !alarm.is_due()));
+        }
     }
 
     #[test]

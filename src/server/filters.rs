@@ -1,7 +1,6 @@
 //! The filters between an answer and its client: compression, for sites that have it.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -13,7 +12,7 @@ use super::context::Context;
 use super::reply::Reply;
 use super::rewritten::may_rewrite;
 use super::snapshot::SiteOfView;
-use crate::cache::encoded::EncodedBodies;
+use crate::cache::encoded::FormInMaking;
 use crate::cache::profile::Cookies;
 use crate::cache::store::CachePart;
 use crate::compression::{
@@ -133,11 +132,14 @@ impl FilteredAnswer<'_> {
             reply.body = ResponseBody::stored(body);
             return Ok(());
         }
-        let most = self.asked.view.shared.limits.compressors;
-        let Some(effort) = worker.compressors.effort(most, kept.is_some()) else {
+        let (most, own) = (self.asked.view.shared.limits.compressors, &self.context.entry.compressors);
+        let making = kept.and_then(|(number, encoded)| encoded.begin(number, coding));
+        let effort = worker.compressors.effort(most, own, making.is_some(), is_small(&reply.body));
+        let Some(effort) = effort else {
             worker.limit_reached("compressors");
             return Err(Identity::Busy);
         };
+        let making = making.filter(|_| effort == Effort::Kept);
         let body = std::mem::replace(&mut reply.body, ResponseBody::Empty);
         match whole(body) {
             Ok(data) => {
@@ -145,8 +147,8 @@ impl FilteredAnswer<'_> {
                     reply.body = ResponseBody::Full(data);
                     return Err(Identity::Busy);
                 };
-                if let Some((number, encoded)) = kept.filter(|_| effort == Effort::Kept) {
-                    encoded.put(number, coding, coded.clone());
+                if let Some(making) = making {
+                    making.keep_whole(coded.clone());
                 }
                 self.note(coding, data.len() as u64);
                 mark(reply, coding, Some(coded.len()));
@@ -155,14 +157,8 @@ impl FilteredAnswer<'_> {
             Err(body) => {
                 reply.body = body;
                 let encoder = encoder(coding, effort, reply.length()).ok_or(Identity::Busy)?;
-                let keeps = kept.filter(|_| effort == Effort::Kept).map(|(number, encoded)| KeptOutput {
-                    encoded: encoded.clone(),
-                    number,
-                    coding,
-                    bytes: Some(Vec::new()),
-                });
-                let (note, slot) = (self.note(coding, 0), worker.compressors.begin());
-                let filter = ClientEncoder { encoder, note, keeps, _slot: slot };
+                let (note, slot) = (self.note(coding, 0), worker.compressors.begin(own));
+                let filter = ClientEncoder { encoder, note, making, _slot: slot };
                 mark(reply, coding, None);
                 let body = std::mem::replace(&mut reply.body, ResponseBody::Empty);
                 reply.body = body.filtered(Box::new(filter));
@@ -191,6 +187,10 @@ fn whole(body: ResponseBody) -> Result<Bytes, ResponseBody> {
     }
 }
 
+fn is_small(body: &ResponseBody) -> bool {
+    matches!(body, ResponseBody::Full(data) | ResponseBody::Stored(data, _) if data.len() <= AT_ONCE_MAX)
+}
+
 /// Says in a head that the body is compressed, and how long it is, if that is known.
 fn mark(reply: &mut Reply, coding: Coding, length: Option<usize>) {
     changed(&mut reply.head);
@@ -200,43 +200,18 @@ fn mark(reply: &mut Reply, coding: Coding, length: Option<usize>) {
     }
 }
 
-/// A compressed body that is kept once it is whole.
-struct KeptOutput {
-    encoded: Arc<EncodedBodies>,
-    number: u64,
-    coding: Coding,
-    /// `None` once it is too large.
-    bytes: Option<Vec<u8>>,
-}
-
-impl KeptOutput {
-    fn add(&mut self, bytes: &[u8]) {
-        let most = self.encoded.largest();
-        match &mut self.bytes {
-            Some(all) if all.len() + bytes.len() <= most => all.extend_from_slice(bytes),
-            too_large => *too_large = None,
-        }
-    }
-
-    fn keep(&mut self) {
-        if let Some(bytes) = self.bytes.take() {
-            self.encoded.put(self.number, self.coding, bytes.into());
-        }
-    }
-}
-
 /// The encoder of an answer, with what is counted and kept of it.
 struct ClientEncoder {
     encoder: Box<dyn BodyFilter>,
     note: Rc<CompressionNote>,
-    keeps: Option<KeptOutput>,
+    making: Option<FormInMaking>,
     _slot: CompressorSlot,
 }
 
 impl ClientEncoder {
-    fn keep(&mut self, bytes: &[u8]) {
-        if let Some(keeps) = &mut self.keeps {
-            keeps.add(bytes);
+    fn keep(&self, bytes: &[u8]) {
+        if let Some(making) = &self.making {
+            making.add(bytes);
         }
     }
 }
@@ -261,8 +236,8 @@ impl BodyFilter for ClientEncoder {
         let written = out.len();
         let step = self.encoder.finish(out)?;
         self.keep(&out[written..]);
-        if let (Step::Done, Some(keeps)) = (step, &mut self.keeps) {
-            keeps.keep();
+        if let (Step::Done, Some(making)) = (step, &self.making) {
+            making.keep();
         }
         Ok(step)
     }

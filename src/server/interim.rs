@@ -1,12 +1,19 @@
 //! Filters interim responses (1xx, RFC 9110 section 15.2): nothing passes to a client that a policy of the site concerns.
 //!
-//! 100 passes once, to clients that wait for it. 103 (RFC 8297) passes with its Link fields, unless the site's rules remove
-//! those; without a Link field it does not pass. All others pass as their status code alone, since a proxy has to forward
-//! them (RFC 9110 section 15.2). Only 103 has fields.
+//! 100 passes once, to clients that wait for it. 103 (RFC 8297) passes with its Link fields, unless the site's rules
+//! remove those; without a Link field it does not pass. Their targets are rewritten as those of the response are. All
+//! others pass as their status code alone, since a proxy has to forward them (RFC 9110 section 15.2). Only 103 has
+//! fields.
+
+use std::borrow::Cow;
 
 use http::StatusCode;
 
+use super::asked::Turn;
 use crate::message::{RequestHead, ResponseHead};
+use crate::mixed::policy::RewriteRules;
+use crate::mixed::{OwnNames, fields};
+use crate::policy::redirect::HttpsPorts;
 use crate::site::HeaderRules;
 
 /// The part that passes.
@@ -21,12 +28,39 @@ pub(super) enum PassedPart {
 pub(super) struct InterimFilter<'a> {
     rules: Option<&'a HeaderRules>,
     expects_continue: bool,
+    references: Option<References<'a>>,
+}
+
+/// What the rewriting of references needs. Most requests have no 103: the names are made when one comes.
+struct References<'a> {
+    rules: &'a RewriteRules,
+    host: &'a str,
+    /// The port in the site's URLs, if it is not 443.
+    port: Option<u16>,
+}
+
+impl References<'_> {
+    fn names(&self) -> OwnNames {
+        OwnNames::new(self.rules.names.clone(), self.host, self.port)
+    }
 }
 
 impl<'a> InterimFilter<'a> {
     /// Returns the filter for the answer to a request, under the rules of its site.
-    pub(super) fn new(request: &RequestHead, rules: Option<&'a HeaderRules>) -> Self {
-        Self { rules, expects_continue: request.expects_continue() }
+    pub(super) fn of(turn: &Turn<'a>) -> Self {
+        let Turn { head, asked, context, .. } = *turn;
+        let mut filter = Self::new(head, asked.site.as_ref().map(|site| &*site.response));
+        let mixed = asked.site.as_ref().and_then(|site| site.mixed.as_ref());
+        filter.references = mixed.and_then(|mixed| mixed.rewrites.as_ref()).map(|rules| {
+            let ports = context.worker.https_ports();
+            let https = HttpsPorts { public: asked.view.shared.public_https_port, listeners: &ports };
+            References { rules, host: head.host(), port: https.of_client(head.port()) }
+        });
+        filter
+    }
+
+    fn new(request: &RequestHead, rules: Option<&'a HeaderRules>) -> Self {
+        Self { rules, expects_continue: request.expects_continue(), references: None }
     }
 
     /// Returns the part of an interim response that passes, or `None`.
@@ -41,17 +75,26 @@ impl<'a> InterimFilter<'a> {
     }
 
     /// Returns the fields of a 103 that pass.
-    pub(super) fn hints<'h>(&self, head: &'h ResponseHead) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
+    pub(super) fn hints<'h>(&self, head: &'h ResponseHead) -> impl Iterator<Item = (&'h [u8], Cow<'h, [u8]>)> {
         let dropped = self.rules.is_some_and(|rules| rules.drops(b"link"));
+        let names = self.references.as_ref().map(References::names);
         let links = head.fields.iter().filter(move |(_, name, _)| !dropped && name.eq_ignore_ascii_case(b"link"));
-        links.map(|(_, name, value)| (name, value))
+        links.map(move |(_, name, value)| {
+            let new = names.as_ref().and_then(|names| fields::link(value, names));
+            (name, new.map_or(Cow::Borrowed(value), Cow::Owned))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::host::HostPattern;
     use crate::message::Framing;
+    use crate::mixed::HttpsNames;
+    use crate::mixed::media::RewriteTypes;
 
     fn request(expect: bool) -> RequestHead {
         let mut head = RequestHead::default();
@@ -83,8 +126,8 @@ mod tests {
         ];
         let hints = response(103, &all);
         assert!(matches!(filter.pass(&hints), Some(PassedPart::Hints)));
-        let passed: Vec<_> = filter.hints(&hints).collect();
-        assert_eq!(passed, [(&b"LINK"[..], &b"</a.css>"[..]), (b"link", b"</b.css>")]);
+        let passed: Vec<_> = filter.hints(&hints).map(|(name, value)| (name, value.into_owned())).collect();
+        assert_eq!(passed, [(&b"LINK"[..], b"</a.css>".to_vec()), (b"link", b"</b.css>".to_vec())]);
         assert!(filter.pass(&response(103, &all[..1])).is_none());
         for status in [100, 101] {
             assert!(filter.pass(&response(status, &all)).is_none(), "{status}");
@@ -94,6 +137,30 @@ mod tests {
         }
         let rules = HeaderRules { dropped: vec![(*b"link").into()], ..HeaderRules::default() };
         assert!(InterimFilter::new(&request(false), Some(&rules)).pass(&hints).is_none());
+    }
+
+    /// A site that has references rewritten gets no hints to load them by http.
+    #[test]
+    fn references_of_hints() {
+        let own = HttpsNames {
+            site: vec![HostPattern::parse("blog.example").unwrap()],
+            listed: Vec::new(),
+            upstream: vec![("blog.wordpress.example".into(), 443)],
+        };
+        let types = RewriteTypes { html: false, css: false, feeds: false, json: false };
+        let rules = RewriteRules { names: Arc::new(own), types };
+        let mut filter = InterimFilter::new(&request(false), None);
+        filter.references = Some(References { rules: &rules, host: "blog.example", port: Some(8443) });
+        for (value, want) in [
+            ("<http://blog.example/a.css>; rel=preload", "<https://blog.example:8443/a.css>; rel=preload"),
+            ("<https://blog.wordpress.example/a>", "<https://blog.example:8443/a>"),
+            ("<http://evil.example/>, </b>", "<http://evil.example/>, </b>"),
+        ] {
+            let hints = response(103, &[("Link", value)]);
+            assert!(matches!(filter.pass(&hints), Some(PassedPart::Hints)));
+            let passed: Vec<_> = filter.hints(&hints).map(|(_, value)| value.into_owned()).collect();
+            assert_eq!(passed, [want.as_bytes()], "{value}");
+        }
     }
 
     #[test]

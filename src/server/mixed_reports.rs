@@ -18,10 +18,15 @@ use crate::mixed::report::{Violation, host_of, read};
 use crate::upstream::Interim;
 use crate::wire::body::RequestBody;
 
-/// The largest message, in bytes. Browsers gather the reports of a page.
+/// The largest message, in bytes. Chromium gathers the reports of a minute, up to 100 of 800 bytes and more: those of
+/// most pages fit.
 const MESSAGE_MAX: usize = 64 * 1024;
-/// References that are remembered, of all sites. The one that was reported longest ago makes room.
+/// References that are remembered, of all sites.
 const FOUND_MAX: usize = 500;
+/// New references that are taken from a network of clients in a minute. The rest of a page comes with later visits.
+const ADDED_MAX: u64 = 20;
+/// Lines of the log in a minute.
+const LINES_MAX: u64 = 30;
 
 /// The reports of all workers.
 #[derive(Debug, Default)]
@@ -34,7 +39,26 @@ struct MixedState {
     intake: ReportIntake,
     counts: HashMap<Box<str>, u64>,
     refused: u64,
-    found: HashMap<(Box<str>, Violation), FoundReference>,
+    found: HashMap<(Box<str>, Violation), KnownReference>,
+}
+
+#[derive(Debug)]
+struct KnownReference {
+    found: FoundReference,
+    /// The network that reports it, as long as no other one does.
+    only: Option<ClientNetwork>,
+}
+
+impl MixedState {
+    /// Forgets a reference: one that a single network reports goes first, for somebody may have made it up, then one
+    /// that was reported once, then the one that was reported longest ago.
+    fn make_room(&mut self) {
+        let worth = |known: &KnownReference| (known.only.is_none(), known.found.count > 1, known.found.last);
+        let least = self.found.iter().min_by_key(|(_, known)| worth(known)).map(|(key, _)| key.clone());
+        if let Some(least) = least {
+            self.found.remove(&least);
+        }
+    }
 }
 
 /// A reference that browsers have reported.
@@ -74,7 +98,7 @@ impl MixedReports {
     pub fn of_site(&self, site: &str) -> Vec<FoundReference> {
         let state = self.state();
         let own = state.found.iter().filter(|((of, _), _)| **of == *site);
-        let mut found: Vec<FoundReference> = own.map(|(_, found)| found.clone()).collect();
+        let mut found: Vec<FoundReference> = own.map(|(_, known)| known.found.clone()).collect();
         drop(state);
         found.sort_by(|a, b| a.violation.cmp(&b.violation));
         found
@@ -118,31 +142,36 @@ impl MixedReports {
             let is_page = host_of(&violation.page).is_some_and(|host| site.hosts.iter().any(|own| own.matches(&host)));
             if is_page {
                 let is_own = is_own(&violation, site, shared);
-                self.note(&site.name, violation, is_own, now);
+                self.note(&site.name, violation, is_own, (network, now));
             }
         }
         Ok(())
     }
 
-    fn note(&self, site: &str, violation: Violation, is_own: bool, now: i64) {
+    fn note(&self, site: &str, violation: Violation, is_own: bool, (network, now): (ClientNetwork, i64)) {
         let mut state = self.state();
         *state.counts.entry(site.into()).or_default() += 1;
         let key = (Box::from(site), violation);
         if let Some(known) = state.found.get_mut(&key) {
-            known.count += 1;
-            known.last = now;
+            known.found.count += 1;
+            known.found.last = now;
+            known.only = known.only.filter(|only| *only == network);
             return;
         }
-        if state.found.len() >= FOUND_MAX
-            && let Some(oldest) = state.found.iter().min_by_key(|(_, found)| found.last).map(|(key, _)| key.clone())
-        {
-            state.found.remove(&oldest);
+        if !state.intake.adds(network, ADDED_MAX) {
+            return;
+        }
+        if state.found.len() >= FOUND_MAX {
+            state.make_room();
         }
         let violation = key.1.clone();
-        state
-            .found
-            .insert(key, FoundReference { violation: violation.clone(), is_own, count: 1, first: now, last: now });
+        let found = FoundReference { violation: violation.clone(), is_own, count: 1, first: now, last: now };
+        state.found.insert(key, KnownReference { found, only: Some(network) });
+        let logs = state.intake.logs(LINES_MAX);
         drop(state);
+        if !logs {
+            return;
+        }
         let (page, blocked, kind) = (&*violation.page, &*violation.blocked, &*violation.directive);
         tracing::info!(site, page, blocked, kind, own = is_own, "a browser reports an http reference");
     }
@@ -155,4 +184,63 @@ fn is_own(violation: &Violation, site: &SiteOfView, shared: &Snapshot) -> bool {
     let listed = site.mixed.as_ref().and_then(|mixed| mixed.rewrites.as_ref()).map(|rules| &rules.names.listed);
     site.hosts.iter().chain(listed.into_iter().flatten()).any(|own| own.matches(&host))
         || upstream.is_some_and(|upstream| upstream.own_names.iter().any(|(name, _)| **name == *host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(number: u32) -> ClientNetwork {
+        ClientNetwork::of(IpAddr::from(number.to_be_bytes()))
+    }
+
+    fn note(reports: &MixedReports, (site, name): (&str, &str), from: u32, now: i64) {
+        let violation = Violation {
+            page: "https://blog.example/".into(),
+            blocked: format!("http://x.example/{name}").into(),
+            directive: "img-src".into(),
+        };
+        reports.note(site, violation, false, (network(from), now));
+    }
+
+    /// One client that invents references drops nobody's.
+    #[tokio::test(start_paused = true)]
+    async fn one_network_adds_few() {
+        let reports = MixedReports::default();
+        note(&reports, ("a", "real"), 1, 0);
+        for n in 0..FOUND_MAX {
+            note(&reports, ("b", &n.to_string()), 2, 1);
+        }
+        let lengths = || ["a", "b"].map(|site| reports.of_site(site).len() as u64);
+        assert_eq!((lengths(), reports.counts()["b"]), ([1, ADDED_MAX], FOUND_MAX as u64));
+        // Known ones go on counting, and the next minute adds the rest of a page.
+        note(&reports, ("b", "0"), 2, 2);
+        assert_eq!(reports.of_site("b")[0].count, 2);
+        tokio::time::advance(std::time::Duration::from_secs(60)).await;
+        note(&reports, ("b", "later"), 2, 3);
+        assert_eq!(lengths(), [1, ADDED_MAX + 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_few_report_makes_room() {
+        let reports = MixedReports::default();
+        for (name, from) in [("shared", 1), ("shared", 2), ("twice", 1), ("twice", 1), ("once", 1)] {
+            note(&reports, ("a", name), from, 0);
+        }
+        // Later ones, each from a network of its own: once each, then from one network, then from two.
+        let names = || reports.of_site("a").iter().map(|found| found.violation.blocked.to_string()).collect::<Vec<_>>();
+        let [shared, twice, once] = ["shared", "twice", "once"].map(|name| format!("http://x.example/{name}"));
+        let fill = |n: u32, times: u32, networks: u32| {
+            for time in 0..times {
+                note(&reports, ("b", &n.to_string()), 1000 + n * 2 + time % networks, i64::from(n));
+            }
+        };
+        (1..499).for_each(|n| fill(n, 1, 1));
+        assert_eq!(names(), [&*shared, &twice], "{once} goes first");
+        (500..998).for_each(|n| fill(n, 1, 1));
+        assert_eq!(names(), [&*shared, &twice], "once goes before twice");
+        (1000..1499).for_each(|n| fill(n, 2, 2));
+        assert_eq!(names(), [&*shared], "one network goes before two");
+        assert_eq!(reports.of_site("b").len() + 1, FOUND_MAX);
+    }
 }

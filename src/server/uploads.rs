@@ -3,7 +3,7 @@
 //!
 //! A body is kept in memory at first, and beyond that in a file without a name in the state folder. Where the bounds of all
 //! bodies leave no room, or the disk does not take it, the body goes to the upstream as it comes, as without buffering: no
-//! request fails for that.
+//! request fails for that. A network whose own part is taken is refused: nobody can switch the buffering off for others.
 
 mod kept;
 
@@ -12,6 +12,7 @@ use http::StatusCode;
 use super::asked::Turn;
 use super::page;
 use super::rejection::Rejection;
+use super::upload_room::NoRoom;
 use crate::message::{Framing, Name, RequestHead};
 use crate::site::Site;
 use crate::upstream::{Interim, is_grpc};
@@ -38,7 +39,7 @@ pub(super) async fn buffer(
 ) -> Result<Buffered, Rejection> {
     let Turn { head, context, .. } = *turn;
     let mut head = Box::new(head.clone());
-    let Some(kept) = Kept::new(head.framing, turn) else {
+    let Some(kept) = Kept::new(turn) else {
         context.worker.counters.uploads_unbuffered.increment();
         return Ok(Buffered { head, body });
     };
@@ -64,9 +65,13 @@ async fn read(mut source: RequestBody, mut kept: Kept, turn: &Turn<'_>) -> Resul
             Some(Frame::Data(data)) => {
                 moved = data.len() as u64;
                 rate_timer.rest();
-                if kept.take(&data).await.is_err() {
-                    context.worker.counters.uploads_unbuffered.increment();
-                    return Ok(KeptBody::begun(kept, data, source));
+                match kept.take(&data).await {
+                    Ok(()) => {}
+                    Err(NoRoom::Network) => return Err(RequestBodyError::Lost),
+                    Err(NoRoom::All) => {
+                        context.worker.counters.uploads_unbuffered.increment();
+                        return Ok(KeptBody::begun(kept, data, source));
+                    }
                 }
                 // A body that is here already must not keep the worker from its other connections.
                 tokio::task::yield_now().await;

@@ -18,6 +18,12 @@ const TURN: usize = 128 * 1024;
 /// The largest piece of the source to ask for.
 const SOURCE_PIECE: usize = 64 * 1024;
 
+/// Wakes the task once the worker has looked for input. A task that wakes itself is polled again before that, and the
+/// others wait for many of its turns.
+fn wake_later(cx: &mut Context<'_>) {
+    let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FilterStage {
     /// The source may have more.
@@ -96,13 +102,13 @@ impl<B: Body<Error = UpstreamError>> FilteredBody<B> {
             return Ok(());
         }
         if !std::mem::replace(&mut self.paused, true) {
-            cx.waker().wake_by_ref();
+            wake_later(cx);
             return Ok(());
         }
         while self.filter.flush(&mut self.out)? == Step::More {
             if self.out.len() > OUT_STEP {
                 // The rest follows when this has been sent.
-                cx.waker().wake_by_ref();
+                wake_later(cx);
                 return Ok(());
             }
         }
@@ -127,7 +133,7 @@ impl<B: Body<Error = UpstreamError>> FilteredBody<B> {
                 return Ok(Some(self.frame()));
             }
             self.worked = 0;
-            cx.waker().wake_by_ref();
+            wake_later(cx);
             return Ok(Some(Poll::Pending));
         }
         if self.stage == FilterStage::Ending {
@@ -342,5 +348,52 @@ mod tests {
         let (lengths, all, whole) = run(&[Act::Piece(1 << 20), Act::End], held(), 5000);
         assert!(whole && all.len() == (1 << 20) + 1);
         assert!(lengths.iter().filter(|length| **length == 0).count() >= (1 << 20) / TURN - 1);
+    }
+
+    /// A task that wakes itself would be polled for all of the body before anybody looks at the socket.
+    #[test]
+    fn others_are_heard_between_turns() {
+        use std::cell::Cell;
+        use std::future::poll_fn;
+        use std::io::Write as _;
+        use std::os::unix::net::UnixStream;
+        use std::rc::Rc;
+
+        use tokio::io::AsyncReadExt as _;
+        use tokio::task::{LocalSet, spawn_local};
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let turns = LocalSet::new().block_on(&runtime, async {
+            let (mut other, socket) = UnixStream::pair().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let mut socket = tokio::net::UnixStream::from_std(socket).unwrap();
+            let heard = Rc::new(Cell::new(false));
+            let hears = heard.clone();
+            let hearer = spawn_local(async move {
+                socket.read_u8().await.unwrap();
+                hears.set(true);
+            });
+            // It waits for input now.
+            tokio::task::yield_now().await;
+            let busy = spawn_local(async move {
+                let source = Source([Act::Piece(32 * TURN), Act::End].into());
+                let mut body = FilteredBody::new(source, held());
+                let mut turns = 0;
+                other.write_all(b"x").unwrap();
+                poll_fn(|cx| {
+                    turns += 1;
+                    match body.poll_frame(cx) {
+                        Poll::Pending if !heard.get() => Poll::Pending,
+                        _ => Poll::Ready(()),
+                    }
+                })
+                .await;
+                turns
+            });
+            let turns = busy.await.unwrap();
+            hearer.await.unwrap();
+            turns
+        });
+        assert!(turns < 8, "{turns}");
     }
 }

@@ -55,7 +55,7 @@ pub enum RequestBodyError {
     TooLarge,
     /// The client sent more slowly than the limit.
     TooSlow,
-    /// The disk does not give back what was buffered of it.
+    /// The disk does not give back what was buffered of it, or the client's part of the buffer is taken.
     Lost,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for RequestBodyError {
             Self::Length => f.write_str("request body: wrong length or invalid trailers"),
             Self::TooLarge => f.write_str("request body too large"),
             Self::TooSlow => f.write_str("request body too slow"),
-            Self::Lost => f.write_str("the buffered request body cannot be read back"),
+            Self::Lost => f.write_str("no room for the request body, or its buffer cannot be read back"),
         }
     }
 }

@@ -87,13 +87,15 @@ fn a_burst_then_429_with_the_time_to_wait() {
 #[test]
 fn hits_of_the_cache_count() {
     let authority = Authority::new();
-    let origin = Origin::start(|_| Reply::new("200 OK", "Cache-Control: max-age=600\r\n", "page"));
+    let origin = Origin::start(|_| Reply::new("200 OK", "Cache-Control: max-age=600\r\nETag: \"a\"\r\n", "page"));
     let config = blog(&authority, &origin) + "[site.cache]\n[site.rate]\nrequests = \"3/d\"\n";
     let pintle = Pintle::start(&authority, &config);
     let client = Client::new(&authority);
-    for left in [2, 1, 0] {
-        let response = client.get(pintle.https(), BLOG, "/page");
-        assert_eq!(response.status, 200);
+    for (left, condition, status) in [(2, "", 200), (1, "", 200), (0, "If-None-Match: \"a\"\r\n", 304)] {
+        let mut connection = client.connect(pintle.https(), BLOG);
+        connection.send(format!("GET /page HTTP/1.1\r\nHost: {BLOG}\r\n{condition}\r\n"));
+        let response = connection.response("GET");
+        assert_eq!(response.status, status);
         assert!(response.one("ratelimit").starts_with(&format!("\"site\";r={left};")), "{response:?}");
     }
     assert_eq!(client.get(pintle.https(), BLOG, "/page").status, 429);

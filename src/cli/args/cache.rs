@@ -4,17 +4,17 @@ use super::CheckArgs;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct PurgeArgs {
-    /// The URL to purge, with all its variants
+    /// The URLs to purge, with all their variants
     #[arg(value_name = "URL", required_unless_present_any = ["prefix", "tag", "site"])]
-    pub(in crate::cli) url: Option<String>,
+    pub(in crate::cli) urls: Vec<String>,
     /// Purge the URLs below this one, by whole segments of the path
-    #[arg(long, value_name = "URL", conflicts_with_all = ["url", "tag", "site"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["urls", "tag", "site"])]
     pub(in crate::cli) prefix: Option<String>,
     /// Purge the responses with this tag: Cache-Tag, Surrogate-Key or Cache-Groups
-    #[arg(long, value_name = "TAG", conflicts_with = "url")]
+    #[arg(long, value_name = "TAG", conflicts_with = "urls")]
     pub(in crate::cli) tag: Option<String>,
     /// Purge everything of the site with this host; with --tag, its tag only
-    #[arg(long, alias = "host", value_name = "HOST", conflicts_with = "url")]
+    #[arg(long, alias = "host", value_name = "HOST", conflicts_with = "urls")]
     pub(in crate::cli) site: Option<String>,
     /// Keep the responses for the time that the upstream fails, and validate them before their next use
     #[arg(long)]

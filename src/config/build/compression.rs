@@ -13,6 +13,9 @@ const MIN_SIZE: u64 = 1024;
 const MIN_SIZE_LEAST: u64 = 64;
 const MIN_SIZE_MOST: u64 = 1 << 30;
 
+/// A type that is never compressed.
+const EVENT_STREAM: &str = "text/event-stream";
+
 /// Returns the rules of a site's compression; `None` if it has none.
 pub(super) fn build(table: &SiteTable, r: &mut Checker<'_>) -> Option<Arc<CompressionRules>> {
     let compression = table.compression.as_deref()?;
@@ -59,9 +62,17 @@ fn encodings(table: &CompressionTable, r: &mut Checker<'_>) -> Vec<Coding> {
 
 fn types(table: &CompressionTable, r: &mut Checker<'_>) -> Vec<TypePattern> {
     let Some(given) = &table.types else { return usual_types() };
+    if given.is_empty() {
+        let hint = "leave the key out for the usual types, or remove [site.compression]";
+        r.error_with_hint(&table.span, "site.compression.types: names no type", hint);
+    }
     let mut types = Vec::new();
     for at in given {
         match TypePattern::parse(&at.value) {
+            Some(TypePattern::Exact(name)) if *name == *EVENT_STREAM => {
+                let message = format!("site.compression.types: {EVENT_STREAM} has no effect");
+                r.warn(&at.span, message, "leave it out: event streams are never compressed");
+            }
             Some(pattern) => types.push(pattern),
             None => {
                 let message = format!("site.compression.types: {:?} is not a media type", at.value);

@@ -94,6 +94,9 @@ fn words<'w>(key: &str, given: &[At<String>], known: &[&'w str], r: &mut Checker
     let mut found = Vec::new();
     for word in given {
         match known.iter().find(|known| **known == word.value) {
+            Some(known) if found.contains(known) => {
+                r.error(&word.span, format!("site.mixed_content.{key}: {:?} is there twice", word.value));
+            }
             Some(known) => found.push(*known),
             None => {
                 let key = format!("site.mixed_content.{key}");

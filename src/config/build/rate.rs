@@ -174,6 +174,10 @@ fn rule(table: &RateTable, key: &str, name: &str, r: &mut Checker<'_>) -> RateRu
     if let (Some(burst), None) = (&table.burst, &table.requests) {
         r.error_with_hint(&burst.span, format!("{key}.burst: has no effect without requests"), "requests = \"20/s\"");
     }
+    if let (Some(crawlers), true) = (&table.crawlers, table.allow.is_empty()) {
+        let what = format!("{key}.crawlers: a crawler shares its budget with everybody who claims its name");
+        r.warn(&crawlers.span, what, "list its published ranges in allow");
+    }
     let burst = count(table.burst.as_ref(), &format!("{key}.burst"), r);
     let concurrent = count(table.concurrent.as_ref(), &format!("{key}.concurrent"), r);
     RateRule {
@@ -267,6 +271,10 @@ fn addresses(table: &RateTable, key: &str, r: &mut Checker<'_>) -> AddressList {
             if !list.add(canonical(range), listed) {
                 let what = format!("{key}.{name}: {:?} is also in {key}.allow", text.value);
                 r.error_with_hint(&text.span, what, "keep one of them");
+            } else if range.addr() != range.network() {
+                let (whole, one) = (canonical(range).trunc(), range.addr().to_canonical());
+                let what = format!("{key}.{name}: {:?} is all of {whole}", text.value);
+                r.warn(&text.span, what, format!("write \"{whole}\", or \"{one}\" for this address alone"));
             }
         }
     }

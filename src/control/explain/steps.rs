@@ -357,7 +357,13 @@ impl Inputs<'_> {
             Decided::Challenge => format!("{status}: the answer to the ACME challenge"),
             Decided::Report => format!("{status} if the body is a report of failed pins, else 400"),
             Decided::MixedReport => format!("{status} if the body is a report of http references, else 400"),
-            Decided::Forward(upstream) => format!("forwarded to {}", upstream.label),
+            Decided::Forward(upstream) => match &self.found.cache {
+                Some(cache) if cache.is_answer() => "answered from the cache".to_owned(),
+                Some(cache) if cache.is_open() => {
+                    format!("answered from the cache if the disk has the page, else forwarded to {}", upstream.label)
+                }
+                _ => format!("forwarded to {}", upstream.label),
+            },
             Decided::Refuse { cause, .. } => format!("{status}: {cause}"),
         }
     }

@@ -2,7 +2,10 @@
 
 use super::super::asked::Turn;
 use super::super::cache_request::{CacheRequest, Verdict, verdict};
+use super::reused::{decided, is_in_reserve};
 use crate::cache::SiteCache;
+use crate::cache::page::StoredResponse;
+use crate::cache::reuse::{Because, Honour, ReuseDecision};
 use crate::cache::status::ForwardReason;
 use crate::message::RequestHead;
 
@@ -13,6 +16,32 @@ pub struct CacheVerdict {
     pub what: &'static str,
     /// The reason.
     pub why: &'static str,
+}
+
+/// Parts of the cache that other parts of the report know.
+const HIT: &str = "hit";
+const STALE: &str = "stale";
+const RECALL: &str = "recall";
+const REFUSE: &str = "refuse";
+
+impl CacheVerdict {
+    /// `true` if a stored response is the answer: nobody waits for the upstream.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(self.what, HIT | STALE)
+    }
+
+    /// `true` if the disk decides whether a stored response is the answer.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.what == RECALL
+    }
+
+    /// `true` if only a stored response is wanted, and none may be sent.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.what == REFUSE
+    }
 }
 
 /// Returns the cache's part in a request, and the head that the upstream gets if it is asked for a page that may be stored.
@@ -31,17 +60,23 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
         Verdict::Bypass(..) => return bypass("the request asks for another protocol"),
         Verdict::Looks => {}
     }
-    let wanted = CacheRequest::of(cache, turn);
+    let mut wanted = CacheRequest::of(cache, turn);
+    wanted.varied(&cache.store);
     let page = cache.store.peek(&wanted.key);
     let stored = page.as_ref().and_then(|page| page.find(&head.fields));
     let stored = stored.filter(|stored| wanted.may_have(&stored.head));
     let uptime = crate::clock::uptime();
     let verdict = match stored {
-        Some(stored) if stored.is_invalid(cache.store.epoch()) => ("validate", "purged softly, or changed"),
-        Some(stored) if stored.head.clock(uptime).is_fresh() => ("hit", "a fresh response is stored"),
-        Some(_) => ("validate", "the stored response is stale"),
+        Some(stored) => of_stored(cache, stored, &wanted, uptime),
         None if cache.disk.as_ref().is_some_and(|disk| disk.may_have(&wanted.key, page.as_deref(), uptime)) => {
-            ("recall", "the disk is asked first: memory lacks the page")
+            (RECALL, "the disk is asked first: memory lacks the page")
+        }
+        // Only the process that serves uses the folder.
+        None if page.is_none() && cache.disk.as_ref().is_some_and(|disk| !disk.is_open()) => {
+            (RECALL, "memory lacks the page; the running process knows the disk (--live)")
+        }
+        None if wanted.directives.only_if_cached && !wanted.has_range => {
+            (REFUSE, "only a stored response is wanted, and none is stored")
         }
         None if wanted.is_for_a_part(head) => ("fetch", "a part of a page that is not stored as a whole"),
         None if wanted.has_range => ("forward", "several parts, or parts with a condition, are not stored"),
@@ -57,4 +92,33 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
         _ => wanted.upstream_head(head, stored.map(|stored| &**stored), page.as_deref()),
     };
     (CacheVerdict { what, why }, (what != "forward").then_some(own))
+}
+
+/// The decision about a stored response. A client's wish for validation counts here, even right after another one.
+fn of_stored(
+    cache: &SiteCache,
+    stored: &StoredResponse,
+    wanted: &CacheRequest,
+    uptime: u64,
+) -> (&'static str, &'static str) {
+    let is_invalid = stored.is_invalid(cache.store.epoch());
+    match decided(cache, stored, wanted, uptime, || true) {
+        ReuseDecision::Fresh => (HIT, "a fresh response is stored"),
+        ReuseDecision::MaxStale => (STALE, "the client takes stale responses (max-stale)"),
+        ReuseDecision::WhileRevalidate if wanted.directives.only_if_cached => {
+            (STALE, "stale-while-revalidate: only a stored response is wanted")
+        }
+        ReuseDecision::WhileRevalidate => (STALE, "stale-while-revalidate: the upstream is asked in the background"),
+        ReuseDecision::Nothing => (REFUSE, "only a stored response is wanted, and the stored one may not be sent"),
+        ReuseDecision::Validate(_) if is_in_reserve(cache, stored, wanted, uptime) => {
+            (STALE, "stale-if-error: the upstream has failed just now")
+        }
+        ReuseDecision::Validate(_) if is_invalid => ("validate", "purged softly, or changed"),
+        ReuseDecision::Validate(Because::Request) if cache.rules.honour == Honour::Cheap => {
+            ("validate", "the client asks for it; this counts once a second for a fresh response (honour_client)")
+        }
+        ReuseDecision::Validate(Because::Request) => ("validate", "the client asks for it"),
+        ReuseDecision::Validate(Because::NoCache) => ("validate", "the stored response has no-cache"),
+        ReuseDecision::Validate(Because::Stale) => ("validate", "the stored response is stale"),
+    }
 }

@@ -222,7 +222,8 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
 /// to its log-in page. A request to xmlrpc.php has its password in its body, and its answer is 200 without it, too.
 fn is_editors(turn: &Turn<'_>, reply: &Reply) -> bool {
     let head = turn.head;
-    let is_editing = ["/wp-admin/", "/wp-json/"].iter().any(|start| head.path().starts_with(start))
+    // WordPress may live in a folder.
+    let is_editing = ["/wp-admin/", "/wp-json/"].iter().any(|place| head.path().contains(place))
         // Where permalinks are plain, the editor of blocks calls the API so.
         || memchr::memmem::find(head.target_bytes(), b"rest_route=").is_some();
     let is_editor =

@@ -25,17 +25,9 @@ pub(super) enum StoredUse {
 
 /// Decides about a stored response.
 pub(super) fn reuse(cache: &SiteCache, stored: &StoredResponse, wanted: &CacheRequest, turn: &Turn<'_>) -> StoredUse {
-    let rules = &cache.rules;
     let uptime = turn.context.worker.clock.uptime();
-    let clock = stored.head.clock(uptime);
-    let (said, asked) = (&stored.head.said, &wanted.directives);
-    let decided = match stored.is_invalid(cache.store.epoch()) {
-        true if asked.only_if_cached => ReuseDecision::Nothing,
-        true => ReuseDecision::Validate(Because::Stale),
-        false => decide(clock, said, asked, rules.honour, rules.stale, || stored.may_insist(uptime)),
-    };
-    let is_usable = || is_usable_on_error(clock, said, asked, rules.honour, rules.stale);
-    match decided {
+    let asked = &wanted.directives;
+    match decided(cache, stored, wanted, uptime, || stored.may_insist(uptime)) {
         ReuseDecision::Fresh => StoredUse::Send(None),
         ReuseDecision::MaxStale => StoredUse::Send(Some("max-stale")),
         // Only what is stored is wanted: the origin is not asked, not even later.
@@ -43,8 +35,35 @@ pub(super) fn reuse(cache: &SiteCache, stored: &StoredResponse, wanted: &CacheRe
         ReuseDecision::WhileRevalidate => StoredUse::SendAndValidate,
         ReuseDecision::Nothing => StoredUse::Nothing,
         // The origin has failed just now: nobody waits for it again before the pause is over.
-        ReuseDecision::Validate(_) if stored.is_resting(uptime) && is_usable() => StoredUse::Send(Some(ON_ERROR)),
+        ReuseDecision::Validate(_) if is_in_reserve(cache, stored, wanted, uptime) => StoredUse::Send(Some(ON_ERROR)),
         ReuseDecision::Validate(Because::Request) => StoredUse::Ask(ForwardReason::Request),
         ReuseDecision::Validate(Because::Stale | Because::NoCache) => StoredUse::Ask(ForwardReason::Stale),
     }
+}
+
+/// Decides by the directives of both sides, and by purges. `may_insist` says whether the client's wish for validation
+/// counts now.
+pub(super) fn decided(
+    cache: &SiteCache,
+    stored: &StoredResponse,
+    wanted: &CacheRequest,
+    uptime: u64,
+    may_insist: impl FnOnce() -> bool,
+) -> ReuseDecision {
+    let (rules, asked) = (&cache.rules, &wanted.directives);
+    match stored.is_invalid(cache.store.epoch()) {
+        true if asked.only_if_cached => ReuseDecision::Nothing,
+        true => ReuseDecision::Validate(Because::Stale),
+        false => {
+            let (clock, said) = (stored.head.clock(uptime), &stored.head.said);
+            decide(clock, said, asked, rules.honour, rules.stale, may_insist)
+        }
+    }
+}
+
+/// `true` if the origin has failed just now, and the response may be sent meanwhile.
+pub(super) fn is_in_reserve(cache: &SiteCache, stored: &StoredResponse, wanted: &CacheRequest, uptime: u64) -> bool {
+    let (rules, clock) = (&cache.rules, stored.head.clock(uptime));
+    stored.is_resting(uptime)
+        && is_usable_on_error(clock, &stored.head.said, &wanted.directives, rules.honour, rules.stale)
 }

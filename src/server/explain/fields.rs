@@ -2,6 +2,7 @@
 //! reason of each difference.
 
 use crate::message::{self, Name, RequestHead};
+use crate::mixed::request::WholeRequest;
 use crate::site::{HeaderRules, Site};
 
 /// Names and values of fields.
@@ -89,7 +90,7 @@ pub struct FieldChange {
 }
 
 /// Fields that the tools against mixed content add, rewrite or drop.
-const MIXED: [&[u8]; 12] = [
+const MIXED: [&[u8]; 8] = [
     b"content-security-policy",
     b"content-security-policy-report-only",
     b"reporting-endpoints",
@@ -98,13 +99,9 @@ const MIXED: [&[u8]; 12] = [
     b"access-control-allow-origin",
     b"sourcemap",
     b"x-sourcemap",
-    b"etag",
-    b"accept-ranges",
-    b"content-encoding",
-    b"content-md5",
 ];
-/// Fields that compression changes.
-const COMPRESSED: [&[u8]; 4] = [b"etag", b"accept-ranges", b"content-encoding", b"content-md5"];
+/// Fields that change with the body, by rewriting and by compression.
+const OF_BODY: [&[u8]; 4] = [b"etag", b"accept-ranges", b"content-encoding", b"content-md5"];
 
 /// Returns the fields of written lines.
 pub(super) fn parse(lines: &[u8]) -> FieldList {
@@ -128,6 +125,10 @@ pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site, for_cache
     let named: Vec<&[u8]> =
         head.fields.list().iter().filter(|field| field.is_named()).map(|field| head.fields.name(field)).collect();
     let is_named = |name: &[u8]| named.iter().any(|other| other.eq_ignore_ascii_case(name));
+    let whole = match site.mixed.as_ref().is_some_and(|mixed| mixed.rewrites.is_some()) {
+        true => WholeRequest::of(head),
+        false => WholeRequest::No,
+    };
     compare(&list(&head.fields), &parse(&sent[line..]), |name| match Name::of(name) {
         _ if is_ruled(&site.request, name) => FateReason::Rule,
         Name::Host => FateReason::Host,
@@ -145,15 +146,24 @@ pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site, for_cache
         Name::Cookie if !for_cache => FateReason::Cookie,
         Name::MaxForwards => FateReason::MaxForwards,
         _ if for_cache => FateReason::Cache,
+        _ if whole.drops(name) => FateReason::MixedContent,
         _ => FateReason::NoRule,
     })
 }
 
 /// Compares an upstream's fields with those that the client gets. Without the upstream's, the answer is pintle's own.
-pub(super) fn of_response(before: &FieldList, after: &FieldList, site: Option<&Site>) -> Vec<FieldChange> {
+/// `is_rewritten` says that references in the body are rewritten.
+pub(super) fn of_response(
+    before: &FieldList,
+    after: &FieldList,
+    site: Option<&Site>,
+    is_rewritten: bool,
+) -> Vec<FieldChange> {
     let rules = site.map(|site| &*site.response);
     let is_mixed = site.is_some_and(|site| site.mixed.is_some());
     let is_compressing = !before.is_empty() && site.is_some_and(|site| site.compression.is_some());
+    // Rewriting takes a coding away, and never adds one.
+    let is_coded = |name: &[u8]| is_compressing && name.eq_ignore_ascii_case(b"content-encoding") && has(after, name);
     compare(before, after, |name| match Name::of(name) {
         Name::StrictTransportSecurity if site.is_some_and(|site| site.hsts.is_some()) => FateReason::Hsts,
         Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => FateReason::Pins,
@@ -163,10 +173,12 @@ pub(super) fn of_response(before: &FieldList, after: &FieldList, site: Option<&S
         Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie if !before.is_empty() => {
             FateReason::Names
         }
+        _ if is_coded(name) => FateReason::Compression,
         _ if is_mixed && MIXED.iter().any(|own| name.eq_ignore_ascii_case(own)) => FateReason::MixedContent,
+        _ if is_rewritten && OF_BODY.iter().any(|own| name.eq_ignore_ascii_case(own)) => FateReason::MixedContent,
         Name::Vary if is_compressing => FateReason::Compression,
         Name::Vary => FateReason::Vary,
-        _ if is_compressing && COMPRESSED.iter().any(|own| name.eq_ignore_ascii_case(own)) => FateReason::Compression,
+        _ if is_compressing && OF_BODY.iter().any(|own| name.eq_ignore_ascii_case(own)) => FateReason::Compression,
         Name::ContentLength => FateReason::Framing,
         Name::Te | Name::Trailer => FateReason::Trailers,
         Name::Date => FateReason::Own,

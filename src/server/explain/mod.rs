@@ -376,11 +376,17 @@ impl Explanation {
     /// Writes the request to the upstream, and answers with a response of the upstream as the question supposes it.
     fn forward(&mut self, upstream: &Arc<Upstream>, turn: &Turn<'_>, question: &Question) -> Reply {
         let Turn { head, asked, context, .. } = *turn;
+        let mut is_stored = false;
         if let Some(site) = &asked.site {
             let key = context.websocket_key(head);
             let mut sent = Vec::new();
             let cached = site.cache().map(|cache| cached::explained(cache, turn));
             let (verdict, own) = cached.map_or((None, None), |(verdict, own)| (Some(verdict), own));
+            if verdict.as_ref().is_some_and(CacheVerdict::is_refusal) {
+                self.decision = refused(&Rejection::NotStored);
+                return reject(Rejection::NotStored, head, Some(asked), context);
+            }
+            is_stored = verdict.as_ref().is_some_and(CacheVerdict::is_answer);
             let request = turn.upstream_request(site, key.as_deref());
             let request = UpstreamRequest { head: own.as_ref().unwrap_or(head), ..request };
             request.write_http1(upstream, &mut sent);
@@ -389,8 +395,8 @@ impl Explanation {
             self.sent = Some(sent);
         }
         let response = match upstream.health.circuit(uptime()) {
-            Circuit::Open(left) => Err(UpstreamError::CircuitOpen(left)),
-            Circuit::Closed | Circuit::HalfOpen => supposed(question, context),
+            Circuit::Open(left) if !is_stored => Err(UpstreamError::CircuitOpen(left)),
+            Circuit::Open(_) | Circuit::Closed | Circuit::HalfOpen => supposed(question, context),
         };
         match &response {
             Ok(response) => {
@@ -412,7 +418,8 @@ impl Explanation {
         reply.write_fields(&mut written, &context.worker.clock.date());
         let fields = fields::parse(&written);
         let supposed = if reply.forwarded { std::mem::take(&mut self.supposed) } else { Vec::new() };
-        self.response_fields = fields::of_response(&supposed, &fields, reply.site.as_deref());
+        let is_rewritten = matches!(self.rewriting, Some(Ok(_)));
+        self.response_fields = fields::of_response(&supposed, &fields, reply.site.as_deref(), is_rewritten);
         self.answer = Some(ExplainedAnswer { status: reply.head.status.as_u16(), fields });
         self.noted = reply.noted;
         let Some(asked) = asked else { return };

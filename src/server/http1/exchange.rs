@@ -149,8 +149,8 @@ impl Exchange {
     pub(super) fn poll(&mut self, connection: &ClientConnection, cx: &mut TaskContext<'_>) -> Poll<Result<Next, Slow>> {
         let ClientConnection { link, context, alarm } = connection;
         if let (Stage::Asking(asking), Some(asked)) = (&mut self.stage, &self.asked) {
-            let mut interim = LinkInterim::new(link, &self.head, asked);
             let turn = Turn { head: &self.head, asked, context, alarm };
+            let mut interim = LinkInterim::new(link, &turn);
             match asking.poll(&turn, &mut interim, cx) {
                 Poll::Ready(Ok(reply)) => self.answer(reply, connection),
                 Poll::Ready(Err(work)) => return Poll::Ready(Err(Slow::Work(work))),

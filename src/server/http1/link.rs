@@ -13,7 +13,7 @@ use crate::message::{
     BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, ParseProgress, RequestHead, ResponseHead,
     Version, parse_request,
 };
-use crate::server::asked::Asked;
+use crate::server::asked::Turn;
 use crate::server::context::ClientTransport;
 use crate::server::interim::{InterimFilter, PassedPart};
 use crate::server::snapshot::SiteOfView;
@@ -213,9 +213,9 @@ pub(super) struct LinkInterim<'a> {
 
 impl<'a> LinkInterim<'a> {
     /// Returns the receiver of interim responses to a request.
-    pub(super) fn new(link: &'a RefCell<Link>, head: &RequestHead, asked: &'a Asked) -> Self {
-        let filter = InterimFilter::new(head, asked.site.as_ref().map(|site| &*site.response));
-        Self { link, version: head.version, filter, most: asked.view.shared.limits.response_header_size }
+    pub(super) fn new(link: &'a RefCell<Link>, turn: &Turn<'a>) -> Self {
+        let most = turn.asked.view.shared.limits.response_header_size;
+        Self { link, version: turn.head.version, filter: InterimFilter::of(turn), most }
     }
 }
 
@@ -231,7 +231,7 @@ impl Interim for LinkInterim<'_> {
         let waiting = &mut self.link.borrow_mut().interim;
         if let PassedPart::Hints = passed {
             for (name, value) in self.filter.hints(head) {
-                bytes.field(name, value);
+                bytes.field(name, &value);
             }
             // A client that does not read gets no more hints.
             if waiting.unsent_head().len() + bytes.len() > self.most {

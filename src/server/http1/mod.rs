@@ -133,8 +133,8 @@ async fn answer(work: Work, connection: &ClientConnection, exchange: &Exchange) 
         Framing::None => None,
         _ => Some(Box::new(LinkBody { link: link.clone(), site: asked.site.clone() })),
     };
-    let mut interim = LinkInterim::new(link, head, asked);
     let turn = Turn { head, asked, context, alarm };
+    let mut interim = LinkInterim::new(link, &turn);
     let mut answering = pin!(service::answer(work, body, &turn, &mut interim));
     poll_fn(|cx| match answering.as_mut().poll(cx) {
         Poll::Ready(reply) => Poll::Ready(Some(reply)),

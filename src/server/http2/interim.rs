@@ -36,7 +36,7 @@ impl Interim for StreamInterim<'_> {
             let mut bytes = 0;
             for (name, value) in self.filter.hints(head) {
                 bytes += name.len() + value.len();
-                fields.field(name, value);
+                fields.field(name, &value);
             }
             if !self.share.hold_interim(bytes) {
                 return;

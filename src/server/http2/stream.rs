@@ -179,8 +179,7 @@ async fn answer(work: Work, exchange: &Exchange, turn: &Turn<'_>, unrecorded: &U
             return None;
         }
     }
-    let filter = InterimFilter::new(head, asked.site.as_ref().map(|site| &*site.response));
-    let mut interim = StreamInterim::new(respond, filter, share.clone());
+    let mut interim = StreamInterim::new(respond, InterimFilter::of(turn), share.clone());
     let done = match service::ask_at_once(work, turn) {
         Ok(mut asking) => exchange.unless_given_up(|cx| asking.poll(turn, &mut interim, cx)).await,
         Err(work) => Some(Err(work)),

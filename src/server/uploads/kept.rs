@@ -14,18 +14,21 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::message::{Fields, Framing};
+use crate::message::Fields;
+use crate::server::admission::ClientNetwork;
 use crate::server::asked::Turn;
-use crate::server::upload_room::{FILES_MAX, MEMORY_EACH, Uploads, give_back, take};
+use crate::server::upload_room::{FILES_MAX, MEMORY_EACH, NoRoom, Room, UploadPlace};
 use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
 
 /// Bytes that are read from a file at once.
 const PIECE: u64 = 64 * 1024;
+/// Bytes by which the memory of a body grows.
+const MEMORY_STEP: usize = 4 * 1024;
 
 /// The beginning of a body, in the order of its bytes: a file, then memory.
 #[derive(Debug)]
 pub(super) struct Kept {
-    uploads: Arc<Uploads>,
+    place: Arc<UploadPlace>,
     folder: Option<PathBuf>,
     memory_most: u64,
     files_most: u64,
@@ -46,23 +49,18 @@ struct Spool {
 /// The room in files that a body has taken. It is given back however the body ends, also while the disk is waited for.
 #[derive(Debug)]
 struct FileCharge {
-    uploads: Arc<Uploads>,
+    place: Arc<UploadPlace>,
     bytes: u64,
     files: u64,
 }
 
 impl FileCharge {
-    /// Takes room. `None` if it is not left.
-    fn take(uploads: &Arc<Uploads>, bytes: u64, most: u64, files: u64) -> Option<Self> {
-        if !take(&uploads.files, files, FILES_MAX) {
-            return None;
-        }
-        let mut charge = Self { uploads: uploads.clone(), bytes: 0, files };
-        if !take(&uploads.filed, bytes, most) {
-            return None;
-        }
+    fn take(place: &Arc<UploadPlace>, bytes: u64, most: u64, files: u64) -> Result<Self, NoRoom> {
+        place.take(Room::Files, files, FILES_MAX)?;
+        let mut charge = Self { place: place.clone(), bytes: 0, files };
+        place.take(Room::Filed, bytes, most)?;
         charge.bytes = bytes;
-        Some(charge)
+        Ok(charge)
     }
 
     /// Takes over the room of another one.
@@ -74,41 +72,38 @@ impl FileCharge {
 
 impl Drop for FileCharge {
     fn drop(&mut self) {
-        give_back(&self.uploads.filed, self.bytes);
-        give_back(&self.uploads.files, self.files);
+        self.place.give_back(Room::Filed, self.bytes);
+        self.place.give_back(Room::Files, self.files);
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        give_back(&self.uploads.memory, self.room as u64);
+        self.place.give_back(Room::Memory, self.room as u64);
     }
 }
 
 impl Kept {
-    /// Takes the memory for a body. Returns `None` if there is no room.
-    pub(super) fn new(framing: Framing, turn: &Turn<'_>) -> Option<Self> {
+    /// Begins a body. Room is taken as it comes: a client that sends nothing takes none. Returns `None` if there is no
+    /// memory at all.
+    pub(super) fn new(turn: &Turn<'_>) -> Option<Self> {
         let shared = &turn.asked.view.shared;
+        let network = ClientNetwork::of(turn.asked.origin.client);
         let (memory_most, files_most) = (shared.limits.buffer_memory, shared.limits.buffer_files);
-        let room = match framing {
-            Framing::Length(length) => usize::try_from(length).unwrap_or(MEMORY_EACH).min(MEMORY_EACH),
-            _ => MEMORY_EACH,
-        };
-        let uploads = turn.context.worker.uploads.clone();
-        take(&uploads.memory, room as u64, memory_most).then(|| Self {
-            uploads,
-            folder: shared.state.clone(),
-            memory_most,
-            files_most,
-            room,
-            memory: BytesMut::new(),
-            file: None,
+        (memory_most > 0).then(|| {
+            let place = turn.context.worker.uploads.enter(network);
+            Self::within(place, shared.state.clone(), memory_most, files_most)
         })
     }
 
+    fn within(place: UploadPlace, folder: Option<PathBuf>, memory_most: u64, files_most: u64) -> Self {
+        let place = Arc::new(place);
+        Self { place, folder, memory_most, files_most, room: 0, memory: BytesMut::new(), file: None }
+    }
+
     /// Keeps a piece, whole or not at all.
-    pub(super) async fn take(&mut self, data: &Bytes) -> io::Result<()> {
-        if self.memory.len() + data.len() > self.room {
+    pub(super) async fn take(&mut self, data: &Bytes) -> Result<(), NoRoom> {
+        if !self.grow(data.len())? {
             if !self.memory.is_empty() {
                 let memory = self.memory.split().freeze();
                 if let Err(error) = self.write(memory.clone()).await {
@@ -124,18 +119,37 @@ impl Kept {
         Ok(())
     }
 
+    /// Takes memory for another piece. Returns `false` if it has to be in a file: the body is too large, or the network's
+    /// part is taken.
+    fn grow(&mut self, more: usize) -> Result<bool, NoRoom> {
+        let length = self.memory.len() + more;
+        if length <= self.room {
+            return Ok(true);
+        }
+        if length > MEMORY_EACH {
+            return Ok(false);
+        }
+        let room = length.next_multiple_of(MEMORY_STEP).min(MEMORY_EACH);
+        match self.place.take(Room::Memory, (room - self.room) as u64, self.memory_most) {
+            Ok(()) => self.room = room,
+            Err(NoRoom::Network) => return Ok(false),
+            Err(NoRoom::All) => return Err(NoRoom::All),
+        }
+        Ok(true)
+    }
+
     /// Writes a piece at the end of the file, on a thread that may wait for the disk.
-    async fn write(&mut self, piece: Bytes) -> io::Result<()> {
+    async fn write(&mut self, piece: Bytes) -> Result<(), NoRoom> {
         let length = piece.len() as u64;
         let files = u64::from(self.file.is_none());
-        let charge = FileCharge::take(&self.uploads, length, self.files_most, files);
-        let charge = charge.ok_or(io::ErrorKind::QuotaExceeded)?;
+        let charge = FileCharge::take(&self.place, length, self.files_most, files)?;
         let (file, at) = match &self.file {
             Some(spool) => (spool.file.clone(), spool.length),
             None => (Arc::new(self.open().await?), 0),
         };
         let written = file.clone();
-        spawn_blocking(move || written.write_all_at(&piece, at)).await??;
+        let done = spawn_blocking(move || written.write_all_at(&piece, at)).await;
+        done.map_err(io::Error::from).flatten()?;
         match &mut self.file {
             Some(spool) => {
                 spool.length += length;
@@ -277,11 +291,11 @@ impl Body for KeptBody {
             return rest.keep(bytes);
         }
         // Its connection holds nothing of it any more.
-        let (uploads, before) = (&self.kept.uploads, self.kept_by_others);
+        let (place, before) = (&self.kept.place, self.kept_by_others);
         let may = match bytes.checked_sub(before) {
-            Some(more) => take(&uploads.memory, more as u64, self.kept.memory_most),
+            Some(more) => place.take(Room::Memory, more as u64, self.kept.memory_most).is_ok(),
             None => {
-                give_back(&uploads.memory, (before - bytes) as u64);
+                place.give_back(Room::Memory, (before - bytes) as u64);
                 true
             }
         };
@@ -295,7 +309,47 @@ impl Body for KeptBody {
 impl Drop for KeptBody {
     fn drop(&mut self) {
         if self.rest.is_none() {
-            give_back(&self.kept.uploads.memory, self.kept_by_others as u64);
+            self.kept.place.give_back(Room::Memory, self.kept_by_others as u64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::upload_room::Uploads;
+
+    const MOST: u64 = 1 << 20;
+
+    fn kept(uploads: &Arc<Uploads>, files_most: u64) -> Kept {
+        let place = uploads.enter(ClientNetwork::of([192, 0, 2, 1].into()));
+        Kept::within(place, Some(std::env::temp_dir()), MOST, files_most)
+    }
+
+    #[tokio::test]
+    async fn whoever_sends_little_takes_little() {
+        let uploads = Arc::new(Uploads::default());
+        let mut bodies: Vec<_> = (0..30).map(|_| kept(&uploads, 0)).collect();
+        for body in &mut bodies {
+            assert_eq!(body.take(&Bytes::from_static(b"x")).await, Ok(()));
+            assert_eq!(body.room, MEMORY_STEP);
+        }
+    }
+
+    #[tokio::test]
+    async fn beyond_its_part_of_both_rooms_a_network_is_refused() {
+        let uploads = Arc::new(Uploads::default());
+        let piece = Bytes::from(vec![b'a'; MEMORY_EACH]);
+        let mut bodies: Vec<_> = (0..6).map(|_| kept(&uploads, MOST)).collect();
+        let mut outcomes = Vec::new();
+        for body in &mut bodies {
+            outcomes.push((body.take(&piece).await, body.file.is_some()));
+        }
+        // Two in memory, one beyond that as the large one, two in files.
+        let (memory, file) = ((Ok(()), false), (Ok(()), true));
+        assert_eq!(outcomes, [memory, memory, memory, file, file, (Err(NoRoom::Network), false)]);
+        drop(bodies);
+        let mut again = kept(&uploads, MOST);
+        assert_eq!((again.take(&piece).await, again.file.is_some()), memory);
     }
 }

@@ -1,7 +1,7 @@
 //! What is stored, under which key, for how long, and how it is sent.
 
 use super::{Bed, VERSIONS};
-use crate::harness::{BLOG, Client, Origin, Pintle, blog, policies};
+use crate::harness::{BLOG, Client, Origin, Pintle, blog, output, policies};
 
 /// A table of status and fields: is the second request answered from the store?
 #[test]
@@ -305,6 +305,19 @@ fn requests_are_explained() {
     assert!(explained("/a").contains("nothing is stored under this URL"), "{}", explained("/a"));
     bed.get("--http2", "/a", &[]);
     assert!(explained("/a").contains("a fresh response is stored"), "{}", explained("/a"));
+    assert!(explained("/a").contains("answered from the cache"), "{}", explained("/a"));
+    let asked = |path: &str, control: &str| {
+        let mut command = bed.pintle.command("explain --live");
+        output(command.arg(format!("https://{BLOG}{path}")).args(["-H", &format!("Cache-Control: {control}")]))
+    };
+    for (path, control, want) in [
+        ("/a", "no-cache", "validate; the client asks for it"),
+        ("/a", "no-cache", "forwarded to "),
+        ("/a", "only-if-cached", "answered from the cache"),
+        ("/b", "only-if-cached", "504: only-if-cached"),
+    ] {
+        assert!(asked(path, control).contains(want), "{path} {control}: {}", asked(path, control));
+    }
     assert!(explained("/wp-admin/").contains("the profile never stores this path"));
     assert_eq!(bed.count("/a"), 1);
 }

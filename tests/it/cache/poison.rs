@@ -113,6 +113,8 @@ fn editors_and_their_pages_have_nothing_to_do_with_the_store() {
         "/%77p-admin/",
         "/?preview=true",
         "/wp-admin;x.css",
+        "/blog/wp-login.php",
+        "/blog/wp-admin/",
     ];
     for path in paths {
         bed.fresh(path, "max-age=600", "secret");
@@ -135,6 +137,11 @@ fn editors_and_their_pages_have_nothing_to_do_with_the_store() {
     bed.get("--http2", "/wp-json/wp/v2/posts/1", &["-H", "Cookie: wordpress_logged_in_x=1", "--data", "x"]);
     bed.page("/", "200 OK", "", "new front page");
     assert_eq!(bed.get("--http2", "/", &[]).body, "new front page");
+    // So does one of a WordPress in a folder.
+    bed.page("/blog/wp-admin/post.php", "200 OK", "", "saved");
+    bed.get("--http2", "/blog/wp-admin/post.php", &["-H", "Cookie: wordpress_logged_in_x=1", "--data", "x"]);
+    bed.page("/", "200 OK", "", "newest front page");
+    assert_eq!(bed.get("--http2", "/", &[]).body, "newest front page");
 }
 
 /// A body that is cut short never becomes a stored page.

@@ -29,6 +29,7 @@ fn purges_by_url_prefix_tag_and_site() {
     let hits = || paths.map(|path| bed.get("--http2", path, &["-H", "Cache-Control: only-if-cached"]).status == 200);
     for (words, purged, left) in [
         (format!("purge https://{BLOG}/a"), "2 responses purged\n", [false, true, true, true]),
+        (format!("purge https://{BLOG}/a https://{BLOG}/ab"), "4 responses purged\n", [false, true, false, true]),
         (format!("purge --prefix https://{BLOG}/a"), "6 responses purged\n", [false, false, true, false]),
         ("purge --tag t".to_owned(), "8 responses purged\n", [false; 4]),
         (format!("purge --tag s --site {BLOG}"), "8 responses purged\n", [false; 4]),
@@ -75,7 +76,7 @@ fn the_cache_is_shown() {
         "{shown}"
     );
     assert!(bed.command(&format!("cache https://{BLOG}/b")).contains("not stored: private"));
-    assert!(bed.command(&format!("cache https://{BLOG}/c")).contains("not stored: nobody has asked"));
+    assert!(bed.command(&format!("cache https://{BLOG}/c")).contains("not stored, and no reason is known"));
     let all = eventually("the counts", || {
         let all = bed.command("cache");
         all.contains("50.0 %").then_some(all)

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::{Bed, PAGE, html};
-use crate::harness::{BLOG, Browser, Reply, eventually};
+use crate::harness::{BLOG, Browser, Client, Reply, eventually};
 
 const REWRITE: &str = "mode = \"rewrite\"\nhosts = [\"cdn.example.com\"]\n";
 const REWRITTEN: &str = "<!doctype html><title>http://blog.example.com/</title><img src=\"https://blog.example.com/a.png\">\
@@ -37,6 +37,11 @@ fn answer(path: &str) -> Reply {
             "Content-Type: text/plain\r\nLink: <http://blog.example.com/wp-json/>; rel=x, <http://evil.example/>\r\n\
              X-Pingback: http://127.0.0.1/xmlrpc.php\r\nAccess-Control-Allow-Origin: http://blog.example.com\r\n",
             "",
+        ),
+        "/hints" => Reply::Bytes(
+            b"HTTP/1.1 103 Early Hints\r\nLink: <http://blog.example.com/a.css>; rel=preload\r\n\r\n\
+              HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+                .to_vec(),
         ),
         "/redirect" => Reply::new("302 Found", "Location: http://cdn.example.com/x\r\n", ""),
         _ => html(PAGE),
@@ -102,6 +107,11 @@ fn fields() {
     let origin = bed.get("/fields", &["-H", "Origin: http://blog.example.com"]);
     assert_eq!(origin.all("access-control-allow-origin"), ["http://blog.example.com"], "as the client says it");
     assert_eq!(bed.get("/redirect", &[]).all("location"), ["https://cdn.example.com/x"]);
+    // Hints lead where the page leads.
+    let mut connection = Client::new(&bed.authority).connect(bed.pintle.https(), BLOG);
+    connection.send(format!("GET /hints HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    let hints = connection.response("GET");
+    assert_eq!((hints.status, hints.one("link")), (103, "<https://blog.example.com/a.css>; rel=preload"));
 }
 
 #[test]
@@ -263,4 +273,8 @@ fn explained() {
     };
     let text = explain(&["--response-header", "Content-Type: text/html", "--response-header", "ETag: \"a\""]);
     assert!(text.contains("references") && text.contains("rewritten") && text.contains("HTML"), "{text}");
+    let text = explain(&["-H", "If-None-Match: \"a\"", "-H", "Range: bytes=0-1"]);
+    for line in ["- If-None-Match: \"a\"; a tool of the site", "- Range: bytes=0-1; a tool of the site"] {
+        assert!(text.contains(line), "{text}");
+    }
 }
