@@ -225,7 +225,7 @@ fn is_editors(turn: &Turn<'_>, reply: &Reply) -> bool {
     // WordPress may live in a folder.
     let is_editing = ["/wp-admin/", "/wp-json/"].iter().any(|place| head.path().contains(place))
         // Where permalinks are plain, the editor of blocks calls the API so.
-        || memchr::memmem::find(head.target_bytes(), b"rest_route=").is_some();
+        || has_parameter(head.target_bytes(), b"rest_route");
     let is_editor =
         |list: &[u8]| list.split(|b| *b == b';').any(|pair| pair.trim_ascii().starts_with(b"wordpress_logged_in_"));
     let has_cookie = || head.fields.get_all(Name::Cookie).any(is_editor);
@@ -233,6 +233,12 @@ fn is_editors(turn: &Turn<'_>, reply: &Reply) -> bool {
     is_editing
         && (has_cookie() || head.fields.has_field(b"authorization"))
         && memchr::memmem::find(to_log_in, b"/wp-login.php").is_none()
+}
+
+/// `true` if the query of a target has a parameter.
+fn has_parameter(target: &[u8], name: &[u8]) -> bool {
+    let query = target.iter().position(|b| *b == b'?').map_or(&[][..], |at| &target[at + 1..]);
+    query.split(|b| *b == b'&').any(|pair| pair.split(|b| *b == b'=').next() == Some(name))
 }
 
 /// Returns the target of a reference (RFC 3986 section 4.2) in the answer to a request, if it has the same origin.
@@ -247,6 +253,20 @@ fn same_origin(reference: &[u8], request: &RequestHead) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_have_whole_names() {
+        for (target, want) in [
+            ("/?rest_route=/wp/v2/posts", true),
+            ("/index.php?a=b&rest_route=", true),
+            ("/?xrest_route=1", false),
+            ("/?a=rest_route=1", false),
+            ("/rest_route=1", false),
+            ("/", false),
+        ] {
+            assert_eq!(has_parameter(target.as_bytes(), b"rest_route"), want, "{target}");
+        }
+    }
 
     #[test]
     fn urls_of_the_same_origin() {
