@@ -7,7 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 
-use super::page::{StoredHead, StoredResponse};
+use super::page::StoredResponse;
+use super::stored_head::StoredHead;
 
 /// The most requests that wait for one answer.
 pub const FOLLOWERS_MAX: usize = 1000;

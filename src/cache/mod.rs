@@ -4,6 +4,7 @@
 //! over a restart, and [`filling`] shares one that is still under way. `src/server/cached` puts them on the path of a
 //! request.
 
+mod changes;
 pub mod conditional;
 pub mod counts;
 pub mod date;
@@ -26,8 +27,10 @@ pub mod rules;
 pub mod site_cache;
 pub mod status;
 pub mod store;
+pub mod stored_head;
 pub mod storing;
 pub mod tags;
+pub mod under_way;
 pub mod vary;
 
 pub use rules::CacheRules;

@@ -3,25 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use bytes::Bytes;
-use http::StatusCode;
-
-use super::conditional::{Validators, opaque};
-use super::directives::{Request, Response, Scope};
-use super::earlier::EarlierHead;
-use super::freshness::{Lifetime, ReceivedAt, initial_age, lifetime};
 use super::partial::StoredParts;
-use super::reuse::FreshnessClock;
-use super::rules::CacheRules;
-use super::storing::{Allowed, NotStored, StoringRequest, judge};
-use super::tags::tags;
-use super::vary::Variant;
-use crate::message::{Fields, Name};
+use super::stored_head::StoredHead;
+use crate::message::Fields;
+use bytes::Bytes;
 
 /// The most variants of one URL.
 pub const VARIANTS_MAX: usize = 32;
-/// Cookies are never sent to the origin with a request whose response may be stored.
-const ALLOWED: Allowed = Allowed { strips_cookies: false, ignores_cookies: true, nonces: false };
 /// The memory of a stored response besides its body and its fields, in bytes.
 const OVERHEAD: u64 = 512;
 /// The first and the longest pause between attempts to validate a response whose origin fails, in milliseconds.
@@ -32,258 +20,6 @@ const NOTE_EVERY: u64 = 3_600_000;
 
 /// The numbers of stored responses.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
-
-/// Fields that are never stored. pintle adds its own policies to each answer, and drops these from the upstream's.
-const NEVER: [Name; 7] = [
-    Name::ContentLength,
-    Name::PublicKeyPins,
-    Name::PublicKeyPinsReportOnly,
-    Name::AltSvc,
-    Name::Trailer,
-    Name::ProxyAuthenticate,
-    Name::Te,
-];
-/// The same, by their names.
-const NEVER_NAMES: [&[u8]; 3] = [b"age", b"proxy-authentication-info", b"x-cache-invalidate"];
-/// Fields by which the origin speaks to this cache alone. They are not sent to clients.
-pub const FOR_THE_CACHE: [&[u8]; 4] = [b"pintle-cache-control", b"cache-tag", b"surrogate-key", b"x-cache-invalidate"];
-/// Fields of a stored response that a 304 does not replace (RFC 9111 section 3.2).
-const KEPT: [&[u8]; 3] = [b"content-length", b"content-encoding", b"content-range"];
-
-/// The head of a stored response.
-#[derive(Debug, Clone)]
-pub struct StoredHead {
-    /// The status code.
-    pub status: StatusCode,
-    /// The fields, without those that are never stored.
-    pub fields: Fields,
-    /// `true` if some of them are for this cache alone.
-    speaks_to_cache: bool,
-    /// The directives of the origin.
-    pub said: Response,
-    /// The time for which it is fresh.
-    pub lifetime: Lifetime,
-    /// The time of its head, in seconds since 1970.
-    at: i64,
-    initial_age: u32,
-    /// The time of its head, in milliseconds of [`crate::clock::uptime`].
-    since: u64,
-    /// The requests that it answers.
-    pub variant: Variant,
-    /// The tags that it can be purged by.
-    pub tags: Box<[Box<[u8]>]>,
-    /// The number of soft purges of the whole site before it.
-    epoch: u64,
-}
-
-/// The circumstances of a response.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadArrival {
-    /// The time of its head.
-    pub received: ReceivedAt,
-    /// The same, in milliseconds of [`crate::clock::uptime`].
-    pub uptime: u64,
-    /// The number of soft purges so far.
-    pub epoch: u64,
-}
-
-/// A request that a response may be stored for.
-#[derive(Debug, Clone, Copy)]
-pub struct ForRequest<'a> {
-    /// What counts for storing.
-    pub asked: &'a StoringRequest<'a>,
-    /// The fields that the upstream got.
-    pub sent: &'a Fields,
-}
-
-impl StoredHead {
-    /// Judges a response, and makes what is stored of its head.
-    ///
-    /// # Errors
-    ///
-    /// The first reason against it.
-    pub fn of(
-        rules: &CacheRules,
-        request: ForRequest<'_>,
-        status: StatusCode,
-        fields: &Fields,
-        arrival: HeadArrival,
-    ) -> Result<Self, NotStored> {
-        let said = Response::of(fields);
-        let lasts = lifetime(status, &said, fields, arrival.received, rules.times);
-        let lifetime = judge(request.asked, status, &said, fields, lasts, ALLOWED)?;
-        // Asked for without a coding: pintle makes the codings that clients want.
-        let has_any_coding = rules.compresses && !fields.has_field(b"content-encoding");
-        let variant = Variant::of(fields, request.sent, has_any_coding).ok_or(NotStored::Vary)?;
-        let initial_age = initial_age(fields, arrival.received);
-        let tags = tags(fields);
-        let (mut kept, mut speaks_to_cache) = (Fields::default(), false);
-        for (name, text, value) in fields.iter() {
-            let is_never = NEVER.contains(&name) || NEVER_NAMES.iter().any(|never| text.eq_ignore_ascii_case(never));
-            speaks_to_cache |= FOR_THE_CACHE.iter().any(|own| text.eq_ignore_ascii_case(own));
-            if !is_never && !hides(&said, text) {
-                kept.push(text, value);
-            }
-        }
-        if !kept.has(Name::Date) {
-            // RFC 9110 section 6.6.1: a recipient that stores a response without a Date notes when it came.
-            kept.push(b"Date", http_date(arrival.received.at).as_bytes());
-        }
-        let HeadArrival { received, uptime, epoch } = arrival;
-        let (at, since) = (received.at, uptime);
-        // A copy has buffers of its own size. Those that fields are gathered in are shared by the thread, and larger.
-        let fields = kept.clone();
-        Ok(Self { status, fields, speaks_to_cache, said, lifetime, at, initial_age, since, variant, tags, epoch })
-    }
-
-    /// The same for a part of a response, as if it were the whole. Only parts with the same strong ETag belong together (RFC
-    /// 9111 section 3.4).
-    ///
-    /// # Errors
-    ///
-    /// The first reason against it.
-    pub fn of_part(
-        rules: &CacheRules,
-        request: ForRequest<'_>,
-        fields: &Fields,
-        arrival: HeadArrival,
-    ) -> Result<Self, NotStored> {
-        let is_strong = fields.value_of(b"etag").is_some_and(|tag| opaque(tag) == Some(tag));
-        let mut head = Self::of(rules, request, StatusCode::OK, fields, arrival)?;
-        head.fields.remove_if(|_, name, _| name.eq_ignore_ascii_case(b"content-range"));
-        head.status = StatusCode::PARTIAL_CONTENT;
-        if is_strong { Ok(head) } else { Err(NotStored::Part) }
-    }
-
-    /// Returns the head for the whole, of whose parts this is the latest head.
-    #[must_use]
-    pub fn of_whole(&self) -> Self {
-        Self { status: StatusCode::OK, ..self.clone() }
-    }
-
-    /// `true` if both have the same ETag.
-    #[must_use]
-    pub fn has_tag_of(&self, other: &Self) -> bool {
-        self.fields.value_of(b"etag") == other.fields.value_of(b"etag")
-    }
-
-    /// Makes the head of a response that was stored earlier, whose age is known. It is judged again: rules may have become
-    /// stricter.
-    ///
-    /// # Errors
-    ///
-    /// The first reason against it.
-    pub fn restored(earlier: EarlierHead, age: u32, arrival: HeadArrival) -> Result<Self, NotStored> {
-        let EarlierHead { status, fields, variant, lifetime, .. } = earlier;
-        let said = Response::of(&fields);
-        let directives = Request::default();
-        let lifetime = judge(&own_request(&directives), status, &said, &fields, Some(lifetime), ALLOWED)?;
-        let is_for_cache = |name: &[u8]| FOR_THE_CACHE.iter().any(|own| name.eq_ignore_ascii_case(own));
-        let speaks_to_cache = fields.iter().any(|(_, name, _)| is_for_cache(name));
-        let (tags, fields) = (tags(&fields), fields.clone());
-        let HeadArrival { received: ReceivedAt { at, .. }, uptime: since, epoch } = arrival;
-        Ok(Self { status, fields, speaks_to_cache, said, lifetime, at, initial_age: age, since, variant, tags, epoch })
-    }
-
-    /// Returns the fields of this response as a 304 has changed them (RFC 9111 section 3.2). Without a Date in the 304, the
-    /// time of its coming counts (RFC 9110 section 6.6.1).
-    #[must_use]
-    pub fn updated_fields(&self, newer: &Fields) -> Fields {
-        let replaces = |name: &[u8]| !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept));
-        let mut fields = Fields::default();
-        for (_, name, value) in self.fields.iter() {
-            if !replaces(name) || !newer.has_field(name) && !name.eq_ignore_ascii_case(b"date") {
-                fields.push(name, value);
-            }
-        }
-        for (_, name, value) in newer.iter().filter(|(_, name, _)| replaces(name)) {
-            fields.push(name, value);
-        }
-        fields
-    }
-
-    /// Returns the head with the fields of a 304, for its client alone: the 304 forbids storing it.
-    #[must_use]
-    pub fn for_one(&self, newer: &Fields, arrival: HeadArrival) -> Self {
-        let mut fields = self.updated_fields(newer);
-        let initial_age = initial_age(&fields, arrival.received);
-        fields.remove_if(|name, text, _| {
-            NEVER.contains(&name) || NEVER_NAMES.iter().any(|never| text.eq_ignore_ascii_case(never))
-        });
-        if !fields.has(Name::Date) {
-            fields.push(b"Date", http_date(arrival.received.at).as_bytes());
-        }
-        let HeadArrival { received: ReceivedAt { at, .. }, uptime: since, epoch } = arrival;
-        let said = Response::of(&fields);
-        Self { fields, said, initial_age, at, since, epoch, speaks_to_cache: true, ..self.clone() }
-    }
-
-    /// Returns the fields for clients.
-    #[must_use]
-    pub fn client_fields(&self) -> Fields {
-        let mut fields = self.fields.clone();
-        if self.speaks_to_cache {
-            fields.remove_if(|_, name, _| FOR_THE_CACHE.iter().any(|own| name.eq_ignore_ascii_case(own)));
-        }
-        fields
-    }
-
-    /// Returns its validators.
-    #[must_use]
-    pub fn validators(&self) -> Validators<'_> {
-        Validators::of(&self.fields, self.at)
-    }
-
-    /// Returns its times at a moment of [`crate::clock::uptime`].
-    #[must_use]
-    pub fn clock(&self, uptime: u64) -> FreshnessClock {
-        let resident = u32::try_from(uptime.saturating_sub(self.since) / 1000).unwrap_or(u32::MAX);
-        let age = self.initial_age.saturating_add(resident).min(super::directives::AGE_MAX);
-        FreshnessClock { lifetime: self.lifetime.seconds, age }
-    }
-
-    /// Returns the seconds since 1970 at a moment of [`crate::clock::uptime`], for dates in conditions.
-    #[must_use]
-    pub fn now(&self, uptime: u64) -> i64 {
-        self.at.saturating_add_unsigned(uptime.saturating_sub(self.since) / 1000)
-    }
-
-    /// `true` if requests with Authorization may have it (RFC 9111 section 3.5).
-    #[must_use]
-    pub fn is_for_authorized(&self) -> bool {
-        self.said.public || self.said.s_maxage.is_some() || self.said.must_revalidate
-    }
-
-    /// `true` if it may be sent to requests other than the one that it was asked for, without validation.
-    #[must_use]
-    pub fn is_shareable(&self) -> bool {
-        self.lifetime.seconds > self.initial_age && !self.said.no_cache.as_ref().is_some_and(Scope::is_whole)
-    }
-
-    /// `true` if a 304 of the origin is about this response (RFC 9111 section 4.3.4).
-    #[must_use]
-    pub fn is_named_by(&self, not_modified: &Fields) -> bool {
-        let own = self.fields.value_of(b"etag");
-        match not_modified.value_of(b"etag") {
-            Some(tag) if tag.starts_with(b"W/") => own.and_then(opaque).is_some_and(|own| Some(own) == opaque(tag)),
-            Some(tag) => own == Some(tag),
-            None => true,
-        }
-    }
-}
-
-/// Fields that only their first client may have: `private="..."` and `no-cache="..."`.
-fn hides(said: &Response, name: &[u8]) -> bool {
-    [&said.private, &said.no_cache].into_iter().flatten().any(|scope| match scope {
-        Scope::Fields(names) => names.iter().any(|hidden| name.eq_ignore_ascii_case(hidden)),
-        Scope::Whole => false,
-    })
-}
-
-fn http_date(at: i64) -> String {
-    let time = jiff::Timestamp::from_second(at).unwrap_or_default();
-    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default()
-}
 
 /// A stored response.
 #[derive(Debug)]
@@ -479,17 +215,15 @@ impl CachedPage {
     }
 }
 
-/// What counts of a request for storing its response, if it was asked for by this cache itself.
-#[must_use]
-pub fn own_request(directives: &Request) -> StoringRequest<'_> {
-    StoringRequest { method: &http::Method::GET, has_authorization: false, directives }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::freshness::TimeRules;
+    use super::super::directives::Request;
+    use super::super::freshness::{ReceivedAt, TimeRules};
     use super::super::reuse::Honour;
+    use super::super::rules::CacheRules;
+    use super::super::stored_head::{ForRequest, HeadArrival, own_request};
     use super::*;
+    use http::StatusCode;
     use std::time::Duration;
 
     fn rules() -> CacheRules {

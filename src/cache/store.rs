@@ -1,7 +1,7 @@
 //! The store of a site: pages by key, bounded in bytes, and the responses that are still under way. All workers share it.
 //! A hit takes the lock of one shard, for reading.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::RandomState;
 use std::ops::Range;
@@ -14,12 +14,13 @@ use quick_cache::{OptionsBuilder, Weighter};
 
 use super::counts::PartCounts;
 use super::disk::{PageFileName, Recalled, SiteDisk};
-use super::filling::{Filling, FillingRoom, Outcome};
 
-use super::page::{CachedPage, StoredHead, StoredResponse};
+use super::changes::PageChanges;
+use super::page::{CachedPage, StoredResponse};
 use super::partial::StoredParts;
 use super::purge::PurgeScope;
-use super::storing::NotStored;
+use super::stored_head::StoredHead;
+use super::under_way::UnderWay;
 use crate::message::Fields;
 
 pub use super::counts::CachePart;
@@ -29,18 +30,6 @@ const USUAL_PAGE: u64 = 16 << 10;
 /// The most shards. Each has an equal part of the memory, and must have room for some of the largest pages.
 const SHARDS_MAX: u64 = 16;
 const LARGEST_PER_SHARD: u64 = 4;
-/// The most keys that are remembered because their responses cannot be shared, and for how long, in milliseconds.
-const REFUSED_MAX: usize = 4096;
-const REFUSED_FOR: u64 = 10_000;
-/// The most keys whose last change is remembered.
-const CHANGES_MAX: usize = 1024;
-/// The part of the memory that bodies under way may take besides, as a divisor; a body of the largest size always may.
-const UNDER_WAY_PART: u64 = 2;
-/// The most responses under way.
-const FILLINGS_MAX: usize = 10_000;
-/// The most keys with fields that responses vary by, and the most of these of a key.
-const VARIED_MAX: usize = 4096;
-const VARIED_NAMES_MAX: usize = 16;
 /// The most validations in the background at the same time.
 const BACKGROUND_MAX: usize = 64;
 
@@ -61,12 +50,11 @@ pub struct Store {
     /// The number of purges and changes: a response that was asked for before is not stored, if it is one of those.
     generation: AtomicU64,
     /// Those that were for more than one key, or are forgotten, and the latest for each other key.
-    changes: Mutex<Changes>,
+    changes: Mutex<PageChanges>,
     /// The number of soft purges of everything.
     epoch: AtomicU64,
-    under_way: Mutex<UnderWay>,
-    /// The memory for bodies under way.
-    room: Arc<FillingRoom>,
+    /// The responses under way, and what is known of their keys.
+    pub under_way: UnderWay,
     counts: PartCounts,
     /// Validations in the background.
     background: AtomicUsize,
@@ -74,47 +62,6 @@ pub struct Store {
     max_object: u64,
     /// The part that survives the process.
     disk: RwLock<Option<Arc<SiteDisk>>>,
-}
-
-/// Names of fields, in lower case.
-pub type FieldNames = Arc<[Box<[u8]>]>;
-
-/// The generations of changes.
-#[derive(Debug, Default)]
-struct Changes {
-    of_many: u64,
-    by_key: HashMap<Box<[u8]>, u64, RandomState>,
-}
-
-impl Changes {
-    fn note(&mut self, key: &[u8], generation: u64) {
-        if self.by_key.len() >= CHANGES_MAX {
-            // Who was asked for before the oldest of these is not known any more.
-            self.by_key.clear();
-            self.of_many = generation;
-        }
-        self.by_key.insert(key.into(), generation);
-    }
-
-    fn note_many(&mut self, generation: u64) {
-        self.by_key.clear();
-        self.of_many = generation;
-    }
-
-    /// `true` if this key was changed after `generation`.
-    fn is_changed(&self, key: &[u8], generation: u64) -> bool {
-        self.of_many > generation || self.by_key.get(key).is_some_and(|changed| *changed > generation)
-    }
-}
-
-#[derive(Debug, Default)]
-struct UnderWay {
-    fillings: HashMap<Box<[u8]>, Arc<Filling>, RandomState>,
-    /// Keys whose responses could not be shared or stored, with the reason, and the uptime until which nobody waits.
-    /// Without a reason, they are stored, and validated for each request.
-    refused: HashMap<Box<[u8]>, (Option<NotStored>, u64), RandomState>,
-    /// Fields of clients that responses vary by, and that the origin gets for this key only.
-    varied: HashMap<Box<[u8]>, FieldNames, RandomState>,
 }
 
 /// A place for a validation in the background.
@@ -125,17 +72,6 @@ impl Drop for BackgroundPlace {
     fn drop(&mut self) {
         self.0.background.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// A request's place among those of its key.
-#[derive(Debug)]
-pub enum Join {
-    /// It asks the origin, and others wait for it.
-    Lead(Arc<Filling>),
-    /// It waits for another one.
-    Follow(Arc<Filling>),
-    /// It asks for itself.
-    Alone,
 }
 
 impl fmt::Debug for Store {
@@ -161,8 +97,7 @@ impl Store {
             generation: AtomicU64::default(),
             changes: Mutex::default(),
             epoch: AtomicU64::default(),
-            under_way: Mutex::default(),
-            room: FillingRoom::new((memory / UNDER_WAY_PART).max(max_object)),
+            under_way: UnderWay::new(memory, max_object),
             counts: Default::default(),
             background: AtomicUsize::default(),
             memory,
@@ -211,12 +146,8 @@ impl Store {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changes(&self) -> MutexGuard<'_, Changes> {
+    fn changes(&self) -> MutexGuard<'_, PageChanges> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the store a part on disk, or takes it.
@@ -329,10 +260,7 @@ impl Store {
         let _writing = self.writing();
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.changes().note(key, generation);
-        let mut under_way = self.under_way();
-        under_way.fillings.remove(key);
-        under_way.refused.remove(key);
-        drop(under_way);
+        self.under_way.forget(key);
         if let Some(page) = self.pages.peek(key) {
             page.variants().iter().for_each(|stored| stored.invalidate());
         }
@@ -347,10 +275,7 @@ impl Store {
         let _writing = self.writing();
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.changes().note_many(generation);
-        let mut under_way = self.under_way();
-        under_way.fillings.clear();
-        under_way.refused.clear();
-        drop(under_way);
+        self.under_way.forget_all();
         let on_disk = self.disk().map(|disk| disk.purge(purge, is_soft)).unwrap_or_default();
         if *purge == PurgeScope::Site && is_soft {
             self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -385,45 +310,6 @@ impl Store {
         count
     }
 
-    /// Finds a request's place.
-    #[must_use]
-    pub fn join(&self, key: &[u8], uptime: u64) -> Join {
-        let mut under_way = self.under_way();
-        if under_way.refused.get(key).is_some_and(|(_, until)| uptime < *until) {
-            return Join::Alone;
-        }
-        if let Some(filling) = under_way.fillings.get(key) {
-            return if filling.follow() { Join::Follow(filling.clone()) } else { Join::Alone };
-        }
-        if under_way.fillings.len() >= FILLINGS_MAX {
-            return Join::Alone;
-        }
-        let filling = self.filling();
-        under_way.fillings.insert(key.into(), filling.clone());
-        Join::Lead(filling)
-    }
-
-    /// Begins a response that nobody else waits for.
-    #[must_use]
-    pub fn filling(&self) -> Arc<Filling> {
-        Filling::new(self.max_object, &self.room)
-    }
-
-    /// Ends the place of a request that leads, if its outcome says all that others wait for.
-    pub fn leave_if_over(&self, key: &[u8], filling: &Arc<Filling>, outcome: &Outcome) {
-        if !matches!(outcome, Outcome::Streams(..)) {
-            self.leave(key, filling);
-        }
-    }
-
-    /// Ends the place of a request that leads. Requests that come later ask anew.
-    pub fn leave(&self, key: &[u8], filling: &Arc<Filling>) {
-        let mut under_way = self.under_way();
-        if under_way.fillings.get(key).is_some_and(|own| Arc::ptr_eq(own, filling)) {
-            under_way.fillings.remove(key);
-        }
-    }
-
     /// Takes a place for a validation in the background; `None` if all are taken. The place is free again when it is
     /// dropped.
     #[must_use]
@@ -431,61 +317,6 @@ impl Store {
         let before = self.background.fetch_add(1, Ordering::AcqRel);
         let place = BackgroundPlace(self.clone());
         (before < BACKGROUND_MAX).then_some(place)
-    }
-
-    /// Notes that a key's responses cannot be shared: for a while, nobody waits for one.
-    pub fn refuse(&self, key: &[u8], reason: NotStored, uptime: u64) {
-        self.ask_alone(key, Some(reason), uptime);
-    }
-
-    /// Notes that a key's responses are validated for each request: for a while, nobody waits for another one.
-    pub fn validate_each(&self, key: &[u8], uptime: u64) {
-        self.ask_alone(key, None, uptime);
-    }
-
-    fn ask_alone(&self, key: &[u8], reason: Option<NotStored>, uptime: u64) {
-        let mut under_way = self.under_way();
-        if under_way.refused.len() >= REFUSED_MAX {
-            under_way.refused.retain(|_, (_, until)| uptime < *until);
-            if under_way.refused.len() >= REFUSED_MAX {
-                under_way.refused.clear();
-            }
-        }
-        under_way.refused.insert(key.into(), (reason, uptime + REFUSED_FOR));
-    }
-
-    /// Notes that a key's responses can be shared.
-    pub fn accept(&self, key: &[u8]) {
-        self.under_way().refused.remove(key);
-    }
-
-    /// Returns the reason why the last response of a key was not stored, if it is remembered.
-    #[must_use]
-    pub fn refusal(&self, key: &[u8]) -> Option<NotStored> {
-        self.under_way().refused.get(key).and_then(|(reason, _)| *reason)
-    }
-
-    /// Notes fields that a key's responses vary by, and that the origin did not get. Returns `false` if they are too many.
-    pub fn vary(&self, key: &[u8], names: Vec<Box<[u8]>>) -> bool {
-        let mut under_way = self.under_way();
-        let mut all: Vec<_> = under_way.varied.get(key).map(|known| known.to_vec()).unwrap_or_default();
-        all.extend(names);
-        all.sort_unstable();
-        all.dedup();
-        if all.len() > VARIED_NAMES_MAX {
-            return false;
-        }
-        if under_way.varied.len() >= VARIED_MAX && !under_way.varied.contains_key(key) {
-            under_way.varied.clear();
-        }
-        under_way.varied.insert(key.into(), all.into());
-        true
-    }
-
-    /// Returns the fields that [`Self::vary`] has noted.
-    #[must_use]
-    pub fn varied(&self, key: &[u8]) -> Option<FieldNames> {
-        self.under_way().varied.get(key).cloned()
     }
 
     /// Requires validation of a response that the origin's answer to HEAD contradicts, on disk, too.
@@ -525,7 +356,7 @@ impl Store {
 mod tests {
     use super::super::directives::Request;
     use super::super::freshness::ReceivedAt;
-    use super::super::page::{ForRequest, HeadArrival, own_request};
+    use super::super::stored_head::{ForRequest, HeadArrival, own_request};
     use super::*;
     use http::StatusCode;
 
@@ -607,7 +438,7 @@ mod tests {
         let before = store.generation();
         store.invalidate(&key("/other"));
         assert!(store.put(&key("/new"), stored("", 1), before), "that was another page");
-        for n in 0..CHANGES_MAX + 1 {
+        for n in 0..crate::cache::changes::CHANGES_MAX + 1 {
             store.invalidate(&key(&format!("/{n}")));
         }
         assert!(!store.put(&key("/new"), stored("", 1), before), "the first changes are forgotten");
@@ -615,25 +446,6 @@ mod tests {
         let one = store.find(&key("/new"), &Fields::default()).unwrap();
         store.remove(&key("/new"), &one);
         assert!(!has(&store, "/new"));
-    }
-
-    #[test]
-    fn places() {
-        let store = filled();
-        let Join::Lead(first) = store.join(b"k", 0) else { panic!() };
-        assert!(matches!(store.join(b"k", 0), Join::Follow(_)));
-        store.leave(b"k", &store.filling());
-        assert!(matches!(store.join(b"k", 0), Join::Follow(_)), "another one's place");
-        store.leave(b"k", &first);
-        assert!(matches!(store.join(b"k", 0), Join::Lead(_)));
-        store.refuse(b"p", NotStored::Private, 0);
-        assert!(matches!(store.join(b"p", REFUSED_FOR - 1), Join::Alone));
-        assert_eq!(store.refusal(b"p"), Some(NotStored::Private));
-        assert!(matches!(store.join(b"p", REFUSED_FOR), Join::Lead(_)));
-        for n in 0..2 * REFUSED_MAX {
-            store.refuse(&n.to_be_bytes(), NotStored::Private, 0);
-        }
-        assert!(store.under_way().refused.len() <= REFUSED_MAX);
     }
 
     /// Scanners ask for each URL once. The pages that readers ask for stay.

@@ -255,7 +255,7 @@ impl Control {
         let why_not = match (variants.is_empty(), bypassed) {
             (false, _) => None,
             (true, true) => Some("path"),
-            (true, false) => cache.store.refusal(&key).map(|reason| reason.code()),
+            (true, false) => cache.store.under_way.refusal(&key).map(|reason| reason.code()),
         };
         let on_disk = cache.disk.as_ref().map(|disk| disk.variants(&key));
         let (authority, target) = key::parts(&key);

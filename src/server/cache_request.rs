@@ -9,11 +9,13 @@ use super::asked::Turn;
 use crate::cache::directives::Request;
 use crate::cache::encoding::Encoding;
 use crate::cache::key::key;
-use crate::cache::page::{CachedPage, StoredHead, StoredResponse};
+use crate::cache::page::{CachedPage, StoredResponse};
 use crate::cache::profile::Cookies;
 use crate::cache::status::ForwardReason;
-use crate::cache::store::{FieldNames, Store};
+use crate::cache::store::Store;
+use crate::cache::stored_head::StoredHead;
 use crate::cache::storing::StoringRequest;
+use crate::cache::under_way::FieldNames;
 use crate::cache::{CacheRules, SiteCache, conditional};
 use crate::message::{Fields, Framing, Name, RequestHead, tokens};
 use crate::upstream::Pool;
@@ -108,7 +110,7 @@ impl CacheRequest {
 
     /// Looks up which more fields pass. Only a request that goes upstream needs them.
     pub(super) fn varied(&mut self, store: &Store) -> &Self {
-        self.varied = store.varied(&self.key);
+        self.varied = store.under_way.varied(&self.key);
         self
     }
 

@@ -10,7 +10,8 @@ use super::site::{SiteDisk, count};
 use super::state::RecallWait;
 use super::writer::{begin, learn};
 use crate::cache::freshness::ReceivedAt;
-use crate::cache::page::{HeadArrival, StoredHead, StoredResponse, VARIANTS_MAX};
+use crate::cache::page::{StoredResponse, VARIANTS_MAX};
+use crate::cache::stored_head::{HeadArrival, StoredHead};
 use crate::clock::boot::{BootMoment, wall_millis};
 use crate::clock::uptime;
 

@@ -7,11 +7,12 @@ use http::StatusCode;
 
 use crate::cache::directives::Request;
 use crate::cache::freshness::{ReceivedAt, TimeRules};
-use crate::cache::page::{ForRequest, HeadArrival, StoredHead, StoredResponse, own_request};
+use crate::cache::page::StoredResponse;
 use crate::cache::profile::CacheProfile;
 use crate::cache::query::QueryRules;
 use crate::cache::reuse::{Honour, Stale};
 use crate::cache::rules::CacheRules;
+use crate::cache::stored_head::{ForRequest, HeadArrival, StoredHead, own_request};
 use crate::message::Fields;
 
 /// A response that is fresh for a minute.

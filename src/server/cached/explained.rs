@@ -81,7 +81,7 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
         None if wanted.is_for_a_part(head) => ("fetch", "a part of a page that is not stored as a whole"),
         None if wanted.has_range => ("forward", "several parts, or parts with a condition, are not stored"),
         None if page.is_some() => ("fetch", "only responses for other requests are stored (Vary)"),
-        None => match cache.store.refusal(&wanted.key) {
+        None => match cache.store.under_way.refusal(&wanted.key) {
             Some(reason) => ("fetch", reason.code()),
             None => ("fetch", "nothing is stored under this URL"),
         },

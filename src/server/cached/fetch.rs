@@ -17,19 +17,20 @@ use super::super::record::upstream_failed;
 use super::super::rejection::Rejection;
 use super::super::reply::Reply;
 use super::answer;
+use super::leading::Leading;
 use super::pump::{Pace, SharedBody, pump};
 use super::received::{self, OriginRequest, own};
-use super::reused::{ON_ERROR, StoredUse, reuse};
+use super::reused::{StoredUse, reuse};
+use super::stale::{OriginFailure, stale};
 use crate::cache::filling::{Filling, Outcome};
-use crate::cache::page::{StoredHead, StoredResponse};
-use crate::cache::reuse::is_usable_on_error;
+use crate::cache::page::StoredResponse;
 use crate::cache::status::Status;
-use crate::cache::store::{CachePart, Join, Store};
+use crate::cache::store::CachePart;
+use crate::cache::stored_head::StoredHead;
 use crate::cache::storing::NotStored;
-use crate::message::{Framing, RequestHead};
-use crate::site::Site;
-use crate::telemetry::access::UpstreamFacts;
-use crate::upstream::{Interim, PSEUDONYM, ResponseBody, UpstreamError, UpstreamRequest, UpstreamResponse};
+use crate::cache::under_way::Join;
+use crate::message::Framing;
+use crate::upstream::{Interim, ResponseBody, UpstreamError};
 
 /// How often a request may find that the one it waited for was abandoned.
 const ROUNDS: usize = 3;
@@ -38,63 +39,6 @@ const BEGINNING: u64 = 64 << 10;
 /// The longest wait for it.
 const BEGINNING_WAIT: Duration = Duration::from_secs(2);
 
-impl Fetch {
-    fn store(&self) -> &Arc<Store> {
-        &self.cache.store
-    }
-
-    /// The note for an answer of the origin.
-    pub(super) fn miss(&self, detail: Option<&'static str>) -> CacheNote {
-        let status = Status { forwarded: Some(self.reason), detail, ..Status::default() };
-        CacheNote { status, part: CachePart::Miss }
-    }
-
-    /// Returns the stored response, if it may be sent because the origin fails.
-    fn reserve(&self, uptime: u64) -> Option<&Arc<StoredResponse>> {
-        self.stored.as_ref().filter(|stored| self.may_be_stale(stored, uptime))
-    }
-
-    fn may_be_stale(&self, stored: &StoredResponse, uptime: u64) -> bool {
-        let (rules, asked) = (&self.cache.rules, &self.wanted.directives);
-        let clock = stored.head.clock(uptime);
-        !stored.is_gone() && is_usable_on_error(clock, &stored.head.said, asked, rules.honour, rules.stale)
-    }
-
-    pub(super) async fn send(
-        &self,
-        head: &RequestHead,
-        site: &Site,
-        turn: &Turn<'_>,
-        interim: &mut dyn Interim,
-    ) -> Result<UpstreamResponse, UpstreamError> {
-        UpstreamFacts::note(&turn.asked.facts, |facts| facts.asked = true);
-        let request = UpstreamRequest { head, ..turn.upstream_request(site, None) };
-        self.pool.send(&request, None, None, turn.alarm, interim).await
-    }
-}
-
-/// A request that others may wait for. If it ends early, another one leads.
-struct Leading {
-    store: Arc<Store>,
-    key: Vec<u8>,
-    filling: Arc<Filling>,
-}
-
-impl Leading {
-    fn resolve(&self, outcome: Outcome) {
-        self.store.leave_if_over(&self.key, &self.filling, &outcome);
-        self.filling.resolve(outcome);
-    }
-}
-
-impl Drop for Leading {
-    fn drop(&mut self) {
-        self.store.leave(&self.key, &self.filling);
-        self.filling.resolve(Outcome::Abandoned);
-        self.filling.finish(false);
-    }
-}
-
 /// Answers with another request's response, or asks the origin.
 pub(in crate::server) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
     let store = fetch.store().clone();
@@ -102,7 +46,7 @@ pub(in crate::server) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mu
     let CacheRequest { has_authorization, directives, .. } = &fetch.wanted;
     let collapses = turn.head.method == Method::GET && !has_authorization && !directives.no_store;
     for _ in 0..if collapses { ROUNDS } else { 0 } {
-        match store.join(&fetch.wanted.key, clock.uptime()) {
+        match store.under_way.join(&fetch.wanted.key, clock.uptime()) {
             Join::Alone => break,
             Join::Lead(filling) => {
                 let leading = Leading { store: store.clone(), key: fetch.wanted.key.clone(), filling };
@@ -124,7 +68,7 @@ pub(in crate::server) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mu
             },
         }
     }
-    let filling = store.filling();
+    let filling = store.under_way.filling();
     let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
     lead(fetch, leading, turn, interim).await
 }
@@ -215,7 +159,7 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
             return reply;
         }
         let dropped = varied_by_dropped(&reply.head.fields, head, &fetch.head);
-        if !dropped.is_empty() && !is_varied && fetch.store().vary(&fetch.wanted.key, dropped) {
+        if !dropped.is_empty() && !is_varied && fetch.store().under_way.vary(&fetch.wanted.key, dropped) {
             // Once more, with these fields; later requests of this key have them at once.
             is_varied = true;
             let page = fetch.store().peek(&fetch.wanted.key);
@@ -249,47 +193,6 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
     }
 }
 
-/// The failure of the origin behind a stale response.
-#[derive(Clone, Copy)]
-enum OriginFailure {
-    /// It has answered with this status.
-    Status(StatusCode),
-    /// It has not, or not to the end: the type of the error (RFC 9209 section 2.3), and the status of what has come.
-    Error(&'static str, Option<StatusCode>),
-}
-
-/// Answers with the response in reserve, since the origin has failed. Those who wait get it, too.
-fn stale(fetch: &Fetch, leading: &Leading, failure: OriginFailure, turn: &Turn<'_>) -> Reply {
-    let Turn { head, asked, context, .. } = *turn;
-    let worker = &context.worker;
-    let Some(stored) = &fetch.stored else { return reject(Rejection::NotStored, head, Some(asked), context) };
-    match failure {
-        OriginFailure::Status(_) => stored.refused(worker.clock.uptime()),
-        OriginFailure::Error(..) => stored.failed(worker.clock.uptime()),
-    }
-    leading.resolve(Outcome::Whole(stored.clone(), Some(ON_ERROR)));
-    if let Some(site) = &asked.site {
-        worker.warn_seldom(site.index(), "stale responses", || {
-            let upstream = &*fetch.pool.upstream().label;
-            let hint = "the upstream fails: pintle answers from the cache for as long as stale_if_error allows";
-            tracing::warn!(site = site.label(), upstream, hint, "stale responses are sent");
-        });
-    }
-    let ttl = Some(stored.head.clock(worker.clock.uptime()).left());
-    let (forwarded_status, proxy_status) = match failure {
-        OriginFailure::Status(status) => (Some(status), format!("{PSEUDONYM}; received-status={}", status.as_u16())),
-        OriginFailure::Error(error, status) => (status, format!("{PSEUDONYM}; error={error}")),
-    };
-    let forwarded_status = forwarded_status.map(|status| status.as_u16());
-    let status =
-        Status { forwarded: Some(fetch.reason), forwarded_status, ttl, detail: Some(ON_ERROR), ..Status::default() };
-    let mut reply = answer::whole(turn, stored, CacheNote { status, part: CachePart::Stale });
-    if asked.sees_details(context) {
-        reply.head.fields.push(b"Proxy-Status", proxy_status.as_bytes());
-    }
-    reply
-}
-
 /// Answers with a stored response that the origin has confirmed.
 fn validated(
     fetch: &Fetch,
@@ -304,9 +207,7 @@ fn validated(
     let updated = received.update(&fetch.wanted.key, stored, &reply.head.fields, (&asked, &fetch.head.fields));
     let (stored, was_stored) = match updated {
         Ok((updated, was_stored)) => {
-            if !updated.head.is_shareable() {
-                fetch.store().validate_each(&fetch.wanted.key, uptime);
-            }
+            fetch.store().under_way.accept(&fetch.wanted.key, updated.head.is_shareable(), uptime);
             leading.resolve(Outcome::Whole(updated.clone(), None));
             (updated, was_stored)
         }
@@ -335,7 +236,7 @@ pub(super) async fn keep_alone(
     interim: &mut dyn Interim,
 ) -> Reply {
     let store = fetch.store().clone();
-    let filling = store.filling();
+    let filling = store.under_way.filling();
     let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
     keep(fetch, leading, received, reply, left, turn, interim).await
 }
@@ -358,11 +259,7 @@ async fn keep(
         return again(&fetch, reply, turn, interim).await;
     }
     if head.method == Method::HEAD {
-        let stored = fetch.stored.as_ref().filter(|_| !fetch.wanted.has_authorization);
-        if let Some(stored) = stored.filter(|stored| received::contradicts(&reply, stored)) {
-            store.contradicted(key, stored);
-        }
-        return own(reply, turn, fetch.miss(Some(NotStored::Method.code())));
+        return described(&fetch, reply, turn);
     }
     let request = fetch.wanted.asked(&head.method);
     let judged = received.judge(&reply.head, (&request, &fetch.head.fields));
@@ -374,16 +271,13 @@ async fn keep(
         Ok(judged) => Arc::new(judged),
         Err(reason) => {
             if !reason.is_of_request() {
-                store.refuse(key, reason, worker.clock.uptime());
+                store.under_way.refuse(key, reason, worker.clock.uptime());
             }
             leading.resolve(Outcome::Released);
             return own(reply, turn, fetch.miss(Some(reason.code())));
         }
     };
-    match judged.is_shareable() {
-        true => store.accept(key),
-        false => store.validate_each(key, worker.clock.uptime()),
-    }
+    store.under_way.accept(key, judged.is_shareable(), worker.clock.uptime());
     let mut note = fetch.miss(None);
     note.status.stored = true;
     note.status.ttl = Some(judged.clock(worker.clock.uptime()).left());
@@ -406,6 +300,15 @@ async fn keep(
         Err(body) => body,
     };
     stream(fetch, leading, received, Streamed { reply, body, judged, length, note, left }, turn).await
+}
+
+/// Finishes an answer to HEAD. It may contradict the stored page.
+fn described(fetch: &Fetch, reply: Reply, turn: &Turn<'_>) -> Reply {
+    let stored = fetch.stored.as_ref().filter(|_| !fetch.wanted.has_authorization);
+    if let Some(stored) = stored.filter(|stored| received::contradicts(&reply, stored)) {
+        fetch.store().contradicted(&fetch.wanted.key, stored);
+    }
+    own(reply, turn, fetch.miss(Some(NotStored::Method.code())))
 }
 
 /// Returns a body that has come whole, or the one that is under way.
@@ -444,7 +347,7 @@ async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streame
         match leading.filling.body().filter(|_| is_whole) {
             Some(body) => _ = received.put(&leading.key, &Arc::new(StoredResponse::new(stored_head, body))),
             None if is_whole && leading.filling.is_crowded_out() => {}
-            None if is_whole => leading.store.refuse(&leading.key, NotStored::TooLarge, clock.uptime()),
+            None if is_whole => leading.store.under_way.refuse(&leading.key, NotStored::TooLarge, clock.uptime()),
             None => counters.upstream_errors.increment(),
         }
         leading.filling.finish(is_whole);
@@ -457,7 +360,7 @@ async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streame
         })
         .await;
         if begun == Some(false) {
-            let leading = Leading { store: store.clone(), key: key.clone(), filling: store.filling() };
+            let leading = Leading { store: store.clone(), key: key.clone(), filling: store.under_way.filling() };
             return stale(
                 &fetch,
                 &leading,

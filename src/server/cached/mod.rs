@@ -7,11 +7,13 @@ mod answer;
 mod background;
 mod explained;
 mod fetch;
+mod leading;
 mod partial;
 mod pump;
 mod recalled;
 mod received;
 mod reused;
+mod stale;
 
 use std::rc::Rc;
 use std::sync::Arc;

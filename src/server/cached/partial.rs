@@ -23,10 +23,11 @@ use super::pump::{Pace, SharedBody, pump};
 use super::received::{OriginRequest, own};
 use super::reused::{StoredUse, reuse};
 use crate::cache::SiteCache;
-use crate::cache::page::{CachedPage, StoredHead};
+use crate::cache::page::CachedPage;
 use crate::cache::partial::content_range;
 use crate::cache::range::{RequestedRange, wanted as wanted_range};
 use crate::cache::status::ForwardReason;
+use crate::cache::stored_head::StoredHead;
 use crate::cache::storing::NotStored;
 use crate::message::Framing;
 use crate::upstream::{Interim, Pool, ResponseBody};
@@ -127,7 +128,7 @@ fn keep(fetch: &Fetch, received: OriginRequest, mut reply: Reply, left: Option<D
             reply.body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
         }
         Err(body) => {
-            let filling = fetch.cache.store.filling();
+            let filling = fetch.cache.store.under_way.filling();
             reply.body = SharedBody::of(&filling).unwrap_or(ResponseBody::Empty);
             turn.alarm.uncap();
             let pace = Pace { pause: turn.asked.view.shared.limits.body_progress, left };

@@ -16,10 +16,11 @@ use super::super::worker::Worker;
 use crate::cache::SiteCache;
 use crate::cache::freshness::ReceivedAt;
 use crate::cache::key::with_target;
-use crate::cache::page::{FOR_THE_CACHE, ForRequest, HeadArrival, StoredHead, StoredResponse};
+use crate::cache::page::StoredResponse;
 use crate::cache::profile::CacheProfile;
 use crate::cache::purge::PurgeScope;
 use crate::cache::store::Store;
+use crate::cache::stored_head::{FOR_THE_CACHE, ForRequest, HeadArrival, StoredHead};
 use crate::cache::storing::{NotStored, StoringRequest};
 use crate::message::{Fields, Framing, Name, RequestHead, ResponseHead};
 

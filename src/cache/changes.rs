@@ -1,0 +1,35 @@
+//! The changes of the pages of a store: a response that was asked for before a change of its page is not stored.
+
+use std::collections::HashMap;
+use std::hash::RandomState;
+
+/// The most keys whose last change is remembered.
+pub(super) const CHANGES_MAX: usize = 1024;
+
+/// The generations of changes: of those for more than one page, or forgotten ones, and the latest for each other key.
+#[derive(Debug, Default)]
+pub(super) struct PageChanges {
+    of_many: u64,
+    by_key: HashMap<Box<[u8]>, u64, RandomState>,
+}
+
+impl PageChanges {
+    pub(super) fn note(&mut self, key: &[u8], generation: u64) {
+        if self.by_key.len() >= CHANGES_MAX {
+            // Who was asked for before the oldest of these is not known any more.
+            self.by_key.clear();
+            self.of_many = generation;
+        }
+        self.by_key.insert(key.into(), generation);
+    }
+
+    pub(super) fn note_many(&mut self, generation: u64) {
+        self.by_key.clear();
+        self.of_many = generation;
+    }
+
+    /// `true` if this key was changed after `generation`.
+    pub(super) fn is_changed(&self, key: &[u8], generation: u64) -> bool {
+        self.of_many > generation || self.by_key.get(key).is_some_and(|changed| *changed > generation)
+    }
+}

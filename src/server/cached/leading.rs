@@ -1,0 +1,73 @@
+//! A request to the origin that others may wait for, and the response that it has in reserve.
+
+use std::sync::Arc;
+
+use super::super::asked::Turn;
+use super::super::cache_note::CacheNote;
+use super::super::cache_request::Fetch;
+use crate::cache::filling::{Filling, Outcome};
+use crate::cache::page::StoredResponse;
+use crate::cache::reuse::is_usable_on_error;
+use crate::cache::status::Status;
+use crate::cache::store::{CachePart, Store};
+use crate::message::RequestHead;
+use crate::site::Site;
+use crate::telemetry::access::UpstreamFacts;
+use crate::upstream::{Interim, UpstreamError, UpstreamRequest, UpstreamResponse};
+
+impl Fetch {
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.cache.store
+    }
+
+    /// The note for an answer of the origin.
+    pub(super) fn miss(&self, detail: Option<&'static str>) -> CacheNote {
+        let status = Status { forwarded: Some(self.reason), detail, ..Status::default() };
+        CacheNote { status, part: CachePart::Miss }
+    }
+
+    /// Returns the stored response, if it may be sent because the origin fails.
+    pub(super) fn reserve(&self, uptime: u64) -> Option<&Arc<StoredResponse>> {
+        self.stored.as_ref().filter(|stored| self.may_be_stale(stored, uptime))
+    }
+
+    pub(super) fn may_be_stale(&self, stored: &StoredResponse, uptime: u64) -> bool {
+        let (rules, asked) = (&self.cache.rules, &self.wanted.directives);
+        let clock = stored.head.clock(uptime);
+        !stored.is_gone() && is_usable_on_error(clock, &stored.head.said, asked, rules.honour, rules.stale)
+    }
+
+    pub(super) async fn send(
+        &self,
+        head: &RequestHead,
+        site: &Site,
+        turn: &Turn<'_>,
+        interim: &mut dyn Interim,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        UpstreamFacts::note(&turn.asked.facts, |facts| facts.asked = true);
+        let request = UpstreamRequest { head, ..turn.upstream_request(site, None) };
+        self.pool.send(&request, None, None, turn.alarm, interim).await
+    }
+}
+
+/// A request that others may wait for. If it ends early, another one leads.
+pub(super) struct Leading {
+    pub(super) store: Arc<Store>,
+    pub(super) key: Vec<u8>,
+    pub(super) filling: Arc<Filling>,
+}
+
+impl Leading {
+    pub(super) fn resolve(&self, outcome: Outcome) {
+        self.store.under_way.leave_if_over(&self.key, &self.filling, &outcome);
+        self.filling.resolve(outcome);
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.store.under_way.leave(&self.key, &self.filling);
+        self.filling.resolve(Outcome::Abandoned);
+        self.filling.finish(false);
+    }
+}
