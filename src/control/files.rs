@@ -113,6 +113,7 @@ impl Control {
         let last = self.files.pending.take().map_or(now, |p| p.last);
         let settled = last.elapsed() >= SETTLE;
         let keep = if settled { Keep::Unfit } else { Keep::UnfitAndShorter(Vec::new()) };
+        let _ = self.keep_ledger().await;
         let (config, problems) = self.build(&self.draft, keep, None);
         let Some(config) = config else { return self.cannot_serve(&problems) };
         self.files.unservable.clear();

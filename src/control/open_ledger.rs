@@ -63,6 +63,13 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
                     return Err(reason.hints(hints_to_read(&file, &unread)));
                 }
             };
+            if known.is_none() && notices.iter().any(Notice::is_loss) {
+                // A folder that cannot be written makes the loss no smaller.
+                let lost = OpenError::Damaged(notices);
+                let reason = Reason::new(format!("{}: {lost}", folder.join(crate::ledger::FILE).display()));
+                let unwritten = format!("{}: {error}: make it writable first", folder.display());
+                return Err(reason.note(unwritten).hints(moved(&folder)).hints(remedy(draft.path())));
+            }
             let mut book = book;
             known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
             Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))

@@ -245,6 +245,8 @@ impl Control {
     ) -> Result<(Problems, Vec<String>), Halt> {
         // New sites get their keys before anything is judged: their pins are promised from the beginning.
         acme::prepare(draft.managed().into()).await.map_err(|error| vec![error.into()])?;
+        // The promises of a file that somebody has just put in place count, too.
+        let _ = self.keep_ledger().await;
         let (mut config, problems) = self.judge_draft(&draft, looked)?;
         let kept = std::mem::take(&mut config.kept);
         let listeners = self.listeners(&config)?;

@@ -269,6 +269,14 @@ fn damage_is_refused_until_it_is_accepted() {
         }
     }
     assert_eq!(fs::read(bed.state().join("ledger.damaged")).unwrap(), flipped);
+    // Where the folder cannot be written, the loss is no smaller.
+    let (lock, aside) = (bed.state().join("ledger.lock"), bed.state().join("aside"));
+    fs::rename(&lock, &aside).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let err = start_fails(&config);
+    assert!(err.contains("may be lost") && err.contains("make it writable first"), "{err}");
+    fs::remove_dir(&lock).unwrap();
+    fs::rename(&aside, &lock).unwrap();
     fs::remove_file(file(&bed)).unwrap();
     assert!(start_fails(&config).contains("the file is missing"));
     // The copy is put back: nothing was lost.
