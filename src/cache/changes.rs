@@ -6,7 +6,7 @@ use std::hash::RandomState;
 /// The most keys whose last change is remembered.
 pub(super) const CHANGES_MAX: usize = 1024;
 
-/// The generations of changes: of those for more than one page, or forgotten ones, and the latest for each other key.
+/// The generations of the latest changes: one for changes of many pages and forgotten ones, and one for each other key.
 #[derive(Debug, Default)]
 pub(super) struct PageChanges {
     of_many: u64,
@@ -16,7 +16,7 @@ pub(super) struct PageChanges {
 impl PageChanges {
     pub(super) fn note(&mut self, key: &[u8], generation: u64) {
         if self.by_key.len() >= CHANGES_MAX {
-            // Who was asked for before the oldest of these is not known any more.
+            // Every response that is under way counts as asked for before a change.
             self.by_key.clear();
             self.of_many = generation;
         }

@@ -21,7 +21,7 @@ const USUAL_FORM: u64 = 8 << 10;
 const OVERHEAD: u64 = 128;
 /// The part of the memory for forms that those in the making may take in addition, as a divisor.
 const MAKING_PART: u64 = 2;
-/// Others that may want a form while it is made. The next one makes it: the first one's client may be slow.
+/// Requests for a form while it is made. The next one makes it anew: the client of the first may be slow.
 const PASSED_MAX: u32 = 16;
 
 /// A stored response by its number, and a coding.
@@ -50,11 +50,11 @@ pub struct EncodedBodies {
 /// A form in the making.
 struct Making {
     bytes: Arc<MadeBytes>,
-    /// Those that wanted the form meanwhile.
+    /// The number of requests for the form meanwhile.
     passed: u32,
 }
 
-/// What has been made of a form; `None` once it is not to be kept.
+/// The bytes of a form so far; `None` if it will not be kept.
 type MadeBytes = Mutex<Option<Vec<u8>>>;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(encoded.get(1, Coding::Gzip).as_deref(), Some(&b"abcdef"[..]));
         drop(first);
         assert!(locked(&encoded.making).is_empty() && encoded.making_bytes.load(Ordering::Relaxed) == 0);
-        // Who goes away leaves it to the next one.
+        // If a maker goes away, the next request makes the form.
         drop(encoded.begin(3, Coding::Gzip).unwrap());
         encoded.begin(3, Coding::Gzip).unwrap().keep_whole(Bytes::from_static(b"x"));
         assert!(encoded.get(3, Coding::Gzip).is_some() && locked(&encoded.making).is_empty());

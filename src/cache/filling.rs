@@ -383,7 +383,7 @@ mod tests {
         assert!(!second.is_crowded_out());
         second.push(piece());
         assert!(second.is_crowded_out() && !second.follow() && second.body().is_none());
-        // It goes on as fast as it is read.
+        // It waits for its reader.
         assert!(second.poll_room(&cx).is_pending());
         drop((own, second));
         // The other one has its body, and the room is free again.

@@ -45,12 +45,10 @@ impl Weighter<Box<[u8]>, Arc<CachedPage>> for PageWeight {
 /// The store of a site.
 pub struct Store {
     pages: Cache<Box<[u8]>, Arc<CachedPage>, PageWeight, RandomState>,
-    /// Held while a page is changed.
-    writing: Mutex<()>,
+    /// The changes so far. Held while a page is changed.
+    writing: Mutex<PageChanges>,
     /// The number of purges and changes: a response that was asked for before is not stored, if it is one of those.
     generation: AtomicU64,
-    /// Those that were for more than one key, or are forgotten, and the latest for each other key.
-    changes: Mutex<PageChanges>,
     /// The number of soft purges of everything.
     epoch: AtomicU64,
     /// The responses under way, and what is known of their keys.
@@ -95,7 +93,6 @@ impl Store {
             pages: Cache::with_options(options, PageWeight, RandomState::default(), DefaultLifecycle::default()),
             writing: Mutex::default(),
             generation: AtomicU64::default(),
-            changes: Mutex::default(),
             epoch: AtomicU64::default(),
             under_way: UnderWay::new(memory, max_object),
             counts: Default::default(),
@@ -142,12 +139,8 @@ impl Store {
         (self.memory, self.max_object)
     }
 
-    fn writing(&self) -> MutexGuard<'_, ()> {
+    fn writing(&self) -> MutexGuard<'_, PageChanges> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn changes(&self) -> MutexGuard<'_, PageChanges> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the store a part on disk, or takes it.
@@ -163,8 +156,8 @@ impl Store {
 
     /// Stores a response, unless something was purged or changed since `generation`.
     pub fn put(&self, key: &[u8], stored: Arc<StoredResponse>, generation: u64) -> bool {
-        let _writing = self.writing();
-        if self.changes().is_changed(key, generation) {
+        let changes = self.writing();
+        if changes.is_changed(key, generation) {
             return false;
         }
         let page = self.pages.peek(key).unwrap_or_default().with(stored.clone());
@@ -184,11 +177,11 @@ impl Store {
         ((range, total), data): ((Range<u64>, u64), &Bytes),
         generation: u64,
     ) -> bool {
-        let _writing = self.writing();
+        let changes = self.writing();
         let page = self.pages.peek(key).unwrap_or_default();
         let mut same = page.variants().iter().filter(|held| held.head.variant == head.variant);
         let held = same.next();
-        if self.changes().is_changed(key, generation) || held.is_some_and(|held| held.parts.is_none()) {
+        if changes.is_changed(key, generation) || held.is_some_and(|held| held.parts.is_none()) {
             return false;
         }
         let fits = |held: &&Arc<StoredResponse>| !held.is_invalid(self.epoch()) && held.head.has_tag_of(head);
@@ -257,9 +250,9 @@ impl Store {
 
     /// Requires validation of all variants of a key: an unsafe method has changed it.
     pub fn invalidate(&self, key: &[u8]) {
-        let _writing = self.writing();
+        let mut changes = self.writing();
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.changes().note(key, generation);
+        changes.note(key, generation);
         self.under_way.forget(key);
         if let Some(page) = self.pages.peek(key) {
             page.variants().iter().for_each(|stored| stored.invalidate());
@@ -272,9 +265,9 @@ impl Store {
     /// Purges. A soft purge keeps the responses for the time that the origin fails. Returns the number of responses;
     /// for a soft purge of the site, of those that are stored.
     pub fn purge(&self, purge: &PurgeScope, is_soft: bool) -> usize {
-        let _writing = self.writing();
+        let mut changes = self.writing();
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        self.changes().note_many(generation);
+        changes.note_many(generation);
         self.under_way.forget_all();
         let on_disk = self.disk().map(|disk| disk.purge(purge, is_soft)).unwrap_or_default();
         if *purge == PurgeScope::Site && is_soft {

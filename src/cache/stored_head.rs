@@ -73,7 +73,7 @@ pub struct HeadArrival {
 /// A request that a response may be stored for.
 #[derive(Debug, Clone, Copy)]
 pub struct ForRequest<'a> {
-    /// What counts for storing.
+    /// The request as the rules of storing see it.
     pub asked: &'a StoringRequest<'a>,
     /// The fields that the upstream got.
     pub sent: &'a Fields,
@@ -102,16 +102,12 @@ impl StoredHead {
         let tags = tags(fields);
         let (mut kept, mut speaks_to_cache) = (Fields::default(), false);
         for (name, text, value) in fields.iter() {
-            let is_never = NEVER.contains(&name) || NEVER_NAMES.iter().any(|never| text.eq_ignore_ascii_case(never));
             speaks_to_cache |= FOR_THE_CACHE.iter().any(|own| text.eq_ignore_ascii_case(own));
-            if !is_never && !hides(&said, text) {
+            if !is_never_stored(name, text) && !hides(&said, text) {
                 kept.push(text, value);
             }
         }
-        if !kept.has(Name::Date) {
-            // RFC 9110 section 6.6.1: a recipient that stores a response without a Date notes when it came.
-            kept.push(b"Date", http_date(arrival.received.at).as_bytes());
-        }
+        note_date(&mut kept, arrival.received.at);
         let HeadArrival { received, uptime, epoch } = arrival;
         let (at, since) = (received.at, uptime);
         // A copy has buffers of its own size. Those that fields are gathered in are shared by the thread, and larger.
@@ -190,12 +186,8 @@ impl StoredHead {
     pub fn for_one(&self, newer: &Fields, arrival: HeadArrival) -> Self {
         let mut fields = self.updated_fields(newer);
         let initial_age = initial_age(&fields, arrival.received);
-        fields.remove_if(|name, text, _| {
-            NEVER.contains(&name) || NEVER_NAMES.iter().any(|never| text.eq_ignore_ascii_case(never))
-        });
-        if !fields.has(Name::Date) {
-            fields.push(b"Date", http_date(arrival.received.at).as_bytes());
-        }
+        fields.remove_if(|name, text, _| is_never_stored(name, text));
+        note_date(&mut fields, arrival.received.at);
         let HeadArrival { received: ReceivedAt { at, .. }, uptime: since, epoch } = arrival;
         let said = Response::of(&fields);
         Self { fields, said, initial_age, at, since, epoch, speaks_to_cache: true, ..self.clone() }
@@ -263,12 +255,20 @@ fn hides(said: &Response, name: &[u8]) -> bool {
     })
 }
 
-fn http_date(at: i64) -> String {
-    let time = jiff::Timestamp::from_second(at).unwrap_or_default();
-    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default()
+fn is_never_stored(name: Name, text: &[u8]) -> bool {
+    NEVER.contains(&name) || NEVER_NAMES.iter().any(|never| text.eq_ignore_ascii_case(never))
 }
 
-/// What counts of a request for storing its response, if it was asked for by this cache itself.
+/// Adds a Date, if there is none: a recipient that stores a response without one notes when it came (RFC 9110 section 6.6.1).
+fn note_date(fields: &mut Fields, at: i64) {
+    if !fields.has(Name::Date) {
+        let time = jiff::Timestamp::from_second(at).unwrap_or_default();
+        let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default();
+        fields.push(b"Date", date.as_bytes());
+    }
+}
+
+/// The request as the rules of storing see it, if the cache itself makes it.
 #[must_use]
 pub fn own_request(directives: &Request) -> StoringRequest<'_> {
     StoringRequest { method: &http::Method::GET, has_authorization: false, directives }

@@ -14,7 +14,7 @@ use crate::config::value::{show_number, show_size};
 use crate::control::client::PATIENCE;
 use crate::reason::counted;
 
-/// What is known of a page that is not stored, and whose last response said nothing against it.
+/// Shown for a page that is not stored, if no reason is known.
 const UNKNOWN_WHY: &str = "not stored, and no reason is known: nobody has asked for it lately, its last answer was for one \
                            request alone (a cookie, Authorization, no-store) or was not complete, or it was evicted";
 

@@ -16,4 +16,4 @@ pub use decoder::{Undecodable, decoder, decoders};
 pub use encoder::{Effort, encode, encoder};
 pub use rules::{Circumstances, CompressionRules, Identity, judge, judge_response};
 pub use tags::{UpstreamTags, drop_dated_range, undo};
-pub use types::{TypePattern, usual_types};
+pub use types::{TypePattern, is_event_stream, usual_types};

@@ -73,7 +73,7 @@ impl TypePattern {
 
 /// `true` for event streams, whose pieces must not wait for others.
 #[must_use]
-pub(super) fn is_event_stream(content_type: &[u8]) -> bool {
+pub fn is_event_stream(content_type: &[u8]) -> bool {
     TypePattern::Exact("text/event-stream".into()).matches(content_type)
 }
 

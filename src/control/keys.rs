@@ -141,9 +141,9 @@ fn csr_files(outline: &Outline, site: &SiteOutline) -> Vec<PathBuf> {
 
 /// The tag of a site's key files: another one once a key was made.
 fn tag_of(outline: &Outline, site: &SiteOutline) -> String {
-    let mut names = csr_files(outline, site);
+    let mut names: Vec<String> = csr_files(outline, site).iter().map(|path| path.display().to_string()).collect();
     names.sort_unstable();
-    tag(&names.iter().fold(String::new(), |text, path| format!("{text}{}\n", path.display())))
+    tag(&names.join("\n"))
 }
 
 /// Adds the tag of its key files to each site.

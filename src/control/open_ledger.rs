@@ -44,9 +44,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
     match unlocked(open) {
         Ok(opened) => Ok(opened),
         Err(error @ OpenError::Damaged(_)) => {
-            let (file, copy) = (folder.join(crate::ledger::FILE), crate::ledger::DAMAGED);
-            let reason = Reason::new(format!("{}: {error}", file.display())).note(format!("a copy is kept as {copy}"));
-            Err(reason.hints(moved(&folder)).hints(remedy(draft.path())))
+            Err(lost(draft, &folder, &error, format!("a copy is kept as {}", crate::ledger::DAMAGED)))
         }
         Err(OpenError::Locked) => {
             let reason = Reason::new(format!("state.directory: {}: another process has the ledger", folder.display()));
@@ -65,16 +63,20 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
             };
             if known.is_none() && notices.iter().any(Notice::is_loss) {
                 // A folder that cannot be written makes the loss no smaller.
-                let lost = OpenError::Damaged(notices);
-                let reason = Reason::new(format!("{}: {lost}", folder.join(crate::ledger::FILE).display()));
                 let unwritten = format!("{}: {error}: make it writable first", folder.display());
-                return Err(reason.note(unwritten).hints(moved(&folder)).hints(remedy(draft.path())));
+                return Err(lost(draft, &folder, &OpenError::Damaged(notices), unwritten));
             }
             let mut book = book;
             known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
             Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))
         }
     }
+}
+
+/// The refusal of a ledger that may have lost promises.
+fn lost(draft: &Draft, folder: &Path, error: &OpenError, note: String) -> Reason {
+    let reason = Reason::new(format!("{}: {error}", folder.join(crate::ledger::FILE).display()));
+    reason.note(note).hints(moved(folder)).hints(remedy(draft.path()))
 }
 
 /// Opens a ledger again and again while another process has it, up to [`LOCK_PATIENCE`].

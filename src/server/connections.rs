@@ -193,7 +193,7 @@ mod tests {
         assert!(bed.make_room(None) && bed.make_room(None));
         let due: Vec<_> = crowd.iter().map(|(alarm, _)| alarm.is_due()).collect();
         assert!(due[0] && due[1] && due[2..].iter().all(|due| !due), "{due:?}");
-        // Those that are left are no crowd, and all are young: who rests gives way.
+        // The rest is no crowd, and all are young: the idle connection gives way.
         assert!(bed.make_room(None));
         assert!(resting.is_due() && !honest.is_due() && !crowd[2].0.is_due());
         // Nobody rests, so that the young must go.

@@ -31,7 +31,7 @@ pub(super) struct InterimFilter<'a> {
     references: Option<References<'a>>,
 }
 
-/// What the rewriting of references needs. Most requests have no 103: the names are made when one comes.
+/// The parts of the names for rewritten references. They are put together when a 103 comes, since most requests have none.
 struct References<'a> {
     rules: &'a RewriteRules,
     host: &'a str,

@@ -40,7 +40,7 @@ struct ServiceWork {
     /// The folders of sites.
     kept: Vec<String>,
     sweeps: bool,
-    /// Who waits for the removal of all folders of former sites.
+    /// Purges that wait until all folders of former sites are removed.
     drops: Vec<oneshot::Sender<()>>,
 }
 

@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use super::name::{PageFileName, Sought, page_of};
 use super::service::DiskService;
 use super::state::{DiskState, RecallWait, Recalled, Settled, WriteJob};
-use crate::cache::key;
 use crate::cache::page::{CachedPage, StoredResponse, VARIANTS_MAX};
 use crate::cache::purge::PurgeScope;
 use crate::clock::boot::wall_millis;
@@ -277,8 +276,7 @@ impl SiteDisk {
         let name = PageFileName::of(page_key, &stored.head.variant);
         let mut state = self.state();
         if !state.is_scanned(name.page) {
-            let (authority, target) = key::parts(page_key);
-            state.remember(&PurgeScope::Url(authority.to_vec(), target.to_vec()), false);
+            state.remember(&PurgeScope::url(page_key), false);
         }
         let found: &[PageFileName] = if state.index.has(name) { &[name] } else { &[] };
         state.drop_all(found, |queued, _| queued == name);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::checker::{Checker, unknown};
-use crate::compression::{Coding, CompressionRules, TypePattern, usual_types};
+use crate::compression::{Coding, CompressionRules, TypePattern, is_event_stream, usual_types};
 use crate::config::file::{CompressionTable, SiteTable};
 use crate::config::value::show_size;
 
@@ -12,9 +12,6 @@ const MIN_SIZE: u64 = 1024;
 /// The bounds of that. A smaller body can grow.
 const MIN_SIZE_LEAST: u64 = 64;
 const MIN_SIZE_MOST: u64 = 1 << 30;
-
-/// A type that is never compressed.
-const EVENT_STREAM: &str = "text/event-stream";
 
 /// Returns the rules of a site's compression; `None` if it has none.
 pub(super) fn build(table: &SiteTable, r: &mut Checker<'_>) -> Option<Arc<CompressionRules>> {
@@ -69,8 +66,8 @@ fn types(table: &CompressionTable, r: &mut Checker<'_>) -> Vec<TypePattern> {
     let mut types = Vec::new();
     for at in given {
         match TypePattern::parse(&at.value) {
-            Some(TypePattern::Exact(name)) if *name == *EVENT_STREAM => {
-                let message = format!("site.compression.types: {EVENT_STREAM} has no effect");
+            Some(TypePattern::Exact(name)) if is_event_stream(name.as_bytes()) => {
+                let message = format!("site.compression.types: {name} has no effect");
                 r.warn(&at.span, message, "leave it out: event streams are never compressed");
             }
             Some(pattern) => types.push(pattern),

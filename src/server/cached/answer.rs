@@ -98,7 +98,7 @@ pub(super) fn not_modified(turn: &Turn<'_>, head: &StoredHead, note: CacheNote) 
 fn is_from_before_rewriting(turn: &Turn<'_>, head: &StoredHead) -> bool {
     let site = turn.asked.site.as_ref();
     site.is_some_and(|site| may_rewrite(site, turn.head))
-        && head.validators().etag.is_some_and(|tag| tag.starts_with(b"W/"))
+        && head.fields.value_of(b"etag").is_some_and(|tag| tag.starts_with(b"W/"))
         && WholeRequest::of(turn.head) == WholeRequest::Anew
 }
 

@@ -11,7 +11,7 @@ use super::super::cache_request::CacheRequest;
 use super::super::mixed::rewrite_references;
 use super::super::snapshot::SiteOfView;
 use super::super::worker::Worker;
-use super::pump::{Pace, collect};
+use super::pump::{Pace, collect, time_left};
 use super::received::{OriginRequest, is_failure, retire};
 use crate::cache::SiteCache;
 use crate::cache::directives::Request;
@@ -149,8 +149,7 @@ impl Validation {
         let judged = received.judge(&response.head, (&asked, &head.fields));
         retire(&cache.store, key, stored, response.head.status, judged.as_ref().err().copied());
         let Ok(judged) = judged else { return ValidationEnd::Failed };
-        let elapsed = std::time::Duration::from_millis(worker.clock.uptime().saturating_sub(started));
-        let left = pool.upstream().total_timeout.map(|total| total.saturating_sub(elapsed));
+        let left = time_left(pool.upstream(), &worker.clock, started);
         let pace = Pace { pause: site.view().shared.limits.body_progress, left };
         match collect(body, cache.rules.max_object, pace, &worker.clock).await {
             Some(body) => {

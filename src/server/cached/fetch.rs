@@ -18,7 +18,7 @@ use super::super::rejection::Rejection;
 use super::super::reply::Reply;
 use super::answer;
 use super::leading::Leading;
-use super::pump::{Pace, SharedBody, pump};
+use super::pump::{Pace, SharedBody, pump, time_left};
 use super::received::{self, OriginRequest, own};
 use super::reused::{StoredUse, reuse};
 use super::stale::{OriginFailure, stale};
@@ -159,19 +159,20 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
             return reply;
         }
         let dropped = varied_by_dropped(&reply.head.fields, head, &fetch.head);
-        if !dropped.is_empty() && !is_varied && fetch.store().under_way.vary(&fetch.wanted.key, dropped) {
+        let lacks_fields = !dropped.is_empty();
+        if lacks_fields && !is_varied && fetch.store().under_way.vary(&fetch.wanted.key, dropped) {
             // Once more, with these fields; later requests of this key have them at once.
             is_varied = true;
-            let page = fetch.store().peek(&fetch.wanted.key);
-            let store = fetch.store().clone();
-            fetch.head = fetch.wanted.varied(&store).upstream_head(head, fetch.stored.as_deref(), page.as_deref());
+            fetch.renew_head(head);
             continue;
         }
         if reply.head.status != StatusCode::NOT_MODIFIED {
-            let left = fetch.pool.upstream().total_timeout.map(|total| {
-                total.saturating_sub(Duration::from_millis(worker.clock.uptime().saturating_sub(started)))
-            });
-            return Box::pin(keep(fetch, leading, received, reply, left, turn, interim)).await;
+            if lacks_fields {
+                leading.resolve(Outcome::Released);
+                return Box::pin(again(&fetch, reply, turn, interim)).await;
+            }
+            let left = time_left(fetch.pool.upstream(), &worker.clock, started);
+            return Box::pin(keep(fetch, leading, received, reply, left, turn)).await;
         }
         match &fetch.stored {
             Some(stored) if stored.head.is_named_by(&reply.head.fields) => {
@@ -180,9 +181,7 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
             // The origin speaks of a response that is not here.
             Some(_) if !is_second => {
                 is_second = true;
-                fetch.head.fields.remove_if(|_, name, _| {
-                    name.eq_ignore_ascii_case(b"if-none-match") || name.eq_ignore_ascii_case(b"if-modified-since")
-                });
+                fetch.drop_conditions();
             }
             _ => {
                 leading.resolve(Outcome::Released);
@@ -233,12 +232,11 @@ pub(super) async fn keep_alone(
     reply: Reply,
     left: Option<Duration>,
     turn: &Turn<'_>,
-    interim: &mut dyn Interim,
 ) -> Reply {
     let store = fetch.store().clone();
     let filling = store.under_way.filling();
     let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
-    keep(fetch, leading, received, reply, left, turn, interim).await
+    keep(fetch, leading, received, reply, left, turn).await
 }
 
 /// Answers with the origin's response, and stores it if it may be stored.
@@ -249,15 +247,10 @@ async fn keep(
     mut reply: Reply,
     left: Option<Duration>,
     turn: &Turn<'_>,
-    interim: &mut dyn Interim,
 ) -> Reply {
     let Turn { head, context, .. } = *turn;
     let (worker, store) = (&context.worker, fetch.store());
     let key = &fetch.wanted.key;
-    if !varied_by_dropped(&reply.head.fields, head, &fetch.head).is_empty() {
-        leading.resolve(Outcome::Released);
-        return again(&fetch, reply, turn, interim).await;
-    }
     if head.method == Method::HEAD {
         return described(&fetch, reply, turn);
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::super::asked::Turn;
 use super::super::cache_note::CacheNote;
 use super::super::cache_request::Fetch;
+use super::reused::may_be_stale;
 use crate::cache::filling::{Filling, Outcome};
 use crate::cache::page::StoredResponse;
-use crate::cache::reuse::is_usable_on_error;
 use crate::cache::status::Status;
 use crate::cache::store::{CachePart, Store};
 use crate::message::RequestHead;
@@ -18,6 +18,20 @@ use crate::upstream::{Interim, UpstreamError, UpstreamRequest, UpstreamResponse}
 impl Fetch {
     pub(super) fn store(&self) -> &Arc<Store> {
         &self.cache.store
+    }
+
+    /// Makes the head for the upstream anew: more fields pass since.
+    pub(super) fn renew_head(&mut self, head: &RequestHead) {
+        let page = self.cache.store.peek(&self.wanted.key);
+        self.wanted.varied(&self.cache.store);
+        self.head = self.wanted.upstream_head(head, self.stored.as_deref(), page.as_deref());
+    }
+
+    /// Takes the conditions from the head for the upstream: it sends a whole response.
+    pub(super) fn drop_conditions(&mut self) {
+        self.head.fields.remove_if(|_, name, _| {
+            name.eq_ignore_ascii_case(b"if-none-match") || name.eq_ignore_ascii_case(b"if-modified-since")
+        });
     }
 
     /// The note for an answer of the origin.
@@ -32,9 +46,7 @@ impl Fetch {
     }
 
     pub(super) fn may_be_stale(&self, stored: &StoredResponse, uptime: u64) -> bool {
-        let (rules, asked) = (&self.cache.rules, &self.wanted.directives);
-        let clock = stored.head.clock(uptime);
-        !stored.is_gone() && is_usable_on_error(clock, &stored.head.said, asked, rules.honour, rules.stale)
+        may_be_stale(&self.cache, stored, &self.wanted, uptime)
     }
 
     pub(super) async fn send(

@@ -19,7 +19,7 @@ use super::super::rejection::Rejection;
 use super::super::reply::Reply;
 use super::answer;
 use super::fetch::{again, come_whole, keep_alone};
-use super::pump::{Pace, SharedBody, pump};
+use super::pump::{Pace, SharedBody, pump, time_left};
 use super::received::{OriginRequest, own};
 use super::reused::{StoredUse, reuse};
 use crate::cache::SiteCache;
@@ -83,14 +83,14 @@ pub(super) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Inter
         asked.cache.set(Some(fetch.miss(None)));
         return reply;
     }
-    let left = fetch.pool.upstream().total_timeout;
-    let left =
-        left.map(|total| total.saturating_sub(Duration::from_millis(worker.clock.uptime().saturating_sub(started))));
+    let left = time_left(fetch.pool.upstream(), &worker.clock, started);
     match reply.head.status {
-        StatusCode::OK => Box::pin(keep_alone(fetch, received, reply, left, turn, interim)).await,
-        StatusCode::PARTIAL_CONTENT if !varied_by_dropped(&reply.head.fields, head, &fetch.head).is_empty() => {
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT
+            if !varied_by_dropped(&reply.head.fields, head, &fetch.head).is_empty() =>
+        {
             again(&fetch, reply, turn, interim).await
         }
+        StatusCode::OK => Box::pin(keep_alone(fetch, received, reply, left, turn)).await,
         StatusCode::PARTIAL_CONTENT => keep(&fetch, received, reply, left, turn),
         _ => own(reply, turn, fetch.miss(Some(NotStored::Status.code()))),
     }

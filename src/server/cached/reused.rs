@@ -63,7 +63,11 @@ pub(super) fn decided(
 
 /// `true` if the origin has failed just now, and the response may be sent meanwhile.
 pub(super) fn is_in_reserve(cache: &SiteCache, stored: &StoredResponse, wanted: &CacheRequest, uptime: u64) -> bool {
+    stored.is_resting(uptime) && may_be_stale(cache, stored, wanted, uptime)
+}
+
+/// `true` if the response may be sent because the origin fails.
+pub(super) fn may_be_stale(cache: &SiteCache, stored: &StoredResponse, wanted: &CacheRequest, uptime: u64) -> bool {
     let (rules, clock) = (&cache.rules, stored.head.clock(uptime));
-    stored.is_resting(uptime)
-        && is_usable_on_error(clock, &stored.head.said, &wanted.directives, rules.honour, rules.stale)
+    !stored.is_gone() && is_usable_on_error(clock, &stored.head.said, &wanted.directives, rules.honour, rules.stale)
 }

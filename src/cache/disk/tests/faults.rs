@@ -74,8 +74,7 @@ fn a_purge_that_the_disk_refuses_is_tried_again() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     let page = key_of("/a");
-    let (authority, target) = key::parts(&page);
-    let url = PurgeScope::Url(authority.to_vec(), target.to_vec());
+    let url = PurgeScope::url(&page);
     for _ in 0..3 {
         first.store.purge(&url, false);
         assert!(first.settled().is_err());
