@@ -28,6 +28,12 @@ fn relay(socket: PathBuf) -> SocketAddr {
     address
 }
 
+/// Waits until the first page of a browser is complete: it asks for the icon last, now and then after the page is loaded.
+fn await_own_requests(browser: &Browser, base: &str) {
+    let icon = format!("{base}/favicon.ico");
+    eventually("the page's own requests", || browser.requests().contains(&icon).then_some(()));
+}
+
 #[test]
 fn the_browser_computes_pins_and_asks_about_days() {
     let bed = Bed::new();
@@ -39,11 +45,12 @@ fn the_browser_computes_pins_and_asks_about_days() {
     browser.go(&format!("{base}/fingerprint"));
     let leaf = bed.authority.leaf("other", &["other.example"]);
     let pin = crate::headers::openssl_pin(&["x509", "-pubkey", "-noout"], &leaf.chain);
-    let _ = browser.requests();
+    await_own_requests(&browser, &base);
     browser.fill("textarea[name=text]", &std::fs::read_to_string(&leaf.chain).unwrap());
     browser.click("form[data-fingerprint] button");
     eventually("the pin is there", || (text("#result code.pin") == pin.as_str()).then_some(()));
-    assert!(browser.requests().is_empty(), "something was sent");
+    let sent = browser.requests();
+    assert!(sent.is_empty(), "something was sent: {sent:?}");
     // A private key is refused, and its text is gone.
     browser.fill("textarea[name=text]", &std::fs::read_to_string(&leaf.key).unwrap());
     browser.click("form[data-fingerprint] button");
@@ -83,12 +90,13 @@ fn the_browser_checks_and_installs() {
     let renewed = bed.authority.renew("renewed", &key, &[BLOG], 91);
     browser.go(&format!("{base}/install?site={BLOG}"));
     // A private key stays in the browser.
-    let _ = browser.requests();
+    await_own_requests(&browser, &base);
     browser.fill("#pem", &std::fs::read_to_string(&key).unwrap());
     browser.click("form[data-install] .go");
     says("has a private key. It was not sent");
     assert_eq!(browser.evaluate("document.querySelector('#pem').value"), "");
-    assert!(browser.requests().is_empty(), "something was sent");
+    let sent = browser.requests();
+    assert!(sent.is_empty(), "something was sent: {sent:?}");
     // The verdict comes beside the form; the installation is another page.
     browser.fill("#pem", &std::fs::read_to_string(&renewed.chain).unwrap());
     browser.click("form[data-install] .go");
