@@ -3,6 +3,7 @@
 use http::Method;
 use pintle::cache::conditional::{Validators, evaluate, range_counts};
 use pintle::cache::directives::{Request, Response};
+use pintle::cache::disk::fuzzing::{sealed, written_anew};
 use pintle::cache::encoding::Encoding;
 use pintle::cache::freshness::{ReceivedAt, TimeRules, initial_age, lifetime};
 use pintle::cache::query::QueryRules;
@@ -52,4 +53,13 @@ pub fn cache(data: &[u8]) {
     assert_eq!(*rules.apply(&once), *once);
     let _ = (date::parse(&data, NOW), profile::CacheProfile::WordPress.bypasses(&data));
     let _ = profile::CacheProfile::Ghost.cookies(std::iter::once(data.as_slice()));
+}
+
+/// A file of a stored page, and a head with checksums that fit: what is stored of it is read back.
+pub fn cache_file(data: &[u8]) {
+    for file in [data.to_vec(), sealed(data, b"the body")] {
+        if let Some(anew) = written_anew(&file) {
+            assert_eq!(written_anew(&anew).as_ref(), Some(&anew));
+        }
+    }
 }

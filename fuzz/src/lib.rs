@@ -13,7 +13,7 @@ mod verify;
 
 use std::path::Path;
 
-pub use cache::cache;
+pub use cache::{cache, cache_file};
 pub use certificate::certificate;
 pub use compression::compression;
 pub use http2::http2_request;
@@ -46,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("server_hello", server_hello),
     ("page", page),
     ("cache", cache),
+    ("cache_file", cache_file),
     ("compression", compression),
     ("mixed_content", mixed_content),
     ("mixed_report", mixed_report),

@@ -1,6 +1,8 @@
 //! The parts of a cache in answers, and how often it had each.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The places of the counts: workers beyond share them.
 const COUNTERS: usize = 32;
@@ -71,9 +73,37 @@ impl PartCounts {
     }
 }
 
+/// The reasons for answers that were not from the store, and how often each was one. The words are few.
+#[derive(Debug, Default)]
+pub struct ReasonCounts(Mutex<BTreeMap<&'static str, u64>>);
+
+impl ReasonCounts {
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a reason.
+    pub fn count(&self, reason: &'static str) {
+        *self.counts().entry(reason).or_default() += 1;
+    }
+
+    /// All reasons, with their counts.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<&'static str, u64> {
+        self.counts().clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_by_reason() {
+        let counts = ReasonCounts::default();
+        ["cookie", "private", "cookie"].into_iter().for_each(|reason| counts.count(reason));
+        assert_eq!(counts.all(), BTreeMap::from([("cookie", 2), ("private", 1)]));
+    }
 
     #[test]
     fn counts_by_part() {

@@ -44,8 +44,10 @@ impl FillingRoom {
 pub enum Outcome {
     /// The answer is for its own client only: each asks for itself.
     Released,
-    /// The client that led has left before an answer: another request may lead.
+    /// The request that led has ended before an answer: another one may lead.
     Abandoned,
+    /// The origin has not answered. Another request may lead: not all at once.
+    Failed,
     /// The whole response. The word tells why it is stale, if it is.
     Whole(Arc<StoredResponse>, Option<&'static str>),
     /// The head has come. The number is the body's length in bytes, if it is known.
@@ -126,12 +128,21 @@ impl Filling {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a request that waits; `false` if too many do.
+    /// Adds a request that waits; `None` if too many do.
     #[must_use]
-    pub fn follow(&self) -> bool {
+    pub fn follow(self: &Arc<Self>) -> Option<FillingFollower> {
         let mut state = self.state();
+        if state.followers >= FOLLOWERS_MAX || state.is_crowded_out {
+            return None;
+        }
         state.followers += 1;
-        state.followers <= FOLLOWERS_MAX && !state.is_crowded_out
+        Some(FillingFollower(self.clone()))
+    }
+
+    /// `true` if a request waits for it.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.state().followers > 0
     }
 
     /// `true` if the body is not kept because there was no room.
@@ -264,6 +275,24 @@ impl Drop for Filling {
     }
 }
 
+/// A request's place among those that wait for a response under way.
+#[derive(Debug)]
+pub struct FillingFollower(Arc<Filling>);
+
+impl FillingFollower {
+    /// The response.
+    #[must_use]
+    pub fn filling(&self) -> &Arc<Filling> {
+        &self.0
+    }
+}
+
+impl Drop for FillingFollower {
+    fn drop(&mut self) {
+        self.0.state().followers -= 1;
+    }
+}
+
 /// One reader of a body under way.
 #[derive(Debug)]
 pub struct FillingReader {
@@ -382,7 +411,7 @@ mod tests {
         second.push(piece());
         assert!(!second.is_crowded_out());
         second.push(piece());
-        assert!(second.is_crowded_out() && !second.follow() && second.body().is_none());
+        assert!(second.is_crowded_out() && second.follow().is_none() && second.body().is_none());
         // It waits for its reader.
         assert!(second.poll_room(&cx).is_pending());
         drop((own, second));
@@ -401,6 +430,12 @@ mod tests {
         filling.resolve(Outcome::Released);
         filling.resolve(Outcome::Abandoned);
         assert!(matches!(filling.poll_outcome(&cx), Poll::Ready(Outcome::Released)));
-        assert!((0..FOLLOWERS_MAX).all(|_| filling.follow()) && !filling.follow());
+        assert!(!filling.is_followed());
+        let mut followers: Vec<FillingFollower> = (0..FOLLOWERS_MAX).map(|_| filling.follow().unwrap()).collect();
+        assert!(filling.is_followed() && filling.follow().is_none());
+        followers.pop();
+        assert!(filling.follow().is_some());
+        followers.clear();
+        assert!(!filling.is_followed());
     }
 }

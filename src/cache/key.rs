@@ -29,6 +29,21 @@ pub fn parts(key: &[u8]) -> (&[u8], &[u8]) {
     (authority, parts.nth(1).unwrap_or_default())
 }
 
+/// Returns the authorities by which the page of a key is known: the one that was asked for, and the one that a trusted proxy
+/// states, without the port that https has anyway.
+pub fn names(key: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut parts = key.splitn(3, |b| *b == MARK);
+    let (asked, stated) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let stated = stated.strip_suffix(b":443").unwrap_or(stated);
+    std::iter::once(asked).chain(Some(stated).filter(|stated| !stated.is_empty() && *stated != asked))
+}
+
+/// Returns the authority of the page's origin, as clients know it.
+#[must_use]
+pub fn origin(key: &[u8]) -> &[u8] {
+    names(key).last().unwrap_or_default()
+}
+
 /// Returns a key with another target.
 #[must_use]
 pub fn with_target(of: &[u8], target: &[u8]) -> Vec<u8> {
@@ -56,6 +71,12 @@ mod tests {
         let all = key(b"a.example", Some(8443), Some(b"b.example"), b"/");
         assert_eq!(parts(&all), (&b"a.example:8443"[..], &b"/"[..]));
         assert_ne!(key(b"a", None, Some(b"b"), b"/"), key(b"a", None, None, b"/"));
+        let known = |key: &[u8]| names(key).map(|name| String::from_utf8_lossy(name).into_owned()).collect::<Vec<_>>();
+        assert_eq!((known(&plain), origin(&plain)), (vec!["a.example".to_owned()], &b"a.example"[..]));
+        assert_eq!((known(&all).join(" "), origin(&all)), ("a.example:8443 b.example".to_owned(), &b"b.example"[..]));
+        for (stated, want) in [("b:443", "b"), ("b:8443", "b:8443"), ("a", "a"), ("a:443", "a")] {
+            assert_eq!(origin(&key(b"a", None, Some(stated.as_bytes()), b"/")), want.as_bytes(), "{stated}");
+        }
         assert_eq!(with_target(&all, b"/z"), key(b"a.example", Some(8443), Some(b"b.example"), b"/z"));
     }
 

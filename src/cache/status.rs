@@ -53,6 +53,12 @@ pub struct Status {
 }
 
 impl Status {
+    /// The word for an answer that is not from the store: the reason, or why it was not stored.
+    #[must_use]
+    pub fn why_forwarded(self) -> Option<&'static str> {
+        self.forwarded.map(|reason| self.detail.unwrap_or_else(|| reason.token()))
+    }
+
     /// Writes the list member of this cache.
     #[must_use]
     pub fn member(self) -> String {

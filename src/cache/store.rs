@@ -12,13 +12,15 @@ use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
-use super::counts::PartCounts;
+use super::counts::{PartCounts, ReasonCounts};
 use super::disk::{PageFileName, Recalled, SiteDisk};
 
 use super::changes::PageChanges;
+use super::editors::KnownEditors;
 use super::page::{CachedPage, StoredResponse};
 use super::partial::StoredParts;
 use super::purge::PurgeScope;
+use super::purge_pace::PurgePace;
 use super::stored_head::StoredHead;
 use super::under_way::UnderWay;
 use crate::message::Fields;
@@ -53,7 +55,13 @@ pub struct Store {
     epoch: AtomicU64,
     /// The responses under way, and what is known of their keys.
     pub under_way: UnderWay,
+    /// The people who are logged in to the site's program.
+    pub editors: KnownEditors,
+    /// The pace of soft purges of everything.
+    pub purge_pace: PurgePace,
     counts: PartCounts,
+    /// The reasons for answers that were not from the store.
+    pub reasons: ReasonCounts,
     /// Validations in the background.
     background: AtomicUsize,
     memory: u64,
@@ -95,7 +103,10 @@ impl Store {
             generation: AtomicU64::default(),
             epoch: AtomicU64::default(),
             under_way: UnderWay::new(memory, max_object),
+            editors: KnownEditors::default(),
+            purge_pace: PurgePace::default(),
             counts: Default::default(),
+            reasons: ReasonCounts::default(),
             background: AtomicUsize::default(),
             memory,
             max_object,
@@ -113,6 +124,14 @@ impl Store {
     #[must_use]
     pub fn peek(&self, key: &[u8]) -> Option<Arc<CachedPage>> {
         self.pages.peek(key)
+    }
+
+    /// Returns the pages that a purge is for, with their keys. Looks at every page.
+    #[must_use]
+    pub fn covered(&self, scope: &PurgeScope) -> Vec<(Box<[u8]>, Arc<CachedPage>)> {
+        let is_meant =
+            |key: &[u8], page: &CachedPage| page.variants().iter().any(|stored| scope.covers(key, &stored.head.tags));
+        self.pages.iter().filter(|(key, page)| is_meant(key, page)).collect()
     }
 
     /// Returns the response for a request.
@@ -258,7 +277,7 @@ impl Store {
             page.variants().iter().for_each(|stored| stored.invalidate());
         }
         if let Some(disk) = self.disk() {
-            disk.purge(&PurgeScope::url(key), true);
+            disk.purge(&PurgeScope::page(key), true);
         }
     }
 
@@ -317,13 +336,16 @@ impl Store {
         let _writing = self.writing();
         stored.invalidate();
         if let Some(disk) = self.disk() {
-            disk.purge(&PurgeScope::url(key), true);
+            disk.purge(&PurgeScope::page(key), true);
         }
     }
 
-    /// Counts an answer of a worker.
-    pub fn count(&self, worker: usize, part: CachePart) {
+    /// Counts an answer of a worker. `why` is the reason if it is not from the store.
+    pub fn count(&self, worker: usize, part: CachePart, why: Option<&'static str>) {
         self.counts.count(worker, part);
+        if let (CachePart::Miss | CachePart::Bypass, Some(why)) = (part, why) {
+            self.reasons.count(why);
+        }
     }
 
     /// The counts of all workers, in the order of [`CachePart::ALL`].
@@ -405,6 +427,8 @@ mod tests {
             (PurgeScope::Tag(b"y".to_vec()), vec!["/a/b", "/ab"]),
             (PurgeScope::Tag(b"Y".to_vec()), vec![]),
             (PurgeScope::Url(b"b.example".to_vec(), b"/a".to_vec()), vec![]),
+            (PurgeScope::Group(b"a.example".to_vec(), b"x".to_vec()), vec!["/a", "/a/b"]),
+            (PurgeScope::Group(b"b.example".to_vec(), b"x".to_vec()), vec![]),
             (PurgeScope::Site, vec!["/a", "/a/b", "/ab", "/c?d"]),
         ] {
             let hard = filled();

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::filling::{Filling, FillingRoom, Outcome};
+use super::filling::{Filling, FillingFollower, FillingRoom, Outcome};
+use super::purge::PurgeScope;
 use super::storing::NotStored;
 
 /// The most keys that are remembered because their responses cannot be shared, and for how long, in milliseconds.
@@ -47,7 +48,7 @@ pub enum Join {
     /// It asks the origin, and others wait for it.
     Lead(Arc<Filling>),
     /// It waits for another one.
-    Follow(Arc<Filling>),
+    Follow(FillingFollower),
     /// It asks for itself.
     Alone,
 }
@@ -86,7 +87,7 @@ impl UnderWay {
             return Join::Alone;
         }
         if let Some(filling) = keys.fillings.get(key) {
-            return if filling.follow() { Join::Follow(filling.clone()) } else { Join::Alone };
+            return filling.follow().map_or(Join::Alone, Join::Follow);
         }
         if keys.fillings.len() >= FILLINGS_MAX {
             return Join::Alone;
@@ -94,6 +95,14 @@ impl UnderWay {
         let filling = self.filling();
         keys.fillings.insert(key.into(), filling.clone());
         Join::Lead(filling)
+    }
+
+    /// Finds the place of a request that has waited for long enough for `waited`. The first one asks the origin, too, and
+    /// the others wait for either.
+    #[must_use]
+    pub fn join_after(&self, key: &[u8], waited: &Arc<Filling>, uptime: u64) -> Join {
+        self.leave(key, waited);
+        self.join(key, uptime)
     }
 
     /// Begins a response that nobody else waits for.
@@ -148,6 +157,14 @@ impl UnderWay {
         self.keys().refused.get(key).and_then(|(reason, _)| *reason)
     }
 
+    /// The same, of the keys that a purge by URL is for.
+    #[must_use]
+    pub fn refusal_of(&self, scope: &PurgeScope) -> Option<NotStored> {
+        let keys = self.keys();
+        let mut refused = keys.refused.iter().filter(|(key, _)| scope.covers(key, &[]));
+        refused.find_map(|(_, (reason, _))| *reason)
+    }
+
     /// Notes fields that a key's responses vary by, and that the origin did not get. Returns `false` if they are too many.
     pub fn vary(&self, key: &[u8], names: Vec<Box<[u8]>>) -> bool {
         let mut keys = self.keys();
@@ -185,6 +202,13 @@ mod tests {
         assert!(matches!(store.join(b"k", 0), Join::Follow(_)), "another one's place");
         store.leave(b"k", &first);
         assert!(matches!(store.join(b"k", 0), Join::Lead(_)));
+        // Who has waited for too long asks, too; the next one waits for that request.
+        let Join::Lead(slow) = store.join(b"w", 0) else { panic!() };
+        let Join::Lead(second) = store.join_after(b"w", &slow, 0) else { panic!() };
+        let Join::Follow(follower) = store.join_after(b"w", &slow, 0) else { panic!() };
+        assert!(Arc::ptr_eq(follower.filling(), &second) && !slow.is_followed());
+        store.leave(b"w", &slow);
+        assert!(matches!(store.join_after(b"w", &slow, 0), Join::Follow(_)), "the second one's place");
         store.refuse(b"p", NotStored::Private, 0);
         assert!(matches!(store.join(b"p", REFUSED_FOR - 1), Join::Alone));
         assert_eq!(store.refusal(b"p"), Some(NotStored::Private));

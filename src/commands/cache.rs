@@ -116,12 +116,24 @@ fn say_caches(answer: &Value, results: &mut Results) {
             show_size(number("bytes")),
             show_size(number("memory")),
         ));
+        if let Some(reasons) = reasons(&cache["from_upstream"]) {
+            results.say(format!("  from the upstream: {reasons}"));
+        }
         let on_disk = |name: &str| cache["disk"][name].as_u64();
         if let (Some(files), Some(bytes), Some(limit)) = (on_disk("files"), on_disk("bytes"), on_disk("limit")) {
             let (bytes, limit) = (show_size(bytes), show_size(limit));
             results.say(format!("  on disk: {}, {bytes} of {limit}", responses(files)));
         }
     }
+}
+
+/// The reasons for answers that were not from the store, the most frequent first.
+fn reasons(counts: &Value) -> Option<String> {
+    let counts = counts.as_object()?.iter().filter_map(|(reason, count)| Some((count.as_u64()?, reason)));
+    let mut counts: Vec<(u64, &String)> = counts.collect();
+    counts.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    let shown: Vec<String> = counts.iter().map(|(count, reason)| format!("{} {reason}", show_number(*count))).collect();
+    (!shown.is_empty()).then(|| shown.join(", "))
 }
 
 fn say_url(answer: &Value, results: &mut Results) {

@@ -10,10 +10,12 @@ mod rules;
 mod tags;
 mod types;
 
+pub use crate::message::UpstreamTags;
+
 pub use accept::choose;
 pub use coding::Coding;
 pub use decoder::{Undecodable, decoder, decoders};
 pub use encoder::{Effort, encode, encoder};
 pub use rules::{Circumstances, CompressionRules, Identity, judge, judge_response};
-pub use tags::{UpstreamTags, drop_dated_range, undo};
+pub use tags::{drop_dated_range, undo};
 pub use types::{TypePattern, is_event_stream, usual_types};

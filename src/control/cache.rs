@@ -13,11 +13,11 @@ use tokio::time::{Instant, timeout};
 use super::Control;
 use crate::admin::api::{Answer, Call};
 use crate::admin::asked::parameter;
+use crate::cache::SiteCache;
 use crate::cache::disk::{Settled, SiteDisk};
 use crate::cache::page::CachedPage;
 use crate::cache::purge::PurgeScope;
 use crate::cache::store::CachePart;
-use crate::cache::{SiteCache, key};
 use crate::clock::uptime;
 use crate::config::Config;
 use crate::message::{RequestHead, TargetScheme};
@@ -248,18 +248,17 @@ impl Control {
         let head = read_url(url)?;
         let (name, cache) = self.cache_of(head.host())?;
         let target = cache.rules.query.apply(head.target_bytes());
-        let key = key::key(head.host_bytes(), head.port(), None, &target);
-        let page = cache.store.peek(&key);
-        let variants = page.as_deref().map(|page| variants(page, cache)).unwrap_or_default();
+        let scope = PurgeScope::Url(authority(&head), target.to_vec());
+        let pages = cache.store.covered(&scope);
+        let variants: Vec<Value> = pages.iter().flat_map(|(_, page)| variants(page, cache)).take(LISTED_MAX).collect();
         let bypassed = cache.rules.profile.bypasses(head.target_bytes());
         let why_not = match (variants.is_empty(), bypassed) {
             (false, _) => None,
             (true, true) => Some("path"),
-            (true, false) => cache.store.under_way.refusal(&key).map(|reason| reason.code()),
+            (true, false) => cache.store.under_way.refusal_of(&scope).map(|reason| reason.code()),
         };
-        let on_disk = cache.disk.as_ref().map(|disk| disk.variants(&key));
-        let (authority, target) = key::parts(&key);
-        let key = format!("{}{}", String::from_utf8_lossy(authority), String::from_utf8_lossy(target));
+        let on_disk = cache.disk.as_ref().map(|disk| disk.files(&scope));
+        let key = format!("{}{}", head.authority(), String::from_utf8_lossy(&target));
         let stored = !variants.is_empty() || on_disk.is_some_and(|files| files > 0);
         Ok(json!({
             "site": name, "key": key, "stored": stored, "variants": variants, "on_disk": on_disk, "why_not": why_not,
@@ -358,7 +357,7 @@ fn summary(name: &str, cache: &SiteCache) -> Value {
         CachePart::ALL.iter().zip(counts).map(|(part, count)| (part.name().to_owned(), count.into())).collect();
     json!({
         "site": name, "urls": urls, "bytes": bytes, "memory": cache.rules.memory, "max_object": cache.rules.max_object,
-        "requests": counts, "hit_rate": rate, "disk": disk_summary(cache),
+        "requests": counts, "from_upstream": cache.store.reasons.all(), "hit_rate": rate, "disk": disk_summary(cache),
     })
 }
 

@@ -13,6 +13,7 @@ mod known_name;
 mod parse_progress;
 mod name;
 mod sink;
+mod tag;
 mod target;
 mod trailer;
 
@@ -24,5 +25,6 @@ pub use http1::{HeadLimits, ResponseLimits, content_length, field_fits, parse_le
 pub use name::{Name, folded, folds_to};
 pub use parse_progress::ParseProgress;
 pub use sink::{FieldSink, HeaderMapSink, Rendered, bytes_of, is_token};
+pub use tag::{UpstreamTags, strengthened};
 pub use target::TARGET_MAX;
 pub use trailer::is_forbidden_trailer;

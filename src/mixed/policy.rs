@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::media::RewriteTypes;
 use super::names::HttpsNames;
-use crate::message::Rendered;
+use crate::message::{Rendered, UpstreamTags};
 
 /// The path on each host of a site to which browsers report.
 pub const REPORT_PATH: &str = "/.well-known/pintle/mixed-content";
@@ -24,6 +24,8 @@ pub struct MixedContent {
     pub rewrites: Option<RewriteRules>,
     /// The fields of documents, for the first two.
     pub document_fields: Rendered,
+    /// The tags of the upstream, as far as bodies with them were rewritten.
+    pub tags: UpstreamTags,
 }
 
 /// The rules for rewriting.
@@ -55,7 +57,7 @@ impl MixedContent {
             // A dictionary: browsers join it with the upstream's fields of that name.
             document_fields.push("Reporting-Endpoints", &format!("{ENDPOINT}=\"{REPORT_PATH}\""))?;
         }
-        Ok(Self { reports, upgrades, rewrites, document_fields })
+        Ok(Self { reports, upgrades, rewrites, document_fields, tags: UpstreamTags::default() })
     }
 }
 

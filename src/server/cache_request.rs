@@ -14,7 +14,7 @@ use crate::cache::profile::Cookies;
 use crate::cache::status::ForwardReason;
 use crate::cache::store::Store;
 use crate::cache::stored_head::StoredHead;
-use crate::cache::storing::StoringRequest;
+use crate::cache::storing::{NotStored, StoringRequest};
 use crate::cache::under_way::FieldNames;
 use crate::cache::{CacheRules, SiteCache, conditional};
 use crate::message::{Fields, Framing, Name, RequestHead, tokens};
@@ -175,6 +175,8 @@ pub(super) struct Fetch {
     pub(super) stored: Option<Arc<StoredResponse>>,
     /// Only a part of the page is asked for.
     pub(super) is_part: bool,
+    /// The reason why the last response was not stored, if the upstream gets the client's conditions for it.
+    pub(super) refused: Option<NotStored>,
 }
 
 impl Fetch {
@@ -186,8 +188,9 @@ impl Fetch {
         page: Option<&CachedPage>,
         head: &RequestHead,
     ) -> Self {
-        let head = wanted.varied(&cache.store).upstream_head(head, stored.as_deref(), page);
-        Self { cache: cache.clone(), pool, wanted, head, reason, stored, is_part: false }
+        let mut own = wanted.varied(&cache.store).upstream_head(head, stored.as_deref(), page);
+        let refused = if stored.is_none() { pass_conditions(&cache.store, &wanted.key, head, &mut own) } else { None };
+        Self { cache: cache.clone(), pool, wanted, head: own, reason, stored, is_part: false, refused }
     }
 
     /// Asks for a part of a page.
@@ -200,8 +203,25 @@ impl Fetch {
         head: &RequestHead,
     ) -> Self {
         let head = wanted.varied(&cache.store).part_head(head, page);
-        Self { cache: cache.clone(), pool, wanted, head, reason, stored: None, is_part: true }
+        Self { cache: cache.clone(), pool, wanted, head, reason, stored: None, is_part: true, refused: None }
     }
+}
+
+/// Lets the client's conditions pass if the last response was not stored: the answer is for this client alone, and the
+/// upstream may confirm the client's copy. Returns the reason why it was not stored, if there are conditions.
+pub(super) fn pass_conditions(
+    store: &Store,
+    key: &[u8],
+    client: &RequestHead,
+    own: &mut RequestHead,
+) -> Option<NotStored> {
+    let names = [&b"If-None-Match"[..], b"If-Modified-Since"];
+    let refused = || store.under_way.refusal(key);
+    let refused = names.iter().any(|name| client.fields.has_field(name)).then(refused).flatten()?;
+    for name in names {
+        client.fields.values_of(name).for_each(|value| own.fields.push(name, value));
+    }
+    Some(refused)
 }
 
 /// Returns the key of a target for the host of a request.

@@ -86,6 +86,9 @@ pub(super) fn rewrite_references(
     let added = || site.response.added.iter();
     let keeps_inline =
         names_hashes(response) || added().any(|(name, value)| is_policy_with_hashes(name.as_bytes(), value));
+    if let (Some(mixed), Some(tag)) = (&site.mixed, response.fields.value_of(b"etag")) {
+        mixed.tags.note(tag.starts_with(b"W/"));
+    }
     let framing = response.framing;
     changed(response);
     if framing == Framing::UntilClose {

@@ -177,7 +177,7 @@ impl EndedRequest<'_> {
         if let Some(note) = self.asked.and_then(|asked| asked.cache.get())
             && let Some(cache) = site.and_then(SiteOfView::cache)
         {
-            cache.store.count(worker.number, note.part);
+            cache.store.count(worker.number, note.part, note.status.why_forwarded());
         }
         if let Some(compressed) = self.asked.and_then(|asked| asked.compressed.get()) {
             worker.meters.compressed.note(compressed.coding as usize, compressed.before.get(), outcome.bytes);

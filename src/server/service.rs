@@ -77,7 +77,11 @@ impl Asking {
         let forwarded = ready!(self.forwarding.poll(turn.alarm, interim, cx));
         let pool = self.forwarding.pool();
         Poll::Ready(match forwarded {
-            Forwarded::Over(sent) => Ok(noted(answered(sent, None, turn, pool.upstream(), self.begin), turn)),
+            Forwarded::Over(sent) => {
+                let mut reply = answered(sent, None, turn, pool.upstream(), self.begin);
+                note(&mut reply, turn);
+                Ok(reply)
+            }
             Forwarded::Stale(why) => Err(Work::Forward(pool.clone(), Some(why))),
         })
     }
@@ -151,13 +155,14 @@ async fn forward(
         upstream_request.head = head;
     }
     let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
-    Ok(noted(answered(sent, websocket_key, turn, pool.upstream(), begin), turn))
+    let mut reply = answered(sent, websocket_key, turn, pool.upstream(), begin);
+    note(&mut reply, turn);
+    Ok(reply)
 }
 
 /// Finishes an answer of the upstream that has nothing to do with the store of the site's cache, if it has one.
-fn noted(mut reply: Reply, turn: &Turn<'_>) -> Reply {
+fn note(reply: &mut Reply, turn: &Turn<'_>) {
     if let Some(note) = turn.asked.cache.get().filter(|_| reply.forwarded) {
-        cached::note_forwarded(&mut reply, note, turn);
+        cached::note_forwarded(reply, note, turn);
     }
-    reply
 }

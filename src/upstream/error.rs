@@ -113,10 +113,10 @@ impl UpstreamError {
     pub fn proxy_status(&self) -> &'static str {
         match self {
             Self::Dns(_) => "dns_error",
-            Self::Connect(_, e) => match connect_cause(e) {
-                "connection refused" => "connection_refused",
-                "timed out" => "connection_timeout",
-                "no route to host" | "network unreachable" => "destination_ip_unroutable",
+            Self::Connect(_, e) => match e.kind() {
+                io::ErrorKind::ConnectionRefused => "connection_refused",
+                io::ErrorKind::TimedOut => "connection_timeout",
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "destination_ip_unroutable",
                 _ if is_local(e) => "connection_limit_reached",
                 _ => "destination_unavailable",
             },

@@ -25,6 +25,6 @@ pub use health::{BreakerRule, Circuit, Health, HealthCheck};
 pub use http1::UpgradedConnection;
 pub use interim::Interim;
 pub use pool::{Pool, PoolLimits};
-pub use request::{Client, PSEUDONYM, UpstreamRequest, is_grpc, is_reserved, is_vouched, own_hops};
+pub use request::{Client, PSEUDONYM, UpstreamRequest, is_grpc, is_reserved, is_vouched, own_hops, strong_tags};
 pub use response::{ResponseBody, UpstreamResponse};
 pub use settings::{HostHeader, Upstream, UpstreamTls, UpstreamTransport};

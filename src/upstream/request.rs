@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
 
 use super::settings::{HostHeader, Upstream};
-use crate::message::{Field, FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token};
+use crate::message::{Field, FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token, strengthened};
+use crate::mixed::media::may_be_rewritten;
 use crate::mixed::request::WholeRequest;
 use crate::policy::forwarded::{Origin, Peer};
 use crate::site::Site;
@@ -165,7 +166,7 @@ impl UpstreamRequest<'_> {
                 _ => {}
             }
             if !rules.drops(bytes) {
-                sink.copy(&head.fields, field);
+                self.write_received(field, sink);
             }
         }
         if !cookies.is_empty() {
@@ -180,6 +181,15 @@ impl UpstreamRequest<'_> {
         self.write_via(via, sink);
         self.write_trace(sink);
         sink.rendered(&rules.added);
+    }
+
+    /// Writes a field as it is, but for tags that pintle has made weak.
+    fn write_received<S: FieldSink>(&self, field: &Field, sink: &mut S) {
+        let fields = &self.head.fields;
+        match strong_tags(self.site, self.head, fields.name(field), fields.value(field)) {
+            Some(strong) => sink.field(fields.name(field), &strong),
+            None => sink.copy(fields, field),
+        }
     }
 
     /// The fields that do not go upstream, since the response may be rewritten.
@@ -328,6 +338,15 @@ fn write_node(address: IpAddr, text: &str, out: &mut Vec<u8>) {
     } else {
         out.extend_from_slice(text.as_bytes());
     }
+}
+
+/// Returns a condition of a request with the tags that the upstream has sent: that of a rewritten body is weak for clients. By
+/// strong comparison, the weak one would never match (RFC 9110 section 13.1.1), and many upstreams compare the text.
+#[must_use]
+pub fn strong_tags(site: &Site, head: &RequestHead, name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+    let has_strong = site.mixed.as_ref().is_some_and(|mixed| mixed.rewrites.is_some() && !mixed.tags.are_weak());
+    let is_condition = || name.eq_ignore_ascii_case(b"if-none-match") || name.eq_ignore_ascii_case(b"if-match");
+    if has_strong && is_condition() && may_be_rewritten(head.target_bytes()) { strengthened(value) } else { None }
 }
 
 fn join(list: &mut Vec<u8>, member: &[u8], separator: &[u8]) {

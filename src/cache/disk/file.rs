@@ -166,22 +166,26 @@ pub(super) fn write(
         put(&mut out, name)?;
         put(&mut out, value)?;
     }
-    let length = (out.len() - FIXED) as u64;
-    let fixed = out.first_chunk_mut::<FIXED>().filter(|_| length <= HEAD_MAX)?;
-    fixed[..8].copy_from_slice(MAGIC);
-    fixed[8] = if is_invalid { INVALID } else { 0 };
-    fixed[LENGTHS][..8].copy_from_slice(&length.to_le_bytes());
-    fixed[LENGTHS][8..].copy_from_slice(&(stored.body.len() as u64).to_le_bytes());
-    fixed[BODY_SUM].copy_from_slice(&<[u8; 32]>::from(Sha256::digest(&stored.body)));
-    let (fixed, head) = out.split_first_chunk_mut::<FIXED>()?;
-    let sum = head_sum(fixed, head);
-    fixed[HEAD_SUM].copy_from_slice(&sum);
+    seal(&mut out, &stored.body, is_invalid)?;
     Some(out)
 }
 
+/// Writes the fixed part, before a head: lengths and checksums.
+pub(super) fn seal(out: &mut [u8], body: &[u8], is_invalid: bool) -> Option<()> {
+    let length = out.len().checked_sub(FIXED)? as u64;
+    let (fixed, head) = out.split_first_chunk_mut::<FIXED>().filter(|_| length <= HEAD_MAX)?;
+    fixed[..8].copy_from_slice(MAGIC);
+    fixed[8] = if is_invalid { INVALID } else { 0 };
+    fixed[LENGTHS][..8].copy_from_slice(&length.to_le_bytes());
+    fixed[LENGTHS][8..].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    fixed[BODY_SUM].copy_from_slice(&<[u8; 32]>::from(Sha256::digest(body)));
+    let sum = head_sum(fixed, head);
+    fixed[HEAD_SUM].copy_from_slice(&sum);
+    Some(())
+}
+
 /// Reads a whole file, as it is on disk.
-#[cfg(test)]
-fn read_whole(file: &[u8]) -> Option<(SavedHead, Vec<u8>)> {
+pub(super) fn read_whole(file: &[u8]) -> Option<(SavedHead, Vec<u8>)> {
     let (fixed, rest) = file.split_first_chunk::<FIXED>()?;
     let lengths = PartLengths::of(fixed).filter(|lengths| lengths.whole() == file.len() as u64)?;
     let (head, body) = rest.split_at_checked(lengths.head)?;

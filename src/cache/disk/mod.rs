@@ -5,6 +5,8 @@
 
 mod file;
 mod folder;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod name;
 mod reader;

@@ -111,7 +111,7 @@ const SLASHES_MAX: usize = 16;
 /// The marks of a response: hashes of its tags, and of the prefixes of its path. By them, a purge finds files without
 /// reading them. If two words have the same hash, a purge of one removes the pages of both, and they are fetched again.
 pub(super) fn marks(page_key: &[u8], tags: &[Box<[u8]>]) -> Box<[u32]> {
-    let (authority, target) = key::parts(page_key);
+    let (_, target) = key::parts(page_key);
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
     let mut marks: Vec<u32> = tags.iter().map(|tag| mark(b't', [tag, b""])).collect();
@@ -126,7 +126,15 @@ pub(super) fn marks(page_key: &[u8], tags: &[Box<[u8]>]) -> Box<[u32]> {
     }
     prefixes.sort_unstable();
     prefixes.dedup();
-    marks.extend(prefixes.iter().filter(|prefix| !prefix.is_empty()).map(|prefix| mark(b'p', [authority, prefix])));
+    prefixes.retain(|prefix| !prefix.is_empty());
+    for authority in key::names(page_key) {
+        marks.extend(prefixes.iter().map(|prefix| mark(b'p', [authority, prefix])));
+    }
+    // The file has the name of the URL that was asked for. A trusted proxy may state another one.
+    marks.extend(key::names(page_key).skip(1).map(|authority| mark(b'u', [authority, target])));
+    if !tags.is_empty() {
+        marks.push(mark(b'o', [key::origin(page_key), b""]));
+    }
     marks.into_boxed_slice()
 }
 
@@ -136,8 +144,12 @@ pub(super) enum Sought {
     All,
     /// The files of a page.
     Page([u64; 2]),
+    /// The same, and those with this mark.
+    Url([u64; 2], u32),
     /// Those with this mark. With `true`, also those whose paths have more segments than there are marks.
     Mark(u32, bool),
+    /// Those with both marks.
+    Both(u32, u32),
 }
 
 impl Sought {
@@ -145,9 +157,13 @@ impl Sought {
         use crate::cache::purge::PurgeScope;
         match scope {
             PurgeScope::Site => Self::All,
-            PurgeScope::Url(authority, target) => Self::Page(page_of_url(authority, target)),
+            PurgeScope::Page(authority, target) => Self::Page(page_of_url(authority, target)),
+            PurgeScope::Url(authority, target) => {
+                Self::Url(page_of_url(authority, target), mark(b'u', [authority, target]))
+            }
             PurgeScope::Prefix(authority, path) => Self::Mark(mark(b'p', [authority, path]), true),
             PurgeScope::Tag(tag) => Self::Mark(mark(b't', [tag, b""]), false),
+            PurgeScope::Group(origin, tag) => Self::Both(mark(b'o', [origin, b""]), mark(b't', [tag, b""])),
         }
     }
 
@@ -156,6 +172,8 @@ impl Sought {
         match self {
             Self::All => true,
             Self::Page(page) => name.page == *page,
+            Self::Url(page, mark) => name.page == *page || marks.contains(mark),
+            Self::Both(one, other) => marks.contains(one) && marks.contains(other),
             Self::Mark(mark, or_deep) => marks.iter().any(|own| own == mark || (*or_deep && *own == DEEP)),
         }
     }
@@ -212,15 +230,28 @@ mod tests {
         let paths = ["/", "/a", "/a/", "/a/b", "/ab", "/a/b/", "//", "/c"];
         let tags: [Box<[u8]>; 2] = [b"x"[..].into(), b"y"[..].into()];
         let prefix = |path: &str| PurgeScope::Prefix(b"a.example".to_vec(), path.as_bytes().to_vec());
-        for target in targets {
-            let own = key(b"a.example", None, None, target.as_bytes());
+        let keys = targets.iter().flat_map(|target| {
+            [None, Some(&b"b.example"[..]), Some(&b"a.example:443"[..])]
+                .map(|stated| (*target, key(b"a.example", None, stated, target.as_bytes())))
+        });
+        let url = |host: &str, path: &str| PurgeScope::Url(host.as_bytes().to_vec(), path.as_bytes().to_vec());
+        let group = |host: &str| PurgeScope::Group(host.as_bytes().to_vec(), b"x".to_vec());
+        for (target, own) in keys {
             let (name, marks) = (PageFileName::of(&own, &Variant::default()), marks(&own, &tags));
             let scopes = paths.iter().map(|path| prefix(path)).chain([
                 PurgeScope::Site,
                 PurgeScope::Tag(b"x".to_vec()),
                 PurgeScope::Tag(b"X".to_vec()),
-                PurgeScope::Url(b"a.example".to_vec(), b"/a".to_vec()),
+                PurgeScope::Page(b"a.example".to_vec(), b"/a".to_vec()),
+                PurgeScope::Page(b"b.example".to_vec(), b"/a".to_vec()),
+                url("a.example", "/a"),
+                url("b.example", "/a"),
+                url("b.example", "/a/"),
+                group("a.example"),
+                group("b.example"),
+                group("c.example"),
                 PurgeScope::Prefix(b"b.example".to_vec(), b"/".to_vec()),
+                PurgeScope::Prefix(b"c.example".to_vec(), b"/".to_vec()),
             ]);
             for scope in scopes {
                 let found = Sought::of(&scope).finds(name, &marks);

@@ -131,10 +131,10 @@ impl SiteDisk {
         state.queue.len() + usize::from(state.current.is_some())
     }
 
-    /// The number of files of a page.
+    /// The number of files that a purge is for.
     #[must_use]
-    pub fn variants(&self, page_key: &[u8]) -> usize {
-        self.state().index.of_page(page_of(page_key)).count()
+    pub fn files(&self, scope: &PurgeScope) -> usize {
+        self.state().index.found(&Sought::of(scope)).len()
     }
 
     /// Begins to use the folder, which no other process uses: looks for files, reads and writes.
@@ -276,7 +276,7 @@ impl SiteDisk {
         let name = PageFileName::of(page_key, &stored.head.variant);
         let mut state = self.state();
         if !state.is_scanned(name.page) {
-            state.remember(&PurgeScope::url(page_key), false);
+            state.remember(&PurgeScope::page(page_key), false);
         }
         let found: &[PageFileName] = if state.index.has(name) { &[name] } else { &[] };
         state.drop_all(found, |queued, _| queued == name);

@@ -297,7 +297,7 @@ fn variants_are_bounded() {
         assert!(first.store.put(&key_of("/"), sample_for("Vary: A\n", &sent, b"x"), first.store.generation()));
         first.settled().unwrap();
     }
-    assert_eq!(first.disk.variants(&key_of("/")), VARIANTS_MAX);
+    assert_eq!(first.disk.files(&PurgeScope::page(&key_of("/"))), VARIANTS_MAX);
     assert_eq!(all_files(dir.path()).len(), VARIANTS_MAX);
     assert!(!first.disk.may_have(&key_of("/"), first.store.peek(&key_of("/")).as_deref(), 0));
     first.kill();

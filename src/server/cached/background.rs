@@ -8,9 +8,9 @@ use http::{Method, StatusCode};
 
 use super::super::asked::Turn;
 use super::super::cache_request::CacheRequest;
-use super::super::mixed::rewrite_references;
 use super::super::snapshot::SiteOfView;
 use super::super::worker::Worker;
+use super::detached::{failed_unseen, for_clients};
 use super::pump::{Pace, collect, time_left};
 use super::received::{OriginRequest, is_failure, retire};
 use crate::cache::SiteCache;
@@ -20,8 +20,6 @@ use crate::cache::store::BackgroundPlace;
 use crate::cache::stored_head::own_request;
 use crate::message::{RequestHead, ResponseHead};
 use crate::policy::forwarded::Origin;
-use crate::policy::redirect::HttpsPorts;
-use crate::upstream::rewrite::rewrite;
 use crate::upstream::{Client, Interim, Pool, UpstreamRequest};
 
 struct IgnoredInterim;
@@ -116,38 +114,29 @@ impl Validation {
         let received = OriginRequest::begin(cache, *generation, worker);
         let request = UpstreamRequest { head, site, origin, client, websocket_key: None, facts: &facts, trace: None };
         let sent = pool.send(&request, None, None, &alarm, &mut IgnoredInterim).await;
-        let mut response = match sent {
+        let response = match sent {
+            Ok(response) if is_failure(response.head.status) => return ValidationEnd::Refused,
             Ok(response) => response,
             Err(error) => {
-                worker.counters.upstream_errors.increment();
-                worker.warn_seldom(site.index(), error.cause(), || {
-                    let upstream = &*pool.upstream().label;
-                    tracing::warn!(site = site.label(), upstream, %error, hint = error.hint(), "upstream failed");
-                });
+                failed_unseen(&error, pool, site, worker);
                 return ValidationEnd::Failed;
             }
         };
         let directives = Request::default();
         let asked = own_request(&directives);
-        let ports = worker.https_ports().clone();
-        let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
-        if response.head.status == StatusCode::NOT_MODIFIED {
-            let parts = (&mut response.head, response.body);
-            rewrite_references(parts, head, site, https, worker, || None);
-            if !stored.head.is_named_by(&response.head.fields) {
+        let Some((answer, body)) = for_clients(response, head, site, pool, worker) else {
+            return ValidationEnd::Refused;
+        };
+        if answer.status == StatusCode::NOT_MODIFIED {
+            if !stored.head.is_named_by(&answer.fields) {
                 return ValidationEnd::Refused;
             }
-            let updated = received.update(key, stored, &response.head.fields, (&asked, &head.fields));
+            let updated = received.update(key, stored, &answer.fields, (&asked, &head.fields));
             self.is_replaced.set(updated.is_ok_and(|(_, was_stored)| was_stored));
             return ValidationEnd::Done;
         }
-        let leads_back = rewrite(&mut response.head, head, site, pool.upstream(), https).is_some();
-        if is_failure(response.head.status) || leads_back {
-            return ValidationEnd::Refused;
-        }
-        let body = rewrite_references((&mut response.head, response.body), head, site, https, worker, || None);
-        let judged = received.judge(&response.head, (&asked, &head.fields));
-        retire(&cache.store, key, stored, response.head.status, judged.as_ref().err().copied());
+        let judged = received.judge(&answer, (&asked, &head.fields));
+        retire(&cache.store, key, stored, answer.status, judged.as_ref().err().copied());
         let Ok(judged) = judged else { return ValidationEnd::Failed };
         let left = time_left(pool.upstream(), &worker.clock, started);
         let pace = Pace { pause: site.view().shared.limits.body_progress, left };

@@ -1,7 +1,7 @@
 //! The cache's part in a request, for `pintle explain`. Changes nothing.
 
 use super::super::asked::Turn;
-use super::super::cache_request::{CacheRequest, Verdict, verdict};
+use super::super::cache_request::{CacheRequest, Verdict, pass_conditions, verdict};
 use super::reused::{decided, is_in_reserve};
 use crate::cache::SiteCache;
 use crate::cache::page::StoredResponse;
@@ -87,10 +87,13 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
         },
     };
     let (what, why) = verdict;
-    let own = match stored {
+    let mut own = match stored {
         None if wanted.is_for_a_part(head) => wanted.part_head(head, page.as_deref()),
         _ => wanted.upstream_head(head, stored.map(|stored| &**stored), page.as_deref()),
     };
+    if stored.is_none() && !wanted.is_for_a_part(head) {
+        pass_conditions(&cache.store, &wanted.key, head, &mut own);
+    }
     (CacheVerdict { what, why }, (what != "forward").then_some(own))
 }
 

@@ -11,29 +11,27 @@ use http::{Method, StatusCode};
 use super::super::answered::answered;
 use super::super::asked::Turn;
 use super::super::cache_note::CacheNote;
-use super::super::cache_request::{CacheRequest, Fetch, varied_by_dropped};
+use super::super::cache_request::{Fetch, varied_by_dropped};
 use super::super::local_reply::reject;
 use super::super::record::upstream_failed;
 use super::super::rejection::Rejection;
 use super::super::reply::Reply;
 use super::answer;
+use super::detached::{OriginAnswer, OriginSending, fill};
 use super::leading::Leading;
-use super::pump::{Pace, SharedBody, pump, time_left};
+use super::pump::{Pace, SharedBody, time_left};
 use super::received::{self, OriginRequest, own};
-use super::reused::{StoredUse, reuse};
 use super::stale::{OriginFailure, stale};
-use crate::cache::filling::{Filling, Outcome};
+use super::waiting::{AskingPlace, place};
+use crate::cache::filling::Outcome;
 use crate::cache::page::StoredResponse;
 use crate::cache::status::Status;
 use crate::cache::store::CachePart;
 use crate::cache::stored_head::StoredHead;
 use crate::cache::storing::NotStored;
-use crate::cache::under_way::Join;
 use crate::message::Framing;
 use crate::upstream::{Interim, ResponseBody, UpstreamError};
 
-/// How often a request may find that the one it waited for was abandoned.
-const ROUNDS: usize = 3;
 /// The beginning of a body in bytes that must have come before a stale response is given up for it.
 const BEGINNING: u64 = 64 << 10;
 /// The longest wait for it.
@@ -41,106 +39,23 @@ const BEGINNING_WAIT: Duration = Duration::from_secs(2);
 
 /// Answers with another request's response, or asks the origin.
 pub(in crate::server) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
-    let store = fetch.store().clone();
-    let clock = &turn.context.worker.clock;
-    let CacheRequest { has_authorization, directives, .. } = &fetch.wanted;
-    let collapses = turn.head.method == Method::GET && !has_authorization && !directives.no_store;
-    for _ in 0..if collapses { ROUNDS } else { 0 } {
-        match store.under_way.join(&fetch.wanted.key, clock.uptime()) {
-            Join::Alone => break,
-            Join::Lead(filling) => {
-                let leading = Leading { store: store.clone(), key: fetch.wanted.key.clone(), filling };
-                // Another request may have filled it meanwhile.
-                let new = store.find(&fetch.wanted.key, &turn.head.fields).filter(|new| {
-                    let is_new = fetch.stored.as_ref().is_none_or(|stored| !Arc::ptr_eq(stored, new));
-                    is_new && matches!(reuse(&fetch.cache, new, &fetch.wanted, turn), StoredUse::Send(None))
-                });
-                if let Some(new) = new {
-                    leading.resolve(Outcome::Whole(new.clone(), None));
-                    return answer::hit(turn, &new, None);
-                }
-                return lead(fetch, leading, turn, interim).await;
-            }
-            Join::Follow(filling) => match follow(&fetch, &filling, turn).await {
-                Followed::Answered(reply) => return *reply,
-                Followed::Again => {}
-                Followed::Alone => break,
-            },
-        }
-    }
-    let filling = store.under_way.filling();
-    let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
-    lead(fetch, leading, turn, interim).await
-}
-
-/// The end of waiting for another request.
-enum Followed {
-    Answered(Box<Reply>),
-    /// That request has ended without an answer.
-    Again,
-    /// Its answer is not for this one, or takes too long.
-    Alone,
-}
-
-async fn follow(fetch: &Fetch, filling: &Arc<Filling>, turn: &Turn<'_>) -> Followed {
-    let alarm = turn.alarm;
-    alarm.set(fetch.cache.rules.collapse_wait);
-    let outcome = poll_fn(|cx| match filling.poll_outcome(cx) {
-        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => alarm.poll_due(cx).map(|()| None),
-    });
-    let fields = &turn.head.fields;
-    let note = |head: &StoredHead, detail| {
-        let ttl = Some(head.clock(turn.context.worker.clock.uptime()).left());
-        let status = Status { forwarded: Some(fetch.reason), collapsed: true, ttl, detail, ..Status::default() };
-        CacheNote { status, part: CachePart::Collapsed }
-    };
-    match outcome.await {
-        Some(Outcome::Abandoned) => Followed::Again,
-        Some(Outcome::Whole(stored, detail))
-            if stored.head.variant.fits(fields)
-                && match detail {
-                    // The request that led may have allowed what this one does not.
-                    Some(_) => fetch.may_be_stale(&stored, turn.context.worker.clock.uptime()),
-                    None => stored.head.is_shareable(),
-                } =>
-        {
-            let note = note(&stored.head, detail);
-            Followed::Answered(Box::new(answer::whole(turn, &stored, note)))
-        }
-        Some(Outcome::Streams(head, length)) if head.variant.fits(fields) && head.is_shareable() => {
-            // A body that turns out to be too large goes as fast as its slowest reader: it has one.
-            if length.is_none() {
-                let whole = poll_fn(|cx| match filling.poll_whole(cx) {
-                    Poll::Ready(is_whole) => Poll::Ready(is_whole),
-                    Poll::Pending => alarm.poll_due(cx).map(|()| false),
-                });
-                if !whole.await {
-                    return Followed::Alone;
-                }
-            }
-            match SharedBody::of(filling) {
-                Some(body) => {
-                    let note = note(&head, None);
-                    Followed::Answered(Box::new(answer::streamed(turn, &head, length, body, note)))
-                }
-                None => Followed::Alone,
-            }
-        }
-        _ => Followed::Alone,
+    match place(&fetch, turn).await {
+        AskingPlace::Answered(reply) => *reply,
+        AskingPlace::Lead(leading) => lead(fetch, leading, turn, interim).await,
     }
 }
 
 /// Asks the origin.
-async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+async fn lead(mut fetch: Fetch, mut leading: Leading, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
     let Turn { head, asked, context, .. } = *turn;
     let Some(site) = &asked.site else { return reject(Rejection::Misdirected, head, Some(asked), context) };
     let worker = &context.worker;
     let (mut is_second, mut is_varied) = (false, false);
     loop {
-        let (begin, started) = (context.begin(), worker.clock.uptime());
-        let received = OriginRequest::begin(&fetch.cache, fetch.wanted.generation, worker);
-        let sent = fetch.send(&fetch.head, site, turn, interim).await;
+        let begin = context.begin();
+        let answer = OriginSending::new(fetch, leading, site, turn).answer(turn, interim).await;
+        (fetch, leading) = (answer.fetch, answer.leading);
+        let OriginAnswer { received, started, sent, .. } = answer;
         let status = sent.as_ref().ok().map(|response| response.head.status);
         if status.is_none_or(received::is_failure) && fetch.reserve(worker.clock.uptime()).is_some() {
             let failure = match &sent {
@@ -152,9 +67,10 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
             };
             return stale(&fetch, &leading, failure, turn);
         }
+        let has_failed = sent.is_err();
         let reply = answered(sent, None, turn, fetch.pool.upstream(), begin);
         if !reply.forwarded {
-            leading.resolve(Outcome::Released);
+            leading.resolve(if has_failed { Outcome::Failed } else { Outcome::Released });
             asked.cache.set(Some(fetch.miss(None)));
             return reply;
         }
@@ -183,13 +99,21 @@ async fn lead(mut fetch: Fetch, leading: Leading, turn: &Turn<'_>, interim: &mut
                 is_second = true;
                 fetch.drop_conditions();
             }
-            _ => {
-                leading.resolve(Outcome::Released);
-                let error = UpstreamError::Malformed("304 to a request without a condition");
-                return answered(Err(error), None, turn, fetch.pool.upstream(), None);
-            }
+            _ => return confirmed(&fetch, &leading, reply, turn),
         }
     }
+}
+
+/// Answers with a 304 about the client's own copy, of a page that is not stored. Without a condition of the client, it is an
+/// error of the origin.
+fn confirmed(fetch: &Fetch, leading: &Leading, reply: Reply, turn: &Turn<'_>) -> Reply {
+    leading.resolve(Outcome::Released);
+    let Some(reason) = fetch.refused else {
+        let error = UpstreamError::Malformed("304 to a request without a condition");
+        return answered(Err(error), None, turn, fetch.pool.upstream(), None);
+    };
+    fetch.store().under_way.refuse(&fetch.wanted.key, reason, turn.context.worker.clock.uptime());
+    own(reply, turn, fetch.miss(Some(reason.code())))
 }
 
 /// Answers with a stored response that the origin has confirmed.
@@ -333,19 +257,10 @@ async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streame
     leading.resolve(Outcome::Streams(judged.clone(), length));
     alarm.uncap();
     let pace = Pace { pause: asked.view.shared.limits.body_progress, left };
-    let (clock, counters) = (worker.clock.clone(), worker.counters.clone());
-    let (reserve, stored_head) = (fetch.reserve(clock.uptime()).cloned(), judged.clone());
-    tokio::task::spawn_local(async move {
-        let is_whole = pump(body, &leading.filling, pace, &clock).await;
-        match leading.filling.body().filter(|_| is_whole) {
-            Some(body) => _ = received.put(&leading.key, &Arc::new(StoredResponse::new(stored_head, body))),
-            None if is_whole && leading.filling.is_crowded_out() => {}
-            None if is_whole => leading.store.under_way.refuse(&leading.key, NotStored::TooLarge, clock.uptime()),
-            None => counters.upstream_errors.increment(),
-        }
-        leading.filling.finish(is_whole);
-    });
-    if reserve.is_some() {
+    let (filler, has_reserve, whole) =
+        (worker.clone(), fetch.reserve(worker.clock.uptime()).is_some(), (received, judged.clone()));
+    tokio::task::spawn_local(async move { fill(body, leading, whole, pace, &filler).await });
+    if has_reserve {
         alarm.set(BEGINNING_WAIT);
         let begun = poll_fn(|cx| match filling.poll_beginning(BEGINNING, cx) {
             Poll::Ready(begun) => Poll::Ready(begun),

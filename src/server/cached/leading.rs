@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::asked::Turn;
 use super::super::cache_note::CacheNote;
-use super::super::cache_request::Fetch;
+use super::super::cache_request::{Fetch, pass_conditions};
 use super::reused::may_be_stale;
 use crate::cache::filling::{Filling, Outcome};
 use crate::cache::page::StoredResponse;
@@ -25,6 +25,9 @@ impl Fetch {
         let page = self.cache.store.peek(&self.wanted.key);
         self.wanted.varied(&self.cache.store);
         self.head = self.wanted.upstream_head(head, self.stored.as_deref(), page.as_deref());
+        if self.refused.is_some() {
+            self.refused = pass_conditions(&self.cache.store, &self.wanted.key, head, &mut self.head);
+        }
     }
 
     /// Takes the conditions from the head for the upstream: it sends a whole response.

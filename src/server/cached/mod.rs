@@ -5,6 +5,8 @@
 
 mod answer;
 mod background;
+mod detached;
+mod editors;
 mod explained;
 mod fetch;
 mod leading;
@@ -14,6 +16,7 @@ mod recalled;
 mod received;
 mod reused;
 mod stale;
+mod waiting;
 
 use std::rc::Rc;
 use std::sync::Arc;

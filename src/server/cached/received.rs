@@ -13,9 +13,10 @@ use super::super::cache_note::CacheNote;
 use super::super::cache_request::key_of;
 use super::super::reply::Reply;
 use super::super::worker::Worker;
+use super::editors::{is_editors, learn, purge_all};
 use crate::cache::SiteCache;
 use crate::cache::freshness::ReceivedAt;
-use crate::cache::key::with_target;
+use crate::cache::key::{names, origin, with_target};
 use crate::cache::page::StoredResponse;
 use crate::cache::profile::CacheProfile;
 use crate::cache::purge::PurgeScope;
@@ -167,11 +168,13 @@ fn mark(reply: &mut Reply, note: CacheNote) {
 /// Finishes an answer to a request that had nothing to do with the store. An unsafe method may have changed pages.
 pub(in crate::server) fn note(reply: &mut Reply, note: CacheNote, turn: &Turn<'_>) {
     let status = reply.head.status;
-    if let Some(cache) = turn.asked.site.as_ref().and_then(|site| site.cache())
-        && !is_safe(&turn.head.method)
-        && (status.is_success() || status.is_redirection())
-    {
-        changed(cache, reply, turn);
+    if let Some(cache) = turn.asked.site.as_ref().and_then(|site| site.cache()) {
+        if cache.rules.profile == CacheProfile::WordPress {
+            learn(&cache.store.editors, reply, turn);
+        }
+        if !is_safe(&turn.head.method) && (status.is_success() || status.is_redirection()) {
+            changed(cache, reply, turn);
+        }
     }
     if status != StatusCode::SWITCHING_PROTOCOLS {
         mark(reply, note);
@@ -191,26 +194,29 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
         let target = target.split(|b| *b == b'#').next().unwrap_or_default();
         key_of(turn, &cache.rules.query.apply(target))
     };
-    cache.store.invalidate(&own(head.target_bytes()));
+    let key = own(head.target_bytes());
+    cache.store.invalidate(&key);
     for name in [Name::Location, Name::ContentLocation] {
-        if let Some(target) = reply.head.fields.get(name).and_then(|url| same_origin(url, head)) {
+        let url = reply.head.fields.get(name);
+        if let Some(target) = url.and_then(|url| names(&key).find_map(|own| same_origin(url, own, head))) {
             cache.store.invalidate(&own(&target));
         }
     }
-    // RFC 9875 section 3: groups of the same origin.
+    // RFC 9875 sections 2 and 3: groups of the same origin.
     let groups = reply.head.fields.values_of(b"cache-group-invalidation").flat_map(crate::message::tokens);
     for group in groups.take(PURGED_MAX) {
         let group = group.strip_prefix(b"\"").and_then(|group| group.strip_suffix(b"\""));
-        group.into_iter().for_each(|group| _ = cache.store.purge(&PurgeScope::Tag(group.to_vec()), true));
+        let scope = group.map(|group| PurgeScope::Group(origin(&key).to_vec(), group.to_vec()));
+        scope.into_iter().for_each(|scope| _ = cache.store.purge(&scope, true));
     }
     match cache.rules.profile {
-        CacheProfile::WordPress if is_editors(turn, reply) => _ = cache.store.purge(&PurgeScope::Site, true),
+        CacheProfile::WordPress if is_editors(&cache.store.editors, reply, turn) => purge_all(&cache.store, turn),
         CacheProfile::Ghost if head.path().starts_with("/ghost/api/admin/") => {
             let listed = reply.head.fields.values_of(b"x-cache-invalidate");
             let paths = listed.flat_map(|list| list.split(|b| *b == b',')).map(<[u8]>::trim_ascii);
             for path in paths.filter(|path| path.starts_with(b"/")).take(PURGED_MAX) {
                 match path.strip_suffix(b"*") {
-                    Some(_) => _ = cache.store.purge(&PurgeScope::Site, true),
+                    Some(_) => purge_all(&cache.store, turn),
                     None => cache.store.invalidate(&with_target(&own(b"/"), path)),
                 }
             }
@@ -219,34 +225,12 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
     }
 }
 
-/// `true` for a request by which somebody who is logged in to WordPress may have changed any page. WordPress sends others
-/// to its log-in page. A request to xmlrpc.php has its password in its body, and its answer is 200 without it, too.
-fn is_editors(turn: &Turn<'_>, reply: &Reply) -> bool {
-    let head = turn.head;
-    // WordPress may live in a folder.
-    let is_editing = ["/wp-admin/", "/wp-json/"].iter().any(|place| head.path().contains(place))
-        // Where permalinks are plain, the editor of blocks calls the API so.
-        || has_parameter(head.target_bytes(), b"rest_route");
-    let is_editor =
-        |list: &[u8]| list.split(|b| *b == b';').any(|pair| pair.trim_ascii().starts_with(b"wordpress_logged_in_"));
-    let has_cookie = || head.fields.get_all(Name::Cookie).any(is_editor);
-    let to_log_in = reply.head.fields.get(Name::Location).unwrap_or_default();
-    is_editing
-        && (has_cookie() || head.fields.has_field(b"authorization"))
-        && memchr::memmem::find(to_log_in, b"/wp-login.php").is_none()
-}
-
-/// `true` if the query of a target has a parameter.
-fn has_parameter(target: &[u8], name: &[u8]) -> bool {
-    let query = target.iter().position(|b| *b == b'?').map_or(&[][..], |at| &target[at + 1..]);
-    query.split(|b| *b == b'&').any(|pair| pair.split(|b| *b == b'=').next() == Some(name))
-}
-
 /// Returns the target of a reference (RFC 3986 section 4.2) in the answer to a request, if it has the same origin.
-fn same_origin(reference: &[u8], request: &RequestHead) -> Option<Vec<u8>> {
+/// `authority` is a name of the request's.
+fn same_origin(reference: &[u8], authority: &[u8], request: &RequestHead) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(reference).ok()?;
-    let target = String::from_utf8_lossy(request.target_bytes());
-    let base = Url::parse(&format!("https://{}{target}", request.authority())).ok()?;
+    let [authority, target] = [authority, request.target_bytes()].map(String::from_utf8_lossy);
+    let base = Url::parse(&format!("https://{authority}{target}")).ok()?;
     let url = base.join(text).ok().filter(|url| url.origin() == base.origin())?;
     Some(url[Position::BeforePath..Position::AfterQuery].as_bytes().to_vec())
 }
@@ -254,20 +238,6 @@ fn same_origin(reference: &[u8], request: &RequestHead) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parameters_have_whole_names() {
-        for (target, want) in [
-            ("/?rest_route=/wp/v2/posts", true),
-            ("/index.php?a=b&rest_route=", true),
-            ("/?xrest_route=1", false),
-            ("/?a=rest_route=1", false),
-            ("/rest_route=1", false),
-            ("/", false),
-        ] {
-            assert_eq!(has_parameter(target.as_bytes(), b"rest_route"), want, "{target}");
-        }
-    }
 
     #[test]
     fn urls_of_the_same_origin() {
@@ -293,7 +263,7 @@ mod tests {
             ("//b.example/b", None),
             ("mailto:a@a.example", None),
         ] {
-            let found = same_origin(url.as_bytes(), &request);
+            let found = same_origin(url.as_bytes(), b"a.example", &request);
             assert_eq!(found.as_deref(), want.map(str::as_bytes), "{url}");
         }
     }

@@ -4,6 +4,7 @@
 use crate::message::{self, Name, RequestHead};
 use crate::mixed::request::WholeRequest;
 use crate::site::{HeaderRules, Site};
+use crate::upstream::strong_tags;
 
 /// Names and values of fields.
 pub type FieldList = Vec<(Vec<u8>, Vec<u8>)>;
@@ -146,9 +147,14 @@ pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site, for_cache
         Name::Cookie if !for_cache => FateReason::Cookie,
         Name::MaxForwards => FateReason::MaxForwards,
         _ if for_cache => FateReason::Cache,
-        _ if whole.drops(name) => FateReason::MixedContent,
+        _ if whole.drops(name) || has_strong_tags(head, name, site) => FateReason::MixedContent,
         _ => FateReason::NoRule,
     })
+}
+
+/// `true` for a condition whose tags the upstream gets as it has sent them.
+fn has_strong_tags(head: &RequestHead, name: &[u8], site: &Site) -> bool {
+    head.fields.values_of(name).any(|value| strong_tags(site, head, name, value).is_some())
 }
 
 /// Compares an upstream's fields with those that the client gets. Without the upstream's, the answer is pintle's own.

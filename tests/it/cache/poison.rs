@@ -1,7 +1,7 @@
 //! Requests that try to change what others get.
 
 use super::{Bed, VERSIONS};
-use crate::harness::{BLOG, Client, Origin, Reply};
+use crate::harness::{BLOG, Client, Origin, Reply, eventually};
 
 /// Fields that origins may believe. None reaches the upstream with a request whose response is stored.
 const UNKEYED: [&str; 18] = [
@@ -132,16 +132,49 @@ fn editors_and_their_pages_have_nothing_to_do_with_the_store() {
     for cookie in ["wordpress_logged_in_x=1", "comment_author_x=1", "wp-postpass_x=1", "unknown=1"] {
         assert!(!bed.get("--http2", "/", &["-H", &format!("Cookie: {cookie}")]).is_hit(), "{cookie}");
     }
-    // A change by an editor: all pages are validated before their next use.
-    bed.page("/wp-json/wp/v2/posts/1", "200 OK", "", "{}");
-    bed.get("--http2", "/wp-json/wp/v2/posts/1", &["-H", "Cookie: wordpress_logged_in_x=1", "--data", "x"]);
-    bed.page("/", "200 OK", "", "new front page");
-    assert_eq!(bed.get("--http2", "/", &[]).body, "new front page");
-    // So does one of a WordPress in a folder.
+}
+
+/// A change by somebody whom WordPress knows: all pages are validated before their next use. A stranger's cookie with the
+/// right name changes nothing, and many changes are few purges.
+#[test]
+fn changes_by_editors_and_by_strangers() {
+    let known = format!("Cookie: wordpress_logged_in_x={}", "known|".repeat(12));
+    let (login, change) = (known.replacen("Cookie: ", "Set-Cookie: ", 1), ["--data", "x", "-H"]);
+    let api = "/wp-json/wp/v2/posts/1";
+    let bed = Bed::new("profile = \"wordpress\"");
+    bed.page("/wp-admin/admin-ajax.php", "200 OK", "", "0");
+    bed.page("/wp-login.php", "302 Found", &format!("Location: /wp-admin/\r\n{login}; path=/\r\n"), "");
     bed.page("/blog/wp-admin/post.php", "200 OK", "", "saved");
-    bed.get("--http2", "/blog/wp-admin/post.php", &["-H", "Cookie: wordpress_logged_in_x=1", "--data", "x"]);
-    bed.page("/", "200 OK", "", "newest front page");
-    assert_eq!(bed.get("--http2", "/", &[]).body, "newest front page");
+    bed.page("/blog/wp-admin/post.php?refused", "302 Found", "Location: /blog/wp-login.php\r\n", "");
+    bed.page(api, "200 OK", "", "{}");
+    let put = |body: &str| bed.page("/", "200 OK", "", body);
+    let sees = |body: &str| assert_eq!(bed.get("--http2", "/", &[]).body, body);
+    put("first");
+    sees("first");
+    put("second");
+    for stranger in ["Cookie: wordpress_logged_in_x=fake", "Authorization: Bearer fake", known.as_str()] {
+        for path in ["/wp-admin/admin-ajax.php", api, "/blog/wp-admin/post.php?refused"] {
+            bed.get("--http2", path, &[&change[..], &[stranger]].concat());
+            sees("first");
+        }
+    }
+    // Somebody logs in, and saves.
+    bed.get("--http2", "/wp-login.php", &["--data", "log=x"]);
+    bed.get("--http2", api, &[&change[..], &[known.as_str()]].concat());
+    sees("second");
+    // What is saved right afterwards waits for a moment. That the editor sees the dashboard is proof enough, too.
+    let other = "Cookie: wordpress_logged_in_x=1";
+    bed.get("--http2", "/blog/wp-admin/post.php", &["-H", other]);
+    put("third");
+    let begun = std::time::SystemTime::now();
+    for _ in 0..10 {
+        bed.get("--http2", "/blog/wp-admin/post.php", &[&change[..], &[other]].concat());
+        bed.get("--http2", "/", &[]);
+    }
+    eventually("the last change", || (bed.get("--http2", "/", &[]).body == "third").then_some(()));
+    let seconds = usize::try_from(begun.elapsed().unwrap().as_secs()).unwrap();
+    let asked = bed.count("/");
+    assert!((3..=4 + seconds / 2).contains(&asked), "{asked} requests in {seconds} s");
 }
 
 /// A body that is cut short never becomes a stored page.

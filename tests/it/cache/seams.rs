@@ -117,6 +117,47 @@ fn copies_from_before_the_rewriting_are_replaced() {
     assert_eq!(bed.get("--http2", "/p", &["-H", "If-None-Match: W/\"a\""]).status, 304);
 }
 
+/// The origin gets its own tag with a validation, so that it can confirm the page. The client's is weak.
+#[test]
+fn rewritten_pages_are_validated_by_the_tag_of_the_origin() {
+    for more in [REWRITING.to_owned(), format!("{REWRITING}{COMPRESSION}")] {
+        let bed = Bed::with("", &more);
+        let page = format!("<img src=\"http://{BLOG}/a.png\">");
+        bed.page("/p", "200 OK", "Cache-Control: max-age=0\r\nContent-Type: text/html\r\nETag: \"a\"\r\n", &page);
+        bed.get("--http2", "/p", &[]);
+        let got = bed.get("--http2", "/p", &[]);
+        assert!(got.cache().contains("fwd-status=304") && got.body.contains("https://"), "{got:?}");
+        assert_eq!((got.field("etag"), bed.last("/p").field("if-none-match")), (Some("W/\"a\""), Some("\"a\"")));
+        assert_eq!(bed.get("--http2", "/p", &["-H", "If-None-Match: W/\"a\""]).status, 304);
+    }
+}
+
+/// A page that is never stored keeps its 304: once that is known, the origin gets the conditions of the client.
+#[test]
+fn pages_that_are_not_stored_are_confirmed_by_the_origin() {
+    for more in ["", COMPRESSION] {
+        let bed = Bed::with("", more);
+        for version in VERSIONS {
+            let path = format!("/{version}");
+            let fields = "Cache-Control: private\r\nContent-Type: text/html\r\nETag: \"a\"\r\n";
+            bed.page(&path, "200 OK", fields, &"private ".repeat(200));
+            let got = bed.get(version, &path, &["-H", "Accept-Encoding: br"]);
+            let condition = format!("If-None-Match: {}", got.field("etag").unwrap());
+            let asked = ["-H", "Accept-Encoding: br", "-H", condition.as_str()];
+            for _ in 0..2 {
+                let got = bed.get(version, &path, &asked);
+                assert_eq!((got.status, got.body.as_str()), (304, ""), "{got:?}");
+                assert!(got.cache().contains("detail=private"), "{got:?}");
+            }
+            assert_eq!((bed.count(&path), bed.last(&path).field("if-none-match")), (3, Some("\"a\"")));
+            // A new page is sent, and may be stored.
+            bed.page(&path, "200 OK", "Cache-Control: max-age=600\r\nETag: \"b\"\r\n", "public");
+            assert_eq!(bed.get(version, &path, &asked).body, "public");
+            assert!(bed.get(version, &path, &[]).is_hit());
+        }
+    }
+}
+
 /// A response may vary by any field of the client. From the second request on, the origin is asked once, and stores hold.
 #[test]
 fn responses_vary_by_fields_that_usually_stay_here() {

@@ -37,6 +37,9 @@ impl Gated {
                 }));
             }
             drop(changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+            if path == "/closed" {
+                return Reply::Close(Vec::new());
+            }
             if chunked {
                 return Reply::Bytes(
                     format!("HTTP/1.1 200 OK\r\n{fields}Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
@@ -101,12 +104,70 @@ fn a_private_answer_releases_all_that_wait() {
     assert!(answers.iter().all(|got| !got.cache().contains("collapsed")));
 }
 
+/// Each time that the wait is over, one of those who wait asks, too: a slow origin gets one request more, not one from each.
 #[test]
-fn the_wait_is_bounded() {
-    let gated = Gated::new("collapse_wait = \"1s\"", "Cache-Control: max-age=600\r\n", false);
-    // The gate opens only once the others have given up waiting.
-    let answers = gated.ask("/late", |bed| bed.count("/late") == WAITERS);
-    assert!(answers.iter().all(|got| got.body == "body"), "{answers:?}");
+fn the_wait_ends_for_one_after_the_other() {
+    let fields = "Cache-Control: max-age=600\r\n";
+    for (path, body) in [("/late", "body"), ("/body", "first, last")] {
+        let gated = Gated::new("collapse_wait = \"1s\"", fields, false);
+        let second = Mutex::new(None);
+        let answers = gated.ask(path, |bed| {
+            let count = bed.count(path);
+            if count > 1 {
+                second.lock().unwrap().get_or_insert(count);
+            }
+            count > 2
+        });
+        assert!(answers.iter().all(|got| got.body == body && got.whole), "{answers:?}");
+        // The requests of those who came late are few.
+        assert_eq!(*second.lock().unwrap(), Some(2), "{path}");
+        assert!(gated.bed.count(path) < WAITERS - 2, "{path}: {}", gated.bed.count(path));
+        assert!(gated.bed.get("--http2", path, &[]).is_hit());
+    }
+}
+
+/// Without a wait, each asks for itself, and the page is stored.
+#[test]
+fn nobody_waits_if_the_wait_is_zero() {
+    let gated = Gated::new("collapse_wait = \"0s\"", "Cache-Control: max-age=600\r\n", false);
+    let answers = gated.ask("/page", |bed| bed.count("/page") == WAITERS);
+    assert!(answers.iter().all(|got| got.body == "body" && got.cache().contains("stored")), "{answers:?}");
+    assert!(gated.bed.get("--http2", "/page", &[]).is_hit());
+}
+
+/// An origin that does not answer one request is not asked by all of those who waited for it.
+#[test]
+fn an_origin_that_fails_is_not_asked_by_all_that_wait() {
+    let gated = Gated::new("collapse_wait = \"1m\"", "", false);
+    let answers = gated.ask("/closed", |bed| bed.count("/closed") == 1 && under_way(bed) >= WAITERS as u64);
+    assert!(answers.iter().all(|got| matches!(got.status, 502 | 503)), "{answers:?}");
+    assert!(answers.iter().any(|got| got.status == 502), "{answers:?}");
+    let asked = gated.bed.count("/closed");
+    assert!((3..WAITERS).contains(&asked), "{asked} requests");
+}
+
+/// The client that asked first leaves before an answer: its request goes on for those who wait.
+#[test]
+fn a_client_that_leaves_early_does_not_end_the_request() {
+    for chunked in [false, true] {
+        let gated = Gated::new("", "Cache-Control: max-age=600\r\n", chunked);
+        let first = gated.bed.curl("--http2", "/page", &[]).stdout(std::process::Stdio::null()).spawn().unwrap();
+        eventually("the first request", || (gated.bed.count("/page") == 1).then_some(()));
+        let first = Mutex::new(Some(first));
+        let answers = gated.ask("/page", |bed| {
+            let mut first = first.lock().unwrap();
+            if under_way(bed) > WAITERS as u64
+                && let Some(mut client) = first.take()
+            {
+                client.kill().unwrap();
+                client.wait().unwrap();
+            }
+            first.is_none() && under_way(bed) == WAITERS as u64
+        });
+        assert!(answers.iter().all(|got| got.body == "body" && got.whole), "{answers:?}");
+        assert_eq!(gated.bed.count("/page"), 1, "chunked: {chunked}");
+        assert!(gated.bed.get("--http2", "/page", &[]).is_hit());
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Damaged files, and a disk that refuses.
 
+use super::super::file::STATE_AT;
+use super::super::folder::OpenedPage;
 use super::*;
 
 #[test]
@@ -46,6 +48,31 @@ fn damaged_files_are_removed() {
     second.kill();
 }
 
+/// A file with any byte changed, cut anywhere, or with something behind it, counts as missing. Only the mark of a soft purge
+/// may change.
+#[test]
+fn any_damage_to_a_file_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Process::start(dir.path());
+    first.put("/a", "ETag: \"a\"\r\nVary: Accept-Language\r\nCache-Tag: x\r\n", b"the body");
+    first.end();
+    let path = pages_in(dir.path()).pop().unwrap();
+    let whole = fs::read(&path).unwrap();
+    assert!(whole.len() < 1000, "{}", whole.len());
+    let is_whole = |file: &[u8]| {
+        fs::write(&path, file).unwrap();
+        let opened = OpenedPage::open(&path).unwrap();
+        opened.is_some_and(|mut opened| opened.body().unwrap().is_some())
+    };
+    assert!(is_whole(&whole));
+    for at in 0..whole.len() {
+        let changed: Vec<u8> = whole.iter().enumerate().map(|(n, b)| if n == at { b ^ 0x11 } else { *b }).collect();
+        assert_eq!(is_whole(&changed), at == usize::try_from(STATE_AT).unwrap(), "byte {at}");
+        assert!(!is_whole(&whole[..at]), "cut at {at}");
+    }
+    assert!(!is_whole(&[&whole[..], b"x"].concat()));
+}
+
 /// A disk that refuses everything: memory serves, and a purge says what it could not do.
 #[test]
 fn a_disk_that_refuses_hurts_nobody() {
@@ -74,7 +101,7 @@ fn a_purge_that_the_disk_refuses_is_tried_again() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     let page = key_of("/a");
-    let url = PurgeScope::url(&page);
+    let url = PurgeScope::page(&page);
     for _ in 0..3 {
         first.store.purge(&url, false);
         assert!(first.settled().is_err());

@@ -1,0 +1,239 @@
+//! A request to the origin that others wait for: if its client leaves, it goes on for them, in a task of its own.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::{Method, StatusCode};
+use tokio::runtime::Handle;
+use tokio::task::spawn_local;
+
+use super::super::asked::Turn;
+use super::super::cache_request::Fetch;
+use super::super::mixed::rewrite_references;
+use super::super::snapshot::SiteOfView;
+use super::super::worker::Worker;
+use super::leading::Leading;
+use super::pump::{Pace, pump, time_left};
+use super::received::{OriginRequest, is_failure, retire};
+use super::reused::ON_ERROR;
+use crate::cache::filling::{Filling, Outcome};
+use crate::cache::page::StoredResponse;
+use crate::cache::stored_head::StoredHead;
+use crate::cache::storing::NotStored;
+use crate::message::{Framing, RequestHead, ResponseHead};
+use crate::policy::redirect::HttpsPorts;
+use crate::telemetry::access::UpstreamFacts;
+use crate::upstream::rewrite::rewrite;
+use crate::upstream::{Client, Interim, Pool, ResponseBody, UpstreamError, UpstreamRequest, UpstreamResponse};
+use crate::wire::body::Body as _;
+
+/// Interim responses of the origin, until the client's connection takes them.
+#[derive(Default, Clone)]
+struct HeldInterim(Rc<RefCell<Vec<ResponseHead>>>);
+
+impl Interim for HeldInterim {
+    fn interim(&mut self, head: &ResponseHead) {
+        self.0.borrow_mut().push(head.clone());
+    }
+}
+
+/// The origin's answer, or its failure, with all that was needed to ask.
+pub(super) struct OriginAnswer {
+    pub(super) fetch: Fetch,
+    pub(super) leading: Leading,
+    pub(super) received: OriginRequest,
+    /// The uptime of the beginning.
+    pub(super) started: u64,
+    pub(super) sent: Result<UpstreamResponse, UpstreamError>,
+}
+
+/// A request to the origin under way. It has its own copy of all that it needs. If it is dropped before its end, it goes on
+/// for those who wait.
+pub(super) struct OriginSending {
+    /// `None` once it is over.
+    whole: Option<Pin<Box<dyn Future<Output = OriginAnswer>>>>,
+    filling: Arc<Filling>,
+    facts: Rc<RefCell<UpstreamFacts>>,
+    hints: HeldInterim,
+    site: SiteOfView,
+    worker: Rc<Worker>,
+}
+
+impl OriginSending {
+    /// Begins to ask.
+    pub(super) fn new(fetch: Fetch, leading: Leading, site: &SiteOfView, turn: &Turn<'_>) -> Self {
+        let Turn { asked, context, .. } = *turn;
+        let worker = &context.worker;
+        UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
+        let (filling, hints) = (leading.filling.clone(), HeldInterim::default());
+        let facts = Rc::new(RefCell::new(*asked.facts.borrow()));
+        let received = OriginRequest::begin(&fetch.cache, fetch.wanted.generation, worker);
+        let started = worker.clock.uptime();
+        let whole = {
+            let (client, origin) = (Client::new(context.client.peer), asked.origin.clone());
+            let alarm = worker.clock.alarm();
+            let (facts, site, mut interim) = (facts.clone(), site.clone(), hints.clone());
+            let trace = asked.trace.as_deref().copied();
+            async move {
+                let request = UpstreamRequest {
+                    head: &fetch.head,
+                    site: &site,
+                    origin: &origin,
+                    client: &client,
+                    websocket_key: None,
+                    facts: &facts,
+                    trace: trace.as_ref(),
+                };
+                let sent = fetch.pool.send(&request, None, None, &alarm, &mut interim).await;
+                OriginAnswer { fetch, leading, received, started, sent }
+            }
+        };
+        Self { whole: Some(Box::pin(whole)), filling, facts, hints, site: site.clone(), worker: worker.clone() }
+    }
+
+    /// Waits for the answer.
+    pub(super) async fn answer(mut self, turn: &Turn<'_>, interim: &mut dyn Interim) -> OriginAnswer {
+        let answer = poll_fn(|cx| {
+            let Some(whole) = &mut self.whole else { return Poll::Pending };
+            let poll = whole.as_mut().poll(cx);
+            // The record of a client that leaves has them, too.
+            *turn.asked.facts.borrow_mut() = *self.facts.borrow();
+            self.hints.0.borrow_mut().drain(..).for_each(|head| interim.interim(&head));
+            poll
+        })
+        .await;
+        self.whole = None;
+        let is_under_way = |response: &UpstreamResponse| !response.body.is_end();
+        if answer.sent.as_ref().is_ok_and(is_under_way)
+            && let Some(left) = time_left(answer.fetch.pool.upstream(), &self.worker.clock, answer.started)
+        {
+            turn.alarm.cap(left);
+        }
+        answer
+    }
+}
+
+impl Drop for OriginSending {
+    fn drop(&mut self) {
+        let Some(whole) = self.whole.take() else { return };
+        if self.filling.is_followed() && Handle::try_current().is_ok() {
+            let (site, worker) = (self.site.clone(), self.worker.clone());
+            spawn_local(async move { Box::pin(end(whole.await, &site, &worker)).await });
+        }
+    }
+}
+
+/// Ends a request whose client has left: gives the answer to those who wait, and to the store.
+async fn end(answer: OriginAnswer, site: &SiteOfView, worker: &Rc<Worker>) {
+    let OriginAnswer { fetch, leading, received, started, sent } = answer;
+    let (key, pool, uptime) = (&fetch.wanted.key, &fetch.pool, worker.clock.uptime());
+    let response = match sent {
+        Ok(response) if !is_failure(response.head.status) || fetch.reserve(uptime).is_none() => response,
+        failed => return leading.resolve(failure(&fetch, failed, site, worker)),
+    };
+    let Some((head, body)) = for_clients(response, &fetch.head, site, pool, worker) else {
+        return leading.resolve(Outcome::Released);
+    };
+    let request = (&fetch.wanted.asked(&Method::GET), &fetch.head.fields);
+    if head.status == StatusCode::NOT_MODIFIED {
+        let confirmed = fetch.stored.as_ref().filter(|stored| stored.head.is_named_by(&head.fields));
+        return leading.resolve(match confirmed.map(|stored| received.update(key, stored, &head.fields, request)) {
+            Some(Ok((updated, _))) => {
+                fetch.store().under_way.accept(key, updated.head.is_shareable(), uptime);
+                Outcome::Whole(updated, None)
+            }
+            Some(Err(_)) => Outcome::Released,
+            // The next one asks without conditions.
+            None => Outcome::Abandoned,
+        });
+    }
+    let judged = received.judge(&head, request);
+    if let Some(stored) = &fetch.stored {
+        retire(fetch.store(), key, stored, head.status, judged.as_ref().err().copied());
+    }
+    let judged = match judged {
+        Ok(judged) => Arc::new(judged),
+        Err(reason) => {
+            if !reason.is_of_request() {
+                fetch.store().under_way.refuse(key, reason, uptime);
+            }
+            return leading.resolve(Outcome::Released);
+        }
+    };
+    fetch.store().under_way.accept(key, judged.is_shareable(), uptime);
+    let length = if let Framing::Length(length) = head.framing { Some(length) } else { None };
+    leading.resolve(Outcome::Streams(judged.clone(), length));
+    let left = time_left(pool.upstream(), &worker.clock, started);
+    let pace = Pace { pause: site.view().shared.limits.body_progress, left };
+    fill(body, leading, (received, judged), pace, worker).await;
+}
+
+/// Notes that the origin has failed. Returns what those who wait get.
+fn failure(
+    fetch: &Fetch,
+    failed: Result<UpstreamResponse, UpstreamError>,
+    site: &SiteOfView,
+    worker: &Worker,
+) -> Outcome {
+    let uptime = worker.clock.uptime();
+    let reserve = fetch.reserve(uptime);
+    match &failed {
+        Ok(_) => reserve.into_iter().for_each(|stored| stored.refused(uptime)),
+        Err(error) => {
+            reserve.into_iter().for_each(|stored| stored.failed(uptime));
+            failed_unseen(error, &fetch.pool, site, worker);
+        }
+    }
+    reserve.map_or(Outcome::Failed, |stored| Outcome::Whole(stored.clone(), Some(ON_ERROR)))
+}
+
+/// Notes a failure of the upstream that no client waits for.
+pub(super) fn failed_unseen(error: &UpstreamError, pool: &Pool, site: &SiteOfView, worker: &Worker) {
+    worker.counters.upstream_errors.increment();
+    worker.warn_seldom(site.index(), error.cause(), || {
+        let upstream = &*pool.upstream().label;
+        tracing::warn!(site = site.label(), upstream, %error, hint = error.hint(), "upstream failed");
+    });
+}
+
+/// Returns a response as clients get it; `None` for a redirect that leads back to its page.
+pub(super) fn for_clients(
+    response: UpstreamResponse,
+    request: &RequestHead,
+    site: &SiteOfView,
+    pool: &Pool,
+    worker: &Worker,
+) -> Option<(ResponseHead, ResponseBody)> {
+    let UpstreamResponse { mut head, body, .. } = response;
+    let ports = worker.https_ports().clone();
+    let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
+    if rewrite(&mut head, request, site, pool.upstream(), https).is_some() {
+        return None;
+    }
+    let body = rewrite_references((&mut head, body), request, site, https, worker, || None);
+    Some((head, body))
+}
+
+/// Moves a body from the origin to its readers, and stores it once it is whole.
+pub(super) async fn fill(
+    body: ResponseBody,
+    leading: Leading,
+    (received, judged): (OriginRequest, Arc<StoredHead>),
+    pace: Pace,
+    worker: &Worker,
+) {
+    let is_whole = pump(body, &leading.filling, pace, &worker.clock).await;
+    match leading.filling.body().filter(|_| is_whole) {
+        Some(body) => _ = received.put(&leading.key, &Arc::new(StoredResponse::new(judged, body))),
+        None if is_whole && leading.filling.is_crowded_out() => {}
+        None if is_whole => {
+            leading.store.under_way.refuse(&leading.key, NotStored::TooLarge, worker.clock.uptime());
+        }
+        None => worker.counters.upstream_errors.increment(),
+    }
+    leading.filling.finish(is_whole);
+}
