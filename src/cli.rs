@@ -51,7 +51,7 @@ enum Command {
     ///
     /// Sends at most eight requests to the blog: over https and http, under its own name and under yours. Writes a
     /// commented file. A line about the upstream is active only if the answers prove it; `upstream` is always active.
-    /// It overwrites no file. On a terminal, it asks for missing names.
+    /// It never overwrites a file. On a terminal, it asks for missing names.
     Init(InitArgs),
     /// Serve the sites of the configuration
     Run(RunArgs),
@@ -64,7 +64,8 @@ enum Command {
     Pin(PinArgs),
     /// Export the pins of a site for clients that enforce them: apps, curl, DANE, Envoy, monitors, servers
     Export(ExportArgs),
-    /// Create a key with its CSR, list the keys of each site, change over to the next key, or end a compromised key
+    /// Create a key with its CSR, list the keys of each site, change over to the next key, or replace and revoke a
+    /// compromised key
     #[command(subcommand)]
     Key(KeyCommand),
     /// Show the plan of the certificates that pintle obtains by itself, renew one now, or show the accounts
@@ -86,9 +87,9 @@ enum Command {
     Upgrade(CheckArgs),
     /// Purge stored responses from the caches of the running process
     ///
-    /// Names one URL, a prefix, a tag or a site. The responses are gone when the command ends.
+    /// Name URLs, a prefix, a tag or a site. The responses are gone when the command ends.
     Purge(PurgeArgs),
-    /// Show the caches of the running process: their sizes and hit rates, or what is stored of a URL
+    /// Show the caches of the running process: their sizes and hit rates, or the stored responses of a URL
     Cache(CacheArgs),
     /// Send a test event to the hooks of the running process
     #[command(subcommand)]
@@ -101,24 +102,24 @@ enum Command {
     /// loopback port and passes the connections of your browser on until you press Ctrl-C. It closes connections of
     /// other users.
     Page(PageArgs),
-    /// Make what the pages of the running process need
+    /// Make a password hash for the pages of the running process
     #[command(subcommand)]
     Admin(AdminSubcommand),
     /// Check that the running process accepts connections: exit code 0 if it does, 1 if not
     ///
     /// For health checks of containers and load balancers. The state of upstreams does not count: a restart of pintle
-    /// would not mend them. pintle answers through the admin socket, within five seconds.
+    /// would not fix them. pintle answers through the admin socket, within five seconds.
     Health(CheckArgs),
     /// Check a site as a client that follows RFC 6797 and RFC 7469 sees it
     ///
-    /// Visits the site twice and checks TLS versions, chain, redirect from http, Strict-Transport-Security and
-    /// Public-Key-Pins, pins, preload list and mixed content. It may be any site. The exit code is 1 if a check failed.
+    /// Visits the site twice and checks TLS versions, chain, redirect from http, HSTS, Public-Key-Pins, the pins of
+    /// --pins, preload list and mixed content. It may be any site. The exit code is 1 if a check failed.
     Verify(VerifyArgs),
     /// Explain what pintle does with a request: every decision in order, with the line of the configuration behind it
     ///
-    /// The functions that serve requests decide, so that the answer is the server's. It sends nothing. Without --live,
-    /// it reads the configuration, and answers for a process that starts now and can write its ledger. With --request, the
-    /// running process tells why a request of its access log ended as it did.
+    /// It runs the same code that serves requests, and sends nothing. Without --live, it reads the configuration, and
+    /// answers for a process that starts now and can write its ledger. With --request, the running process explains why
+    /// a request of its access log ended as it did.
     Explain(ExplainArgs),
     /// Check this host for faults that break edge proxies: kernel settings, neighbours, drivers, limits, clock, upstreams
     ///

@@ -53,7 +53,7 @@ pub(super) struct RunArgs {
 pub(super) struct CheckAllArgs {
     #[command(flatten)]
     pub(super) check: CheckArgs,
-    /// Connect to each upstream, too: its name, port, certificate and answer
+    /// Also connect to each upstream, and check its name, port, certificate and answer
     #[arg(long)]
     pub(super) connect: bool,
     #[command(flatten)]
@@ -83,13 +83,13 @@ pub(super) struct StatusArgs {
     /// Exit with code 1 if something needs attention
     #[arg(long)]
     pub(super) exit_code: bool,
-    /// Show the state again and again, with rates, until you stop it; with --json, one line each time
+    /// Repeat the state, with rates, until you stop it; with --json, one line per round
     #[arg(
         long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = parse_pause,
         conflicts_with = "exit_code"
     )]
     pub(super) watch: Option<Duration>,
-    /// End the watch after this many times
+    /// Stop --watch after this many rounds
     #[arg(long, value_name = "NUMBER", requires = "watch")]
     pub(super) rounds: Option<u64>,
 }
@@ -145,10 +145,10 @@ pub(super) struct DoctorArgs {
     /// Run this check only; may be repeated
     #[arg(long, value_name = "CHECK", value_parser = doctor::check_names())]
     pub(super) only: Vec<String>,
-    /// Repeat the checks with this pause, until you stop it; sees changes of neighbours and counters
+    /// Repeat the checks at this interval until you stop it; also detects changing neighbours and counters
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5s", value_parser = parse_duration)]
     pub(super) watch: Option<Duration>,
-    /// End the watch after this many rounds
+    /// Stop --watch after this many rounds
     #[arg(long, value_name = "NUMBER", requires = "watch")]
     pub(super) rounds: Option<u64>,
     /// Read the files below this folder; network, clock and firewall stay those of this host
@@ -201,9 +201,9 @@ pub(super) struct ExportArgs {
 
 #[derive(Subcommand)]
 pub(super) enum AcmeSubcommand {
-    /// Show what pintle orders for each certificate: when, with which key, why; the last result and the next try
+    /// Show the plan of each certificate: the next order, its key and reason, the last result and the next attempt
     ///
-    /// The exit code is 1 if a certificate is missing, overdue or expired, or waits for you.
+    /// The exit code is 1 if a certificate is missing, overdue or expired, or needs your action.
     Plan(ListKeysArgs),
     /// Order a certificate for a site now; also after a failure that pintle does not retry by itself
     Renew(RenewArgs),
@@ -250,7 +250,7 @@ pub(super) struct InitArgs {
     /// Agree to the terms of Let's Encrypt
     #[arg(long, requires = "email")]
     pub(super) accept_terms: bool,
-    /// Send key pins, which bind apps and curl to your keys; needs --accept-terms, too
+    /// Send key pins, which bind apps and curl to your keys; needs --email and --accept-terms
     #[arg(long, requires = "email")]
     pub(super) pins: bool,
     /// Print the file, write nothing

@@ -80,7 +80,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Change the configuration of the service, or nothing", "sudo pintle config apply new.toml"),
             ("Only ask for the verdict", "pintle config apply new.toml --dry-run"),
-            ("Take in folders and ports beyond the sandbox", "sudo pintle config apply new.toml --upgrade"),
+            (
+                "Apply a change that needs folders or ports outside the sandbox",
+                "sudo pintle config apply new.toml --upgrade",
+            ),
             ("Change one word", "sed 's/30d/60d/' pintle.toml | pintle config apply - -c pintle.toml"),
         ],
     ),
@@ -144,7 +147,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "Write Android's Network Security Config",
                 "pintle export --site blog.example.com --as android --out network_security_config.xml",
             ),
-            ("Print the TLSA records for DANE", "pintle export --site blog.example.com --as dane"),
+            ("Print the TLSA records for DANE", "pintle export --site blog.example.com --as tlsa"),
         ],
     ),
     (
@@ -186,11 +189,11 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ),
         ],
     ),
-    ("acme", &[("Show which certificate pintle orders when, and why", "pintle acme plan")]),
+    ("acme", &[("Show when pintle orders each certificate, and why", "pintle acme plan")]),
     (
         "acme plan",
         &[
-            ("Show which certificate pintle orders when, and why", "pintle acme plan"),
+            ("Show when pintle orders each certificate, and why", "pintle acme plan"),
             ("The same for a program", "pintle acme plan --json"),
         ],
     ),
@@ -251,7 +254,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Open the pages of the service", "sudo pintle page"),
             (
-                "A link for a colleague who only looks, at a port that ssh forwards",
+                "Print a view-only link for a colleague, at a port that ssh forwards",
                 "sudo pintle page --role view --port 9181",
             ),
         ],

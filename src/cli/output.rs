@@ -10,7 +10,7 @@ use crate::telemetry::log::LogFormat;
 
 #[derive(clap::Args)]
 pub(super) struct OutputArgs {
-    /// The format of the log on standard error, or syslog in its place
+    /// The format of the log on standard error; syslog sends it to syslog instead
     #[arg(long, global = true, value_enum, default_value_t = LogFormatArg::Text)]
     log_format: LogFormatArg,
     /// Log errors and warnings only

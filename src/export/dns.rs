@@ -16,7 +16,9 @@ const STRING_MAX: usize = 255;
 /// Writes the records, with a word on each kind.
 pub(super) fn zone(set: &PinSet) -> String {
     let mut text = format!("; {}\n", set.title(ExportForm::Dns));
-    text.push_str("; HTTPS: browsers come by https at once. Leave these lines out for a name that is a CNAME.\n");
+    text.push_str(
+        "; HTTPS: browsers use https from the first request. Leave these lines out for a name that is a CNAME.\n",
+    );
     for host in set.named(ExportForm::Dns) {
         set.ports.iter().for_each(|port| text.push_str(&https(host, *port)));
     }

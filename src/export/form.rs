@@ -35,7 +35,7 @@ pub enum ExportForm {
     /// The header, as configuration of a Varnish behind the site's TLS
     #[value(alias = "varnish")]
     Vcl,
-    /// All facts, in JSON
+    /// All data of the export, in JSON
     Json,
 }
 

@@ -16,7 +16,7 @@ pub(in crate::cli) struct PurgeArgs {
     /// Purge everything of the site with this host; with --tag, its tag only
     #[arg(long, alias = "host", value_name = "HOST", conflicts_with = "urls")]
     pub(in crate::cli) site: Option<String>,
-    /// Keep the responses for the time that the upstream fails, and validate them before their next use
+    /// Keep the responses in case the upstream fails, and validate them before their next use
     #[arg(long)]
     pub(in crate::cli) soft: bool,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(in crate::cli) struct PurgeArgs {
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct CacheArgs {
-    /// Show what is stored of this URL, or why nothing is [default: the figures of all caches]
+    /// Show the stored responses of this URL, or why there are none [default: the figures of all caches]
     #[arg(value_name = "URL")]
     pub(in crate::cli) url: Option<String>,
     #[command(flatten)]

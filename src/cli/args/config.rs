@@ -46,17 +46,17 @@ pub(in crate::cli) enum ConfigCommand {
         #[command(flatten)]
         check: CheckArgs,
     },
-    /// Check a text, write it into the configuration file, and have it served
+    /// Check a new configuration, write it into the file, and load it
     ///
     /// A refused text changes nothing. The file keeps its mode and owner.
     Apply {
-        /// The text; - reads standard input
+        /// The file with the new configuration; - reads standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
         change: ChangeArgs,
     },
-    /// Bring a version back, by the same checks
+    /// Bring a version back, after the same checks as apply
     ///
     /// The version is written into the configuration file with the secrets that the file has now.
     Restore {
@@ -75,7 +75,7 @@ pub(in crate::cli) struct ChangeArgs {
     /// Print the verdict and the difference, change nothing
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
-    /// Have a new process serve it, not a reload: for what the sandbox of the running process does not permit
+    /// Start a new process instead of a reload: for folders and ports outside the sandbox of the running process
     #[arg(long, conflicts_with = "dry_run")]
     pub(in crate::cli) upgrade: bool,
     /// Print JSON

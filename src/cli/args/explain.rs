@@ -17,13 +17,14 @@ pub(in crate::cli) struct ExplainArgs {
         "url", "from", "fields", "http", "method", "proxy", "response_fields", "http2", "sni", "live",
     ])]
     pub(in crate::cli) request: Option<String>,
-    /// The address that the connection comes from: a client's, or a balancer's [default: 203.0.113.1, a stranger]
+    /// The address that the connection comes from: a client's, or a balancer's [default: 203.0.113.1, an untrusted
+    /// client]
     #[arg(long, value_name = "IP")]
     pub(in crate::cli) from: Option<IpAddr>,
     /// A field of the request, such as 'X-Forwarded-Proto: https'; may be repeated
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_field)]
     pub(in crate::cli) fields: Vec<(String, String)>,
-    /// The request comes by the plain listener, whatever the URL says, as from a TLS offloader
+    /// The request arrives on the plain listener, whatever the URL says, as from a TLS offloader
     #[arg(long)]
     pub(in crate::cli) http: bool,
     /// The method
@@ -32,7 +33,8 @@ pub(in crate::cli) struct ExplainArgs {
     /// The request comes over HTTP/2; without it, over HTTP/1.1
     #[arg(long, conflicts_with = "http")]
     pub(in crate::cli) http2: bool,
-    /// The name in SNI, if it is not that of the URL: the request comes over a connection that was opened for another name
+    /// The name in SNI, if it differs from the URL's: the request then uses a connection that was opened for another
+    /// name
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) sni: Option<String>,
     /// The PROXY header before the request, if listen.proxy_protocol is set: a line of version 1, or hex: and version 2

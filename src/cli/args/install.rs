@@ -18,10 +18,10 @@ pub(in crate::cli) struct InstallArgs {
     pub(in crate::cli) chain: Option<PathBuf>,
     /// Its key [default: the key in use, or a matching key beside it]
     pub(in crate::cli) key: Option<PathBuf>,
-    /// Bring the pair back that the last installation replaced, if the guard allows it
+    /// Bring back the chain and key that the last installation replaced, if no promise forbids it
     #[arg(long, conflicts_with = "chain")]
     pub(in crate::cli) previous: bool,
-    /// With --previous, of a site with several certificates: the kind of key
+    /// With --previous, for a site with several certificates: the kind of key
     #[arg(long, requires = "previous", value_name = "KIND", value_parser = ["rsa", "ecdsa"])]
     pub(in crate::cli) algorithm: Option<String>,
     /// Print the verdict, change nothing

@@ -8,9 +8,9 @@ pub(in crate::cli) struct RenewArgs {
     pub(in crate::cli) of: SiteArgs,
     /// Order even if the check of the names fails; for a host that sees other records or addresses than the CA
     ///
-    /// Split DNS, a router without hairpin NAT or a content delivery network can make the check wrong. This counts
-    /// until the next certificate arrives. Failed validations count at the CA, so pintle tries at most four per
-    /// hour and name.
+    /// Split DNS, a router without hairpin NAT or a content delivery network can make the check wrong. This applies
+    /// until the next certificate arrives. Failed validations count at the CA, so pintle tries at most four per hour
+    /// and name.
     #[arg(long)]
     pub(in crate::cli) despite_preflight: bool,
 }

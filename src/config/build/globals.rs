@@ -117,12 +117,12 @@ fn check_sites(file: &ConfigFile, draft: &Draft, served_sites: bool, r: &mut Che
             r.error_with_hint(&(0..0), "no site is configured, but some are served", hint);
         }
         true => {
-            let hint = "`pintle page` leads to the first one";
-            r.warn(&(0..0), "no site is configured: pintle serves its page alone", hint);
+            let hint = "`pintle page` sets up the first one";
+            r.warn(&(0..0), "no site is configured: pintle serves only its page", hint);
         }
         false => {
             let reason = Reason::new("no site is configured").hint("add a [[site]] with hosts and upstream");
-            r.error(&(0..0), reason.hint("edit = true in [admin]: `pintle page` leads to the first one"));
+            r.error(&(0..0), reason.hint("edit = true in [admin]: `pintle page` sets up the first one"));
         }
     }
 }

@@ -26,7 +26,7 @@ fn a_page_without_a_site_leads_to_the_first_one() {
     let pintle = Pintle::start(&bed.authority, &config);
     let before = fs::read_to_string(pintle.config_path()).unwrap();
     let (code, out, err) = outcome(&mut pintle.command("check"));
-    assert!(code == 0 && (out + &err).contains("no site is configured: pintle serves its page alone"), "{code}");
+    assert!(code == 0 && (out + &err).contains("no site is configured: pintle serves only its page"), "{code}");
     let page = get(&bed.socket(), "/");
     assert!(page.contains("<h1>No site yet</h1>") && page.contains("action=\"/first\""), "{page}");
     for path in
