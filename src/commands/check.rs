@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 
 use super::attempts::{self, UpstreamAttempts};
 use super::drop_privileges::{Ahead, look_ahead};
-use super::first_ledger::FirstLedger;
+use super::first_ledger::{FirstLedger, has_lock};
 use super::reach::{keys_in_reach, writes_beside};
-use super::{KnownPromises, Like, LoadedConfig, context, load, look_at_book, print, refuse};
+use super::{KnownPromises, Like, LoadedConfig, context, load, look_at_book, print, refuse, warn};
 use crate::acme::held::{FirstAttempts, last_preflight, waiting};
 use crate::acme::preflight::PreflightFinding;
-use crate::config::{self, Config, Draft, Managed, Problems, report};
+use crate::config::{self, CheckContext, Config, Draft, Managed, Problems, report};
 use crate::host::both_forms;
 use crate::ledger::time::minute;
 use crate::os::privileges::UserAccount;
@@ -53,10 +53,9 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
         Ok(known.insert(looked).clone())
     };
     let loaded = load(path, look);
-    if let (Err(_), Some(known), Ok(draft)) = (&loaded, &known, config::read(path))
-        && let Some(without) = start_in_spite(&draft, known)
-    {
-        print::note(&without.to_string());
+    if let (Err(_), Some(known), Ok(draft)) = (&loaded, &known, config::read(path)) {
+        start_in_spite(&draft, known).iter().for_each(|without| print::note(&without.to_string()));
+        known.found.iter().for_each(|found| warn(&found.reason()));
     }
     let Ahead { mut troubles, forbidden, readable: mut warned, account } =
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
@@ -64,8 +63,10 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
     let mut first = None;
     if let Ok(LoadedConfig { draft, config, .. }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
-        first = known.as_ref().and_then(|known| first_ledger(path, config, known));
-        warned.extend(first.as_ref().and_then(|first| suspicious(draft, first)));
+        first = known.as_ref().and_then(|known| first_ledger(draft, config, known));
+        let lost = first.as_ref().and_then(|first| first.lost(config));
+        warned.extend(first.as_ref().filter(|_| lost.is_none()).and_then(|first| suspicious(draft, first)));
+        troubles.extend(lost);
     }
     print_placed(path, forbidden.iter().chain(&warned));
     for trouble in &troubles {
@@ -183,8 +184,9 @@ fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
 }
 
 /// The first ledger, if there is none yet. A running process knows its promises, wherever they are.
-fn first_ledger(path: &Path, config: &Config, known: &KnownPromises) -> Option<FirstLedger> {
-    if known.is_whole { None } else { FirstLedger::of(path, config, &known.book) }
+fn first_ledger(draft: &Draft, config: &Config, known: &KnownPromises) -> Option<FirstLedger> {
+    let of = || FirstLedger::of(config, known.found.clone(), &known.book, has_lock(draft));
+    if known.is_whole { None } else { of() }
 }
 
 /// Warns of a first ledger, if there was one before.
@@ -249,8 +251,11 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
     troubles.extend(known.damage.clone());
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
-    let first = config.as_ref().and_then(|config| first_ledger(path, config, &known));
+    let first = config.as_ref().and_then(|config| first_ledger(&draft, config, &known));
+    troubles.extend(first.as_ref().zip(config.as_ref()).and_then(|(first, config)| first.lost(config)));
     warned.extend(first.as_ref().and_then(|first| suspicious(&draft, first)));
+    let unserved = known.found.as_ref().filter(|_| config.is_none());
+    warned.extend(unserved.map(|found| Problem::warning(&draft.place_of("state.directory"), found.reason())));
     let attempts = match config.as_ref().filter(|_| connect).map(attempts::try_all).transpose() {
         Ok(attempts) => attempts,
         Err(reason) => return refuse_unread(path, &reason),
@@ -284,11 +289,19 @@ struct Anyway {
 
 /// The start of `pintle run` with files that this check refuses, if it would start.
 fn start_in_spite(draft: &Draft, known: &KnownPromises) -> Option<Anyway> {
-    let (config, _) = draft.build(&context(draft, known, &Like::start(false)));
+    // A start brings no line of accept_lockout_until, and has no other process beside it.
+    let context = CheckContext { days_in_use: None, ..context(draft, known, &Like::start(false)) };
+    let (config, _) = draft.build(&context);
     let config = config?;
-    let is_clash = |site: &&report::SiteReport| site.withheld == Some(report::Withheld::OtherSite);
+    let is_clash = |site: &&report::SiteReport| {
+        matches!(site.withheld, Some(report::Withheld::OtherSite | report::Withheld::BurntBackup))
+    };
+    let apart = config.sites().flat_map(|site| {
+        let is_refused = |name: &&String| site.refused_names.contains(name);
+        site.names_apart.iter().filter(is_refused).cloned()
+    });
     Some(Anyway {
-        without: config.without_certificate().map(|(site, _)| site.name().to_owned()).collect(),
+        without: config.without_certificate().map(|(site, _)| site.name().to_owned()).chain(apart).collect(),
         withheld: config.sites().filter(is_clash).map(|site| site.name().to_owned()).collect(),
     })
 }

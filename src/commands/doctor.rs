@@ -23,6 +23,7 @@ use crate::doctor::upstreams::times;
 use crate::ledger::Book;
 use crate::limits::Limits;
 use crate::os::read_error;
+use crate::reason::pasted::option_for;
 use crate::reason::{Reason, counted};
 use crate::verify::finding::is_command;
 use crate::verify::target::ConnectTo;
@@ -120,7 +121,7 @@ fn demands(draft: &Draft) -> host::HostDemands {
     let Some(config) = config else {
         let what =
             format!("{}: cannot be served, so doctor leaves out upstreams and listeners", draft.path().display());
-        warn(&Reason::new(what).hint(format!("pintle check -c {}", draft.path().display())));
+        warn(&Reason::new(what).hint(format!("pintle check{}", option_for(draft.path()))));
         return host::HostDemands { key_files, ..host::HostDemands::default() };
     };
     let mut upstreams: Vec<WantedUpstream> = Vec::new();

@@ -15,6 +15,7 @@ use super::{Like, Output, fail, glance_at_book, print_problems, read, refuse, tr
 use crate::config::Config;
 use crate::control::explain::explained;
 use crate::reason::Reason;
+use crate::reason::pasted::option_for;
 use crate::verify::finding::is_command;
 
 pub use crate::control::explain::DescribedRequest;
@@ -143,7 +144,7 @@ fn warn_of_lacks(path: &Path, config: &Config) {
         count => format!(" and {} more", count - 1),
     };
     let what = format!("{}{more}: no usable certificate for this user, so a new process would refuse TLS", site.name());
-    let check = format!("`pintle check -c {}` names the reason", path.display());
+    let check = format!("`pintle check{}` names the reason", option_for(path));
     warn(&Reason::new(what).hint(check).hint("--live explains by the certificates in use"));
 }
 

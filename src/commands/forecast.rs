@@ -9,8 +9,8 @@ use crate::keys::pin::Pin;
 use crate::ledger::time::{minute, rfc3339};
 use crate::ledger::{Book, News, Record};
 use crate::policy::promise::{Promise, Seconds};
-use crate::reason::Reason;
 use crate::reason::pasted::pintle;
+use crate::reason::{Reason, shell_word};
 
 /// The effect of a merge.
 pub(super) struct Forecast {
@@ -75,8 +75,9 @@ impl BrokenHere {
         match fit.is_empty() {
             true => reason.note(format!("no key is in all of these sets: no chain keeps them all until {until}")),
             false => reason.hint(format!(
-                "have this node serve a key of theirs, {}: pintle install --site {site} CHAIN KEY",
-                fit.join(" or ")
+                "have this node serve a key of theirs, {}: {}",
+                fit.join(" or "),
+                pintle(format_args!("install --site {} CHAIN KEY", shell_word(site)))
             )),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::Output;
-use super::remote::ask_running;
+use super::remote::{address_of_running, say_to};
 use super::results::Results;
 
 /// Time limit for the answer. A container's health check repeats, so there is no use in a long wait.
@@ -18,7 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn health(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
     let answers = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE];
-    let asked = ask_running(path, (Method::GET, "/ready"), PATIENCE, &answers, output, &mut results);
+    let Some(address) = address_of_running(path, output, &mut results) else { return results.end(false) };
+    // No wait for a process that is starting: it is not healthy yet.
+    let asked = (Method::GET, "/ready", String::new());
+    let asked = say_to(path, &address, asked, PATIENCE, &answers, &mut results);
     let is_healthy = match asked {
         Some((StatusCode::OK, _)) => {
             results.say("healthy");

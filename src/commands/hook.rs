@@ -13,6 +13,7 @@ use super::results::Results;
 use crate::events::is_of_name;
 use crate::reason::Reason;
 use crate::reason::near::did_you_mean;
+use crate::reason::pasted::pintle;
 
 /// Each hook has `limits.hook_timeout`, after an attempt that is under way.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -21,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(900);
 pub fn test(path: &Path, name: Option<&str>, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
     if let Some(wrong) = name.filter(|name| name.is_empty() || !name.chars().all(is_of_name)) {
-        results.refuse(&Reason::new(format!("{wrong:?} is not the name of a hook")).hint("pintle hook test, for all"));
+        let reason = Reason::new(format!("{wrong:?} is not the name of a hook"));
+        results.refuse(&reason.hint(format!("for all: {}", pintle("hook test"))));
         return results.end(false);
     }
     let command = match name {
@@ -57,7 +59,10 @@ fn unknown(name: Option<&str>, known: &[String]) -> Reason {
         Some(name) if !known.is_empty() => Reason::new(format!("no hook is called {name:?}"))
             .hints(did_you_mean(name, known.iter().map(String::as_str)))
             .note(format!("expected one of: {}", known.join(", ")))
-            .hint("pintle hook test"),
-        _ => Reason::new("the running process has no hooks").hint("add a [[hook]], then `pintle reload`"),
+            .hint(pintle("hook test")),
+        _ => {
+            let hint = format!("add a [[hook]], then `{}`", pintle("reload"));
+            Reason::new("the running process has no hooks").hint(hint)
+        }
     }
 }

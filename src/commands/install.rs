@@ -22,6 +22,7 @@ use crate::keys::key_file::KeyAlgorithm;
 use crate::ledger::Record;
 use crate::os::read_error;
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 
 /// The arguments.
 #[derive(Debug, Clone)]
@@ -146,7 +147,7 @@ fn judge_and_install(path: &Path, options: &Options, results: &mut Results) -> b
     match (is_fit, options.dry_run) {
         (false, _) if is_refused => results.fail_with_hint(
             &"not installed: the running process refuses it with the configuration that it has loaded; nothing was written",
-            &"if the configuration has changed since, `pintle reload` first",
+            &format!("if the configuration has changed since, `{}` first", pintle("reload")),
         ),
         (false, _) => results.fail(&"not installed: see above"),
         (true, true) => true,
@@ -165,8 +166,12 @@ fn preflight(
     let (book, now, accept) = (&known.book, known.now, options.accept.as_deref());
     let verdict = judge(draft, plan, &InstallContext { book, now, served: None, accept });
     results.found_elsewhere(&verdict.problems);
+    if !verdict.accepted.is_empty() {
+        results.say(format!("the lockout is accepted for {}", verdict.accepted.join(", ")));
+        results.set("accepted", verdict.accepted.clone());
+    }
     if verdict.has_other_errors {
-        warn(&Reason::new(format!("{}: has other errors", draft.path().display())).hint("pintle check"));
+        warn(&Reason::new(format!("{}: has other errors", draft.path().display())).hint(pintle("check")));
     }
     verdict.ok
 }
@@ -264,7 +269,9 @@ fn bring_into_use(
 /// `None` if there is no process, or one too old to say.
 fn ask_before(draft: &Draft, plan: &InstallPlan, options: &Options) -> Option<Result<ReloadOutcome, ClientError>> {
     let chain = plan.chain.pem();
-    let asked = CertificateToJudge { host: plan.site.clone(), chain, accept: options.accept.clone() };
+    // The key comes first among the files.
+    let files = plan.files.iter().rev().map(|file| file.source.display().to_string()).collect();
+    let asked = CertificateToJudge { host: plan.site.clone(), chain, accept: options.accept.clone(), files };
     draft.admin().and_then(|address| ask_for_judgement(&address, &asked).transpose())
 }
 
@@ -289,7 +296,7 @@ fn not_running(draft: &Draft, plan: &InstallPlan, options: &Options, what_now: &
         let context = CheckContext { accept: Some(accept), may_lack: MayLack::All, ..CheckContext::new(&book, now) };
         let Some(config) = draft.build(&context).0 else {
             let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
-            return results.fail_with_hint(&what, &"pintle check");
+            return results.fail_with_hint(&what, &pintle("check"));
         };
         if let Err(why) = ledger::add(draft, config.accepted.into_iter().map(Record::Accepted).collect()) {
             return results.fail(&why);
@@ -326,7 +333,7 @@ fn verify(address: &AdminAddress, plan: &InstallPlan, host: &str, results: &mut 
         }
         Ok(_) => results.fail_with_hint(
             &format!("not verified: {https} still serves another certificate for {name}"),
-            &"`pintle reload`, if the configuration has changed since the process read it",
+            &format!("`{}`, if the configuration has changed since the process read it", pintle("reload")),
         ),
         Err(error) => results.fail_with_hint(
             &format!("not verified: {https}: {error}"),

@@ -11,6 +11,8 @@ use crate::config::{Outline, SiteOutline};
 use crate::export::Role;
 use crate::keys::key_file::public_key;
 use crate::keys::pin::Pin;
+use crate::reason::pasted::option_for;
+use crate::reason::shell_word;
 
 /// Prints the next steps, by role.
 pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &KeyPath) {
@@ -65,11 +67,11 @@ pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, ro
         }
         Role::Spare => {
             println!("  2. copy the private key to paper or to a USB stick in a safe, then remove it here:");
-            println!("       shred -u {}", outline.path(&key).display());
+            println!("       shred -u {}", shell_word(&outline.path(&key).display().to_string()));
             println!("     It replaces the live and the next key if both are lost or stolen");
         }
     }
-    println!("  Then run `pintle check -c {}`", path.display());
+    println!("  Then run `pintle check{}`", option_for(path));
 }
 
 /// The CSR that `pintle key new` makes beside this one for the other kind of backup.

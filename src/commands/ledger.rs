@@ -12,13 +12,14 @@ use super::{KnownPromises, fail_with_hint, glance_at_book, read, refuse, warn};
 use crate::config::{Draft, UnknownPair};
 use crate::control::client::ask;
 use crate::control::served::Objection;
-use crate::control::{hints_to_read, remedy};
+use crate::control::{FoundPromises, hints_to_read, remedy};
 use crate::ledger::time::{rfc3339, timestamp, wall};
 use crate::ledger::{Accepted, Book, Burnt, Ledger, News, OpenError, Record, Repair, repair};
 use crate::os::read_error;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
-use crate::reason::Reason;
+use crate::reason::pasted::option_for;
+use crate::reason::{Reason, shell_word};
 
 /// Bytes of records per request to the running process, which needs twice as much memory.
 const BODY_MAX: usize = 32 << 20;
@@ -261,7 +262,7 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
 /// The reason against a merge after which a start would refuse a pair that may be the one in use.
 fn refused_by_start(pair: &UnknownPair, config: &Path) -> Reason {
     let UnknownPair { site, path, pin, is_burnt } = pair;
-    let (path, config) = (path.display(), config.display());
+    let (path, option) = (path.display(), option_for(config));
     let (why, other) = match is_burnt {
         true => ("is burnt by these records", "another key"),
         false => ("breaks these promises", "a key of theirs"),
@@ -269,8 +270,11 @@ fn refused_by_start(pair: &UnknownPair, config: &Path) -> Reason {
     Reason::new(format!(
         "nothing is merged: {site}: {path} ({pin}) {why}, and has no copy in state.directory: the next start would refuse it"
     ))
-    .hint(format!("if this chain was served last, start pintle first, then merge: pintle run -c {config}"))
-    .hint(format!("if not, install a chain with {other} first: pintle install --site {site} CHAIN KEY"))
+    .hint(format!("if this chain was served last, start pintle first, then merge: pintle run{option}"))
+    .hint(format!(
+        "if not, install a chain with {other} first: pintle install --site {} CHAIN KEY{option}",
+        shell_word(site)
+    ))
 }
 
 /// The records of other nodes' files that concern all nodes.
@@ -324,7 +328,8 @@ fn add_to_file_with(
     let Some(folder) = draft.state() else { return Err("state.directory is not set".into()) };
     super::drop_privileges::make_state(draft);
     match Ledger::open(&folder, wall()) {
-        Ok((mut ledger, _)) => {
+        Ok((opened, _)) => {
+            let mut ledger = with_found(draft, opened);
             let mut other = Book::default();
             for record in records {
                 other.apply(record);
@@ -344,10 +349,17 @@ fn add_to_file_with(
             Err(Reason::new(format!("{}: {error}", file.display())).hints(remedy(draft.path())))
         }
         Err(OpenError::Io(error)) => {
-            let file = folder.join(crate::ledger::FILE);
-            Err(Reason::new(format!("{}: {error}", folder.display())).hints(hints_to_read(&file, &error)))
+            let file = crate::ledger::unreadable(&folder);
+            Err(Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error)))
         }
     }
+}
+
+/// Begins a new ledger with the promises in other folders.
+fn with_found(draft: &Draft, ledger: Ledger) -> Ledger {
+    let Some(found) = FoundPromises::of(draft) else { return ledger };
+    warn(&found.reason());
+    found.taken_into(ledger)
 }
 
 fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, Reason> {

@@ -9,6 +9,7 @@ use crate::export::PinSet;
 use crate::host::HostPattern;
 use crate::ledger::Book;
 use crate::reason::Reason;
+use crate::reason::pasted::pintle;
 
 /// The configuration on disk. While a process serves, broken promises are not an error: the served
 /// pairs keep them, and the process refuses a reload.
@@ -20,7 +21,7 @@ pub(super) fn on_disk(draft: &Draft, is_running: bool) -> Result<Config, ExitCod
         let unbound = KnownPromises { book: Book::default(), ..known };
         if let (Some(config), _) = draft.build(&context(draft, &unbound, &like)) {
             let what = format!("{}: the files cannot be served, as they would break promises", draft.path().display());
-            warn(&what, &format!("pintle check -c {}", draft.path().display()));
+            warn(&what, &pintle("check"));
             return Ok(config);
         }
         // Another site may be without a certificate.
@@ -38,7 +39,7 @@ pub(super) fn as_served(report: &report::SiteReport, served: &[ServedNow], host:
     let Some(site) = site_of(served, host) else {
         warn(
             &format!("the running process does not serve {host} yet: these are the keys of the files"),
-            "pintle reload",
+            &pintle("reload"),
         );
         return report.clone();
     };

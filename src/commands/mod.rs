@@ -5,6 +5,7 @@ pub(crate) mod print;
 
 pub mod acme;
 mod attempts;
+mod begun_ledger;
 pub mod cache;
 pub mod check;
 pub mod demo;
@@ -30,6 +31,7 @@ pub mod password;
 pub mod pin;
 mod reach;
 pub mod remote;
+mod running;
 pub mod repair;
 pub mod revoke;
 pub mod run;
@@ -52,7 +54,7 @@ use tracing::Level;
 use crate::config::{self, AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, Problems, StandIn};
 use crate::control::admin::PromisesInForce as Answer;
 use crate::control::client::{ClientError, ask_for};
-use crate::control::{dates_ahead, hints_to_read, moved, remedy};
+use crate::control::{FoundPromises, dates_ahead, hints_to_read, moved, remedy};
 use crate::install::unfinished;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Notice, OpenError};
@@ -233,6 +235,8 @@ struct KnownPromises {
     is_whole: bool,
     /// The days in `accept_lockout_until` that it serves with.
     days: Option<DaysInUse>,
+    /// The promises in other folders, while the ledger's own folder has none.
+    found: Option<FoundPromises>,
 }
 
 impl KnownPromises {
@@ -241,7 +245,15 @@ impl KnownPromises {
         if let Some(doubt) = doubt {
             warn(&doubt.to_string().into());
         }
-        Self { book, now, damage: None, is_whole: false, days: None }
+        Self { book, now, damage: None, is_whole: false, days: None, found: None }
+    }
+
+    /// Adds the promises that a start would find in other folders.
+    fn with_found(mut self, draft: &Draft) -> Self {
+        let Some(found) = FoundPromises::of(draft) else { return self };
+        found.records().for_each(|record| _ = self.book.apply(record));
+        let (now, _) = judged_now(self.book.newest());
+        Self { now, found: Some(found), ..self }
     }
 }
 
@@ -254,7 +266,8 @@ fn look_at_book(draft: &Draft) -> Result<KnownPromises, Reason> {
     let known = glance_at_book(draft)?;
     match &known.damage {
         Some(damage) if !known.is_whole => Err(damage.clone()),
-        _ => Ok(known),
+        _ if known.is_whole => Ok(known),
+        _ => Ok(known.with_found(draft)),
     }
 }
 
@@ -292,7 +305,7 @@ fn ask_for_book(address: &AdminAddress) -> Option<KnownPromises> {
         Ok((StatusCode::OK, answer)) => {
             let Answer { now, lines, days } = serde_json::from_str(&answer).ok()?;
             let (book, _) = crate::ledger::read_book(lines.concat().as_bytes());
-            Some(KnownPromises { book, now, damage: None, is_whole: true, days })
+            Some(KnownPromises { book, now, damage: None, is_whole: true, days, found: None })
         }
         // An older pintle has no answer to this.
         Ok(_) | Err(ClientError::NotRunning(_)) => None,

@@ -19,6 +19,7 @@ use super::results::Results;
 use crate::config::AdminAddress;
 use crate::config::admin::AdminRole;
 use crate::control::client::{PATIENCE, relay};
+use crate::reason::pasted::pintle;
 
 /// Connections of the browser at the same time.
 const CONNECTIONS_MAX: usize = 16;
@@ -48,7 +49,7 @@ pub fn page(path: &Path, options: &Options, output: &Output) -> ExitCode {
     let Some(address) = address_of_running(path, output, &mut results) else { return results.end(false) };
     let command = format!("/page/link?role={}", options.role);
     let message = (Method::POST, command.as_str(), String::new());
-    let Some((_, answer)) = say_to(&address, message, PATIENCE, &[StatusCode::OK], &mut results) else {
+    let Some((_, answer)) = say_to(path, &address, message, PATIENCE, &[StatusCode::OK], &mut results) else {
         return results.end(false);
     };
     let Some(answer) = results.understood::<Value>(&answer) else { return results.end(false) };
@@ -66,7 +67,7 @@ pub fn page(path: &Path, options: &Options, output: &Output) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 let what = format!("port {}: {error}", options.port);
-                let ok = results.fail_with_hint(&what, &"pintle page --port 0, for any free port");
+                let ok = results.fail_with_hint(&what, &format!("for any free port: {}", pintle("page --port 0")));
                 results.end(ok)
             }
         },

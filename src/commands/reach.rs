@@ -14,8 +14,8 @@ use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN, acme, history
 use crate::control::sandbox_rules;
 use crate::ledger;
 use crate::os::plain_file::folder_of;
-use crate::os::privileges::{self, UserAccount, is_roots_alone};
-use crate::reason::{Problem, Reason};
+use crate::os::privileges::{self, UserAccount, is_roots_alone, owner};
+use crate::reason::{Problem, Reason, shell_word};
 use crate::telemetry::open_log;
 
 /// Write permission for everybody.
@@ -23,6 +23,8 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 /// The files in a state folder that pintle has created, and that it must be able to write.
 const STATE_FILES: [&str; 7] =
     [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD, acme::FOLDER];
+/// Those of them that are folders.
+const STATE_FOLDERS: [&str; 2] = [LAST_GOOD, acme::FOLDER];
 /// The folders there that pintle has created, and that it can do without. They have many files.
 const STATE_TREES: [&str; 3] = [history::FOLDER, history::NEW_FOLDER, disk::FOLDER];
 
@@ -108,7 +110,7 @@ fn of_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Option<
             };
             let why = |error| format!("the user {user} cannot write there: {error}");
             return made.err().and_then(|error| {
-                trouble(&why(error), format!("install -d -o {user} -g {group} -m 700 {}", path.display()))
+                trouble(&why(error), format!("install -d -o {user} -g {group} -m 700 {}", word(path)))
             });
         }
         Err(error) => {
@@ -132,7 +134,29 @@ fn of_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Option<
     };
     let file = own.known_files().into_iter().find(unusable)?;
     let what = format!("{key}: {}: the user {user} cannot write it", file.display());
-    Some(of_file(&file, what, account))
+    match fs::symlink_metadata(&file) {
+        Ok(is) if is.is_dir() && STATE_FOLDERS.iter().any(|name| file.ends_with(name)) => {
+            let what = format!("{key}: {}: it belongs to user {}, the user {user}", file.display(), owner(&is));
+            Some(of_state_folder(&file, &format!("{what} cannot write it"), &is, account))
+        }
+        _ => Some(of_file(&file, what, account)),
+    }
+}
+
+/// A remedy for a folder that pintle has made in its state. It has live keys, so nobody moves it away.
+fn of_state_folder(folder: &Path, what: &str, is: &Metadata, account: &UserAccount) -> Reason {
+    let (UserAccount { user, group, .. }, at) = (account, word(folder));
+    if let Some(link) = planted_link(folder_of(folder)) {
+        return link.trouble(what);
+    }
+    let hint = match owner(is) == *user {
+        true => format!("chmod u+rwx {at}"),
+        // Links, and other names of other users' files, stay as they are.
+        false => {
+            format!("find {at} \\( -type d -o -type f -links 1 \\) -exec chown -h {user}:{group} {{}} +")
+        }
+    };
+    Reason::new(what).hint(hint)
 }
 
 impl Own {
@@ -156,12 +180,12 @@ impl Own {
         let inside =
             |folder: &PathBuf| self.last_good.iter().filter(|file| file.starts_with(folder)).cloned().collect();
         let with_contents = entries.flat_map(|entry| [vec![entry.clone()], inside(entry)].concat());
-        let files: String = with_contents.map(|file| format!(" {}", file.display())).collect();
+        let files: String = with_contents.map(|file| format!(" {}", word(&file))).collect();
         let folder = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let own = format!("chown -h {user}:{group} {}{files}", folder.display());
+        let own = format!("chown -h {user}:{group} {}{files}", word(&folder));
         // Links stay links.
         let there = trees.iter().filter(|tree| self.entries.iter().flatten().any(|entry| entry == *tree));
-        there.fold(own, |own, tree| format!("{own} && chown -hR {user}:{group} {}", tree.display()))
+        there.fold(own, |own, tree| format!("{own} && chown -hR {user}:{group} {}", word(tree)))
     }
 
     /// The setting for a folder of pintle's own.
@@ -180,12 +204,12 @@ impl Own {
         let ledger = self.path.join(ledger::FILE);
         let has_ledger = self.socket.is_none() && self.entries.iter().flatten().any(|entry| *entry == ledger);
         if has_ledger || !self.is_roots {
-            steps.push(format!("install -d -o {user} -g {group} -m 700 {}", own.display()));
+            steps.push(format!("install -d -o {user} -g {group} -m 700 {}", word(&own)));
         }
         if has_ledger {
             let moved = own.join(ledger::FILE);
-            steps.push(format!("mv {} {}", ledger.display(), moved.display()));
-            steps.push(format!("chown -h {user}:{group} {}", moved.display()));
+            steps.push(format!("mv {} {}", word(&ledger), word(&moved)));
+            steps.push(format!("chown -h {user}:{group} {}", word(&moved)));
         }
         match steps.is_empty() {
             true => format!("{setting}, a folder that pintle makes for itself"),
@@ -213,7 +237,7 @@ pub(super) fn of_own_log(draft: &Draft) -> Option<Problem> {
     };
     let user = privileges::user();
     let (why, hint) = match error {
-        rustix::io::Errno::INVAL => ("not a regular file".to_owned(), format!("mv -T {0} {0}.aside", file.display())),
+        rustix::io::Errno::INVAL => ("not a regular file".to_owned(), format!("mv -T {0} {0}.aside", word(&file))),
         error => (
             format!("the user {user} cannot write it: {}", io::Error::from(error)),
             format!("let {user} write in {}, or name another file", folder.display()),
@@ -244,7 +268,7 @@ fn of_log(file: &Path, account: &UserAccount, pass: FolderTreatment) -> Option<R
     if fs::symlink_metadata(file).is_ok() || planted_link(folder_of(file)).is_some() {
         return Some(of_file(file, what, account));
     }
-    let hint = format!("install -o {user} -g {group} -m 640 /dev/null {}", file.display());
+    let hint = format!("install -o {user} -g {group} -m 640 /dev/null {}", word(file));
     Some(Reason::new(what).hint(hint))
 }
 
@@ -255,7 +279,7 @@ fn of_file(file: &Path, what: String, account: &UserAccount) -> Reason {
     if let Some(link) = planted_link(folder_of(file)) {
         return link.trouble(&what);
     }
-    let at = file.display();
+    let at = word(file);
     // If the user cannot create it again.
     let made = match access(folder_of(file), Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => String::new(),
@@ -282,7 +306,7 @@ impl PlantedLink {
     fn trouble(&self, what: &str) -> Reason {
         let link = self.0.display();
         Reason::new(format!("{what}; the path goes through the symbolic link {link}, which is not root's"))
-            .hint(format!("rm {link}"))
+            .hint(format!("rm {}", word(&self.0)))
     }
 }
 
@@ -300,6 +324,7 @@ pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
             let what = format!(
                 "site.certificate.key: {file}: the user {user} can read it, too, so tls.key_process protects nothing"
             );
+            let file = word(&key.value);
             let reason = Reason::new(what).hint(format!("chown root:root {file} && chmod 600 {file}"));
             Problem::warning(&key.span, reason).about(&key.value)
         })
@@ -357,6 +382,11 @@ pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Use
     };
     let places = [warn("state.directory", "change", config.state.clone()), warn("admin.listen", "remove", socket)];
     places.into_iter().flatten().collect()
+}
+
+/// A path as it can be pasted.
+fn word(path: &Path) -> String {
+    shell_word(&path.display().to_string())
 }
 
 fn may_write(path: &Path) -> bool {

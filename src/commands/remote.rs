@@ -8,15 +8,21 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::results::Results;
+use super::running::{self, ServingProcess};
 use super::{Output, fail};
 use crate::config::{self, AdminAddress, Draft};
 use crate::control::client::{ClientError, PATIENCE, ask_for};
 use crate::control::{ReloadOutcome, UpgradeOutcome};
 use crate::os::read_error;
+use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason};
 
 /// An upgrade has its own limit (`limits.upgrade`), which the running process enforces.
 pub(super) const UPGRADE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How often a command asks a process that is starting, before it gives up: five seconds.
+const START_TRIALS: usize = 50;
+/// The pause between two trials.
+const START_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes the running process reload its configuration. Exit code 0 if it does.
 pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
@@ -115,19 +121,43 @@ pub(super) fn say_to_running(
     output: &Output,
     results: &mut Results,
 ) -> Option<(StatusCode, String)> {
-    let address = address_of_running(path, output, results)?;
-    say_to(&address, (method, command, body), patience, answers, results)
+    let draft = draft(path, results)?;
+    let address = address_of(path, &draft, output, results)?;
+    let state = draft.state();
+    let say = |method: Method| ask_for(&address, method, command, body.clone(), patience);
+    let mut answer = say(method.clone());
+    for _ in 0..START_TRIALS {
+        // A script starts pintle, and its next line reloads it: the ports answer before the admin socket does.
+        if !matches!(answer, Err(ClientError::NotRunning(_))) || !running::is_starting(path, state.as_deref()) {
+            break;
+        }
+        std::thread::sleep(START_PAUSE);
+        answer = say(method.clone());
+    }
+    understood(path, command, answer, answers, results)
 }
 
 /// The same, to a process whose address is known.
 pub(super) fn say_to(
+    path: &Path,
     address: &AdminAddress,
     (method, command, body): (Method, &str, String),
     patience: Duration,
     answers: &[StatusCode],
     results: &mut Results,
 ) -> Option<(StatusCode, String)> {
-    match ask_for(address, method, command, body, patience) {
+    understood(path, command, ask_for(address, method, command, body, patience), answers, results)
+}
+
+/// An expected answer. Of any other one, the reason has been printed.
+fn understood(
+    path: &Path,
+    command: &str,
+    answer: Result<(StatusCode, String), ClientError>,
+    answers: &[StatusCode],
+    results: &mut Results,
+) -> Option<(StatusCode, String)> {
+    match answer {
         Ok((status, answer)) if answers.contains(&status) => return Some((status, answer)),
         Ok((status, answer)) => {
             let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
@@ -136,11 +166,9 @@ pub(super) fn say_to(
             let reason = Reason::new(format!("the running process says: {why}"));
             results.refuse(&reason.hints(hints.map(str::to_owned)))
         }
-        Err(error @ ClientError::NotRunning(_)) => results.fail_with_hint(
-            &error,
-            &"`pintle run` starts it; if it runs with another configuration, name that with -c; if admin.listen or \
-              state.directory has changed since, SIGHUP makes it reload",
-        ),
+        Err(error @ (ClientError::NotRunning(_) | ClientError::Elsewhere(_))) => {
+            results.refuse(&not_found(path, command, &error))
+        }
         Err(error @ ClientError::Forbidden(_)) => {
             results.fail_with_hint(&error, &"ask as the user that runs pintle, or as root")
         }
@@ -149,18 +177,37 @@ pub(super) fn say_to(
     None
 }
 
+/// The reason why nobody answers, with the way to a process that serves this configuration all the same.
+fn not_found(path: &Path, command: &str, error: &ClientError) -> Reason {
+    let reason = Reason::new(error.to_string());
+    let Some(ServingProcess { id, .. }) = running::newest(path) else {
+        let start = format!("`{}` starts it", pintle("run"));
+        return reason.hint(format!("{start}; if it runs with another configuration, name that with -c"));
+    };
+    let note = "since it has read this file, admin.listen or state.directory has changed, or its socket is gone";
+    let reason = reason.note(format!("process {id} serves this configuration, but listens elsewhere: {note}"));
+    let reload = (command == "/reload").then(|| format!("to have it reload, and log the outcome: kill -HUP {id}"));
+    reason
+        .hints(reload)
+        .hint(format!("to have it upgrade, take its promises along, and listen where the file says: kill -USR2 {id}"))
+}
+
 /// The address of the running process. Without one, the reason has been printed.
 pub(super) fn address_of_running(path: &Path, output: &Output, results: &mut Results) -> Option<AdminAddress> {
-    let draft = match config::read(path) {
-        Ok(draft) => draft,
-        Err(error) => {
-            results.refuse(&read_error::reason(path, &error));
-            return None;
-        }
-    };
+    let draft = draft(path, results)?;
+    address_of(path, &draft, output, results)
+}
+
+/// The configuration. If it cannot be read, the reason has been printed.
+fn draft(path: &Path, results: &mut Results) -> Option<Draft> {
+    let read = config::read(path);
+    read.inspect_err(|error| _ = results.refuse(&read_error::reason(path, error))).ok()
+}
+
+fn address_of(path: &Path, draft: &Draft, output: &Output, results: &mut Results) -> Option<AdminAddress> {
     let address = draft.admin();
     if address.is_none() {
-        refuse_without_socket(path, &draft, output, results);
+        refuse_without_socket(path, draft, output, results);
     }
     address
 }

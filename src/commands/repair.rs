@@ -9,9 +9,10 @@ use crate::config::{self, Draft};
 use crate::control::hints_to_read;
 use crate::ledger::repair::{Redated, carried_out, clock_jumped, in_words, redated};
 use crate::ledger::time::{day, wall};
-use crate::ledger::{Accepted, Book, FILE, Ledger, News, Notice, OpenError, Record, Repair, salvaged};
+use crate::ledger::{Accepted, Book, FILE, Ledger, News, Notice, OpenError, Record, Repair, salvaged, unreadable};
 use crate::os::read_error;
 use crate::policy::promise::Seconds;
+use crate::reason::pasted::option_for;
 use crate::reason::{Reason, counted};
 
 /// The number of records shown one by one.
@@ -101,7 +102,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut R
     let file = folder.join(FILE);
     let (book, notices) = match crate::ledger::look(&folder) {
         Ok(found) => found,
-        Err(error) => return fail_for(results, &file, &error),
+        Err(error) => return fail_for(results, &folder, &error),
     };
     let plan = RepairPlan::of(&book, &notices, wall());
     results.set("file", file.display().to_string());
@@ -137,7 +138,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut R
 /// The command that confirms a plan. If it has two parts, also the command for the loss alone.
 fn confirmation(draft: &Draft, plan: &RepairPlan) -> Vec<String> {
     let loss = if plan.losses.is_empty() { String::new() } else { format!(" --accept-loss {}", day(plan.now)) };
-    let command = format!("pintle ledger repair -c {}{loss}", draft.path().display());
+    let command = format!("pintle ledger repair{}{loss}", option_for(draft.path()));
     match (plan.losses.is_empty(), plan.needs_yes()) {
         (_, false) => vec![format!("to repair it: {command}")],
         (true, true) => vec![format!("to repair it: check that this machine's clock is right, then {command} --yes")],
@@ -149,10 +150,9 @@ fn confirmation(draft: &Draft, plan: &RepairPlan) -> Vec<String> {
 }
 
 fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, results: &mut Results) -> bool {
-    let file = &folder.join(FILE);
     let salvaged = match salvaged(folder) {
         Ok(salvaged) => salvaged,
-        Err(error) => return fail_for(results, file, &error),
+        Err(error) => return fail_for(results, folder, &error),
     };
     let mut ledger = match Ledger::mend(folder, Book::default(), plan.now) {
         Ok((ledger, _)) => ledger,
@@ -163,7 +163,7 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, 
                   (`systemctl stop pintle`)",
             );
         }
-        Err(OpenError::Io(error)) => return fail_for(results, file, &error),
+        Err(OpenError::Io(error)) => return fail_for(results, folder, &error),
         Err(error) => return results.fail(&error),
     };
     // The date of a repair confirms the clock. Without that, it is the last date in the book.
@@ -184,13 +184,15 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, 
     book.apply(Record::Repair(Repair { what: plan.what(with_dates), at }));
     excuses.records.into_iter().for_each(|excuse| _ = book.apply(Record::Accepted(excuse)));
     if let Err(error) = ledger.replace(book) {
-        return fail_for(results, file, &error);
+        return fail_for(results, folder, &error);
     }
     results.say("done");
     true
 }
 
-fn fail_for(results: &mut Results, file: &Path, error: &std::io::Error) -> bool {
+/// The failure, with the file of the ledger that it is about.
+fn fail_for(results: &mut Results, folder: &Path, error: &std::io::Error) -> bool {
+    let file = &unreadable(folder);
     let reason = Reason::new(format!("{}: {error}", file.display()));
     results.refuse(&reason.hints(hints_to_read(file, error)))
 }

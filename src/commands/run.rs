@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::begun_ledger::{LedgerRemarks, begun, open_book};
 use super::drop_privileges::drop_privileges;
 use super::first_ledger::FirstLedger;
 use super::{KnownPromises, Like, LoadedConfig, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge};
@@ -16,12 +17,10 @@ use crate::acme::lost::LostKey;
 use crate::config::history::How;
 use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
-    Beginning, Control, NewProcess, PageSocket, ProcessEnd, StartError, bind_pages, dates_ahead, log_warnings,
-    open_ledger, sandbox_rules,
+    Beginning, Control, NewProcess, PageSocket, ProcessEnd, StartError, bind_pages, log_warnings, sandbox_rules,
 };
 use crate::events::programs;
 use crate::handover::Launcher;
-use crate::ledger::{Book, Ledger, Notice};
 use crate::os::privileges;
 use crate::os::sandbox;
 use crate::os::supervisor;
@@ -99,18 +98,17 @@ pub(super) fn serve(
         Err(trouble) => return refuse(&trouble),
     };
     let (mut opened, like) = (None, Like::start(beginning.strict));
-    let open = |draft: &Draft| open_book(draft, &troubles, &mut opened).map_err(|why| of_demo(why, beginning.is_demo));
+    let is_demo = beginning.is_demo;
+    let open = |draft: &Draft| open_book(draft, &troubles, &mut opened, is_demo).map_err(|why| of_demo(why, is_demo));
     let loaded = judge(draft, open, &like);
     if !troubles.is_empty() {
         return refuse_all(&troubles);
     }
-    let LoadedConfig { draft, config, problems } = match loaded {
-        Ok(loaded) => loaded,
+    let (LoadedConfig { draft, config, problems }, ledger, remarks) = match begun(loaded, opened, is_demo) {
+        Ok(begun) => begun,
         Err(code) => return code,
     };
     beginning.warnings = problems.shown().len();
-    let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
-    let remarks = Remarks::of(path, &config, ledger.book(), beginning.is_demo);
     let bound = match bind_all(&config, &mut beginning) {
         Ok(bound) => bound,
         Err(code) => return code,
@@ -122,7 +120,7 @@ pub(super) fn serve(
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
-    tell(&notices, &remarks, &lost, no_launcher);
+    tell(&remarks, &lost, no_launcher);
     block_on(log, async {
         let control = Control::start(draft, config, ledger, bound, beginning).await?;
         control.announce();
@@ -157,22 +155,6 @@ fn refuse_all(troubles: &[Reason]) -> ExitCode {
 /// Replaces the remedies of a ledger that cannot be used, if it is the demo's.
 fn of_demo(reason: Reason, is_demo: bool) -> Reason {
     if is_demo { Reason { hints: vec![OTHER_DEMO.to_owned()], ..reason } } else { reason }
-}
-
-/// Opens the ledger into `opened`, and returns its book.
-fn open_book(
-    draft: &Draft,
-    troubles: &[Reason],
-    opened: &mut Option<(Ledger, Vec<Notice>)>,
-) -> Result<KnownPromises, Reason> {
-    if !troubles.is_empty() {
-        // pintle does not start: the troubles name everything that the user cannot read, the ledger included.
-        return Ok(KnownPromises::of_book(Book::default()));
-    }
-    let (ledger, notices) = open_ledger(draft)?;
-    let known = KnownPromises::of_book(ledger.book().clone());
-    *opened = Some((ledger, notices));
-    Ok(known)
 }
 
 /// Checks everything, and takes over from the process that has started this one.
@@ -352,21 +334,7 @@ fn cannot_bind(errors: &[BindError], is_demo: bool) -> ExitCode {
     ExitCode::from(1)
 }
 
-/// Remarks on the ledger.
-struct Remarks {
-    ahead: Option<Reason>,
-    first: Option<FirstLedger>,
-}
-
-impl Remarks {
-    /// The first ledger of a demo is no news.
-    fn of(path: &Path, config: &Config, book: &Book, is_demo: bool) -> Self {
-        let first = (!is_demo).then(|| FirstLedger::of(path, config, book)).flatten();
-        Self { ahead: dates_ahead(path, book), first }
-    }
-}
-
-fn tell(notices: &[Notice], remarks: &Remarks, lost: &[LostKey], no_launcher: Option<std::io::Error>) {
+fn tell(remarks: &LedgerRemarks, lost: &[LostKey], no_launcher: Option<std::io::Error>) {
     lost.iter().for_each(LostKey::log);
     if let Some(reason) = &remarks.ahead {
         let (problem, hint) = (reason.line(), reason.hint_line());
@@ -376,7 +344,7 @@ fn tell(notices: &[Notice], remarks: &Remarks, lost: &[LostKey], no_launcher: Op
         let (problem, hint) = (reason.line(), reason.hint_line());
         tracing::warn!(problem, hint, "the ledger is new");
     }
-    for notice in notices {
+    for notice in &remarks.notices {
         tracing::warn!(%notice, "ledger");
     }
     tell_of_start(no_launcher);

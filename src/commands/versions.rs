@@ -21,6 +21,7 @@ use crate::control::client::{ClientError, PATIENCE, ask_if};
 use crate::control::config::{encoded, offline};
 use crate::control::{ReloadOutcome, UpgradeOutcome};
 use crate::os::read_error;
+use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason};
 
 /// The largest configuration file, in bytes.
@@ -169,7 +170,7 @@ pub fn history(path: &Path, Listed { before, limit }: &Listed, as_json: bool, ou
             println!("{mark} {short}  {at}  {:who$}  {subject} ({verdict})", version.who);
         }
         if let Some(next) = value["next"].as_str() {
-            println!("more: pintle config history --before {}", short(next));
+            println!("more: {}", pintle(format_args!("config history --before {}", short(next))));
         }
         if let Some(error) = value["state"]["error"].as_str() {
             let reason = Reason::new(format!("the newest version is missing: {error}"));
@@ -229,9 +230,10 @@ fn try_apply(
     let text = match secrets::unmasked(&text, target.text()) {
         Ok(text) => text,
         Err(missing) => {
-            let hint = "write it into the file first, or apply a file that has it: pintle config show ID > FILE";
+            let show = pintle("config show ID");
+            let hint = format!("write it into the file first, or apply a file that has it: {show} > FILE");
             for missing in missing {
-                results.refuse(&missing.reason().hint(hint));
+                results.refuse(&missing.reason().hint(hint.clone()));
             }
             return Ok(false);
         }

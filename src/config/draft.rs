@@ -16,6 +16,7 @@ use super::problem::{At, Problems};
 use super::process::Process;
 use super::reader;
 use super::syntax::{self, SyntaxError};
+use crate::host::HostPattern;
 use crate::reason::Reason;
 
 /// The largest configuration file, in bytes.
@@ -133,6 +134,14 @@ impl Draft {
     #[must_use]
     pub fn text(&self) -> Arc<str> {
         self.problems.shared_text()
+    }
+
+    /// The names of all sites that can be read.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<HostPattern> {
+        let sites = self.file.iter().flat_map(|file| &file.sites);
+        let names = sites.flat_map(|site| site.hosts.iter().flatten());
+        names.filter_map(|name| HostPattern::of_site(&name.value).ok()).collect()
     }
 
     /// The folder of the state, as configured. The system's own configuration has a default.

@@ -14,6 +14,7 @@ use rustix::fs::{Access, access};
 use super::draft::read_text;
 use crate::os::plain_file::{folder_of, follow_own_links};
 use crate::os::{privileges, sandbox};
+use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_word};
 
 /// The end of the new file's name, until it gets its own.
@@ -73,13 +74,13 @@ impl EditError {
     pub fn reason(&self) -> Reason {
         let reason = Reason::new(self.to_string());
         let word = |path: &Path| shell_word(&path.display().to_string());
-        let by_command = "as root: pintle config apply FILE";
+        let by_command = format!("as root: {}", pintle("config apply FILE"));
         match self {
             Self::Changed(_) => reason.hint("read it again, and make the change there"),
             Self::NotPermitted(path) | Self::Denied(path, _) if sandbox::forbids_writing(folder_of(path)) => reason
                 .hint(by_command)
-                .hint(format!("{EDIT}, then `pintle upgrade`: the sandbox permits it from then on")),
-            Self::NotPermitted(_) => reason.hint(by_command).hint(format!("{EDIT}, then `pintle reload`")),
+                .hint(format!("{EDIT}, then `{}`: the sandbox permits it from then on", pintle("upgrade"))),
+            Self::NotPermitted(_) => reason.hint(by_command).hint(format!("{EDIT}, then `{}`", pintle("reload"))),
             Self::Denied(path, _) => {
                 let (folder, user) = (folder_of(path), privileges::user());
                 reason.hint(by_command).hint(format!(

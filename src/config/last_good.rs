@@ -22,6 +22,7 @@ use crate::host::HostPattern;
 use crate::keys::key_file::private_key;
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
+use crate::reason::shell_word;
 
 pub use self::batch::CopiesWritten;
 pub(super) use self::contents::Breaches;
@@ -33,6 +34,8 @@ pub(super) use self::pair::{KeyText, Pair, read_key};
 pub const FOLDER: &str = "last-good";
 /// The end of the name of a copy whose site is gone, while a promise needs its key. It replaces no pair.
 const FORMER: &str = ".former";
+/// The end of the folder's name after somebody has moved it aside.
+const ASIDE: &str = ".aside";
 /// The largest copy, in bytes: chain, key, the site's names and the broken promises.
 const COPY_MAX: u64 = 64 * 1024 * 1024;
 
@@ -126,6 +129,22 @@ impl LastGood {
     #[must_use]
     pub fn read_any(&self, hosts: &[HostPattern]) -> Option<Vec<u8>> {
         self.best(hosts, |_| true)
+    }
+
+    /// The copies that were made for a name, the newest first; those of sites that are gone, too.
+    pub(super) fn made_for(&self, host: &HostPattern) -> Vec<Zeroizing<Vec<u8>>> {
+        let names = self.names().unwrap_or_default();
+        let copies = names.iter().filter(|name| CopyName::parse(name.strip_suffix(FORMER).unwrap_or(name)).is_some());
+        let mut found: Vec<_> = copies
+            .filter_map(|name| {
+                let path = self.folder.join(name);
+                let copy = read(&path).map(Zeroizing::new).ok()?;
+                let written = fs::symlink_metadata(&path).and_then(|file| file.modified()).ok();
+                Breaches::read(&copy).known_hosts().contains(host).then_some((written, copy))
+            })
+            .collect();
+        found.sort_by_key(|(written, _)| Reverse(*written));
+        found.into_iter().map(|(_, copy)| copy).collect()
     }
 
     /// The copy that fits a site best, among some. A copy names its site by the first host, which may have changed its
@@ -239,6 +258,26 @@ impl LastGood {
         let paths = names.into_iter().filter(|name| name.ends_with(FORMER)).map(|name| self.folder.join(name));
         let hosts = |path: &Path| read(path).map(|found| Breaches::read(&Zeroizing::new(found)).known_hosts().to_vec());
         paths.filter_map(|path| Some(FormerCopy { hosts: hosts(&path).ok()?, path })).collect()
+    }
+
+    /// The remedies if copies are out of reach: in a folder of another user, or in one that somebody has moved aside.
+    #[must_use]
+    pub fn remedies(&self) -> Vec<String> {
+        let word = |path: &Path| shell_word(&path.display().to_string());
+        let (folder, state) = (word(&self.folder), word(plain_file::folder_of(&self.folder)));
+        let is_closed = self.names().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let own = is_closed.then(|| {
+            format!(
+                "{folder} may have the pair that was served last, and this user cannot read it; as root: find {folder} \
+                 \\( -type d -o -type f -links 1 \\) -exec chown -h --reference={state} {{}} +"
+            )
+        });
+        let aside = PathBuf::from(format!("{}{ASIDE}", self.folder.display()));
+        let back = aside.is_dir().then(|| {
+            let from = word(&aside);
+            format!("{from} may have the pair that was served last: cp -an {from}/. {folder}/, then restart pintle")
+        });
+        own.into_iter().chain(back).collect()
     }
 
     /// `true` if a copy of this name is not allowed: its pair is no longer served.

@@ -176,7 +176,7 @@ impl Config {
         let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry, pair)));
         let in_use = pairs.map(|(entry, pair)| PairInUse {
             label: entry.report.name().to_owned(),
-            names: entry.names(),
+            names: entry.served_names(),
             chain: &pair.chain,
         });
         in_use.flat_map(|pair| pair.excuses(new, book, &promises, at)).collect()
@@ -186,7 +186,8 @@ impl Config {
     #[must_use]
     pub fn broken_sets(&self, book: &Book, now: Seconds) -> HashSet<String> {
         let promises = Promises::alive(book.promises().iter(), now);
-        let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry.names(), pair)));
+        let pairs =
+            self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry.served_names(), pair)));
         let broken = pairs.flat_map(|(names, pair)| promises.broken_by(names.hosts, names.except, &pair.chain.certain));
         broken.map(set_id).collect()
     }

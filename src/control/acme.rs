@@ -29,7 +29,7 @@ use crate::events::EventKind;
 use crate::ledger::{Burnt, Record};
 use crate::policy::promise::Promises;
 use crate::reason::pasted::pintle;
-use crate::reason::{Problem, Reason};
+use crate::reason::{Problem, Reason, shell_word};
 use crate::tls::certificate::Chain;
 
 /// The driver, once a certificate is to be obtained.
@@ -255,7 +255,7 @@ fn not_obtained(host: &str) -> Revoking {
     let by_hand = format!(
         "`{}` shows the keys that clients know: get a certificate for the next or a spare one, `{}` it, then revoke the old \
          certificate at its CA with the reason keyCompromise",
-        pintle(format_args!("key list --site {host}")),
+        pintle(format_args!("key list --site {}", shell_word(host))),
         pintle("install")
     );
     let managed = format!("or acme = true in its [site.certificate], then `{}`", pintle("reload"));

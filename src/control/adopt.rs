@@ -15,6 +15,8 @@ use crate::ledger::leases::LeaseRenewal;
 use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
 use crate::policy::promise::Seconds;
+use crate::reason::pasted::pintle;
+use crate::reason::{Reason, shell_word};
 use crate::upstream::check;
 use crate::upstream::dns::{UpstreamName, follow};
 
@@ -24,6 +26,30 @@ pub(super) const COPY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The time from one attempt to copy the pairs in use to the next, if the disk refuses it.
 const COPY_RETRY: Duration = Duration::from_secs(5);
+
+/// The reason why a configuration is not put into use. Nothing has changed then.
+#[derive(Debug)]
+pub(super) enum NotAdopted {
+    /// An accepted lockout cannot be written to the ledger.
+    Unwritten(io::Error),
+    /// The ledger's file had promises by which nobody has judged it.
+    LedgerChanged,
+}
+
+impl NotAdopted {
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Unwritten(error) => {
+                format!("the ledger cannot be written, so that no lockout can be accepted: {error}").into()
+            }
+            Self::LedgerChanged => {
+                let what = "another program has put promises into the ledger meanwhile: they count now, and nothing else has \
+                            changed";
+                Reason::new(what).hint("try again")
+            }
+        }
+    }
+}
 
 /// The decisions that a configuration makes: accepted lockouts, excuses that end, and ramps that
 /// begin.
@@ -109,17 +135,22 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// If an accepted lockout cannot be written to the ledger. Nothing has changed then.
-    pub(super) async fn adopt(&mut self, mut config: Config) -> io::Result<()> {
+    /// [`NotAdopted`]
+    pub(super) async fn adopt(&mut self, mut config: Config) -> Result<(), NotAdopted> {
         if let Some(copying) = self.copy_first(&config) {
             let _ = timeout(COPY_PATIENCE, copying).await;
         }
         let records = decisions(&config, self.ledger().book());
-        if let Err(error) = self.record(records).await
-            && !config.accepted.is_empty()
-        {
+        match self.record_judged(records).await {
+            Ok(true) => {}
+            Ok(false) => {
+                // The copies of its pairs go again.
+                self.forget_other_pairs(&self.config);
+                return Err(NotAdopted::LedgerChanged);
+            }
             // The pairs in use stay in use, and so do their copies.
-            return Err(error);
+            Err(error) if !config.accepted.is_empty() => return Err(NotAdopted::Unwritten(error)),
+            Err(_) => {}
         }
         self.forget_other_pairs(&config);
         for accepted in &config.accepted {
@@ -253,6 +284,7 @@ fn announce_certificate(site: &str, certificate: &report::CertificateReport) {
 }
 
 fn tell_of_promotion(site: &str, pin: &str) {
-    let hint = format!("`pintle key new --role next --site {site}` makes a fresh one; name it in backups");
+    let command = pintle(format_args!("key new --role next --site {}", shell_word(site)));
+    let hint = format!("`{command}` makes a fresh one; name it in backups");
     tracing::warn!(site, pin, hint, "a backup key is live now: the site needs another next key to rotate to");
 }

@@ -43,7 +43,7 @@ impl Control {
     fn of_process(&self) -> Vec<Item> {
         let mut reasons = Vec::new();
         if let Some(trouble) = &self.promises.trouble {
-            let what = if trouble.by_clock { "the clock cannot be right" } else { "the ledger is not writable" };
+            let what = trouble.what();
             reasons.push(Reason::new(format!("{what}, pins are withheld: {}", trouble.error)).hint(trouble.hint()));
         }
         reasons.extend(self.operator.access_log.as_ref().and_then(LogThread::trouble));
@@ -74,8 +74,11 @@ impl Control {
             }
             None => {}
         }
-        if !site.refused_names.is_empty() {
-            let names = site.refused_names.join(", ");
+        // The refusal of its pair tells why other names are refused.
+        let uncovered = site.refused_names.iter().filter(|name| !site.names_apart.contains(name));
+        let uncovered: Vec<&str> = uncovered.map(String::as_str).collect();
+        if !uncovered.is_empty() {
+            let names = uncovered.join(", ");
             let what = format!("the certificate does not cover {names} yet: TLS is refused, plain HTTP gets 503");
             let is_managed = !of_site(&outlooks, site.name()).is_empty();
             add(Reason::new(what).hint(match is_managed {

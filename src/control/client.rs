@@ -32,6 +32,8 @@ pub enum ClientError {
     NotRunning(String),
     /// This user has no permission.
     Forbidden(String),
+    /// Another process listens, or this one with another configuration: the place of its token is empty.
+    Elsewhere(String),
     /// Any other failure.
     Other(String),
 }
@@ -41,6 +43,10 @@ impl fmt::Display for ClientError {
         match self {
             Self::NotRunning(place) => write!(f, "no pintle listens at {place}"),
             Self::Forbidden(place) => write!(f, "{place}: this user may not open it"),
+            Self::Elsewhere(place) => write!(
+                f,
+                "{place}: the process that listens on this port has left no token there: it runs with another configuration"
+            ),
             Self::Other(why) => f.write_str(why),
         }
     }
@@ -194,10 +200,7 @@ fn refused(error: &io::Error, place: String) -> ClientError {
 fn of_file(path: &Path) -> Result<String, ClientError> {
     token::of_running(path).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ClientError::Forbidden(path.display().to_string()),
-        io::ErrorKind::NotFound => ClientError::Other(format!(
-            "{}: the process that listens on this port has left no token there: it runs with another configuration",
-            path.display()
-        )),
+        io::ErrorKind::NotFound => ClientError::Elsewhere(path.display().to_string()),
         _ => ClientError::Other(format!(
             "{0}: {error}; the process that listens on this port makes another token within seconds: try again, or \
              else: rm {0}",

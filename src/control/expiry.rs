@@ -72,14 +72,19 @@ pub(super) fn remedy(site: &str, certificate: &report::CertificateReport) -> Str
     }
 }
 
-/// The time left, for people, to the nearest day; below two days to the nearest hour.
+/// The time left, for people: `9 days left`, or `expired`.
 pub(super) fn left(certificate: &report::CertificateReport, now: Seconds) -> String {
-    match certificate.not_after.as_second().saturating_sub(now) {
-        ..=0 => "expired".to_owned(),
-        seconds if seconds >= 2 * DAY => format!("{} days left", (seconds + DAY / 2) / DAY),
-        seconds if seconds >= 2 * 3600 => format!("{} hours left", (seconds + 1800) / 3600),
-        seconds => format!("{} minutes left", seconds / 60),
-    }
+    time_left(certificate, now).map_or_else(|| "expired".to_owned(), |time| format!("{time} left"))
+}
+
+/// The time left, to the nearest day; below two days to the nearest hour: `9 days`. `None` after the end.
+pub(super) fn time_left(certificate: &report::CertificateReport, now: Seconds) -> Option<String> {
+    Some(match certificate.not_after.as_second().saturating_sub(now) {
+        ..=0 => return None,
+        seconds if seconds >= 2 * DAY => format!("{} days", (seconds + DAY / 2) / DAY),
+        seconds if seconds >= 2 * 3600 => format!("{} hours", (seconds + 1800) / 3600),
+        seconds => format!("{} minutes", seconds / 60),
+    })
 }
 
 /// The reports so far.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::adopt::NotAdopted;
 use super::watch::FileWatch;
 use super::{Control, Keep};
 use crate::config::{Config, Draft, KeptSite, LastGood, Problems};
@@ -52,9 +53,9 @@ impl SiteFiles {
 }
 
 impl SiteFiles {
-    /// Logs the sites that have no certificate, at the start.
+    /// Logs the sites that have no certificate, or do not serve all their names with it, at the start.
     pub(super) fn announce_sites_without(&self) {
-        for (site, refused) in self.refused.iter().filter(|(_, refused)| refused.lacks) {
+        for (site, refused) in self.refused.iter().filter(|(_, refused)| refused.lacks || !refused.apart.is_empty()) {
             refused.log(site);
         }
     }
@@ -67,6 +68,15 @@ impl Refused {
             let (reason, hint) = (reason.line(), reason.hint_line());
             if self.lacks {
                 tracing::error!(site, reason, hint, "site without a certificate");
+            } else if !self.apart.is_empty() {
+                let names = self.apart.join(", ");
+                tracing::error!(
+                    site,
+                    names,
+                    reason,
+                    hint,
+                    "names that the site's certificate would lock readers out of"
+                );
             } else {
                 tracing::error!(site, reason, hint, "certificate refused; the old one keeps serving");
             }
@@ -93,6 +103,8 @@ pub struct Refused {
     pub burnt: bool,
     /// `true` if the site has no certificate at all.
     pub lacks: bool,
+    /// Names that the certificate would lock readers out of, while it serves all others.
+    pub apart: Vec<String>,
     /// The time of the refusal, by the wall clock.
     pub since: Seconds,
     candidate: String,
@@ -120,7 +132,9 @@ impl Control {
         if !settled && config.kept.iter().any(|kept| !kept.by_guard) {
             self.files.pending = Some(ChangedFiles { first: now, last, due: last + SETTLE });
         }
-        let _ = self.take(config, &problems, |_| settled).await;
+        if let Err(NotAdopted::LedgerChanged) = self.take(config, &problems, |_| settled).await {
+            self.files_changed();
+        }
     }
 
     /// The fault is not a site's: for example, a folder of the configuration is gone.
@@ -143,13 +157,13 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// If an accepted lockout cannot be recorded.
+    /// [`NotAdopted`]
     pub(super) async fn take(
         &mut self,
         mut config: Config,
         problems: &Problems,
         settled: impl Fn(&str) -> bool,
-    ) -> std::io::Result<()> {
+    ) -> Result<(), NotAdopted> {
         let (kept, news) = (std::mem::take(&mut config.kept), std::mem::take(&mut config.news));
         self.adopt(config).await?;
         for (site, problem) in news {
@@ -196,7 +210,8 @@ impl Control {
             let since = known.as_ref().map_or_else(wall, |known| known.since);
             let look_again = Instant::now() + self.next_end().min(LOOK_AGAIN);
             let (by_guard, lacks) = (site.by_guard, site.lacks);
-            let refused = Refused { reasons, by_guard, burnt: is_burnt(site), lacks, since, candidate, look_again };
+            let (burnt, apart) = (is_burnt(site), site.apart.clone());
+            let refused = Refused { reasons, by_guard, burnt, lacks, apart, since, candidate, look_again };
             if known.is_none() {
                 self.counts.rotations_refused += 1;
                 refused.log(&site.site);
@@ -225,8 +240,8 @@ fn at_start(draft: &Draft, config: &Config) -> BTreeMap<String, Refused> {
             kept.problems.iter().filter(|p| p.is_error()).map(|p| draft.problems().placed(p).reason).collect();
         let (by_guard, lacks, candidate) = (kept.by_guard, kept.lacks, candidate(kept));
         let look_again = Instant::now() + LOOK_AGAIN;
-        let burnt = is_burnt(kept);
-        (kept.site.clone(), Refused { reasons, by_guard, burnt, lacks, since: wall(), candidate, look_again })
+        let (burnt, apart, since) = (is_burnt(kept), kept.apart.clone(), wall());
+        (kept.site.clone(), Refused { reasons, by_guard, burnt, lacks, apart, since, candidate, look_again })
     };
     config.kept.iter().map(refused).collect()
 }

@@ -214,7 +214,7 @@ fn refusal(outline: &Outline, host: &str, role: Role, if_match: Option<&str>) ->
     let site = outline.site(host)?;
     if site.is_managed() && role != Role::Spare {
         let what = format!("{host}: pintle obtains the certificate of this site, and makes its next key by itself");
-        let hint = format!("pintle key rotate --site {host}");
+        let hint = pintle(format_args!("key rotate --site {}", shell_word(host)));
         return Some(Answer::refused(StatusCode::CONFLICT, &Reason::new(what).hint(hint)));
     }
     if if_match.is_some_and(|if_match| !matches(if_match, &tag_of(outline, site))) {
@@ -230,7 +230,8 @@ fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> 
     let stem = format!("{}-{}", file_stem(&site.label()), role.name());
     let place = KeyPath::free(outline, KeyPath::of(site), &stem);
     let (key, csr) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
-    let command = format!("as root: pintle key new --role {} --site {host}", role.name());
+    let make_it = format!("key new --role {} --site {}", role.name(), shell_word(host));
+    let command = format!("as root: {}", pintle(make_it));
     match make(outline, site, algorithm, &place) {
         Ok(KeyWithCsr { public: made, csr: pem }) => {
             tracing::info!(site = site.label(), role = role.name(), pin = %made.pin, key = %key.display(), "key made");
@@ -247,7 +248,10 @@ fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> 
         }
         Err(KeyFailure::NoFolder(folder)) => {
             let what = format!("{}: no such folder", folder.display());
-            Answer::refused(StatusCode::CONFLICT, &Reason::new(what).hint(format!("mkdir -p {}", folder.display())))
+            Answer::refused(
+                StatusCode::CONFLICT,
+                &Reason::new(what).hint(format!("mkdir -p {}", shell_word(&folder.display().to_string()))),
+            )
         }
         Err(KeyFailure::Other(why)) => {
             let hint = "edit = true in [admin], then `pintle upgrade`, and write permission for the user that serves";

@@ -11,10 +11,14 @@ use crate::config::Draft;
 use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{day, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError};
-use crate::reason::Reason;
+use crate::os::plain_file;
+use crate::reason::pasted::option_for;
+use crate::reason::{Reason, shell_word};
 
 /// The longest wait for a ledger that another process has: a command has it for a moment only.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest file behind a link that is looked at.
+const LINKED_MAX: u64 = 256 << 20;
 /// The pause between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -44,7 +48,9 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
     match unlocked(open) {
         Ok(opened) => Ok(opened),
         Err(error @ OpenError::Damaged(_)) => {
-            Err(lost(draft, &folder, &error, format!("a copy is kept as {}", crate::ledger::DAMAGED)))
+            let is_there = folder.join(crate::ledger::FILE).exists();
+            let copy = is_there.then(|| format!("a copy is kept as {}", crate::ledger::DAMAGED));
+            Err(lost(draft, &folder, &error, copy))
         }
         Err(OpenError::Locked) => {
             let reason = Reason::new(format!("state.directory: {}: another process has the ledger", folder.display()));
@@ -64,7 +70,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
             if known.is_none() && notices.iter().any(Notice::is_loss) {
                 // A folder that cannot be written makes the loss no smaller.
                 let unwritten = format!("{}: {error}: make it writable first", folder.display());
-                return Err(lost(draft, &folder, &OpenError::Damaged(notices), unwritten));
+                return Err(lost(draft, &folder, &OpenError::Damaged(notices), Some(unwritten)));
             }
             let mut book = book;
             known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
@@ -74,9 +80,10 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
 }
 
 /// The refusal of a ledger that may have lost promises.
-fn lost(draft: &Draft, folder: &Path, error: &OpenError, note: String) -> Reason {
+fn lost(draft: &Draft, folder: &Path, error: &OpenError, note: Option<String>) -> Reason {
     let reason = Reason::new(format!("{}: {error}", folder.join(crate::ledger::FILE).display()));
-    reason.note(note).hints(moved(folder)).hints(remedy(draft.path()))
+    let reason = note.into_iter().fold(reason, |reason, note| reason.note(note));
+    reason.hints(moved(folder)).hints(remedy(draft.path()))
 }
 
 /// Opens a ledger again and again while another process has it, up to [`LOCK_PATIENCE`].
@@ -93,14 +100,14 @@ fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> 
 /// The remedies for a ledger that may have lost promises.
 #[must_use]
 pub fn remedy(config: &Path) -> [String; 2] {
-    let (config, today) = (config.display(), day(wall()));
+    let (option, today) = (option_for(config), day(wall()));
     [
         format!(
-            "restore a newer copy of the file, if you have one; `pintle ledger repair -c {config}` shows the readable part"
+            "restore a newer copy of the file, if you have one; `pintle ledger repair{option}` shows the readable part"
         ),
         format!(
             "to continue with this part, and accept that clients who hold a lost promise may be locked out: \
-             pintle ledger repair -c {config} --accept-loss {today}"
+             pintle ledger repair{option} --accept-loss {today}"
         ),
     ]
 }
@@ -108,7 +115,8 @@ pub fn remedy(config: &Path) -> [String; 2] {
 /// The hint to move a state to another folder by hand.
 #[must_use]
 pub fn hint_to_move(from: &Path, to: &Path) -> String {
-    let (from, to) = (from.display(), to.display());
+    let word = |path: &Path| shell_word(&path.display().to_string());
+    let (from, to) = (word(from), word(to));
     format!(
         "stop pintle, `mkdir -p {to} && cp -a {from}/. {to}/`, and start it: ledger, acme/ and last-good/ belong together"
     )
@@ -141,7 +149,7 @@ pub fn dates_ahead(config: &Path, book: &Book) -> Option<Reason> {
         day(now)
     );
     let hint = "if the clock is right now, stop pintle and correct the dates: pintle ledger repair";
-    Some(Reason::new(what).hint(format!("{hint} -c {}", config.display())))
+    Some(Reason::new(what).hint(format!("{hint}{}", option_for(config))))
 }
 
 /// The remedies for a file of the state that this user may not read or write.
@@ -149,15 +157,24 @@ pub fn dates_ahead(config: &Path, book: &Book) -> Option<Reason> {
 pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
     if std::fs::symlink_metadata(file).is_ok_and(|is| !is.is_file()) {
-        let at = file.display();
-        return vec![format!(
-            "move it away: mv -T {at} {at}.aside; if promises are missing then, the next start says so"
-        )];
+        // A link to a ledger: the promises are there. A link to anything else may have been planted.
+        let target = std::fs::canonicalize(file).ok().filter(|target| is_ledger(target));
+        let at = shell_word(&file.display().to_string());
+        return vec![match target {
+            Some(target) => format!(
+                "put the file itself in the place of the link: cp -p --remove-destination {} {at}",
+                shell_word(&target.display().to_string())
+            ),
+            None => {
+                format!("move it away: mv -T {at} {at}.aside; if promises are missing then, the next start says so")
+            }
+        }];
     }
     if error.kind() != io::ErrorKind::PermissionDenied {
         return Vec::new();
     }
     let folder = file.parent().unwrap_or(file);
+    let word = |path: &Path| shell_word(&path.display().to_string());
     let owner = [file, folder].into_iter().find_map(|path| std::fs::metadata(path).ok()).map(|m| m.uid());
     let me = rustix::process::geteuid().as_raw();
     match owner {
@@ -166,8 +183,12 @@ pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
                 "it belongs to user {owner}, and this is user {me}: run the command as that user (`sudo -u '#{owner}' \
                  pintle ...`) or as root"
             ),
-            format!("if pintle should serve as user {me}: chown {me} {}", file.display()),
+            format!("if pintle should serve as user {me}: chown {me} {}", word(file)),
         ],
-        _ => vec![format!("chmod u+rwX {} {}", folder.display(), file.display())],
+        _ => vec![format!("chmod u+rwX {} {}", word(folder), word(file))],
     }
+}
+
+fn is_ledger(path: &Path) -> bool {
+    plain_file::read(path, LINKED_MAX).is_ok_and(|contents| !crate::ledger::read_book(&contents).0.is_empty())
 }

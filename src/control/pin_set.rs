@@ -14,7 +14,8 @@ use crate::host::HostPattern;
 use crate::keys::key_file::{PublicKey, Want, public_key};
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Hpkp, Mode, PinFinding, judge};
-use crate::reason::Reason;
+use crate::reason::pasted::pintle;
+use crate::reason::{Reason, shell_word};
 use crate::site::Site;
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -204,8 +205,8 @@ fn judge_pins(
     let findings = judge(&chains, &backups, max_age, u64::MAX);
     if findings.contains(&PinFinding::NoBackup) {
         let hint = format!(
-            "pintle key new --role next --site {}; then name the CSR in the backups of [site.hpkp], or here with --backup",
-            wanted.host
+            "{}; then name the CSR in the backups of [site.hpkp], or here with --backup",
+            pintle(format_args!("key new --role next --site {}", shell_word(&wanted.host)))
         );
         let name = form.name();
         match form.without_backup() {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,17 +11,18 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::Control;
+use super::ledger_trouble::LedgerTrouble;
 use crate::keys::pin::Pin;
 use crate::ledger::leases::{LeaseRenewal, Leases};
-use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time};
-use crate::ledger::{Accepted, Book, Ledger, Record, boot, set_id};
+use crate::ledger::time::{ClockReading, ClockStep, Time};
+use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, boot, repair, set_id};
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
-use crate::reason::pasted;
+use crate::reason::{pasted, shell_word};
 
-/// The pause before the ledger is written again after a failure.
-const LEDGER_RETRY: Duration = Duration::from_secs(5);
 /// The interval between checks of the ledger's file for deletion and foreign changes.
 const LEDGER_LOOK: Duration = Duration::from_secs(5);
+/// The number of records with impossible dates that the log names.
+const NAMED_MAX: usize = 20;
 /// The interval at which the ledger gets a date if nothing else is written, in seconds.
 const DATED_EVERY: Seconds = 86400;
 
@@ -63,18 +65,15 @@ impl LedgerState {
 enum WriteOutcome {
     Done,
     /// Nothing is written yet: the file has records that the book lacks.
-    Foreign {
-        records: Vec<Record>,
-        foreign: Vec<Record>,
-    },
+    Foreign(ForeignRecords),
 }
 
-/// The reason why pins are withheld.
-pub(super) struct LedgerTrouble {
-    pub(super) error: String,
-    /// `true` if the clock is the cause, `false` for the disk.
-    pub(super) by_clock: bool,
-    retry: Instant,
+/// Records of others, and those that were about to be written.
+struct ForeignRecords {
+    records: Vec<Record>,
+    foreign: Vec<Record>,
+    /// Those of others whose dates cannot be right, as they were in the file.
+    beyond: Vec<Record>,
 }
 
 /// The sets of pins that clients may hold of a site.
@@ -172,26 +171,46 @@ impl Control {
         self.write(Vec::new()).await
     }
 
-    /// Writes records, if there are any, and the file if it was deleted or changed. Somebody may have put another file in
-    /// its place, such as an old copy: its promises bind, too. They come with the excuses of the pairs in use, as those of
-    /// a merge do, since the next start would refuse these pairs otherwise.
+    /// Writes records, if there are any, and the file if it was deleted or changed.
     async fn write(&self, records: Vec<Record>) -> io::Result<()> {
-        let (mut records, foreign) = match self.write_unless_foreign(records, false).await? {
-            WriteOutcome::Done => return Ok(()),
-            WriteOutcome::Foreign { records, foreign } => (records, foreign),
-        };
+        match self.write_unless_foreign(records, false).await? {
+            WriteOutcome::Done => Ok(()),
+            WriteOutcome::Foreign(found) => self.write_with_foreign(found).await,
+        }
+    }
+
+    /// Writes records that depend on a judgement, unless that is out of date: `false` if the file had records that the book
+    /// lacked. The book has these now, and nothing else is written.
+    pub(super) async fn record_judged(&self, records: Vec<Record>) -> io::Result<bool> {
+        match self.write_unless_foreign(records, false).await? {
+            WriteOutcome::Done => Ok(true),
+            WriteOutcome::Foreign(found) => {
+                // A failure is retried: whatever the disk does, the book has the records.
+                let _ = self.write_with_foreign(ForeignRecords { records: Vec::new(), ..found }).await;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Writes records, and those of a file that somebody has put in place of this one, such as an old copy: its promises
+    /// bind, too. They come with the excuses of the pairs in use, as those of a merge do, since the next start would refuse
+    /// these pairs otherwise.
+    async fn write_with_foreign(&self, found: ForeignRecords) -> io::Result<()> {
+        let ForeignRecords { mut records, foreign, beyond } = found;
         let excuses = self.excuses(&foreign);
         records.extend(foreign.iter().cloned().chain(excuses.iter().cloned().map(Record::Accepted)));
         let written = self.write_unless_foreign(records, true).await;
         if written.is_err() {
             // The book has the file's records already, and is written as a whole later: with the excuses.
-            self.ledger().believe(excuses.iter().cloned().map(Record::Accepted).collect());
+            let excused = excuses.iter().cloned().map(Record::Accepted);
+            self.ledger().believe(foreign.iter().cloned().chain(excused).collect());
         }
         tracing::warn!(
             records = foreign.len(),
             "the file had records that this process did not know, of an older copy or of another node: they are kept, and \
              their promises bind"
         );
+        tell_of_impossible_dates(&beyond);
         self.report_burnt(&foreign);
         tell_of_excuses(&excuses);
         // The pairs' copies say the same as the excuses.
@@ -205,18 +224,14 @@ impl Control {
         let now = self.promises.time.borrow().now(ClockReading::take());
         let written = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
-            if let (true, false, Some(folder)) = (ledger.is_broken(), records.is_empty(), folder) {
-                // The disk may work again.
-                if let Ok((mut opened, _)) = Ledger::open(&folder, now) {
-                    opened.believe(ledger.book().records().collect());
-                    let all = opened.book().records().collect();
-                    opened.record(all)?;
-                    *ledger = opened;
-                }
-            }
-            let foreign = ledger.foreign()?;
+            let mut foreign = match folder.filter(|_| ledger.is_broken() && !records.is_empty()) {
+                Some(folder) => reopen(&mut ledger, &folder, now)?,
+                None => Vec::new(),
+            };
+            foreign.extend(ledger.foreign(now)?);
             if !any && !foreign.is_empty() {
-                return Ok(WriteOutcome::Foreign { records, foreign });
+                let beyond = ledger.beyond().to_vec();
+                return Ok(WriteOutcome::Foreign(ForeignRecords { records, foreign, beyond }));
             }
             if records.is_empty() {
                 let kept = ledger.keep();
@@ -239,21 +254,35 @@ impl Control {
     }
 
     /// The same, at intervals. Promises that are not on disk, and cannot be written there, must not
-    /// be sent.
+    /// be sent. A doubt about the clock changes nothing about the file.
     pub(super) async fn look_after_ledger(&mut self) {
-        if self.promises.looked_at.elapsed() < LEDGER_LOOK || self.promises.trouble.is_some() {
+        let has_failed = self.promises.trouble.as_ref().is_some_and(|trouble| !trouble.by_clock);
+        // The renewal of leases tries the disk again. Without any, nobody else does.
+        let is_tried = has_failed && (self.ledger().is_broken() || !self.promises.leases.borrow().is_idle());
+        if self.promises.looked_at.elapsed() < LEDGER_LOOK || is_tried {
             return;
         }
         self.promises.looked_at = Instant::now();
         if let Err(error) = self.keep_ledger().await {
             self.promises.leases.borrow_mut().revoke();
-            let trouble = LedgerTrouble::new(&error);
-            trouble.tell();
-            self.promises.trouble = Some(trouble);
+            self.withhold(LedgerTrouble::new(&error));
             return;
         }
-        self.date_ledger().await;
-        self.compact_ledger().await;
+        if self.promises.trouble.take_if(|trouble| !trouble.by_clock).is_some() {
+            tracing::info!("the ledger is written again");
+        }
+        if self.promises.trouble.is_none() {
+            self.date_ledger().await;
+            self.compact_ledger().await;
+        }
+    }
+
+    /// Notes why pins are withheld, and logs it if it is new.
+    fn withhold(&mut self, trouble: LedgerTrouble) {
+        if self.promises.trouble.as_ref().is_none_or(|known| known.error != trouble.error) {
+            trouble.tell();
+        }
+        self.promises.trouble = Some(trouble);
     }
 
     /// Shortens the ledger's file if it is long. Copies of the pairs in use name the sets that these break, so such sets
@@ -266,7 +295,7 @@ impl Control {
         let (ledger, broken) = (self.promises.ledger.clone(), self.config.broken_sets(self.ledger().book(), now));
         let compacted = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
-            let is_changed = ledger.foreign().map_or(true, |foreign| !foreign.is_empty());
+            let is_changed = ledger.foreign(now).map_or(true, |foreign| !foreign.is_empty());
             if is_changed { Ok(false) } else { ledger.compact(now, |promise| broken.contains(&set_id(promise))) }
         });
         // A file that is too long works as well as a short one.
@@ -337,51 +366,10 @@ impl Control {
         match self.record(renewal.records.clone()).await {
             Ok(()) => Some(renewal),
             Err(error) => {
-                let trouble = LedgerTrouble::new(&error);
-                if self.promises.trouble.as_ref().is_none_or(|known| known.error != trouble.error) {
-                    trouble.tell();
-                }
-                self.promises.trouble = Some(trouble);
+                self.withhold(LedgerTrouble::new(&error));
                 None
             }
         }
-    }
-}
-
-impl LedgerTrouble {
-    pub(super) fn new(error: &io::Error) -> Self {
-        Self { error: error.to_string(), by_clock: false, retry: Instant::now() + LEDGER_RETRY }
-    }
-
-    pub(super) fn of_clock(doubt: Doubt) -> Self {
-        Self { error: doubt.to_string(), by_clock: true, retry: Instant::now() }
-    }
-
-    pub(super) fn tell(&self) {
-        if self.by_clock {
-            tracing::error!(
-                error = self.error,
-                "the clock cannot be right: pins are withheld, everything else continues"
-            );
-            return;
-        }
-        tracing::error!(
-            error = self.error,
-            "the ledger cannot be written: pins are withheld until it can be, everything else continues; check free space \
-             and permissions of state.directory"
-        );
-    }
-
-    pub(super) fn hint(&self) -> &'static str {
-        match self.by_clock {
-            true => "set the clock: timedatectl set-ntp true",
-            false => "check free space and permissions of state.directory",
-        }
-    }
-
-    /// The reason why pins are withheld, for `status`.
-    pub(super) fn why(&self) -> String {
-        if self.by_clock { self.error.clone() } else { format!("the ledger cannot be written: {}", self.error) }
     }
 }
 
@@ -392,7 +380,7 @@ pub(super) fn tell_of_excuses(excuses: &[Accepted]) {
             true => tracing::error!(
                 site,
                 %pin,
-                hint = pasted::pintle(format_args!("key list --site {site}")),
+                hint = pasted::pintle(format_args!("key list --site {}", shell_word(site))),
                 "the key in use is burnt: it was compromised, and serves until you change over to another one"
             ),
             false => tracing::warn!(
@@ -402,6 +390,39 @@ pub(super) fn tell_of_excuses(excuses: &[Accepted]) {
                 "the key in use breaks merged promises: readers who hold those pins are locked out"
             ),
         }
+    }
+}
+
+/// Opens a ledger that could not be opened before, as the disk may work again. Returns the records of others in its file,
+/// which the book lacked.
+fn reopen(ledger: &mut Ledger, folder: &Path, now: Seconds) -> io::Result<Vec<Record>> {
+    let mut opened = match Ledger::open(folder, now) {
+        Ok((opened, _)) => opened,
+        // The known reason says more: an upgrade may be under way.
+        Err(OpenError::Locked) => return Ok(Vec::new()),
+        Err(OpenError::Io(error)) => return Err(io::Error::other(format!("{}: {error}", folder.display()))),
+        // What is lost may be a promise that this process never knew.
+        Err(damage @ OpenError::Damaged(_)) => return Err(io::Error::other(damage)),
+    };
+    let foreign = ledger.book().news(opened.book()).into_iter().filter(Record::travels).collect();
+    opened.believe(ledger.book().records().collect());
+    let all = opened.book().records().collect();
+    opened.record(all)?;
+    *ledger = opened;
+    Ok(foreign)
+}
+
+/// Logs promises of others with impossible dates. They bind as if they were sent until today.
+fn tell_of_impossible_dates(beyond: &[Record]) {
+    for record in beyond.iter().take(NAMED_MAX) {
+        tracing::error!(
+            record = repair::in_words(record),
+            hint = "check the clock of the node that wrote it; there, stop pintle, and run `pintle ledger repair`",
+            "impossible date in the ledger's file: it counts as sent until today"
+        );
+    }
+    if let more @ 1.. = beyond.len().saturating_sub(NAMED_MAX) {
+        tracing::error!(records = more, "more impossible dates in the ledger's file");
     }
 }
 

@@ -46,7 +46,9 @@ pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, V
         .sites()
         .zip(&snapshot.sets)
         .filter_map(|(site, set)| {
-            let host = site.hosts.first()?.replacen("*.", "upgrade.", 1);
+            // Names without a certificate, or with an earlier one, prove nothing.
+            let is_own = |host: &&String| !site.refused_names.contains(host) && !site.names_apart.contains(host);
+            let host = site.hosts.iter().find(is_own)?.replacen("*.", "upgrade.", 1);
             Some((host, set.clone()?, asks_upstream && site.upstream.is_some()))
         })
         .take(SITES_MAX)

@@ -1,5 +1,6 @@
 //! Reload: applies the difference between two configurations. An error changes nothing.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,11 +12,13 @@ use super::history::AdoptionOrigin;
 use super::notes::differences;
 use super::{Control, Keep, acme, hint_to_move, sandbox_rules};
 use crate::config::edit::{EditError, EditTarget, WrittenConfig};
+use crate::config::report::SiteReport;
 use crate::config::{self, AcceptedByCommand, Changes, Config, Draft, KeptSite, Problems, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::os::read_error;
 use crate::policy::Scheme;
+use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason, of_peer, texts};
 use crate::server::{BindError, Bound, bind};
 use crate::telemetry::LogThread;
@@ -229,7 +232,13 @@ impl Control {
         }
         let beyond = sandbox_rules::beyond(draft, &config, &self.config);
         if !beyond.is_empty() {
-            return Err(beyond.into_iter().map(Problem::from).collect());
+            // The command of the other hints would look for the new socket.
+            let by_signal = self.upgrade_by_signal(&config);
+            let with_way = |reason: Reason| match &by_signal {
+                Some(hint) => Problem::from(Reason { hints: vec![hint.clone()], ..reason }),
+                None => reason.into(),
+            };
+            return Err(beyond.into_iter().map(with_way).collect());
         }
         match self.moves_ledger(&config) {
             Some(reason) => Err(vec![reason.into()]),
@@ -255,7 +264,7 @@ impl Control {
         if let Err(error) = self.adopt(config).await {
             let undone = written.map(WrittenConfig::undo).transpose();
             let left = undone.err().map(|error| Problem::from(error.reason()));
-            return Err(std::iter::once(no_lockout(&error)).chain(left).collect::<Vec<_>>().into());
+            return Err(std::iter::once(Problem::from(error.reason())).chain(left).collect::<Vec<_>>().into());
         }
         if let Some(NewListeners { all, bound, notes: more }) = listeners {
             self.server.listen(all, bound);
@@ -285,15 +294,25 @@ impl Control {
             old.display(),
             new.display()
         );
-        let can_upgrade = self.upgrades.launcher.is_some();
-        Some(
-            Reason::new(what)
-                .hints(
-                    can_upgrade
-                        .then(|| "`pintle upgrade` once the file has it: it moves the promises, and all other changes take effect".into()),
-                )
-                .hint(format!("or {}", hint_to_move(old, new))),
-        )
+        let upgrade = self.upgrades.launcher.is_some().then(|| {
+            self.upgrade_by_signal(config).unwrap_or_else(|| {
+                let command = pintle("upgrade");
+                format!("`{command}` once the file has it: it moves the promises, and all other changes take effect")
+            })
+        });
+        Some(Reason::new(what).hints(upgrade).hint(format!("or {}", hint_to_move(old, new))))
+    }
+
+    /// The way to upgrade this process to a configuration with another admin socket: `pintle upgrade` looks for the new one.
+    fn upgrade_by_signal(&self, config: &Config) -> Option<String> {
+        let is_needed = config.admin != self.config.admin && self.upgrades.launcher.is_some();
+        is_needed.then(|| {
+            format!(
+                "once the file has it, upgrade by a signal, as `pintle upgrade` would look for the new admin socket; that \
+                 moves the promises, and all changes take effect: kill -USR2 {}",
+                std::process::id()
+            )
+        })
     }
 
     /// Binds new addresses, and closes unwanted listeners; `None` if nothing changes.
@@ -335,16 +354,17 @@ impl Control {
         let Some(site) = self.site_of(host) else {
             return ReloadOutcome::refused(vec![format!("no site has the host {host}").into()]);
         };
-        let keep = Keep::UnfitAndShorter(vec![site.clone()]);
+        let keep = Keep::UnfitAndShorter(self.with_files_of(&site));
         let pin = installed.as_ref().map(|installed| installed.pin);
         let accept = accept.map(|day| AcceptedByCommand { site: site.clone(), day, pin });
+        let _ = self.keep_ledger().await;
         let (config, problems) = self.build(&self.draft, keep, accept);
         let Some(config) = config else {
             return ReloadOutcome::refused(problems.shown());
         };
         let notes: Vec<String> = differences(&self.config, &config, &Changes::default());
         if let Err(error) = self.take(config, &problems, |of| of == site).await {
-            return ReloadOutcome::refused(vec![no_lockout(&error)]);
+            return ReloadOutcome::refused(vec![error.reason().into()]);
         }
         match self.files.refused.get(&site) {
             None => ReloadOutcome::new(true, problems.shown(), notes),
@@ -355,6 +375,15 @@ impl Control {
                 ReloadOutcome::new(ok, refused.reasons.iter().cloned().map(Problem::from).collect(), notes)
             }
         }
+    }
+
+    /// The sites that have a chain file of this one, itself among them.
+    fn with_files_of(&self, site: &str) -> Vec<String> {
+        let own = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.certificates);
+        let own: HashSet<&str> = own.map(|c| c.path.as_str()).collect();
+        let has_one =
+            |s: &&SiteReport| s.name() == site || s.certificates.iter().any(|c| own.contains(c.path.as_str()));
+        self.config.sites().filter(has_one).map(|s| s.name().to_owned()).collect()
     }
 
     fn serves(&self, site: &str, installed: &Installed) -> bool {
@@ -385,10 +414,6 @@ async fn write_file(write: Option<(EditTarget, String)>) -> Result<Option<Writte
 fn wanted(config: &Config) -> Vec<(SocketAddr, Scheme)> {
     let https = config.https.iter().map(|a| (*a, Scheme::Https));
     https.chain(config.http.iter().map(|a| (*a, Scheme::Http))).collect()
-}
-
-fn no_lockout(error: &io::Error) -> Problem {
-    format!("the ledger cannot be written, so that no lockout can be accepted: {error}").into()
 }
 
 /// Logs the warnings about a configuration that is in use, and returns their number.

@@ -2,7 +2,7 @@
 //! and of certificates that are not written yet.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
@@ -20,6 +20,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::{Record, repair};
 use crate::policy::guard::{Offer, judge, locked_out};
 use crate::policy::promise::{Promise, Seconds};
+use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason};
 
 /// A site, as clients see it.
@@ -95,6 +96,9 @@ pub struct CertificateToJudge {
     pub chain: String,
     /// The day until which the operator accepts a lockout.
     pub accept: Option<String>,
+    /// The operator's file of the chain, and that of its key if it is a new one: the names in messages.
+    #[serde(default)]
+    pub files: Vec<String>,
 }
 
 impl ServedNow {
@@ -249,7 +253,7 @@ pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<()
         Ok((StatusCode::OK, _)) => Ok(()),
         Ok((StatusCode::NOT_FOUND, _)) => {
             let what = "the running process is older than this command, and cannot record promises";
-            Err(Reason::new(what).hint("pintle upgrade").into())
+            Err(Reason::new(what).hint(pintle("upgrade")).into())
         }
         Ok((_, answer)) => Err(serde_json::from_str(&answer).unwrap_or_else(|_| objection(&answer.trim()))),
         Err(error) => Err(objection(&error)),
@@ -288,7 +292,10 @@ impl Control {
         let refused = |reason: Reason| ReloadOutcome::refused(vec![reason.into()]);
         let Some(site) = self.site_of(&asked.host) else {
             let reason = Reason::new(format!("no site has the host {}", asked.host));
-            return refused(reason.hint("`pintle reload`, if the configuration has changed since the process read it"));
+            let reload = pintle("reload");
+            return refused(
+                reason.hint(format!("`{reload}`, if the configuration has changed since the process read it")),
+            );
         };
         let chain = match crate::tls::certificate::Chain::from_pem(asked.chain.as_bytes()) {
             Ok(chain) => chain,
@@ -310,8 +317,22 @@ impl Control {
             return refused(format!("{site}: no certificate in use has a key like {}", chain.leaf.algorithm).into());
         };
         let accept = asked.accept.clone().map(|day| AcceptedByCommand { site, day, pin: Some(chain.pin()) });
-        let errors = self.judge_in_place(path, Zeroizing::new(asked.chain.clone().into_bytes()), accept);
+        let shown_as = self.shown_as(asked, &path);
+        let errors = self.judge_shown(path, Zeroizing::new(asked.chain.clone().into_bytes()), accept, &shown_as);
         ReloadOutcome::new(errors.is_empty(), errors, Vec::new())
+    }
+
+    /// The operator's files, by the places that they are for.
+    fn shown_as(&self, asked: &CertificateToJudge, chain: &Path) -> HashMap<PathBuf, PathBuf> {
+        let key_beside = || {
+            let outline = self.draft.outline()?;
+            let mut pairs = outline.site(&asked.host)?.certificates.iter();
+            let (_, key) = pairs.find(|(path, _)| outline.path(path) == chain)?;
+            key.as_ref().map(|key| outline.path(key))
+        };
+        let places = [Some(chain.to_owned()), key_beside()];
+        let named = places.into_iter().zip(&asked.files);
+        named.filter_map(|(place, file)| Some((place?, PathBuf::from(file)))).collect()
     }
 
     /// Judges a chain as if it were in a file. Returns the errors that it adds, with their places.
@@ -321,6 +342,17 @@ impl Control {
         chain: Zeroizing<Vec<u8>>,
         accept: Option<AcceptedByCommand>,
     ) -> Vec<Problem> {
+        self.judge_shown(path, chain, accept, &HashMap::new())
+    }
+
+    /// The same, with the names of files in messages.
+    fn judge_shown(
+        &self,
+        path: PathBuf,
+        chain: Zeroizing<Vec<u8>>,
+        accept: Option<AcceptedByCommand>,
+        shown_as: &HashMap<PathBuf, PathBuf>,
+    ) -> Vec<Problem> {
         let now = self.now();
         let ledger = self.ledger();
         let context = |instead: HashMap<PathBuf, Zeroizing<Vec<u8>>>, accept| CheckContext {
@@ -328,6 +360,7 @@ impl Control {
             chains_alone: true,
             instead,
             accept,
+            shown_as: shown_as.clone(),
             ..CheckContext::new(ledger.book(), now)
         };
         let (_, old) = self.draft.build(&context(HashMap::new(), None));

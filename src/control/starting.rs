@@ -12,10 +12,11 @@ use tokio::time::timeout;
 use super::cache::open_disk;
 use super::files::SiteFiles;
 use super::history::{AdoptionOrigin, Recorder};
+use super::ledger_trouble::LedgerTrouble;
 use super::notes::Fixed;
 use super::operator::Operator;
 use super::page_listeners::PageSocket;
-use super::promises::{LedgerState, LedgerTrouble, sent_sets};
+use super::promises::{LedgerState, sent_sets};
 use super::spans::Spans;
 use super::upgrade::Upgrades;
 use super::{Control, ProcessCounts, adopt};
@@ -202,6 +203,11 @@ pub(super) async fn promise(
         copies.and_then(|copies| adopt::copy_first(copies, config, None, ledger.book(), time.judged(reading)));
     if let Some(copying) = copying {
         let _ = timeout(adopt::COPY_PATIENCE, copying).await;
+    }
+    // The configuration was judged by the book of a moment ago.
+    if ledger.foreign(time.now(reading)).is_ok_and(|foreign| !foreign.is_empty()) {
+        let what = "another program has put promises into the ledger meanwhile: nobody has judged by them";
+        return Err(StartError(Reason::new(what).hint("try again")));
     }
     // A lockout that is not in the ledger is not accepted, and the copies stay.
     adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}").into()))?;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::expiry::{ExpiryStage, left};
-use super::promises::{HeldSets, LedgerTrouble, PromiseDates, held, promised_since};
+use super::ledger_trouble::LedgerTrouble;
+use super::promises::{HeldSets, PromiseDates, held, promised_since};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
 use crate::config::{AccessTarget, FormerCopy, LastGood, report};
@@ -19,8 +20,8 @@ use crate::ledger::time::rfc3339;
 use crate::ledger::{Accepted, Book, Ramped};
 use crate::os::{allocator, usage};
 use crate::policy::promise::{DAY, Promises, Seconds, others};
-use crate::reason::Reason;
 use crate::reason::pasted::pintle;
+use crate::reason::{Reason, shell_word};
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
@@ -321,7 +322,7 @@ pub(super) fn todo(site: &report::SiteReport) -> Vec<String> {
         format!(
             "{pin} was the next key and is live now: make a fresh one with `{}`, name its CSR in backups as the command \
              says, and `{}`",
-            pintle(format_args!("key new --role next --site {}", site.name())),
+            pintle(format_args!("key new --role next --site {}", shell_word(site.name()))),
             pintle("reload")
         )
     };

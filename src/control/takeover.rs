@@ -342,9 +342,9 @@ fn days_of(served: &[ServedSite]) -> DaysInUse {
 }
 
 fn may_lack(served: Vec<ServedSite>) -> MayLack {
-    let site = |ServedSite { hosts, missing, .. }| ServedBefore {
-        hosts: hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
-        missing,
+    let site = |ServedSite { hosts, missing, apart, .. }| {
+        let own = hosts.iter().filter(|host| !apart.contains(host));
+        ServedBefore { hosts: own.filter_map(|host| HostPattern::parse(host).ok()).collect(), missing }
     };
     MayLack::AllBut(served.into_iter().map(site).collect())
 }

@@ -267,6 +267,7 @@ impl Control {
         let served = with_certificate.map(|site| ServedSite {
             hosts: site.hosts.clone(),
             missing: site.missing.iter().filter_map(|missing| missing.path.clone()).collect(),
+            apart: site.names_apart.clone(),
             accept_lockout_until: days.remove(site.name()),
         });
         served.collect()

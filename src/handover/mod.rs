@@ -58,6 +58,9 @@ pub struct ServedSite {
     pub hosts: Vec<String>,
     /// The chains that it should have and has not.
     pub missing: Vec<PathBuf>,
+    /// The hosts that it does not serve with its own certificates.
+    #[serde(default)]
+    pub apart: Vec<String>,
     /// Its `accept_lockout_until`.
     #[serde(default)]
     pub accept_lockout_until: Option<String>,

@@ -20,6 +20,8 @@ pub struct InstallVerdict {
     pub problems: Vec<Problem>,
     /// The configuration has other errors, which are not the pair's.
     pub has_other_errors: bool,
+    /// The sites at which the lockout is accepted, by their first names: those that have this chain file.
+    pub accepted: Vec<String>,
 }
 
 /// The inputs of a judgement.
@@ -35,7 +37,8 @@ pub struct InstallContext<'a> {
     pub accept: Option<&'a str>,
 }
 
-/// The lockout that the operator accepts: for this chain only, not for the site's other chains.
+/// The lockout that the operator accepts: for this chain only, not for the site's other chains, and at all sites that have
+/// its file.
 #[must_use]
 pub fn accepted(plan: &InstallPlan, day: Option<&str>) -> Option<AcceptedByCommand> {
     Some(AcceptedByCommand { site: plan.site.clone(), day: day?.to_owned(), pin: Some(plan.chain.pin()) })
@@ -58,7 +61,7 @@ pub fn judge(draft: &Draft, plan: &InstallPlan, context: &InstallContext<'_>) ->
         None => plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect(),
     };
     let (accept, before) = (accepted(plan, context.accept), context.served.or(built.as_ref()));
-    let (_, problems) = draft.build(&CheckContext { before, instead, shown_as, accept, ..empty() });
+    let (config, problems) = draft.build(&CheckContext { before, instead, shown_as, accept, ..empty() });
     let known: Vec<&Problem> = old.sorted();
     let about_it = |p: &Problem| p.path.as_ref().is_some_and(|path| plan.places.contains(path));
     let is_like = |p: &Problem, k: &Problem| (k.severity, &k.reason.what) == (p.severity, &p.reason.what);
@@ -68,5 +71,6 @@ pub fn judge(draft: &Draft, plan: &InstallPlan, context: &InstallContext<'_>) ->
         ok: !own.iter().any(|problem| problem.is_error()),
         problems: own.into_iter().map(|problem| problems.placed(problem)).collect(),
         has_other_errors: others.into_iter().any(Problem::is_error),
+        accepted: config.into_iter().flat_map(|config| config.accepted).map(|accepted| accepted.site).collect(),
     }
 }

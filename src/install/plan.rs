@@ -159,7 +159,7 @@ pub fn chain_of(name: &Path, contents: &[u8]) -> Result<Chain, Reason> {
             CertificateError::Chain(why) => why.hint(name, Want::Chain),
             _ => None,
         };
-        let look = || format!("`pintle pin {}` shows what the file holds", name.display());
+        let look = || format!("`pintle pin {}` shows what the file holds", shell_word(&name.display().to_string()));
         Reason::new(format!("{}: {e}", name.display())).hint(hint.unwrap_or_else(look))
     })
 }
@@ -193,11 +193,12 @@ fn checked_key(given: GivenFile, chain: &Chain, of: &Path) -> Result<GivenFile, 
 #[must_use]
 pub fn managed(site: &SiteOutline) -> Reason {
     let label = site.label();
+    let word = shell_word(&label);
     let what = format!("{label}: pintle obtains this certificate itself, and would replace an installed one");
     Reason::new(what)
         .note("it keeps the certificate in use until a new one is verified")
-        .hint(pintle(format_args!("acme renew --site {label}")))
-        .hint(format!("if a key is compromised: `{}`", pintle(format_args!("key revoke --site {label}"))))
+        .hint(pintle(format_args!("acme renew --site {word}")))
+        .hint(format!("if a key is compromised: `{}`", pintle(format_args!("key revoke --site {word}"))))
         .hint("to use a certificate of your own: chain and key instead of acme in [site.certificate]")
 }
 
@@ -256,7 +257,9 @@ fn find_key(
     }
     let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
     let what = format!("{}: its key is neither the one in use, nor in {}", chain.display(), looked.join(", "));
-    Err(Reason::new(what).hint("name it: pintle install --site HOST CHAIN KEY"))
+    let files = format!("{} KEY", shell_word(&chain.display().to_string()));
+    let command = pintle(format_args!("install --site {} {files}", shell_word(&site.label())));
+    Err(Reason::new(what).hint(format!("name it: {command}")))
 }
 
 /// The tag of a site's chains as they are on disk: another installation gives it another one.

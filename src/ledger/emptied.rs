@@ -16,6 +16,18 @@ fn emptied_files_and_damaged_heads_are_noticed() {
     assert_eq!(losses(folder.path()), [Notice::Emptied]);
     std::fs::remove_file(path(&folder, FILE)).unwrap();
     assert_eq!(losses(folder.path()), [Notice::Emptied]);
+    // Both are deleted: the lock's file has the number.
+    std::fs::remove_file(path(&folder, HEAD)).unwrap();
+    assert_eq!(losses(folder.path()), [Notice::Deleted { newest: 4 }]);
+    // Half a line alone is no more than nothing.
+    std::fs::write(path(&folder, FILE), "{\"sum\":\"").unwrap();
+    assert_eq!(losses(folder.path()), [Notice::Emptied]);
+    std::fs::remove_file(path(&folder, FILE)).unwrap();
+    drop(Ledger::mend(folder.path(), Book::default(), 0).unwrap());
+    assert_eq!(losses(folder.path()), []);
+    // Nothing was ever recorded.
+    let folder = folder_with(&[]);
+    assert!(path(&folder, LOCK).exists() && losses(folder.path()).is_empty());
     // Any changed byte in the newest line of the head, while the ledger is truncated.
     let whole = folder_with(&records);
     let [ledger, head] = [FILE, HEAD].map(|name| std::fs::read(path(&whole, name)).unwrap());

@@ -37,6 +37,8 @@ pub struct Leases {
     past: Vec<Weak<Lease>>,
     /// Corrections of records that were dated too early, still to be written.
     mended: Vec<Record>,
+    /// The number of times that all leases were revoked.
+    revoked: u64,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,10 @@ pub struct LeaseRenewal {
     /// The records to write.
     pub records: Vec<Record>,
     granted: Vec<(Arc<Lease>, Granted)>,
+    /// The number of corrections among the records.
+    mended: usize,
+    /// [`Leases::revoked`] when it began.
+    revoked: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +78,7 @@ impl LeaseRenewal {
     pub fn part(&mut self, at_once: impl Fn(&Arc<Lease>) -> bool) -> Self {
         let (now, later) = std::mem::take(&mut self.granted).into_iter().partition(|(lease, _)| at_once(lease));
         self.granted = later;
-        Self { records: Vec::new(), granted: now }
+        Self { records: Vec::new(), granted: now, mended: std::mem::take(&mut self.mended), revoked: self.revoked }
     }
 }
 
@@ -110,6 +116,7 @@ impl Leases {
 
     /// Withholds all pins until they are recorded again.
     pub fn revoke(&mut self) {
+        self.revoked += 1;
         for held in &mut self.held {
             held.pledge.lease.revoke();
             held.renew_at = 0;
@@ -122,7 +129,8 @@ impl Leases {
     /// Returns the records to write now; `None` if nothing is due.
     #[must_use]
     pub fn due(&self, now: Seconds, uptime: u64) -> Option<LeaseRenewal> {
-        let mut renewal = LeaseRenewal { records: self.mended.clone(), granted: Vec::new() };
+        let (mended, revoked) = (self.mended.len(), self.revoked);
+        let mut renewal = LeaseRenewal { records: self.mended.clone(), granted: Vec::new(), mended, revoked };
         for held in self.held.iter().filter(|h| h.renew_at <= uptime) {
             let (record, granted) = lease(&held.pledge.promise, now, uptime);
             renewal.records.push(record);
@@ -131,9 +139,19 @@ impl Leases {
         (!renewal.records.is_empty()).then_some(renewal)
     }
 
-    /// Grants the leases of a renewal that is durable.
+    /// Returns `true` if there is nothing to renew or to correct.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.mended.is_empty()
+    }
+
+    /// Grants the leases of a renewal that is durable. If the clock was set while it was written, the
+    /// clock of before has dated it: it grants nothing, and later corrections stay to be written.
     pub fn granted(&mut self, renewal: &LeaseRenewal) {
-        self.mended.clear();
+        self.mended.drain(..renewal.mended.min(self.mended.len()));
+        if renewal.revoked != self.revoked {
+            return;
+        }
         let granted: HashMap<*const Lease, Granted> =
             renewal.granted.iter().map(|(lease, granted)| (Arc::as_ptr(lease), *granted)).collect();
         for (lease, granted) in &renewal.granted {
@@ -231,6 +249,27 @@ mod tests {
         leases.hold(&[one, two]);
         assert_eq!(leases.due(1000, 8).unwrap().records.len(), 1);
         assert_eq!(leases.due(1000, 50_007).unwrap().records.len(), 2);
+    }
+
+    /// The clock is set while a renewal is written: the renewal grants nothing, and the correction stays.
+    #[test]
+    fn a_clock_that_is_set_during_a_write() {
+        let one = pledge(1, 1000);
+        let (mut leases, mut book) = (Leases::default(), Book::default());
+        leases.hold(std::slice::from_ref(&one));
+        let renewal = leases.due(5000, 0).unwrap();
+        renewal.records.iter().for_each(|record| _ = book.apply(record.clone()));
+        let mended = leases.was_behind(Behind { seconds: 300, since: 4990 }, &book, 5300);
+        leases.granted(&renewal);
+        assert!(!one.lease.holds(1000), "the clock of before has dated it");
+        assert!(mended.len() == 1 && leases.mended() == mended && !leases.is_idle());
+        let mut renewal = leases.due(5300, 1000).unwrap();
+        assert_eq!(renewal.records.len(), 2);
+        let at_once = renewal.part(|_| false);
+        leases.granted(&at_once);
+        assert!(leases.mended().is_empty() && !one.lease.holds(1000));
+        leases.granted(&renewal);
+        assert!(one.lease.holds(1000));
     }
 
     /// Clients hold pins that were sent before the clock was set forward for longer than recorded,

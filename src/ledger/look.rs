@@ -4,6 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
 use super::book::Book;
 use super::disk::{Disk, Folder};
 use super::file::{self, FileContents, Head, NewestRecord, Position};
@@ -39,13 +42,16 @@ fn looked_at(found: FileContents) -> (Book, Vec<Notice>) {
     (found.book, found.notices)
 }
 
-/// Returns the file of a folder's ledger that cannot be read; the main one if it is not a file that fails.
+/// Returns the file of a folder's ledger that cannot be read, or else the one that cannot be written; the main one if it is
+/// not a file that fails.
 #[must_use]
 pub fn unreadable(folder: &Path) -> PathBuf {
-    let paths = [FILE, HEAD].map(|name| folder.join(name));
+    let paths = [FILE, HEAD, LOCK].map(|name| folder.join(name));
     let fails =
         |path: &&PathBuf| plain_file::open(path).is_err_and(|error| !matches!(error.kind(), io::ErrorKind::NotFound));
-    paths.iter().find(fails).unwrap_or(&paths[0]).clone()
+    let is_forbidden = |path: &&PathBuf| access(path.as_path(), Access::WRITE_OK) == Err(Errno::ACCESS);
+    let found = paths.iter().find(fails).or_else(|| paths.iter().find(is_forbidden));
+    found.unwrap_or(&paths[0]).clone()
 }
 
 /// Returns `true` if a folder has no file of a ledger.
@@ -95,9 +101,13 @@ pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Opti
     }
     let (ends, is_empty) = (found.position.seq, contents.as_ref().is_none_or(Vec::is_empty));
     let has_loss = found.notices.iter().any(Notice::is_loss);
-    let is_left_empty = contents.is_some() && note.is_some();
-    if positions.is_empty() && is_empty && (is_there || is_left_empty) {
-        found.notices = vec![Notice::Emptied];
+    // Only a crash before the first note leaves half a line alone.
+    let is_bare = found.id.is_none() && (found.lines == 0 || found.book.is_empty()) && !has_loss;
+    if positions.is_empty() && (is_there && is_empty || note.is_some() && is_bare) {
+        found.notices = vec![match &note {
+            Some(note) if contents.is_none() && !is_there => Notice::Deleted { newest: note.seq },
+            _ => Notice::Emptied,
+        }];
     } else if is_damaged && !has_loss {
         found.notices.push(Notice::DamagedHead);
     } else if let Some(note) = note.as_ref().filter(|note| !has_loss && is_older(&found, note)) {

@@ -73,6 +73,12 @@ pub struct Ledger<D = Folder> {
     disturbed: bool,
     /// Records of somebody else's file that are in neither the book nor this ledger's file.
     foreign: Vec<Record>,
+    /// Those among them whose dates cannot be right, as they were in that file.
+    beyond: Vec<Record>,
+    /// Records whose writing has failed. They may be in the file nevertheless.
+    tried: Book,
+    /// The last time that the caller has told.
+    now: Seconds,
     /// The reason why nothing can be written at all.
     broken: Option<String>,
 }
@@ -121,6 +127,9 @@ impl Ledger {
             suspect: false,
             disturbed: false,
             foreign: Vec::new(),
+            beyond: Vec::new(),
+            tried: Book::default(),
+            now: 0,
             broken: None,
         }
     }
@@ -160,15 +169,15 @@ impl<D: Disk> Ledger<D> {
     pub fn with(mut disk: D, now: Seconds, known: Option<Book>) -> Result<(Self, Vec<Notice>), OpenError> {
         let (found, contents, head) = read_files(&mut disk).map_err(OpenError::Io)?;
         let is_lossy = found.notices.iter().any(Notice::is_loss);
-        let contents = contents.unwrap_or_default();
         if is_lossy {
             // The file stays unchanged until it is repaired. Without free space for a copy, opening
             // continues.
-            let _ = keep_copy(&mut disk, &contents);
+            let _ = contents.as_ref().map(|contents| keep_copy(&mut disk, contents));
             if known.is_none() {
                 return Err(OpenError::Damaged(found.notices));
             }
         }
+        let contents = contents.unwrap_or_default();
         let mut found = found.with_doubtful();
         let is_late = found.catch_up();
         // New lines must not follow a torn line or another format, and there must be a head.
@@ -190,6 +199,9 @@ impl<D: Disk> Ledger<D> {
             suspect: is_lossy || is_late || !is_whole || !is_usual,
             disturbed: false,
             foreign: Vec::new(),
+            beyond: Vec::new(),
+            tried: Book::default(),
+            now,
             broken: None,
         };
         if let Some(known) = known {
@@ -243,11 +255,12 @@ impl<D: Disk> Ledger<D> {
             if self.suspect {
                 return self.rewrite_with(records);
             }
-            self.append(&records)?;
+            if let Err(error) = self.append(&records) {
+                self.note_tried(records);
+                return Err(error);
+            }
         }
-        for record in records {
-            self.book.apply(record);
-        }
+        self.believe(records);
         Ok(())
     }
 
@@ -256,10 +269,11 @@ impl<D: Disk> Ledger<D> {
         let foreign = std::mem::take(&mut self.foreign);
         self.believe(foreign);
         let before = self.book.clone();
-        self.believe(records);
+        self.believe(records.clone());
         let written = self.rewrite();
         if written.is_err() {
             self.book = before;
+            self.note_tried(records);
         }
         written
     }
@@ -383,6 +397,7 @@ impl<D: Disk> Ledger<D> {
         disk.rename(HEAD_NEW, HEAD)?;
         disk.sync_folder()?;
         self.suspect = false;
+        (self.tried, self.beyond) = (Book::default(), Vec::new());
         self.len = lines.text.len() as u64;
         self.head_len = head.len() as u64;
         self.lines = lines.count;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::names::HEAD;
+use super::names::{HEAD, LOCK};
 
 /// A fault that the operator should know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,11 @@ pub enum Notice {
     },
     /// The head exists, or this folder's ledger had a record, and no file has one.
     Emptied,
+    /// This folder's ledger had a record, and both files are missing.
+    Deleted {
+        /// The number of the newest known one.
+        newest: u64,
+    },
     /// The newest line of the head is damaged, so nothing shows if the file was truncated.
     DamagedHead,
     /// The file has records, and there is no head: nothing shows if the file was truncated. Somebody has put a copy of
@@ -97,25 +102,25 @@ impl fmt::Display for Notice {
             }
             Self::Behind { ends, head } => write!(
                 f,
-                "the file ends with record {ends}, but {} names record {head}: the file was truncated or is an old copy, \
-                 and promises may be lost",
-                HEAD
+                "the file ends with record {ends}, but {HEAD} names record {head}: the file was truncated or is an old \
+                 copy, and promises may be lost"
             ),
             Self::OldPair { ends, newest } => write!(
                 f,
-                "the file ends with record {ends}, and this folder's ledger had record {newest}: the file and {} are old \
-                 copies, and promises may be lost",
-                HEAD
+                "the file ends with record {ends}, and this folder's ledger had record {newest}: the file and {HEAD} are \
+                 old copies, and promises may be lost"
             ),
             Self::Gone { head } => {
-                write!(f, "the file is missing, and {} names {head} records: all promises in it are lost", HEAD)
+                write!(f, "the file is missing, and {HEAD} names {head} records: all promises in it are lost")
             }
             Self::Emptied => {
-                write!(
-                    f,
-                    "neither the file nor {HEAD} has a record: they were emptied, and all promises in them are lost"
-                )
+                write!(f, "neither the file nor {HEAD} has a record: they were emptied; all promises in them are lost")
             }
+            Self::Deleted { newest } => write!(
+                f,
+                "the file and {HEAD} are missing, and {LOCK} names {newest} records: they were deleted, and all promises in \
+                 them are lost"
+            ),
             Self::DamagedHead => {
                 write!(f, "{HEAD} is damaged: nothing shows if the file was truncated, and promises may be lost")
             }

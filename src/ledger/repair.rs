@@ -49,6 +49,13 @@ pub fn is_beyond(record: &Record, now: Seconds) -> bool {
     is_endless || date(record).is_some_and(|date| date > now.saturating_add(SKEW))
 }
 
+/// Returns a record, with dates of today in place of impossible ones: nothing was sent later than
+/// now.
+#[must_use]
+pub fn bounded(record: Record, now: Seconds) -> Record {
+    if is_beyond(&record, now) { as_of(&record, now) } else { record }
+}
+
 /// Checks that records of another node may be merged.
 ///
 /// # Errors
@@ -123,7 +130,7 @@ pub fn carried_out(book: &Book, now: Seconds, repair: Option<Repair>) -> Book {
     let mut mended = Book::default();
     // Notes of clocks go: by the clock that the operator confirms, all dates are right now.
     for record in confirmed(book).records().filter(|record| !matches!(record, Record::Clock(_))) {
-        mended.apply(if is_beyond(&record, now) { as_of(&record, now) } else { record });
+        mended.apply(bounded(record, now));
     }
     if let Some(repair) = repair {
         mended.apply(Record::Repair(repair));

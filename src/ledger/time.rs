@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::clock::boot::wall_millis;
 use crate::clock::{started, uptime};
 use crate::policy::promise::Seconds;
+use crate::reason::pasted::pintle;
 
 /// A clock that lags by more than this many milliseconds has been set forward. The margin of leases
 /// covers less.
@@ -72,9 +73,10 @@ impl fmt::Display for Doubt {
         write!(
             f,
             "the clock shows {}, but should be about {} according to the ledger: pintle does not use it. Set the clock; if it \
-             is right, stop pintle and run `pintle ledger repair`",
+             is right, stop pintle and run `{}`",
             minute(self.wall),
-            minute(self.expected)
+            minute(self.expected),
+            pintle("ledger repair")
         )
     }
 }

@@ -17,6 +17,7 @@ use rustix::thread::{
 };
 
 use super::plain_file::tidy;
+use crate::reason::shell_word;
 
 /// Other users may write here; with the sticky bit, they cannot replace files of others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -51,6 +52,12 @@ static NAMES: OnceLock<(Uid, String, Gid, String)> = OnceLock::new();
 fn remember_names() {
     let (uid, gid) = (geteuid(), getegid());
     let _ = NAMES.set((uid, name_of(uid), gid, name_of_group(gid)));
+}
+
+/// The name of the user who owns a file; the number, if it has no name.
+#[must_use]
+pub fn owner(file: &fs::Metadata) -> String {
+    name_of(Uid::from_raw(file.uid()))
 }
 
 fn name_of(uid: Uid) -> String {
@@ -292,7 +299,7 @@ fn hint_of_owner(file: &Path, me: u32) -> Option<String> {
     let file = tidy(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
     let (closed, mode) = closed_folder(&file).map_or((file, "u+r"), |folder| (folder, "u+rx"));
     let is_mine = fs::metadata(&closed).is_ok_and(|of| of.uid() == me);
-    is_mine.then(|| format!("chmod {mode} {}", closed.display()))
+    is_mine.then(|| format!("chmod {mode} {}", shell_word(&closed.display().to_string())))
 }
 
 /// The outermost closed folder on the way to a file: folders below it cannot be inspected yet.
@@ -309,7 +316,7 @@ fn hint_to_read(file: &Path, group: &str) -> String {
 fn hint_for_group(file: &Path, group: &str, mode: &str) -> String {
     let file = tidy(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
     let (closed, mode) = closed_folder(&file).map_or((file, mode), |folder| (folder, "g+x"));
-    format!("chgrp {group} {0} && chmod {mode} {0}", closed.display())
+    format!("chgrp {group} {0} && chmod {mode} {0}", shell_word(&closed.display().to_string()))
 }
 
 #[cfg(test)]

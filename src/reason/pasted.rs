@@ -11,8 +11,14 @@ static OPTION: OnceLock<String> = OnceLock::new();
 
 /// Sets the configuration of this process, which commands do not find by themselves. Only the first call counts.
 pub fn set_config(path: &Path) {
+    let _ = OPTION.set(option_for(path));
+}
+
+/// Returns ` -c FILE` for any configuration, from any folder.
+#[must_use]
+pub fn option_for(path: &Path) -> String {
     let path = absolute(path).unwrap_or_else(|_| path.to_owned());
-    let _ = OPTION.set(format!(" -c {}", shell_word(&path.display().to_string())));
+    format!(" -c {}", shell_word(&path.display().to_string()))
 }
 
 /// Returns ` -c FILE`, or nothing if commands find the configuration by themselves.

@@ -66,6 +66,9 @@ pub enum NoPins {
     NoLease,
     /// The connection shows another site's chain, or one that they do not match.
     OtherChain,
+    /// The client named no site, or none of pintle's: it got the certificate of `tls.default_site`,
+    /// which may become another site without a word of the guard.
+    Unnamed,
 }
 
 impl TlsFacts {
@@ -119,9 +122,9 @@ impl Context {
     }
 
     /// Returns the reason why a site's pins may not be sent here. They may if the ledger covers that they are sent now, the
-    /// client asked for this site in its SNI, or got its certificates without one, and it has seen a chain that they match.
-    /// A certificate that was changed since may not match. Over a connection of another site, a client would note pins that
-    /// the guard does not judge that site's next chain by.
+    /// client asked for this site in its SNI, and it has seen a chain that they match. A certificate that was changed since
+    /// may not match. Over a connection of another site, or of none, a client would note pins that the guard does not judge
+    /// its next chain by.
     pub(super) fn pins(&self, site: &SiteOfView) -> Result<(), NoPins> {
         let Some(pins) = &site.hpkp else { return Err(NoPins::None) };
         // Read anew: after a machine's sleep, or a process that stood still, the last tick is long ago.
@@ -132,12 +135,13 @@ impl Context {
         let Some(tls) = &self.tls else { return Ok(()) };
         let shared = &site.view().shared;
         let own = shared.sets.get(site.index()).and_then(Option::as_ref);
-        if own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
-            return Ok(());
-        }
         let named = tls.name.as_deref().and_then(|name| shared.by_host.get(name));
+        let is_named = named == Some(&site.index());
+        if own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
+            return if is_named { Ok(()) } else { Err(NoPins::Unnamed) };
+        }
         let fits = |chain: &[Pin]| chain.iter().any(|pin| pins.policy.pins.contains(pin));
-        match named == Some(&site.index()) && tls.certificates.iter().all(|c| fits(&c.chain.certain)) {
+        match is_named && tls.certificates.iter().all(|c| fits(&c.chain.certain)) {
             true => Ok(()),
             false => Err(NoPins::OtherChain),
         }

@@ -272,7 +272,7 @@ fn without_anybody_there() {
     for command in ["status", "reload"] {
         let (code, out, err) = run(command, &config);
         assert!(code == 1 && out.is_empty() && err.contains("no pintle listens at unix:"), "{command}: {err}");
-        assert!(err.contains("hint: `pintle run` starts it"), "{command}: {err}");
+        assert!(err.contains("hint: `pintle run -c ") && err.contains("` starts it"), "{command}: {err}");
         let (code, out, err) = outcome(pintle().args([command, "--json", "-c"]).arg(&config));
         let answer: Value = serde_json::from_str(&out).unwrap();
         assert_eq!((code, &answer["ok"], err.as_str()), (1, &false.into(), ""), "{out}");

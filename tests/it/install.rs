@@ -334,7 +334,7 @@ fn what_is_not_served_is_not_called_so() {
     });
     let (code, out, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain]));
     assert!(code == 1 && err.contains("still serves another certificate"), "{out}{err}");
-    assert!(err.contains("hint: `pintle reload`") && !out.contains("verified"), "{out}{err}");
+    assert!(err.contains("hint: `pintle reload -c ") && !out.contains("verified"), "{out}{err}");
     pintle.reload();
     assert_eq!(bed.served(&pintle), bed.next.pin);
 }

@@ -20,7 +20,7 @@ fn file(bed: &Bed) -> PathBuf {
 }
 
 /// A configuration beside the process, for commands when it is gone.
-fn config(bed: &Bed, hpkp: &str) -> PathBuf {
+pub fn config(bed: &Bed, hpkp: &str) -> PathBuf {
     let path = bed.folder.path().join("pintle.toml");
     fs::write(&path, format!("{LISTEN}{}", bed.config(hpkp, ""))).unwrap();
     path
@@ -40,7 +40,7 @@ fn promise_more(pintle: &Pintle) {
 
 /// The output of a start that must be refused.
 #[track_caller]
-fn start_fails(config: &Path) -> String {
+pub fn start_fails(config: &Path) -> String {
     let program = env!("CARGO_BIN_EXE_pintle");
     let mut command = Command::new("timeout");
     let (code, out, err) =
@@ -206,7 +206,8 @@ fn another_folder_is_never_begun_in_silence() {
     fs::write(&config, move_it(format!("{LISTEN}{}", bed.config(&pins, "")))).unwrap();
     let (code, _, err) = outcome(&mut command(&["check"], &config));
     assert!(
-        code == 0 && err.contains("has one with promises for these sites: pintle starts with an empty one"),
+        code == 0
+            && err.contains("has one with promises for these sites: they count, and the new ledger begins with them"),
         "{code} {err}"
     );
     let (_, out, _) = outcome(&mut command(&["check", "--json"], &config));
@@ -226,9 +227,9 @@ fn another_folder_is_never_begun_in_silence() {
     let pintle = Pintle::start(&bed.authority, &move_it(bed.config(&pins, "")));
     pintle.logs("the ledger is new");
     drop(pintle);
-    // Both files deleted: the copies show that there was something.
+    // All files deleted: the copies show that there was something.
     fs::remove_dir_all(bed.state()).unwrap();
-    for name in ["ledger.jsonl", "ledger.head"] {
+    for name in ["ledger.jsonl", "ledger.head", "ledger.lock"] {
         fs::remove_file(elsewhere.join(name)).unwrap();
     }
     let (code, _, err) = outcome(&mut command(&["check"], &config));

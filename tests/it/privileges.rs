@@ -361,8 +361,9 @@ fn a_state_of_roots_is_given_away_by_hand() {
         if gone.is_dir() {
             fs::remove_dir_all(gone).unwrap()
         } else {
-            // A head without its file would be a loss.
+            // A head without its file would be a loss, and so would the number in the file of the lock.
             fs::remove_file(gone.with_extension("head")).unwrap();
+            fs::remove_file(gone.with_extension("lock")).unwrap();
             fs::remove_file(gone).unwrap()
         }
         output(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&merge));
@@ -371,6 +372,52 @@ fn a_state_of_roots_is_given_away_by_hand() {
             assert_eq!(entry.metadata().unwrap().uid(), ids().0, "{entry:?}");
         }
     }
+}
+
+/// The copies of the live keys, in a folder that root has restored: nobody is told to move them away, and the remedy brings
+/// them back.
+#[test]
+fn the_copies_are_given_back_by_hand() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let pintle = bed.start(listen, &bed.config(""));
+    let folder = bed.at("state/last-good");
+    let copies = || fs::read_dir(&folder).into_iter().flatten().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    eventually("the pair is copied", || copies().iter().any(|copy| copy.extension().is_some()).then_some(()));
+    assert_eq!(pintle.stop(), 0);
+    let config = bed.at("pintle.toml");
+    fs::write(&config, format!("{listen}{}", bed.config(""))).unwrap();
+    // A link, and another name of root's file, stay root's.
+    let precious = bed.at("precious");
+    fs::write(&precious, "precious\n").unwrap();
+    fs::hard_link(&precious, folder.join("other-name")).unwrap();
+    symlink(&precious, folder.join("link")).unwrap();
+    for path in copies().into_iter().chain([folder.clone()]) {
+        std::os::unix::fs::lchown(path, Some(0), Some(0)).unwrap();
+    }
+    let said = |command: &str| {
+        let mut started = crate::harness::pintle();
+        outcome(started.args([command, "-c"]).arg(&config).env_remove("PINTLE_ALLOW_ROOT"))
+    };
+    for command in ["check", "run"] {
+        let (code, _, err) = said(command);
+        assert!(
+            code == 1 && err.contains("last-good: it belongs to user root, the user nobody cannot write it"),
+            "{err}"
+        );
+        assert!(!err.contains("not a regular file") && !err.contains("mv -T"), "{command}: {err}");
+    }
+    let (_, _, err) = said("run");
+    output(Command::new("sh").args(["-c", remedy(&err)]));
+    assert_eq!(fs::metadata(&precious).unwrap().uid(), 0);
+    for name in ["other-name", "link"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    assert!(copies().into_iter().chain([folder.clone()]).all(|path| fs::metadata(path).unwrap().uid() == ids().0));
+    assert_eq!(bed.start(listen, &bed.config("")).stop(), 0);
 }
 
 /// Whoever serves owns the folder of the state: what it leaves there does not lead a command of root's elsewhere.

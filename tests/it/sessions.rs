@@ -120,11 +120,12 @@ fn sessions_of_the_pair_that_stays_are_resumed() {
     assert!(visit(&of_rsa, &pintle, BLOG).0 && !visit(&of_ecdsa, &pintle, BLOG).0);
 }
 
-/// A client without SNI gets the default site's chain for every name. Nobody judges that chain by another site's pins.
+/// A client without SNI gets the default site's chain for every name, and the default site may become another one: nobody
+/// judges that chain by any site's pins.
 #[test]
 fn without_its_name_in_sni_a_site_sends_no_pins() {
     let bed = Bed::new();
-    let wide = bed.authority.leaf("wide", &[BLOG, "www.example.com", OTHER]);
+    let wide = bed.authority.leaf("wide", &[BLOG, "www.example.com", OTHER, "unknown.example.com"]);
     let csr = |leaf: &Leaf| leaf.key.with_extension("csr");
     bed.authority.csr(&bed.live);
     // The default site's key is among the pins of both sites.
@@ -141,8 +142,13 @@ fn without_its_name_in_sni_a_site_sends_no_pins() {
     };
     assert!(visit(&Client::new(&bed.authority), &pintle, BLOG).1.is_some());
     assert_eq!(visit(&nameless(), &pintle, BLOG).1, None);
-    // Of the site whose chain it is, the pins are sent.
-    assert!(visit(&nameless(), &pintle, OTHER).1.is_some());
+    // Not even those of the site whose chain it is.
+    assert_eq!(visit(&nameless(), &pintle, OTHER).1, None);
+    assert!(visit(&Client::new(&bed.authority), &pintle, OTHER).1.is_some());
+    // The same with an unknown name.
+    let mut connection = Client::new(&bed.authority).connect(pintle.https(), "unknown.example.com");
+    let response = connection.get(OTHER, "/");
+    assert_eq!((response.status, response.field("public-key-pins")), (200, None));
     // The same over a connection for another name: its certificate covers this one.
     let mut connection = Client::new(&bed.authority).connect(pintle.https(), OTHER);
     let response = connection.get(BLOG, "/");

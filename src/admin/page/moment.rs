@@ -62,12 +62,18 @@ impl Moment {
         Self::new(seconds(value)?, now)
     }
 
-    /// `59 days left`, `today`, `ended 3 days ago`
+    /// `59 days left`, `ends today`, `ended 3 days ago`
     #[must_use]
     pub fn left(&self) -> String {
+        if self.days > 0 { format!("{} left", self.remaining()) } else { self.remaining() }
+    }
+
+    /// `59 days`, `ends today`, `ended 3 days ago`
+    #[must_use]
+    pub fn remaining(&self) -> String {
         match self.days {
-            2.. => format!("{} days left", self.nearest.max(2)),
-            1 => "1 day left".to_owned(),
+            2.. => format!("{} days", self.nearest.max(2)),
+            1 => "1 day".to_owned(),
             0 => "ends today".to_owned(),
             -1 => "ended yesterday".to_owned(),
             days => format!("ended {} days ago", -days),
@@ -123,6 +129,7 @@ mod tests {
         assert_eq!((at(0).day.as_str(), at(59).day.as_str()), ("26 Nov 2025", "24 Jan 2026"));
         assert_eq!(at(0).minute, "26 Nov 2025, 09:30 UTC");
         assert_eq!((at(59).left().as_str(), at(59).tone()), ("59 days left", "quiet"));
+        assert_eq!((at(59).remaining().as_str(), at(1).remaining().as_str()), ("59 days", "1 day"));
         assert_eq!((at(1).left().as_str(), at(29).tone(), at(9).tone()), ("1 day left", "t-warn", "t-bad"));
         assert_eq!((at(0).left().as_str(), at(-1).left().as_str()), ("ends today", "ended yesterday"));
         assert_eq!((at(36).distance().as_str(), at(-3).distance().as_str()), ("in 36 days", "3 days ago"));

@@ -251,7 +251,7 @@ fn lane(at: i64, set: &Value, keys: &[Value], times: &PictureTimes) -> Option<Se
         until_more: match is_over {
             true => String::new(),
             false if set["is_sent"] == true => format!(" · held for {} after", duration(set["max_age"].as_u64()?)),
-            false => format!(" · {}", moment.left().trim_end_matches(" left")),
+            false => format!(" · {}", moment.remaining()),
         },
         until_class: match (is_over, breaks) {
             (true, _) => "dim",

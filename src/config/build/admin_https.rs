@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::admin_pins;
 use super::certificates::{PrivateKey, certify_problem, chain_file, key_problem, read_chain, read_key};
 use super::checker::Checker;
 use super::entry::SiteEntry;
@@ -11,12 +12,13 @@ use super::files::read_roots;
 use super::listen::{Listen, addresses, no_such_host};
 use crate::config::admin::{AdminAccess, AdminRole};
 use crate::config::admin_https::{AdminHttps, AdminHttpsLimits, AdminTls};
-use crate::config::file::{AdminHttpsTable, ConfigFile};
+use crate::config::file::{AdminHttpsTable, ConfigFile, SiteTable};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::config::{CheckContext, Draft, MayLack};
 use crate::host::{HostMap, HostPattern};
 use crate::limits::Limits;
+use crate::policy::promise::Seconds;
 use crate::reason::{Problem, Reason, Severity};
 use crate::tls::client_auth::ClientAuthority;
 use crate::tls::offer::TlsOffer;
@@ -33,6 +35,8 @@ pub(super) struct AdminHttpsPlan {
     site: Option<usize>,
     /// Certificates of its own, if they are fit.
     own: Option<CertificateSet>,
+    /// These break promises already: others of the same kind change nothing.
+    breaks: bool,
     /// The role of clients with certificates, if there may be any, and their authority, if its file is fit.
     clients: Option<(AdminRole, Option<Arc<ClientAuthority>>)>,
     troubles: Vec<Reason>,
@@ -65,14 +69,29 @@ pub(super) fn plan(around: &PageInputs<'_>, r: &mut Checker<'_>) -> Option<Admin
     let stamps = std::mem::take(&mut own.stamps);
     let problems = problems.into_list();
     let errors = problems.iter().filter(|problem| problem.is_error());
-    let troubles = errors.map(|problem| r.problems.placed(problem).reason).collect();
+    let mut troubles: Vec<Reason> = errors.map(|problem| r.problems.placed(problem).reason).collect();
     // The sites do not wait for the pages: a start, and a reload, go without what is unfit.
     let is_strict = around.context.may_lack == MayLack::None;
     let severity = |problem: &Problem| if is_strict { problem.severity } else { Severity::Warning };
     for problem in problems {
         r.report(Problem { severity: severity(&problem), ..problem });
     }
-    Some(AdminHttpsPlan { listen, site, own: certificates, clients, troubles, stamps })
+    let broken = certificates.as_ref().and_then(|own| admin_pins::broken(table, own, around.context));
+    let (breaks, is_refused) = (broken.is_some(), broken.as_ref().is_some_and(Problem::is_error));
+    if let Some(problem) = broken {
+        troubles.push(r.problems.placed(&problem).reason);
+        r.report(problem);
+    }
+    let own = certificates.filter(|_| !is_refused);
+    Some(AdminHttpsPlan { listen, site, own, breaks, clients, troubles, stamps })
+}
+
+impl AdminHttpsPlan {
+    /// The objection to a site's pins that bind the pages, whose own certificate has none of their keys.
+    pub(super) fn clash(&self, table: &SiteTable, entry: &SiteEntry, now: Seconds) -> Option<Problem> {
+        let own = self.own.as_ref().filter(|_| !self.breaks)?;
+        admin_pins::clash(own, table, entry, now)
+    }
 }
 
 fn listen(table: &AdminHttpsTable, around: &PageInputs<'_>, r: &mut Checker<'_>) -> Vec<SocketAddr> {
@@ -128,9 +147,7 @@ fn source(table: &AdminHttpsTable, around: &PageInputs<'_>, r: &mut Checker<'_>)
         r.error(&site.span, no_such_host("admin.https.site", &site.value, around.hosts));
         return None;
     };
-    let has_key = |site: &crate::config::file::SiteTable| {
-        site.certificates.iter().any(|pair| pair.key.is_some() || pair.managed.is_some())
-    };
+    let has_key = |site: &SiteTable| site.certificates.iter().any(|pair| pair.key.is_some() || pair.managed.is_some());
     if !around.file.sites.get(index).is_some_and(has_key) {
         let hint = "name another site, or set chain and key instead";
         r.error_with_hint(&site.span, "admin.https.site: this site has no certificate with a key", hint);
@@ -207,7 +224,7 @@ pub(super) fn build(
     limits: &Limits,
     context: &CheckContext<'_>,
 ) -> AdminHttps {
-    let AdminHttpsPlan { listen, site, own, clients, mut troubles, stamps } = plan;
+    let AdminHttpsPlan { listen, site, own, clients, mut troubles, stamps, .. } = plan;
     let before = context.before.and_then(|before| before.admin_https.as_deref());
     let entry = site.and_then(|index| entries.get(index));
     let (certificates, is_of_site) = match entry {

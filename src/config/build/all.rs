@@ -79,6 +79,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
     let has_errors = r.problems.has_errors();
     for (index, candidate) in candidates.iter_mut().enumerate() {
         r.problems.extend(note_missing(index, candidate, &mut kept));
+        r.problems.extend(std::mem::take(&mut candidate.apart));
     }
     if has_errors {
         return None;

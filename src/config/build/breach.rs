@@ -1,16 +1,19 @@
 //! A pair that breaks promises: the judgement of the lockout, and its record.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::path::{Path, absolute};
 
 use super::entry::SiteEntry;
 use super::loaded::LoadedCertificate;
-use super::refusal::{OwnKey, Refusal};
+use super::refusal::{OwnKey, Refusal, SharedChain};
 use super::stand_in::ServedLast;
 use crate::config::file::SiteTable;
 use crate::config::{AcceptedByCommand, CheckContext, Problems};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, set_id};
+use crate::policy::guard::Breach;
 use crate::policy::promise::{Promise, PromiseChannel};
 use crate::reason::{Problem, Reason};
 
@@ -37,7 +40,46 @@ pub(super) struct BrokenPromises<'a> {
     pub(super) sent: &'a HashSet<String>,
     /// `accept_lockout_until` in the file may accept this lockout.
     pub(super) counts_line: bool,
+    pub(super) shared: &'a SharedChains<'a>,
+    /// The names of all sites of the file.
+    pub(super) names: &'a [Vec<HostPattern>],
     pub(super) context: &'a CheckContext<'a>,
+}
+
+/// The sites that share the chains of breaches, by the chain's file and the leaf's pin.
+pub(super) struct SharedChains<'e>(HashMap<(&'e OsStr, Pin), SharedChain>);
+
+impl<'e> SharedChains<'e> {
+    /// Those of judged sites, in the order of the judgement.
+    pub(super) fn of(entries: impl Iterator<Item = &'e SiteEntry>, breaches: &[Breach<'_>]) -> Self {
+        let mut known: HashMap<_, SharedChain> = HashMap::new();
+        // Ten thousand sites that break nothing are not looked at.
+        let entries: Vec<&'e SiteEntry> = entries.filter(|_| !breaches.is_empty()).collect();
+        for breach in breaches {
+            let Some(entry) = entries.get(breach.site) else { continue };
+            let Some(loaded) = entry.plan.loaded.get(breach.chain) else { continue };
+            let shared = known.entry(file_and_pin(loaded)).or_default();
+            shared.breaking.push(entry.site.label());
+            let until = breach.broken.iter().map(|promise| promise.honoured_until()).max();
+            shared.safe_from = shared.safe_from.max(until.unwrap_or_default());
+        }
+        for entry in entries {
+            for loaded in &entry.plan.loaded {
+                if let Some(shared) = known.get_mut(&file_and_pin(loaded)) {
+                    shared.sites.push(entry.site.label());
+                }
+            }
+        }
+        Self(known)
+    }
+
+    fn get(&self, loaded: &LoadedCertificate) -> SharedChain {
+        self.0.get(&file_and_pin(loaded)).cloned().unwrap_or_default()
+    }
+}
+
+fn file_and_pin(loaded: &LoadedCertificate) -> (&OsStr, Pin) {
+    (loaded.path.as_os_str(), loaded.chain.pin())
 }
 
 impl BrokenPromises<'_> {
@@ -75,9 +117,8 @@ impl BrokenPromises<'_> {
                 admitted.accepted.push(self.accepted(refusal));
                 return None;
             }
-            Acceptance::Another(given) => Some(format!(
-                "accept_lockout_until is {given:?}, should be {:?} for this chain; without a lockout, remove it",
-                refusal.safe_day()
+            Acceptance::Another { given, wanted } => Some(format!(
+                "accept_lockout_until is {given:?}, should be {wanted:?} for this chain; without a lockout, remove it"
             )),
             Acceptance::BeforeTheChain => {
                 refusal.by_command = true;
@@ -102,7 +143,7 @@ impl BrokenPromises<'_> {
 
     /// The record of an accepted lockout: for this key, these promises, and the names that they bind.
     fn accepted(&self, refusal: Refusal) -> Accepted {
-        let (names, book) = (self.entry.names(), self.context.book);
+        let (names, book) = (self.entry.served_names(), self.context.book);
         let is_bound = |host: &&HostPattern| refusal.broken.iter().any(|promise| promise.binds(host, names.except));
         let hosts: Vec<HostPattern> = names.hosts.iter().filter(is_bound).cloned().collect();
         Accepted {
@@ -132,6 +173,9 @@ impl BrokenPromises<'_> {
         let (pin, label) = (self.loaded.chain.pin(), self.entry.site.label());
         let is_backup = self.entry.plan.pins.iter().flat_map(|p| &p.backups).any(|b| b.key.pin == pin);
         Refusal {
+            site: label.clone(),
+            files: self.files(),
+            shared: self.shared.get(self.loaded),
             chain: self.context.shown(&self.loaded.path).to_string(),
             pin,
             certain: self.loaded.chain.certain.clone(),
@@ -142,9 +186,35 @@ impl BrokenPromises<'_> {
             },
             still_sent: broken.iter().map(|p| self.is_sent(p)).collect(),
             also_sent_by: Vec::new(),
+            gone: self.gone(broken),
             broken: broken.iter().map(|p| (*p).clone()).collect(),
             by_command: false,
             safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default(),
+        }
+    }
+
+    /// The sites that made these promises, and that the file does not have any more.
+    fn gone(&self, broken: &[&Promise]) -> Vec<String> {
+        let is_there = |site: &str| {
+            HostPattern::parse(site).is_ok_and(|site| self.names.iter().flatten().any(|name| *name == site))
+        };
+        let sites: BTreeSet<&String> = broken.iter().map(|promise| &promise.site).collect();
+        sites.into_iter().filter(|site| !is_there(site)).cloned().collect()
+    }
+
+    /// The files that `pintle install` gets: those of an installation that is being judged, otherwise those in place.
+    fn files(&self) -> Vec<String> {
+        let LoadedCertificate { path, key, is_managed, .. } = self.loaded;
+        if *is_managed {
+            return Vec::new();
+        }
+        let given = |path: &Path| self.context.shown_as.get(path).map(|file| file.display().to_string());
+        let in_place = |path: &Path| absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let chain = path.as_path();
+        let key = key.as_deref().filter(|key| *key != chain);
+        match given(chain) {
+            Some(chain) => [Some(chain), key.and_then(given)].into_iter().flatten().collect(),
+            None => [Some(in_place(chain)), key.map(in_place)].into_iter().flatten().collect(),
         }
     }
 }
@@ -157,7 +227,10 @@ enum Acceptance {
     /// It names the right day.
     Given,
     /// It names another day.
-    Another(String),
+    Another {
+        given: String,
+        wanted: String,
+    },
     /// It names the right day, but was there before the chain: the operator may not have seen this refusal.
     BeforeTheChain,
     /// The day was used for this key.
@@ -174,19 +247,22 @@ fn acceptance(
 ) -> Acceptance {
     let (site, book) = (entry.site.label(), context.book);
     let day = refusal.safe_day();
-    if book.accepts(&site, refusal.pin, &day, &refusal.broken, entry.names()) {
+    if book.accepts(&site, refusal.pin, &day, &refusal.broken, entry.served_names()) {
         let sets: HashSet<String> = refusal.broken.iter().map(set_id).collect();
         let mut own = book.lockouts().iter().filter(|a| a.site == site && a.pin == refusal.pin);
         let is_excuse = own.any(|a| a.is_excuse && !book.is_replaced(a) && a.sets.iter().any(|set| sets.contains(set)));
         return if is_excuse { Acceptance::Excused } else { Acceptance::Known };
     }
-    let is_meant = |a: &&AcceptedByCommand| a.site == site && a.pin.is_none_or(|pin| pin == refusal.pin);
+    // Whoever puts a chain into a file does so for all sites that have this file.
+    let is_meant = |a: &&AcceptedByCommand| {
+        (a.site == site || refusal.shared.sites.contains(&a.site)) && a.pin.is_none_or(|pin| pin == refusal.pin)
+    };
     if let Some(accepted) = context.accept.as_ref().filter(is_meant) {
-        let is_right = accepted.day == day;
-        return if is_right { Acceptance::Given } else { Acceptance::Another(accepted.day.clone()) };
+        let (given, wanted) = (accepted.day.clone(), refusal.day_of_command());
+        return if given == wanted { Acceptance::Given } else { Acceptance::Another { given, wanted } };
     }
     match table.accept_lockout_until.as_ref().map(|at| &at.value) {
-        Some(given) if *given != day => Acceptance::Another(given.clone()),
+        Some(given) if *given != day => Acceptance::Another { given: given.clone(), wanted: day },
         Some(_) => match book.accepted_instead(&site, refusal.pin, &day) {
             Some(pin) => Acceptance::Used(pin),
             None if !counts_line => Acceptance::BeforeTheChain,

@@ -11,13 +11,13 @@ use super::entry::{ByHost, EntriesByName, SiteEntry};
 use super::globals::Globals;
 use super::loaded::LoadedCertificate;
 use super::planning::{Reuse, SiteToPlan};
-use super::report::Withheld;
 use super::stand_in::{CandidateChange, MayLackHere, ServedLast, StandIns};
 use super::upstream::Upstreams;
-use crate::config::file::{CertificateTable, ConfigFile};
+use crate::config::file::{ConfigFile, SiteTable};
 use crate::config::problem::At;
 use crate::config::{CheckContext, Draft, FormerCopy, LastGood, MayLack, ServedBefore, StandIn};
 use crate::host::HostPattern;
+use crate::tls::Certificate;
 
 /// Makes candidates of sites.
 pub(super) struct Builder<'a> {
@@ -48,13 +48,12 @@ impl Builder<'_> {
         let except = self.except.get(index).cloned().unwrap_or_default();
         let names = self.names.get(index).map_or(&[][..], Vec::as_slice);
         let may_lack = self.may_lack(index);
-        let stand_ins = StandIns::of(self.served_as(names), self.context, change, may_lack, names);
+        let stand_ins = StandIns::of(self.served_as(names), self.context, change, may_lack, (names, table));
         let (draft, file, globals) = (self.draft, self.file, self.globals);
         let site = SiteToPlan { draft, file, index, hosts, globals, stand_ins: &stand_ins };
         let planned = self.reuse.plan(&site, &mut self.upstreams, r);
-        let withhold = change.withhold.then_some(Withheld::OtherSite);
         let basis = Basis { before: &self.before, table, except, context: self.context };
-        let mut candidate = candidate::candidate(&basis, planned, withhold, r);
+        let mut candidate = candidate::candidate(&basis, planned, change.withhold, r);
         // A reload must not fail because of files that it did not change: with the same text, they are as good or bad as
         // they were.
         let has_same_text = || {
@@ -131,7 +130,8 @@ impl<'a> Builder<'a> {
 
     /// The pair that was served last where this one is configured.
     pub(super) fn served(&self, candidate: &Candidate, pair: &LoadedCertificate) -> Option<ServedLast> {
-        self.of_pair(candidate, pair, |stand_ins, table| {
+        self.of_site(candidate, |stand_ins, table| {
+            let table = table.certificates.get(pair.at)?;
             stand_ins.served(table, pair.at, &pair.path, &self.draft.folder)
         })
     }
@@ -139,24 +139,43 @@ impl<'a> Builder<'a> {
     /// The pair that was served last with the key of this one: where this one is configured, or elsewhere.
     pub(super) fn served_with_key(&self, candidate: &Candidate, pair: &LoadedCertificate) -> Option<ServedLast> {
         let pin = pair.chain.pin();
-        self.of_pair(candidate, pair, |stand_ins, table| {
+        self.of_site(candidate, |stand_ins, table| {
+            let table = table.certificates.get(pair.at)?;
             let here = stand_ins.served(table, pair.at, &pair.path, &self.draft.folder);
             here.filter(|served| served.loaded.chain.pin() == pin)
                 .or_else(|| stand_ins.served_with(pin, table, pair.at, &pair.path, &self.draft.folder))
         })
     }
 
-    fn of_pair(
+    /// The pair that a name of a site was served with last, if it may serve it.
+    pub(super) fn substitute(&self, candidate: &Candidate, name: &HostPattern) -> Option<Arc<Certificate>> {
+        self.of_site(candidate, |stand_ins, _| stand_ins.substitute(name))
+    }
+
+    /// `true` if a name may be served apart from its site's own pairs, and so perhaps be refused. A reload, and an upgrade,
+    /// may do so only if it is apart already: the operator is there to decide.
+    pub(super) fn may_part(&self, candidate: &Candidate, name: &HostPattern) -> bool {
+        if self.context.served().is_some() {
+            let is_apart = |before: &Arc<SiteEntry>| before.plan.apart.iter().any(|apart| apart.name == *name);
+            return self.served_as(&candidate.plan.hosts).is_some_and(is_apart);
+        }
+        match &self.context.may_lack {
+            MayLack::None => false,
+            MayLack::All => true,
+            MayLack::AllBut(served) => !served.iter().any(|site| site.hosts.contains(name)),
+        }
+    }
+
+    fn of_site<T>(
         &self,
         candidate: &Candidate,
-        pair: &LoadedCertificate,
-        find: impl FnOnce(&StandIns<'_>, &CertificateTable) -> Option<ServedLast>,
-    ) -> Option<ServedLast> {
+        find: impl FnOnce(&StandIns<'_>, &SiteTable) -> Option<T>,
+    ) -> Option<T> {
         let names = &candidate.plan.hosts;
         let site = self.names.iter().position(|of| of.first() == names.first())?;
-        let table = self.file.sites.get(site)?.certificates.get(pair.at)?;
+        let table = self.file.sites.get(site)?;
         let none = CandidateChange::default();
         let may_lack = MayLackHere::Only(Vec::new());
-        find(&StandIns::of(self.served_as(names), self.context, &none, may_lack, names), table)
+        find(&StandIns::of(self.served_as(names), self.context, &none, may_lack, (names, table)), table)
     }
 }

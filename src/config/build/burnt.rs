@@ -5,7 +5,7 @@ use super::loaded::LoadedCertificate;
 use crate::config::CheckContext;
 use crate::config::file::SiteTable;
 use crate::ledger::Burnt;
-use crate::reason::{Kind, Problem, Reason};
+use crate::reason::{Kind, Problem, Reason, shell_word};
 
 /// Returns the problems of pairs with a burnt key, each with the index of the pair. `is_served` says
 /// whether the same key serves already: a refusal would then help nobody.
@@ -40,7 +40,7 @@ pub(super) fn backup(table: &SiteTable, entry: &SiteEntry, context: &CheckContex
     let (file, burnt) = backups.filter_map(|b| Some((&b.file, context.book.burnt(b.key.pin)?))).next()?;
     let span = table.hpkp.as_ref().map_or(&table.span, |hpkp| &hpkp.span);
     let reason = Reason::new(format!("site.hpkp.backups: {file}: {}", compromised(burnt)));
-    let hint = format!("make another backup: pintle key new --site {} --role next", entry.site.label());
+    let hint = format!("make another backup: pintle key new --site {} --role next", shell_word(&entry.site.label()));
     Some(Problem::error(span, reason.hint(hint)).of_kind(Kind::BurntKey))
 }
 
@@ -49,6 +49,6 @@ fn compromised(burnt: &Burnt) -> String {
 }
 
 fn change_over(entry: &SiteEntry) -> String {
-    let site = entry.site.label();
+    let site = shell_word(&entry.site.label());
     format!("change over to another key: `pintle key list --site {site}` shows which keys clients know")
 }

@@ -32,6 +32,8 @@ pub(super) struct Candidate {
     pub(super) missing: Vec<MissingPair>,
     /// Problems of files that something else replaces.
     pub(super) notes: Vec<Problem>,
+    /// Objections to pairs that serve all but some names of the site.
+    pub(super) apart: Vec<Problem>,
     /// The fallback if this candidate is rejected: the previous files, with the ledger and the time of now.
     pub(super) standing: Option<Arc<SiteEntry>>,
     pub(super) by_guard: bool,
@@ -47,8 +49,8 @@ impl Candidate {
         news: Vec<Problem>,
         (refused, missing): (Vec<RefusedPair>, Vec<MissingPair>),
     ) -> Self {
-        let (notes, standing) = (Vec::new(), None);
-        Self { entry, plan, problems, news, refused, missing, notes, standing, by_guard: false, is_kept: false }
+        let (notes, apart, standing) = (Vec::new(), Vec::new(), None);
+        Self { entry, plan, problems, news, refused, missing, notes, apart, standing, by_guard: false, is_kept: false }
     }
 
     pub(super) fn is_fit(&self) -> bool {
@@ -84,6 +86,7 @@ pub(super) fn candidate(
     let Basis { table, except, context, .. } = basis;
     let Planned { plan, mut problems, refused, missing } = planned;
     let unserved = (refused, missing);
+    let except = &plan.exceptions(except);
     let mut scratch = r.problems.scratch();
     let mut own = Checker { problems: &mut scratch, stamps: Vec::new(), ..*r };
     let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
@@ -135,9 +138,9 @@ pub(super) fn candidate(
 /// Returns `true` if the site has a name, and `true` if clients note its policies.
 fn noted(plan: &SitePlan) -> (bool, bool) {
     // Clients note nothing about addresses (RFC 6797 section 8.1.1, RFC 7469 section 2.3.1).
-    let has_name = plan.hosts.iter().any(|host| host.address().is_none());
+    let are_named = |hosts: &[HostPattern]| hosts.iter().any(|host| host.address().is_none());
     // Without a certificate, no client sees a policy, and no ramp begins.
-    (has_name, has_name && plan.lack.is_none())
+    (are_named(&plan.hosts), are_named(plan.served_hosts()) && plan.lack.is_none())
 }
 
 /// The fallback of a site whose files are unfit: what it has now. Its ramps follow the ledger all the same.
@@ -202,7 +205,7 @@ fn is_live_promise(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPa
 fn breaks_any(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPattern], chain: &Chain) -> bool {
     let mut broken =
         context.book.promises().iter().filter(|p| p.is_alive(context.now) && !p.is_kept_by(&chain.certain));
-    broken.any(|p| plan.hosts.iter().any(|host| p.binds(host, except)))
+    broken.any(|p| plan.served_hosts().iter().any(|host| p.binds(host, except)))
 }
 
 /// `true` if clients of a site may hold a pin: an enforced set that is alive for one of its names has it.
@@ -210,7 +213,7 @@ fn is_promised(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPatter
     let promises = context.book.promises().iter();
     promises
         .filter(|p| p.is_alive(context.now) && p.pins.binary_search(&pin).is_ok())
-        .any(|p| plan.hosts.iter().any(|host| p.binds(host, except)))
+        .any(|p| plan.served_hosts().iter().any(|host| p.binds(host, except)))
 }
 
 /// The step of a ramp. A new ramp begins.

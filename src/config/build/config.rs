@@ -107,6 +107,8 @@ pub struct KeptSite {
     pub certificates: Vec<report::CertificateReport>,
     /// `true` if the site has no certificate at all.
     pub lacks: bool,
+    /// Names that the refused certificates would lock readers out of, while the site serves all others with them.
+    pub apart: Vec<String>,
 }
 
 /// The target of the access log.
@@ -231,8 +233,13 @@ impl Config {
     /// If a copy may still be there.
     pub fn forget_other_copies(&self, copies: &LastGood, book: &Book, now: Seconds) -> io::Result<()> {
         let served: OnceCell<HashSet<&HostPattern>> = OnceCell::new();
-        let find =
-            || self.entries.iter().filter(|entry| !entry.pairs().is_empty()).flat_map(|entry| entry.hosts()).collect();
+        let find = || {
+            self.entries
+                .iter()
+                .filter(|entry| !entry.pairs().is_empty())
+                .flat_map(|entry| entry.plan.served_hosts())
+                .collect()
+        };
         copies.retain(self.pairs(), self.missing_chains(), |hosts, copy| {
             let served = served.get_or_init(find);
             let is_served = hosts.iter().any(|host| served.contains(host));
@@ -260,7 +267,7 @@ impl Config {
         let is_kept = |pledge: &&Pledge| {
             // A new site waits: another one may have had its names.
             let site = known.get(pledge.promise.site.as_str());
-            site.is_some_and(|entry| entry.plan.lack.is_none())
+            site.is_some_and(|entry| entry.plan.lack.is_none() && entry.plan.apart.is_empty())
                 && !broken.contains(&std::ptr::from_ref(&pledge.promise))
         };
         self.pledges.iter().filter(is_kept).map(|pledge| Arc::as_ptr(&pledge.lease)).collect()
@@ -288,14 +295,15 @@ impl Config {
             for (at, l) in entry.pairs().iter().enumerate() {
                 let is_known = known.get(&(site, l.path.as_path())).is_some_and(|(chain, before)| {
                     *chain == Arc::as_ptr(&l.chain)
-                        && (Arc::ptr_eq(&before.plan, &entry.plan) || before.hosts() == entry.hosts())
+                        && (Arc::ptr_eq(&before.plan, &entry.plan)
+                            || before.plan.served_hosts() == entry.plan.served_hosts())
                 });
                 let breaks = entry.breaks(l, &promises);
                 let is_listed = entry.pairs().iter().take(at).any(|other| other.path == l.path);
                 if (breaks.is_empty() && is_known) || is_listed {
                     continue;
                 }
-                fresh.push(l.clone().into_pair(site.to_owned(), Breaches::of(entry.names(), breaks)));
+                fresh.push(l.clone().into_pair(site.to_owned(), Breaches::of(entry.served_names(), breaks)));
             }
         }
         Fresh(fresh)

@@ -93,6 +93,12 @@ impl<'a> CheckContext<'a> {
         tidy(self.shown_as.get(path).map_or(path, PathBuf::as_path)).display().to_string()
     }
 
+    /// `true` at a start beside no other process: what was served before must not go dark, as nobody else serves it.
+    pub(super) fn is_start(&self) -> bool {
+        let is_alone = self.days_in_use.is_none() && !matches!(self.may_lack, MayLack::AllBut(_));
+        self.stand_in == StandIn::Always && self.before.is_none() && is_alone
+    }
+
     /// The configuration that clients see now, if this process serves one.
     pub(super) fn served(&self) -> Option<&'a Config> {
         self.before.filter(|_| self.is_served)

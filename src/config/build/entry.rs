@@ -66,7 +66,7 @@ impl SiteEntry {
 
     /// The promises that one of its pairs breaks.
     pub(in crate::config) fn breaks<'p>(&self, pair: &LoadedCertificate, promises: &Promises<'p>) -> Vec<&'p Promise> {
-        promises.broken_by(&self.plan.hosts, self.except(), &pair.chain.certain)
+        promises.broken_by(self.plan.served_hosts(), self.except(), &pair.chain.certain)
     }
 
     pub(super) fn chains(&self) -> impl Iterator<Item = &Chain> {
@@ -76,6 +76,11 @@ impl SiteEntry {
     /// Its names.
     pub(in crate::config) fn names(&self) -> SiteNames<'_> {
         SiteNames { hosts: self.hosts(), except: self.except() }
+    }
+
+    /// Its names, without those that its own pairs do not serve.
+    pub(in crate::config) fn served_names(&self) -> SiteNames<'_> {
+        SiteNames { hosts: self.plan.served_hosts(), except: self.except() }
     }
 
     /// Names that its wildcards do not cover.
@@ -103,7 +108,11 @@ pub(super) fn make(plan: Arc<SitePlan>, made_from: MadeFrom, ramps: Vec<Ramp>) -
         PinHeader { policy, field, lease: Arc::new(Lease::default()) }
     });
     let pledge = sent.as_ref().map(|sent| Pledge {
-        promise: Promise::of_header(&plan.hosts, &made_from.except, &sent.policy),
+        // No client notes pins for a name that is refused. The promise is known by the site's first name all the same.
+        promise: Promise {
+            site: plan.hosts.first().map(ToString::to_string).unwrap_or_default(),
+            ..Promise::of_header(plan.served_hosts(), &made_from.except, &sent.policy)
+        },
         lease: sent.lease.clone(),
     });
     let hsts = made_from.hsts;
@@ -154,6 +163,7 @@ fn site_report(
         missing: plan.missing.clone(),
         lacks_certificate: plan.lack,
         refused_names: plan.refused_names().map(ToString::to_string).collect(),
+        names_apart: plan.apart.iter().map(|apart| apart.name.to_string()).collect(),
         hsts: hsts.map(ToString::to_string),
         hpkp: hpkp.map(|p| (p.name(), p.value())),
         withheld,

@@ -3,24 +3,27 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::breach::{Admitted, BrokenPromises};
+use super::apart;
+use super::breach::{Admitted, BrokenPromises, SharedChains};
 use super::builder::Builder;
 use super::burnt;
 use super::candidate::Candidate;
 use super::checker::Checker;
 use super::entry::SiteEntry;
 use super::files::ONLY_IN_MEMORY;
-use super::keep::{keep, keep_unfit, stays_in_use};
+use super::keep::{keep, keep_apart, keep_unfit, stays_in_use};
 use super::loaded::LoadedCertificate;
 use super::refusal::Refusal;
+use super::report::Withheld;
 use super::stand_in::{CandidateChange, RefusedPair};
 use super::unserved::{kept_aside, warn_of_removal};
-use crate::config::file::{ConfigFile, SiteTable};
+use crate::config::file::SiteTable;
 use crate::config::{CheckContext, KeptSite, LastGood, StandIn};
 use crate::host::HostPattern;
 use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
-use crate::reason::{Problem, Reason};
+use crate::policy::promise::Promises;
+use crate::reason::{Kind, Problem, Reason};
 
 /// A reason against a site.
 struct SiteObjection {
@@ -120,16 +123,23 @@ fn settle(
                 keep(objection.site, candidate, vec![problem], certificates, context, kept);
                 return true;
             }
+            Some(pair) if part(objection, candidate, change, builder) => {
+                let refused = candidate.plan.loaded.iter().find(|l| l.at == pair).map(LoadedCertificate::report);
+                rebuild(objection.site, candidate, change, builder, r);
+                let problem = apart::told(&objection.problem, &candidate.plan.apart);
+                keep_apart(objection.site, candidate, problem, refused, kept);
+                return true;
+            }
             Some(pair) if !change.dropped.contains_key(&pair) && builder.may_drop(candidate, objection.site, pair) => {
                 change.dropped.insert(pair, vec![objection.problem.clone()]);
                 rebuild(objection.site, candidate, change, builder, r);
                 return true;
             }
-            None if !change.withhold && context.served().is_none() && was_served(candidate, context) => {
-                change.withhold = true;
+            None if change.withhold.is_none() && may_withhold(candidate, builder) => {
+                let is_burnt = objection.problem.kind == Kind::BurntKey;
+                change.withhold = Some(if is_burnt { Withheld::BurntBackup } else { Withheld::OtherSite });
                 rebuild(objection.site, candidate, change, builder, r);
-                let what = "so pintle sends no pins; the site was served before, and stays in use";
-                candidate.notes.push(stays_in_use(&objection.problem, what));
+                candidate.notes.push(stays_in_use(&objection.problem, "so pintle serves the site without its pins"));
                 return true;
             }
             _ => {}
@@ -154,6 +164,7 @@ fn rebuild(
 ) -> Vec<RefusedPair> {
     let mut made = builder.candidate(site, change, r);
     made.notes = std::mem::take(&mut candidate.notes);
+    made.apart = std::mem::take(&mut candidate.apart);
     made.by_guard = candidate.by_guard;
     let refused = std::mem::take(&mut made.refused);
     *candidate = made;
@@ -166,6 +177,48 @@ fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> 
     let Some(here) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
     let served = builder.served(candidate, here);
     served.is_some_and(|served| served.loaded.chain.certain != here.chain.certain)
+}
+
+/// Adds the names for which a pair breaks promises to those that its site's pairs must not serve. Returns `false` if that
+/// is no way out: the pair breaks them for the whole site, another pair of the site keeps them, or somebody serves the names.
+fn part(objection: &SiteObjection, candidate: &Candidate, change: &mut CandidateChange, builder: &Builder<'_>) -> bool {
+    let (Some(Words { refusal, .. }), Some(entry)) = (&objection.refusal, &candidate.entry) else { return false };
+    let pairs = entry.pairs();
+    // Where TLS ends in front of pintle, it can refuse no name.
+    if pairs.iter().any(|pair| pair.certificate.is_none()) {
+        return false;
+    }
+    let mut names = apart::names(entry, &refusal.broken);
+    if pairs.len() > 1 {
+        let promises = Promises::alive(builder.context.book.promises(), builder.context.now);
+        let breaks = |pair: &LoadedCertificate, name: &HostPattern| {
+            !promises.broken_by(std::slice::from_ref(name), entry.except(), &pair.chain.certain).is_empty()
+        };
+        names.retain(|name| pairs.iter().all(|pair| breaks(pair, name)));
+    }
+    let is_new = names.iter().any(|name| !change.apart.contains(name));
+    let serves = entry.served_names().hosts.iter().any(|host| !names.contains(host));
+    let leaves_some = || serves || names.iter().any(|name| builder.substitute(candidate, name).is_some());
+    if !is_new || !names.iter().all(|name| builder.may_part(candidate, name)) || !leaves_some() {
+        return false;
+    }
+    change.apart.extend(names);
+    true
+}
+
+/// `true` if a site may be served without its pins: at a start; at an upgrade, if it was served before; and as long as it
+/// is served without them already, with the same text.
+fn may_withhold(candidate: &Candidate, builder: &Builder<'_>) -> bool {
+    let context = builder.context;
+    let withholds = |before: &Arc<SiteEntry>| {
+        let withheld = before.made_from.withheld;
+        matches!(withheld, Some(Withheld::OtherSite | Withheld::BurntBackup))
+            && before.plan.source == candidate.plan.source
+    };
+    match context.served() {
+        Some(_) => builder.served_as(&candidate.plan.hosts).is_some_and(withholds),
+        None => context.is_start() || was_served(candidate, context),
+    }
 }
 
 /// `true` if a site was served before: there is a copy of a pair of it, or it has sent pins.
@@ -192,10 +245,11 @@ fn judge(
         .enumerate()
         .filter_map(|(index, c)| c.entry.as_ref().map(|entry| (index, c, entry, offer(entry, c.is_kept))))
         .collect();
-    let offers: Vec<Offer<'_>> = sites.iter().map(|(.., offer)| offer.clone()).collect();
+    let (offers, owners) = offers(&sites);
     let objections = guard::judge(&offers, context.book.promises(), context.now);
     let entries = sites.iter().map(|(_, _, entry, _)| *entry).filter(|_| !objections.breaches.is_empty());
     let sent = sent_from_now_on(entries, context);
+    let shared = &SharedChains::of(sites.iter().map(|(_, _, entry, _)| &***entry), &objections.breaches);
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
         // At a change of files, nobody has seen a refusal of the new chain: no line counts.
@@ -219,9 +273,9 @@ fn judge(
             let served = builder.served_with_key(candidate, loaded);
             // The line may wait for a chain that the operator has not seen. It counts if nothing else can be served.
             let counts_line = is_wanted || may_count && !has_other_pair(candidate, loaded.at, builder);
-            let served = served.as_ref();
+            let (promises, served, sent, names) = (broken, served.as_ref(), &sent, builder.names);
             let breach =
-                BrokenPromises { table, entry, loaded, promises: broken, served, sent: &sent, counts_line, context };
+                BrokenPromises { table, entry, loaded, promises, served, sent, counts_line, shared, names, context };
             // Pairs that a site keeps may break for its names what they broke before, and nothing else.
             if offer.is_kept && breach.news().is_empty() {
                 continue;
@@ -234,33 +288,57 @@ fn judge(
             add(pair, vec![problem], None);
         }
         let is_idle = !breaks && !offer.is_kept;
-        add(None, further_warnings(is_idle, table, entry, context, r), None);
+        add(None, further_problems((is_idle, offer.is_kept), table, entry, builder, r), None);
     }
-    errors.extend(objections.clashes.iter().filter_map(|clash| against_clash(clash, file, &sites)));
+    errors.extend(objections.clashes.iter().filter_map(|clash| against_clash(clash, builder, (&sites, &owners))));
     (admitted, warnings, errors)
 }
 
-/// The warnings about a site that do not depend on a pair. `is_idle` if its chains break nothing.
-fn further_warnings(
-    is_idle: bool,
+/// The offers of sites, in their order, and then those of names that their pairs do not serve; and the place of each one's site.
+fn offers<'c>(sites: &[JudgedSite<'c>]) -> (Vec<Offer<'c>>, Vec<usize>) {
+    let own = sites.iter().enumerate().map(|(at, (.., offer))| (offer.clone(), at));
+    let apart = sites
+        .iter()
+        .enumerate()
+        .flat_map(|(at, &(_, _, entry, _))| apart::offers(&entry.plan).map(move |offer| (offer, at)));
+    own.chain(apart).unzip()
+}
+
+/// The problems of a site that do not depend on a pair. `is_idle` if its chains break nothing.
+fn further_problems(
+    (is_idle, is_kept): (bool, bool),
     table: &SiteTable,
     entry: &Arc<SiteEntry>,
-    context: &CheckContext<'_>,
+    builder: &Builder<'_>,
     r: &mut Checker<'_>,
 ) -> Vec<Problem> {
-    let mut problems = r.problems.scratch();
+    let (context, mut problems) = (builder.context, r.problems.scratch());
     if is_idle {
         warn_of_idle_acceptance(table, &mut problems);
     }
     warn_of_removal(table, entry, context, &mut problems);
+    let pages = builder.globals.admin_https.as_ref().filter(|_| !is_kept);
+    problems.extend(pages.and_then(|pages| pages.clash(table, entry, context.now)));
     problems.into_list()
 }
 
 /// The objection to a site whose promise would hurt another one.
-fn against_clash(clash: &Clash, file: &ConfigFile, sites: &[JudgedSite<'_>]) -> Option<SiteObjection> {
-    let [promiser, bound, blamed] = [clash.promiser, clash.bound, clash.blamed].map(|at| sites.get(at));
-    let (promiser, bound, site) = (promiser?.2, bound?.2, blamed?.0);
-    let problem = clash_problem(file.sites.get(site)?, clash, promiser, bound);
+fn against_clash(
+    clash: &Clash,
+    builder: &Builder<'_>,
+    (sites, owners): (&[JudgedSite<'_>], &[usize]),
+) -> Option<SiteObjection> {
+    let of = |offer: usize| owners.get(offer).and_then(|at| sites.get(*at));
+    let [promiser, bound, blamed] = [clash.promiser, clash.bound, clash.blamed].map(of);
+    let ((_, candidate, bound, _), promiser, site) = (bound?, promiser?.2, blamed?.0);
+    let mut problem = clash_problem(builder.file.sites.get(site)?, clash, promiser, bound);
+    // An installation of this chain brings the lockout, even if the file has the same chain already: it is not served yet.
+    let is_news = |loaded: &&LoadedCertificate| {
+        builder.context.served().is_some() && builder.served_with_key(candidate, loaded).is_none()
+    };
+    if let Some(loaded) = bound.plan.loaded.get(clash.chain).filter(is_news) {
+        problem = problem.about(&loaded.path);
+    }
     Some(SiteObjection { site, pair: None, is_wanted: false, problem, refusal: None })
 }
 
@@ -269,7 +347,8 @@ fn more_hints(builder: &Builder<'_>, entry: &SiteEntry) -> Vec<String> {
     // An installation has not replaced the key yet.
     let is_replaced = builder.draft.has_key_process() && builder.context.instead.is_empty();
     let in_memory = is_replaced.then(|| ONLY_IN_MEMORY.to_owned());
-    kept_aside(builder.former(), entry.hosts()).into_iter().chain(in_memory).collect()
+    let out_of_reach = builder.context.last_good.iter().flat_map(LastGood::remedies);
+    kept_aside(builder.former(), entry.hosts()).into_iter().chain(in_memory).chain(out_of_reach).collect()
 }
 
 /// Warns of `accept_lockout_until` if the site's chains break nothing.
@@ -323,7 +402,7 @@ fn sent_from_now_on<'e>(
 
 fn offer(entry: &SiteEntry, is_kept: bool) -> Offer<'_> {
     Offer {
-        hosts: &entry.plan.hosts,
+        hosts: entry.served_names().hosts,
         chains: entry.chains().map(|chain| chain.certain.as_slice()).collect(),
         set: entry.pledge.as_ref().map(|pledge| &pledge.promise),
         is_kept,
@@ -356,7 +435,10 @@ fn clash_problem(table: &SiteTable, clash: &Clash, promiser: &SiteEntry, bound: 
             format!(
                 "{pin}: would lock readers out of {all}: the pins of {site} bind it, too, and this chain has none of their keys"
             ),
-            format!("get a certificate for a key among the pins of {site}"),
+            format!(
+                "add the key of {first} to backups of {site}, and reload: its pins have room for it from then on; or get a \
+                 certificate for a key among these pins"
+            ),
         )
     };
     let site = Some(if clash.blamed == clash.promiser { promiser } else { bound }.site.label());

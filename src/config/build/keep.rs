@@ -55,7 +55,36 @@ pub(super) fn keep(
     }
     let site = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
     let certificates = certificates.into_iter().collect();
-    kept.push(KeptSite { index, site, problems, by_guard, certificates, lacks: false });
+    kept.push(KeptSite { index, site, problems, by_guard, certificates, lacks: false, apart: Vec::new() });
+}
+
+/// Notes that a pair serves only a part of a site's names.
+pub(super) fn keep_apart(
+    index: usize,
+    candidate: &mut Candidate,
+    problem: Problem,
+    certificate: Option<report::CertificateReport>,
+    kept: &mut Vec<KeptSite>,
+) {
+    candidate.by_guard = true;
+    candidate.apart.push(problem.clone());
+    let apart = candidate.plan.apart.iter().map(|apart| apart.name.to_string()).collect();
+    match kept.iter_mut().find(|known| known.index == index) {
+        Some(known) => {
+            known.problems.push(problem);
+            known.certificates.extend(certificate);
+            (known.by_guard, known.apart) = (true, apart);
+        }
+        None => kept.push(KeptSite {
+            index,
+            site: candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default(),
+            problems: vec![problem],
+            by_guard: true,
+            certificates: certificate.into_iter().collect(),
+            lacks: false,
+            apart,
+        }),
+    }
 }
 
 /// Notes the pairs that nothing replaces. Returns their problems.
@@ -88,6 +117,7 @@ pub(super) fn note_missing(index: usize, candidate: &mut Candidate, kept: &mut V
                 by_guard,
                 certificates: certificate.into_iter().collect(),
                 lacks: candidate.plan.lack.is_some(),
+                apart: Vec::new(),
             }),
         }
     }

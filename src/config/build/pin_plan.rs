@@ -12,7 +12,7 @@ use crate::keys::key_file::PublicKey;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Hpkp, MAX_AGE_CAP, Mode, PinFinding, judge, standing};
 use crate::policy::ramp::Steps;
-use crate::reason::{Problem, Reason};
+use crate::reason::{Problem, Reason, shell_word};
 
 /// `[site.hpkp]`, with the keys behind it.
 pub(super) struct PinPlan {
@@ -90,7 +90,7 @@ pub(super) struct Backup {
 
 /// The command that makes a site's next key.
 pub(super) fn key_new(site: &str) -> String {
-    format!("`pintle key new --role next --site {site}`")
+    format!("`pintle key new --role next --site {}`", shell_word(site))
 }
 
 /// Reports the findings of [`judge`], in the words of the file.

@@ -15,7 +15,7 @@ use crate::config::stamp::{Stamp, Stamps};
 use crate::host::HostPattern;
 use crate::reason::Problem;
 use crate::site::HeaderRules;
-use crate::tls::CertificateSet;
+use crate::tls::{Certificate, CertificateSet};
 
 /// A site, before the ledger and the time are taken into account.
 pub(in crate::config) struct SitePlan {
@@ -31,6 +31,10 @@ pub(in crate::config) struct SitePlan {
     pub(super) missing: Vec<Missing>,
     /// Names that not all of its certificates cover, with those that do; `None` if no certificate does.
     pub(super) uncovered: Vec<(HostPattern, Option<CertificateSet>)>,
+    /// Names that its own pairs must not serve.
+    pub(super) apart: Vec<NameApart>,
+    /// Its hosts without those that its own pairs do not serve; `None` if they serve all.
+    pub(super) served: Option<Vec<HostPattern>>,
     /// The reason why TLS is refused for its names, if it is.
     pub(super) lack: Option<CertificateLack>,
     pub(super) pins: Option<PinPlan>,
@@ -47,6 +51,13 @@ pub(in crate::config) struct SitePlan {
     pub(super) source: [u8; 32],
     /// Some pair is not the one on disk, which has to be judged again each time.
     pub(super) has_stand_ins: bool,
+}
+
+/// A name that the site's own pairs must not serve: they would break promises there.
+pub(super) struct NameApart {
+    pub(super) name: HostPattern,
+    /// The pair that it was served with last; `None` if its visitors get no certificate.
+    pub(super) substitute: Option<Arc<Certificate>>,
 }
 
 impl SitePlan {
@@ -75,7 +86,12 @@ impl SitePlan {
         };
         let upstream = |plan: &Self| plan.target.as_ref().map(|t| Arc::as_ptr(&t.upstream));
         let problems = |plan: &Self| plan.problems.iter().map(|p| p.reason.what.clone()).collect::<Vec<_>>();
+        let apart = |plan: &Self| {
+            let names = plan.apart.iter().map(|apart| (apart.name.clone(), apart.substitute.as_ref().map(Arc::as_ptr)));
+            names.collect::<Vec<_>>()
+        };
         chains(self) == chains(other)
+            && apart(self) == apart(other)
             && self.missing == other.missing
             && self.lack == other.lack
             && backups(self) == backups(other)
@@ -83,7 +99,26 @@ impl SitePlan {
             && problems(self) == problems(other)
     }
 
-    /// The names for which TLS is refused, although the site has a certificate: it was issued before they were added.
+    /// The hosts that its own pairs serve. Clients note policies for no other one.
+    pub(super) fn served_hosts(&self) -> &[HostPattern] {
+        self.served.as_deref().unwrap_or(&self.hosts)
+    }
+
+    /// The names that its wildcards do not cover: those of other sites, and those that its own pairs must not serve.
+    pub(super) fn exceptions(&self, others: &[HostPattern]) -> Vec<HostPattern> {
+        let is_below = |name: &&HostPattern| {
+            let covers = |exact: &str| self.hosts.iter().any(|host| host.is_wildcard() && host.matches(exact));
+            name.exact().is_some_and(covers)
+        };
+        let mut except = others.to_vec();
+        except.extend(self.apart.iter().map(|apart| &apart.name).filter(is_below).cloned());
+        except.sort_unstable();
+        except.dedup();
+        except
+    }
+
+    /// The names for which TLS is refused, although the site has a certificate: it was issued before they were added, or
+    /// would break promises there.
     pub(super) fn refused_names(&self) -> impl Iterator<Item = &HostPattern> {
         self.uncovered.iter().filter(|(_, covering)| covering.is_none()).map(|(name, _)| name)
     }

@@ -1,13 +1,13 @@
 //! Makes the plan of a site, or reuses the one in use as long as its text and files stay the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use super::checker::{Checker, of_site};
 use super::globals::Globals;
-use super::plan::{SitePlan, shifted};
+use super::plan::{NameApart, SitePlan, shifted};
 use super::report::{CertificateLack, Missing};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
@@ -70,9 +70,7 @@ impl Reuse {
             None => {
                 let (plan, refused, missing) = make(table, site, upstreams, source, r);
                 // Nothing on disk is new: the plan in use stays.
-                let same = known.filter(|known| {
-                    (!refused.is_empty() || !missing.is_empty()) && known.is_fit() && known.serves_the_same(&plan)
-                });
+                let same = known.filter(|known| plan.has_stand_ins && known.is_fit() && known.serves_the_same(&plan));
                 (same.cloned().unwrap_or_else(|| Arc::new(plan)), refused, missing)
             }
         };
@@ -108,34 +106,35 @@ fn make(
     let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
     let certificates::Pairs { loaded, refused, missing } =
         certificates::build(table, &names, globals.fit.as_ref(), stand_ins, r);
-    own_keys::report(table, r);
-    let pins = pins::plan(table, hosts, (&loaded, !missing.is_empty()), stand_ins, r);
+    let apart = stand_ins.apart();
+    // Another pair than the site's own serves a name: its pins are not for it.
+    let lacks_pair = !missing.is_empty() || apart.iter().any(|apart| apart.substitute.is_some());
+    let pins = pins::plan(table, hosts, (&loaded, lacks_pair), stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
     let target = upstream::build(table, &names, collects, upstreams, r);
     let compression = compression::build(table, r);
     let cache = cache::build(table, compression.is_some(), r);
-    let mixed = mixed::build(table, r);
-    headers::check_policies(table, r);
-    report_plain_site(table, globals, r);
+    own_keys::report(table, r);
+    report_headers(table, globals, r);
     let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
-    let uncovered = uncovered(&names, &served);
+    let mut uncovered = uncovered(&names, &served);
     report_uncovered(table, hosts, &uncovered, r);
-    let canonical = canonical(table, hosts, r);
+    part(&mut uncovered, &apart);
+    let (mixed, canonical) = (mixed::build(table, r), canonical(table, hosts, r));
     let request = Arc::new(headers::build(table.request_headers.as_deref(), "request_headers", r));
     let response = Arc::new(headers::build(table.response_headers.as_deref(), "response_headers", r));
     let (stamps, start) = (std::mem::take(&mut r.stamps), table.span.start);
-    let label = names.first().map(ToString::to_string).unwrap_or_default();
-    let mut problems: Vec<Problem> = problems.into_list().into_iter().map(|p| of_site(&label, p)).collect();
-    for problem in &mut problems {
-        problem.span = problem.span.start.saturating_sub(start)..problem.span.end.saturating_sub(start);
-    }
+    let problems = within_site(problems.into_list(), &names, start);
     let plan = SitePlan {
         canonical,
         unlogged: table.log.as_ref().is_some_and(|log| !log.value),
         buffers_requests: table.buffer_request.as_ref().is_some_and(|buffer| buffer.value),
         lack: lack(&missing).filter(|_| served.is_empty()),
+        has_stand_ins: !refused.is_empty() || !missing.is_empty() || !apart.is_empty(),
+        served: served_hosts(&names, &uncovered, &apart),
         uncovered,
+        apart,
         set: (!served.is_empty()).then(|| Certificates::set(served)),
         hosts: names,
         missing: missing.iter().map(|pair| Missing { path: pair.path.clone(), lack: pair.lack }).collect(),
@@ -151,13 +150,23 @@ fn make(
         problems,
         stamps,
         source,
-        has_stand_ins: !refused.is_empty() || !missing.is_empty(),
     };
     (plan, refused, missing)
 }
 
-/// Warns about a site that nobody can reach over https.
-fn report_plain_site(table: &SiteTable, globals: &Globals, r: &mut Checker<'_>) {
+/// The problems of a site's plan, with spans from its start.
+fn within_site(problems: Vec<Problem>, names: &[HostPattern], start: usize) -> Vec<Problem> {
+    let label = names.first().map(ToString::to_string).unwrap_or_default();
+    let shifted = |problem: Problem| {
+        let span = problem.span.start.saturating_sub(start)..problem.span.end.saturating_sub(start);
+        Problem { span, ..of_site(&label, problem) }
+    };
+    problems.into_iter().map(shifted).collect()
+}
+
+/// Warns about policies that are configured twice, and about a site that nobody can reach over https.
+fn report_headers(table: &SiteTable, globals: &Globals, r: &mut Checker<'_>) {
+    headers::check_policies(table, r);
     if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none() && c.by_acme().is_none()) {
         r.warn(
             &table.span,
@@ -176,6 +185,27 @@ fn uncovered(hosts: &[HostPattern], served: &[Arc<Certificate>]) -> Vec<(HostPat
         (host.clone(), (!covering.is_empty()).then(|| Certificates::set(covering)))
     });
     with_covering.collect()
+}
+
+/// Gives the names that the site's own pairs must not serve their substitutes, or none.
+fn part(uncovered: &mut Vec<(HostPattern, Option<CertificateSet>)>, apart: &[NameApart]) {
+    for NameApart { name, substitute } in apart {
+        uncovered.retain(|(known, _)| known != name);
+        let set = substitute.as_ref().map(|one| Certificates::set(vec![one.clone()]));
+        uncovered.push((name.clone(), set));
+    }
+}
+
+/// The hosts that the site's own pairs serve; `None` if they serve all.
+fn served_hosts(
+    hosts: &[HostPattern],
+    uncovered: &[(HostPattern, Option<CertificateSet>)],
+    apart: &[NameApart],
+) -> Option<Vec<HostPattern>> {
+    let refused = uncovered.iter().filter(|(_, set)| set.is_none()).map(|(name, _)| name);
+    let others: HashSet<&HostPattern> = refused.chain(apart.iter().map(|apart| &apart.name)).collect();
+    let own = || hosts.iter().filter(|host| !others.contains(host)).cloned().collect();
+    (!others.is_empty()).then(own)
 }
 
 /// Warns of names that no certificate of the site covers. If the site has errors, they say what is wrong with its pairs.

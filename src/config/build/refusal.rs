@@ -5,7 +5,8 @@ use std::fmt;
 use crate::keys::pin::Pin;
 use crate::ledger::time::{self, minute_from};
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
-use crate::reason::Reason;
+use crate::reason::pasted::pintle;
+use crate::reason::{Reason, shell_word};
 
 /// Promises that one message names; it counts the rest.
 const NAMED_MAX: usize = 3;
@@ -15,6 +16,10 @@ const PINS_MAX: usize = 5;
 /// A chain that may not be served, and why.
 #[derive(Debug, Clone)]
 pub struct Refusal {
+    /// The site, by its first name.
+    pub site: String,
+    /// The files of the pair, as `pintle install` takes them; empty if pintle obtains the certificate.
+    pub files: Vec<String>,
     /// The chain's file.
     pub chain: String,
     /// The leaf's pin.
@@ -27,6 +32,8 @@ pub struct Refusal {
     pub still_sent: Vec<bool>,
     /// The sites whose sets pintle sends from now on and that the chain breaks, too. They begin to be held.
     pub also_sent_by: Vec<String>,
+    /// The sites that made the broken promises and are not in the file any more.
+    pub gone: Vec<String>,
     /// The configured keys that would keep them: pin and source.
     pub satisfied_by: Vec<(Pin, String)>,
     /// The leaf's key: whether it is among the site's backups, and since when clients know it.
@@ -34,6 +41,19 @@ pub struct Refusal {
     /// A day in `[[site]]` does not count: only a command accepts this lockout.
     pub by_command: bool,
     /// The time from which the chain breaks nothing, if pintle no longer sends the promises that it breaks.
+    pub safe_from: Seconds,
+    /// The sites that have this chain from this file.
+    pub shared: SharedChain,
+}
+
+/// The sites that have one chain from one file: whoever installs it does so for all of them.
+#[derive(Debug, Clone, Default)]
+pub struct SharedChain {
+    /// All of them, by their first names.
+    pub sites: Vec<String>,
+    /// Those at which it breaks promises.
+    pub breaking: Vec<String>,
+    /// The time from which it breaks nothing at any of them.
     pub safe_from: Seconds,
 }
 
@@ -56,23 +76,55 @@ impl Refusal {
         safe_day(self.safe_from)
     }
 
+    /// The same for `pintle install`, which accepts the lockout at all sites that have the chain's file: their last day.
+    #[must_use]
+    pub fn day_of_command(&self) -> String {
+        match self.shared.breaking.as_slice() {
+            [_, _, ..] => safe_day(self.safe_from.max(self.shared.safe_from)),
+            _ => self.safe_day(),
+        }
+    }
+
     /// The refusal, with the ways out: a key that is promised, time, a promise of this key first, or the lockout.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        let day = self.safe_day();
-        let lockout = match self.by_command {
-            true => format!("to lock these readers out anyway: `pintle install --accept-lockout-until {day}`"),
-            false => format!(
-                "to lock these readers out anyway: accept_lockout_until = \"{day}\" in [[site]], or \
-                 `pintle install --accept-lockout-until {day}`"
-            ),
-        };
         let reason = Reason::new(self.to_string());
         let reason = match self.keys() {
             Some(keys) => reason.hint(keys),
             None => reason.note("no single key keeps all of these promises"),
         };
-        reason.hint(self.way_for_this_key()).hint(lockout)
+        let reason = reason.hints(self.sites_to_put_back());
+        reason.hint(self.way_for_this_key()).hint(format!("to lock these readers out anyway: {}", self.lockout()))
+    }
+
+    /// The line or the command that accepts the lockout.
+    fn lockout(&self) -> String {
+        let line = format!("accept_lockout_until = \"{}\" in [[site]]", self.safe_day());
+        match (self.command(), self.by_command) {
+            (Some(command), true) => command,
+            (Some(command), false) => format!("{line}, or {command}"),
+            (None, false) => line,
+            // Only a reload that brings the line accepts the lockout.
+            (None, true) => format!(
+                "while pintle runs, leave accept_lockout_until out and `{reload}`; then {line}, and `{reload}` again",
+                reload = pintle("reload")
+            ),
+        }
+    }
+
+    /// The command that accepts the lockout; `None` if pintle obtains the certificate, so that nobody installs it.
+    fn command(&self) -> Option<String> {
+        if self.files.is_empty() {
+            return None;
+        }
+        let files: Vec<String> = self.files.iter().map(|file| shell_word(file)).collect();
+        let (site, files, day) = (shell_word(&self.site), files.join(" "), self.day_of_command());
+        let command = pintle(format_args!("install --site {site} {files} --accept-lockout-until {day}"));
+        let all = match self.shared.breaking.as_slice() {
+            [_, _, ..] => format!(" (for all sites with this chain file: {})", self.shared.breaking.join(", ")),
+            _ => String::new(),
+        };
+        Some(format!("`{command}`{all}"))
     }
 
     fn keys(&self) -> Option<String> {
@@ -100,6 +152,11 @@ impl Refusal {
                 "wait: the key of this chain is in backups, but was not promised before; it is usable from {from}, once \
                  pintle sends it"
             ),
+            OwnKey::Unknown if senders.is_empty() && self.still_sent.contains(&true) => {
+                format!(
+                    "wait: this chain is usable from {from} at the earliest, when no client holds these pins any more"
+                )
+            }
             OwnKey::Unknown if senders.is_empty() => format!(
                 "wait: this chain is usable from {from}, when the last of these promises ends; they are no longer sent"
             ),
@@ -110,11 +167,23 @@ impl Refusal {
         }
     }
 
-    /// The sites that still send the broken promises.
+    /// A removed site has the keys that keep its promises.
+    fn sites_to_put_back(&self) -> Option<String> {
+        let reload = pintle("reload");
+        (!self.gone.is_empty()).then(|| {
+            format!(
+                "put the table of {} back into the file, with its own chain, then `{reload}`: no promise is broken then",
+                self.gone.join(" and of ")
+            )
+        })
+    }
+
+    /// The sites that still send the broken promises, and can promise another key.
     fn senders(&self) -> Vec<&str> {
         let sent = self.broken.iter().zip(&self.still_sent).filter(|(_, sent)| **sent);
         let also = self.also_sent_by.iter().map(String::as_str);
         let mut sites: Vec<&str> = sent.map(|(promise, _)| promise.site.as_str()).chain(also).collect();
+        sites.retain(|site| !self.gone.iter().any(|gone| gone == *site));
         sites.sort_unstable();
         sites.dedup();
         sites
@@ -198,16 +267,20 @@ mod tests {
         };
         let check = |own_key, still_sent, want: &str, not: &str| {
             let refusal = Refusal {
+                site: "a.example".into(),
+                files: vec!["c.pem".into()],
                 chain: "c.pem".into(),
                 pin: Pin::of_spki(b"new"),
                 certain: vec![Pin::of_spki(b"new")],
                 broken: vec![promise.clone()],
                 still_sent: vec![still_sent],
                 also_sent_by: Vec::new(),
+                gone: Vec::new(),
                 satisfied_by: Vec::new(),
                 own_key,
                 by_command: false,
                 safe_from: promise.honoured_until(),
+                shared: SharedChain::default(),
             };
             let hint = refusal.reason().hints.join("\n");
             assert!(hint.contains(want) && hint.contains("usable from 1970-01-01 00:11 UTC"), "{hint}");
@@ -219,5 +292,49 @@ mod tests {
         check(OwnKey::Unknown, false, "they are no longer sent", name);
         check(OwnKey::Backup { promised_since: Some(0) }, false, "promised since 1970-01-01 00:00 UTC", name);
         check(OwnKey::Backup { promised_since: None }, false, "was not promised before", name);
+    }
+
+    /// The command, with and without a line in the file.
+    #[test]
+    fn the_lockout_as_it_can_be_pasted() {
+        let check = |files: &[&str], by_command, breaking: &[&str], want: &str| {
+            let refusal = Refusal {
+                site: "*.a.example".into(),
+                files: files.iter().map(ToString::to_string).collect(),
+                chain: "c.pem".into(),
+                pin: Pin::of_spki(b"new"),
+                certain: Vec::new(),
+                broken: Vec::new(),
+                still_sent: Vec::new(),
+                also_sent_by: Vec::new(),
+                gone: Vec::new(),
+                satisfied_by: Vec::new(),
+                own_key: OwnKey::Unknown,
+                by_command,
+                safe_from: 1,
+                shared: SharedChain {
+                    sites: Vec::new(),
+                    breaking: breaking.iter().map(ToString::to_string).collect(),
+                    safe_from: 86401,
+                },
+            };
+            let hints = refusal.reason().hints;
+            let hint = hints.last().and_then(|hint| hint.strip_prefix("to lock these readers out anyway: "));
+            assert_eq!(hint, Some(want), "{hints:?}");
+        };
+        let one = "`pintle install --site '*.a.example' /c.pem '/two words.key' --accept-lockout-until 1970-01-02`";
+        let line = "accept_lockout_until = \"1970-01-02\" in [[site]]";
+        let files = ["/c.pem", "/two words.key"];
+        check(&files, true, &["*.a.example"], one);
+        check(&files, false, &["*.a.example"], &format!("{line}, or {one}"));
+        let both = "`pintle install --site '*.a.example' /c.pem --accept-lockout-until 1970-01-03` (for all sites with this \
+                    chain file: *.a.example, b.example)";
+        check(&["/c.pem"], true, &["*.a.example", "b.example"], both);
+        // Nobody installs what pintle obtains.
+        check(&[], false, &["*.a.example"], line);
+        let again = format!(
+            "while pintle runs, leave accept_lockout_until out and `pintle reload`; then {line}, and `pintle reload` again"
+        );
+        check(&[], true, &["*.a.example"], &again);
     }
 }

@@ -29,8 +29,12 @@ pub struct SiteReport {
     pub missing: Vec<Missing>,
     /// The reason why pintle refuses TLS for its names; `None` if it has a certificate, or needs none.
     pub lacks_certificate: Option<CertificateLack>,
-    /// Names for which pintle refuses TLS although the site has a certificate: it does not cover them.
+    /// Names for which pintle refuses TLS although the site has a certificate: it does not cover
+    /// them, or would lock their readers out.
     pub refused_names: Vec<String>,
+    /// Names that the site's certificates would lock readers out of: pintle serves them with an
+    /// earlier one, or refuses them.
+    pub names_apart: Vec<String>,
     /// Its Strict-Transport-Security.
     pub hsts: Option<String>,
     /// Name and value of its pin header.
@@ -76,6 +80,8 @@ pub enum Withheld {
     NoBackup,
     /// A backup that was promised is no longer readable.
     UnreadableBackup,
+    /// A backup is burnt.
+    BurntBackup,
     /// Its pins would lock readers out of another site.
     OtherSite,
 }
@@ -88,7 +94,10 @@ impl Withheld {
             Self::MissingPair => "a certificate is missing",
             Self::NoBackup => "no backup left",
             Self::UnreadableBackup => "a backup is no longer readable",
-            Self::OtherSite => "they would lock readers out of another site: `pintle check` names it",
+            Self::BurntBackup => "a backup is burnt: it was revoked as compromised",
+            Self::OtherSite => {
+                "they would lock readers out of another site, or of the admin pages: `pintle check` names it"
+            }
         }
     }
 }

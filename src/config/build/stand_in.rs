@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::entry::SiteEntry;
 use super::loaded::LoadedCertificate;
+use super::plan::NameApart;
 use super::report;
 use super::report::CertificateLack;
 use crate::config::file::{CertificateTable, SiteTable};
@@ -15,7 +16,8 @@ use crate::config::last_good::{Breaches, KeyText, read_key};
 use crate::config::{CheckContext, LastGood, StandIn};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
-use crate::policy::promise::Promise;
+use crate::ledger::Book;
+use crate::policy::promise::{Promise, Promises, Seconds};
 use crate::reason::Problem;
 use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
@@ -30,6 +32,11 @@ pub(super) struct StandIns<'a> {
     may_lack: MayLackHere<'a>,
     /// The site's names.
     hosts: &'a [HostPattern],
+    /// The site has one pair.
+    has_one: bool,
+    book: &'a Book,
+    now: Seconds,
+    is_start: bool,
 }
 
 /// The ways in which a candidate must differ from its text and files.
@@ -39,8 +46,10 @@ pub(super) struct CandidateChange {
     pub(super) forced: BTreeSet<usize>,
     /// Indexes of pairs that would break a promise and that nothing replaces, with the guard's objections.
     pub(super) dropped: BTreeMap<usize, Vec<Problem>>,
-    /// Its pins would lock readers out of another site: pintle sends none.
-    pub(super) withhold: bool,
+    /// Names that its pairs must not serve.
+    pub(super) apart: BTreeSet<HostPattern>,
+    /// The reason why pintle sends none of its pins, if it must not.
+    pub(super) withhold: Option<report::Withheld>,
 }
 
 /// The pairs that one site may be without.
@@ -106,10 +115,10 @@ impl ServedLast {
     /// that gets another name does not lock out that name's readers yet.
     pub(super) fn breaks(&self, promise: &Promise, site: &SiteEntry) -> bool {
         let (breaks, names) = match &self.by {
-            By::Site(before) => (!promise.is_kept_by(&self.loaded.chain.certain), before.names()),
+            By::Site(before) => (!promise.is_kept_by(&self.loaded.chain.certain), before.served_names()),
             By::Copy(breaches) => (breaches.has(promise), breaches.names()),
         };
-        breaks && site.names().were_all_among(names, promise)
+        breaks && site.served_names().were_all_among(names, promise)
     }
 }
 
@@ -133,9 +142,20 @@ impl<'a> StandIns<'a> {
         context: &'a CheckContext<'_>,
         change: &'a CandidateChange,
         may_lack: MayLackHere<'a>,
-        hosts: &'a [HostPattern],
+        (hosts, table): (&'a [HostPattern], &SiteTable),
     ) -> Self {
-        Self { before, last_good: context.last_good.as_ref(), allowed: context.stand_in, change, may_lack, hosts }
+        Self {
+            before,
+            last_good: context.last_good.as_ref(),
+            allowed: context.stand_in,
+            change,
+            may_lack,
+            hosts,
+            has_one: table.certificates.len() == 1,
+            book: context.book,
+            now: context.now,
+            is_start: context.is_start(),
+        }
     }
 
     /// `true` if the site may be without the pair with this chain.
@@ -150,8 +170,51 @@ impl<'a> StandIns<'a> {
 
     /// The pair that was served last with this path of a chain, whatever the file holds now.
     pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<ServedLast> {
-        let read = || self.last_good?.read(path, self.hosts);
+        let read = || self.last_good?.read(path, self.hosts).or_else(|| self.served_elsewhere(table));
         self.served_where(|l| l.path == path, read, (table, at, path, folder))
+    }
+
+    /// At a start: the copy of the pair that the whole site was served with last, although its text names other files now.
+    /// A reload may have refused them.
+    fn served_elsewhere(&self, table: &CertificateTable) -> Option<Vec<u8>> {
+        let is_meant = self.is_start && self.has_one && table.managed.is_none() && table.key.is_some();
+        let (first, copies) = (self.hosts.first()?, self.copies().filter(|_| is_meant)?);
+        let promises = Promises::alive(self.book.promises(), self.now);
+        let is_fit = |copy: &Zeroizing<Vec<u8>>| self.fit(copy, self.hosts, &promises).is_some();
+        copies.made_for(first).into_iter().find(is_fit).map(|copy| copy.to_vec())
+    }
+
+    /// The copies with their keys. A key process has the keys of configured files only.
+    fn copies(&self) -> Option<&'a LastGood> {
+        self.last_good.filter(|_| key_process::running().is_none())
+    }
+
+    /// The pair of a copy, if it covers some names and breaks no promise there, except those that it broke already.
+    fn fit(&self, copy: &[u8], hosts: &[HostPattern], promises: &Promises<'_>) -> Option<Arc<Certificate>> {
+        let certificate = Certificate::new(Chain::from_pem(copy).ok()?, copy).ok()?;
+        let (chain, breaches) = (&certificate.chain, Breaches::read(copy));
+        let broken = promises.broken_by(hosts, &[], &chain.certain);
+        let is_fit = hosts.iter().all(|host| chain.leaf.covers_pattern(host))
+            && broken.into_iter().all(|promise| breaches.has(promise))
+            && self.book.burnt(chain.pin()).is_none();
+        is_fit.then(|| Arc::new(certificate))
+    }
+
+    /// The names that the site's pairs must not serve, with what is served instead.
+    pub(super) fn apart(&self) -> Vec<NameApart> {
+        let apart = |name: &HostPattern| NameApart { name: name.clone(), substitute: self.substitute(name) };
+        self.change.apart.iter().map(apart).collect()
+    }
+
+    /// The pair that a name of the site was served with last, if it may serve it.
+    pub(super) fn substitute(&self, name: &HostPattern) -> Option<Arc<Certificate>> {
+        if let Some(before) = self.before {
+            return before.plan.apart.iter().find(|apart| apart.name == *name)?.substitute.clone();
+        }
+        // A name below a wildcard was that of a site which is gone.
+        let copies = self.copies().filter(|_| self.hosts.contains(name))?;
+        let promises = Promises::alive(self.book.promises(), self.now);
+        copies.made_for(name).iter().find_map(|copy| self.fit(copy, std::slice::from_ref(name), &promises))
     }
 
     /// The pair that was served last with this leaf key, wherever its files were.
@@ -232,17 +295,15 @@ impl<'a> StandIns<'a> {
     }
 
     pub(super) fn are_none_forced(&self) -> bool {
-        self.change.forced.is_empty() && self.change.dropped.is_empty()
+        self.change.forced.is_empty() && self.change.dropped.is_empty() && self.change.apart.is_empty()
     }
 
-    /// `true` if an earlier process has served the site.
+    /// `true` if an earlier process has served the site, or may have: a start serves whatever it can.
     pub(super) fn were_served(&self, table: &SiteTable, path: impl Fn(&str) -> PathBuf) -> bool {
         let mut chains = table.certificates.iter().filter_map(|pair| pair.chain.as_ref());
-        self.allowed == StandIn::Always
-            && self.before.is_none()
-            && self
-                .last_good
-                .is_some_and(|copies| chains.any(|chain| copies.read(&path(&chain.value), self.hosts).is_some()))
+        let is_known = |copies: &LastGood| chains.any(|chain| copies.read(&path(&chain.value), self.hosts).is_some());
+        self.is_start
+            || self.allowed == StandIn::Always && self.before.is_none() && self.last_good.is_some_and(is_known)
     }
 
     /// `true` if a pair may replace the one on disk.

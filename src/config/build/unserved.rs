@@ -12,7 +12,7 @@ use crate::config::{CheckContext, FormerCopy};
 use crate::host::HostPattern;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
-use crate::reason::{Problem, Reason};
+use crate::reason::{Problem, Reason, shell_word};
 
 /// Warns if `[site.hpkp]` was removed: that withdraws nothing.
 pub(super) fn warn_of_removal(
@@ -72,9 +72,10 @@ pub(super) fn warn_of_unserved(builder: &Builder<'_>, r: &mut Checker<'_>) {
 /// The place of a copy of the last certificate and key of a removed site with these names.
 pub(super) fn kept_aside(former: &[FormerCopy], hosts: &[HostPattern]) -> Option<String> {
     let copy = former.iter().find(|copy| copy.hosts.iter().any(|host| hosts.contains(host)))?;
-    let (site, file) = (hosts.first()?, copy.path.display());
+    let site = hosts.first()?.to_string();
+    let (word, file) = (shell_word(&site), shell_word(&copy.path.display().to_string()));
     Some(format!(
         "{file} has the certificate and key that served {site} last; for a site with these names: pintle install --site \
-         {site} {file} {file}"
+         {word} {file} {file}"
     ))
 }

@@ -81,6 +81,10 @@ fn why_no_pins(inputs: &Inputs<'_>) -> String {
             None => "the ledger grants no lease now".to_owned(),
         },
         (Err(NoPins::OtherChain), None) => "the connection shows a chain that they do not match".to_owned(),
+        (Err(NoPins::Unnamed), None) => {
+            "the client named no site in SNI, and tls.default_site may change: pins go to clients that name the site"
+                .to_owned()
+        }
     }
 }
 

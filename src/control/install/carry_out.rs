@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::CertificateDer;
@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use crate::config::edit::matches;
+use crate::config::report::SiteReport;
 use crate::config::{Config, Draft, Outline, safe_day};
 use crate::control::Control;
 use crate::control::reload::{Installed, ReloadOutcome};
@@ -142,11 +143,18 @@ impl JudgingInstall {
         let context = InstallContext { book, now: *now, served: Some(&**config), accept: accept.as_deref() };
         let verdict = judge(draft, plan, &context);
         let alive = Promises::alive(book.promises(), *now);
-        let index = config.sites().position(|site| site.name() == plan.site);
-        let names = index.and_then(|index| config.names_of(index));
-        let broken =
-            names.map(|names| alive.broken_by(names.hosts, names.except, &plan.chain.certain)).unwrap_or_default();
-        let until = broken.iter().map(|set: &&Promise| set.honoured_until()).max();
+        // The chain comes to all sites that have its file.
+        let place = plan.places.first();
+        let has_it = |site: &SiteReport| {
+            let files = site.certificates.iter().map(|certificate| Path::new(&certificate.path));
+            let missing = site.missing.iter().filter_map(|missing| missing.path.as_deref());
+            site.name() == plan.site || files.chain(missing).any(|file| place.is_some_and(|place| place == file))
+        };
+        let sites = config.sites().enumerate().filter(|(_, site)| has_it(site));
+        let names = sites.filter_map(|(index, _)| config.names_of(index));
+        let broken: Vec<&Promise> =
+            names.flat_map(|names| alive.broken_by(names.hosts, names.except, &plan.chain.certain)).collect();
+        let until = broken.iter().map(|set| set.honoured_until()).max();
         let lockout = until.map_or(
             Value::Null,
             |until| json!({ "sets": broken.len(), "until": rfc3339(until), "day": safe_day(until) }),
@@ -161,6 +169,7 @@ impl Control {
         match step {
             InstallStep::Facts(reply) => _ = reply.send(self.install_facts()),
             InstallStep::Judge { plan, accept, reply } => {
+                let _ = self.keep_ledger().await;
                 let judging = self.judging(plan, accept);
                 // It builds the whole configuration: other commands, and renewals, do not wait for that.
                 spawn_blocking(move || reply.send(judging.judge()));

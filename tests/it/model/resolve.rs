@@ -96,6 +96,10 @@ fn guard(
             continue;
         }
         let refusal = Refusal {
+            site: entry.label(),
+            files: Vec::new(),
+            gone: Vec::new(),
+            shared: Default::default(),
             own_key: pintle::config::OwnKey::Unknown,
             still_sent: vec![false; broken.len()],
             also_sent_by: Vec::new(),

@@ -1,0 +1,85 @@
+//! The own certificate of the pages over TLS, judged by the pins of the sites: these bind a name on every port (RFC 7469
+//! section 2.6), and `includeSubDomains` binds the names below.
+
+use super::entry::SiteEntry;
+use crate::config::CheckContext;
+use crate::config::file::{AdminHttpsTable, SiteTable};
+use crate::host::HostPattern;
+use crate::ledger::time::minute_from;
+use crate::policy::promise::{Promise, Seconds};
+use crate::reason::{Problem, Reason};
+use crate::tls::CertificateSet;
+use crate::tls::certificate::Chain;
+
+/// The problem of a certificate that breaks promises. It is an error if a reload, or a change of its files, brings it.
+/// Otherwise nothing could replace it, and browsers check no pins: the pages are served all the same.
+pub(super) fn broken(table: &AdminHttpsTable, set: &CertificateSet, context: &CheckContext<'_>) -> Option<Problem> {
+    let chain = &set.first()?.chain;
+    let alive = context.book.promises().iter().filter(|promise| promise.is_alive(context.now));
+    let broken = alive.map(|promise| (promise, broken_names(chain, promise))).filter(|(_, names)| !names.is_empty());
+    let broken: Vec<(&Promise, Vec<String>)> = broken.collect();
+    let until = broken.iter().map(|(promise, _)| promise.honoured_until()).max()?;
+    let listed = |mut texts: Vec<String>| {
+        texts.sort_unstable();
+        texts.dedup();
+        texts.join(", ")
+    };
+    let sites = listed(broken.iter().map(|(promise, _)| promise.site.clone()).collect());
+    let names = listed(broken.into_iter().flat_map(|(_, names)| names).collect());
+    let reason = Reason::new(format!(
+        "admin.https.chain: would lock readers out of the pages at {names}: the pins of {sites} bind every port, are held \
+         until {}, and this chain has none of their keys ({})",
+        minute_from(until),
+        chain.pin()
+    ))
+    .hint(format!("add the key of this chain to backups of {sites}, and reload"))
+    .hint("site = \"...\" instead of chain and key in [admin.https], for the certificate of a site")
+    .hint("get a certificate for another name, which no site's pins bind");
+    let span = table.chain.as_ref().map_or(&table.span, |chain| &chain.span);
+    let pages = context.served().map(|served| served.admin_https.as_deref().and_then(|pages| pages.tls.as_ref()));
+    let is_new = pages.is_some_and(|tls| {
+        let own = tls.filter(|tls| !tls.is_of_site);
+        !own.is_some_and(|tls| tls.certificates.iter().any(|c| c.chain.certain == chain.certain))
+    });
+    Some(match is_new {
+        true => Problem::error(span, reason),
+        false => Problem::warning(span, reason.note("pintle serves the pages with it all the same")),
+    })
+}
+
+/// The objection to a site's pins that the certificate would break once they are sent.
+pub(super) fn clash(set: &CertificateSet, table: &SiteTable, entry: &SiteEntry, now: Seconds) -> Option<Problem> {
+    let chain = &set.first()?.chain;
+    let promise = Promise { first_sent: now, last_sent: now, ..entry.pledge.as_ref()?.promise.clone() };
+    let names = broken_names(chain, &promise);
+    if names.is_empty() || !promise.is_alive(now) {
+        return None;
+    }
+    let span = table
+        .hpkp
+        .as_ref()
+        .map_or(&table.span, |hpkp| hpkp.include_subdomains.as_ref().map_or(&hpkp.span, |include| &include.span));
+    let reason = Reason::new(format!(
+        "site.hpkp: would lock readers out of the admin pages at {}: these pins bind every port, and admin.https.chain has \
+         none of their keys ({})",
+        names.join(", "),
+        chain.pin()
+    ))
+    .hint("add the key of admin.https.chain to backups, or remove include_subdomains")
+    .hint(format!("site = \"{}\" instead of chain and key in [admin.https]", entry.site.label()));
+    Some(Problem { site: Some(entry.site.label()), ..Problem::error(span, reason) })
+}
+
+/// The names of a certificate at which it breaks a promise. Those below a wildcard that a site has by itself are not the
+/// pages'.
+fn broken_names(chain: &Chain, promise: &Promise) -> Vec<String> {
+    if promise.is_kept_by(&chain.certain) {
+        return Vec::new();
+    }
+    let is_bound = |name: &HostPattern| match name.is_wildcard() {
+        true => promise.binds(name, &promise.hosts),
+        false => promise.binds(name, &[]),
+    };
+    let names = chain.leaf.all_names().filter(|name| HostPattern::parse(name).is_ok_and(|name| is_bound(&name)));
+    names.collect()
+}
