@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::host::bare;
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::tls::config::provider;
 use crate::tls::failure;
@@ -206,7 +207,7 @@ pub async fn connect(resolver: &Resolver, name: &str, port: u16, limit: Duration
                 let _ = socket.set_nodelay(true);
                 return Ok(socket);
             }
-            Ok(Err(error)) => why = format!("{address}: {error}"),
+            Ok(Err(error)) => why = format!("{address}: {}", words(&error)),
             Err(_) => why = format!("{address}: no connection within {} seconds", limit.as_secs()),
         }
     }

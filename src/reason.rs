@@ -27,6 +27,9 @@ pub struct Reason {
     /// Remedies, each of which is enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
+    /// The remedies among `hints` that are commands, as they can be pasted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
     /// The text that mends it if it stands at the place instead: for an editor's button.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<Box<str>>,
@@ -95,9 +98,24 @@ pub struct Problem {
     /// The site that it is about, by its first name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// The fault that other sites have, too, if each has it in other words.
+    #[serde(skip)]
+    pub shared: Option<SharedFault>,
     /// The fault, and its remedies.
     #[serde(flatten)]
     pub reason: Reason,
+}
+
+/// A fault that many sites can have, each with a file, a host or a value of its own: they share one
+/// warning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedFault {
+    /// Its name: the same for all sites.
+    pub name: &'static str,
+    /// The file, the host or the value of this site.
+    pub about: String,
+    /// The beginning of the remedy, if that is a command which takes the files of all sites.
+    pub command: Option<&'static str>,
 }
 
 /// Returns a number with its noun: `1 site`, `2 sites`.
@@ -140,13 +158,30 @@ impl Reason {
                 hints.push(hint.clone());
             }
         }
-        Self { hints, ..Self::new(lines.join("; ")) }
+        let commands = reasons.iter().flat_map(|reason| reason.commands.iter().cloned()).collect();
+        Self { hints, commands, ..Self::new(lines.join("; ")) }
     }
 
     /// Adds a remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds a remedy that is a command, as it can be pasted.
+    #[must_use]
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        let command = command.into();
+        self.commands.push(command.clone());
+        self.hint(command)
+    }
+
+    /// Adds the remedies of another reason.
+    #[must_use]
+    pub fn remedies_of(mut self, other: &Self) -> Self {
+        self.hints.extend(other.hints.iter().cloned());
+        self.commands.extend(other.commands.iter().cloned());
         self
     }
 
@@ -320,6 +355,21 @@ impl Problem {
         self
     }
 
+    /// Names the fault, and what it is about here: sites with the same one share a warning.
+    #[must_use]
+    pub fn shared(mut self, name: &'static str, about: impl Into<String>) -> Self {
+        self.shared = Some(SharedFault { name, about: about.into(), command: None });
+        self
+    }
+
+    /// The same, about a file for which a command is the remedy: `chmod o= FILE`.
+    #[must_use]
+    pub fn shared_remedy(mut self, name: &'static str, command: &'static str, file: &str) -> Self {
+        self.reason = self.reason.command(format!("{command} {}", shell_word(file)));
+        self.shared = Some(SharedFault { name, about: file.to_owned(), command: Some(command) });
+        self
+    }
+
     /// `true` for what pintle refuses.
     #[must_use]
     pub fn is_error(&self) -> bool {
@@ -417,9 +467,9 @@ mod tests {
 
     #[test]
     fn several_reasons_in_one() {
-        let one = Reason::new("a").note("b").hint("do c").hint("do d");
+        let one = Reason::new("a").note("b").hint("do c").command("do d");
         let other = Reason::new("e").hint("do d").hint("do f");
-        let want = Reason::new("a; b; e").hint("do c").hint("do d").hint("do f");
+        let want = Reason::new("a; b; e").hint("do c").command("do d").hint("do f");
         assert_eq!(Reason::of_all(&[one, other]), want);
     }
 

@@ -60,7 +60,7 @@ impl Site {
 pub struct SiteCompression {
     /// The settings.
     pub rules: Arc<CompressionRules>,
-    /// What is known about entity tags of its upstream.
+    /// The known facts about entity tags of its upstream.
     pub tags: UpstreamTags,
 }
 

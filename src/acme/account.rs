@@ -20,6 +20,7 @@ use crate::config::Authority;
 use crate::keys::key_file;
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
+use crate::os::words::words;
 use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_word};
 
@@ -53,7 +54,7 @@ impl Stored {
         let stored: Option<Self> = store::load(&path).map_err(|error| {
             let old = path.with_extension("old");
             let (from, to) = (shell_word(&path.display().to_string()), shell_word(&old.display().to_string()));
-            let what = format!("the account at the CA: {}: {error}", path.display());
+            let what = format!("the account at the CA: {}: {}", path.display(), words(&error));
             let new_account = format!("for a new account: mv {from} {to}");
             StepFault::here(Reason::new(what).hint("let pintle read it").hint(new_account))
         })?;

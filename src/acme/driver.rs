@@ -33,6 +33,7 @@ use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::os::runtime;
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::server::Answers;
@@ -247,7 +248,7 @@ impl DriverThread {
                         Ok(record) => record,
                         // The next look tries again.
                         Err(error) => {
-                            tracing::error!(folder = %place.display(), %error, "ACME: cannot read the record of a certificate");
+                            tracing::error!(folder = %place.display(), error = %words(&error), "ACME: cannot read the record of a certificate");
                             continue;
                         }
                     };

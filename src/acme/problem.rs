@@ -111,7 +111,7 @@ impl From<&instant_acme::Problem> for AcmeProblem {
 }
 
 impl AcmeProblem {
-    /// Reads the body of an answer. A body that is no problem document gives a problem without a
+    /// Reads the body of an answer. A body that is not a problem document gives a problem without a
     /// type: its status decides.
     #[must_use]
     pub fn read(status: u16, body: &[u8]) -> Self {

@@ -142,7 +142,7 @@ async fn needs(
 /// ends: a record that is removed and set again has to spread anew.
 async fn set(work: &CertificateWork, around: &Surroundings, records: &[TxtRecord]) -> Result<(), StepFault> {
     let Some(hook) = hook::running() else {
-        return Err(fault(&Reason::new("pintle started without acme.dns_hook").hint(pintle("upgrade"))));
+        return Err(fault(&Reason::new("pintle started without acme.dns_hook").command(pintle("upgrade"))));
     };
     // An earlier process has set these, and may have removed them.
     if work.has_leftovers() {

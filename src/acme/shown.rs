@@ -15,6 +15,7 @@ fn finding_json(PreflightFinding { name, subject, severity, reason }: &Preflight
     json!({
         "name": name, "subject": subject, "severity": severity, "what": reason.what, "notes": reason.notes,
         "hints": reason.hints,
+        "commands": reason.commands,
     })
 }
 

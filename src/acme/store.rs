@@ -260,7 +260,8 @@ pub fn forget_compromised(certificate: &Managed) {
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(file = %path.display(), %error, "cannot remove the copy of a compromised key");
+            let error = crate::os::words::words(&error);
+            tracing::warn!(file = %path.display(), error, "cannot remove the copy of a compromised key");
         }
     }
 }
@@ -375,12 +376,12 @@ pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 #[must_use]
 pub fn words(path: &Path, error: &io::Error) -> Reason {
     let folder = shell_word(&plain_file::folder_of(path).display().to_string());
-    let reason = Reason::new(format!("{}: {error}", path.display()));
+    let reason = Reason::new(format!("{}: {}", path.display(), crate::os::words::words(error)));
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             reason.hint(format!("free space on its disk; df -h {folder}"))
         }
-        io::ErrorKind::PermissionDenied => reason.hint(format!("ls -l {folder}")),
+        io::ErrorKind::PermissionDenied => reason.command(format!("ls -l {folder}")),
         _ => reason,
     }
 }

@@ -26,6 +26,7 @@ use crate::config::Authority;
 use crate::config::acme::Method;
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::{Reason, Severity};
 use crate::tls::certificate::Chain;
@@ -337,7 +338,7 @@ impl Task {
             failed.iter().for_each(|name| budget.borrow_mut().take_failed_validation(name, now));
             let path = store::file_of(folder, "budget", directory);
             if let Err(error) = store::save(&path, &*budget.borrow()) {
-                tracing::error!(file = %path.display(), %error, "cannot write the budget of orders");
+                tracing::error!(file = %path.display(), error = %words(&error), "cannot write the budget of orders");
             }
         }
         if fault.remedy == AcmeRemedy::Register {

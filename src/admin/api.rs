@@ -107,7 +107,7 @@ pub fn find(path: &str) -> Option<&'static ApiPath> {
     PATHS.iter().find(|known| fits(known.path, path))
 }
 
-/// `true` if a path fits a pattern: a segment `*` of the pattern stands for one segment of any name.
+/// `true` if a path fits a pattern: a segment `*` of the pattern matches one segment of any name.
 #[must_use]
 pub fn fits(pattern: &str, path: &str) -> bool {
     let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
@@ -269,7 +269,8 @@ impl Answer {
     /// An error in JSON, with its remedies.
     #[must_use]
     pub fn refused(status: StatusCode, reason: &Reason) -> Self {
-        let body = json!({ "error": reason.line(), "hints": reason.hints, "hint": reason.hint_line() });
+        let (hints, commands, hint) = (&reason.hints, &reason.commands, reason.hint_line());
+        let body = json!({ "error": reason.line(), "hints": hints, "commands": commands, "hint": hint });
         Self::json(status, body)
     }
 

@@ -153,7 +153,7 @@ fn disposition(head: &str) -> Option<(String, Option<String>)> {
     Some((parameter("name")?, parameter("filename")))
 }
 
-/// Returns the first value of a name in the query of an API path. `+` is no space there: pins are base64.
+/// Returns the first value of a name in the query of an API path. `+` is not a space there: pins are base64.
 #[must_use]
 pub fn parameter(query: &str, name: &str) -> Option<String> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(unescaped)

@@ -118,7 +118,7 @@ impl Entrance {
         if by_cookie.is_some() {
             return by_cookie;
         }
-        // The certificate stands for the session: there is no cookie, and no id.
+        // The certificate replaces the session: there is no cookie, and no id.
         let ClientProof::Proved(identity, role) = &visitor.client else { return None };
         let (session, is_new) = sessions.of_certificate(identity, *role, now)?;
         if is_new {

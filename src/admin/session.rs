@@ -83,7 +83,7 @@ struct OpenSession {
 pub struct Sessions {
     links: Vec<OneTimeLink>,
     open: HashMap<SecretHash, OpenSession>,
-    /// Those of certificates, by the hash of the certificate, which is no secret.
+    /// Sessions of certificates, by the hash of the certificate, which is public.
     certified: HashMap<[u8; 32], OpenSession>,
 }
 
@@ -253,7 +253,7 @@ mod tests {
         let (first, is_new) = sessions.of_certificate(&certificate(1), AdminRole::View, now).unwrap();
         let (again, is_new_again) = sessions.of_certificate(&certificate(1), AdminRole::View, now).unwrap();
         assert!(is_new && !is_new_again && first.csrf == again.csrf && first.fits(&again.csrf));
-        // What everybody knows of a certificate is no cookie.
+        // A certificate is public, so its hash is not a cookie.
         for id in ["", ANNA, "01", &"01".repeat(32), &"\u{1}".repeat(32)] {
             assert!(sessions.find(id, &AdminAccess::default(), now).is_none(), "{id}");
         }

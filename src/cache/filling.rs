@@ -17,12 +17,12 @@ const WINDOW: u64 = 128 << 10;
 
 /// The memory for the bodies under way of a store: what is held for slow readers, and until it is stored.
 #[derive(Debug)]
-pub struct FillingRoom {
+pub struct FillingBudget {
     most: u64,
     used: AtomicU64,
 }
 
-impl FillingRoom {
+impl FillingBudget {
     /// Makes room for so many bytes.
     #[must_use]
     pub fn new(most: u64) -> Arc<Self> {
@@ -59,7 +59,7 @@ pub enum Outcome {
 pub struct Filling {
     /// The bytes above which the body is not kept.
     most: u64,
-    room: Arc<FillingRoom>,
+    room: Arc<FillingBudget>,
     state: Mutex<FillState>,
 }
 
@@ -98,7 +98,7 @@ impl FillState {
     }
 
     /// Drops the pieces that every reader has, if the body is too large to be kept.
-    fn forget_read(&mut self, most: u64, room: &FillingRoom) {
+    fn forget_read(&mut self, most: u64, room: &FillingBudget) {
         if self.is_kept(most) {
             return;
         }
@@ -120,7 +120,7 @@ fn wake(wakers: Vec<Waker>) {
 impl Filling {
     /// Begins to fill. `most` is the largest body in bytes that is kept, if `room` has room for it.
     #[must_use]
-    pub fn new(most: u64, room: &Arc<FillingRoom>) -> Arc<Self> {
+    pub fn new(most: u64, room: &Arc<FillingBudget>) -> Arc<Self> {
         Arc::new(Self { most, room: room.clone(), state: Mutex::default() })
     }
 
@@ -173,7 +173,7 @@ impl Filling {
     }
 
     /// Ready once there is room for another piece of the body; `false` if nobody reads it and it is not kept.
-    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<bool> {
+    pub fn poll_budget(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.state();
         if state.is_kept(self.most) {
             return Poll::Ready(true);
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn readers_share_a_body() {
-        let filling = Filling::new(100, &FillingRoom::new(1 << 20));
+        let filling = Filling::new(100, &FillingBudget::new(1 << 20));
         let mut first = filling.reader().unwrap();
         assert!(read(&mut first).is_pending());
         filling.push(Bytes::from_static(b"ab"));
@@ -378,20 +378,20 @@ mod tests {
     #[test]
     fn bodies_that_are_too_large() {
         let cx = Context::from_waker(Waker::noop());
-        let filling = Filling::new(3, &FillingRoom::new(1 << 20));
+        let filling = Filling::new(3, &FillingBudget::new(1 << 20));
         let mut reader = filling.reader().unwrap();
         for _ in 0..2 {
-            assert_eq!(filling.poll_room(&cx), Poll::Ready(true));
+            assert_eq!(filling.poll_budget(&cx), Poll::Ready(true));
             filling.push(Bytes::from(vec![0; 64 << 10]));
         }
-        assert!(filling.body().is_none() && filling.poll_room(&cx).is_pending());
+        assert!(filling.body().is_none() && filling.poll_budget(&cx).is_pending());
         assert!(read(&mut reader).is_ready());
-        assert_eq!(filling.poll_room(&cx), Poll::Ready(true));
+        assert_eq!(filling.poll_budget(&cx), Poll::Ready(true));
         assert!(filling.reader().is_none(), "the beginning is gone");
         drop(reader);
-        assert_eq!(filling.poll_room(&cx), Poll::Ready(false));
+        assert_eq!(filling.poll_budget(&cx), Poll::Ready(false));
         filling.finish(false);
-        let cut = Filling::new(3, &FillingRoom::new(1 << 20));
+        let cut = Filling::new(3, &FillingBudget::new(1 << 20));
         let mut reader = cut.reader().unwrap();
         cut.finish(false);
         assert_eq!(read(&mut reader), Poll::Ready(Some(Err(()))));
@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn bodies_without_room_are_not_kept() {
         let cx = Context::from_waker(Waker::noop());
-        let room = FillingRoom::new(300 << 10);
+        let room = FillingBudget::new(300 << 10);
         let piece = || Bytes::from(vec![0; 100 << 10]);
         let first = Filling::new(1 << 20, &room);
         let mut reader = first.reader().unwrap();
@@ -413,7 +413,7 @@ mod tests {
         second.push(piece());
         assert!(second.is_crowded_out() && second.follow().is_none() && second.body().is_none());
         // It waits for its reader.
-        assert!(second.poll_room(&cx).is_pending());
+        assert!(second.poll_budget(&cx).is_pending());
         drop((own, second));
         // The other one has its body, and the room is free again.
         assert!(!first.is_crowded_out() && first.body().is_some() && read(&mut reader).is_ready());
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn the_first_outcome_counts() {
         let cx = Context::from_waker(Waker::noop());
-        let filling = Filling::new(3, &FillingRoom::new(1 << 20));
+        let filling = Filling::new(3, &FillingBudget::new(1 << 20));
         assert!(filling.poll_outcome(&cx).is_pending());
         filling.resolve(Outcome::Released);
         filling.resolve(Outcome::Abandoned);

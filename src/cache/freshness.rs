@@ -1,4 +1,4 @@
-//! How long a response is fresh, and how old it is (RFC 9111 section 4.2).
+//! The freshness and the age of a response (RFC 9111 section 4.2).
 
 use http::StatusCode;
 
@@ -13,7 +13,7 @@ const HEURISTIC_PART: i64 = 10;
 /// are left out: `negative` is for those.
 const HEURISTIC: [u16; 5] = [200, 203, 204, 300, 301];
 
-/// What the operator says about times.
+/// The settings of the operator about times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TimeRules {
     /// For responses without an explicit time, in seconds. It stays between pintle and its store.
@@ -58,7 +58,7 @@ impl LifetimeBasis {
 pub struct Lifetime {
     /// In seconds, from the response's making.
     pub seconds: u32,
-    /// What gave it.
+    /// The source of the lifetime.
     pub basis: LifetimeBasis,
 }
 

@@ -326,7 +326,7 @@ mod tests {
     /// A stored head holds no buffers that are larger than what it has: the bound of the store would not be the memory's.
     #[test]
     fn heads_take_what_they_count_for() {
-        // A request of before has left large buffers.
+        // An earlier request has left large buffers.
         let mut large = Fields::default();
         large.push(b"A", &[b'a'; 4000]);
         drop(large);

@@ -1,4 +1,4 @@
-//! What is known about programs that make blogs: cookies of visitors who get pages of their own, and
+//! Facts about programs that make blogs: cookies of visitors who get pages of their own, and
 //! paths that are never stored.
 
 use super::freshness::TimeRules;
@@ -40,7 +40,7 @@ const WORDPRESS_IGNORED: [&str; 1] = ["wordpress_test_cookie"];
 /// Cookies of Ghost: members, private blogs, the editor, previews of tiers (`ghost/core`).
 const GHOST_COOKIES: [&str; 4] = ["ghost-members-ssr", "ghost-private", "ghost-admin-api-session", "ghost-access"];
 /// Cookies of scripts in the page, by their names and by the beginnings of their names: origins do not read them. A
-/// beginning ends where no other word can go on: Rails names its sessions after the program, as `_gazette_session`.
+/// beginning ends where no other word can continue: Rails names its sessions after the program, as `_gazette_session`.
 const SCRIPT_NAMES: [&str; 8] = ["_ga", "_gid", "_gat", "_gaexp", "_fbp", "_fbc", "_clck", "_clsk"];
 const SCRIPTS: [&str; 8] = ["_ga_", "_gac_", "_gat_", "_gcl_", "_hj", "_pk_", "__utm", "wp-settings-"];
 
@@ -79,7 +79,7 @@ const GHOST_PATHS: [&str; 8] =
     ["/ghost", "/members", "/p", "/r", "/unsubscribe", "/webmentions", "/private", "/.ghost"];
 const GHOST_PARAMETERS: [&str; 4] = ["uuid", "token", "action", "gift"];
 
-/// What a request's cookies mean for the store.
+/// The meaning of a request's cookies for the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cookies {
     /// They say nothing about the visitor. They are not sent on if the answer may be stored.

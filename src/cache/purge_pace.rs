@@ -12,7 +12,7 @@ pub const SITE_PURGE_PAUSE: u64 = 2000;
 pub enum PurgeTurn {
     /// At once.
     Now,
-    /// After this time. Who is told so calls [`PurgePace::begin`] then, and purges.
+    /// After this time. The caller calls [`PurgePace::begin`] then, and purges.
     Later(Duration),
     /// Somebody else does it soon.
     Waits,

@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 
-/// What `site.cache.query` says.
+/// The setting `site.cache.query`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueryRules {
-    /// Names of parameters that are dropped; a `*` at the end stands for any rest.
+    /// Names of parameters that are dropped; a `*` at the end matches any rest.
     pub drop: Vec<Box<str>>,
     /// Only these are kept.
     pub keep: Option<Vec<Box<str>>>,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What the rules leave, they leave.
+        /// Rules change nothing that they have written.
         #[test]
         fn rules_are_stable(query in "[a-cu=&;?%_\\[*]{0,30}", sort: bool) {
             let rules = rules(&["u*", "a"], None, sort);

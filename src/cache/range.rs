@@ -7,7 +7,7 @@ const RANGES_MAX: usize = 8;
 /// The most ranges that may overlap; more get the whole body.
 const OVERLAPS_MAX: usize = 2;
 
-/// What to send for a Range field.
+/// The part to send for a Range field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestedRange {
     /// The whole body: there is no range, it is not understood, or it asks for too many parts.

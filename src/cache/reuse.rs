@@ -2,7 +2,7 @@
 
 use super::directives::{AGE_MAX, Request, Response, Scope};
 
-/// How far directives of clients count: each reload asks for validation.
+/// The weight of directives of clients: each reload asks for validation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Honour {
     /// As the RFC says.
@@ -14,7 +14,7 @@ pub enum Honour {
     No,
 }
 
-/// What the operator allows beyond what the origin says.
+/// The permissions of the operator beyond those of the origin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stale {
     /// Seconds that a stale response is sent for if the origin fails.
@@ -53,7 +53,7 @@ impl FreshnessClock {
     }
 }
 
-/// What to do with a request for which a response is stored.
+/// The decision about a request for which a response is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReuseDecision {
     /// Send it.

@@ -43,7 +43,7 @@ impl CacheRules {
         self.disk.or_else(|| self.stale.if_error.map(|_| DISK)).filter(|bytes| *bytes > 0)
     }
 
-    /// What decides which page is stored, and under which key: pages that other rules have stored may be other ones.
+    /// The settings that decide which page is stored, and its key: pages that other rules have stored may be other ones.
     #[must_use]
     pub fn source(&self) -> String {
         format!("{:?} {:?} {}", self.profile, self.query, self.compresses)

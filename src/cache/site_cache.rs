@@ -12,7 +12,7 @@ use super::store::Store;
 pub struct SiteCache {
     /// Its settings.
     pub rules: Arc<CacheRules>,
-    /// What stored responses were made from, besides the rules: the upstream, and the names of the site.
+    /// The source of stored responses, besides the rules: the upstream, and the names of the site.
     source: Box<str>,
     /// The part of the store on disk.
     pub disk: Option<Arc<SiteDisk>>,
@@ -48,7 +48,7 @@ impl SiteCache {
         }
     }
 
-    /// The part on disk: the one of before, if its pages would be the same.
+    /// The part on disk: the previous one, if its pages would be the same.
     fn disk(
         rules: &CacheRules,
         source: &str,

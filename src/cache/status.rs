@@ -15,9 +15,9 @@ pub enum ForwardReason {
     VaryMiss,
     /// The client asked for validation.
     Request,
-    /// What is stored is stale.
+    /// The stored response is stale.
     Stale,
-    /// What is stored is a part.
+    /// The stored response is a part.
     Partial,
 }
 
@@ -35,7 +35,7 @@ impl ForwardReason {
     }
 }
 
-/// What the cache did with a request.
+/// The cache's part in the answer to a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
     /// The reason for going to the origin; none: a hit.

@@ -102,7 +102,7 @@ impl NotStored {
     }
 }
 
-/// What counts of the request.
+/// The facts about a request that count.
 #[derive(Debug, Clone)]
 pub struct StoringRequest<'a> {
     /// Its method.
@@ -113,7 +113,7 @@ pub struct StoringRequest<'a> {
     pub directives: &'a Request,
 }
 
-/// What the operator allows.
+/// The permissions of the operator.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
     /// Set-Cookie is removed from what is stored and sent, instead of forbidding the store.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::filling::{Filling, FillingFollower, FillingRoom, Outcome};
+use super::filling::{Filling, FillingBudget, FillingFollower, Outcome};
 use super::purge::PurgeScope;
 use super::storing::NotStored;
 
@@ -38,7 +38,7 @@ struct KeysUnderWay {
 pub struct UnderWay {
     keys: Mutex<KeysUnderWay>,
     /// The memory for their bodies.
-    room: Arc<FillingRoom>,
+    room: Arc<FillingBudget>,
     max_object: u64,
 }
 
@@ -57,7 +57,7 @@ impl UnderWay {
     /// Nothing is under way. `memory` is that of the store, and `max_object` bounds a body, both in bytes.
     #[must_use]
     pub fn new(memory: u64, max_object: u64) -> Self {
-        let room = FillingRoom::new((memory / UNDER_WAY_PART).max(max_object));
+        let room = FillingBudget::new((memory / UNDER_WAY_PART).max(max_object));
         Self { keys: Mutex::default(), room, max_object }
     }
 

@@ -1,4 +1,4 @@
-//! Which requests may have the same response (RFC 9111 section 4.1).
+//! The requests that may have the same response (RFC 9111 section 4.1).
 
 use super::encoding::Encoding;
 use crate::message::{Fields, Name, tokens};

@@ -17,6 +17,7 @@ use crate::acme::request::{Renewing, WantedRenewal};
 use crate::admin::asked::encoded;
 use crate::control::client::PATIENCE;
 use crate::host::HostPattern;
+use crate::os::words::words;
 use crate::reason::Reason;
 use crate::reason::pasted::pintle;
 
@@ -287,7 +288,7 @@ pub fn account(path: &Path, as_json: bool) -> ExitCode {
     let accounts = match accounts(&state.join(FOLDER)) {
         Ok(accounts) => accounts,
         Err(error) => {
-            let reason = Reason::new(format!("{}: {error}", state.join(FOLDER).display()));
+            let reason = Reason::new(format!("{}: {}", state.join(FOLDER).display(), words(&error)));
             return refuse(&reason.hint("ask as the user that runs pintle, or as root"));
         }
     };

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use super::reach::{self, FolderTreatment};
 use super::{KnownPromises, fail, look_at_book, print_problems, refuse};
-use crate::config::{CheckContext, Draft, Problems};
-use crate::os::privileges::{self, UserAccount};
-use crate::reason::{Kind, Problem, Reason};
+use crate::config::{At, CheckContext, Draft, Problems};
+use crate::os::privileges::{self, NoAccount, UserAccount};
+use crate::os::words::words;
+use crate::reason::{Kind, Problem, Reason, shell_word};
 
 /// The default user.
 pub(super) const USER: &str = "pintle";
@@ -27,18 +28,27 @@ pub(super) fn drop_privileges(draft: &Draft, allow_root: bool) -> Result<Vec<Rea
         Ok(Some(account)) => account,
         Ok(None) => return Ok(Vec::new()),
         Err(trouble) => {
-            // Report all problems at once.
-            if let Ok(KnownPromises { book, now, .. }) = look_at_book(draft) {
-                print_problems(&draft.build(&CheckContext::new(&book, now)).1);
+            // Report all problems at once. An empty name is one of them.
+            let known = look_at_book(draft);
+            if let Ok(KnownPromises { book, now, .. }) = &known {
+                print_problems(&draft.build(&CheckContext::new(book, *now)).1);
             }
-            return Err(refuse(&trouble));
+            return Err(if known.is_ok() && has_empty_name(draft) { ExitCode::from(1) } else { refuse(&trouble) });
         }
     };
     prepare(draft, &account);
     let folders = reach::folders(draft);
     let keep_bind = draft.process().bind_low_ports;
-    account.become_it(keep_bind).map_err(|error| fail(&format!("cannot become the user {}: {error}", account.user)))?;
+    account
+        .become_it(keep_bind)
+        .map_err(|error| fail(&format!("cannot become the user {}: {}", account.user, words(&error))))?;
     Ok(reach::troubles(draft, &folders, &account, FolderTreatment::Making))
+}
+
+/// `true` if the configuration names nobody, which its judgement reports.
+fn has_empty_name(draft: &Draft) -> bool {
+    let process = draft.process();
+    [process.user, process.group].iter().flatten().any(|name| name.value.is_empty())
 }
 
 /// The user that serves; `None` if root may serve.
@@ -59,13 +69,22 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<UserAccount>, Reaso
                 .hint("on a host where nothing but pintle runs: process.allow_root = true, or --allow-root")),
         };
     };
-    let placed = |reason: Reason| draft.problems().placed(&Problem::error(&user.span, reason)).reason;
+    let placed = |at: &At<String>, reason: Reason| draft.problems().placed(&Problem::error(&at.span, reason)).reason;
     let group = process.group.as_ref();
-    let account = UserAccount::find(&user.value, group.map(|group| group.value.as_str()))
-        .map_err(|why| placed(Reason::new(format!("process: {why}")).hint(useradd(&user.value))))?;
+    let account =
+        UserAccount::find(&user.value, group.map(|group| group.value.as_str())).map_err(|why| match &why {
+            NoAccount::User(name) => {
+                placed(user, Reason::new(format!("process.user: {why}")).hint(useradd(&shell_word(name))))
+            }
+            NoAccount::Group(name) => {
+                let hint = format!("groupadd --system {}", shell_word(name));
+                placed(group.unwrap_or(user), Reason::new(format!("process.group: {why}")).hint(hint))
+            }
+        })?;
     if account.is_root() && !allow_root {
         let reason = Reason::new("process.user: will not serve as root").hint("name an ordinary user");
-        return Err(placed(reason.hint("on a host where nothing but pintle runs: process.allow_root = true, too")));
+        let hint = "on a host where nothing but pintle runs: process.allow_root = true, too";
+        return Err(placed(user, reason.hint(hint)));
     }
     Ok((!account.is_root()).then_some(account))
 }
@@ -105,7 +124,7 @@ pub(super) struct Ahead {
 /// The problems that would keep `pintle run` from serving as another user than root: for `pintle
 /// check`, which stays root.
 pub(super) fn look_ahead(draft: &Draft, known: &KnownPromises, allow_root: bool) -> Ahead {
-    if draft.problems().has_errors() {
+    if draft.problems().has_errors() || has_empty_name(draft) {
         return Ahead::default();
     }
     if !privileges::is_root() {

@@ -18,6 +18,7 @@ use crate::control::served::{LockedOutSite, Objection, ServedNow, Sites, ask_for
 use crate::export::{ExportForm, PinSet, SiteKey};
 use crate::keys::key_file::KeyAlgorithm;
 use crate::ledger::Record;
+use crate::os::words::words;
 use crate::os::{plain_file, read_error};
 use crate::policy::hpkp::{self, Mode};
 use crate::policy::promise::{Promise, PromiseChannel};
@@ -154,7 +155,7 @@ fn give_out(draft: &Draft, options: &Options, set: &PinSet, is_running: bool, no
         None => print!("{text}"),
         Some(out) => {
             if let Err(error) = plain_file::replace(out, text.as_bytes(), 0o644) {
-                return fail(&format!("{}: {error}", out.display()));
+                return fail(&format!("{}: {}", out.display(), words(&error)));
             }
         }
     }

@@ -59,7 +59,7 @@ fn unknown(name: Option<&str>, known: &[String]) -> Reason {
         Some(name) if !known.is_empty() => Reason::new(format!("no hook is called {name:?}"))
             .hints(did_you_mean(name, known.iter().map(String::as_str)))
             .note(format!("expected one of: {}", known.join(", ")))
-            .hint(pintle("hook test")),
+            .command(pintle("hook test")),
         _ => {
             let hint = format!("add a [[hook]], then `{}`", pintle("reload"));
             Reason::new("the running process has no hooks").hint(hint)

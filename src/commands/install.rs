@@ -21,6 +21,7 @@ use crate::install::{previous, probe};
 use crate::keys::key_file::KeyAlgorithm;
 use crate::ledger::Record;
 use crate::os::read_error;
+use crate::os::words::words;
 use crate::reason::Reason;
 use crate::reason::pasted::pintle;
 
@@ -171,7 +172,7 @@ fn preflight(
         results.set("accepted", verdict.accepted.clone());
     }
     if verdict.has_other_errors {
-        warn(&Reason::new(format!("{}: has other errors", draft.path().display())).hint(pintle("check")));
+        warn(&Reason::new(format!("{}: has other errors", draft.path().display())).command(pintle("check")));
     }
     verdict.ok
 }
@@ -181,7 +182,8 @@ fn carry_out(draft: &Draft, plan: &InstallPlan, options: &Options, results: &mut
     let kept = match KeptFiles::keep(plan.places_of_files()) {
         Ok(kept) => kept,
         Err(error) => {
-            return results.fail(&format!("not installed: cannot keep a copy of the previous files: {error}"));
+            return results
+                .fail(&format!("not installed: cannot keep a copy of the previous files: {}", words(&error)));
         }
     };
     die_at(0);

@@ -13,6 +13,7 @@ use crate::config::{At, Draft};
 use crate::control::sandbox_rules;
 use crate::os::privileges;
 use crate::os::sandbox::{self, SandboxSettings, Strength};
+use crate::os::words::words;
 use crate::tls::key_process::{self, KeyProcess};
 
 /// Starts it, if the configuration says so. It keeps the user that started pintle, and so can read
@@ -24,7 +25,7 @@ pub(super) fn start(draft: &Draft) -> Result<(), ExitCode> {
         command.arg("keys");
         KeyProcess::start(command, plan(&keys).to_string().as_bytes())
     });
-    started.map(drop).map_err(|error| fail(&format!("the key process cannot be started: {error}")))
+    started.map(drop).map_err(|error| fail(&format!("the key process cannot be started: {}", words(&error))))
 }
 
 fn plan(keys: &[At<PathBuf>]) -> Value {
@@ -52,13 +53,13 @@ pub fn keys() -> ExitCode {
     let settings = SandboxSettings { landlock: Strength::Auto, seccomp: Strength::Auto, ..SandboxSettings::default() };
     let rules = sandbox_rules::key_process_rules(&keys);
     let confined = privileges::settle_as_reader()
-        .map_err(|error| error.to_string())
+        .map_err(|error| words(&error))
         .and_then(|()| sandbox::enter(&rules, &settings).map_err(|error| error.to_string()));
     if let Err(error) = confined {
         return fail(&format!("the key process: {error}"));
     }
     match key_process::serve(&control_socket, &rules.read) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("the key process: {error}")),
+        Err(error) => fail(&format!("the key process: {}", words(&error))),
     }
 }

@@ -16,6 +16,7 @@ use crate::control::{FoundPromises, hints_to_read, remedy};
 use crate::ledger::time::{rfc3339, timestamp, wall};
 use crate::ledger::{Accepted, Book, Burnt, Ledger, News, OpenError, Record, Repair, repair};
 use crate::os::read_error;
+use crate::os::words::words;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::pasted::option_for;
@@ -340,7 +341,9 @@ fn add_to_file_with(
             news.iter().for_each(|record| _ = merged.apply(record.clone()));
             let more = more(&news, &merged);
             news.extend(more);
-            ledger.record(news).map_err(|e| format!("{}: {e}", folder.join(crate::ledger::FILE).display()))?;
+            ledger
+                .record(news)
+                .map_err(|e| format!("{}: {}", folder.join(crate::ledger::FILE).display(), words(&e)))?;
             Ok(Some(count))
         }
         Err(OpenError::Locked) => Ok(None),
@@ -350,7 +353,7 @@ fn add_to_file_with(
         }
         Err(OpenError::Io(error)) => {
             let file = crate::ledger::unreadable(&folder);
-            Err(Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error)))
+            Err(Reason::new(format!("{}: {}", file.display(), words(&error))).hints(hints_to_read(&file, &error)))
         }
     }
 }

@@ -59,6 +59,7 @@ use crate::install::unfinished;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Notice, OpenError};
 use crate::os::read_error;
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::near::did_you_mean;
 use crate::reason::{Reason, Severity, counted};
@@ -323,7 +324,7 @@ fn look_at(config: &Path, folder: &Path) -> Result<BookAndDamage, Reason> {
     let file = folder.join(crate::ledger::FILE);
     let (book, notices) = crate::ledger::look(folder).map_err(|error| {
         let file = crate::ledger::unreadable(folder);
-        Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error))
+        Reason::new(format!("{}: {}", file.display(), words(&error))).hints(hints_to_read(&file, &error))
     })?;
     for notice in notices.iter().filter(|notice| matches!(notice, Notice::Newer { .. } | Notice::NoHead)) {
         warn(&format!("{}: {notice}", file.display()).into());

@@ -19,6 +19,7 @@ use super::results::Results;
 use crate::config::AdminAddress;
 use crate::config::admin::AdminRole;
 use crate::control::client::{PATIENCE, relay};
+use crate::os::words::words;
 use crate::reason::pasted::pintle;
 
 /// Connections of the browser at the same time.
@@ -66,7 +67,7 @@ pub fn page(path: &Path, options: &Options, output: &Output) -> ExitCode {
         AdminAddress::Unix(socket) => match serve(&socket, link, seconds, options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                let what = format!("port {}: {error}", options.port);
+                let what = format!("port {}: {}", options.port, words(&error));
                 let ok = results.fail_with_hint(&what, &format!("for any free port: {}", pintle("page --port 0")));
                 results.end(ok)
             }
@@ -117,7 +118,7 @@ fn serve(socket: &Path, link: &str, seconds: u64, options: &Options) -> io::Resu
             tokio::spawn(async move {
                 let _permit = permit;
                 if let Err(error) = pass(&socket, browser).await {
-                    eprintln!("{}: {error}", socket.display());
+                    eprintln!("{}: {}", socket.display(), words(&error));
                 }
             });
         }
@@ -164,7 +165,7 @@ fn in_table(address: SocketAddr) -> Option<String> {
     Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port()))
 }
 
-/// Opens the link in the browser of a desktop, if this is one. Never as root: a browser is no program for root.
+/// Opens the link in the browser of a desktop, if this is one. Never as root: root should not run a browser.
 fn open(url: &str) {
     let is_desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
     if !is_desktop || !io::stdout().is_terminal() || crate::os::privileges::is_root() {

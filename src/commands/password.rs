@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{fail, fail_with_hint};
 use crate::config::admin::StoredPassword;
+use crate::os::words::words;
 
 /// The shortest password, in characters.
 const LENGTH_MIN: usize = 12;
@@ -21,7 +22,7 @@ pub fn password(as_json: bool) -> ExitCode {
     let password = match asked {
         Ok(Some(password)) => password,
         Ok(None) => return fail_with_hint(&"the two passwords differ", &"pintle admin password"),
-        Err(error) => return fail(&format!("standard input: {error}")),
+        Err(error) => return fail(&format!("standard input: {}", words(&error))),
     };
     if password.chars().count() < LENGTH_MIN {
         let hint = "four words that come to mind by chance make a good one";

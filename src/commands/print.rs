@@ -13,6 +13,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::os::words::words;
 use crate::reason::{Problem, Reason, Severity};
 use crate::telemetry::log::LogFormat;
 
@@ -171,7 +172,7 @@ pub(crate) fn finish(code: ExitCode) -> ExitCode {
     match FAILED.get() {
         None => code,
         Some(error) => {
-            reason(&Reason::new(format!("standard output: {error}")), Severity::Error);
+            reason(&Reason::new(format!("standard output: {}", words(error))), Severity::Error);
             ExitCode::from(1)
         }
     }

@@ -15,6 +15,7 @@ use crate::control::sandbox_rules;
 use crate::ledger;
 use crate::os::plain_file::folder_of;
 use crate::os::privileges::{self, UserAccount, is_roots_alone, owner};
+use crate::os::words::words;
 use crate::reason::{Problem, Reason, shell_word};
 use crate::telemetry::open_log;
 
@@ -23,7 +24,7 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 /// The files in a state folder that pintle has created, and that it must be able to write.
 const STATE_FILES: [&str; 7] =
     [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD, acme::FOLDER];
-/// Those of them that are folders.
+/// The folders among these files.
 const STATE_FOLDERS: [&str; 2] = [LAST_GOOD, acme::FOLDER];
 /// The folders there that pintle has created, and that it can do without. They have many files.
 const STATE_TREES: [&str; 3] = [history::FOLDER, history::NEW_FOLDER, disk::FOLDER];
@@ -84,15 +85,16 @@ fn above(path: &Path) -> &Path {
 pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &UserAccount, pass: FolderTreatment) -> Vec<Reason> {
     let mut troubles = Vec::new();
     if let Err(error) = fs::File::open(draft.path()) {
-        let what = format!("{}: the user {} cannot read it: {error}", draft.path().display(), account.user);
+        let what = format!("{}: the user {} cannot read it: {}", draft.path().display(), account.user, words(&error));
         troubles.push(Reason::new(what).hint(account.hint_to_read(draft.path())));
     }
-    troubles.extend(folders.iter().filter_map(|folder| of_folder(folder, account, pass)));
-    troubles.extend(draft.access_file().and_then(|file| of_log(&file, account, pass)));
+    troubles.extend(folders.iter().filter_map(|folder| prepare_folder(folder, account, pass)));
+    troubles.extend(draft.access_file().and_then(|file| prepare_log(&file, account, pass)));
     troubles
 }
 
-fn of_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Option<Reason> {
+/// Looks at a folder, or creates it, and returns the trouble with it.
+fn prepare_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Option<Reason> {
     let (Own { path, key, .. }, UserAccount { user, group, .. }) = (own, account);
     let trouble = |why: &str, hint: String| {
         let what = format!("{key}: {}: {why}", path.display());
@@ -108,13 +110,13 @@ fn of_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Option<
                 FolderTreatment::Making => fs::DirBuilder::new().recursive(true).mode(0o700).create(path),
                 FolderTreatment::Looking => Ok(()),
             };
-            let why = |error| format!("the user {user} cannot write there: {error}");
+            let why = |error: &io::Error| format!("the user {user} cannot write there: {}", words(error));
             return made.err().and_then(|error| {
-                trouble(&why(error), format!("install -d -o {user} -g {group} -m 700 {}", word(path)))
+                trouble(&why(&error), format!("install -d -o {user} -g {group} -m 700 {}", word(path)))
             });
         }
         Err(error) => {
-            return trouble(&format!("the user {user} cannot look into it: {error}"), own.another(account));
+            return trouble(&format!("the user {user} cannot look into it: {}", words(&error)), own.another(account));
         }
     };
     if !metadata.is_dir() {
@@ -125,7 +127,8 @@ fn of_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Option<
     }
     if let Err(error) = access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
         let why = format!(
-            "the user {user} cannot write there: {error}; pintle never changes the owner of an existing folder"
+            "the user {user} cannot write there: {}; pintle never changes the owner of an existing folder",
+            words(&error.into())
         );
         return trouble(&why, own.remedy(&metadata, account));
     }
@@ -247,7 +250,8 @@ pub(super) fn of_own_log(draft: &Draft) -> Option<Problem> {
     Some(Problem::error(&draft.place_of("log.access"), reason))
 }
 
-fn of_log(file: &Path, account: &UserAccount, pass: FolderTreatment) -> Option<Reason> {
+/// Looks at the log file, or creates it, and returns the trouble with it.
+fn prepare_log(file: &Path, account: &UserAccount, pass: FolderTreatment) -> Option<Reason> {
     let UserAccount { user, group, .. } = account;
     let error = match (fs::symlink_metadata(file), pass) {
         (Ok(is), FolderTreatment::Looking) if is.file_type().is_fifo() || is.file_type().is_socket() => {
@@ -264,7 +268,7 @@ fn of_log(file: &Path, account: &UserAccount, pass: FolderTreatment) -> Option<R
         (_, FolderTreatment::Making) if !folder_of(file).is_dir() => None,
         (_, FolderTreatment::Making) => open_log(file).err(),
     }?;
-    let what = format!("log.access: {}: the user {user} cannot write it: {error}", file.display());
+    let what = format!("log.access: {}: the user {user} cannot write it: {}", file.display(), words(&error));
     if fs::symlink_metadata(file).is_ok() || planted_link(folder_of(file)).is_some() {
         return Some(of_file(file, what, account));
     }
@@ -288,14 +292,14 @@ fn of_file(file: &Path, what: String, account: &UserAccount) -> Reason {
     match fs::symlink_metadata(file) {
         Ok(is) if is.is_symlink() => {
             Reason::new(format!("{what}; it is a symbolic link, and its target may belong to another user"))
-                .hint(format!("rm {at}{made}"))
+                .command(format!("rm {at}{made}"))
         }
         Ok(is) if !is.is_file() => {
-            Reason::new(format!("{what}; not a regular file")).hint(format!("mv -T {at} {at}.aside{made}"))
+            Reason::new(format!("{what}; not a regular file")).command(format!("mv -T {at} {at}.aside{made}"))
         }
         Ok(is) if is.nlink() > 1 => Reason::new(format!("{what}; it is a hard link, and may belong to another user"))
-            .hint(format!("mv -T {at} {at}.aside{made}")),
-        _ => Reason::new(what).hint(format!("chown -h {user}:{group} {at}")),
+            .command(format!("mv -T {at} {at}.aside{made}")),
+        _ => Reason::new(what).command(format!("chown -h {user}:{group} {at}")),
     }
 }
 
@@ -306,7 +310,7 @@ impl PlantedLink {
     fn trouble(&self, what: &str) -> Reason {
         let link = self.0.display();
         Reason::new(format!("{what}; the path goes through the symbolic link {link}, which is not root's"))
-            .hint(format!("rm {}", word(&self.0)))
+            .command(format!("rm {}", word(&self.0)))
     }
 }
 
@@ -325,7 +329,7 @@ pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
                 "site.certificate.key: {file}: the user {user} can read it, too, so tls.key_process protects nothing"
             );
             let file = word(&key.value);
-            let reason = Reason::new(what).hint(format!("chown root:root {file} && chmod 600 {file}"));
+            let reason = Reason::new(what).command(format!("chown root:root {file} && chmod 600 {file}"));
             Problem::warning(&key.span, reason).about(&key.value)
         })
         .collect()

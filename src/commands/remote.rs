@@ -19,7 +19,7 @@ use crate::reason::{Problem, Reason};
 
 /// An upgrade has its own limit (`limits.upgrade`), which the running process enforces.
 pub(super) const UPGRADE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
-/// How often a command asks a process that is starting, before it gives up: five seconds.
+/// The number of times that a command asks a process that is starting, before it gives up: five seconds.
 const START_TRIALS: usize = 50;
 /// The pause between two trials.
 const START_PAUSE: Duration = Duration::from_millis(100);

@@ -121,7 +121,9 @@ fn before(key: &Compromised) -> Vec<String> {
         }
         None => lines.push("  1. pintle makes another next key, and promises that one".to_owned()),
     }
-    lines.push("  2. then the ledger marks the key as burnt: it never serves again, and is no backup".to_owned());
+    lines.push(
+        "  2. then the ledger marks the key as burnt: it never serves again, and does not count as a backup".to_owned(),
+    );
     if key.certificates.is_empty() {
         lines.push("  3. it has no valid certificate: nothing is revoked".to_owned());
     } else {
@@ -243,7 +245,7 @@ mod tests {
             "a.example (ecdsa-p256): the live key L= is compromised",
             "  1. pintle orders a certificate for the next key N=, and serves it",
             "     nobody is locked out: every promise in force has that key",
-            "  2. then the ledger marks the key as burnt: it never serves again, and is no backup",
+            "  2. then the ledger marks the key as burnt: it never serves again, and does not count as a backup",
             "  3. then the CA revokes 1 certificate of the compromised key, reason keyCompromise:",
             "     4c, valid until 2027-02-25 03:14 UTC, from letsencrypt",
         ];

@@ -26,6 +26,7 @@ use crate::os::sandbox;
 use crate::os::supervisor;
 use crate::os::systemd::{self, Notify, PassedSocket};
 use crate::os::usage;
+use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, shell_word};
 use crate::server::{BindError, Bound, Lent, bind};
@@ -257,15 +258,16 @@ fn confine(draft: &Draft, config: &Config, own: BTreeSet<u16>) -> Result<(), Rea
     // As the serving user, and outside the sandbox, where nothing can be started later.
     if let Some(program) = config.acme.as_ref().and_then(|acme| acme.dns_hook.as_deref()) {
         hook::begin(program, config.snapshot.limits.dns_hook)
-            .map_err(|error| Reason::new(format!("cannot start the process for acme.dns_hook: {error}")))?;
+            .map_err(|error| Reason::new(format!("cannot start the process for acme.dns_hook: {}", words(&error))))?;
     }
     begin_hooks(config)?;
     if let Err(error) = privileges::settle(config.process.bind_low_ports) {
-        return Err(Reason::new(format!("cannot drop capabilities: {error}"))
+        return Err(Reason::new(format!("cannot drop capabilities: {}", words(&error)))
             .hint("start pintle as the user that serves")
             .hint("let the filter of system calls allow capset"));
     }
     usage::open();
+    sandbox_rules::make_socket_folder(config);
     let mut rules = sandbox_rules::rules(draft, config);
     rules.connect.iter_mut().for_each(|ports| ports.extend(&own));
     sandbox::enter(&rules, &config.sandbox).map(drop).map_err(|error| error.reason())?;
@@ -283,7 +285,7 @@ fn begin_hooks(config: &Config) -> Result<(), Reason> {
         return Ok(());
     }
     programs::begin(wanted, config.snapshot.limits.hook_timeout)
-        .map_err(|error| Reason::new(format!("cannot start the process for hook.command: {error}")))
+        .map_err(|error| Reason::new(format!("cannot start the process for hook.command: {}", words(&error))))
 }
 
 fn tell_of_start(no_launcher: Option<std::io::Error>) {
@@ -291,7 +293,7 @@ fn tell_of_start(no_launcher: Option<std::io::Error>) {
         sandbox_rules::announce(held);
     }
     if let Some(error) = no_launcher {
-        tracing::warn!(%error, "no launcher: upgrades are impossible");
+        tracing::warn!(error = %words(&error), "no launcher: upgrades are impossible");
     }
 }
 

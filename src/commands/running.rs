@@ -54,7 +54,8 @@ pub(super) fn is_starting(config: &Path, state: Option<&Path>) -> bool {
     }
 }
 
-fn is_locked(file: &Path) -> bool {
+/// Returns `true` if a process has locked a file.
+pub(super) fn is_locked(file: &Path) -> bool {
     plain_file::open(file).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 

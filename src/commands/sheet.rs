@@ -6,6 +6,8 @@ use super::Output;
 
 /// The narrowest terminal that lines are wrapped for.
 const WIDTH_MIN: usize = 40;
+/// The further parts of a line without a value begin so many columns after its first one.
+const HANG: usize = 2;
 /// The label of a remedy.
 const HINT: &str = "    hint:";
 
@@ -23,25 +25,42 @@ impl Sheet {
 
     /// Prints lines, wrapped.
     pub(super) fn line(&self, lines: &str) {
-        lines.split('\n').for_each(|line| self.one(line));
+        for line in lines.split('\n') {
+            wrapped(line, indent(line) + HANG, self.width).iter().for_each(|part| println!("{part}"));
+        }
     }
 
-    fn one(&self, line: &str) {
-        for (at, line) in wrapped(line, self.width).iter().enumerate() {
-            println!("{}", if at == 0 && self.color { colored(line) } else { line.clone() });
+    /// Prints a value behind its label, which includes the spaces around it. Further parts begin below the value.
+    pub(super) fn row(&self, label: &str, value: &str) {
+        self.labelled(label, value, false);
+    }
+
+    /// Prints a row about a problem: its label is coloured.
+    pub(super) fn loud(&self, label: &str, value: &str) {
+        self.labelled(label, value, self.color);
+    }
+
+    fn labelled(&self, label: &str, value: &str, in_color: bool) {
+        let (first, others) = value.split_once('\n').map_or((value, None), |(first, others)| (first, Some(others)));
+        let lines = wrapped(&format!("{label}{first}"), label.chars().count(), self.width);
+        for (at, line) in lines.iter().enumerate() {
+            println!("{}", if at == 0 && in_color { colored(label, line) } else { line.clone() });
+        }
+        if let Some(others) = others {
+            self.line(others);
         }
     }
 
     /// Prints a remedy below the line that it is about.
     pub(super) fn hint(&self, hint: &str) {
         let label = if self.color { "    \x1b[34mhint:\x1b[0m" } else { HINT };
-        let lines = wrapped(&format!("{HINT} {hint}"), self.width).join("\n");
+        let lines = wrapped(&format!("{HINT} {hint}"), indent(HINT) + HANG, self.width).join("\n");
         println!("{label}{}", &lines[HINT.len()..]);
     }
 
     /// Prints the name of a site.
     pub(super) fn heading(&self, line: &str) {
-        for line in wrapped(line, self.width) {
+        for line in wrapped(line, HANG, self.width) {
             if self.color { println!("\x1b[1m{line}\x1b[0m") } else { println!("{line}") }
         }
     }
@@ -58,10 +77,15 @@ pub(super) fn width() -> Option<usize> {
     columns.or_else(|| std::env::var("COLUMNS").ok()?.parse().ok()).map(|columns| columns.max(WIDTH_MIN))
 }
 
-/// A line in parts of at most `width` characters. The further parts begin below the value.
-fn wrapped(line: &str, width: Option<usize>) -> Vec<String> {
+/// The column of the first word.
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// A line in parts of at most `width` characters. The further parts begin in the column `hang`.
+fn wrapped(line: &str, hang: usize, width: Option<usize>) -> Vec<String> {
     let Some(width) = width.filter(|width| line.chars().count() > *width) else { return vec![line.to_owned()] };
-    let hang = hang(line).min(width / 2);
+    let hang = hang.min(width / 2);
     let mut lines = Vec::new();
     let mut current = String::new();
     for (at, part) in line.split(' ').enumerate() {
@@ -79,32 +103,13 @@ fn wrapped(line: &str, width: Option<usize>) -> Vec<String> {
     lines
 }
 
-/// The column of the value: behind the label and its spaces.
-fn hang(line: &str) -> usize {
-    let indent = line.len() - line.trim_start().len();
-    let Some(label) = line.get(indent..).and_then(|rest| rest.find("  ")) else { return indent + 2 };
-    let value = line[indent + label..].len() - line[indent + label..].trim_start().len();
-    indent + label + value
-}
-
-/// A line whose label in capitals is coloured.
-fn colored(line: &str) -> String {
-    let indent = line.len() - line.trim_start().len();
-    let rest = &line[indent..];
-    let is_loud = |word: &str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase());
-    let mut end = 0;
-    for word in rest.split_inclusive(' ') {
-        if !is_loud(word.trim_end().trim_end_matches(':')) {
-            break;
-        }
-        end += word.len();
+/// A line whose label is coloured.
+fn colored(label: &str, line: &str) -> String {
+    let (indent, text) = (indent(label), label.trim());
+    match line.split_at_checked(indent + text.len()) {
+        Some((_, rest)) => format!("{}\x1b[1;31m{text}\x1b[0m{rest}", " ".repeat(indent)),
+        None => line.to_owned(),
     }
-    let label = rest[..end].trim_end();
-    // HSTS is a name.
-    if label.is_empty() || label == "HSTS" {
-        return line.to_owned();
-    }
-    format!("{}\x1b[1;31m{label}\x1b[0m{}", &line[..indent], &rest[label.len()..])
 }
 
 #[cfg(test)]
@@ -113,26 +118,32 @@ mod tests {
 
     #[test]
     fn lines_are_wrapped_below_the_value() {
-        let check = |line: &str, width: usize, want: &[&str]| assert_eq!(wrapped(line, Some(width)), want, "{width}");
-        check("  upstream     http://a", 40, &["  upstream     http://a"]);
+        let check = |label: &str, value: &str, width: usize, want: &[&str]| {
+            let line = format!("{label}{value}");
+            assert_eq!(wrapped(&line, label.len(), Some(width)), want, "{width}");
+        };
+        check("  upstream     ", "http://a", 40, &["  upstream     http://a"]);
         check(
-            "  certificate  one two three four five six",
+            "  certificate  ",
+            "one two three four five six",
             30,
             &["  certificate  one two three", "               four five six"],
         );
-        check("  certificate  one", 10, &["  certificate", "     one"]);
-        check("a.example, b.example, c.example", 20, &["a.example,", "  b.example,", "  c.example"]);
-        let long = format!("    live       {} ECDSA", "x".repeat(50));
-        check(&long, 40, &[&format!("    live       {}", "x".repeat(50)), "               ECDSA"]);
-        assert_eq!(wrapped("  a  b c", None), ["  a  b c"]);
+        check("  certificate  ", "one", 10, &["  certificate", "     one"]);
+        // Two spaces in a value do not make a column.
+        check("    live       ", "one  two three four", 26, &["    live       one  two", "             three four"]);
+        let long = format!("{} ECDSA", "x".repeat(50));
+        check("    live       ", &long, 40, &[&format!("    live       {}", "x".repeat(50)), "               ECDSA"]);
+        let names = "a.example, b.example, c.example";
+        assert_eq!(wrapped(names, HANG, Some(20)), ["a.example,", "  b.example,", "  c.example"]);
+        assert_eq!(wrapped("  a  b c", 4, None), ["  a  b c"]);
     }
 
     #[test]
     fn loud_labels_are_coloured() {
-        let check = |line: &str, want: &str| assert_eq!(colored(line), want);
-        check("  upstream     x", "  upstream     x");
-        check("  HSTS         max-age=1", "  HSTS         max-age=1");
-        check("  NO CERTIFICATE it waits", "  \x1b[1;31mNO CERTIFICATE\x1b[0m it waits");
-        check("    CIRCUIT OPEN: requests", "    \x1b[1;31mCIRCUIT OPEN:\x1b[0m requests");
+        let check = |label: &str, line: &str, want: &str| assert_eq!(colored(label, line), want);
+        check("  NO CERTIFICATE ", "  NO CERTIFICATE it waits", "  \x1b[1;31mNO CERTIFICATE\x1b[0m it waits");
+        check("    CIRCUIT OPEN: ", "    CIRCUIT OPEN: requests", "    \x1b[1;31mCIRCUIT OPEN:\x1b[0m requests");
+        check("  HSTS         ", "  HSTS", "  \x1b[1;31mHSTS\x1b[0m");
     }
 }

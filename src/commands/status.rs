@@ -50,7 +50,7 @@ pub fn status(path: &Path, options: Options, output: &Output) -> ExitCode {
 fn print_attention(status: &Value, sheet: &Sheet) {
     for item in list(status, "attention") {
         let site = item["site"].as_str().map(|site| format!("{}: ", both_forms(site))).unwrap_or_default();
-        sheet.line(&format!("  ATTENTION      {site}{}", text(item, "what")));
+        sheet.loud("  ATTENTION      ", &format!("{site}{}", text(item, "what")));
         for hint in list(item, "hints").iter().filter_map(Value::as_str) {
             sheet.hint(hint);
         }
@@ -73,37 +73,40 @@ fn print_status(status: &Value, sheet: &Sheet) {
         minute(text(status, "started"))
     ));
     print_attention(status, sheet);
-    sheet.line(&format!("  configuration  {}", text(status, "config")));
+    sheet.row("  configuration  ", text(status, "config"));
     if status["draining"] == true {
-        sheet.line(&format!("  DRAINING       {} left", counted(&status["connections"], "connection")));
+        sheet.loud("  DRAINING       ", &format!("{} left", counted(&status["connections"], "connection")));
     }
     for listener in list(status, "listening") {
-        sheet.line(&format!("  listening      {} ({})", text(listener, "address"), text(listener, "scheme")));
+        sheet.row("  listening      ", &format!("{} ({})", text(listener, "address"), text(listener, "scheme")));
     }
     print_pages(&status["admin_https"], sheet);
     print_ledger(&status["ledger"], sheet);
     if let Some(error) = status["access_log"]["error"].as_str() {
-        sheet.line(&format!("  ACCESS LOG     {error}"));
+        sheet.loud("  ACCESS LOG     ", error);
         sheet.hint(text(&status["access_log"], "hint"));
     }
     let launcher = &status["launcher"];
     if launcher["wanted"] == false {
         match launcher["tie"].as_str() {
-            Some(tie) => sheet.line(&format!("  upgrades       none: {tie}")),
-            None => sheet.line("  upgrades       not in a demo: stop it with Ctrl-C, and start it again"),
+            Some(tie) => sheet.row("  upgrades       ", &format!("none: {tie}")),
+            None => sheet.row("  upgrades       ", "not in a demo: stop it with Ctrl-C, and start it again"),
         }
     } else if launcher["alive"] == false {
-        sheet.line(&format!("  NO UPGRADES    no launcher ({}): restart pintle", text(launcher, "error")));
+        sheet.loud("  NO UPGRADES    ", &format!("no launcher ({}): restart pintle", text(launcher, "error")));
     }
     print_sandbox(&status["sandbox"], sheet);
-    sheet.line(&format!(
-        "  rotations      {} done, {} refused; reloads {} done, {} refused; lockouts accepted {}",
-        status["rotations"],
-        status["rotations_refused"],
-        status["reloads"],
-        status["reloads_refused"],
-        status["lockouts_accepted"]
-    ));
+    sheet.row(
+        "  rotations      ",
+        &format!(
+            "{} done, {} refused; reloads {} done, {} refused; lockouts accepted {}",
+            status["rotations"],
+            status["rotations_refused"],
+            status["reloads"],
+            status["reloads_refused"],
+            status["lockouts_accepted"]
+        ),
+    );
     print_traffic(status, sheet);
     print_memory(&status["memory"], sheet);
     print_reports(&status["reports"], sheet);
@@ -117,33 +120,35 @@ fn print_pages(pages: &Value, sheet: &Sheet) {
     let ends = list(pages, "certificates").iter().map(|certificate| text(certificate, "not_after")).min();
     let ends = ends.map_or_else(|| "no certificate".to_owned(), |end| format!("until {}", day(end)));
     for address in list(pages, "listening").iter().filter_map(Value::as_str) {
-        sheet.line(&format!("  pages          {address} (https, {ends})"));
+        sheet.row("  pages          ", &format!("{address} (https, {ends})"));
     }
 }
 
 /// Prints the place of the ledger, and its remarks.
 fn print_ledger(ledger: &Value, sheet: &Sheet) {
     match (ledger["directory"].as_str(), ledger["error"].as_str()) {
-        (None, _) => {
-            sheet.line("  ledger         in memory: set state.directory, or promises are forgotten at the next start")
-        }
-        (Some(_), Some(error)) => sheet.line(&format!("  ledger         NOT WRITABLE, pins are withheld: {error}")),
+        (None, _) => sheet
+            .row("  ledger         ", "in memory: set state.directory, or promises are forgotten at the next start"),
+        (Some(_), Some(error)) => sheet.row("  ledger         ", &format!("NOT WRITABLE, pins are withheld: {error}")),
         (Some(directory), None) => {
             let sets = counted(&ledger["promises"], "pin set");
-            sheet.line(&format!("  ledger         {directory}: {sets}, {} alive", ledger["alive"]));
+            sheet.row("  ledger         ", &format!("{directory}: {sets}, {} alive", ledger["alive"]));
         }
     }
     for copy in list(ledger, "former_copies") {
         let hosts: Vec<&str> = list(copy, "hosts").iter().filter_map(Value::as_str).collect();
-        sheet.line(&format!(
-            "    FORMER KEY   {}: the certificate and key of {}, which no site serves; a promise needs the key",
-            text(copy, "file"),
-            hosts.join(", ")
-        ));
+        sheet.loud(
+            "    FORMER KEY   ",
+            &format!(
+                "{}: the certificate and key of {}, which no site serves; a promise needs the key",
+                text(copy, "file"),
+                hosts.join(", ")
+            ),
+        );
     }
     for repair in list(ledger, "repairs") {
         let what: Vec<&str> = list(repair, "what").iter().filter_map(Value::as_str).collect();
-        sheet.line(&format!("    REPAIRED     {}: {}", minute(text(repair, "at")), what.join("; ")));
+        sheet.loud("    REPAIRED     ", &format!("{}: {}", minute(text(repair, "at")), what.join("; ")));
     }
 }
 
@@ -154,19 +159,22 @@ fn print_traffic(status: &Value, sheet: &Sheet) {
     let states = states.filter(|(_, count)| count.as_u64() > Some(0)).map(|(state, count)| format!("{count} {state}"));
     let states = states.collect::<Vec<_>>().join(", ");
     let states = if states.is_empty() { states } else { format!(": {states}") };
-    sheet.line(&format!("  connections    {}{states}", status["connections"]));
-    sheet.line(&format!(
-        "  requests       {}: {} with 2xx, {} with 3xx, {} with 4xx, {} with 5xx",
-        counters["requests"],
-        counters["responses_2xx"],
-        counters["responses_3xx"],
-        counters["responses_4xx"],
-        counters["responses_5xx"]
-    ));
+    sheet.row("  connections    ", &format!("{}{states}", status["connections"]));
+    sheet.row(
+        "  requests       ",
+        &format!(
+            "{}: {} with 2xx, {} with 3xx, {} with 4xx, {} with 5xx",
+            counters["requests"],
+            counters["responses_2xx"],
+            counters["responses_3xx"],
+            counters["responses_4xx"],
+            counters["responses_5xx"]
+        ),
+    );
     let limits = status["limits_reached"].as_object().into_iter().flatten();
     let limits = limits.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ");
     if !limits.is_empty() {
-        sheet.line(&format!("  limits reached {limits}"));
+        sheet.row("  limits reached ", &limits);
     }
     for row in latency::rows(status, None) {
         sheet.line(&format!("    {row}"));
@@ -181,7 +189,7 @@ fn print_memory(memory: &Value, sheet: &Sheet) {
     let words = words.into_iter().filter_map(|word| Some(format!("{} {word}", shown(&memory["allocator"][word])?)));
     let words = words.collect::<Vec<_>>().join(", ");
     let allocator = if words.is_empty() { words } else { format!("; allocator: {words}") };
-    sheet.line(&format!("  memory         {resident}{allocator}"));
+    sheet.row("  memory         ", &format!("{resident}{allocator}"));
 }
 
 /// Prints the user, and the sandbox of the process.
@@ -199,10 +207,12 @@ fn print_sandbox(sandbox: &Value, sheet: &Sheet) {
     };
     let ports: Vec<String> = list(sandbox, "ports").iter().map(Value::to_string).collect();
     let connects = if ports.is_empty() { "any port".to_owned() } else { format!("ports {}", ports.join(", ")) };
-    sheet
-        .line(&format!("  sandbox        user {}; {landlock}; {calls}; connects to {connects}", text(sandbox, "user")));
+    sheet.row(
+        "  sandbox        ",
+        &format!("user {}; {landlock}; {calls}; connects to {connects}", text(sandbox, "user")),
+    );
     for lack in list(sandbox, "lacks").iter().filter_map(Value::as_str) {
-        sheet.line(&format!("    lacks        {lack}"));
+        sheet.row("    lacks        ", lack);
     }
 }
 
@@ -214,7 +224,7 @@ fn print_reports(reports: &Value, sheet: &Sheet) {
     if taken + refused == 0 {
         return;
     }
-    sheet.line(&format!("  reports        {taken} of pins that did not match; {refused} refused"));
+    sheet.row("  reports        ", &format!("{taken} of pins that did not match; {refused} refused"));
     for report in list(reports, "recent").iter().rev().take(REPORTS_SHOWN) {
         let (host, noted) = (text(report, "hostname"), text(report, "noted_hostname"));
         let of = if host == noted { String::new() } else { format!(", by the pins of {noted}") };
@@ -232,7 +242,7 @@ fn print_site(site: &Value, sheet: &Sheet) {
     print_policies(site, sheet);
     print_lockouts(site, sheet);
     for todo in list(site, "todo").iter().filter_map(Value::as_str) {
-        sheet.line(&format!("  TO DO        {todo}"));
+        sheet.loud("  TO DO        ", todo);
     }
 }
 
@@ -241,87 +251,83 @@ fn print_lack(site: &Value, sheet: &Sheet) {
     let refused: Vec<&str> = list(site, "refused_names").iter().filter_map(Value::as_str).collect();
     if !refused.is_empty() {
         let names = refused.join(", ");
-        sheet.line(&format!("  NOT COVERED  {names}: TLS is refused, plain HTTP gets 503"));
+        sheet.loud("  NOT COVERED  ", &format!("{names}: TLS is refused, plain HTTP gets 503"));
     }
     let what = match site["without_certificate"].as_str() {
         None => return,
         Some("not_yet") => "yet: pintle waits for the CA",
         Some(_) => "its files cannot be served",
     };
-    sheet.line(&format!("  NO CERTIFICATE {what}: TLS is refused, plain HTTP gets 503"));
+    sheet.loud("  NO CERTIFICATE ", &format!("{what}: TLS is refused, plain HTTP gets 503"));
 }
 
 fn print_keys(site: &Value, sheet: &Sheet) {
     for c in list(site, "certificates") {
         let left = c["left"].as_str().map(|left| format!(" ({left})")).unwrap_or_default();
-        sheet.line(&format!(
-            "  certificate  {} until {}{left}, by {}",
-            text(c, "serial"),
-            day(text(c, "not_after")),
-            text(c, "issuer")
-        ));
-        sheet.line(&format!("    live       {} {}", text(c, "pin"), text(c, "algorithm")));
+        sheet.row(
+            "  certificate  ",
+            &format!("{} until {}{left}, by {}", text(c, "serial"), day(text(c, "not_after")), text(c, "issuer")),
+        );
+        sheet.row("    live       ", &format!("{} {}", text(c, "pin"), text(c, "algorithm")));
     }
     for renewal in list(site, "renewals") {
         let algorithm = text(renewal, "algorithm");
         match renewal["overdue"] == true {
-            true => sheet.line(&format!("  RENEWAL      {algorithm}: {}", text(renewal, "words"))),
+            true => sheet.loud("  RENEWAL      ", &format!("{algorithm}: {}", text(renewal, "words"))),
             false => {
                 let due = minute(text(renewal, "due"));
-                sheet.line(&format!("  renewal      {algorithm}: {}, due {due}", text(renewal, "standing")));
+                sheet.row("  renewal      ", &format!("{algorithm}: {}, due {due}", text(renewal, "standing")));
             }
         }
         if let Some(fault) = renewal["key_fault"]["what"].as_str() {
-            sheet.line(&format!("  KEY          {algorithm}: {fault}"));
+            sheet.loud("  KEY          ", &format!("{algorithm}: {fault}"));
         }
     }
     for backup in list(site, "backups") {
         let usable =
             backup["usable_from"].as_str().map_or_else(String::new, |at| format!(", usable from {}", first_minute(at)));
-        sheet.line(&format!(
-            "    {:9}  {} {} {}{usable}",
-            text(backup, "role"),
-            text(backup, "pin"),
-            text(backup, "algorithm"),
-            text(backup, "file")
-        ));
+        let label = format!("    {:9}  ", text(backup, "role"));
+        let (pin, algorithm, file) = (text(backup, "pin"), text(backup, "algorithm"), text(backup, "file"));
+        sheet.row(&label, &format!("{pin} {algorithm} {file}{usable}"));
     }
 }
 
 /// Prints HSTS and pins, with promises, ramps and reports.
 fn print_policies(site: &Value, sheet: &Sheet) {
     if let Some(hsts) = site["hsts"].as_str() {
-        sheet.line(&format!("  HSTS         {hsts}"));
+        sheet.row("  HSTS         ", hsts);
     }
     if let Some(header) = site["hpkp"]["name"].as_str() {
         match site["hpkp"]["why_not"].as_str() {
-            None => sheet.line(&format!("  pins         sent as {header}")),
-            Some(why) => sheet.line(&format!("  pins         WITHHELD: {why}")),
+            None => sheet.row("  pins         ", &format!("sent as {header}")),
+            Some(why) => sheet.row("  pins         ", &format!("WITHHELD: {why}")),
         }
     }
     if let Some(until) = site["promised_until"].as_str() {
-        sheet.line(&format!(
-            "  promised     {} of pins held by clients, until {}",
-            counted(&site["promises_alive"], "set"),
-            minute(until)
-        ));
+        sheet.row(
+            "  promised     ",
+            &format!("{} of pins held by clients, until {}", counted(&site["promises_alive"], "set"), minute(until)),
+        );
     }
     for ramp in list(site, "ramps") {
         let next = match ramp["next"]["at"].as_str() {
             Some(at) => format!("next {} on {}", seconds(&ramp["next"]["max_age"]), minute(at)),
             None => "the last one".to_owned(),
         };
-        sheet.line(&format!(
-            "  ramp         {}: step {} of {}, max-age {}; {next}",
-            text(ramp, "policy"),
-            ramp["step"],
-            ramp["steps"],
-            seconds(&ramp["max_age"])
-        ));
+        sheet.row(
+            "  ramp         ",
+            &format!(
+                "{}: step {} of {}, max-age {}; {next}",
+                text(ramp, "policy"),
+                ramp["step"],
+                ramp["steps"],
+                seconds(&ramp["max_age"])
+            ),
+        );
     }
     if site["reports"].as_u64().unwrap_or(0) > 0 {
         let networks = counted(&site["report_networks"], "network");
-        sheet.line(&format!("  reports      {} of pins that did not match, from {networks}", site["reports"]));
+        sheet.row("  reports      ", &format!("{} of pins that did not match, from {networks}", site["reports"]));
     }
     print_mixed_content(&site["mixed_content"], sheet);
 }
@@ -333,7 +339,7 @@ fn print_mixed_content(mixed: &Value, sheet: &Sheet) {
         return;
     }
     let known = counted(&mixed["references_known"], "reference");
-    sheet.line(&format!("  mixed        {known} by http, from {}", counted(&mixed["reports"], "report")));
+    sheet.row("  mixed        ", &format!("{known} by http, from {}", counted(&mixed["reports"], "report")));
     for reference in references.iter().take(REPORTS_SHOWN) {
         let own = if reference["own"] == true { ", an own host" } else { "" };
         sheet.line(&format!(
@@ -348,20 +354,22 @@ fn print_mixed_content(mixed: &Value, sheet: &Sheet) {
 /// Prints accepted lockouts, and the reasons why new files are refused.
 fn print_lockouts(site: &Value, sheet: &Sheet) {
     for lockout in list(site, "accepted_lockouts") {
-        sheet.line(&format!(
-            "  LOCKOUT ACCEPTED {}, until {}: {} is served, and is not in {} of the sets that clients hold",
-            minute(text(lockout, "at")),
-            text(lockout, "until"),
-            text(lockout, "pin"),
-            lockout["sets"]
-        ));
+        sheet.loud(
+            "  LOCKOUT ACCEPTED ",
+            &format!(
+                "{}, until {}: {} is served, and is not in {} of the sets that clients hold",
+                minute(text(lockout, "at")),
+                text(lockout, "until"),
+                text(lockout, "pin"),
+                lockout["sets"]
+            ),
+        );
     }
     for reason in list(&site["refused"], "reasons") {
-        sheet.line(&format!(
-            "  REFUSED      since {}: {}",
-            minute(text(&site["refused"], "since")),
-            text(reason, "reason")
-        ));
+        sheet.loud(
+            "  REFUSED      ",
+            &format!("since {}: {}", minute(text(&site["refused"], "since")), text(reason, "reason")),
+        );
         // An older process sends one hint only.
         let hints = list(reason, "hints").iter().filter_map(Value::as_str);
         for hint in hints.chain(reason["hint"].as_str().filter(|_| list(reason, "hints").is_empty())) {
@@ -373,20 +381,19 @@ fn print_lockouts(site: &Value, sheet: &Sheet) {
 /// Prints the upstream and its problems.
 fn print_upstream(site: &Value, sheet: &Sheet) {
     let (Some(url), health) = (site["upstream"].as_str(), &site["upstream_health"]) else { return };
-    sheet.line(&format!("  upstream     {url}"));
+    sheet.row("  upstream     ", url);
     match (text(health, "circuit"), health["tried_in"].as_u64()) {
-        ("half-open", _) => sheet.line("    CIRCUIT HALF OPEN: one request is under way to see whether it answers"),
-        ("open", left) => {
-            sheet.line(&format!("    CIRCUIT OPEN: requests get 503; tried again in {} s", left.unwrap_or_default()))
-        }
+        ("half-open", _) => sheet.loud("    CIRCUIT HALF OPEN: ", "one request is under way to see whether it answers"),
+        ("open", left) => sheet
+            .loud("    CIRCUIT OPEN: ", &format!("requests get 503; tried again in {} s", left.unwrap_or_default())),
         _ => {}
     }
     for address in list(health, "addresses") {
         let name = text(address, "address");
         if address["check_fails"] == true {
-            sheet.line(&format!("    LEFT OUT   {name}: its health check fails"));
+            sheet.loud("    LEFT OUT   ", &format!("{name}: its health check fails"));
         } else if let Some(left @ 1..) = address["left_out_for"].as_u64() {
-            sheet.line(&format!("    LEFT OUT   {name}: it keeps failing; tried again in {left} s"));
+            sheet.loud("    LEFT OUT   ", &format!("{name}: it keeps failing; tried again in {left} s"));
         }
     }
 }

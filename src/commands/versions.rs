@@ -50,12 +50,12 @@ pub enum Source {
     Version(String),
 }
 
-/// How a text is put into use.
+/// The way to put a text into use.
 #[derive(Debug, Clone, Copy)]
 pub struct HowToApply {
     /// `true` to change nothing.
     pub dry_run: bool,
-    /// `true` for a new process in place of a reload.
+    /// `true` for a new process instead of a reload.
     pub upgrades: bool,
 }
 
@@ -120,7 +120,7 @@ impl<'a> ConfigAsking<'a> {
     }
 }
 
-/// The reason in an answer that is no success.
+/// The reason in the answer of a failure.
 fn reason_of(status: StatusCode, body: &Value) -> Reason {
     Reason::new(body["error"].as_str().map_or_else(|| status.to_string(), str::to_owned)).hints(hints_of(body))
 }

@@ -6,7 +6,7 @@ use crate::message::Fields;
 /// A weight in thousandths.
 type CodingWeight = u16;
 
-/// What a client says about codings.
+/// The codings that a client accepts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct AcceptedCodings {
     codings: [Option<CodingWeight>; Coding::ALL.len()],
@@ -71,7 +71,7 @@ fn parse(text: &[u8]) -> Option<CodingWeight> {
 ///
 /// The coding with the highest weight is chosen, the first one of several. Identity wins if the client gives it a higher
 /// weight in so many words. A client that refuses identity, and all else that is offered, still gets it: a response that
-/// it cannot read is no worse than none.
+/// it cannot read is not worse than none.
 #[must_use]
 pub fn choose(fields: &Fields, offered: &[Coding]) -> Option<Coding> {
     let accepted = AcceptedCodings::of(fields);

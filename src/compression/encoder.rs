@@ -27,7 +27,7 @@ const ROOM: usize = 16 * 1024;
 /// Encoders of a kind that a thread keeps. Making one costs more than a small body does.
 const SPARE_MAX: usize = 2;
 
-/// How hard an encoder tries.
+/// The effort of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
     /// Little: the worker is busy.
@@ -393,7 +393,7 @@ mod tests {
         }
     }
 
-    /// What the guide says about the memory of zstd.
+    /// The guide names these limits of the memory of zstd.
     #[test]
     fn memory() {
         for (effort, most) in [(Effort::Fast, 2 << 20), (Effort::Usual, 2 << 20), (Effort::Kept, 12 << 20)] {

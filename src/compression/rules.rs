@@ -21,7 +21,7 @@ pub struct CompressionRules {
     pub personal: bool,
 }
 
-/// What is known about a response besides its head.
+/// Facts about a response besides its head.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Circumstances {
     /// The length of the body in bytes, if it is known.

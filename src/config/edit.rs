@@ -13,6 +13,7 @@ use rustix::fs::{Access, access};
 
 use super::draft::read_text;
 use crate::os::plain_file::{folder_of, follow_own_links};
+use crate::os::words::words;
 use crate::os::{privileges, sandbox};
 use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_word};
@@ -90,7 +91,7 @@ impl EditError {
             }
             Self::Owner(path, ..) => {
                 let user = privileges::user();
-                reason.hint(by_command).hint(format!("chown {user} {}", word(path)))
+                reason.hint(by_command).command(format!("chown {user} {}", word(path)))
             }
             Self::Left(path, _) => reason.hint(format!("as root: rm -r {}", word(path))).hint(by_command),
             Self::Io(..) => reason.hint("check free space and permissions"),
@@ -106,16 +107,16 @@ impl fmt::Display for EditError {
                 write!(f, "{}: admin.edit is not set: the running process does not change it", path.display())
             }
             Self::Left(path, error) => {
-                write!(f, "{}: a file of an earlier change cannot be removed: {error}", path.display())
+                write!(f, "{}: a file of an earlier change cannot be removed: {}", path.display(), words(error))
             }
             Self::Denied(path, error) => {
-                write!(f, "{}: the user {} may not write there: {error}", path.display(), privileges::user())
+                write!(f, "{}: the user {} may not write there: {}", path.display(), privileges::user(), words(error))
             }
             Self::Owner(path, user, group) => {
                 let own = privileges::user();
                 write!(f, "{}: it belongs to user {user}, group {group}, and {own} cannot keep that", path.display())
             }
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Io(path, error) => write!(f, "{}: {}", path.display(), words(error)),
         }
     }
 }
@@ -214,7 +215,7 @@ impl EditTarget {
             // It is missing if it could not be made.
             let removed = fs::remove_file(&new);
             if let Some(error) = removed.err().filter(|error| error.kind() != io::ErrorKind::NotFound) {
-                tracing::warn!(%error, file = %new.display(), "a file of a failed change stays: remove it");
+                tracing::warn!(error = %words(&error), file = %new.display(), "a file of a failed change stays: remove it");
             }
         }
         written?;

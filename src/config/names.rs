@@ -57,9 +57,14 @@ fn is_above(place: &str, table: &str) -> bool {
     table.strip_prefix(place).is_some_and(|rest| rest.starts_with('.'))
 }
 
+/// `true` for a table of which a configuration can have several.
+pub(super) fn is_list(table: &str) -> bool {
+    LISTS.contains(&table)
+}
+
 /// `[[site]]`, `[site.hsts]`
 fn shown(table: &str) -> String {
-    if LISTS.contains(&table) { format!("[[{table}]]") } else { format!("[{table}]") }
+    if is_list(table) { format!("[[{table}]]") } else { format!("[{table}]") }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::{Outline, SiteOutline};
 use crate::host::HostPattern;
 use crate::keys::key_file::{PublicKey, public_key};
 use crate::os::plain_file;
+use crate::os::words::words;
 
 /// The longest common name (RFC 5280, appendix A.1: ub-common-name).
 const COMMON_NAME_MAX: usize = 64;
@@ -118,7 +119,7 @@ pub fn make(
         plain_file::create(path, contents.as_bytes(), mode).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => KeyFailure::Exists(path.to_owned()),
             io::ErrorKind::NotFound => KeyFailure::NoFolder(path.parent().unwrap_or(path).to_owned()),
-            _ => KeyFailure::Other(format!("{}: {error}", path.display())),
+            _ => KeyFailure::Other(format!("{}: {}", path.display(), words(&error))),
         })
     };
     write(&key_path, &key_pem, 0o600)?;

@@ -78,7 +78,7 @@ impl UnusableKeyFile {
         let file = shell_word(&self.file.display().to_string());
         let folder = shell_word(&folder_of(&self.file).display().to_string());
         let reason = match self.is_forbidden {
-            true => reason.hint(format!("chown --reference={folder} {file} && chmod 600 {file}")),
+            true => reason.command(format!("chown --reference={folder} {file} && chmod 600 {file}")),
             false => reason.hint("restore the file from a backup"),
         };
         reason.hint(format!("if the key is lost: mv -T {file} {file}.lost; then {afterwards}"))

@@ -6,11 +6,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::reason::{Place, Reason};
+use crate::reason::{Place, Reason, SharedFault, shell_word};
 pub use crate::reason::{Problem, Severity};
 
 /// Sites that one warning names; it counts the others.
 const NAMED_MAX: usize = 3;
+/// Files that one command names.
+const FILES_MAX: usize = 20;
 
 /// All problems of one file.
 #[derive(Debug, Clone)]
@@ -164,10 +166,12 @@ impl Problems {
         let mut known = HashMap::new();
         for problem in self.sorted() {
             if problem.severity == Severity::Warning && problem.site.is_some() {
-                let same = (&problem.reason.what, &problem.path);
+                let same = match &problem.shared {
+                    Some(shared) => (shared.name, &None),
+                    None => (problem.reason.what.as_str(), &problem.path),
+                };
                 if let Some((first, more)) = known.get(&same).and_then(|at: &usize| shown.get_mut(*at))
-                    && first.reason.hints == problem.reason.hints
-                    && first.reason.notes == problem.reason.notes
+                    && are_alike(first, problem)
                 {
                     more.push(problem);
                     continue;
@@ -178,6 +182,7 @@ impl Problems {
         }
         let noted = |(mut problem, more): (Problem, Vec<&Problem>)| {
             problem.reason.notes.extend(self.others(&more));
+            name_all_files(&mut problem, &more);
             problem
         };
         shown.into_iter().map(noted).collect()
@@ -187,9 +192,12 @@ impl Problems {
     fn others(&self, more: &[&Problem]) -> Option<String> {
         let named = more.iter().take(NAMED_MAX).map(|problem| {
             let line = self.line_and_column(problem.span.start).0;
-            match problem.site.as_deref() {
-                Some("") | None => format!("the site in line {line}"),
-                Some(site) => format!("{site} (line {line})"),
+            let site = problem.site.as_deref().unwrap_or_default();
+            let own = problem.shared.as_ref().map(|shared| shared.about.as_str()).filter(|about| *about != site);
+            let of = own.map(|about| format!("{about} of ")).unwrap_or_default();
+            match site {
+                "" => format!("{of}the site in line {line}"),
+                site => format!("{of}{site} (line {line})"),
             }
         });
         let mut named: Vec<String> = named.collect();
@@ -197,6 +205,33 @@ impl Problems {
             named.push(format!("and {left} more"));
         }
         (!named.is_empty()).then(|| format!("the same for {}", named.join(", ")))
+    }
+}
+
+/// `true` for the same fault of two sites, which has the same remedy.
+fn are_alike(first: &Problem, other: &Problem) -> bool {
+    match (&first.shared, &other.shared) {
+        (Some(first), Some(other)) => first.name == other.name,
+        (None, None) => first.reason.hints == other.reason.hints && first.reason.notes == other.reason.notes,
+        _ => false,
+    }
+}
+
+/// Lets the command of a warning mend the files of other sites, too.
+fn name_all_files(problem: &mut Problem, more: &[&Problem]) {
+    let Some(SharedFault { command: Some(command), about, .. }) = &problem.shared else { return };
+    let others = more.iter().filter_map(|other| other.shared.as_ref()).map(|shared| shared.about.as_str());
+    let mut files = Vec::new();
+    for file in std::iter::once(about.as_str()).chain(others).map(shell_word) {
+        if files.len() < FILES_MAX && !files.contains(&file) {
+            files.push(file);
+        }
+    }
+    let own = format!("{command} {}", shell_word(about));
+    let all = format!("{command} {}", files.join(" "));
+    let Reason { hints, commands, .. } = &mut problem.reason;
+    for hint in hints.iter_mut().chain(commands).filter(|hint| **hint == own) {
+        hint.clone_from(&all);
     }
 }
 
@@ -235,6 +270,23 @@ mod tests {
         let warning =
             "c.toml:1:1: odd; the same for b.example (line 2), the site in line 3, d.example (line 4), and 2 more";
         assert_eq!(shown, [warning, "c.toml:1:1: odd"]);
+    }
+
+    #[test]
+    fn sites_share_a_warning_about_files_of_their_own() {
+        let mut problems = Problems::new(Path::new("c.toml"), "a\nb\nc\nd\ne\nf\n".into());
+        for (at, site) in ["a.example", "b.example", "c.example", "d.example", "e.example"].iter().enumerate() {
+            let file = if at == 1 { "my key".to_owned() } else { format!("{at}.key") };
+            let warning = Problem::warning(&(2 * at..2 * at + 1), format!("{file}: open"));
+            let warning = warning.shared_remedy("open key", "chmod o=", &file).about(Path::new(&file));
+            problems.insert(Problem { site: Some((*site).to_owned()), ..warning });
+        }
+        let other = Problem::warning(&(10..11), "z.example is odd").shared("odd host", "z.example");
+        problems.insert(Problem { site: Some("z.example".to_owned()), ..other });
+        let shown: Vec<String> = problems.shown().iter().map(|problem| problem.reason.full_line()).collect();
+        let open = "c.toml:1:1: 0.key: open; the same for my key of b.example (line 2), 2.key of c.example (line 3), \
+                    3.key of d.example (line 4), and 1 more (hint: chmod o= 0.key 'my key' 2.key 3.key 4.key)";
+        assert_eq!(shown, [open, "c.toml:6:1: z.example is odd"]);
     }
 
     #[test]

@@ -303,7 +303,12 @@ impl<'t> Reader<'t> {
             if asked.contains(&name) {
                 continue;
             }
-            let reason = Reason::new(format!("{}: unknown key", self.name(name)));
+            let mut reason = Reason::new(format!("{}: unknown key", self.name(name)));
+            // `host` for `host_header`.
+            let is_longer = |known: &&str| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
+            if let Some(longer) = asked.iter().copied().find(is_longer) {
+                reason = reason.hint(format!("did you mean {longer:?}?")).fix(longer);
+            }
             // A key of another table is no slip of the pen.
             let reason = match (names::belongs(&self.path, name), nearest(name, asked.iter().copied())) {
                 (Some(place), _) => reason.hint(place),

@@ -1,10 +1,11 @@
 //! Errors of TOML's syntax, as an operator needs them: one for each slip, with its remedy.
 //!
-//! The parser goes on after an error, and its next ones are mostly about the same slip. What it found is looked up in
+//! The parser continues after an error, and its next ones are mostly about the same slip. What it found is looked up in
 //! the text: its messages are only printed.
 
 use std::ops::Range;
 
+use super::names::is_list;
 use crate::reason::{Reason, counted};
 
 /// Errors of the parser that are looked at. A file that is no TOML at all has one or more in each line.
@@ -38,7 +39,7 @@ pub(super) fn problems(text: &str, mut errors: Vec<SyntaxError>) -> Vec<(Range<u
         match repeated(text, &lines, line, &error.span) {
             Repeated::No => {
                 let reason = Reason::new(error.message);
-                let reason = match unquoted(text, error.span.start) {
+                let reason = match unquoted(text, error.span.start).filter(|_| !is_in_header(text, error.span.start)) {
                     Some(value) => reason.meant_value(&value),
                     None => reason,
                 };
@@ -87,10 +88,13 @@ enum Repeated {
 fn repeated(text: &str, lines: &[&str], at: usize, span: &Range<usize>) -> Repeated {
     let (Some(line), Some(name)) = (lines.get(at), text.get(span.clone())) else { return Repeated::No };
     let before = lines.get(..at).unwrap_or_default();
+    if let Some(reason) = table_and_list(before, line) {
+        return Repeated::Key(reason);
+    }
     if let Some(header) = header(line) {
         return match earlier_table(before, &header) {
             Some(first) => Repeated::Key(
-                Reason::new(format!("[{header}] is there twice: line {first} has it, too"))
+                Reason::new(format!("duplicate table [{header}]: also in line {first}"))
                     .hint("write all its keys below one of the two"),
             ),
             None => Repeated::No,
@@ -101,12 +105,11 @@ fn repeated(text: &str, lines: &[&str], at: usize, span: &Range<usize>) -> Repea
     }
     for (number, line) in before.iter().enumerate().rev() {
         if key_of(line) == Some(name) {
-            let what = format!("{name} is there twice: line {} has it, too", number + 1);
+            let what = format!("duplicate key {name}: also in line {}", number + 1);
             return Repeated::Key(Reason::new(what).hint("remove one of them"));
         }
-        if let Some(header) = header(line)
-            && earlier_table(&before[..number], &header).is_some()
-        {
+        let is_repeated = |header: String| earlier_table(&before[..number], &header).is_some();
+        if header(line).is_some_and(is_repeated) || table_and_list(&before[..number], line).is_some() {
             return Repeated::InRepeatedTable;
         }
         if line.starts_with('[') {
@@ -133,10 +136,44 @@ fn earlier_table(before: &[&str], name: &str) -> Option<usize> {
     None
 }
 
+/// The fault of a name that is a table here, and a list of tables above, or the reverse.
+fn table_and_list(before: &[&str], line: &str) -> Option<Reason> {
+    let (name, first) = match (list_header(line), header(line)) {
+        (Some(name), _) => {
+            let first = before.iter().position(|line| header(line).as_deref() == Some(name.as_str()));
+            (name, first)
+        }
+        (None, Some(name)) => {
+            let first = before.iter().position(|line| list_header(line).as_deref() == Some(name.as_str()));
+            (name, first)
+        }
+        (None, None) => return None,
+    };
+    let what = format!("{name} is both [{name}] and [[{name}]]: line {} has the other", first? + 1);
+    let hint = if is_list(&name) { format!("write [[{name}]] for each") } else { format!("write [{name}] once") };
+    Some(Reason::new(what).hint(hint))
+}
+
 /// `site.hsts` of the line `[site.hsts]`.
 fn header(line: &str) -> Option<String> {
     let name = line.strip_prefix('[').filter(|rest| !rest.starts_with('['))?.split(']').next()?;
-    Some(name.split('.').map(str::trim).collect::<Vec<_>>().join("."))
+    Some(dotted(name))
+}
+
+/// `site` of the line `[[site]]`.
+fn list_header(line: &str) -> Option<String> {
+    let (name, _) = line.strip_prefix("[[")?.split_once("]]")?;
+    Some(dotted(name))
+}
+
+fn dotted(name: &str) -> String {
+    name.split('.').map(str::trim).collect::<Vec<_>>().join(".")
+}
+
+/// `true` for a place at the beginning of a line with nothing but brackets before it.
+fn is_in_header(text: &str, at: usize) -> bool {
+    let line = text.get(..at).and_then(|before| before.rsplit('\n').next()).unwrap_or_default().trim();
+    !line.is_empty() && line.chars().all(|c| c == '[')
 }
 
 /// The key of the line `key = value`.
@@ -276,9 +313,13 @@ mod tests {
         check("a = 1d\n", &[(1, "did you mean \"1d\"?")]);
         check("a = True # yes\n", &[(1, "did you mean true?")]);
         check("a = [x, y]\nb = 2h\n", &[(1, "did you mean \"x\"?"), (2, "did you mean \"2h\"?")]);
-        check("[t]\na = 1\nb = 2\na = 3\n", &[(4, "a is there twice: line 2 has it, too")]);
-        check("[t]\na = 1\n\n[ t ]\na = 3\nb = 4\n", &[(4, "[t] is there twice: line 1 has it, too")]);
-        check("[[s]]\n[s.t]\na = 1\n[s.t]\na = 3\n", &[(4, "[s.t] is there twice: line 2 has it, too")]);
+        check("[t]\na = 1\nb = 2\na = 3\n", &[(4, "duplicate key a: also in line 2")]);
+        check("[t]\na = 1\n\n[ t ]\na = 3\nb = 4\n", &[(4, "duplicate table [t]: also in line 1")]);
+        check("[[s]]\n[s.t]\na = 1\n[s.t]\na = 3\n", &[(4, "duplicate table [s.t]: also in line 2")]);
+        check("[s]\na = 1\n[[s]]\na = 3\n", &[(3, "s is both [s] and [[s]]: line 1 has the other")]);
+        check("[[s]]\na = 1\n[s]\na = 3\n", &[(3, "s is both [s] and [[s]]: line 1 has the other")]);
+        check("[[s]]\n[s.t]\na = 1\n[[s.t]]\na = 3\n", &[(4, "[[s.t]]: line 2 has the other")]);
+        check("[[s]]\n[s.t]\n[[s]]\n[[s.t]]\na = 3\n", &[]);
         check("a = [\"b\"\nc = \"d\"\ne = 5\n", &[(1, "the list is not closed")]);
         check("a = [\n  \"b\",\n\n[t]\ne = 5\n", &[(1, "the list is not closed")]);
         check("a = [\"]\", '#', # ]\n", &[(1, "the list is not closed")]);

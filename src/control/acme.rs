@@ -112,7 +112,7 @@ impl Control {
                 if !is_known && written.is_ok() {
                     self.report_burnt([&burnt]);
                 }
-                let _ = reply.send(written.map_err(|error| error.to_string().into()));
+                let _ = reply.send(written.map_err(|error| crate::os::words::words(&error).into()));
             }
             DriverRequest::Revoked { site, algorithm, issued, reply } => {
                 let data = json!({

@@ -14,6 +14,7 @@ use crate::config::{Config, CopiesWritten, Difference, Fresh, LastGood, report};
 use crate::ledger::leases::LeaseRenewal;
 use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_word};
@@ -21,7 +22,7 @@ use crate::upstream::check;
 use crate::upstream::dns::{UpstreamName, follow};
 
 /// The longest wait of a new pair for its copy, before pintle serves it. A slow disk, or thousands of new
-/// pairs, must not hold up a renewal: the copying goes on beside.
+/// pairs, must not hold up a renewal: the copying continues beside.
 pub(super) const COPY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The time from one attempt to copy the pairs in use to the next, if the disk refuses it.
@@ -40,7 +41,7 @@ impl NotAdopted {
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::Unwritten(error) => {
-                format!("the ledger cannot be written, so that no lockout can be accepted: {error}").into()
+                format!("the ledger cannot be written, so that no lockout can be accepted: {}", words(error)).into()
             }
             Self::LedgerChanged => {
                 let what = "another program has put promises into the ledger meanwhile: they count now, and nothing else has \
@@ -78,7 +79,7 @@ pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Resu
 pub(super) fn forget_other_pairs(copies: Option<&LastGood>, config: &Config, book: &Book, now: Seconds) {
     if let Some(Err(error)) = copies.map(|copies| config.forget_other_copies(copies, book, now)) {
         tracing::error!(
-            %error,
+            error = %words(&error),
             "state.directory: cannot remove the copies of pairs that are no longer served: check permissions"
         );
     }
@@ -114,7 +115,7 @@ fn copy(fresh: Fresh, copies: &LastGood) -> Option<JoinHandle<()>> {
             copies.note(true);
             if !has_failed {
                 tracing::warn!(
-                    %error,
+                    error = %words(&error),
                     "cannot copy the pairs in use to state.directory: check free space and permissions"
                 );
             }
@@ -162,9 +163,9 @@ impl Control {
         if let Some(log) = &self.operator.access_log {
             log.bound(self.config.snapshot.limits.log_queue);
         }
-        self.endings.look_again();
-        self.labels.take();
-        self.states.forget();
+        self.observed.endings.look_again();
+        self.observed.labels.take();
+        self.observed.states.forget();
         self.promises.leases.borrow_mut().hold(&self.config.pledges);
         // New pins are on disk before they are sent. If a previous chain breaks them, workers send
         // them only once none of them serves it.

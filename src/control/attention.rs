@@ -35,7 +35,7 @@ impl Control {
         }
         let shown = |item: Item| {
             let Item { site, reason } = item;
-            json!({ "site": site, "what": reason.line(), "hints": reason.hints })
+            json!({ "site": site, "what": reason.line(), "hints": reason.hints, "commands": reason.commands })
         };
         items.into_iter().map(shown).collect()
     }
@@ -52,7 +52,7 @@ impl Control {
         }
         reasons.extend(self.recorder.trouble().map(|fault| {
             let reason = Reason::new(format!("the history lacks a version of the configuration: {}", fault.line()));
-            reason.hints(fault.hints.clone())
+            reason.remedies_of(fault)
         }));
         reasons.extend(self.faults_of_pages());
         reasons.extend(self.reporter.hooks.lines().iter().filter_map(|line| of_hook(line)));
@@ -74,20 +74,8 @@ impl Control {
             }
             None => {}
         }
-        // The refusal of its pair tells why other names are refused.
-        let uncovered = site.refused_names.iter().filter(|name| !site.names_apart.contains(name));
-        let uncovered: Vec<&str> = uncovered.map(String::as_str).collect();
-        if !uncovered.is_empty() {
-            let names = uncovered.join(", ");
-            let what = format!("the certificate does not cover {names} yet: TLS is refused, plain HTTP gets 503");
-            let is_managed = !of_site(&outlooks, site.name()).is_empty();
-            add(Reason::new(what).hint(match is_managed {
-                true => pintle(format_args!("acme plan --site {}", site.name())),
-                false => {
-                    format!("get one for all hosts, then `{}`", pintle(format_args!("install --site {}", site.name())))
-                }
-            }));
-        }
+        let is_managed = !of_site(&outlooks, site.name()).is_empty();
+        uncovered(site, is_managed).into_iter().for_each(&mut add);
         for reason in self.files.refused.get(site.name()).into_iter().flat_map(|refused| &refused.reasons) {
             add(Reason {
                 what: format!("certificate refused: {}", reason.line()),
@@ -163,7 +151,7 @@ fn of_outlook(outlook: &Outlook) -> Vec<Item> {
         reasons.push(Reason::new(of(outlook.words())).hints(outlook.hint.clone()));
     }
     if let Some(fault) = &outlook.key_fault {
-        reasons.push(Reason::new(of(fault.line())).hints(fault.hints.clone()));
+        reasons.push(Reason::new(of(fault.line())).remedies_of(fault));
     }
     if let Some((pin, step)) = outlook.compromised {
         let doing = match step {
@@ -171,8 +159,8 @@ fn of_outlook(outlook: &Outlook) -> Vec<Item> {
             OutlookStep::Revoking => "another key serves, and its certificates are not revoked yet",
             OutlookStep::Burning => "another key serves, and it is not recorded as burnt yet",
         };
-        let hint = pintle(format_args!("acme plan --site {}", outlook.site));
-        reasons.push(Reason::new(of(format!("the key {pin} is compromised: {doing}"))).hint(hint));
+        let plan = pintle(format_args!("acme plan --site {}", outlook.site));
+        reasons.push(Reason::new(of(format!("the key {pin} is compromised: {doing}"))).command(plan));
     }
     if let Some(unrevoked) = &outlook.unrevoked {
         let why = unrevoked.problem.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -202,7 +190,7 @@ fn of_hook(line: &HookLine) -> Option<Reason> {
         true => Reason::new(format!("the hook {name} is disabled: {problem}"))
             .hint(format!("remove the hook, or `{}` to try it again", pintle("reload"))),
         false => Reason::new(format!("the hook {name} fails, and {waiting} wait: {problem}"))
-            .hint(pintle(format_args!("hook test {name}"))),
+            .command(pintle(format_args!("hook test {name}"))),
     })
 }
 
@@ -214,4 +202,24 @@ fn of_upstream(upstream: &Upstream) -> Option<Reason> {
     let known = upstream.addresses.known();
     let out = known.iter().filter(|address| is_out(upstream, **address, now)).count();
     (out > 0).then(|| Reason::new(format!("{out} of {} upstream addresses are left out, as they fail", known.len())))
+}
+
+/// The names that no certificate of the site covers.
+fn uncovered(site: &SiteReport, is_managed: bool) -> Option<Reason> {
+    // The refusal of its pair tells why other names are refused.
+    let uncovered = site.refused_names.iter().filter(|name| !site.names_apart.contains(name));
+    let uncovered: Vec<&str> = uncovered.map(String::as_str).collect();
+    if uncovered.is_empty() {
+        return None;
+    }
+    let names = uncovered.join(", ");
+    let reason =
+        Reason::new(format!("the certificate does not cover {names} yet: TLS is refused, plain HTTP gets 503"));
+    Some(match is_managed {
+        true => reason.command(pintle(format_args!("acme plan --site {}", site.name()))),
+        false => {
+            let install = pintle(format_args!("install --site {}", site.name()));
+            reason.hint(format!("get one for all hosts, then `{install}`"))
+        }
+    })
 }

@@ -118,7 +118,7 @@ fn authority(head: &RequestHead) -> Vec<u8> {
     head.authority().into_bytes()
 }
 
-/// What a purge has done.
+/// The result of a purge.
 struct PurgeAnswer {
     kind: &'static str,
     is_soft: bool,
@@ -200,7 +200,7 @@ impl Control {
         let is_whole = named == 0 && site.is_some();
         if named != 1 && !is_whole {
             let reason = Reason::new("name one of url, prefix, tag and site");
-            return Err(reason.hint("pintle purge https://blog.example.com/page"));
+            return Err(reason.command("pintle purge https://blog.example.com/page"));
         }
         let (kind, scope, caches) = if let Some(text) = url.as_ref().or(prefix.as_ref()) {
             let head = read_url(text)?;
@@ -317,7 +317,7 @@ impl Control {
     }
 }
 
-/// What happened on disk.
+/// The counts of the disk.
 fn disk_counts(disk: &SiteDisk) -> [(&'static str, u64); 6] {
     let counts = &disk.counts;
     [

@@ -17,6 +17,7 @@ use super::token;
 use crate::admin::api::{ApiPath, VERSION, find, without_version};
 use crate::config::AdminAddress;
 use crate::config::admin::is_of_name;
+use crate::os::words::words;
 
 /// Time limit for a command: a reload reads every file, and writes the ledger.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -190,9 +191,12 @@ fn user_behind() -> String {
 
 fn refused(error: &io::Error, place: String) -> ClientError {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(place),
+        // Nothing listens below a file.
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused => {
+            ClientError::NotRunning(place)
+        }
         io::ErrorKind::PermissionDenied => ClientError::Forbidden(place),
-        _ => ClientError::Other(format!("{place}: {error}")),
+        _ => ClientError::Other(format!("{place}: {}", words(error))),
     }
 }
 
@@ -202,9 +206,10 @@ fn of_file(path: &Path) -> Result<String, ClientError> {
         io::ErrorKind::PermissionDenied => ClientError::Forbidden(path.display().to_string()),
         io::ErrorKind::NotFound => ClientError::Elsewhere(path.display().to_string()),
         _ => ClientError::Other(format!(
-            "{0}: {error}; the process that listens on this port makes another token within seconds: try again, or \
+            "{0}: {1}; the process that listens on this port makes another token within seconds: try again, or \
              else: rm {0}",
-            path.display()
+            path.display(),
+            words(&error)
         )),
     })
 }

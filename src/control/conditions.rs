@@ -95,7 +95,7 @@ impl Control {
             let data = json!({ "what": "pins are withheld", "error": trouble.error, "hint": trouble.hint() });
             conditions.push(Condition::new(begins, "", data));
         }
-        if self.is_config_refused {
+        if self.loads.is_refused {
             let data = json!({
                 "config": self.draft.path().display().to_string(),
                 "reasons": self.reporter.refusal,

@@ -153,7 +153,9 @@ fn shown(in_use: &InUse, with_text: bool) -> Answer {
         "running": { "tag": running, "same": running == file, "loaded": in_use.loaded.to_string() },
         "history": in_use.recorder,
         "writable": tried.is_ok(),
-        "not_writable": tried.err().map(|reason| json!({ "error": reason.line(), "hints": reason.hints })),
+        "not_writable": tried.err().map(|reason| {
+            json!({ "error": reason.line(), "hints": reason.hints, "commands": reason.commands })
+        }),
     });
     with_tag(Answer::json(StatusCode::OK, body), file.to_owned())
 }
@@ -223,7 +225,7 @@ fn version(in_use: &InUse, id: &str) -> Answer {
 }
 
 impl InUse {
-    /// What is known of the file's text. Mostly, it is the one in use.
+    /// The known facts about the file's text, which is mostly the one in use.
     fn known(&self, target: &EditTarget) -> Arc<KnownText> {
         match target.text() == &**self.text.text() {
             true => self.text.clone(),
@@ -237,7 +239,7 @@ impl InUse {
             Some(masked) => Ok((name, masked.to_string())),
             None => Err(Answer::refused(
                 StatusCode::CONFLICT,
-                &Reason::new(format!("{name}: not TOML")).hint("pintle check"),
+                &Reason::new(format!("{name}: not TOML")).command("pintle check"),
             )),
         };
         match asked {
@@ -385,7 +387,7 @@ impl Control {
         let _ = reply.send(InUse {
             path: self.draft.path().to_owned(),
             text: self.known_text(),
-            loaded: self.config_loaded,
+            loaded: self.loads.loaded,
             history: self.recorder.history().cloned(),
             recorder: self.recorder.status(),
             may_edit: self.draft.may_edit(),

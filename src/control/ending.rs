@@ -12,6 +12,7 @@ use super::events::Tested;
 use super::upgrade::Successor;
 use super::{Control, DRAINING};
 use crate::acme::request::DriverEnd;
+use crate::os::words::words;
 use crate::server::Drain;
 
 /// The interval between checks whether everything has finished.
@@ -143,7 +144,7 @@ impl Control {
             failed => failed,
         };
         if let Err(error) = written {
-            tracing::error!(%error, "cannot write the ledger: the next start will not know all promises");
+            tracing::error!(error = %words(&error), "cannot write the ledger: the next start will not know all promises");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::events::{Event, EventKind, Hooks, programs};
 use crate::ledger::time::rfc3339;
 use crate::ledger::{Burnt, Record};
 use crate::os::usage::host_name;
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::{Kind, Problem};
 use crate::upstream::dns::NameServers;
@@ -114,7 +115,7 @@ impl Control {
     pub(super) fn drive_hooks(&mut self) {
         let limits = self.config.hook_limits();
         if let Err(error) = self.reporter.hooks.set(&self.config.hooks, limits) {
-            tracing::error!(%error, "hooks: no thread; no event is delivered");
+            tracing::error!(error = %words(&error), "hooks: no thread; no event is delivered");
         }
         if !self.reporter.has_started {
             self.reporter.has_started = true;

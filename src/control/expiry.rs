@@ -127,7 +127,7 @@ impl Control {
     /// last of them.
     pub(super) fn watch_endings(&mut self) {
         let now = self.now();
-        if self.endings.next.is_some_and(|next| now < next) {
+        if self.observed.endings.next.is_some_and(|next| now < next) {
             return;
         }
         let mut stages = HashMap::new();
@@ -138,7 +138,7 @@ impl Control {
                 let ends = std::iter::once(certificate.not_after.as_second());
                 next = thresholds(certificate).chain(ends).filter(|time| *time > now).fold(next, Seconds::min);
                 let stage = ExpiryStage::of(certificate, now);
-                let seen = self.endings.seen(site, certificate);
+                let seen = self.observed.endings.seen(site, certificate);
                 let (known, since) =
                     seen.map_or_else(|| (ExpiryStage::default(), now), |seen| (seen.stage, seen.since));
                 if stage > known {
@@ -150,8 +150,8 @@ impl Control {
             }
             stages.insert(site.name().to_owned(), of_site);
         }
-        self.endings.stages = stages;
-        self.endings.next = Some(next);
+        self.observed.endings.stages = stages;
+        self.observed.endings.next = Some(next);
     }
 }
 

@@ -197,7 +197,7 @@ impl Control {
         settled: impl Fn(&str) -> bool,
     ) {
         let mut before = std::mem::take(&mut self.files.refused);
-        self.states.forget();
+        self.observed.states.forget();
         for site in kept {
             let known = before.remove(&site.site);
             if !site.by_guard && !settled(&site.site) {

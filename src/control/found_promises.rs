@@ -9,6 +9,7 @@ use crate::host::HostPattern;
 use crate::ledger::repair::bounded;
 use crate::ledger::time::wall;
 use crate::ledger::{Book, FILE, HEAD, LOCK, Ledger, News, Record, is_new, look};
+use crate::os::words::words;
 use crate::policy::promise::{Promise, Seconds};
 use crate::reason::{Reason, shell_word};
 
@@ -67,7 +68,9 @@ impl FoundPromises {
         match written {
             Ok(()) => ledger,
             // It is opened again later, and all of its book written.
-            Err(error) => Ledger::broken(ledger.book().clone(), format!("{}: {error}", self.folder.display())),
+            Err(error) => {
+                Ledger::broken(ledger.book().clone(), format!("{}: {}", self.folder.display(), words(&error)))
+            }
         }
     }
 

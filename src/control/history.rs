@@ -101,6 +101,7 @@ impl Recorder {
             "lost": self.lost,
             "error": self.trouble.as_ref().map(Reason::line),
             "hints": self.trouble.as_ref().map(|reason| &reason.hints),
+            "commands": self.trouble.as_ref().map(|reason| &reason.commands),
         })
     }
 

@@ -121,8 +121,8 @@ fn csr_of(outline: &Outline, host: &str, pin: Pin) -> Answer {
         Some(text) => Answer::text(CSR, text),
         None => {
             let reason = Reason::new(format!("{host}: no CSR in PEM has the key {pin}"));
-            let hint = pintle(format_args!("key new --role next --site {}", shell_word(host)));
-            Answer::refused(StatusCode::NOT_FOUND, &reason.hint(hint))
+            let command = pintle(format_args!("key new --role next --site {}", shell_word(host)));
+            Answer::refused(StatusCode::NOT_FOUND, &reason.command(command))
         }
     }
 }
@@ -214,8 +214,8 @@ fn refusal(outline: &Outline, host: &str, role: Role, if_match: Option<&str>) ->
     let site = outline.site(host)?;
     if site.is_managed() && role != Role::Spare {
         let what = format!("{host}: pintle obtains the certificate of this site, and makes its next key by itself");
-        let hint = pintle(format_args!("key rotate --site {}", shell_word(host)));
-        return Some(Answer::refused(StatusCode::CONFLICT, &Reason::new(what).hint(hint)));
+        let command = pintle(format_args!("key rotate --site {}", shell_word(host)));
+        return Some(Answer::refused(StatusCode::CONFLICT, &Reason::new(what).command(command)));
     }
     if if_match.is_some_and(|if_match| !matches(if_match, &tag_of(outline, site))) {
         let what = format!("{host}: a key was made already since you looked");
@@ -250,7 +250,7 @@ fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> 
             let what = format!("{}: no such folder", folder.display());
             Answer::refused(
                 StatusCode::CONFLICT,
-                &Reason::new(what).hint(format!("mkdir -p {}", shell_word(&folder.display().to_string()))),
+                &Reason::new(what).command(format!("mkdir -p {}", shell_word(&folder.display().to_string()))),
             )
         }
         Err(KeyFailure::Other(why)) => {

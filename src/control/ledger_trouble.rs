@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::ledger::time::Doubt;
 use crate::ledger::{FILE, OpenError};
+use crate::os::words::words;
 use crate::reason::pasted;
 
 /// The pause before the ledger is written again after a failure.
@@ -31,7 +32,7 @@ impl LedgerTrouble {
                 let error = format!("{FILE}: {damage}; `{}` names the ways out", pasted::pintle("ledger repair"));
                 Self { error, by_clock: false, is_damaged: true, retry }
             }
-            _ => Self { error: error.to_string(), by_clock: false, is_damaged: false, retry },
+            _ => Self { error: words(error), by_clock: false, is_damaged: false, retry },
         }
     }
 

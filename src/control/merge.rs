@@ -7,6 +7,7 @@ use super::admin::PromisesInForce;
 use super::promises::tell_of_excuses;
 use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, Book, News, Record, repair};
+use crate::os::words::words;
 use crate::reason::Reason;
 
 impl Control {
@@ -24,7 +25,7 @@ impl Control {
         let excuses = self.excuses(&news);
         let excused = excuses.iter().cloned().map(Record::Accepted);
         let records: Vec<Record> = news.into_iter().chain(excused).collect();
-        self.record(records.clone()).await.map_err(|e| format!("the ledger cannot be written: {e}"))?;
+        self.record(records.clone()).await.map_err(|e| format!("the ledger cannot be written: {}", words(&e)))?;
         self.report_burnt(&records);
         tell_of_excuses(&excuses);
         if count > 0 {

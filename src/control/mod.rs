@@ -25,11 +25,13 @@ mod history;
 mod install;
 mod keys;
 mod ledger_trouble;
+mod load_history;
 mod merge;
 mod metrics;
 mod metrics_body;
 mod mixed;
 mod notes;
+mod observed;
 mod open_ledger;
 mod operator;
 pub mod own_keys;
@@ -54,14 +56,13 @@ mod views;
 mod visitors;
 mod watch;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::history::How;
@@ -71,10 +72,10 @@ use crate::server::Server;
 use crate::tls::key_process;
 use crate::upstream::dns::Resolver;
 
-use expiry::Reported;
 use files::SiteFiles;
-use metrics::LabelsInUse;
+use load_history::LoadHistory;
 use notes::Fixed;
+use observed::Observations;
 use operator::Operator;
 use promises::LedgerState;
 use upgrade::Upgrades;
@@ -115,31 +116,16 @@ pub struct Control {
     acme: acme::Desk,
     reporter: events::Reporter,
     recorder: history::Recorder,
-    started: Timestamp,
-    /// The time at which the configuration in use was loaded.
-    config_loaded: Timestamp,
-    /// The time of the last reload that has changed something, or of the start.
-    config_changed: Timestamp,
-    /// The last reload was refused.
-    is_config_refused: bool,
+    loads: LoadHistory,
+    observed: Observations,
     draining: bool,
     /// No site may be without a certificate.
     strict: bool,
-    /// The certificates that were reported, since they are about to end.
-    endings: Reported,
-    /// The traffic of the last minutes.
-    rates: views::Rates,
-    /// The last report of `pintle doctor`.
-    doctor: Option<serde_json::Value>,
-    /// The labels of metrics of the configuration in use.
-    labels: OnceCell<LabelsInUse>,
-    /// The states of the sites a moment ago.
-    states: views::RecentStates,
     /// The text in use, or a former one.
     known_text: RefCell<Option<Arc<KnownText>>>,
 }
 
-/// Which sites keep their present pairs if the files on disk are unfit.
+/// The sites that keep their present pairs if the files on disk are unfit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Keep {
     /// No site, and no pair either.
@@ -296,7 +282,7 @@ impl Control {
         self.look_for_events();
         self.push_metrics();
         self.show_life();
-        self.rates.sample(&self.server, self.config_loaded);
+        self.observed.rates.sample(&self.server, self.loads.loaded);
         self.server.tidy();
         if self.files.refused.values().any(|refused| refused.look_again <= Instant::now()) {
             self.look_at_files().await;

@@ -12,6 +12,7 @@ use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{day, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError};
 use crate::os::plain_file;
+use crate::os::words::words;
 use crate::reason::pasted::option_for;
 use crate::reason::{Reason, shell_word};
 
@@ -59,22 +60,21 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
         Err(OpenError::Io(error)) => {
             let (book, notices) = match crate::ledger::look(&folder) {
                 Ok(found) => found,
-                // A path that is not a folder contains no ledger.
-                Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
                 Err(unread) => {
                     let file = crate::ledger::unreadable(&folder);
-                    let reason = Reason::new(format!("{}: cannot read the promises: {unread}", file.display()));
+                    let reason =
+                        Reason::new(format!("{}: cannot read the promises: {}", file.display(), words(&unread)));
                     return Err(reason.hints(hints_to_read(&file, &unread)));
                 }
             };
             if known.is_none() && notices.iter().any(Notice::is_loss) {
                 // A folder that cannot be written makes the loss no smaller.
-                let unwritten = format!("{}: {error}: make it writable first", folder.display());
+                let unwritten = format!("{}: {}: make it writable first", folder.display(), words(&error));
                 return Err(lost(draft, &folder, &OpenError::Damaged(notices), Some(unwritten)));
             }
             let mut book = book;
             known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
-            Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))
+            Ok((Ledger::broken(book, format!("{}: {}", folder.display(), words(&error))), notices))
         }
     }
 }

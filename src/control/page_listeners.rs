@@ -14,6 +14,7 @@ use super::visitors::VisitorListener;
 use crate::config::Config;
 use crate::config::admin_https::SharedAdminHttps;
 use crate::ledger::time::wall;
+use crate::os::words::words;
 
 /// A bound socket for the pages.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl Control {
                     tracing::info!(address = %open.address, "pages over TLS listening");
                     self.operator.listener.pages.open.push(open);
                 }
-                Err(error) => faults.push(format!("admin.https.listen: {address}: {error}")),
+                Err(error) => faults.push(format!("admin.https.listen: {address}: {}", words(&error))),
             }
         }
         let reported = &mut self.operator.listener.pages.reported;

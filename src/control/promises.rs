@@ -72,7 +72,7 @@ enum WriteOutcome {
 struct ForeignRecords {
     records: Vec<Record>,
     foreign: Vec<Record>,
-    /// Those of others whose dates cannot be right, as they were in the file.
+    /// Records of others whose dates cannot be right, as they were in the file.
     beyond: Vec<Record>,
 }
 
@@ -192,7 +192,7 @@ impl Control {
         }
     }
 
-    /// Writes records, and those of a file that somebody has put in place of this one, such as an old copy: its promises
+    /// Writes records, and those of a file that somebody has put there instead of this one, such as an old copy: its promises
     /// bind, too. They come with the excuses of the pairs in use, as those of a merge do, since the next start would refuse
     /// these pairs otherwise.
     async fn write_with_foreign(&self, found: ForeignRecords) -> io::Result<()> {

@@ -7,6 +7,7 @@
 use super::{Control, Keep};
 use crate::config::report;
 use crate::ledger::{Ramp, Ramped, Record};
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 
 /// The number of client networks whose reports delay a step.
@@ -55,7 +56,7 @@ impl Control {
         }
         match self.record(steps.into_iter().map(Record::Ramp).collect()).await {
             Ok(()) => self.look_at_files().await,
-            Err(error) => tracing::warn!(%error, "cannot write the ledger: max-age stays"),
+            Err(error) => tracing::warn!(error = %words(&error), "cannot write the ledger: max-age stays"),
         }
     }
 
@@ -102,7 +103,7 @@ impl Control {
         }
         tracing::info!(site, "max-age stays: the step's time restarts");
         if let Err(error) = self.record(records).await {
-            tracing::warn!(%error, "cannot write the ledger");
+            tracing::warn!(error = %words(&error), "cannot write the ledger");
             return;
         }
         // For `status` and the next step. Nothing served changes.

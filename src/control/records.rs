@@ -163,7 +163,7 @@ impl Control {
             _ => None,
         };
         let recent = self.operator.access_log.as_ref().and_then(LogThread::recent);
-        KeptRecords { recent, has_ids, file, started: self.started }
+        KeptRecords { recent, has_ids, file, started: self.loads.started }
     }
 }
 

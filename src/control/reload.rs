@@ -123,7 +123,7 @@ impl Control {
             Err(halt) => {
                 let refusal = halt.problems();
                 self.counts.reloads_refused += 1;
-                self.is_config_refused = true;
+                self.loads.is_refused = true;
                 let errors = refusal.iter().filter(|problem| problem.is_error());
                 self.report_burnt_keys_refused(&refusal);
                 self.reporter.refusal = errors.map(|problem| problem.reason.line()).take(REASONS_MAX).collect();
@@ -147,11 +147,11 @@ impl Control {
         origin: AdoptionOrigin,
     ) -> ReloadOutcome {
         self.counts.reloads += 1;
-        self.config_loaded = Timestamp::now();
+        self.loads.loaded = Timestamp::now();
         if !notes.is_empty() {
-            self.config_changed = self.config_loaded;
+            self.loads.changed = self.loads.loaded;
         }
-        self.is_config_refused = false;
+        self.loads.is_refused = false;
         self.drive_senders();
         // Each of ten thousand sites may have a warning, and nothing waits for them.
         let reasons = tokio::task::spawn_blocking(move || {

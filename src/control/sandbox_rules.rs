@@ -22,6 +22,14 @@ const HTTPS: u16 = 443;
 /// Paths that name devices or open files: their folders need no permission.
 const DEVICES: [&str; 2] = ["/dev", "/proc"];
 
+/// Creates the folder of the admin socket: inside the sandbox, there is no permission for its parent.
+pub fn make_socket_folder(config: &Config) {
+    if let Some(folder) = socket_folder(config) {
+        // If it fails, so does the socket, which names the error.
+        let _ = super::socket::make_folder(folder);
+    }
+}
+
 /// The rules for a process that starts with a configuration.
 #[must_use]
 pub fn rules(draft: &Draft, config: &Config) -> Rules {
@@ -63,13 +71,7 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
     let of_acme = config.acme.iter().flat_map(|acme| &acme.files).map(PathBuf::as_path);
     let mut read = Ways::default().folders(files.chain(config.files_of_receivers()).chain(of_acme));
     read.extend(config.snapshot.acme_webroot.clone());
-    let mut sockets = BTreeSet::new();
-    if let Some(AdminAddress::Unix(path)) = &config.admin {
-        let folder = folder_of(path);
-        // The folder is created now: inside the sandbox, there is no permission for its parent.
-        let _ = super::socket::make_folder(folder);
-        sockets.insert(folder.to_owned());
-    }
+    let sockets = socket_folder(config).map(Path::to_owned).into_iter().collect();
     let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
     let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
     let senders = ports_of_senders(config);
@@ -79,6 +81,13 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
         std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
     let write = if draft.may_edit() { editable(draft) } else { BTreeSet::new() };
     Rules { read, write, sockets, connect: Some(connect), abstract_sockets, ..Rules::default() }
+}
+
+fn socket_folder(config: &Config) -> Option<&Path> {
+    match &config.admin {
+        Some(AdminAddress::Unix(path)) => Some(folder_of(path)),
+        Some(AdminAddress::Tcp { .. }) | None => None,
+    }
 }
 
 /// The folders of the files that the page may change: the configuration, and the chains and keys that it names.

@@ -253,7 +253,7 @@ pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<()
         Ok((StatusCode::OK, _)) => Ok(()),
         Ok((StatusCode::NOT_FOUND, _)) => {
             let what = "the running process is older than this command, and cannot record promises";
-            Err(Reason::new(what).hint(pintle("upgrade")).into())
+            Err(Reason::new(what).command(pintle("upgrade")).into())
         }
         Ok((_, answer)) => Err(serde_json::from_str(&answer).unwrap_or_else(|_| objection(&answer.trim()))),
         Err(error) => Err(objection(&error)),

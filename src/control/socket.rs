@@ -20,6 +20,7 @@ use super::page_listeners::PageListeners;
 use super::token::{SharedToken, Token};
 use crate::config::AdminAddress;
 use crate::config::admin::SharedAccess;
+use crate::os::words::words;
 
 /// Connections at the same time.
 const CONNECTIONS_MAX: usize = 32;
@@ -69,7 +70,7 @@ impl OpenSocket {
                 tracing::warn!(why, file = %path.display(), "new token for commands over TCP");
             }
             Err(error) => {
-                tracing::error!(%error, file = %path.display(), "no token for commands over TCP");
+                tracing::error!(error = %words(error), file = %path.display(), "no token for commands over TCP");
             }
         }
         renewed.map(|new| token.replace(new)).is_ok()
@@ -173,10 +174,11 @@ impl Control {
                 }
             }
             Err(error) => {
-                let error = error.to_string();
+                let error = words(&error);
                 if self.operator.listener.trouble.as_ref() != Some(&error) {
                     tracing::error!(
                         error,
+                        hint = "name another place in admin.listen: \"unix:/run/pintle/admin.sock\"",
                         "admin socket unavailable: reload, status and install will not find this process"
                     );
                 }
@@ -257,7 +259,7 @@ fn is_owner(socket: &UnixStream) -> bool {
 }
 
 fn named(what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("admin.listen: {what}: {error}"))
+    io::Error::new(error.kind(), format!("admin.listen: {what}: {}", words(error)))
 }
 
 /// Creates the folder of a socket, for this user alone.

@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal as _};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
@@ -13,6 +12,7 @@ use super::cache::open_disk;
 use super::files::SiteFiles;
 use super::history::{AdoptionOrigin, Recorder};
 use super::ledger_trouble::LedgerTrouble;
+use super::load_history::LoadHistory;
 use super::notes::Fixed;
 use super::operator::Operator;
 use super::page_listeners::PageSocket;
@@ -29,6 +29,7 @@ use crate::ledger::time::{ClockReading, Time};
 use crate::ledger::{Book, Ledger, boot, set_id};
 use crate::os::supervisor::Tie;
 use crate::os::systemd::Notify;
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::server::{Bound, Lent, Server};
@@ -125,11 +126,7 @@ impl Control {
         let names = std::mem::take(&mut config.names);
         let mut control = Self {
             strict: beginning.strict,
-            endings: Default::default(),
-            rates: Default::default(),
-            doctor: None,
-            labels: Default::default(),
-            states: Default::default(),
+            observed: Default::default(),
             known_text: Default::default(),
             fixed: Fixed::of(&config),
             recorder: Recorder::of(config.state.as_deref(), draft.path()),
@@ -143,10 +140,7 @@ impl Control {
             counts: ProcessCounts { lockouts_accepted: config.accepted.len() as u64, ..ProcessCounts::default() },
             acme: super::acme::Desk::default(),
             reporter: super::events::Reporter::new(config.name_servers.clone()),
-            started: Timestamp::now(),
-            config_loaded: Timestamp::now(),
-            config_changed: Timestamp::now(),
-            is_config_refused: false,
+            loads: LoadHistory::begin(),
             draining: false,
             config: Arc::new(config),
         };
@@ -210,7 +204,8 @@ pub(super) async fn promise(
         return Err(StartError(Reason::new(what).hint("try again")));
     }
     // A lockout that is not in the ledger is not accepted, and the copies stay.
-    adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}").into()))?;
+    adopt::record_decisions(&mut ledger, config)
+        .map_err(|e| StartError(format!("the ledger: {}", words(&e)).into()))?;
     adopt::forget_other_pairs(copies, config, ledger.book(), time.judged(reading));
     leases.hold(&config.pledges);
     let mut trouble = time.doubt(reading).map(LedgerTrouble::of_clock);
@@ -265,7 +260,8 @@ fn access_log(config: &Config) -> Result<Option<LogThread>, Reason> {
                 io::ErrorKind::InvalidInput => Some("move it away, or name another file, or \"stdout\"".to_owned()),
                 _ => None,
             };
-            let reason = |e: io::Error| Reason::new(format!("log.access: {}: {e}", path.display())).hints(hint(&e));
+            let reason =
+                |e: io::Error| Reason::new(format!("log.access: {}: {}", path.display(), words(&e))).hints(hint(&e));
             LogThread::file(path, recent).map(Some).map_err(reason)
         }
     }

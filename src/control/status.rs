@@ -60,7 +60,7 @@ impl Control {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "started": self.started.to_string(),
+            "started": self.loads.started.to_string(),
             "config": absolute(self.draft.path()),
             "draining": self.draining,
             "connections": self.server.connections(),
@@ -188,6 +188,7 @@ impl Control {
                 "by_guard": refused.by_guard,
                 "reasons": refused.reasons.iter().map(|reason| json!({
                     "reason": reason.line(), "hint": reason.hint_line(), "hints": reason.hints,
+                    "commands": reason.commands,
                 })).collect::<Vec<_>>(),
             })),
             "todo": todo(site),

@@ -10,6 +10,7 @@ use super::Control;
 use super::promises::{is_sent, sent_sets};
 use crate::ledger::set_id;
 use crate::ledger::time::wall;
+use crate::os::words::words;
 use crate::policy::promise::Promise;
 
 impl Control {
@@ -51,7 +52,7 @@ impl Control {
                 "the ledger is in another state.directory now: the file here is out of date, and is ledger.moved"
             ),
             Err(error) => tracing::error!(
-                %error,
+                error = %words(&error),
                 "cannot set the ledger's file aside: it is out of date, so do not start pintle with the previous state.directory"
             ),
         }

@@ -21,6 +21,7 @@ use crate::handover::{Channel, Go, HandoverAnswer, Hello, Released, ServedSite, 
 use crate::host::HostPattern;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
+use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, texts};
 use crate::server::{Bound, Lent, bind};
@@ -58,7 +59,7 @@ impl NewProcess {
         }
         let wrong =
             |why: &dyn std::fmt::Display| Reason::new(format!("{VARIABLE} is set, but this is not an upgrade: {why}"));
-        let mut channel = Channel::of_stdin().map_err(|e| wrong(&format!("standard input: {e}")))?;
+        let mut channel = Channel::of_stdin().map_err(|e| wrong(&format!("standard input: {}", words(&e))))?;
         let hello: Hello = channel.receive(Some(HELLO), None).map_err(|e| wrong(&e))?;
         let mut newcomer = Self {
             channel: Arc::new(Mutex::new(channel)),
@@ -132,7 +133,7 @@ impl NewProcess {
                 let file = folder.join(crate::ledger::FILE);
                 let (book, notices) = crate::ledger::look(&folder).map_err(|error| {
                     let file = crate::ledger::unreadable(&folder);
-                    Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error))
+                    Reason::new(format!("{}: {}", file.display(), words(&error))).hints(hints_to_read(&file, &error))
                 })?;
                 if let (false, true) = (self.whole, notices.iter().any(Notice::is_loss)) {
                     let error = OpenError::Damaged(notices);

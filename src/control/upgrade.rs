@@ -25,6 +25,7 @@ use crate::handover::{Channel, Go, HandoverAnswer, Hello, Launcher, Released, Se
 use crate::ledger::time::wall;
 use crate::ledger::{Ledger, OpenError, Record};
 use crate::os::supervisor::Tie;
+use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, of_peer, texts};
 
@@ -183,11 +184,13 @@ impl Control {
                 count: shared.listeners.len(),
             });
             for listener in &shared.listeners {
-                files.push(listener.try_clone().map_err(|error| format!("a listener cannot be shared: {error}"))?);
+                files.push(
+                    listener.try_clone().map_err(|error| format!("a listener cannot be shared: {}", words(&error)))?,
+                );
             }
         }
         let pages = self.operator.listener.pages.shared();
-        for page in pages.map_err(|error| format!("a listener of the pages cannot be shared: {error}"))? {
+        for page in pages.map_err(|error| format!("a listener of the pages cannot be shared: {}", words(&error)))? {
             hello.pages.push(page.asked);
             files.push(page.socket);
         }
@@ -215,7 +218,7 @@ impl Control {
         // The new process continues the orders.
         drop(self.end_acme(DriverEnd::HandOver).await);
         if let Err(error) = self.keep_ledger().await {
-            tracing::warn!(%error, "cannot write the ledger's file: the new process gets its contents");
+            tracing::warn!(error = %words(&error), "cannot write the ledger's file: the new process gets its contents");
         }
         let go = Go {
             tickets: self.config.tickets().keys(),

@@ -128,7 +128,7 @@ fn proof(session: &rustls::ServerConnection, https: &AdminHttps) -> ClientProof 
     }
 }
 
-/// A connection whose client must go on reading.
+/// A connection whose client must continue to read.
 pub(super) struct PatientStream<S> {
     inner: S,
     /// The end of the wait for the client.

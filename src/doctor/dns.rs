@@ -72,7 +72,7 @@ fn exchange(server: SocketAddr, name: &str) -> Result<(), String> {
 fn words(error: &io::Error) -> String {
     match is_timeout(error) {
         true => format!("no answer within {} s", PATIENCE.as_secs()),
-        false => error.to_string(),
+        false => crate::os::words::words(error),
     }
 }
 

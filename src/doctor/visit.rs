@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::host::{Failed, Times, UpstreamVisit, VisitStep, Visited, WantedUpstream};
+use crate::os::words::words;
 use crate::tls::{KeyTypes, Possession};
 
 /// Time limit for each step.
@@ -93,7 +94,7 @@ fn failed(step: VisitStep, error: &io::Error) -> Failed {
     };
     let why = match timed_out {
         true => format!("{name}: nothing within {} s", PATIENCE.as_secs()),
-        false => format!("{name}: {error}"),
+        false => format!("{name}: {}", words(error)),
     };
     Failed { step, why, timed_out, no_route }
 }

@@ -18,7 +18,7 @@ pub trait BodyFilter {
     ///
     /// # Errors
     ///
-    /// The body cannot go on: its client sees that it breaks off.
+    /// The body cannot continue: its client sees that it breaks off.
     fn push(&mut self, input: &mut Bytes, out: &mut Vec<u8>) -> Result<Step, FilterFault>;
 
     /// Writes out what is held back. The source pauses, and the client should be able to use what has come so far.
@@ -47,7 +47,7 @@ pub enum Step {
     More,
 }
 
-/// The reason why a body cannot go on.
+/// The reason why a body cannot continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilterFault(pub &'static str);
 

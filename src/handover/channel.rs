@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use crate::os::words::words;
+
 /// Files per byte sent; the kernel takes at most 253.
 const FILES_AT_ONCE: usize = 128;
 /// Received files that no message has claimed.
@@ -50,7 +52,7 @@ impl fmt::Display for ChannelError {
             Self::Silent(limit) => write!(f, "the other process was silent for {limit:?}"),
             Self::CalledOff => f.write_str("called off"),
             Self::Unknown(why) => write!(f, "the other process sent an unknown message: {why}"),
-            Self::Io(error) => error.fmt(f),
+            Self::Io(error) => f.write_str(&words(error)),
         }
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::VARIABLE;
 use super::channel::{Channel, ChannelError};
+use crate::os::words::words;
 
 /// Time limit for an answer of the launcher, which has nothing else to do.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -194,8 +195,8 @@ fn start(program: &OsStr, arguments: &[OsString], stdin: OwnedFd, child: &mut Op
             *child = Some(started);
             LauncherReport::Started { pid }
         }
-        Err(error) => {
-            LauncherReport::Failed { why: format!("{} cannot be started: {error}", Path::new(program).display()) }
-        }
+        Err(error) => LauncherReport::Failed {
+            why: format!("{} cannot be started: {}", Path::new(program).display(), words(&error)),
+        },
     }
 }

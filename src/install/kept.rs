@@ -13,6 +13,7 @@ use super::pair_file::read;
 use super::plan::{InstallPlan, Placed};
 use super::previous;
 use crate::os::plain_file::{self, follow_own_links};
+use crate::os::words::words;
 use crate::reason::Reason;
 
 /// A file as it was: contents and mode.
@@ -35,7 +36,8 @@ impl KeptFiles {
     pub fn keep<'p>(places: impl Iterator<Item = &'p Path>) -> io::Result<Self> {
         let mut kept = Self { old: Vec::new(), _locks: Vec::new() };
         for place in places {
-            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", place.display()));
+            let named =
+                |error: io::Error| io::Error::new(error.kind(), format!("{}: {}", place.display(), words(&error)));
             match kept.keep_one(place) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -76,14 +78,14 @@ impl KeptFiles {
     pub fn remove(self) -> Vec<Reason> {
         let removed = self.old.iter().map(|old| fs::remove_file(old).map_err(|error| (old, error)));
         let failed = removed.filter_map(Result::err);
-        failed.map(|(old, error)| format!("{}: cannot be removed: {error}", old.display()).into()).collect()
+        failed.map(|(old, error)| format!("{}: cannot be removed: {}", old.display(), words(&error)).into()).collect()
     }
 
     /// Makes the copies the previous pair of the site, for a way back. Returns the failures: nothing depends on it.
     pub fn become_previous(self, plan: &InstallPlan) -> Vec<Reason> {
         let kept = previous::replace(&plan.places);
         kept.err()
-            .map(|error| format!("the previous files cannot be kept for a way back: {error}").into())
+            .map(|error| format!("the previous files cannot be kept for a way back: {}", words(&error)).into())
             .into_iter()
             .collect()
     }
@@ -105,14 +107,14 @@ fn as_it_is(path: &Path) -> Before {
 /// # Errors
 ///
 /// The reason, and whether the files are as they were.
-pub fn write(plan: &InstallPlan, before: &[Before]) -> Result<(), (Reason, bool)> {
+pub fn write(plan: &InstallPlan, before: &[Before]) -> Result<(), (Box<Reason>, bool)> {
     for (at, Placed { path, contents, mode, .. }) in plan.files.iter().enumerate() {
         if let Err(error) = plain_file::put(path, contents, *mode) {
             let back = put_back(plan, before, at);
-            let reason = Reason::new(format!("{}: {error}", path.display()));
+            let reason = Reason::new(format!("{}: {}", path.display(), words(&error)));
             let is_back = back.is_ok();
             let notes = back.err().into_iter().flatten().map(|reason| reason.line());
-            return Err((notes.fold(reason, Reason::note), is_back));
+            return Err((Box::new(notes.fold(reason, Reason::note)), is_back));
         }
         die_at(at + 1);
     }
@@ -131,7 +133,9 @@ pub fn put_back(plan: &InstallPlan, before: &[Before], count: usize) -> Result<(
             Some((contents, mode)) => plain_file::put(path, contents, *mode),
             None => fs::remove_file(path),
         };
-        failed.extend(done.err().map(|error| format!("{}: cannot be put back: {error}", path.display()).into()));
+        failed.extend(
+            done.err().map(|error| format!("{}: cannot be put back: {}", path.display(), words(&error)).into()),
+        );
     }
     if failed.is_empty() { Ok(()) } else { Err(failed) }
 }

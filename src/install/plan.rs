@@ -14,6 +14,7 @@ use crate::config::{Outline, SiteOutline};
 use crate::keys::key_file::{KeyAlgorithm, KeyFileError, Want, has_private_key, public_key};
 use crate::keys::pin::Pin;
 use crate::os::plain_file::{self, folder_of};
+use crate::os::words::words;
 use crate::os::{privileges, read_error, sandbox};
 use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_word};
@@ -197,7 +198,7 @@ pub fn managed(site: &SiteOutline) -> Reason {
     let what = format!("{label}: pintle obtains this certificate itself, and would replace an installed one");
     Reason::new(what)
         .note("it keeps the certificate in use until a new one is verified")
-        .hint(pintle(format_args!("acme renew --site {word}")))
+        .command(pintle(format_args!("acme renew --site {word}")))
         .hint(format!("if a key is compromised: `{}`", pintle(format_args!("key revoke --site {word}"))))
         .hint("to use a certificate of your own: chain and key instead of acme in [site.certificate]")
 }
@@ -291,13 +292,13 @@ pub fn may_write<'p>(site: &str, places: impl Iterator<Item = &'p Path>) -> Resu
         if sandbox::forbids_writing(folder) {
             let what = format!("{}: the sandbox of this process forbids to write it", place.display());
             let hint = "edit = true in [admin], then `pintle upgrade`: the sandbox permits it from then on";
-            return Err(Reason::new(what).hint(command(site, "CHAIN KEY")).hint(hint));
+            return Err(Reason::new(what).command(command(site, "CHAIN KEY")).hint(hint));
         }
         if let Err(error) = plain_file::try_put(place, KEY_MODE) {
-            let what = format!("{}: the user {user} may not write it: {error}", place.display());
+            let what = format!("{}: the user {user} may not write it: {}", place.display(), words(&error));
             let word = |path: &Path| shell_word(&path.display().to_string());
             let hint = format!("chown {user} {} {}: pintle may write there from then on", word(folder), word(&real));
-            return Err(Reason::new(what).hint(command(site, "CHAIN KEY")).hint(hint));
+            return Err(Reason::new(what).command(command(site, "CHAIN KEY")).hint(hint));
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ use crate::config::{Outline, SiteOutline};
 use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, private_pin};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
+use crate::os::words::words;
 use crate::reason::Reason;
 use crate::tls::certificate::Chain;
 
@@ -77,14 +78,15 @@ pub fn previous_pairs(outline: &Outline, site: &SiteOutline) -> Vec<(PathBuf, Re
 
 /// `None` without one.
 fn previous_pair(place: &Path, key: Option<&Path>) -> Result<Option<PreviousPair>, Reason> {
-    let name = previous_of(place).map_err(|error| Reason::new(format!("{}: {error}", place.display())))?;
+    let name = previous_of(place).map_err(|error| Reason::new(format!("{}: {}", place.display(), words(&error))))?;
     let contents = match read_believed(&name) {
         Ok(contents) => contents,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Reason::new(format!("{}: {error}", name.display()))),
+        Err(error) => return Err(Reason::new(format!("{}: {}", name.display(), words(&error)))),
     };
-    let chain = Chain::from_pem(&contents)
-        .map_err(|error| Reason::new(format!("{}: {error}", name.display())).hint(format!("rm {}", name.display())))?;
+    let chain = Chain::from_pem(&contents).map_err(|error| {
+        Reason::new(format!("{}: {error}", name.display())).command(format!("rm {}", name.display()))
+    })?;
     let until = fs::metadata(&name).and_then(|file| file.modified()).ok().and_then(timestamp);
     let key = match key {
         // The chain's file has the key, too.

@@ -15,6 +15,7 @@ use crate::config::{CheckContext, Draft, Outline};
 use crate::keys::key_file::{FILE_MAX, private_pin};
 use crate::ledger::Book;
 use crate::os::plain_file;
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::tls::certificate::Chain;
@@ -46,7 +47,7 @@ pub fn settle(draft: &Draft, book: KnownBook<'_>, only_tell: bool, say: &mut dyn
             Ok(None) => {}
             Ok(Some(what)) => say(format!("{shown}: an installation was interrupted: {what}").into()),
             Err(error) => {
-                let what = format!("{shown}: an installation was interrupted, and cannot be undone: {error}");
+                let what = format!("{shown}: an installation was interrupted, and cannot be undone: {}", words(&error));
                 let hint = format!("as the user who installs: pintle install again, or move the files *{OLD} back");
                 say(Reason::new(what).hint(hint));
             }
@@ -74,7 +75,7 @@ fn read_pair([chain, key]: &[Option<PathBuf>; 2]) -> io::Result<Option<(Vec<Pair
                 Some((old, Zeroizing::new(plain_file::read_opened(file, FILE_MAX)?)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", old.display()))),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {}", old.display(), words(&error)))),
         };
         places.push(PairFile { path: path.clone(), now: fs::read(path).ok().map(Zeroizing::new), old });
     }

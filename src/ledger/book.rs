@@ -294,7 +294,7 @@ impl Book {
         self.clocks.get(boot)
     }
 
-    /// Returns the record of a burnt key: it never serves again, and is no backup.
+    /// Returns the record of a burnt key: it never serves again, and does not count as a backup.
     #[must_use]
     pub fn burnt(&self, pin: Pin) -> Option<&Burnt> {
         self.burnt.get(&pin).or_else(|| self.derived_burnt.get(&pin))

@@ -60,7 +60,7 @@ pub trait Disk {
     ///
     /// If that cannot be determined, or if the folder now belongs to another process.
     fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool>;
-    /// Writes a text of a fixed length into the file of the lock, in place of the last one. It is
+    /// Writes a text of a fixed length into the file of the lock, instead of the last one. It is
     /// durable at some later time.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ impl<D: Disk> Ledger<D> {
         self.book.is_empty() && self.foreign.is_empty() && self.heads.is_empty() && self.len == 0
     }
 
-    /// Returns the records of a file that somebody has put in place of ours, as far as the book
+    /// Returns the records of a file that somebody has put there instead of ours, as far as the book
     /// lacks them: an old copy, or another node's file. They get into the book and the file with the
     /// next record. Those with impossible dates, of a clock that was wrong, count as sent until
     /// `now`: a promise may stand behind each.

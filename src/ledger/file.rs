@@ -61,7 +61,7 @@ const ID_LEN: usize = 16;
 /// Returns an id for a new ledger.
 pub(super) fn new_id() -> String {
     let mut random = [0; ID_LEN / 2];
-    // Without random bytes, no ledger of this folder is told from another.
+    // Without random bytes, nothing tells a ledger of this folder from another.
     let _ = aws_lc_rs::rand::fill(&mut random);
     random.iter().map(|byte| format!("{byte:02x}")).collect()
 }

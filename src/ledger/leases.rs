@@ -146,7 +146,7 @@ impl Leases {
     }
 
     /// Grants the leases of a renewal that is durable. If the clock was set while it was written, the
-    /// clock of before has dated it: it grants nothing, and later corrections stay to be written.
+    /// previous clock has dated it: it grants nothing, and later corrections stay to be written.
     pub fn granted(&mut self, renewal: &LeaseRenewal) {
         self.mended.drain(..renewal.mended.min(self.mended.len()));
         if renewal.revoked != self.revoked {
@@ -261,7 +261,7 @@ mod tests {
         renewal.records.iter().for_each(|record| _ = book.apply(record.clone()));
         let mended = leases.was_behind(Behind { seconds: 300, since: 4990 }, &book, 5300);
         leases.granted(&renewal);
-        assert!(!one.lease.holds(1000), "the clock of before has dated it");
+        assert!(!one.lease.holds(1000), "the previous clock has dated it");
         assert!(mended.len() == 1 && leases.mended() == mended && !leases.is_idle());
         let mut renewal = leases.due(5300, 1000).unwrap();
         assert_eq!(renewal.records.len(), 2);

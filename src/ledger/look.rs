@@ -25,6 +25,14 @@ const LOOK_PAUSE: Duration = Duration::from_millis(25);
 ///
 /// If there is a file, and it cannot be read.
 pub fn look(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
+    match look_in(folder) {
+        // A path that is not a folder contains no ledger.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Default::default()),
+        found => found,
+    }
+}
+
+fn look_in(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
     let mut disk = Folder::look(folder);
     for _ in 1..LOOKS {
         let found = read_files(&mut disk)?.0;

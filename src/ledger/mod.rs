@@ -73,7 +73,7 @@ pub struct Ledger<D = Folder> {
     disturbed: bool,
     /// Records of somebody else's file that are in neither the book nor this ledger's file.
     foreign: Vec<Record>,
-    /// Those among them whose dates cannot be right, as they were in that file.
+    /// Foreign records whose dates cannot be right, as they were in that file.
     beyond: Vec<Record>,
     /// Records whose writing has failed. They may be in the file nevertheless.
     tried: Book,
@@ -183,7 +183,7 @@ impl<D: Disk> Ledger<D> {
         // New lines must not follow a torn line or another format, and there must be a head.
         let is_whole = found.good == contents.len() && head.is_clean;
         let is_usual = contents.is_empty() || found.is_current && found.id.is_some() && !head.positions.is_empty();
-        // An accepted loss goes on from what was lost: what is put back later is an old copy, too.
+        // An accepted loss continues from the lost records: what is put back later is an old copy, too.
         let noted = head.note.filter(|note| is_lossy && found.id.as_ref().is_none_or(|id| *id == note.id));
         found.position.seq = noted.as_ref().map_or(0, |note| note.seq).max(found.position.seq);
         let mut ledger = Self {

@@ -7,7 +7,7 @@ use super::record::{Burnt, Record};
 use crate::keys::pin::Pin;
 use crate::policy::promise::Promise;
 
-/// What new records may refuse: chains that break their sets, and burnt keys.
+/// New records that may refuse chains: sets that chains may break, and burnt keys.
 #[derive(Debug, Clone, Default)]
 pub struct News {
     sets: HashSet<String>,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::names::{HEAD, LOCK};
+use crate::os::words::words;
 
 /// A fault that the operator should know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +160,7 @@ impl fmt::Display for OpenError {
                 }
                 Ok(())
             }
-            Self::Io(error) => write!(f, "cannot open the ledger: {error}"),
+            Self::Io(error) => write!(f, "cannot open the ledger: {}", words(error)),
         }
     }
 }

@@ -25,7 +25,7 @@ pub enum Record {
     /// A process kept the ledger at this time. Without it, a ledger that nothing is added to would
     /// make the clock look wrong after a year.
     Seen(Seconds),
-    /// A key was compromised: it never serves again, and is no backup.
+    /// A key was compromised: it never serves again, and does not count as a backup.
     Burnt(Burnt),
     /// The clock by which a process dates promises.
     Clock(ClockNote),

@@ -49,7 +49,7 @@ pub fn is_beyond(record: &Record, now: Seconds) -> bool {
     is_endless || date(record).is_some_and(|date| date > now.saturating_add(SKEW))
 }
 
-/// Returns a record, with dates of today in place of impossible ones: nothing was sent later than
+/// Returns a record, with dates of today instead of impossible ones: nothing was sent later than
 /// now.
 #[must_use]
 pub fn bounded(record: Record, now: Seconds) -> Record {

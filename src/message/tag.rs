@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What is known about the tags of a site's upstream.
+/// The known facts about the tags of a site's upstream.
 ///
 /// `W/"x"` from a client may be the upstream's own, or `"x"` that pintle has made weak. An upstream mostly sends tags of
 /// one kind, so the last one that was seen decides. A wrong guess costs a body instead of a 304.

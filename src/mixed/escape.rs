@@ -80,7 +80,7 @@ impl DecodedText {
                 (Escaping::Json, b'\\') => json(&source[at..]),
                 _ => (*byte, 1),
             };
-            // An escape at the end may go on.
+            // An escape at the end may continue.
             if !is_whole && length > 1 && at + length >= source.len() || at + length > source.len() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What a site has set against mixed content, and the fields that documents get for it.
+//! The settings of a site against mixed content, and the fields that documents get for it.
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 pub enum RawEnd {
     /// The end tag begins here.
     At(usize),
-    /// The text goes on; from here on, more bytes are needed.
+    /// The text continues; from here on, more bytes are needed.
     After(usize),
 }
 

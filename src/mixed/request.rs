@@ -31,7 +31,7 @@ fn is_zero(weight: &[u8]) -> bool {
 pub enum WholeRequest {
     /// All go.
     No,
-    /// Those of ranges do not.
+    /// Requests for ranges do not.
     Whole,
     /// Nor do conditions: the client's copy has a strong ETag, which no rewritten body has.
     Anew,

@@ -13,3 +13,4 @@ pub mod allocator;
 pub mod supervisor;
 pub mod program;
 pub mod runtime;
+pub mod words;

@@ -2,6 +2,8 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::words::words;
+
 /// The limit in force after [`raise`].
 #[must_use]
 pub fn limit() -> u64 {
@@ -16,7 +18,7 @@ pub fn raise() {
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(%error, "cannot raise the limit of open files");
+            tracing::warn!(error = %words(&error.into()), "cannot raise the limit of open files");
         }
     }
 }

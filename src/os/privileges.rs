@@ -1,6 +1,7 @@
 //! Users and capabilities: root becomes another user for good, and keeps only the capabilities that
 //! it needs.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
@@ -32,6 +33,24 @@ pub struct UserAccount {
     pub group: String,
     uid: Uid,
     gid: Gid,
+}
+
+/// The name of the configuration that this system does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoAccount {
+    /// The user's name.
+    User(String),
+    /// The group's name.
+    Group(String),
+}
+
+impl fmt::Display for NoAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "no such user: {name:?}"),
+            Self::Group(name) => write!(f, "no such group: {name:?}"),
+        }
+    }
 }
 
 /// `true` if this process runs as root.
@@ -73,15 +92,15 @@ impl UserAccount {
     /// # Errors
     ///
     /// The user or the group that does not exist.
-    pub fn find(user: &str, group: Option<&str>) -> Result<Self, String> {
+    pub fn find(user: &str, group: Option<&str>) -> Result<Self, NoAccount> {
         let by_number = || user.parse().ok().and_then(|n| User::from_uid(Uid::from_raw(n)).ok().flatten());
         let found = User::from_name(user).ok().flatten().or_else(by_number);
-        let found = found.ok_or_else(|| format!("no such user: {user:?}"))?;
+        let found = found.ok_or_else(|| NoAccount::User(user.to_owned()))?;
         let group = match group {
             Some(name) => {
                 let by_number = || name.parse().ok().and_then(|n| Group::from_gid(Gid::from_raw(n)).ok().flatten());
                 let found = Group::from_name(name).ok().flatten().or_else(by_number);
-                found.ok_or_else(|| format!("no such group: {name:?}"))?
+                found.ok_or_else(|| NoAccount::Group(name.to_owned()))?
             }
             None => Group::from_gid(found.gid).ok().flatten().unwrap_or_else(|| Group {
                 name: found.gid.to_string(),
@@ -330,7 +349,7 @@ mod tests {
         assert!(root.is_root() && root.group == "root");
         assert_eq!(UserAccount::find("0", None).unwrap(), root);
         assert!(UserAccount::find("no such user", None).is_err());
-        assert_eq!(UserAccount::find("root", Some("no such group")).unwrap_err(), "no such group: \"no such group\"");
+        assert_eq!(UserAccount::find("root", Some("no such group")), Err(NoAccount::Group("no such group".to_owned())));
     }
 
     #[test]

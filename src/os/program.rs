@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::words::words;
+
 /// The most of the program's standard error that is kept, in bytes.
 const OUTPUT_MAX: usize = 8 * 1024;
 /// The interval between checks whether the program has ended.
@@ -77,7 +79,7 @@ pub fn run(mut command: Command, input: &[u8], limit: TimeLimit) -> ProgramEnd {
     }
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return ProgramEnd::failed(format!("cannot be started: {error}")),
+        Err(error) => return ProgramEnd::failed(format!("cannot be started: {}", words(&error))),
     };
     if let Some(mut stdin) = child.stdin.take() {
         // A program may end without reading.

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::channels::{Drain, WorkerListeners};
 use super::connection;
 use super::worker::{EVERY_SITE, Worker};
+use crate::os::words::words;
 use crate::policy::Scheme;
 
 /// The pause in accepting when descriptors have run out.
@@ -121,7 +122,7 @@ async fn pause_after(error: &io::Error, worker: &Worker) {
         return;
     }
     worker.warn_seldom(EVERY_SITE, "accept", || {
-        tracing::error!(%error, "cannot accept connections; raise the limit of open files (LimitNOFILE=, ulimit -n)");
+        tracing::error!(error = %words(error), "cannot accept connections; raise the limit of open files (LimitNOFILE=, ulimit -n)");
     });
     tokio::time::sleep(NO_FILES_PAUSE).await;
 }

@@ -11,12 +11,12 @@ use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::Snapshot;
 use super::untrusted::Untrusted;
-use super::upload_room::Uploads;
+use super::upload_budget::Uploads;
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink, Meters, SiteTraffic, SpanSink};
 
 /// Requests for room that may wait for a worker; more are refused.
-const ROOM_REQUESTS_MAX: usize = 1024;
+const RELIEF_REQUESTS_MAX: usize = 1024;
 
 /// The ways in which connections end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,21 +90,21 @@ pub(super) struct Assignment {
     pub(super) number: usize,
     pub(super) listeners: watch::Receiver<WorkerListeners>,
     /// Requests from the other workers.
-    pub(super) requests: mpsc::Receiver<RoomRequest>,
+    pub(super) requests: mpsc::Receiver<ReliefRequest>,
     pub(super) vitals: Vitals,
 }
 
 /// A request from one worker to another: end a connection of a network, or of any.
-pub(super) struct RoomRequest {
+pub(super) struct ReliefRequest {
     pub(super) network: Option<ClientNetwork>,
     pub(super) reply: oneshot::Sender<bool>,
 }
 
 /// The senders to all workers, by their numbers.
-pub(super) type Peers = Arc<[mpsc::Sender<RoomRequest>]>;
+pub(super) type Peers = Arc<[mpsc::Sender<ReliefRequest>]>;
 
 /// Returns the senders to `workers` workers, and the receivers.
-pub(super) fn peers(workers: usize) -> (Peers, Vec<mpsc::Receiver<RoomRequest>>) {
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(ROOM_REQUESTS_MAX)).unzip();
+pub(super) fn peers(workers: usize) -> (Peers, Vec<mpsc::Receiver<ReliefRequest>>) {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(RELIEF_REQUESTS_MAX)).unzip();
     (senders.into(), receivers)
 }

@@ -26,6 +26,7 @@ use super::why::{self, Why};
 use super::worker::{Open, Worker};
 use super::{http1, http2};
 use crate::clock::{Alarm, Clock};
+use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
 use crate::tls::{FirstMessage, ServerSession, TlsStream, acme_challenge, failure};
@@ -340,6 +341,6 @@ fn words_of(error: &io::Error, why: &Why) -> String {
         _ if failure::is_not_tls(error) => {
             "the client does not speak TLS: plain HTTP on this port, for instance".to_owned()
         }
-        _ => error.to_string(),
+        _ => words(error),
     }
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::os::words::words;
 use crate::policy::Scheme;
 
 /// Connections that may wait to be accepted; the kernel may allow fewer (net.core.somaxconn).
@@ -93,7 +94,7 @@ impl BindError {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on {}: {}", self.address, self.error)
+        write!(f, "cannot listen on {}: {}", self.address, words(&self.error))
     }
 }
 

@@ -213,7 +213,7 @@ mod tests {
         }
         let lengths = || ["a", "b"].map(|site| reports.of_site(site).len() as u64);
         assert_eq!((lengths(), reports.counts()["b"]), ([1, ADDED_MAX], FOUND_MAX as u64));
-        // Known ones go on counting, and the next minute adds the rest of a page.
+        // Known ones are still counted, and the next minute adds the rest of a page.
         note(&reports, ("b", "0"), 2, 2);
         assert_eq!(reports.of_site("b")[0].count, 2);
         tokio::time::advance(std::time::Duration::from_secs(60)).await;

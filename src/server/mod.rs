@@ -54,7 +54,7 @@ mod traffic;
 mod trailers;
 mod tunnel;
 mod untrusted;
-mod upload_room;
+mod upload_budget;
 mod uploads;
 mod why;
 mod worker;

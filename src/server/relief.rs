@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admission::{AdmissionPass, ClientNetwork, Reached};
-use super::channels::RoomRequest;
+use super::channels::ReliefRequest;
 use super::connections::ConnectionEntry;
 use super::worker::Worker;
 use crate::clock::Alarm;
@@ -18,8 +18,8 @@ use crate::clock::Alarm;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves the requests of other workers.
-pub(super) async fn hear(worker: Rc<Worker>, mut requests: mpsc::Receiver<RoomRequest>) {
-    while let Some(RoomRequest { network, reply }) = requests.recv().await {
+pub(super) async fn hear(worker: Rc<Worker>, mut requests: mpsc::Receiver<ReliefRequest>) {
+    while let Some(ReliefRequest { network, reply }) = requests.recv().await {
         let _ = reply.send(worker.make_room(network, None));
     }
 }
@@ -61,7 +61,7 @@ impl ArrivingConnection<'_> {
         for (number, other) in self.worker.peers.iter().enumerate() {
             let (reply, answer) = oneshot::channel();
             if number != self.worker.number
-                && other.try_send(RoomRequest { network, reply }).is_ok()
+                && other.try_send(ReliefRequest { network, reply }).is_ok()
                 && self.hears(answer).await
             {
                 return true;

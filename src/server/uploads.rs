@@ -12,7 +12,7 @@ use http::StatusCode;
 use super::asked::Turn;
 use super::page;
 use super::rejection::Rejection;
-use super::upload_room::NoRoom;
+use super::upload_budget::OverBudget;
 use crate::message::{Framing, Name, RequestHead};
 use crate::site::Site;
 use crate::upstream::{Interim, is_grpc};
@@ -67,8 +67,8 @@ async fn read(mut source: RequestBody, mut kept: Kept, turn: &Turn<'_>) -> Resul
                 rate_timer.rest();
                 match kept.take(&data).await {
                     Ok(()) => {}
-                    Err(NoRoom::Network) => return Err(RequestBodyError::Lost),
-                    Err(NoRoom::All) => {
+                    Err(OverBudget::Network) => return Err(RequestBodyError::Lost),
+                    Err(OverBudget::All) => {
                         context.worker.counters.uploads_unbuffered.increment();
                         return Ok(KeptBody::begun(kept, data, source));
                     }

@@ -22,7 +22,7 @@ use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::{SITES_AT_ONCE, View};
 use super::untrusted::Untrusted;
-use super::upload_room::Uploads;
+use super::upload_budget::Uploads;
 use crate::clock::{Clock, TICK, ticks_of, uptime};
 use crate::telemetry::meters::LIMITS;
 use crate::telemetry::{AccessLog, Counters, Meters, SpanSink};

@@ -15,6 +15,7 @@ use rustix::net::{SendFlags, send};
 
 use super::log_file::wait;
 use crate::os::usage::host_name;
+use crate::os::words::words;
 
 /// The socket of the host's daemon.
 const LOCAL: &str = "/dev/log";
@@ -95,7 +96,8 @@ impl Syslog {
     pub(super) fn of_operator() -> io::Result<Self> {
         let path = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(LOCAL), PathBuf::from);
         let place = SyslogPlace::Socket(path);
-        let socket = connect(&place).map_err(|error| io::Error::new(error.kind(), format!("{place}: {error}")))?;
+        let socket =
+            connect(&place).map_err(|error| io::Error::new(error.kind(), format!("{place}: {}", words(&error))))?;
         Ok(Self { socket: Some(socket), has_severity: true, ..Self::new(place) })
     }
 

@@ -17,6 +17,7 @@ use super::log_target::LogTarget;
 use super::recent::RecentRecords;
 use super::sink::{LogBatch, LogMessage, LogSink, WaitingBytes, lines};
 use super::syslog::Syslog;
+use crate::os::words::words;
 use crate::reason::Reason;
 
 /// Batches that may wait for the disk, of 140 KiB each at most; further ones are dropped and counted. `limits.log_queue`
@@ -369,8 +370,10 @@ impl Writer {
     fn trouble(&self) -> Option<Reason> {
         let name = self.target.name();
         if let Some(error) = &self.not_reopened {
-            let what =
-                format!("log.access: cannot reopen {name} ({error}): lines continue into the previously opened file");
+            let what = format!(
+                "log.access: cannot reopen {name} ({}): lines continue into the previously opened file",
+                words(error)
+            );
             return Some(Reason::new(what).hint(remedy(error)));
         }
         let error = self.not_written.as_ref()?;
@@ -380,7 +383,7 @@ impl Writer {
             }
             _ => remedy(error),
         };
-        Some(Reason::new(format!("log.access: cannot write {name} ({error}): lines are lost")).hint(remedy))
+        Some(Reason::new(format!("log.access: cannot write {name} ({}): lines are lost", words(error))).hint(remedy))
     }
 }
 

@@ -98,7 +98,7 @@ pub fn of_client(error: &Error) -> String {
     }
 }
 
-/// rustls writes each name as `DnsName("a.example")` or `IpAddress(0::1)`.
+/// rustls has these names as text only: `DnsName("a.example")` or `IpAddress(0::1)`. Nothing is decided by it.
 fn names(presented: &[String]) -> String {
     let plain = |name: &str| {
         let address = name.strip_prefix("IpAddress(").and_then(|rest| rest.strip_suffix(')')).unwrap_or(name);

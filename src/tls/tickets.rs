@@ -41,7 +41,7 @@ struct SealingKey {
     key: LessSafeKey,
     /// Its age when this process got it, in seconds.
     age: u64,
-    /// That moment, in seconds of the monotonic clock.
+    /// The same moment, in seconds of the monotonic clock.
     since: u64,
 }
 

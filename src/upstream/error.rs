@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::os::words::words;
 use crate::tls::failure::{self, rustls_error};
 use crate::wire::body::RequestBodyError;
 
@@ -297,9 +298,9 @@ impl fmt::Display for UpstreamError {
         f.write_str(self.cause())?;
         match self {
             Self::Dns(why) => write!(f, ": {why}"),
-            Self::Connect(address, e) => write!(f, ": {address}: {e}"),
+            Self::Connect(address, e) => write!(f, ": {address}: {}", words(e)),
             Self::Tls(e) => write!(f, ": {}", failure::words(e)),
-            Self::Closed(Some(e)) | Self::Truncated(Some(e)) => write!(f, ": {e}"),
+            Self::Closed(Some(e)) | Self::Truncated(Some(e)) => write!(f, ": {}", words(e)),
             Self::Malformed(what) | Self::Upgrade(what) => write!(f, ": {what}"),
             Self::HeadLimit(HeadLimit::Size) => f.write_str(": head too large"),
             Self::HeadLimit(HeadLimit::Count) => f.write_str(": head with too many fields"),
@@ -338,6 +339,21 @@ mod tests {
         check(UpstreamError::Dns("x".into()), Sign::None, false, "dns");
         check(UpstreamError::Busy, Sign::None, true, "too many connections");
         check(UpstreamError::TotalTimeout, Sign::None, false, "total timeout");
+    }
+
+    #[test]
+    fn proxy_status_follows_the_kind_of_the_error() {
+        let check = |errno: Errno, want: &str| {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            let error = UpstreamError::Connect(SocketAddr::from(([192, 0, 2, 1], 443)), error);
+            assert_eq!(error.proxy_status(), want, "{error}");
+        };
+        check(Errno::CONNREFUSED, "connection_refused");
+        check(Errno::TIMEDOUT, "connection_timeout");
+        check(Errno::HOSTUNREACH, "destination_ip_unroutable");
+        check(Errno::NETUNREACH, "destination_ip_unroutable");
+        check(Errno::MFILE, "connection_limit_reached");
+        check(Errno::CONNRESET, "destination_unavailable");
     }
 
     #[test]

@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// What a source does when it is asked.
+    /// The reaction of a source to a request.
     #[derive(Debug, Clone, Copy)]
     enum Act {
         Piece(usize),
@@ -221,9 +221,9 @@ mod tests {
         End,
     }
 
-    struct Source(VecDeque<Act>);
+    struct ActingSource(VecDeque<Act>);
 
-    impl Body for Source {
+    impl Body for ActingSource {
         type Error = UpstreamError;
 
         fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame, UpstreamError>>> {
@@ -272,7 +272,7 @@ mod tests {
 
     /// Polls to the end. Returns the pieces' lengths (0 for Pending), all bytes, and `true` for a proper end.
     fn run(acts: &[Act], filter: Box<dyn BodyFilter>, most: usize) -> (Vec<usize>, Vec<u8>, bool) {
-        let mut body = FilteredBody::new(Source(acts.iter().copied().collect()), filter);
+        let mut body = FilteredBody::new(ActingSource(acts.iter().copied().collect()), filter);
         let (mut lengths, mut all) = (Vec::new(), Vec::new());
         for _ in 0..100_000 {
             body.read_at_most(most);
@@ -376,7 +376,7 @@ mod tests {
             // It waits for input now.
             tokio::task::yield_now().await;
             let busy = spawn_local(async move {
-                let source = Source([Act::Piece(32 * TURN), Act::End].into());
+                let source = ActingSource([Act::Piece(32 * TURN), Act::End].into());
                 let mut body = FilteredBody::new(source, held());
                 let mut turns = 0;
                 other.write_all(b"x").unwrap();

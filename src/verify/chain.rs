@@ -287,13 +287,13 @@ mod tests {
     use rustls::pki_types::pem::PemObject as _;
     use time::OffsetDateTime;
 
-    struct Authority {
+    struct TestAuthority {
         certificate: rcgen::Certificate,
         pin: Pin,
         issuer: Issuer<'static, KeyPair>,
     }
 
-    fn ca(name: &str, above: Option<&Authority>, algorithm: &'static rcgen::SignatureAlgorithm) -> Authority {
+    fn ca(name: &str, above: Option<&TestAuthority>, algorithm: &'static rcgen::SignatureAlgorithm) -> TestAuthority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -303,10 +303,10 @@ mod tests {
             None => params.self_signed(&key),
         };
         let pin = Pin::of_spki(&key.subject_public_key_info());
-        Authority { certificate: certificate.unwrap(), pin, issuer: Issuer::new(params, key) }
+        TestAuthority { certificate: certificate.unwrap(), pin, issuer: Issuer::new(params, key) }
     }
 
-    fn leaf(names: &[&str], issuer: &Authority, from: i64, to: i64) -> (CertificateDer<'static>, Pin) {
+    fn leaf(names: &[&str], issuer: &TestAuthority, from: i64, to: i64) -> (CertificateDer<'static>, Pin) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.not_before = OffsetDateTime::now_utc() + time::Duration::days(from);
@@ -316,7 +316,7 @@ mod tests {
         (certificate.der().clone(), Pin::of_spki(&key.subject_public_key_info()))
     }
 
-    fn examine(der: &[CertificateDer<'static>], root: &Authority, name: &str) -> SeenChain {
+    fn examine(der: &[CertificateDer<'static>], root: &TestAuthority, name: &str) -> SeenChain {
         let mut roots = RootCertStore::empty();
         roots.add(root.certificate.der().clone()).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -373,7 +373,7 @@ mod tests {
     fn distrust_is_told_in_words() {
         let root = ca("root", None, &rcgen::PKCS_ECDSA_P256_SHA256);
         let other = ca("other", None, &rcgen::PKCS_ECDSA_P256_SHA256);
-        let check = |from, to, root: &Authority, issuer: &Authority, want: (&str, &str)| {
+        let check = |from, to, root: &TestAuthority, issuer: &TestAuthority, want: (&str, &str)| {
             let (leaf, pin) = leaf(&["a.example"], issuer, from, to);
             let name = if want.0 == "certificate-name" { "b.example" } else { "a.example" };
             let chain = examine(&[leaf], root, name);
@@ -401,7 +401,7 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let pin = Pin::of_spki(&key.subject_public_key_info());
-        let root = Authority { certificate, pin, issuer: Issuer::new(params, key) };
+        let root = TestAuthority { certificate, pin, issuer: Issuer::new(params, key) };
         let sent = [root.certificate.der().clone()];
         let chain = examine(&sent, &root, "a.example");
         assert_eq!((chain.distrust.clone(), chain.pins()), (None, vec![pin]));

@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use super::hello::{ANSWER_MAX, HelloAnswer, RANDOM_LEN, TlsVersion, client_hello, read_answer};
 use super::target::{ConnectTo, Url};
 use crate::message::{BodyDecoder, Decoded, Framing, HeadFault, Name, ResponseHead, ResponseLimits, parse_response};
+use crate::os::words::words;
 pub use crate::tls::KeyTypes;
 use crate::tls::Possession;
 use crate::tls::config::provider;
@@ -68,21 +69,11 @@ impl fmt::Display for VisitFailure {
     }
 }
 
-/// Returns the C library's message without its beginning, which says "lookup" again.
+/// Returns the C library's message without its beginning, which says "lookup" again. The standard library has no other
+/// way to it.
 fn of_lookup(error: &io::Error) -> String {
     let text = error.to_string();
-    in_lower_case(text.strip_prefix("failed to lookup address information: ").unwrap_or(&text))
-}
-
-/// Returns the system's message without the error number.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    in_lower_case(text.split(" (os error").next().unwrap_or_default())
-}
-
-/// Returns a message whose first letter is small.
-fn in_lower_case(text: &str) -> String {
-    let mut letters = text.chars();
+    let mut letters = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 

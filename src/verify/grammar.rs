@@ -321,7 +321,7 @@ mod tests {
     const A: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     const B: &str = "d6qzRu9zOECb90Uez27xWltNsj0e1Md7GkYYkVoZWmM=";
 
-    /// Returns the errors of a value in which `A` and `B` stand for pins.
+    /// Returns the errors of a value in which pins replace `A` and `B`.
     #[track_caller]
     fn check(field: PolicyField, value: &str, want: &[FaultKind]) -> Reading {
         let value = value.replace("{A}", A).replace("{B}", B);

@@ -9,7 +9,9 @@ use pintle::ledger;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
-use crate::harness::{Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, Reply, eventually, outcome, output};
+use crate::harness::{
+    Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, Reply, eventually, outcome, output, send_signal,
+};
 use crate::loss::command;
 
 const DAY: i64 = 86400;
@@ -291,7 +293,7 @@ fn a_correction_that_was_never_written() {
                 fill(u32::try_from(pid).unwrap());
                 bed.set_clock(0);
                 eventually("the pins are withheld", || bed.header(&pintle).is_none().then_some(()));
-                output(Command::new("kill").args(["-s", "KILL", &pid.to_string()]));
+                assert!(send_signal("KILL", pid));
             }
             "another start in between" => {
                 drop(pintle);

@@ -82,6 +82,6 @@ fn a_full_disk_is_reported() {
         let done = done.wait_with_output().unwrap();
         let err = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(1), "{err}");
-        assert!(err.starts_with("error: standard output: No space left on device"), "{err}");
+        assert!(err.starts_with("error: standard output: no space left on device"), "{err}");
     }
 }

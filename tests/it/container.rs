@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, is_root, outcome};
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, is_root, outcome, send_signal};
 
 /// A process namespace with this as its process 1, and pintle in it.
 struct Container {
@@ -50,7 +50,7 @@ impl Container {
 
     /// Sends a signal to process 1, as `docker stop` and `docker kill` do.
     fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args(["-s", name, &self.first.to_string()]).status().unwrap().success());
+        assert!(send_signal(name, self.first), "{name}");
     }
 }
 

@@ -68,6 +68,32 @@ impl Drop for Demo {
     }
 }
 
+/// It would serve nothing, and the first demo would take its configuration at the next reload.
+#[test]
+fn a_second_demo_of_the_same_folder_writes_nothing() {
+    let home = TempDir::new().unwrap();
+    let _demo = Demo::start(home.path());
+    let folder = home.path().join(".local/share/pintle/demo");
+    let files = || {
+        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
+        let mut files: Vec<_> = entries
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .map(|entry| (entry.path(), fs::read(entry.path()).unwrap(), entry.metadata().unwrap().modified().unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    assert!(before.iter().any(|(path, ..)| path.ends_with("pintle.toml")), "{before:?}");
+    let (https, http) = (free_port().to_string(), free_port().to_string());
+    let mut command = pintle();
+    command.args(["demo", "--https-port", &https, "--http-port", &http, "--dir"]).arg(&folder);
+    let (code, out, err) = outcome(&mut command);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("another demo has this folder") && err.contains("hint: use another folder"), "{err}");
+    assert_eq!(files(), before);
+}
+
 #[test]
 fn the_printed_commands_work_as_printed() {
     let home = TempDir::new().unwrap();

@@ -170,6 +170,36 @@ fn the_tests_that_hold_the_promise_exist() {
 }
 
 #[test]
+fn the_map_has_every_test() {
+    let document = read(Path::new("docs/development/tests.md"));
+    let map = document.split("\n## Map\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let entries = |folder: &str| -> Vec<(String, bool)> {
+        let entries = fs::read_dir(root().join(folder)).unwrap().flatten();
+        entries.map(|e| (format!("{folder}/{}", e.file_name().display()), e.path().is_dir())).collect()
+    };
+    let folders = entries("tests/it").into_iter().filter(|(_, is_folder)| *is_folder);
+    let wanted: Vec<String> = entries("tests").into_iter().chain(folders).map(|(path, _)| path).collect();
+    let is_there = |path: &String| {
+        let name = format!("`{path}");
+        let mut places = map.match_indices(&name);
+        places.any(|(at, found)| map[at + found.len()..].starts_with(['`', '/', ' ', '.']))
+    };
+    let missing: Vec<_> = wanted.iter().filter(|path| !is_there(path)).collect();
+    assert!(wanted.len() > 30 && missing.is_empty(), "not in the map: {missing:?}");
+}
+
+/// On a machine with more packages, CI would not see a test that needs one of them.
+#[test]
+fn ci_tries_fast_with_the_packages_that_contributing_names() {
+    let document = read(Path::new("CONTRIBUTING.md"));
+    let line = document.lines().find_map(|line| line.strip_prefix("sudo apt-get install ")).expect("the set-up");
+    let jobs = read(Path::new(".github/workflows/ci.yml"));
+    let fast = jobs.split("\n  fast:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("the job");
+    let installs = fast.lines().any(|step| step.trim().ends_with(&format!("--no-install-recommends {line}")));
+    assert!(installs && fast.contains("container: debian:"), "{line}: {fast}");
+}
+
+#[test]
 fn the_tests_that_fast_leaves_out_exist() {
     let script = read(Path::new("tests/run"));
     let list = script.split("left_out='").nth(1).and_then(|rest| rest.split('\'').next()).expect("the list is there");

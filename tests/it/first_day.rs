@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::harness::{
     Authority, BLOG, Origin, Pintle, SecureServer, blog, blog_at, eventually, free_port, outcome, output, page, pintle,
-    read_head,
+    read_head, send_signal,
 };
 
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
@@ -172,7 +172,7 @@ fn a_terminal_gets_short_access_lines() {
     let text = eventually("a short line", || Some(text()).filter(|text| text.contains(short)));
     // No log lines around the text, and no JSON.
     assert!(!text.contains("INFO") && !text.contains("{\""), "{text}");
-    output(Command::new("kill").arg(fs::read_to_string(&pid).unwrap().trim()));
+    assert!(send_signal("TERM", fs::read_to_string(&pid).unwrap().trim()));
     let _ = child.wait();
 }
 
@@ -339,7 +339,7 @@ fn an_address_that_this_host_lacks() {
         let (code, _, err) = outcome(pintle().args(["run", "--allow-root", "-c"]).arg(&path));
         assert!(code == 1 && err.contains(&format!("cannot listen on {address}:0")), "{err}");
         // Without IPv6, the system has another error.
-        let hint = if err.contains("Cannot assign") { "no interface of this host" } else { "in [listen]" };
+        let hint = if err.contains("cannot assign") { "no interface of this host" } else { "in [listen]" };
         assert!(err.contains(hint), "{err}");
     }
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::admin::get;
 use crate::harness::{
     Authority, BLOG, Client, Leaf, Origin, Pintle, Reply, blog, blog_at, eventually, free_port, outcome, output,
-    pintle, read_head, server_config,
+    pintle, read_head, send_signal, server_config,
 };
 use crate::metrics::value;
 
@@ -446,7 +446,7 @@ fn an_upgrade_sends_its_end_and_its_start() {
     ids.dedup();
     assert_eq!(ids.len(), 3);
     let pid = started[1].json()["data"]["pid"].to_string();
-    output(Command::new("kill").arg(&pid));
+    assert!(send_signal("TERM", pid));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rcgen::KeyPair;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, blog, eventually, outcome, output, pintle,
+    Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, blog, eventually, outcome, output, pintle, send_signal,
 };
 
 const KEPT: &str = "[tls]\nkey_process = true\n";
@@ -301,7 +301,7 @@ fn one_does_not_outlive_the_other() {
     let (mut pintle, _folder) = start();
     let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
     assert_eq!(connection.get(BLOG, "/").status, 200);
-    output(Command::new("kill").args(["-9", &key_process(&pintle).to_string()]));
+    assert!(send_signal("KILL", key_process(&pintle)));
     assert_eq!(pintle.wait().code(), Some(1));
     pintle.logs("the key process has ended");
 }

@@ -134,7 +134,7 @@ fn a_full_disk_withholds_the_pins_and_nothing_else() {
     eventually("the pins are withheld", || (0..20).all(|_| bed.header(&pintle).is_none()).then_some(()));
     let status = pintle.status();
     let error = status["ledger"]["error"].as_str().unwrap();
-    assert!(error.contains("No space left"), "{error}");
+    assert!(error.contains("no space left"), "{error}");
     assert_eq!(status["sites"][0]["hpkp"]["sent"], false);
     pintle.logs("the ledger cannot be written: pins are withheld");
     assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);

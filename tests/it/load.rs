@@ -172,7 +172,7 @@ impl Files {
         fs::rename(self.root.join("next"), self.root.join("now")).unwrap();
     }
 
-    /// Each file whole, in place of the old one.
+    /// Each file whole, instead of the old one.
     fn rename(&self, from: &Path, name: &str) {
         let new = self.path("new");
         fs::copy(from, &new).unwrap();

@@ -222,7 +222,7 @@ fn a_full_disk_costs_lines_and_nothing_else() {
         (0..20).for_each(|_| visit("/before"));
         trouble(&pintle)
     });
-    assert!(error.contains("cannot write") && error.contains("No space left"), "{error}");
+    assert!(error.contains("cannot write") && error.contains("no space left"), "{error}");
     // A record is written a little later than its answer: the disk stays full until one is lost.
     eventually("a lost line", || {
         visit("/lost");
@@ -337,7 +337,7 @@ fn logrotate_moves_the_log() {
     let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/logrotate/pintle")).unwrap();
     let wanted = "systemctl kill --signal=USR1 pintle.service";
     assert!(shipped.contains(wanted), "{shipped}");
-    // The same with this user, this folder, and in place of systemd somebody who knows the process.
+    // The same with this user, this folder, and instead of systemd somebody who knows the process.
     let adapted = shipped
         .replace("/var/log/pintle", bed.logs().to_str().unwrap())
         .replace(wanted, &format!("kill -s USR1 {}", bed.pintle.pid()))

@@ -75,6 +75,7 @@ mod pins;
 mod preflight;
 mod privileges;
 mod prometheus;
+mod prose;
 mod proxy_protocol;
 mod ramp;
 mod rate;

@@ -129,7 +129,7 @@ fn root_becomes_somebody_else_for_good() {
     // A port that only root may have cannot come later; what there is goes on.
     pintle.rewrite(|text| text.replace("http = [\"127.0.0.1:0\"]", &format!("http = [\"127.0.0.1:{other}\"]")));
     let err = pintle.reload_fails();
-    assert!(err.contains(&format!("cannot listen on 127.0.0.1:{other}: Permission denied")), "{err}");
+    assert!(err.contains(&format!("cannot listen on 127.0.0.1:{other}: permission denied")), "{err}");
     assert!(err.contains("process.bind_low_ports") && err.contains("ip_unprivileged_port_start"), "{err}");
     assert_eq!(get(), 200);
     assert_eq!(pintle.stop(), 0);
@@ -611,7 +611,15 @@ fn root_serves_only_where_it_is_told_to() {
         }
     }
     let (code, _, err) = run("[process]\nuser = \"no-such-user\"\n");
-    assert!(code == 1 && err.contains("pintle.toml:2:8: error: process: no such user: \"no-such-user\""), "{err}");
+    assert!(code == 1 && err.contains("pintle.toml:2:8: error: process.user: no such user: \"no-such-user\""), "{err}");
+    let (code, _, err) = run("[process]\nuser = \"nobody\"\ngroup = \"no-such-group\"\n");
+    assert!(
+        code == 1 && err.contains("pintle.toml:3:9: error: process.group: no such group: \"no-such-group\""),
+        "{err}"
+    );
+    assert!(err.contains("hint: groupadd --system no-such-group") && !err.contains("useradd"), "{err}");
+    let (code, _, err) = run("[process]\nuser = \"\"\n");
+    assert!(code == 1 && err.contains("process.user: must not be empty") && !err.contains("no such user"), "{err}");
     let (code, _, err) = run("[process]\nuser = \"root\"\n");
     assert!(code == 1 && err.contains("process.user: will not serve as root"), "{err}");
     // Other faults are reported with it.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::harness::{
     Authority, BLOG, Client, KeyKind, Origin, Pintle, Reply, SecureServer, blog, blog_at, eventually, outcome, output,
+    send_signal,
 };
 
 struct Bed {
@@ -270,6 +271,15 @@ fn what_the_sandbox_was_not_made_for_is_refused_at_reload() {
         pintle.logs("`pintle upgrade`");
         assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 bytes");
     }
+    // A reload that is refused creates nothing, even where it may.
+    let early = bed.at("state/early");
+    let listen = format!("[admin]\nlisten = \"unix:{}\"", early.join("admin.sock").display());
+    let refusals = || pintle.log().matches("without permission to connect").count();
+    let before = refusals();
+    fs::write(pintle.config_path(), format!("{listen}\n{}", port(&second))).unwrap();
+    pintle.signal("HUP");
+    eventually("another refusal", || (refusals() > before).then_some(()));
+    assert!(!early.exists(), "{}", early.display());
     // What was foreseen is taken.
     fs::write(pintle.config_path(), in_folder(foreseen.path())).unwrap();
     assert!(pintle.reload().contains("reloaded"));
@@ -432,9 +442,8 @@ fn relative_paths_are_the_same_places_from_everywhere() {
     is_logged("/third");
     let (code, out, err) = outcome(crate::harness::pintle().current_dir(&home).args(["check", "-c", "pintle.toml"]));
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
-    output(Command::new("kill").arg(
-        serde_json::from_str::<Value>(&output(pintle.command("status").arg("--json"))).unwrap()["pid"].to_string(),
-    ));
+    let status: Value = serde_json::from_str(&output(pintle.command("status").arg("--json"))).unwrap();
+    assert!(send_signal("TERM", &status["pid"]));
 }
 
 #[test]

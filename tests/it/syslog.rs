@@ -130,7 +130,7 @@ fn the_operators_log() {
     let mut command = pintle();
     command.args(["run", "--allow-root", "--log-format", "syslog", "-c"]).arg(&config);
     let (code, _, said) = outcome(command.env("PINTLE_SYSLOG_SOCKET", folder.join("none")));
-    assert!(code != 0 && said.contains("none: No such file or directory"), "{code}: {said}");
+    assert!(code != 0 && said.contains("none: no such file or directory"), "{code}: {said}");
 }
 
 #[test]

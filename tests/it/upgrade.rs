@@ -19,7 +19,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually, outcome, read_response, whole};
+use crate::harness::{
+    Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually, outcome, read_response, send_signal, whole,
+};
 use crate::rotation::Bed;
 
 /// A pintle that is found by a link, as an operator may have it, and whoever has taken over from it.
@@ -49,14 +51,14 @@ impl Line {
         Self { newest: Cell::new(pintle.pid()), pintle, folder }
     }
 
-    /// Puts another program in place of this one.
+    /// Replaces this program by another one.
     fn replace(&self, with: &Path) {
         let new = self.folder.path().join("new");
         symlink(with, &new).unwrap();
         fs::rename(new, self.folder.path().join("pintle")).unwrap();
     }
 
-    /// A script in place of the program.
+    /// A script instead of the program.
     fn replace_by(&self, script: &str) {
         let path = self.folder.path().join(format!("script-{}", script.len()));
         fs::write(&path, script).unwrap();
@@ -109,7 +111,7 @@ impl Line {
     }
 
     pub fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap().success());
+        assert!(send_signal(name, self.pid()), "{name}");
     }
 
     /// Waits for the end of a process that has taken over; gives its exit code.
@@ -131,7 +133,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.newest.get() != self.pintle.pid() {
-            let _ = Command::new("kill").args(["-9", &self.newest.get().to_string()]).status();
+            send_signal("KILL", self.newest.get());
         }
     }
 }

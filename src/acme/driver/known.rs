@@ -14,6 +14,7 @@ use crate::acme::{held, store};
 use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
+use crate::os::words::words;
 use crate::policy::promise::Seconds;
 
 impl DriverThread {
@@ -41,7 +42,7 @@ impl DriverThread {
         let load = || {
             let path = store::file_of(&settings.folder, "budget", directory);
             let read = store::load(&path).unwrap_or_else(|error| {
-                tracing::error!(file = %path.display(), %error, "ACME: cannot read the budget of orders");
+                tracing::error!(file = %path.display(), error = %words(&error), "ACME: cannot read the budget of orders");
                 None
             });
             let mut budget: OrderBudget = read.unwrap_or_default();

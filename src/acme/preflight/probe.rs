@@ -294,7 +294,7 @@ fn digest(leaf: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Returns a description of the certificate that visitors get at an address, if it is not one of
-/// these. A refused handshake is no certificate.
+/// these. A refused handshake shows no certificate.
 pub(super) async fn foreign(name: &str, address: IpAddr, ports: Ports, own: &[Pin]) -> Option<String> {
     let shown = timeout(PROBE, handshake(name, address, ports.tls, b"http/1.1")).await.ok()?;
     let (_, leaf) = shown.ok()?;

@@ -102,7 +102,7 @@ pub(super) fn record_unknown(ask: &PreflightOrder, name: &str) -> PreflightFindi
 /// The program that sets records is configured, and not started yet.
 pub(in crate::acme) fn no_hook(name: &str) -> PreflightFinding {
     let reason = Reason::new(format!("{name}: pintle started without acme.dns_hook"));
-    finding(name, Subject::Method, Severity::Error, reason.hint(pintle("upgrade")))
+    finding(name, Subject::Method, Severity::Error, reason.command(pintle("upgrade")))
 }
 
 /// Puts the verdict about an address into words. `record` is the type of its record; `None` if the

@@ -115,7 +115,7 @@ struct EditedText {
 
 fn unanswered(asked: &PageRequest, answer: &Answer) -> Page {
     let why = answer.body["error"].as_str().unwrap_or("pintle did not answer");
-    error::show_with(asked, answer.status, why, ways_out(texts(&answer.body, "hints")))
+    error::show_with(asked, answer.status, why, ways_out(&answer.body))
 }
 
 /// The page.
@@ -223,7 +223,7 @@ async fn apply(api: &impl Api, asked: &PageRequest, draft: EditedText, now: Answ
 
 /// Shows the text again with the reason why it was not applied.
 async fn refused(api: &impl Api, asked: &PageRequest, draft: EditedText, answer: Answer, tag: Option<String>) -> Page {
-    let (what, hints) = (text(&answer.body, "error"), ways_out(texts(&answer.body, "hints")));
+    let (what, hints) = (text(&answer.body, "error"), ways_out(&answer.body));
     let bad = |title: &str, text: String, hints| ConfigEvent { text, hints, ..ConfigEvent::bad(title) };
     let status = answer.status;
     let draft = match status {
@@ -306,7 +306,7 @@ fn with_doubts(draft: EditedText, listed: &Answer, opened: Option<&Answer>) -> E
     let event = draft.event.filter(|event| event.version.as_ref().is_none_or(|id| Some(id) == newest.as_ref()));
     let missing = opened.filter(|answer| !answer.is_ok()).map(|answer| ConfigEvent {
         text: text(&answer.body, "error"),
-        hints: ways_out(texts(&answer.body, "hints")),
+        hints: ways_out(&answer.body),
         ..ConfigEvent::bad("This version cannot be shown")
     });
     EditedText { event: event.or(missing), ..draft }
@@ -380,7 +380,7 @@ fn is_error(reason: &Value) -> bool {
 }
 
 fn trouble(value: &Value) -> Option<ConfigTrouble> {
-    Some(ConfigTrouble { what: value["error"].as_str()?.to_owned(), hints: ways_out(texts(value, "hints")) })
+    Some(ConfigTrouble { what: value["error"].as_str()?.to_owned(), hints: ways_out(value) })
 }
 
 fn row(version: ConfigVersion, is_running: bool) -> VersionRow {
@@ -421,7 +421,7 @@ fn shown(reason: &Value) -> ShownProblem {
         place: mark.map(|mark| format!("Line {}", mark.line)).unwrap_or_default(),
         what: text(reason, "what"),
         notes: texts(reason, "notes"),
-        hints: ways_out(texts(reason, "hints")),
+        hints: ways_out(reason),
         fix,
     }
 }

@@ -3,7 +3,7 @@
 use askama::Template;
 use http::StatusCode;
 
-use super::value::{WayOut, some, texts, ways_out};
+use super::value::{WayOut, some, ways_out};
 use crate::admin::api::Answer;
 use crate::admin::asked::PageRequest;
 use crate::admin::reply::{Page, PageFrame};
@@ -35,7 +35,7 @@ pub fn show_with(asked: &PageRequest, status: StatusCode, what: &str, hints: Vec
 /// The page for a call of the API that failed.
 #[must_use]
 pub fn failed(asked: &PageRequest, answer: &Answer) -> Page {
-    let (status, hints) = (answer.status, ways_out(texts(&answer.body, "hints")));
+    let (status, hints) = (answer.status, ways_out(&answer.body));
     let reason = some(&answer.body, "error");
     let (what, way_out) = match status {
         StatusCode::SERVICE_UNAVAILABLE => ("pintle did not answer", "Nothing was changed. Try again.".to_owned()),

@@ -96,13 +96,13 @@ fn contents(asked: &PageRequest) -> Option<(String, &[u8])> {
 
 fn refused(file: &str, answer: &Answer) -> RefusedFile {
     let body = &answer.body;
-    let hints = ways_out(texts(body, "hints"));
+    let hints = ways_out(body);
     match (body["kind"].as_str(), answer.status) {
         (Some("private-key"), _) => RefusedFile {
             what: format!("{file} is a private key. It was wiped, not read"),
             why: "A pin needs the public half only. Nothing was kept. On the machine that has the key, make the public half:"
                 .to_owned(),
-            hints: ways_out(vec!["openssl pkey -in FILE -pubout -out FILE.pub".to_owned()]),
+            hints: vec![WayOut::command("openssl pkey -in FILE -pubout -out FILE.pub".to_owned())],
         },
         (_, StatusCode::PAYLOAD_TOO_LARGE) => RefusedFile {
             what: format!("{file} is too long"),

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::error::failed;
-use super::value::{WayOut, list, some, text, texts, ways_out};
+use super::value::{WayOut, list, some, text, ways_out};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::PageRequest;
 use crate::admin::reply::{Page, PageFrame};
@@ -71,7 +71,7 @@ struct FoundProblem {
 
 impl Trouble {
     fn of(value: &Value) -> Option<Self> {
-        Some(Self { what: some(value, "error")?, hints: ways_out(texts(value, "hints")) })
+        Some(Self { what: some(value, "error")?, hints: ways_out(value) })
     }
 }
 
@@ -140,7 +140,7 @@ impl PlannedFile {
         let problem = |reason: &Value| FoundProblem {
             is_error: reason["severity"] == "error",
             what: text(reason, "what"),
-            hints: ways_out(texts(reason, "hints")),
+            hints: ways_out(reason),
         };
         Self {
             base: text(answer, "tag"),

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::error::failed;
 use super::moment::Moment;
-use super::value::{WayOut, count, list, some, text, texts, ways_out};
+use super::value::{WayOut, count, list, some, text, ways_out};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
 use crate::config::admin::AdminRole;
+use crate::keys::key_file::KeyAlgorithm;
 use outcome::{InstallOutcome, PairState, lockout, now, outcome};
 use wish::{WishedInstall, uploaded};
 
@@ -204,7 +205,7 @@ fn headline(site: &SiteToInstall, outcome: Option<&InstallOutcome>) -> (String, 
 
 fn blocked(value: &Value) -> Option<Blocked> {
     let what = some(value, "error")?;
-    Some(Blocked { what, ways: ways_out(texts(value, "hints")) })
+    Some(Blocked { what, ways: ways_out(value) })
 }
 
 fn site_of(answer: &Answer, may_install: bool) -> SiteToInstall {
@@ -258,7 +259,10 @@ fn row(pair: &Value, is_now: bool) -> PairRow {
 
 fn back(previous: &Value) -> BackButton {
     let leaf = list(previous, "certificates").first().cloned().unwrap_or_default();
-    let algorithm = if text(&leaf, "algorithm").starts_with("rsa") { "rsa" } else { "ecdsa" };
+    let algorithm = match KeyAlgorithm::named(&text(&leaf, "algorithm")) {
+        KeyAlgorithm::Rsa(_) => "rsa",
+        _ => "ecdsa",
+    };
     let is_allowed = previous["ok"] == true;
     let why = match (is_allowed, lockout(previous)) {
         (true, _) => "It locks nobody out.".to_owned(),

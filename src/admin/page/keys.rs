@@ -8,7 +8,7 @@ use super::config;
 use super::error::failed;
 use super::moment::Moment;
 use super::timeline::shape;
-use super::value::{WayOut, count, grouped, list, text, texts, ways_out};
+use super::value::{WayOut, count, grouped, list, text, ways_out};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
@@ -139,7 +139,7 @@ pub async fn make(api: &impl Api, asked: &PageRequest) -> Page {
 }
 
 fn refusal(title: &'static str, answer: &Answer) -> RefusedKey {
-    RefusedKey { title, what: text(&answer.body, "error"), hints: ways_out(texts(&answer.body, "hints")) }
+    RefusedKey { title, what: text(&answer.body, "error"), hints: ways_out(&answer.body) }
 }
 
 /// A CSR, as a file.

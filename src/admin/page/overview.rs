@@ -7,7 +7,7 @@ use super::error::failed;
 use super::moment::{Moment, duration};
 use super::rates::{self, RateFigure};
 use super::timeline::DateLine;
-use super::value::{WayOut, count, figure, grouped, level, list, some, text, texts, ways_out};
+use super::value::{WayOut, count, figure, grouped, level, list, some, text, ways_out};
 use crate::admin::api::{Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
@@ -193,7 +193,7 @@ fn item(item: &Value) -> AttentionItem {
         level: level(item),
         site: item["site"].as_str().map(site_link),
         what: text(item, "what"),
-        hints: ways_out(texts(item, "hints")),
+        hints: ways_out(item),
     }
 }
 

@@ -75,15 +75,26 @@ fn phrases(sentence: &str) -> Vec<Phrase> {
     parts.into_iter().enumerate().map(part).filter(|part| !part.text.is_empty()).collect()
 }
 
-/// The ways out that hints name.
-#[must_use]
-pub fn ways_out(hints: Vec<String>) -> Vec<WayOut> {
-    let way = |text: String| WayOut { is_command: is_command(&text), parts: phrases(&text), text };
-    hints.into_iter().map(way).collect()
+impl WayOut {
+    /// A remedy in words.
+    #[must_use]
+    pub fn sentence(text: String) -> Self {
+        Self { is_command: false, parts: phrases(&text), text }
+    }
+
+    /// A remedy that is a command.
+    #[must_use]
+    pub fn command(text: String) -> Self {
+        Self { is_command: true, ..Self::sentence(text) }
+    }
 }
 
-fn is_command(hint: &str) -> bool {
-    ["pintle ", "systemctl ", "openssl ", "chmod ", "chown ", "sudo "].iter().any(|program| hint.starts_with(program))
+/// The ways out that an object of the API names: its `hints`, of which those in `commands` are commands.
+#[must_use]
+pub fn ways_out(value: &Value) -> Vec<WayOut> {
+    let commands = texts(value, "commands");
+    let way = |hint: String| if commands.contains(&hint) { WayOut::command(hint) } else { WayOut::sentence(hint) };
+    texts(value, "hints").into_iter().map(way).collect()
 }
 
 /// A count with commas between its thousands.
@@ -116,6 +127,8 @@ pub fn figure(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -144,8 +157,8 @@ mod tests {
 
     #[test]
     fn remedies_that_can_be_pasted() {
-        assert!(
-            is_command("pintle reload") && !is_command("pintles are hinges") && !is_command("renew it: pintle install")
-        );
+        let value = json!({ "hints": ["mkdir -p /x", "pintle check says more"], "commands": ["mkdir -p /x"] });
+        let shown: Vec<_> = ways_out(&value).into_iter().map(|way| (way.text, way.is_command)).collect();
+        assert_eq!(shown, [("mkdir -p /x".to_owned(), true), ("pintle check says more".to_owned(), false)]);
     }
 }

@@ -146,9 +146,9 @@ pub(super) enum Sought {
     Page([u64; 2]),
     /// The same, and those with this mark.
     Url([u64; 2], u32),
-    /// Those with this mark. With `true`, also those whose paths have more segments than there are marks.
+    /// Pages with this mark. With `true`, also those whose paths have more segments than there are marks.
     Mark(u32, bool),
-    /// Those with both marks.
+    /// Pages with both marks.
     Both(u32, u32),
 }
 

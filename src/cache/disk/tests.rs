@@ -364,7 +364,7 @@ fn two_processes_in_turn() {
     for (target, want) in [("/old", true), ("/late", true), ("/drained", false)] {
         assert_eq!(new.get(target).is_some(), want, "{target}");
     }
-    // The new one did not begin to serve: the old one goes on, with what the other has changed.
+    // The new one did not begin to serve: the old one continues, with what the other has changed.
     new.store.purge(&PurgeScope::Url(b"a.example".to_vec(), b"/old".to_vec()), false);
     new.settled().unwrap();
     new.disk.close();

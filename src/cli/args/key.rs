@@ -22,9 +22,10 @@ pub(in crate::cli) enum KeyCommand {
     /// Replace a compromised key of a site whose certificates pintle obtains, mark it as burnt, and revoke its
     /// certificates
     ///
-    /// pintle orders a certificate for the next key and serves it. Then the ledger marks the compromised key as burnt: it
-    /// never serves again, and is no backup. Then the CA revokes all its certificates (reason keyCompromise). The command
-    /// first prints the effects. If clients would be locked out, it changes nothing and names the ways out.
+    /// pintle orders a certificate for the next key and serves it. Then the ledger marks the compromised key as burnt:
+    /// it never serves again, and does not count as a backup. Then the CA revokes all its certificates (reason
+    /// keyCompromise). The command first prints the effects. If clients would be locked out, it changes nothing and
+    /// names the ways out.
     ///
     /// The next key is in the same folder as the live key. If a thief could read both, revoke the next key first, with
     /// --key next.

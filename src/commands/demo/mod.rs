@@ -3,21 +3,35 @@
 mod blog;
 mod keys;
 
+use std::fs::{File, TryLockError};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use tracing::Level;
 
-use super::{Output, fail, fail_with_hint, refuse, run, warn};
+use super::running::is_locked;
+use super::{Output, fail, refuse, run, warn};
 use crate::control::Beginning;
 use crate::keys::pin::Pin;
+use crate::ledger::LOCK;
 use crate::os::plain_file::replace;
 use crate::os::read_error::describe;
+use crate::os::words::words;
 use crate::reason::{Reason, shell_word};
 use crate::telemetry::log::LogFormat;
 
-use keys::Keys;
+use keys::{Keys, make_folder};
+
+/// The folder of the state, in that of the demo.
+const STATE: &str = "state";
+const OTHER_FOLDER: &str = "use another folder: pintle demo --dir FOLDER";
+/// Attempts to take the folder, and the pause between them.
+const CLAIMS: usize = 20;
+const CLAIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes what the demo needs, serves, and prints what to try. What is made is used again at the next start.
 pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], output: &Output) -> ExitCode {
@@ -34,16 +48,17 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     let is_quiet = output.log_format == LogFormat::Text && output.log_level == Level::INFO;
     let output = &Output { log_level: if is_quiet { Level::WARN } else { output.log_level }, ..*output };
     let folder = folder.unwrap_or_else(default_folder);
+    let claimed = match claim(&folder) {
+        Ok(claimed) => claimed,
+        Err(reason) => return refuse(&reason),
+    };
     let keys = match Keys::ensure(&folder) {
         Ok(keys) => keys,
-        Err(error) => {
-            let what = format!("{}: the demo cannot keep its files there: {}", folder.display(), describe(&error));
-            return fail_with_hint(&what, &"use another folder: pintle demo --dir FOLDER");
-        }
+        Err(error) => return refuse(&unusable(&folder, &error)),
     };
     let (listener, blog) = match blog::bind() {
         Ok(bound) => bound,
-        Err(error) => return fail(&format!("the blog cannot be started: {error}")),
+        Err(error) => return fail(&format!("the blog cannot be started: {}", words(&error))),
     };
     let path = folder.join("pintle.toml");
     // Without IPv6, localhost is 127.0.0.1 alone.
@@ -51,17 +66,40 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     let usable = |list: &[SocketAddr]| list.iter().copied().filter(|a| ipv6 || a.is_ipv4()).collect::<Vec<_>>();
     let text = configuration(&usable(https), &usable(http), blog);
     if let Err(error) = replace(&path, text.as_bytes(), 0o644) {
-        return fail(&format!("{}: {error}", path.display()));
+        return fail(&format!("{}: {}", path.display(), words(&error)));
     }
     // Root may stay root: nobody else reaches what listens on loopback, and all files are its own.
     let beginning = Beginning { is_demo: true, ..Beginning::default() };
-    run::serve(&path, true, output, beginning, |_| {
+    let code = run::serve(&path, true, output, beginning, |_| {
         // Now, so that its thread is in the sandbox, too.
         match blog::start(listener, blog) {
             Ok(()) => print_welcome(&folder, &keys, https_port, http_port),
-            Err(error) => warn(&format!("the blog cannot be started: {error}").into()),
+            Err(error) => warn(&format!("the blog cannot be started: {}", words(&error)).into()),
         }
-    })
+    });
+    drop(claimed);
+    code
+}
+
+/// Takes the folder for this demo alone, and writes nothing there yet: a second demo would replace the configuration of the
+/// first. One that has just been ended may still be about to leave.
+fn claim(folder: &Path) -> Result<File, Reason> {
+    make_folder(folder).map_err(|error| unusable(folder, &error))?;
+    let place = File::open(folder).map_err(|error| unusable(folder, &error))?;
+    for _ in 0..CLAIMS {
+        let is_taken = matches!(place.try_lock(), Err(TryLockError::WouldBlock));
+        if !is_taken && !is_locked(&folder.join(STATE).join(LOCK)) {
+            return Ok(place);
+        }
+        thread::sleep(CLAIM_PAUSE);
+    }
+    let reason = Reason::new(format!("{}: another demo has this folder", folder.display()));
+    Err(reason.hint("end the other demo").hint(OTHER_FOLDER))
+}
+
+fn unusable(folder: &Path, error: &io::Error) -> Reason {
+    let what = format!("{}: the demo cannot keep its files there: {}", folder.display(), describe(error));
+    Reason::new(what).hint(OTHER_FOLDER)
 }
 
 /// Beside the other data of the user's programs.
@@ -77,7 +115,7 @@ fn configuration(https: &[SocketAddr], http: &[SocketAddr], blog: SocketAddr) ->
     };
     format!(
         "# Written by `pintle demo` at each start.\n\
-         [admin]\nedit = true\n\n[state]\ndirectory = \"state\"\n\n\
+         [admin]\nedit = true\n\n[state]\ndirectory = \"{STATE}\"\n\n\
          [listen]\nhttps = [{}]\nhttp  = [{}]\nworkers = 2\n\n\
          [[site]]\nhosts = [\"localhost\"]\nupstream = \"http://{blog}\"\n\n\
          [site.certificate]\nchain = \"live.pem\"\nkey   = \"live.key\"\n\n\

@@ -24,6 +24,7 @@ use crate::init::json;
 use crate::init::probe::{BlogTarget, Prober};
 use crate::init::write::{Wishes, render};
 use crate::os::plain_file::{self, folder_of};
+use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::reason::{Reason, shell_word};
 use crate::verify::target::{ConnectTo, Url, default_port};
@@ -162,7 +163,7 @@ fn finish(
     if !options.dry_run {
         write(path, text, wishes.is_system).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(path, options),
-            _ => Reason::new(format!("{}: {error}", path.display()))
+            _ => Reason::new(format!("{}: {}", path.display(), words(&error)))
                 .hint("name another file with -o FILE, or print it with --dry-run"),
         })?;
     }
@@ -206,7 +207,7 @@ fn default_path() -> PathBuf {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Reason> {
-    let absolute = std::path::absolute(path).map_err(|e| Reason::new(format!("{}: {e}", path.display())))?;
+    let absolute = std::path::absolute(path).map_err(|e| Reason::new(format!("{}: {}", path.display(), words(&e))))?;
     match absolute.to_str() {
         Some(_) => Ok(absolute),
         None => Err(Reason::new(format!("{}: the configuration cannot name this path", path.display()))
@@ -251,7 +252,7 @@ fn may_create(path: &Path) -> Result<(), Reason> {
     let refused = |why: &str| Reason::new(format!("{}: {why}", path.display()));
     match fs::metadata(folder) {
         Ok(found) if !found.is_dir() => {
-            Err(refused(&format!("{shown} is no folder")).hint("name another file with -o FILE"))
+            Err(refused(&format!("{shown} is not a folder")).hint("name another file with -o FILE"))
         }
         Ok(_) if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() => {
             Err(refused(&format!("this user may not write to the folder {shown}"))

@@ -35,15 +35,35 @@ impl DisplaySpace {
     pub(super) const PLAIN: Self = Self { columns: None, rows: None, color: false };
 }
 
+/// A line of a display.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct DisplayLine {
+    text: String,
+    /// `true` for trouble: it is coloured.
+    is_loud: bool,
+}
+
+impl DisplayLine {
+    fn plain(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_loud: false }
+    }
+
+    /// A line with a sign in front: `!` for trouble.
+    fn signed(is_loud: bool, text: &str) -> Self {
+        let sign = if is_loud { '!' } else { ' ' };
+        Self { text: format!("{sign} {text}"), is_loud }
+    }
+}
+
 /// The contents of a display.
 #[derive(Debug, Default)]
 pub(super) struct Scene {
-    head: String,
-    attention: Vec<String>,
+    head: DisplayLine,
+    attention: Vec<DisplayLine>,
     traffic: Vec<String>,
     latencies: Vec<String>,
-    upstreams: Vec<String>,
-    certificates: Vec<String>,
+    upstreams: Vec<DisplayLine>,
+    certificates: Vec<DisplayLine>,
 }
 
 impl Scene {
@@ -53,15 +73,19 @@ impl Scene {
         let before = before.filter(|(before, _)| before["pid"] == status["pid"]);
         let started = text(status, "started").parse::<Timestamp>().unwrap_or(now);
         let up = now.as_second().saturating_sub(started.as_second()).max(0);
-        let (sign, draining) = if status["draining"] == true { ("! ", "  DRAINING") } else { ("", "") };
+        let head = format!(
+            "pintle {}  process {}  up {}  {}",
+            text(status, "version"),
+            status["pid"],
+            span(up),
+            now.strftime("%Y-%m-%d %H:%M:%S UTC")
+        );
+        let is_draining = status["draining"] == true;
         Self {
-            head: format!(
-                "{sign}pintle {}  process {}  up {}  {}{draining}",
-                text(status, "version"),
-                status["pid"],
-                span(up),
-                now.strftime("%Y-%m-%d %H:%M:%S UTC")
-            ),
+            head: match is_draining {
+                true => DisplayLine::signed(true, &format!("{head}  DRAINING")),
+                false => DisplayLine::plain(head),
+            },
             attention: list(status, "attention").iter().map(attention).collect(),
             traffic: traffic(status, before),
             latencies: latency::rows(status, before.map(|(before, _)| before)),
@@ -71,9 +95,9 @@ impl Scene {
     }
 }
 
-fn attention(item: &Value) -> String {
+fn attention(item: &Value) -> DisplayLine {
     let site = item["site"].as_str().map(|site| format!("{site}: ")).unwrap_or_default();
-    format!("! {site}{}", text(item, "what"))
+    DisplayLine::signed(true, &format!("{site}{}", text(item, "what")))
 }
 
 /// A number of seconds, in its two largest units.
@@ -110,7 +134,7 @@ fn traffic(status: &Value, before: Option<(&Value, Duration)>) -> Vec<String> {
 }
 
 /// Each upstream once: those in trouble first.
-fn upstreams(status: &Value) -> Vec<String> {
+fn upstreams(status: &Value) -> Vec<DisplayLine> {
     let (mut rows, mut seen) = (Vec::new(), HashSet::new());
     for site in list(status, "sites") {
         let (Some(url), health) = (site["upstream"].as_str(), &site["upstream_health"]) else { continue };
@@ -125,29 +149,29 @@ fn upstreams(status: &Value) -> Vec<String> {
             "closed" => "well".to_owned(),
             other => format!("circuit {other}"),
         };
-        let sign = if is_well { ' ' } else { '!' };
-        let row = (is_well, format!("{sign} {state:<20} {url}"));
+        let row = DisplayLine::signed(!is_well, &format!("{state:<20} {url}"));
         if seen.insert(row.clone()) {
             rows.push(row);
         }
     }
-    rows.sort_by_key(|(is_well, _)| *is_well);
-    rows.into_iter().map(|(_, row)| row).collect()
+    rows.sort_by_key(|row| !row.is_loud);
+    rows
 }
 
 /// Each certificate: sites without one first, then by its end.
-fn certificates(status: &Value) -> Vec<String> {
-    let mut rows: Vec<(i64, String)> = Vec::new();
+fn certificates(status: &Value) -> Vec<DisplayLine> {
+    let mut rows: Vec<(i64, DisplayLine)> = Vec::new();
     for site in list(status, "sites") {
         let name = text(site, "site");
         if site["without_certificate"].is_string() {
-            rows.push((i64::MIN, format!("! none                 {name}")));
+            rows.push((i64::MIN, DisplayLine::signed(true, &format!("none                 {name}"))));
         }
         for certificate in list(site, "certificates") {
             let left = certificate["seconds_left"].as_i64().unwrap_or_default();
             let end = text(certificate, "not_after").get(..10).unwrap_or("-").to_owned();
-            let sign = if matches!(text(certificate, "state"), "valid" | "-") { ' ' } else { '!' };
-            rows.push((left, format!("{sign} {end} {:>8}  {name}  {}", span(left), text(certificate, "algorithm"))));
+            let is_loud = !matches!(text(certificate, "state"), "valid" | "-");
+            let row = format!("{end} {:>8}  {name}  {}", span(left), text(certificate, "algorithm"));
+            rows.push((left, DisplayLine::signed(is_loud, &row)));
         }
     }
     rows.sort();
@@ -157,18 +181,19 @@ fn certificates(status: &Value) -> Vec<String> {
 /// Makes the lines of a display. What does not fit is counted, and lines are cut.
 pub(super) fn blocks(scene: Option<&Scene>, error: Option<&str>, look: &DisplaySpace) -> Vec<String> {
     let mut lines = Vec::new();
-    let nothing = Scene { head: "pintle: waiting for the running process".to_owned(), ..Scene::default() };
+    let head = DisplayLine::plain("pintle: waiting for the running process");
+    let nothing = Scene { head, ..Scene::default() };
     let scene = scene.unwrap_or(&nothing);
     lines.push(scene.head.clone());
-    lines.extend(error.map(|error| format!("! no answer: {error}")));
+    lines.extend(error.map(|error| DisplayLine::signed(true, &format!("no answer: {error}"))));
     let titled = [("upstreams", &scene.upstreams), ("certificates", &scene.certificates)];
     let titled: Vec<_> = titled.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
     let mut traffic = Vec::new();
     if !scene.traffic.is_empty() {
-        traffic.push(String::new());
-        traffic.extend(scene.traffic.iter().cloned());
+        traffic.push(DisplayLine::default());
+        traffic.extend(scene.traffic.iter().map(DisplayLine::plain));
         if look.rows.is_none_or(|rows| rows >= LATENCIES_LEAST) {
-            traffic.extend(scene.latencies.iter().cloned());
+            traffic.extend(scene.latencies.iter().map(DisplayLine::plain));
         }
     }
     let mut room = look.rows.map_or(usize::MAX, |rows| rows.max(ROWS_LEAST).saturating_sub(lines.len()));
@@ -197,36 +222,36 @@ pub(super) fn blocks(scene: Option<&Scene>, error: Option<&str>, look: &DisplayS
 }
 
 /// A list under its title, or its length if there is no room for a row of it.
-fn under_title(title: &str, rows: &[String], room: usize) -> Vec<String> {
+fn under_title(title: &str, rows: &[DisplayLine], room: usize) -> Vec<DisplayLine> {
     if room < LIST_LEAST {
-        return vec![format!("{title}: {} not shown", rows.len())];
+        return vec![DisplayLine::plain(format!("{title}: {} not shown", rows.len()))];
     }
-    let mut lines = vec![String::new(), title.to_owned()];
+    let mut lines = vec![DisplayLine::default(), DisplayLine::plain(title)];
     lines.extend(fit(rows, room - lines.len()));
     lines
 }
 
 /// As many rows as there is room for; the last one counts the rest.
-fn fit(rows: &[String], room: usize) -> Vec<String> {
+fn fit(rows: &[DisplayLine], room: usize) -> Vec<DisplayLine> {
     if rows.len() <= room {
         return rows.to_vec();
     }
     let Some(kept) = room.checked_sub(1) else { return Vec::new() };
     let mut shown = rows[..kept].to_vec();
-    shown.push(format!("  and {} more", rows.len() - kept));
+    shown.push(DisplayLine::plain(format!("  and {} more", rows.len() - kept)));
     shown
 }
 
 /// A line that a terminal shows in one row: only characters of one column, cut at the last column.
-fn finished(line: &str, look: &DisplaySpace) -> String {
-    let safe: String = line.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+fn finished(line: &DisplayLine, look: &DisplaySpace) -> String {
+    let safe: String = line.text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
     let cut = look.columns.and_then(|columns| safe.split_at_checked(columns)).map_or(&*safe, |(kept, rest)| {
         // The first digits of a number would be another number.
         let is_number = |c: char| c.is_ascii_digit() || c == '.';
         if rest.starts_with(is_number) { kept.trim_end_matches(is_number) } else { kept }
     });
     let cut = cut.trim_end();
-    match look.color && cut.starts_with('!') {
+    match look.color && line.is_loud {
         true => format!("{LOUD}{cut}{QUIET}"),
         false => cut.to_owned(),
     }
@@ -320,7 +345,10 @@ mod tests {
         assert!(lines[at + 1].contains("s3.example"), "the next to end: {lines:#?}");
         let loud = blocks(Some(&all), None, &DisplaySpace { color: true, ..look(10, 24) });
         assert_eq!(loud[1], "\u{1b}[1;31m! ???[31m:\u{1b}[0m");
-        let number = |columns: usize| finished("requests  46.4/s  12345678 in all", &look(columns, 1));
+        let mark = DisplayLine::plain("! in a plain line");
+        assert_eq!(finished(&mark, &DisplaySpace { color: true, ..DisplaySpace::PLAIN }), mark.text);
+        let line = DisplayLine::plain("requests  46.4/s  12345678 in all");
+        let number = |columns: usize| finished(&line, &look(columns, 1));
         assert_eq!(
             (number(26), number(25), number(20), number(13)),
             (

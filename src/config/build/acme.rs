@@ -36,8 +36,7 @@ pub(super) fn build(
     let table = &file.acme;
     let authorities = authorities(table, r);
     let challenges = answerable(challenges(table, r), listen);
-    let dns_hook =
-        table.dns_hook.as_ref().map(|hook| program("acme.dns_hook", hook, "name a program that sets DNS records", r));
+    let dns_hook = table.dns_hook.as_ref().map(|hook| program("acme.dns_hook", hook, r));
     let email = table.email.as_ref().and_then(|email| check_email(email, r));
     let rotate_every = table.rotate_every.as_ref().and_then(|every| check_rotation(every, r));
     check_profile(table, r);

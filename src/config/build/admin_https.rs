@@ -216,7 +216,7 @@ fn pair(table: &AdminHttpsTable, r: &mut Checker<'_>) -> Option<CertificateSet> 
     }
 }
 
-/// The settings in use, with the certificates of now. Unfit files leave the certificates of before in place.
+/// The settings in use, with the certificates of now. If files are unfit, the previous certificates stay.
 pub(super) fn build(
     plan: AdminHttpsPlan,
     entries: &[Arc<SiteEntry>],

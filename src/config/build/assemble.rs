@@ -71,7 +71,7 @@ pub(super) fn assemble(
     })
 }
 
-/// The threads for stored pages on disk: the ones of before, if there are some. A folder without sites is tidied, too.
+/// The threads for stored pages on disk: the previous ones, if there are some. A folder without sites is tidied, too.
 fn disk_service(draft: &Draft, entries: &[Arc<SiteEntry>], context: &CheckContext<'_>) -> Option<Arc<DiskService>> {
     // Another folder takes effect at the next start.
     let before = context.before.and_then(|before| before.disk.clone());

@@ -50,7 +50,7 @@ pub(super) struct BrokenPromises<'a> {
 pub(super) struct SharedChains<'e>(HashMap<(&'e OsStr, Pin), SharedChain>);
 
 impl<'e> SharedChains<'e> {
-    /// Those of judged sites, in the order of the judgement.
+    /// The shared chains of judged sites, in the order of the judgement.
     pub(super) fn of(entries: impl Iterator<Item = &'e SiteEntry>, breaches: &[Breach<'_>]) -> Self {
         let mut known: HashMap<_, SharedChain> = HashMap::new();
         // Ten thousand sites that break nothing are not looked at.

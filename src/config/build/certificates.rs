@@ -37,7 +37,7 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    /// Takes the pair that was served last in place of an unfit one.
+    /// Takes the pair that was served last instead of an unfit one.
     fn replace(
         &mut self,
         at: usize,
@@ -356,9 +356,10 @@ pub(super) fn read_key<'t>(
     };
     let is_no_key = matches!(&key, PrivateKey::Here(file) if !file.is_private);
     if !is_no_key && mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
-        let reason = Reason::new(format!("{}: everybody on this host can read the private key", r.shown(&path)));
-        let reason = reason.hint(format!("chmod o= {}", r.shown(&path)));
-        r.report(Problem::warning(&at.span, reason).about(&path));
+        let shown = r.shown(&path);
+        let what = format!("{shown}: everybody on this host can read the private key");
+        let problem = Problem::warning(&at.span, what).about(&path);
+        r.report(problem.shared_remedy("key open to everybody", "chmod o=", &shown));
     }
     Some((at, key))
 }

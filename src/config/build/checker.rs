@@ -12,6 +12,7 @@ use crate::config::problem::{At, Problem, Problems};
 use crate::config::stamp::{Stamp, Stamps};
 use crate::os::plain_file::tidy;
 use crate::reason::Reason;
+use crate::reason::near::nearest;
 
 /// The common inputs of every check: the folder of relative paths, the problems, and the time.
 pub(super) struct Checker<'a> {
@@ -84,15 +85,61 @@ impl Checker<'_> {
     }
 }
 
+/// Words that other programs have for a value: the key, the word, and the value.
+const OTHER_WORDS: [(&str, &str, &str); 10] = [
+    ("listen.trust", "x-forwarded-for", "x-forwarded"),
+    ("listen.trust", "x-forwarded-proto", "x-forwarded"),
+    ("listen.trust", "rfc7239", "forwarded"),
+    ("listen.trust", "proxy-protocol", "proxy"),
+    ("tls.versions", "tlsv1.2", "1.2"),
+    ("tls.versions", "tlsv1.3", "1.3"),
+    ("tls.profile", "old", "intermediate"),
+    ("tls.unknown_name", "reject", "refuse"),
+    ("tls.unknown_name", "deny", "refuse"),
+    ("site.hpkp.mode", "report", "report-only"),
+];
+
 /// An unknown word: which ones are known, and which one may have been meant.
 pub(super) fn unknown<'k>(key: &str, noun: &str, word: &str, known: impl Iterator<Item = &'k str> + Clone) -> Reason {
     let expected: Vec<&str> = known.clone().collect();
     let mut reason = Reason::new(format!("{key}: unknown {noun} {word:?}"));
     reason.notes.push(format!("expected one of: {}", expected.join(", ")));
-    reason.meant_of(word, known)
+    match nearest(word, known).or_else(|| of_other_program(key, word)) {
+        Some(near) => reason.meant(near),
+        None => reason,
+    }
+}
+
+fn of_other_program(key: &str, word: &str) -> Option<&'static str> {
+    let words = OTHER_WORDS.iter().filter(|(of, ..)| *of == key);
+    let near = nearest(word, words.clone().map(|(_, other, _)| *other))?;
+    words.clone().find(|(_, other, _)| *other == near).map(|(.., value)| *value)
 }
 
 /// The same problem, with the site that has it.
 pub(super) fn of_site(label: &str, problem: Problem) -> Problem {
     Problem { site: Some(label.to_owned()), ..problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_other_programs() {
+        let check = |key: &str, word: &str, known: &[&str], want: Option<&str>| {
+            let hints = unknown(key, "value", word, known.iter().copied()).hints;
+            let want: Vec<String> = want.map(|want| format!("did you mean {want:?}?")).into_iter().collect();
+            assert_eq!(hints, want, "{key} {word}");
+        };
+        let fields = ["x-forwarded", "forwarded", "proxy"];
+        check("listen.trust", "X-Forwarded-For", &fields, Some("x-forwarded"));
+        check("listen.trust", "x-forwaded", &fields, Some("x-forwarded"));
+        check("listen.trust", "nobody", &fields, None);
+        check("tls.versions", "TLSv1.2", &["1.2", "1.3"], Some("1.2"));
+        check("tls.versions", "TLS 1.3", &["1.2", "1.3"], Some("1.3"));
+        check("tls.unknown_name", "rejekt", &["refuse", "default"], Some("refuse"));
+        // Each key has words of its own.
+        check("tls.profile", "reject", &["modern", "intermediate"], None);
+    }
 }

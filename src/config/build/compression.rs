@@ -45,7 +45,7 @@ fn encodings(table: &CompressionTable, r: &mut Checker<'_>) -> Vec<Coding> {
         let known = Coding::ALL.into_iter().find(|coding| coding.name() == at.value);
         match known {
             Some(coding) if encodings.contains(&coding) => {
-                r.error(&at.span, format!("site.compression.encodings: {:?} is there twice", at.value));
+                r.error(&at.span, format!("site.compression.encodings: duplicate value {:?}", at.value));
             }
             Some(coding) => encodings.push(coding),
             None => {

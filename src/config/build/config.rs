@@ -202,7 +202,7 @@ impl Config {
         self.entries.iter().flat_map(|entry| entry.plan.files()).chain(pages)
     }
 
-    /// Returns `true` if a site goes on without its pins, as it did before, with the same text.
+    /// Returns `true` if a site continues without its pins, as it did before, with the same text.
     #[must_use]
     pub fn goes_on_without_pins(&self, before: &Self, site: &str) -> bool {
         let withheld = |config: &Self| {

@@ -14,7 +14,7 @@ use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::keys::key_file::{FILE_MAX, certificates};
 use crate::os::{plain_file, privileges, read_error};
-use crate::reason::{Kind, Problem, Reason};
+use crate::reason::{Kind, Problem, Reason, shell_word};
 
 /// The hint for a refused pair whose live key is in the key process only.
 pub(super) const ONLY_IN_MEMORY: &str = "with tls.key_process, no copy has the live key: put its file back before a restart or \
@@ -25,26 +25,39 @@ pub(super) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)
 }
 
+/// The folder in which relative paths begin, in hints.
+const BASE: &str = "the folder of the configuration file";
+
 /// Returns the path of a program, and reports why it cannot be started.
-pub(super) fn program(key: &str, at: &At<String>, hint: &str, r: &mut Checker<'_>) -> PathBuf {
+pub(super) fn program(key: &str, at: &At<String>, r: &mut Checker<'_>) -> PathBuf {
     let path = r.path(&at.value);
+    if is_empty(&path, r) {
+        r.error_with_hint(&at.span, format!("{key}: must not be empty"), "name a program");
+        return path;
+    }
     let shown = r.shown(&path).to_string();
     match fs::metadata(&path) {
         Ok(is) if !is.is_file() => r.error_with_hint(&at.span, format!("{key}: {shown}: not a file"), "name a program"),
         Ok(is) if is.permissions().mode() & 0o111 == 0 => {
-            r.error_with_hint(&at.span, format!("{key}: {shown}: not executable"), format!("chmod +x {shown}"));
+            let hint = format!("chmod +x {}", shell_word(&shown));
+            r.error_with_hint(&at.span, format!("{key}: {shown}: not executable"), hint);
         }
         Ok(_) if access(&path, Access::EXEC_OK).is_err() => report_forbidden(key, at, &path, "execute", r),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             report_forbidden(key, at, &path, "look at", r);
         }
-        Err(_) => {
-            let hint = format!("{hint}, or leave the key out");
-            r.error_with_hint(&at.span, format!("{key}: {shown}: no such file"), hint);
+        Err(error) => {
+            let reason = Reason::new(format!("{key}: {shown}: {}", read_error::describe(&error)));
+            r.error(&at.span, reason.hints(read_error::hints(&path, &error, BASE)));
         }
     }
     path
+}
+
+/// `true` for the path of an empty value: the folder in which relative paths begin.
+fn is_empty(path: &Path, r: &Checker<'_>) -> bool {
+    path.as_os_str() == r.path("").as_os_str()
 }
 
 /// Reports a program that this user, who serves, may not run.
@@ -85,14 +98,17 @@ pub(super) fn read_as(
         r.stamps.push((path.to_owned(), Stamp::Given));
         return Some(contents.clone());
     }
+    if is_empty(path, r) {
+        r.error_with_hint(span, format!("{key}: must not be empty"), "name a file");
+        return None;
+    }
     // The stamp comes before the contents: a write in between then counts as a change.
     r.stamps.push((path.to_owned(), Stamp::of(path)));
     match plain_file::read_named(path, FILE_MAX) {
         Ok(contents) => Some(Zeroizing::new(contents)),
         Err(error) => {
             let what = format!("{key}: {}: {}", r.shown(path), read_error::describe(&error));
-            let reason =
-                Reason::new(what).hints(read_error::hints(path, &error, "the folder of the configuration file"));
+            let reason = Reason::new(what).hints(read_error::hints(path, &error, BASE));
             let kind = if error.kind() == io::ErrorKind::PermissionDenied { unreadable } else { Kind::Other };
             r.report(Problem::error(span, reason).about(path).of_kind(kind));
             None

@@ -1,7 +1,7 @@
 //! The settings that belong to no site.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::admin_https::PageInputs;
 use super::checker::Checker;
@@ -127,13 +127,21 @@ fn check_sites(file: &ConfigFile, draft: &Draft, served_sites: bool, r: &mut Che
     }
 }
 
-/// Refuses an empty name of the state folder. Warns of a folder that every user can write to: whoever replaces the ledger
-/// there decides which keys may be served.
+/// Refuses an empty name of the state folder. Warns of a file in its place: a start serves all the same, with promises in
+/// memory. Warns of a folder that every user can write to: whoever replaces the ledger there decides which keys may be
+/// served.
 fn check_state(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) {
     if let Some(directory) = file.state_directory.as_ref().filter(|directory| directory.value.is_empty()) {
         r.error_with_hint(&directory.span, "state.directory: must not be empty", "leave the key out, or name a folder");
     }
     let Some(folder) = draft.state() else { return cache::check_state(file, r) };
+    if let Some(other) = nearest_existing(&folder).filter(|nearest| !nearest.is_dir()) {
+        r.warn(
+            &draft.place_of("state.directory"),
+            format!("state.directory: {}: not a folder: pintle forgets its promises at its end", r.shown(other)),
+            "name a folder of its own: directory = \"/var/lib/pintle\"",
+        );
+    }
     if std::fs::metadata(&folder).is_ok_and(|m| m.is_dir() && m.mode() & 0o002 != 0) {
         r.warn(
             &draft.place_of("state.directory"),
@@ -141,6 +149,11 @@ fn check_state(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) {
             format!("chmod o-w {}", shell_word(&r.shown(&folder))),
         );
     }
+}
+
+/// The path, or the nearest one above it that exists.
+fn nearest_existing(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|at| at.symlink_metadata().is_ok())
 }
 
 fn check_default_site(file: &ConfigFile, default_site: Option<usize>, r: &mut Checker<'_>) {
@@ -155,12 +168,14 @@ fn acme_webroot(file: &ConfigFile, r: &mut Checker<'_>) -> Option<PathBuf> {
     file.acme.webroot.as_ref().map(|w| {
         let path = r.path(&w.value);
         if !path.is_dir() {
-            let what = if path.exists() { "not a folder" } else { "no such folder" };
-            r.error_with_hint(
-                &w.span,
-                format!("acme.webroot: {}: {what}", r.shown(&path)),
-                format!("mkdir -p {}, or leave the key out", shell_word(&r.shown(&path))),
-            );
+            let shown = r.shown(&path);
+            // `mkdir` makes no folder where something else is.
+            let (what, hint) = match nearest_existing(&path).filter(|nearest| !nearest.is_dir()) {
+                Some(other) if other == path => ("not a folder", "name a folder, or leave the key out".to_owned()),
+                Some(other) => ("no such folder", format!("{} is a file: name a folder", r.shown(other))),
+                None => ("no such folder", format!("mkdir -p {}, or leave the key out", shell_word(&shown))),
+            };
+            r.error_with_hint(&w.span, format!("acme.webroot: {shown}: {what}"), hint);
         }
         path
     })

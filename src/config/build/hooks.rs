@@ -10,7 +10,7 @@ use crate::config::file::{ConfigFile, HookTable};
 use crate::config::problem::At;
 use crate::events::{Hook, HookTarget, Pattern, RETRY, is_of_name, known_patterns, secrets};
 use crate::host::bare;
-use crate::reason::Reason;
+use crate::reason::{Reason, shell_word};
 
 /// The most hooks.
 const HOOKS_MAX: usize = 64;
@@ -78,7 +78,7 @@ fn target(table: &HookTable, is_for_group: bool, r: &mut Checker<'_>) -> Option<
                     r.error_with_hint(&at.span, format!("hook.{key}: has no effect with command"), "leave the key out");
                 }
             }
-            Some(HookTarget::Command(program("hook.command", command, "name a program", r)))
+            Some(HookTarget::Command(program("hook.command", command, r)))
         }
         (Some(_), Some(command)) => {
             let what = "hook: url and command: a hook has one of them";
@@ -151,7 +151,7 @@ fn secrets_of(file: &At<String>, is_for_group: bool, r: &mut Checker<'_>) -> Opt
     let (wrong, remedy) = if is_for_group { (0o007, "o=") } else { (0o077, "600") };
     if mode(&path).is_some_and(|mode| mode & wrong != 0) {
         let what = format!("hook.secret_file: {shown}: other users can read the secret");
-        r.warn(&file.span, what, format!("chmod {remedy} {shown}"));
+        r.warn(&file.span, what, format!("chmod {remedy} {}", shell_word(&shown)));
     }
     match std::str::from_utf8(&contents).map_err(|_| "not a text".to_owned()).and_then(secrets) {
         Ok(secrets) => Some(secrets),

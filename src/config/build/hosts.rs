@@ -20,6 +20,14 @@ fn host_within(text: &str) -> Option<HostPattern> {
     HostPattern::of_site(&bare.unwrap_or_else(|| host.to_owned())).ok()
 }
 
+/// The strings for several hosts in one: `"a.example", "b.example"`.
+fn several_hosts(text: &str) -> Option<String> {
+    let parts: Vec<&str> = text.split([',', ';', ' ', '\t']).filter(|part| !part.is_empty()).collect();
+    let hosts: Option<Vec<String>> =
+        parts.into_iter().map(|part| Some(format!("{:?}", host_within(part)?.to_string()))).collect();
+    hosts.filter(|hosts| hosts.len() > 1).map(|hosts| hosts.join(", "))
+}
+
 /// A site's names; each belongs to one site only.
 pub(super) fn hosts(
     table: &SiteTable,
@@ -41,15 +49,13 @@ pub(super) fn hosts(
         let pattern = match HostPattern::of_site(&text.value) {
             Ok(pattern) => pattern,
             Err(why) => {
-                let message = format!("site.hosts: {:?}: {why}", text.value);
-                let reason = Reason::new(message);
-                r.error(
-                    &text.span,
-                    match host_within(&text.value) {
-                        Some(host) => reason.meant(&host.to_string()),
-                        None => reason,
-                    },
-                );
+                let reason = Reason::new(format!("site.hosts: {:?}: {why}", text.value));
+                let reason = match (several_hosts(&text.value), host_within(&text.value)) {
+                    (Some(list), _) => reason.hint(format!("one string for each: {list}")).fix(list),
+                    (None, Some(host)) => reason.meant(&host.to_string()),
+                    (None, None) => reason,
+                };
+                r.error(&text.span, reason);
                 continue;
             }
         };
@@ -67,4 +73,20 @@ pub(super) fn hosts(
         hosts.push(text.with(pattern));
     }
     hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_in_one_string() {
+        let check = |text: &str, want: Option<&str>| assert_eq!(several_hosts(text).as_deref(), want, "{text}");
+        check("a.example,b.example", Some("\"a.example\", \"b.example\""));
+        check("a.example:443, *.b.example", Some("\"a.example\", \"*.b.example\""));
+        check("a.example b.example", Some("\"a.example\", \"b.example\""));
+        check("a.example,", None);
+        check("user@a.example", None);
+        check("a.example, !", None);
+    }
 }

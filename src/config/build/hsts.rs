@@ -9,6 +9,7 @@ use crate::config::value::show_duration;
 use crate::host::HostPattern;
 use crate::policy::hsts::{Hsts, UpstreamHeader};
 use crate::policy::ramp::Steps;
+use crate::reason::{Problem, Reason};
 
 /// The age that an HSTS policy gets if the file does not say: one year.
 const HSTS_MAX_AGE: u64 = 365 * 86400;
@@ -67,31 +68,30 @@ pub(super) fn plan(table: &HstsTable, hosts: &[At<HostPattern>], r: &mut Checker
         preload: table.preload.as_ref().is_some_and(|p| p.value),
         upstream: r.choice("site.hsts.upstream", table.upstream.as_ref(), &words, UpstreamHeader::Replace),
     };
-    for fault in policy.preload_faults() {
+    let faults = policy.preload_faults();
+    if !faults.is_empty() {
         let span = table.preload.as_ref().map_or(&table.span, |p| &p.span);
         r.error_with_hint(
             span,
-            format!("site.hsts.preload: the preload list does not accept this policy: {fault}"),
+            format!("site.hsts.preload: the preload list does not accept this policy: {}", faults.join("; ")),
             "set max_age = \"1y\" or more and include_subdomains = true, for the base domain; \
              leave preload out unless all subdomains use https permanently",
         );
     }
-    if policy.preload && policy.preload_faults().is_empty() {
+    if policy.preload && faults.is_empty() {
         // hstspreload.org: the header must come from the base domain.
         for host in hosts.iter().filter(|h| h.value.base().matches('.').count() > 1 || h.value.is_wildcard()) {
-            r.warn(
-                &host.span,
-                format!("site.hsts.preload: {} may not be a base domain, and browsers preload only those", host.value),
-                "set preload for the site of example.com, not of www.example.com",
-            );
+            let name = host.value.to_string();
+            let what = format!("site.hsts.preload: {name} may not be a base domain, and browsers preload only those");
+            let reason = Reason::new(what).hint("set preload for the site of example.com, not of www.example.com");
+            r.report(Problem::warning(&host.span, reason).shared("preload below the base domain", name));
         }
     }
     for host in hosts.iter().filter(|h| h.value.address().is_some()) {
-        r.warn(
-            &host.span,
-            format!("site.hsts: browsers keep no policy for an address like {} (RFC 6797 section 8.1.1)", host.value),
-            "give the site a name",
-        );
+        let address = host.value.to_string();
+        let what = format!("site.hsts: browsers keep no policy for an address like {address} (RFC 6797 section 8.1.1)");
+        let reason = Reason::new(what).hint("give the site a name");
+        r.report(Problem::warning(&host.span, reason).shared("policy for an address", address));
     }
     HstsPlan { policy, steps }
 }

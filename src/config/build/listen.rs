@@ -1,11 +1,14 @@
 //! Listeners, trust, and TLS as a whole.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
 use super::checker::Checker;
+use super::upstream_url::{of_port, wrong_port};
 use crate::config::file::{LimitsTable, ListenTable, ReportsTable, TlsTable};
 use crate::config::problem::At;
 use crate::config::value::show_number;
@@ -290,6 +293,22 @@ pub(super) fn check_admin(listen: Option<&At<String>>, draft: &Draft, r: &mut Ch
              state.directory",
             "set directory in [state], or listen on a socket: \"unix:/run/pintle/admin.sock\"",
         );
+    } else if let Some(AdminAddress::Unix(path)) = draft.admin() {
+        warn_of_other_file(listen, &path, r);
+    }
+}
+
+/// Warns of a socket that cannot be opened, since another file has its place: pintle serves without commands.
+fn warn_of_other_file(listen: &At<String>, socket: &Path, r: &mut Checker<'_>) {
+    let Some((at, is)) = socket.ancestors().find_map(|at| Some((at, at.symlink_metadata().ok()?))) else { return };
+    let fits = if at == socket { is.file_type().is_socket() } else { at.is_dir() };
+    if !fits {
+        let what = if at == socket { "not a socket" } else { "not a folder" };
+        r.warn(
+            &listen.span,
+            format!("admin.listen: {}: {what}: commands do not reach pintle", r.shown(at)),
+            "name another place: \"unix:/run/pintle/admin.sock\"",
+        );
     }
 }
 
@@ -336,14 +355,18 @@ pub(super) fn name_servers(list: Option<&[At<String>]>, r: &mut Checker<'_>) -> 
         let address = text.value.parse::<SocketAddr>().ok();
         match address.or_else(|| text.value.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53))) {
             Some(address) => servers.push(address),
-            None => r.error_with_hint(
-                &text.span,
-                format!("resolver.name_servers: invalid address {:?}", text.value),
-                "\"192.0.2.53\", or \"192.0.2.53:5353\" with a port of its own",
-            ),
+            None => r.error(&text.span, not_a_name_server(&text.value)),
         }
     }
     NameServers(servers)
+}
+
+fn not_a_name_server(text: &str) -> Reason {
+    match wrong_port(text).filter(|(host, _)| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()) {
+        Some((host, port)) => of_port("resolver.name_servers", port).meant(&format!("{host}:53")),
+        None => Reason::new(format!("resolver.name_servers: invalid address {text:?}"))
+            .hint("\"192.0.2.53\", or \"192.0.2.53:5353\" with a port of its own"),
+    }
 }
 
 /// Derives the numbers of connections that the file does not set from the number of files that may be open.

@@ -1,11 +1,15 @@
 //! `[log]`: the destination of the access log, its format, and the rules for its records.
 
+use std::os::unix::fs::FileTypeExt as _;
+
 use super::checker::Checker;
 use super::process;
 use crate::config::file::{ConfigFile, LogTable};
+use crate::config::problem::At;
 use crate::config::value::show_number;
 use crate::config::{AccessTarget, Draft};
 use crate::reason::Reason;
+use crate::reason::near::nearest;
 use crate::telemetry::access::{LogRules, RecordField, RecordFields, Redact, Sample, WrongField};
 use crate::telemetry::{AccessFormat, SyslogPlace};
 
@@ -31,17 +35,52 @@ pub(super) fn access(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) -> (
         let what = format!("log.access: {:?} would be a file of that name", at.value);
         r.error_with_hint(&at.span, what, format!("access = {instead:?}, or \"./{}\" for the file", at.value));
     }
+    if let Some(at) = &file.log.access {
+        warn_of_slip(at, r);
+    }
     let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
         None | Some(("stdout", _)) => AccessTarget::Stdout,
         Some((_, None)) => AccessTarget::Off,
         Some((_, Some(path))) => AccessTarget::File(path),
     };
     let access = match syslog {
-        Some((_, Ok(place))) => AccessTarget::Syslog(place),
+        Some((at, Ok(place))) => {
+            warn_of_silent_daemon(at, &place, r);
+            AccessTarget::Syslog(place)
+        }
         _ => access,
     };
     process::check_access(file.log.access.as_ref(), &access, r);
     (access, access_format)
+}
+
+/// Warns of a syslog daemon that is not there. It may start later.
+fn warn_of_silent_daemon(at: &At<String>, place: &SyslogPlace, r: &mut Checker<'_>) {
+    let SyslogPlace::Socket(path) = place else { return };
+    let what = match std::fs::metadata(path) {
+        Ok(is) if is.file_type().is_socket() => return,
+        Ok(_) => "not a socket",
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return,
+        Err(_) => "no such socket",
+    };
+    r.warn(
+        &at.span,
+        format!("log.access: {}: {what}: lines are lost until a syslog daemon reads there", r.shown(path)),
+        "start the daemon, or name its socket: access = \"syslog:/dev/log\"",
+    );
+}
+
+/// Warns of a file whose name is nearly a word: its access log may be meant for standard output, or for nobody.
+fn warn_of_slip(at: &At<String>, r: &mut Checker<'_>) {
+    let words = ["stdout", "off"];
+    // The name of a file that is meant has an ending, or a folder.
+    if words.contains(&at.value.as_str()) || meant(&at.value).is_some() || at.value.contains(['/', '.', ':']) {
+        return;
+    }
+    if let Some(near) = nearest(&at.value, words) {
+        let hint = format!("access = {near:?}, or \"./{}\" for the file", at.value);
+        r.warn(&at.span, format!("log.access: {:?} is a file of that name", at.value), hint);
+    }
 }
 
 /// The value that was meant, for a word which other programs have for a place.

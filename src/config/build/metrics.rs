@@ -4,11 +4,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::checker::Checker;
+use super::upstream_url::{of_port, wrong_port};
 use crate::config::file::MetricsTable;
 use crate::config::problem::At;
 use crate::graphite::{GraphiteSettings, push_node};
 use crate::host::bare;
 use crate::limits::Limits;
+use crate::reason::Reason;
 
 /// The port of Graphite's plaintext protocol.
 const PORT: u16 = 2003;
@@ -31,7 +33,11 @@ pub(super) fn graphite(table: &MetricsTable, limits: &Limits, r: &mut Checker<'_
         return None;
     };
     let Some((host, port)) = place(&at.value) else {
-        r.error_with_hint(&at.span, format!("metrics.graphite: invalid address {:?}", at.value), EXAMPLE);
+        let reason = match at.value.strip_prefix("tcp://").and_then(wrong_port) {
+            Some((host, port)) => of_port("metrics.graphite", port).meant(&format!("tcp://{host}")),
+            None => Reason::new(format!("metrics.graphite: invalid address {:?}", at.value)).hint(EXAMPLE),
+        };
+        r.error(&at.span, reason);
         return None;
     };
     Some(GraphiteSettings { host, port, prefix, interval, queue: limits.graphite_queue })

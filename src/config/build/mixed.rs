@@ -95,7 +95,7 @@ fn words<'w>(key: &str, given: &[At<String>], known: &[&'w str], r: &mut Checker
     for word in given {
         match known.iter().find(|known| **known == word.value) {
             Some(known) if found.contains(known) => {
-                r.error(&word.span, format!("site.mixed_content.{key}: {:?} is there twice", word.value));
+                r.error(&word.span, format!("site.mixed_content.{key}: duplicate value {:?}", word.value));
             }
             Some(known) => found.push(*known),
             None => {

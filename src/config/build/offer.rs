@@ -116,9 +116,11 @@ fn versions(table: &TlsTable, profile: Option<Profile>, r: &mut Checker<'_>) -> 
             "1.3" => versions.tls13 = true,
             other => {
                 let reason = match other {
-                    "1.0" | "1.1" | "SSLv3" => Reason::new(format!("tls.versions: pintle does not serve {other:?}"))
-                        .note("this version is broken (RFC 8996)")
-                        .hint("versions = [\"1.2\", \"1.3\"]"),
+                    "1.0" | "1.1" | "SSLv3" | "TLSv1" | "TLSv1.0" | "TLSv1.1" => {
+                        Reason::new(format!("tls.versions: pintle does not serve {other:?}"))
+                            .note("this version is broken (RFC 8996)")
+                            .hint("versions = [\"1.2\", \"1.3\"]")
+                    }
                     _ => unknown("tls.versions", "version", other, ["1.2", "1.3"].into_iter()),
                 };
                 r.error(&text.span, reason);

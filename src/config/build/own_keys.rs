@@ -1,4 +1,4 @@
-//! The next keys that pintle makes itself: a file that holds none is reported, and is no backup.
+//! The next keys that pintle makes itself: a file without a key is reported, and does not count as a backup.
 
 use super::checker::Checker;
 use crate::config::file::SiteTable;

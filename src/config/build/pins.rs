@@ -154,13 +154,13 @@ fn private_backup(at: &At<String>, path: &Path, r: &Checker<'_>) -> Problem {
             .hint(format!(
                 "better: keep it off this host; `openssl pkey -in {file} -pubout` gives the public key for backups"
             ))
-            .hint(format!("chmod 600 {file}"));
+            .command(format!("chmod 600 {file}"));
         return Problem::error(&at.span, reason).about(path);
     }
     let reason = Reason::new(format!("{file}: this host has the private half of its own backup key"))
         .note("an attacker who takes over this host gets the backup, too")
         .hint("keep it elsewhere, and only its CSR or public key here");
-    Problem::warning(&at.span, reason).about(path)
+    Problem::warning(&at.span, reason).about(path).shared("private backup key", file)
 }
 
 fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut Checker<'_>) -> Option<String> {
@@ -186,11 +186,10 @@ fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut C
         uri.value.split("://").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
     let host = authority.split(':').next().unwrap_or_default().to_ascii_lowercase();
     if hosts.iter().any(|h| h.value.matches(&host)) {
-        r.warn(
-            &uri.span,
-            format!("site.hpkp.report_uri: {host} is the pinned host itself: when pins fail, clients cannot reach it"),
-            "collect reports under another name, with other keys",
-        );
+        let what =
+            format!("site.hpkp.report_uri: {host} is the pinned host itself: when pins fail, clients cannot reach it");
+        let reason = Reason::new(what).hint("collect reports under another name, with other keys");
+        r.report(Problem::warning(&uri.span, reason).shared("reports to the pinned host", host));
     }
     Some(uri.value.clone())
 }

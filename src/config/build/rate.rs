@@ -124,7 +124,7 @@ fn paths(table: &PathRateTable, r: &mut Checker<'_>) -> Vec<PathPattern> {
         let Some(pattern) = PathPattern::new(&path.value) else {
             let reason = Reason::new(format!("rate.paths: invalid pattern {:?}", path.value));
             let reason =
-                reason.note("expected a path that begins with / or *, without a query; * stands for any characters");
+                reason.note("expected a path that begins with / or *, without a query; * matches any characters");
             let hint = match path.value.starts_with(['^', '~']) {
                 true => "regular expressions have no place here: paths = [\"/wp-login.php\", \"/api/*\", \"*.php\"]",
                 false => "paths = [\"/wp-login.php\", \"/api/*\", \"*.php\"]",
@@ -259,7 +259,7 @@ fn addresses(table: &RateTable, key: &str, r: &mut Checker<'_>) -> AddressList {
                 match text.value.as_str() {
                     "all" => r.error(
                         &text.span,
-                        Reason::new(format!("{key}.{name}: \"all\" is no address range"))
+                        Reason::new(format!("{key}.{name}: \"all\" is not an address range"))
                             .hint(format!("{name} = [\"0.0.0.0/0\", \"::/0\"]")),
                     ),
                     other => {

@@ -51,7 +51,7 @@ pub struct Refusal {
 pub struct SharedChain {
     /// All of them, by their first names.
     pub sites: Vec<String>,
-    /// Those at which it breaks promises.
+    /// The sites at which it breaks promises.
     pub breaking: Vec<String>,
     /// The time from which it breaks nothing at any of them.
     pub safe_from: Seconds,

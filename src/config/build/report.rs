@@ -158,7 +158,7 @@ pub struct CertificateReport {
     pub pin: Pin,
     /// The pins of the whole chain, the leaf's first.
     pub pins: Vec<Pin>,
-    /// Those of them that are on every client's path.
+    /// The pins that are on every client's path.
     pub certain: Vec<Pin>,
     /// The beginning of the leaf's validity.
     pub not_before: Timestamp,

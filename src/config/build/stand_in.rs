@@ -56,7 +56,7 @@ pub(super) struct CandidateChange {
 pub(super) enum MayLackHere<'a> {
     /// All of them.
     Any,
-    /// Those with these chains.
+    /// The pairs with these chains.
     Only(Vec<&'a Path>),
 }
 
@@ -136,7 +136,7 @@ fn certificate_of(contents: &[u8], key: &Path) -> Option<Certificate> {
 }
 
 impl<'a> StandIns<'a> {
-    /// Those of one site.
+    /// The stand-ins of one site.
     pub(super) fn of(
         before: Option<&'a Arc<SiteEntry>>,
         context: &'a CheckContext<'_>,

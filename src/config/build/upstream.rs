@@ -12,13 +12,14 @@ use rustls::pki_types::ServerName;
 
 use super::checker::Checker;
 use super::files::read;
-use super::upstream_url::{Endpoint, UpstreamScheme, parse_url};
+use super::upstream_url::{Endpoint, UpstreamScheme, invalid_host, of_port, parse_url, wrong_port};
 use super::{health, report};
 use crate::config::file::{SiteTable, UpstreamTable};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
 use crate::keys::key_file::{self, Want};
+use crate::reason::near::nearest;
 use crate::reason::{Problem, Reason};
 use crate::upstream::dns::{Addresses, UpstreamName};
 use crate::upstream::tls::{Verification, client, default_roots};
@@ -219,8 +220,12 @@ fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) ->
     let Some(connect) = &options.connect else { return Some(endpoint.clone()) };
     let parsed = Endpoint::parse(&connect.value, Some(endpoint.port));
     if parsed.is_none() {
-        let what = format!("site.upstream_options.connect: invalid address {:?}", connect.value);
-        r.error_with_hint(&connect.span, what, "connect = \"HOST:PORT\"");
+        let reason = match wrong_port(&connect.value) {
+            Some((host, port)) => of_port("site.upstream_options.connect", port).meant(host),
+            None => Reason::new(format!("site.upstream_options.connect: invalid address {:?}", connect.value))
+                .hint("connect = \"HOST:PORT\""),
+        };
+        r.error(&connect.span, reason);
     }
     parsed
 }
@@ -228,11 +233,11 @@ fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) ->
 /// Warns of an upstream that is the site itself, by its public name: requests would loop.
 fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r: &mut Checker<'_>) {
     if connect.address().is_none() && hosts.iter().any(|h| h.matches(&connect.host)) {
-        r.warn(
-            &url.span,
-            format!("site.upstream: {} is this site's own name: once DNS points here, requests loop", connect.host),
-            "name the host behind pintle: upstream = \"https://example.wordpress.com\", or set connect",
-        );
+        let what =
+            format!("site.upstream: {} is this site's own name: once DNS points here, requests loop", connect.host);
+        let hint = "name the host behind pintle: upstream = \"https://example.wordpress.com\", or set connect";
+        let problem = Problem::warning(&url.span, Reason::new(what).hint(hint));
+        r.report(problem.shared("upstream with the site's own name", connect.host.as_str()));
     }
 }
 
@@ -245,14 +250,12 @@ fn warn_of_plain_http(url: &At<String>, scheme: UpstreamScheme, connect: &Endpoi
         None => !connect.host.contains('.') || NEAR_DOMAINS.iter().any(|d| connect.host.ends_with(d)),
     };
     if scheme != UpstreamScheme::Https && !is_near {
-        r.warn(
-            &url.span,
-            format!(
-                "site.upstream: the connection to {} is not encrypted: others can read and change all of it",
-                connect.host
-            ),
-            "use https:// if the host offers it",
-        );
+        let reason = Reason::new(format!(
+            "site.upstream: the connection to {} is not encrypted: others can read and change all of it",
+            connect.host
+        ));
+        let problem = Problem::warning(&url.span, reason.hint("use https:// if the host offers it"));
+        r.report(problem.shared("upstream without TLS", connect.host.as_str()));
     }
 }
 
@@ -267,8 +270,13 @@ fn host_header(options: &UpstreamTable, endpoint: &Endpoint, own: &str, r: &mut 
             "client" => HostHeader::Client,
             name => {
                 if Endpoint::parse(name, Some(80)).is_none() {
-                    let reason = Reason::new(format!("site.upstream_options.host_header: invalid host {name:?}"));
+                    let reason = invalid_host("site.upstream_options.host_header", name, "");
                     r.error(&word.span, reason.note("expected one of: upstream, client, or a name"));
+                } else if let Some(near) = nearest(name, ["upstream", "client"]).filter(|_| !name.contains(['.', ':']))
+                {
+                    let what = format!("site.upstream_options.host_header: {name:?} is a host of that name");
+                    let reason = Reason::new(what).meant(near).hint(format!("for the host: \"{name}:80\""));
+                    r.report(Problem::warning(&word.span, reason));
                 }
                 HostHeader::Fixed(name.into())
             }

@@ -63,13 +63,36 @@ impl UpstreamScheme {
     }
 }
 
-/// Returns a URL for a value without `://`: `https://HOST` for `HOST`, `http://HOST` for `http//HOST`.
-fn with_scheme(value: &str) -> String {
+/// The host and the port, if nothing but the port is wrong.
+pub(super) fn wrong_port(authority: &str) -> Option<(&str, &str)> {
+    let (host, port) = authority.rsplit_once(':')?;
+    let is_host = Endpoint::parse(host, Some(80)).is_some();
+    // Else the colon belongs to an address of IPv6 without its brackets.
+    (is_host && !host.is_empty() && port.parse().map_or(true, |port: u16| port == 0)).then_some((host, port))
+}
+
+/// The fault of a port.
+pub(super) fn of_port(key: &str, port: &str) -> Reason {
+    Reason::new(format!("{key}: the port {port:?} is not a number between 1 and 65,535"))
+}
+
+/// The fault of a host with an optional port. `front` stands before it in the value.
+pub(super) fn invalid_host(key: &str, authority: &str, front: &str) -> Reason {
+    match wrong_port(authority) {
+        Some((host, port)) => of_port(key, port).meant(&format!("{front}{host}")),
+        None => Reason::new(format!("{key}: invalid host {authority:?}")),
+    }
+}
+
+/// Returns a URL for a value without `://`: `https://HOST` for `HOST`, `http://HOST` for `http//HOST`. `None` if that would
+/// be none.
+fn with_scheme(value: &str) -> Option<String> {
     let split = value.split_once("//").map(|(word, rest)| (word.trim_end_matches(':'), rest));
     let meant =
         split.and_then(|(word, rest)| Some((nearest(word, UpstreamScheme::ALL.map(UpstreamScheme::word))?, rest)));
     let (scheme, rest) = meant.unwrap_or_else(|| (UpstreamScheme::Https.word(), value.trim_start_matches('/')));
-    format!("{scheme}://{rest}")
+    let authority = rest.split(['/', '?', '#']).next()?;
+    Endpoint::parse(authority, Some(443)).map(|_| format!("{scheme}://{authority}"))
 }
 
 /// Parses `http://host`, `https://host:port`, `h2c://host:port`. A path would have to precede that of every request.
@@ -92,9 +115,13 @@ pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Upstre
                 let meant = url.value.replacen(split.map_or("", |(word, _)| word), near, 1);
                 Reason::new(format!("site.upstream: unknown scheme in {:?}", url.value)).meant(&meant)
             }
-            None if split.is_none() => Reason::new(format!("site.upstream: {:?} has no scheme", url.value))
-                .note(form)
-                .meant(&with_scheme(&url.value)),
+            None if split.is_none() => {
+                let reason = Reason::new(format!("site.upstream: {:?} has no scheme", url.value)).note(form);
+                match with_scheme(&url.value).filter(|_| !authority.starts_with("unix:")) {
+                    Some(meant) => reason.meant(&meant),
+                    None => reason,
+                }
+            }
             None => Reason::new(format!("site.upstream: {:?} is not an http, https or h2c URL", url.value)).note(form),
         };
         r.error(&url.span, reason);
@@ -112,7 +139,39 @@ pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Upstre
     }
     let endpoint = Endpoint::parse(authority, Some(scheme.default_port()));
     if endpoint.is_none() {
-        r.error(&url.span, Reason::new(format!("site.upstream: invalid host {authority:?}")).note(form));
+        let reason = invalid_host("site.upstream", authority, &format!("{}://", scheme.word()));
+        r.error(&url.span, reason.note(form));
     }
     endpoint.map(|e| (scheme, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_are_none() {
+        let check =
+            |authority: &str, want: Option<(&str, &str)>| assert_eq!(wrong_port(authority), want, "{authority}");
+        check("example.org:99999", Some(("example.org", "99999")));
+        check("example.org:http", Some(("example.org", "http")));
+        check("192.0.2.1:0", Some(("192.0.2.1", "0")));
+        check("[2001:db8::1]:x", Some(("[2001:db8::1]", "x")));
+        check("example.org:8080", None);
+        check("example.org", None);
+        check("exa mple.org:x", None);
+        check(":99999", None);
+        check("2001:db8::1", None);
+        check("[2001:db8::1]", None);
+    }
+
+    #[test]
+    fn urls_without_their_scheme() {
+        let check = |value: &str, want: Option<&str>| assert_eq!(with_scheme(value).as_deref(), want, "{value}");
+        check("example.org", Some("https://example.org"));
+        check("//example.org:8080/", Some("https://example.org:8080"));
+        check("htp//example.org/blog", Some("http://example.org"));
+        check("example.org:x", None);
+        check("", None);
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::os::words::words;
 use crate::reason::{Reason, shell_word};
 
 /// Free bytes of the disk that the history leaves to the ledger, without which pins are withheld.
@@ -60,7 +61,7 @@ impl Fault {
         let io = error.downcast_any_ref::<io::Error>().filter(|io| io.kind() != io::ErrorKind::NotFound);
         match io {
             // The text of an error of gix may quote paths, never contents.
-            Some(io) => Self::Io(path.to_owned(), io::Error::new(io.kind(), io.to_string())),
+            Some(io) => Self::Io(path.to_owned(), io::Error::new(io.kind(), words(io))),
             None if error.is_conflict() => Self::Moved(path.to_owned()),
             None => Self::Damaged(path.to_owned(), error.to_string()),
         }
@@ -108,7 +109,7 @@ impl Fault {
                 .hint(format!("git -C {} gc --prune=now packs it; pintle tries again by itself", word(path)))
                 .hint("limits.config_history = a larger size, in [limits]")
                 .hint(aside(path)),
-            Self::Unreadable => reason.hint("pintle check"),
+            Self::Unreadable => reason.command("pintle check"),
             Self::NoSuch { .. } => reason.hint("pintle config history lists the versions"),
         }
     }
@@ -117,7 +118,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Io(path, error) => write!(f, "{}: {}", path.display(), words(error)),
             // Without the number of free bytes: a message that changes all the time would be logged each time.
             Self::Scarce(path) => write!(
                 f,

@@ -30,7 +30,7 @@ pub(super) struct CopyBatch<'c> {
     failed: Option<io::Error>,
 }
 
-/// What a batch has done.
+/// The result of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CopiesWritten {
     /// Copies that are new, or have new contents.

@@ -46,14 +46,14 @@ impl Control {
         let lasted =
             Duration::from_secs_f64(record["duration_ms"].as_f64().unwrap_or_default().clamp(0.0, DAY_MS) / 1e3);
         let began = ended.and_then(|ended| ended.checked_sub(lasted).ok());
-        let is_older = began.is_some_and(|began| began < self.config_changed);
+        let is_older = began.is_some_and(|began| began < self.loads.changed);
         json!({
             "record": record,
             "steps": steps,
             "verdict": explained.verdict(),
             "notes": explained.notes(),
             "config": self.draft.path().display().to_string(),
-            "config_changed": is_older.then(|| self.config_changed.to_string()),
+            "config_changed": is_older.then(|| self.loads.changed.to_string()),
             "explanation": explanation,
             "why_no_explanation": why_not,
         })

@@ -266,7 +266,7 @@ impl Inputs<'_> {
         let names = self.site.and_then(|site| site.upstream.as_ref());
         let mut steps: Vec<ExplainStep> = Vec::new();
         if let Some(cache) = &self.found.cache {
-            steps.push(self.step("cache", cache.what, cache.why, &["site.cache"]));
+            steps.push(self.step("cache", cache.step.word(), cache.why, &["site.cache"]));
         }
         steps.push(self.step("upstream", &*upstream.label, "", &["site.upstream"]));
         if let Some(names) = names {

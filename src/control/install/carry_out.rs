@@ -21,13 +21,14 @@ use crate::install::plan::{InstallPlan, tag_of};
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::time::rfc3339;
+use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::policy::promise::{Promise, Promises, Seconds};
 use crate::reason::Reason;
 
 /// A step of an installation.
 pub(in crate::control) enum InstallStep {
-    /// What is served, and where.
+    /// Which pairs are served, and where?
     Facts(oneshot::Sender<InstallFacts>),
     /// May this pair be served?
     Judge { plan: Arc<InstallPlan>, accept: Option<String>, reply: oneshot::Sender<JudgedInstall> },
@@ -87,7 +88,7 @@ pub(in crate::control) enum Swapped {
 fn replace_files(job: &InstallJob) -> Result<ReplacedFiles, Swapped> {
     let InstallJob { plan, outline, if_match, .. } = job;
     let kept = KeptFiles::keep(plan.places_of_files()).map_err(|error| {
-        let reason = Reason::new(format!("cannot keep a copy of the previous files: {error}"));
+        let reason = Reason::new(format!("cannot keep a copy of the previous files: {}", words(&error)));
         match error.kind() {
             std::io::ErrorKind::WouldBlock => Swapped::Changed(reason.hint("wait for it, then look again")),
             _ => Swapped::Not(reason),
@@ -104,7 +105,7 @@ fn replace_files(job: &InstallJob) -> Result<ReplacedFiles, Swapped> {
         if is_back {
             log(&kept.remove());
         }
-        return Err(Swapped::Not(reason));
+        return Err(Swapped::Not(*reason));
     }
     Ok(ReplacedFiles { kept, before })
 }
@@ -197,7 +198,7 @@ impl Control {
         }
     }
 
-    /// What is known now, for a verdict beside this thread.
+    /// The facts of this moment, for a verdict beside this thread.
     fn judging(&self, plan: Arc<InstallPlan>, accept: Option<String>) -> JudgingInstall {
         let (draft, config) = (self.draft.clone(), self.config.clone());
         JudgingInstall { draft, config, book: self.ledger().book().clone(), now: self.now(), plan, accept }

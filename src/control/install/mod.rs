@@ -93,6 +93,7 @@ fn kind(mut answer: Answer, kind: &str) -> Answer {
 fn failed(status: StatusCode, mut body: Value, reason: &Reason) -> Answer {
     body["error"] = reason.line().into();
     body["hints"] = json!(reason.hints);
+    body["commands"] = json!(reason.commands);
     body["hint"] = json!(reason.hint_line());
     Answer::json(status, body)
 }

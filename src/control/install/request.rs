@@ -69,7 +69,7 @@ impl InstallWish {
     pub(super) fn read(body: &[u8]) -> Result<Self, Answer> {
         let at = |error: serde_json::Error| {
             let place = format!("line {}, column {}", error.line(), error.column());
-            Answer::bad(&format!("the body is no wish to install, from {place} on: see POST /v1/install"))
+            Answer::bad(&format!("invalid request body, from {place} on: see POST /v1/install"))
         };
         let body: InstallBody<'_> = serde_json::from_slice(body).map_err(at)?;
         let rsa = match body.algorithm.as_deref() {
@@ -124,11 +124,11 @@ pub(super) fn no_keys(site: &str, allow_keys: bool, is_confidential: bool) -> Op
     let by_command = command(site, "CHAIN KEY");
     if !allow_keys {
         let what = format!("this is a private key, and admin.allow_keys is off: {wiped}");
-        return Some(Reason::new(what).hint(by_command).hint("allow_keys = true in [admin], then `pintle reload`"));
+        return Some(Reason::new(what).command(by_command).hint("allow_keys = true in [admin], then `pintle reload`"));
     }
     (!is_confidential).then(|| {
         let what = format!("a private key comes over a Unix socket, a loopback address or TLS only: {wiped}");
-        Reason::new(what).hint(by_command)
+        Reason::new(what).command(by_command)
     })
 }
 
@@ -244,6 +244,7 @@ mod tests {
         for (allow_keys, is_confidential) in [(false, true), (true, false), (false, false)] {
             let reason = no_keys("a.example", allow_keys, is_confidential).unwrap();
             assert!(reason.hints[0].starts_with("sudo pintle install --site a.example CHAIN KEY"), "{reason:?}");
+            assert_eq!(reason.commands, [reason.hints[0].as_str()], "the page offers it to copy");
         }
     }
 }

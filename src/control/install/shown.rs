@@ -18,6 +18,7 @@ use crate::install::plan::{InstallPlan, chain_of, command, managed, may_write, p
 use crate::install::previous::{PreviousPair, previous_pairs};
 use crate::keys::key_file::FILE_MAX;
 use crate::os::plain_file;
+use crate::os::words::words;
 use crate::reason::{Reason, texts};
 use crate::tls::certificate::Chain;
 
@@ -59,7 +60,7 @@ fn of_site(host: &str, facts: &InstallFacts) -> Result<(Value, String, Vec<WayBa
     });
     if site.is_managed() {
         let reason = managed(site);
-        body["managed_reason"] = json!({ "error": reason.line(), "hints": reason.hints });
+        body["managed_reason"] = json!({ "error": reason.line(), "hints": reason.hints, "commands": reason.commands });
     }
     set_writable(&mut body, &may_write(&label, places.iter().map(PathBuf::as_path)));
     let ways =
@@ -93,7 +94,7 @@ fn certificates(chain: &Chain) -> Value {
 fn pair_json(outline: &Outline, site: &SiteOutline, (chain, key): &(String, Option<String>)) -> Value {
     let path = outline.path(chain);
     let contents = plain_file::follow_own_links(&path).and_then(|path| plain_file::read(&path, FILE_MAX));
-    let read = contents.map_err(|error| Reason::new(format!("{}: {error}", path.display())));
+    let read = contents.map_err(|error| Reason::new(format!("{}: {}", path.display(), words(&error))));
     let read = read.and_then(|contents| chain_of(&path, &contents));
     let since = fs::metadata(&path).and_then(|file| file.modified()).ok();
     let since = since.and_then(|time| Timestamp::try_from(time).ok());
@@ -116,6 +117,7 @@ async fn previous_json(way: &WayBack, commands: &Commands) -> Result<Value, Answ
         Err(reason) => {
             shown["error"] = reason.line().into();
             shown["hints"] = json!(reason.hints);
+            shown["commands"] = json!(reason.commands);
         }
         Ok(plan) => {
             let JudgedInstall { verdict, lockout } = judged(plan, None, commands).await?;
@@ -125,6 +127,7 @@ async fn previous_json(way: &WayBack, commands: &Commands) -> Result<Value, Answ
             if let Some(problem) = verdict.problems.iter().find(|problem| problem.is_error()) {
                 shown["error"] = problem.reason.line().into();
                 shown["hints"] = json!(problem.reason.hints);
+                shown["commands"] = json!(problem.reason.commands);
             }
         }
     }
@@ -157,6 +160,6 @@ pub(super) fn set_writable(body: &mut Value, writable: &Result<(), Reason>) {
     body["writable"] = writable.is_ok().into();
     body["not_writable"] = match writable {
         Ok(()) => Value::Null,
-        Err(reason) => json!({ "error": reason.line(), "hints": reason.hints }),
+        Err(reason) => json!({ "error": reason.line(), "hints": reason.hints, "commands": reason.commands }),
     };
 }

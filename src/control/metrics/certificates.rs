@@ -32,7 +32,7 @@ impl Control {
         let name = "certificate_not_after_timestamp_seconds";
         self.certificate_gauges(metrics, name, help, |_, c| c.not_after.as_second() as f64);
         let help = "When this process began to serve a certificate, in seconds since 1970.";
-        let since = |site: &_, c: &_| self.endings.since(site, c).map(|since| since as f64);
+        let since = |site: &_, c: &_| self.observed.endings.since(site, c).map(|since| since as f64);
         self.certificate_gauges(metrics, "certificate_loaded_timestamp_seconds", help, since);
         let help = "The part of a certificate's lifetime that is left.";
         self.certificate_gauges(metrics, "certificate_lifetime_left_ratio", help, |_, c| {

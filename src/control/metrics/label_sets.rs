@@ -19,7 +19,7 @@ pub(in crate::control) struct LabelsInUse {
 
 impl Control {
     pub(super) fn label_sets(&self) -> &LabelsInUse {
-        self.labels.get_or_init(|| self.write_label_sets())
+        self.observed.labels.get_or_init(|| self.write_label_sets())
     }
 
     fn write_label_sets(&self) -> LabelsInUse {

@@ -32,10 +32,10 @@ impl Control {
         metrics.flag("draining", draining, self.draining);
         metrics.flag("launcher_alive", "1 if an upgrade is possible.", self.upgrades.launcher.is_some());
         let loaded = "When the configuration in use was loaded, in seconds since 1970.";
-        metrics.gauge("config_loaded_timestamp_seconds", loaded, self.config_loaded.as_second() as f64);
-        metrics.flag("config_refused", "1 if the last reload was refused.", self.is_config_refused);
+        metrics.gauge("config_loaded_timestamp_seconds", loaded, self.loads.loaded.as_second() as f64);
+        metrics.flag("config_refused", "1 if the last reload was refused.", self.loads.is_refused);
         self.history_metrics(metrics);
-        let started = self.started.as_millisecond() as f64 / 1e3;
+        let started = self.loads.started.as_millisecond() as f64 / 1e3;
         metrics.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.", started);
         if let Some(memory) = allocator::memory() {
             let bytes = [

@@ -18,13 +18,13 @@ pub(in crate::control) fn report_of(body: &[u8]) -> Option<Value> {
 impl Control {
     /// Keeps a report until the next one.
     pub(in crate::control) fn keep_findings(&mut self, report: Value, reply: oneshot::Sender<()>) {
-        self.doctor = Some(report);
+        self.observed.doctor = Some(report);
         let _ = reply.send(());
     }
 
     /// The last report, if there is one.
     pub(super) fn findings(&self) -> Value {
-        json!({ "now": rfc3339(self.now()), "config": absolute(self.draft.path()), "report": self.doctor })
+        json!({ "now": rfc3339(self.now()), "config": absolute(self.draft.path()), "report": self.observed.doctor })
     }
 }
 

@@ -99,7 +99,7 @@ impl Control {
             PageQuestion::Site { host } => self.whole_site(&host),
             PageQuestion::Rotation(asked) => self.rotation(&asked),
             PageQuestion::Pins(asked) => self.exported_pins(&asked),
-            PageQuestion::Rates => Ok(self.rates.json(self.server.connections())),
+            PageQuestion::Rates => Ok(self.observed.rates.json(self.server.connections())),
             PageQuestion::Fingerprint(contents) => self.fingerprint_of(&contents),
             PageQuestion::Roles(pin) => Ok(self.roles(pin)),
             PageQuestion::Findings => Ok(self.findings()),

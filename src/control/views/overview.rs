@@ -75,7 +75,7 @@ impl Control {
         }
         let ledger = self.ledger();
         json!({
-            "version": env!("CARGO_PKG_VERSION"), "started": self.started.to_string(), "now": rfc3339(now),
+            "version": env!("CARGO_PKG_VERSION"), "started": self.loads.started.to_string(), "now": rfc3339(now),
             "config": absolute(self.draft.path()),
             "sites": states.len(), "connections": self.server.connections(), "draining": self.draining,
             "ledger": { "durable": ledger.is_durable(), "error": self.promises.trouble.as_ref().map(|t| &t.error) },

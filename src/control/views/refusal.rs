@@ -16,12 +16,12 @@ pub(in crate::control) type Answered = Result<Value, PageRefusal>;
 pub(in crate::control) struct PageRefusal {
     status: StatusCode,
     kind: &'static str,
-    reason: Reason,
+    reason: Box<Reason>,
 }
 
 impl PageRefusal {
     pub(super) fn new(status: StatusCode, kind: &'static str, reason: Reason) -> Self {
-        Self { status, kind, reason }
+        Self { status, kind, reason: Box::new(reason) }
     }
 
     /// The host is in no site.
@@ -37,7 +37,10 @@ impl PageRefusal {
 
     pub(in crate::control) fn answer(&self) -> Answer {
         let Self { status, kind, reason } = self;
-        Answer::json(*status, json!({ "error": reason.line(), "kind": kind, "hints": reason.hints }))
+        Answer::json(
+            *status,
+            json!({ "error": reason.line(), "kind": kind, "hints": reason.hints, "commands": reason.commands }),
+        )
     }
 }
 

@@ -46,7 +46,7 @@ impl Control {
         shown["state"] = state.words.into();
         shown["chains"] = json!(chains.unwrap_or_default());
         shown["recent_reports"] = recent.collect::<Vec<_>>().into();
-        shown["requests_per_second"] = json!(self.rates.of_site(index));
+        shown["requests_per_second"] = json!(self.observed.rates.of_site(index));
         shown["ledger_error"] = json!(self.promises.trouble.as_ref().map(|trouble| &trouble.error));
         Ok(shown)
     }

@@ -123,7 +123,7 @@ impl WantedSites {
 impl Control {
     /// The state of each site, in the order of the configuration.
     pub(super) fn states(&self, now: Seconds) -> Rc<[SiteState]> {
-        self.states.get(|| {
+        self.observed.states.get(|| {
             let outlooks = self.outlooks();
             self.sites().map(|(site, upstream)| self.state_of(site, upstream, &outlooks, now)).collect()
         })
@@ -207,7 +207,7 @@ impl Control {
             "upstream_fails": upstream.map(is_failing),
             "hsts": site.hsts,
             "hsts_ramp": ramp.map(|ramp| json!({ "step": ramp.step + 1, "steps": ramp.steps })),
-            "requests_per_second": self.rates.of_site(at),
+            "requests_per_second": self.observed.rates.of_site(at),
         })
     }
 }

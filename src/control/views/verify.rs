@@ -99,7 +99,7 @@ fn is_forbidden(failure: &VisitFailure) -> bool {
 
 fn forbidden(outside: &str) -> Reason {
     let what = "the sandbox of this process permits no connection to its own port, which is newer than the process";
-    Reason::new(what).hint(pintle("upgrade")).hint(outside.to_owned())
+    Reason::new(what).command(pintle("upgrade")).hint(outside.to_owned())
 }
 
 /// The address at which a listener is reached from this host.

@@ -100,7 +100,7 @@ pub(super) fn is_pattern(path: &str) -> bool {
 
 /// Returns `true` if a name fits a pattern of glob(7) without slashes.
 pub(super) fn fits(pattern: &[char], name: &[char]) -> bool {
-    // The place to go on if the characters after the last `*` do not fit.
+    // The place to continue if the characters after the last `*` do not fit.
     let mut again: Option<(usize, usize)> = None;
     let (mut p, mut n) = (0, 0);
     while n < name.len() {

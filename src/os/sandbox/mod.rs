@@ -15,6 +15,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::words::words;
 use crate::reason::Reason;
 
 pub use rules::{Calls, Rules, SandboxSettings, Strength};
@@ -66,7 +67,7 @@ pub fn enter(rules: &Rules, settings: &SandboxSettings) -> Result<&'static Sandb
     // Set-user-ID programs and programs with capabilities gain nothing (prctl(2),
     // PR_SET_NO_NEW_PRIVS).
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
-        held.lacks.push(format!("no_new_privs: {error}"));
+        held.lacks.push(format!("no_new_privs: {}", words(&error.into())));
     }
     match settings.landlock {
         Strength::Off => held.lacks.push("landlock is off".into()),

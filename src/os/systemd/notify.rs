@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::os::words::words;
+
 /// The connection to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notify {
@@ -35,7 +37,7 @@ impl Notify {
             };
             let connected = address.and_then(connect);
             if let Err(error) = &connected {
-                tracing::warn!(path = %path.display(), %error, "service manager unreachable: no notifications");
+                tracing::warn!(path = %path.display(), error = %words(error), "service manager unreachable: no notifications");
             }
             connected.ok()
         });

@@ -145,7 +145,7 @@ mod tests {
     }
 
     proptest! {
-        /// Over no window are more than the burst and the rate's share admitted, and a client that waits as it is told is
+        /// Over no window are more than the burst and the rate's share admitted, and a client that waits as asked is
         /// admitted.
         #[test]
         fn no_window_has_more_and_nobody_starves(

@@ -26,7 +26,7 @@ impl PathPattern {
     fn matches(&self, path: &[u8]) -> bool {
         let pattern = self.0.as_bytes();
         let (mut at, mut read) = (0, 0);
-        // The last star, and the end of the bytes that it stands for.
+        // The last star, and the end of the bytes that it matches.
         let mut star: Option<(usize, usize)> = None;
         while let Some(byte) = path.get(read) {
             match pattern.get(at) {

@@ -11,7 +11,7 @@ use super::super::cache_request::CacheRequest;
 use super::super::snapshot::SiteOfView;
 use super::super::worker::Worker;
 use super::detached::{failed_unseen, for_clients};
-use super::pump::{Pace, collect, time_left};
+use super::pump::{BodyTimes, collect, time_left};
 use super::received::{OriginRequest, is_failure, retire};
 use crate::cache::SiteCache;
 use crate::cache::directives::Request;
@@ -139,8 +139,8 @@ impl Validation {
         retire(&cache.store, key, stored, answer.status, judged.as_ref().err().copied());
         let Ok(judged) = judged else { return ValidationEnd::Failed };
         let left = time_left(pool.upstream(), &worker.clock, started);
-        let pace = Pace { pause: site.view().shared.limits.body_progress, left };
-        match collect(body, cache.rules.max_object, pace, &worker.clock).await {
+        let times = BodyTimes { pause: site.view().shared.limits.body_progress, left };
+        match collect(body, cache.rules.max_object, times, &worker.clock).await {
             Some(body) => {
                 self.is_replaced.set(received.put(key, &Arc::new(StoredResponse::new(Arc::new(judged), body))));
                 ValidationEnd::Done

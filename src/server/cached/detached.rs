@@ -1,4 +1,4 @@
-//! A request to the origin that others wait for: if its client leaves, it goes on for them, in a task of its own.
+//! A request to the origin that others wait for: if its client leaves, it continues for them, in a task of its own.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,7 +17,7 @@ use super::super::mixed::rewrite_references;
 use super::super::snapshot::SiteOfView;
 use super::super::worker::Worker;
 use super::leading::Leading;
-use super::pump::{Pace, pump, time_left};
+use super::pump::{BodyTimes, pump, time_left};
 use super::received::{OriginRequest, is_failure, retire};
 use super::reused::ON_ERROR;
 use crate::cache::filling::{Filling, Outcome};
@@ -51,7 +51,7 @@ pub(super) struct OriginAnswer {
     pub(super) sent: Result<UpstreamResponse, UpstreamError>,
 }
 
-/// A request to the origin under way. It has its own copy of all that it needs. If it is dropped before its end, it goes on
+/// A request to the origin under way. It has its own copy of all that it needs. If it is dropped early, it continues
 /// for those who wait.
 pub(super) struct OriginSending {
     /// `None` once it is over.
@@ -168,8 +168,8 @@ async fn end(answer: OriginAnswer, site: &SiteOfView, worker: &Rc<Worker>) {
     let length = if let Framing::Length(length) = head.framing { Some(length) } else { None };
     leading.resolve(Outcome::Streams(judged.clone(), length));
     let left = time_left(pool.upstream(), &worker.clock, started);
-    let pace = Pace { pause: site.view().shared.limits.body_progress, left };
-    fill(body, leading, (received, judged), pace, worker).await;
+    let times = BodyTimes { pause: site.view().shared.limits.body_progress, left };
+    fill(body, leading, (received, judged), times, worker).await;
 }
 
 /// Notes that the origin has failed. Returns what those who wait get.
@@ -223,10 +223,10 @@ pub(super) async fn fill(
     body: ResponseBody,
     leading: Leading,
     (received, judged): (OriginRequest, Arc<StoredHead>),
-    pace: Pace,
+    times: BodyTimes,
     worker: &Worker,
 ) {
-    let is_whole = pump(body, &leading.filling, pace, &worker.clock).await;
+    let is_whole = pump(body, &leading.filling, times, &worker.clock).await;
     match leading.filling.body().filter(|_| is_whole) {
         Some(body) => _ = received.put(&leading.key, &Arc::new(StoredResponse::new(judged, body))),
         None if is_whole && leading.filling.is_crowded_out() => {}

@@ -9,45 +9,77 @@ use crate::cache::reuse::{Because, Honour, ReuseDecision};
 use crate::cache::status::ForwardReason;
 use crate::message::RequestHead;
 
+/// A step of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheStep {
+    /// A fresh stored response is the answer.
+    Hit,
+    /// A stale stored response is the answer.
+    Stale,
+    /// The disk decides whether a stored response is the answer.
+    Recall,
+    /// Only a stored response is wanted, and none may be sent.
+    Refuse,
+    /// The upstream is asked whether the stored response is still right.
+    Validate,
+    /// The upstream is asked for a response that may be stored.
+    Fetch,
+    /// The upstream is asked, and its response is not stored.
+    Forward,
+    /// The request has nothing to do with the cache.
+    Bypass,
+}
+
+impl CacheStep {
+    /// Returns the word of the report.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Recall => "recall",
+            Self::Refuse => "refuse",
+            Self::Validate => "validate",
+            Self::Fetch => "fetch",
+            Self::Forward => "forward",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
 /// The cache's part in a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheVerdict {
-    /// What the cache does.
-    pub what: &'static str,
+    /// The step of the cache.
+    pub step: CacheStep,
     /// The reason.
     pub why: &'static str,
 }
-
-/// Parts of the cache that other parts of the report know.
-const HIT: &str = "hit";
-const STALE: &str = "stale";
-const RECALL: &str = "recall";
-const REFUSE: &str = "refuse";
 
 impl CacheVerdict {
     /// `true` if a stored response is the answer: nobody waits for the upstream.
     #[must_use]
     pub fn is_answer(&self) -> bool {
-        matches!(self.what, HIT | STALE)
+        matches!(self.step, CacheStep::Hit | CacheStep::Stale)
     }
 
     /// `true` if the disk decides whether a stored response is the answer.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.what == RECALL
+        self.step == CacheStep::Recall
     }
 
     /// `true` if only a stored response is wanted, and none may be sent.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        self.what == REFUSE
+        self.step == CacheStep::Refuse
     }
 }
 
 /// Returns the cache's part in a request, and the head that the upstream gets if it is asked for a page that may be stored.
 pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (CacheVerdict, Option<RequestHead>) {
     let head = turn.head;
-    let bypass = |why| (CacheVerdict { what: "bypass", why }, None);
+    let bypass = |why| (CacheVerdict { step: CacheStep::Bypass, why }, None);
     match verdict(&cache.rules, head) {
         Verdict::Bypass(ForwardReason::Method, _) => return bypass("the method is neither GET nor HEAD"),
         Verdict::Bypass(_, Some("body")) => return bypass("the request has a body"),
@@ -69,24 +101,24 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
     let verdict = match stored {
         Some(stored) => of_stored(cache, stored, &wanted, uptime),
         None if cache.disk.as_ref().is_some_and(|disk| disk.may_have(&wanted.key, page.as_deref(), uptime)) => {
-            (RECALL, "the disk is asked first: memory lacks the page")
+            (CacheStep::Recall, "the disk is asked first: memory lacks the page")
         }
         // Only the process that serves uses the folder.
         None if page.is_none() && cache.disk.as_ref().is_some_and(|disk| !disk.is_open()) => {
-            (RECALL, "memory lacks the page; the running process knows the disk (--live)")
+            (CacheStep::Recall, "memory lacks the page; the running process knows the disk (--live)")
         }
         None if wanted.directives.only_if_cached && !wanted.has_range => {
-            (REFUSE, "only a stored response is wanted, and none is stored")
+            (CacheStep::Refuse, "only a stored response is wanted, and none is stored")
         }
-        None if wanted.is_for_a_part(head) => ("fetch", "a part of a page that is not stored as a whole"),
-        None if wanted.has_range => ("forward", "several parts, or parts with a condition, are not stored"),
-        None if page.is_some() => ("fetch", "only responses for other requests are stored (Vary)"),
+        None if wanted.is_for_a_part(head) => (CacheStep::Fetch, "a part of a page that is not stored as a whole"),
+        None if wanted.has_range => (CacheStep::Forward, "several parts, or parts with a condition, are not stored"),
+        None if page.is_some() => (CacheStep::Fetch, "only responses for other requests are stored (Vary)"),
         None => match cache.store.under_way.refusal(&wanted.key) {
-            Some(reason) => ("fetch", reason.code()),
-            None => ("fetch", "nothing is stored under this URL"),
+            Some(reason) => (CacheStep::Fetch, reason.code()),
+            None => (CacheStep::Fetch, "nothing is stored under this URL"),
         },
     };
-    let (what, why) = verdict;
+    let (step, why) = verdict;
     let mut own = match stored {
         None if wanted.is_for_a_part(head) => wanted.part_head(head, page.as_deref()),
         _ => wanted.upstream_head(head, stored.map(|stored| &**stored), page.as_deref()),
@@ -94,7 +126,7 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
     if stored.is_none() && !wanted.is_for_a_part(head) {
         pass_conditions(&cache.store, &wanted.key, head, &mut own);
     }
-    (CacheVerdict { what, why }, (what != "forward").then_some(own))
+    (CacheVerdict { step, why }, (step != CacheStep::Forward).then_some(own))
 }
 
 /// The decision about a stored response. A client's wish for validation counts here, even right after another one.
@@ -103,25 +135,30 @@ fn of_stored(
     stored: &StoredResponse,
     wanted: &CacheRequest,
     uptime: u64,
-) -> (&'static str, &'static str) {
+) -> (CacheStep, &'static str) {
     let is_invalid = stored.is_invalid(cache.store.epoch());
     match decided(cache, stored, wanted, uptime, || true) {
-        ReuseDecision::Fresh => (HIT, "a fresh response is stored"),
-        ReuseDecision::MaxStale => (STALE, "the client takes stale responses (max-stale)"),
+        ReuseDecision::Fresh => (CacheStep::Hit, "a fresh response is stored"),
+        ReuseDecision::MaxStale => (CacheStep::Stale, "the client takes stale responses (max-stale)"),
         ReuseDecision::WhileRevalidate if wanted.directives.only_if_cached => {
-            (STALE, "stale-while-revalidate: only a stored response is wanted")
+            (CacheStep::Stale, "stale-while-revalidate: only a stored response is wanted")
         }
-        ReuseDecision::WhileRevalidate => (STALE, "stale-while-revalidate: the upstream is asked in the background"),
-        ReuseDecision::Nothing => (REFUSE, "only a stored response is wanted, and the stored one may not be sent"),
+        ReuseDecision::WhileRevalidate => {
+            (CacheStep::Stale, "stale-while-revalidate: the upstream is asked in the background")
+        }
+        ReuseDecision::Nothing => {
+            (CacheStep::Refuse, "only a stored response is wanted, and the stored one may not be sent")
+        }
         ReuseDecision::Validate(_) if is_in_reserve(cache, stored, wanted, uptime) => {
-            (STALE, "stale-if-error: the upstream has failed just now")
+            (CacheStep::Stale, "stale-if-error: the upstream has failed just now")
         }
-        ReuseDecision::Validate(_) if is_invalid => ("validate", "purged softly, or changed"),
-        ReuseDecision::Validate(Because::Request) if cache.rules.honour == Honour::Cheap => {
-            ("validate", "the client asks for it; this counts once a second for a fresh response (honour_client)")
-        }
-        ReuseDecision::Validate(Because::Request) => ("validate", "the client asks for it"),
-        ReuseDecision::Validate(Because::NoCache) => ("validate", "the stored response has no-cache"),
-        ReuseDecision::Validate(Because::Stale) => ("validate", "the stored response is stale"),
+        ReuseDecision::Validate(_) if is_invalid => (CacheStep::Validate, "purged softly, or changed"),
+        ReuseDecision::Validate(Because::Request) if cache.rules.honour == Honour::Cheap => (
+            CacheStep::Validate,
+            "the client asks for it; this counts once a second for a fresh response (honour_client)",
+        ),
+        ReuseDecision::Validate(Because::Request) => (CacheStep::Validate, "the client asks for it"),
+        ReuseDecision::Validate(Because::NoCache) => (CacheStep::Validate, "the stored response has no-cache"),
+        ReuseDecision::Validate(Because::Stale) => (CacheStep::Validate, "the stored response is stale"),
     }
 }

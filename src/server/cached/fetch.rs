@@ -19,7 +19,7 @@ use super::super::reply::Reply;
 use super::answer;
 use super::detached::{OriginAnswer, OriginSending, fill};
 use super::leading::Leading;
-use super::pump::{Pace, SharedBody, time_left};
+use super::pump::{BodyTimes, SharedBody, time_left};
 use super::received::{self, OriginRequest, own};
 use super::stale::{OriginFailure, stale};
 use super::waiting::{AskingPlace, place};
@@ -256,10 +256,10 @@ async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streame
     let own_body = SharedBody::of(&filling);
     leading.resolve(Outcome::Streams(judged.clone(), length));
     alarm.uncap();
-    let pace = Pace { pause: asked.view.shared.limits.body_progress, left };
+    let times = BodyTimes { pause: asked.view.shared.limits.body_progress, left };
     let (filler, has_reserve, whole) =
         (worker.clone(), fetch.reserve(worker.clock.uptime()).is_some(), (received, judged.clone()));
-    tokio::task::spawn_local(async move { fill(body, leading, whole, pace, &filler).await });
+    tokio::task::spawn_local(async move { fill(body, leading, whole, times, &filler).await });
     if has_reserve {
         alarm.set(BEGINNING_WAIT);
         let begun = poll_fn(|cx| match filling.poll_beginning(BEGINNING, cx) {

@@ -35,8 +35,8 @@ use crate::upstream::{Interim, Pool};
 
 use reused::{StoredUse, WHILE_REVALIDATE, reuse};
 
-pub use explained::CacheVerdict;
 pub(super) use explained::explained;
+pub use explained::{CacheStep, CacheVerdict};
 pub(super) use received::note as note_forwarded;
 
 /// Methods by which other caches are purged. They are for the admin socket, and never forwarded.

@@ -19,7 +19,7 @@ use super::super::rejection::Rejection;
 use super::super::reply::Reply;
 use super::answer;
 use super::fetch::{again, come_whole, keep_alone};
-use super::pump::{Pace, SharedBody, pump, time_left};
+use super::pump::{BodyTimes, SharedBody, pump, time_left};
 use super::received::{OriginRequest, own};
 use super::reused::{StoredUse, reuse};
 use crate::cache::SiteCache;
@@ -131,10 +131,10 @@ fn keep(fetch: &Fetch, received: OriginRequest, mut reply: Reply, left: Option<D
             let filling = fetch.cache.store.under_way.filling();
             reply.body = SharedBody::of(&filling).unwrap_or(ResponseBody::Empty);
             turn.alarm.uncap();
-            let pace = Pace { pause: turn.asked.view.shared.limits.body_progress, left };
+            let times = BodyTimes { pause: turn.asked.view.shared.limits.body_progress, left };
             let (clock, counters) = (worker.clock.clone(), worker.counters.clone());
             spawn_local(async move {
-                let is_whole = pump(body, &filling, pace, &clock).await;
+                let is_whole = pump(body, &filling, times, &clock).await;
                 match filling.body().filter(|_| is_whole) {
                     Some(data) => _ = put(&received, &key, &head, &place, &data),
                     None if is_whole => {}

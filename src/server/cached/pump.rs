@@ -16,7 +16,7 @@ use crate::wire::body::{Body, Frame};
 
 /// The time that an upstream's body may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct BodyTimes {
     /// The longest pause.
     pub(super) pause: Duration,
     /// The rest of the total timeout.
@@ -29,7 +29,7 @@ pub(super) fn time_left(upstream: &Upstream, clock: &Clock, begun: u64) -> Optio
     upstream.total_timeout.map(|total| total.saturating_sub(elapsed))
 }
 
-impl Pace {
+impl BodyTimes {
     fn alarm(self, clock: &Rc<Clock>) -> Alarm {
         let alarm = clock.alarm();
         if let Some(left) = self.left {
@@ -40,19 +40,19 @@ impl Pace {
 }
 
 /// Reads a body into a filling. Returns `true` if it was whole.
-pub(super) async fn pump(mut body: ResponseBody, filling: &Filling, pace: Pace, clock: &Rc<Clock>) -> bool {
-    let alarm = pace.alarm(clock);
+pub(super) async fn pump(mut body: ResponseBody, filling: &Filling, times: BodyTimes, clock: &Rc<Clock>) -> bool {
+    let alarm = times.alarm(clock);
     loop {
         // While a reader is slow, only the total time counts.
         alarm.clear();
-        let room = poll_fn(|cx| match filling.poll_room(cx) {
+        let room = poll_fn(|cx| match filling.poll_budget(cx) {
             Poll::Ready(has_room) => Poll::Ready(has_room),
             Poll::Pending => alarm.poll_due(cx).map(|()| false),
         });
         if !room.await {
             return false;
         }
-        match next(&mut body, &alarm, pace.pause).await {
+        match next(&mut body, &alarm, times.pause).await {
             Some(Some(piece)) => filling.push(piece),
             Some(None) => return true,
             None => return false,
@@ -61,11 +61,11 @@ pub(super) async fn pump(mut body: ResponseBody, filling: &Filling, pace: Pace, 
 }
 
 /// Reads a whole body of at most this many bytes; `None` if it is larger, or breaks off.
-pub(super) async fn collect(mut body: ResponseBody, most: u64, pace: Pace, clock: &Rc<Clock>) -> Option<Bytes> {
-    let alarm = pace.alarm(clock);
+pub(super) async fn collect(mut body: ResponseBody, most: u64, times: BodyTimes, clock: &Rc<Clock>) -> Option<Bytes> {
+    let alarm = times.alarm(clock);
     let mut whole = Vec::new();
     loop {
-        match next(&mut body, &alarm, pace.pause).await? {
+        match next(&mut body, &alarm, times.pause).await? {
             Some(piece) => whole.extend_from_slice(&piece),
             None => return Some(whole.into()),
         }

@@ -25,7 +25,7 @@ use crate::cache::under_way::Join;
 use crate::message::Fields;
 use crate::upstream::UpstreamError;
 
-/// How often those who wait ask once more after a failure of the origin, one at a time.
+/// The number of times that waiting requests ask once more after a failure of the origin, one at a time.
 const FAILURES: usize = 2;
 
 /// A request's place before it would ask the origin.

@@ -43,7 +43,7 @@ use crate::upstream::{
     Circuit, Client, Interim, ResponseBody, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse,
 };
 
-pub use super::cached::CacheVerdict;
+pub use super::cached::{CacheStep, CacheVerdict};
 pub use super::context::NoPins;
 pub use fields::{FateReason, FieldChange, FieldFate, FieldList};
 

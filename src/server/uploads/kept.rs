@@ -1,4 +1,4 @@
-//! What is kept of one body: memory, and a file for what does not fit there.
+//! The kept part of one body: memory, and a file for the rest.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::message::Fields;
 use crate::server::admission::ClientNetwork;
 use crate::server::asked::Turn;
-use crate::server::upload_room::{FILES_MAX, MEMORY_EACH, NoRoom, Room, UploadPlace};
+use crate::server::upload_budget::{FILES_MAX, MEMORY_EACH, OverBudget, UploadBudget, UploadPlace};
 use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
 
 /// Bytes that are read from a file at once.
@@ -55,10 +55,10 @@ struct FileCharge {
 }
 
 impl FileCharge {
-    fn take(place: &Arc<UploadPlace>, bytes: u64, most: u64, files: u64) -> Result<Self, NoRoom> {
-        place.take(Room::Files, files, FILES_MAX)?;
+    fn take(place: &Arc<UploadPlace>, bytes: u64, most: u64, files: u64) -> Result<Self, OverBudget> {
+        place.take(UploadBudget::Files, files, FILES_MAX)?;
         let mut charge = Self { place: place.clone(), bytes: 0, files };
-        place.take(Room::Filed, bytes, most)?;
+        place.take(UploadBudget::Filed, bytes, most)?;
         charge.bytes = bytes;
         Ok(charge)
     }
@@ -72,14 +72,14 @@ impl FileCharge {
 
 impl Drop for FileCharge {
     fn drop(&mut self) {
-        self.place.give_back(Room::Filed, self.bytes);
-        self.place.give_back(Room::Files, self.files);
+        self.place.give_back(UploadBudget::Filed, self.bytes);
+        self.place.give_back(UploadBudget::Files, self.files);
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.place.give_back(Room::Memory, self.room as u64);
+        self.place.give_back(UploadBudget::Memory, self.room as u64);
     }
 }
 
@@ -102,7 +102,7 @@ impl Kept {
     }
 
     /// Keeps a piece, whole or not at all.
-    pub(super) async fn take(&mut self, data: &Bytes) -> Result<(), NoRoom> {
+    pub(super) async fn take(&mut self, data: &Bytes) -> Result<(), OverBudget> {
         if !self.grow(data.len())? {
             if !self.memory.is_empty() {
                 let memory = self.memory.split().freeze();
@@ -121,7 +121,7 @@ impl Kept {
 
     /// Takes memory for another piece. Returns `false` if it has to be in a file: the body is too large, or the network's
     /// part is taken.
-    fn grow(&mut self, more: usize) -> Result<bool, NoRoom> {
+    fn grow(&mut self, more: usize) -> Result<bool, OverBudget> {
         let length = self.memory.len() + more;
         if length <= self.room {
             return Ok(true);
@@ -130,16 +130,16 @@ impl Kept {
             return Ok(false);
         }
         let room = length.next_multiple_of(MEMORY_STEP).min(MEMORY_EACH);
-        match self.place.take(Room::Memory, (room - self.room) as u64, self.memory_most) {
+        match self.place.take(UploadBudget::Memory, (room - self.room) as u64, self.memory_most) {
             Ok(()) => self.room = room,
-            Err(NoRoom::Network) => return Ok(false),
-            Err(NoRoom::All) => return Err(NoRoom::All),
+            Err(OverBudget::Network) => return Ok(false),
+            Err(OverBudget::All) => return Err(OverBudget::All),
         }
         Ok(true)
     }
 
     /// Writes a piece at the end of the file, on a thread that may wait for the disk.
-    async fn write(&mut self, piece: Bytes) -> Result<(), NoRoom> {
+    async fn write(&mut self, piece: Bytes) -> Result<(), OverBudget> {
         let length = piece.len() as u64;
         let files = u64::from(self.file.is_none());
         let charge = FileCharge::take(&self.place, length, self.files_most, files)?;
@@ -193,7 +193,7 @@ pub(super) struct KeptBody {
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     /// The piece after those that are kept, which had no room.
     next: Option<Bytes>,
-    /// What comes after it.
+    /// The body after it.
     rest: Option<RequestBody>,
     trailers: Option<Fields>,
     /// The size of the next piece.
@@ -208,7 +208,7 @@ impl KeptBody {
         Self { kept, read: 0, reading: None, next: None, rest: None, trailers, most: PIECE, kept_by_others: 0 }
     }
 
-    /// A body that goes on with `next` and then `rest`.
+    /// A body that continues with `next` and then `rest`.
     pub(super) fn begun(kept: Kept, next: Bytes, rest: RequestBody) -> Self {
         let mut body = Self::ended(kept, None);
         (body.next, body.rest) = (Some(next), Some(rest));
@@ -293,9 +293,9 @@ impl Body for KeptBody {
         // Its connection holds nothing of it any more.
         let (place, before) = (&self.kept.place, self.kept_by_others);
         let may = match bytes.checked_sub(before) {
-            Some(more) => place.take(Room::Memory, more as u64, self.kept.memory_most).is_ok(),
+            Some(more) => place.take(UploadBudget::Memory, more as u64, self.kept.memory_most).is_ok(),
             None => {
-                place.give_back(Room::Memory, (before - bytes) as u64);
+                place.give_back(UploadBudget::Memory, (before - bytes) as u64);
                 true
             }
         };
@@ -309,7 +309,7 @@ impl Body for KeptBody {
 impl Drop for KeptBody {
     fn drop(&mut self) {
         if self.rest.is_none() {
-            self.kept.place.give_back(Room::Memory, self.kept_by_others as u64);
+            self.kept.place.give_back(UploadBudget::Memory, self.kept_by_others as u64);
         }
     }
 }
@@ -317,7 +317,7 @@ impl Drop for KeptBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::upload_room::Uploads;
+    use crate::server::upload_budget::Uploads;
 
     const MOST: u64 = 1 << 20;
 
@@ -347,7 +347,7 @@ mod tests {
         }
         // Two in memory, one beyond that as the large one, two in files.
         let (memory, file) = ((Ok(()), false), (Ok(()), true));
-        assert_eq!(outcomes, [memory, memory, memory, file, file, (Err(NoRoom::Network), false)]);
+        assert_eq!(outcomes, [memory, memory, memory, file, file, (Err(OverBudget::Network), false)]);
         drop(bodies);
         let mut again = kept(&uploads, MOST);
         assert_eq!((again.take(&piece).await, again.file.is_some()), memory);

@@ -173,7 +173,7 @@ mod tests {
         Pin::of_spki(&[n])
     }
 
-    /// Checks the rows that are not ok for a value in which `{1}` stands for a pin; the served keys
+    /// Checks the rows that are not ok for a value in which a pin replaces `{1}`; the served keys
     /// are 1 and 9.
     #[track_caller]
     fn check(field: PolicyField, values: &[&str], want: &[(&str, Level)]) {

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{Got, VERSIONS};
-use crate::harness::{Authority, BLOG, KeyKind, Leaf, Origin, Pintle, Reply, eventually, in_time, outcome, output};
+use crate::harness::{
+    Authority, BLOG, KeyKind, Leaf, Origin, Pintle, Reply, eventually, in_time, outcome, output, send_signal,
+};
 
 const STALE: &str = "stale_if_error = \"7d\"\n";
 
@@ -266,7 +268,7 @@ fn pages_outlive_an_upgrade() {
 /// Ends the process that serves now, which may not be the child of this test.
 fn end_all(pintle: &Pintle) {
     if let Some(pid) = pintle.status()["pid"].as_u64() {
-        output(Command::new("kill").arg(pid.to_string()));
+        assert!(send_signal("TERM", pid));
         eventually("it has ended", || (outcome(&mut pintle.command("status")).0 != 0).then_some(()));
     }
 }

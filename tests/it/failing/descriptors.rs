@@ -37,7 +37,7 @@ fn established_connections_live_when_files_run_out() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(pintle.log().matches("cannot accept connections").count(), 1, "{}", pintle.log());
-    // It waits in place of spinning: of these two seconds, it has worked for little.
+    // It waits instead of spinning: of these two seconds, it has worked for little.
     let used = || -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", pintle.pid())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

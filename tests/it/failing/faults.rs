@@ -154,7 +154,7 @@ impl Plan {
     pub fn judge(&self, seen: &Seen) {
         let whole = match seen {
             Seen::Whole(200, body) => {
-                assert!(*body == self.body, "{self:.0?}: {} bytes in place of {}", body.len(), self.body.len());
+                assert!(*body == self.body, "{self:.0?}: {} bytes instead of {}", body.len(), self.body.len());
                 true
             }
             Seen::Whole(502..=504, _) => false,

@@ -110,7 +110,7 @@ fn judge(what: &str, seen: &Seen, want: Want) {
     let body = body();
     let whole = match seen {
         Seen::Whole(200, got) => {
-            assert!(*got == body, "{what}: {} bytes in place of {}", got.len(), body.len());
+            assert!(*got == body, "{what}: {} bytes instead of {}", got.len(), body.len());
             true
         }
         Seen::Whole(502..=504, _) => false,
@@ -197,7 +197,7 @@ fn streams_and_connections_that_end() {
         ("a head that is not finished".to_owned(), Fault::UnfinishedHead, 99, Failed),
     ];
     for code in [0, 1, 2, 8, 11, 13, 99] {
-        faults.push((format!("reset {code} in place of a head"), Fault::Reset(code, None), 99, Failed));
+        faults.push((format!("reset {code} instead of a head"), Fault::Reset(code, None), 99, Failed));
         faults.push((format!("reset {code} in the body"), Fault::Reset(code, Some(7000)), 99, Failed));
     }
     // A reset of the connection may come behind all of it.

@@ -21,7 +21,7 @@ const FLOOD_MAX: usize = 48 << 20;
 #[derive(Debug, Clone)]
 pub enum Fault {
     None,
-    /// RST_STREAM with this code, after so many bytes of the body; none: in place of a head.
+    /// RST_STREAM with this code, after so many bytes of the body; none: instead of a head.
     Reset(u32, Option<usize>),
     /// GOAWAY that names no stream, and the end.
     GoAwayUnprocessed,
@@ -33,7 +33,7 @@ pub enum Fault {
     GoAwayThenWhole,
     /// GOAWAY with an error in the body, and the end.
     GoAwayInBody,
-    /// GOAWAY in place of an answer; and the connection stays.
+    /// GOAWAY instead of an answer; and the connection stays.
     GoAwayThenSilent,
     /// The end of the connection after so many bytes of the response, frames' heads included; by a reset or not.
     Cut(usize, bool),
@@ -43,7 +43,7 @@ pub enum Fault {
     Short,
     /// These lines as the head, and the body.
     Head(String),
-    /// These bytes in place of an answer.
+    /// These bytes instead of an answer.
     Bytes(Vec<u8>),
     /// This, without end.
     Flood(Vec<u8>),

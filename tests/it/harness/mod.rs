@@ -26,7 +26,7 @@ pub use netns::Namespaces;
 pub use origin::{Origin, Received, Reply};
 pub use origin2::Http2Origin;
 pub use process::{Pintle, pintle};
-pub use programs::{Program, free_port, nginx, program, varnish};
+pub use programs::{Program, free_port, nginx, program, send_signal, varnish};
 pub use secure::{SecureServer, page, read_head, server_config};
 pub use sites::{BLOG, blog, blog_at, policies};
 

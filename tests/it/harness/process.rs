@@ -13,7 +13,7 @@ use std::thread;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Authority, eventually, in_time};
+use super::{Authority, eventually, in_time, send_signal};
 
 /// The program under test, or another build of it that `PINTLE_PROGRAM` names. The tests may run as root, in folders that
 /// nobody else can look into: it stays what they are.
@@ -246,8 +246,7 @@ impl Pintle {
     }
 
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
-        assert!(done.success());
+        assert!(send_signal(name, self.pid()), "{name}");
     }
 
     /// Waits for its end.
@@ -269,7 +268,7 @@ impl Drop for Pintle {
     fn drop(&mut self) {
         // tests/coverage: only a process that ends by itself writes its profile.
         if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
-            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+            send_signal("TERM", self.child.id());
             let _ = in_time(|| self.child.try_wait().ok().flatten());
         }
         let _ = self.child.kill();

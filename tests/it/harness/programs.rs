@@ -8,12 +8,25 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::eventually;
 
-/// A program's path. Programs of administrators are not on everybody's PATH.
+/// A program's path. Programs of administrators are not on everybody's PATH. Under `tests/run --fast`, a test has the
+/// programs that are listed there, even if this machine has more.
 #[track_caller]
 pub fn program(name: &str) -> PathBuf {
+    if let Ok(listed) = std::env::var("PINTLE_FAST_PROGRAMS") {
+        let is_listed = listed.split(' ').any(|program| program == name);
+        assert!(is_listed, "tests/run --fast does without {name}: name this test in left_out there");
+    }
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let found = path.split(':').map(|folder| Path::new(folder).join(name)).find(|p| p.exists());
     found.unwrap_or_else(|| panic!("{name} is not installed; tests/run installs what the tests need"))
+}
+
+/// Sends a signal, by name or number: `true` if the process was there. The shell's own `kill` does it: the program of that
+/// name is in a package that `tests/run --fast` does without.
+pub fn send_signal(name: &str, pid: impl std::fmt::Display) -> bool {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()]).stderr(Stdio::null());
+    shell.status().unwrap().success()
 }
 
 /// A port that is this process's until it ends: nobody listens on it, no other process of these tests gets it, and it is
@@ -86,7 +99,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         // First asked, so that its own children end, too.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        send_signal("TERM", self.child.id());
         for _ in 0..100 {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 return;

@@ -5,11 +5,11 @@ use pintle::ledger::{Ramp, Ramped, Record};
 use pintle::policy::guard::locked_out;
 use pintle::policy::promise::{Promise, PromiseChannel};
 
+use super::build::Objection;
 use super::client::{App, Millis};
 use super::fleet::Fleet;
 use super::node::Outcome;
 use super::random::Random;
-use super::resolve::Objection;
 use super::site::{PATTERNS, Table, key, pin};
 use super::tables::{any_key, change, rotate};
 

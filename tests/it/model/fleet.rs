@@ -6,10 +6,10 @@
 
 use std::rc::Rc;
 
+use super::build::Objection;
 use super::client::{App, Client, Key, Millis};
 use super::node::{Node, Running};
 use super::random::Random;
-use super::resolve::Objection;
 use super::site::{Entry, Header, NAMES, Table};
 use super::witness::Sets;
 
@@ -227,8 +227,8 @@ impl Fleet {
         let clock = self.now - self.nodes[node].behind;
         for objection in objections {
             match objection.by {
-                super::resolve::By::Past(_) => self.counts.refused_by_past += 1,
-                super::resolve::By::Coming(_) => self.counts.refused_by_coming += 1,
+                super::build::By::Past(_) => self.counts.refused_by_past += 1,
+                super::build::By::Coming(_) => self.counts.refused_by_coming += 1,
             }
             self.sets.is_needed(objection, &self.apps, clock).map_err(|why| format!("refused without need: {why}"))?;
         }

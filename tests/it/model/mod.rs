@@ -2,7 +2,7 @@
 //!
 //! The code under test is the real one: `policy::promise`, `policy::guard`, `policy::hpkp`, `policy::ramp`, and the
 //! `ledger` with its leases, its time, and its file on a disk that loses and fails. What `config` and `control` do between
-//! them (`resolve.rs`, `node.rs`) is told again in the same order, without files, sockets and threads. The clients
+//! them (`build.rs`, `node.rs`) is repeated in the same order, without files, sockets and threads. The clients
 //! (`client.rs`) are written from the RFC alone.
 //!
 //! # What is claimed
@@ -29,18 +29,18 @@
 //!
 //! # How to run it
 //!
-//! `PINTLE_HISTORIES=1000000 cargo test --test it model` plays that many histories in place of the usual number;
+//! `PINTLE_HISTORIES=1000000 cargo test --test it model` plays that many histories instead of the usual number;
 //! `PINTLE_SEED` makes them other ones. A history that fails is cut down to the actions that it takes, and told.
 
 mod acme;
 mod action;
+mod build;
 mod client;
 #[path = "../../../src/ledger/fake_disk.rs"]
 mod fake_disk;
 mod fleet;
 mod node;
 pub mod random;
-mod resolve;
 mod site;
 mod tables;
 mod witness;

@@ -10,9 +10,9 @@ use pintle::ledger::time::{ClockReading, ClockStep, Time};
 use pintle::ledger::{Accepted, Book, FILE, Ledger, Record, read_book};
 use pintle::policy::promise::Seconds;
 
+use super::build::{Built, Objection, build};
 use super::client::Millis;
 use super::fake_disk::FakeDisk;
-use super::resolve::{Objection, Resolved, resolve};
 use super::site::{Entry, NAMES, Table, routes};
 use super::witness::Sets;
 
@@ -135,8 +135,8 @@ impl Running {
     }
 
     /// As `Control::adopt` does: first the ledger, then the wire.
-    fn adopt(&mut self, resolved: Resolved, now: Millis, behind: Millis, sets: &mut Sets) -> Outcome {
-        let Resolved { entries, accepted, ramps, kept } = resolved;
+    fn adopt(&mut self, built: Built, now: Millis, behind: Millis, sets: &mut Sets) -> Outcome {
+        let Built { entries, accepted, ramps, kept } = built;
         let decisions = accepted.iter().cloned().map(Record::Accepted).chain(ramps.into_iter().map(Record::Ramp));
         if self.ledger.record(decisions.collect()).is_err() && !accepted.is_empty() {
             return Outcome::Unwritten { accepted };
@@ -190,8 +190,8 @@ impl Node {
         let Ok((ledger, _)) = Ledger::on(self.disk.clone(), self.wall(now)) else {
             return (Outcome::Unwritten { accepted: Vec::new() }, Vec::new());
         };
-        let (resolved, objections) = resolve(&self.file, &[], false, ledger.book(), self.wall(now));
-        let Some(resolved) = resolved else { return (Outcome::Refused, objections) };
+        let (built, objections) = build(&self.file, &[], false, ledger.book(), self.wall(now));
+        let Some(built) = built else { return (Outcome::Refused, objections) };
         let time = Time::start(ledger.book().newest(), reading);
         let (leases, routes) = (Leases::default(), [None; NAMES.len()]);
         let mut running = Running {
@@ -205,7 +205,7 @@ impl Node {
             early_by: self.behind.min(now - self.last_right),
             last_right: self.last_right,
         };
-        let outcome = running.adopt(resolved, now, self.behind, sets);
+        let outcome = running.adopt(built, now, self.behind, sets);
         if let Outcome::Admitted { .. } = outcome {
             self.take_file();
             self.running = Some(running);
@@ -219,9 +219,9 @@ impl Node {
         let wall = self.wall(now);
         let Some(running) = &mut self.running else { return (Outcome::Refused, Vec::new()) };
         let tables = if keeps { &self.draft } else { &self.file };
-        let (resolved, objections) = resolve(tables, &running.entries, keeps, running.ledger.book(), wall);
-        let Some(resolved) = resolved else { return (Outcome::Refused, objections) };
-        let outcome = running.adopt(resolved, now, self.behind, sets);
+        let (built, objections) = build(tables, &running.entries, keeps, running.ledger.book(), wall);
+        let Some(built) = built else { return (Outcome::Refused, objections) };
+        let outcome = running.adopt(built, now, self.behind, sets);
         if let (false, Outcome::Admitted { .. }) = (keeps, &outcome) {
             self.take_file();
         }

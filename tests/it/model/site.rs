@@ -1,4 +1,4 @@
-//! Sites as the operator writes them, and as pintle serves them: the part of `config::resolve` that makes a site out of
+//! Sites as the operator writes them, and as pintle serves them: the part of `config::build` that makes a site out of
 //! its table, with the same calls to the rules.
 
 use std::rc::Rc;

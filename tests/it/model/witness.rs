@@ -9,9 +9,9 @@ use std::rc::Rc;
 use pintle::lease::ahead;
 use pintle::policy::promise::{Promise, PromiseChannel, Seconds};
 
+use super::build::{By, Objection};
 use super::client::{App, Client, Millis};
 use super::node::names_of;
-use super::resolve::{By, Objection};
 use super::site::{Entry, Header, NAMES, routes};
 
 /// All sets that were ever to be sent, by any node.

@@ -122,7 +122,7 @@ fn judge_refusal(world: &mut World<'_>, site: usize, said: Option<&Said>) -> Res
         world.check()?;
         is_needed(world)
     };
-    // What lies in place of a bad pair may be half of a good one.
+    // The replacement of a bad pair may be half of a good one.
     if needed || world.blind || world.is_changed || world.files.values().any(Option::is_none) {
         return Ok(());
     }

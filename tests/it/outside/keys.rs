@@ -75,7 +75,7 @@ impl Keys {
         }
     }
 
-    /// A text with names in place of pins.
+    /// A text with names instead of pins.
     pub fn named(&self, text: &str) -> String {
         let all = (0..SITES).flat_map(|site| (0..KEYS).map(move |key| (site, key)));
         let text = all

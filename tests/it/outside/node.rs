@@ -143,7 +143,7 @@ impl Node {
         self.admin(Method::POST, "/reload")
     }
 
-    /// Has it look at the files of a site now, in place of waiting until it does of its own accord.
+    /// Has it look at the files of a site now, instead of waiting until it does of its own accord.
     pub fn look(&self, host: &str) -> Said {
         self.admin(Method::POST, &format!("/certificates?host={host}"))
     }

@@ -14,7 +14,7 @@ use super::life::{at_rest, ended};
 use super::orders::{Bed, ask, obtained, order_requests, orders, renew};
 use crate::harness::double::{Act, Double, Step, When};
 use crate::harness::pebble::{Settings, is_current};
-use crate::harness::{BLOG, Pintle, eventually, free_port, outcome, output, pintle};
+use crate::harness::{BLOG, Pintle, eventually, free_port, outcome, output, pintle, send_signal};
 
 /// A hook program for pebble's DNS with these lines before its own. It notes its calls.
 fn hook(bed: &Bed, before: &str) -> PathBuf {
@@ -213,9 +213,9 @@ fn records_that_a_crash_has_left_are_removed_at_the_next_start() {
     let name = "_acme-challenge.blog.example.com";
     eventually("the challenge is answered", || (double.count(Step::Challenge) > 0).then_some(()));
     assert_eq!(values(&bed, name).len(), 1);
-    let mut command = std::process::Command::new("kill");
-    command.arg("-9").args(children(pintle.pid()).iter().map(ToString::to_string)).arg(pintle.pid().to_string());
-    assert!(command.status().unwrap().success());
+    for pid in children(pintle.pid()).into_iter().chain([pintle.pid()]) {
+        assert!(send_signal("KILL", pid), "{pid}");
+    }
     drop(pintle);
     assert_eq!(values(&bed, name).len(), 1, "nobody is left to remove it");
     // The CA does not even answer.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use pintle::acme::dns::{Presented, present, record, visible};
@@ -13,7 +13,7 @@ use pintle::upstream::dns::NameServers;
 use tempfile::TempDir;
 
 use crate::harness::pebble::TestDns;
-use crate::harness::{eventually, pintle};
+use crate::harness::{eventually, pintle, send_signal};
 
 /// A hook program with these lines, which notes its arguments in the file `calls`.
 fn program(folder: &Path, lines: &str) -> PathBuf {
@@ -140,7 +140,7 @@ fn a_killed_process_leaves_no_record() {
     let report: serde_json::Value = channel.receive(Some(Duration::from_secs(30)), None).unwrap();
     assert!(report["failure"].is_null(), "{report}");
     // SIGTERM to the whole group, as a terminal or a service manager sends it, does not end it early.
-    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    send_signal("TERM", child.id());
     drop(channel);
     assert!(child.wait().unwrap().success());
     assert_eq!(

@@ -10,7 +10,7 @@ use super::clock::Clock;
 use super::orders::{Bed, ask, obtained, orders, pin_of, renew, window};
 use crate::harness::double::{Act, Answer, Double, Step, When};
 use crate::harness::pebble::{Settings, is_current};
-use crate::harness::{BLOG, Pintle, eventually, outcome, output};
+use crate::harness::{BLOG, Pintle, eventually, outcome, output, send_signal};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -177,7 +177,7 @@ fn an_order_in_flight_during_an_upgrade() {
 /// Ends the process of an upgrade, which is nobody's child.
 pub fn ended(pintle: &Pintle) {
     let pid = pintle.status()["pid"].as_u64().unwrap();
-    let _ = std::process::Command::new("kill").arg(pid.to_string()).status();
+    send_signal("TERM", pid);
 }
 
 #[test]

@@ -161,7 +161,7 @@ pub fn judge<'f>(status: u16, field: impl Fn(&str) -> Option<&'f str>, body: &[u
     }
     if body != due {
         let same = body.iter().zip(due).take_while(|(a, b)| a == b).count();
-        return Err(format!("{} bytes in place of {}, the same up to {same}", body.len(), due.len()));
+        return Err(format!("{} bytes instead of {}, the same up to {same}", body.len(), due.len()));
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ pub(super) fn outcome(answer: &Answer, wish: &WishedInstall<'_>) -> InstallOutco
     let named = wish.name();
     if some(body, "verdict").is_none() {
         let error = some(body, "error").unwrap_or_default();
-        let ways = ways_out(texts(body, "hints"));
+        let ways = ways_out(body);
         let (title, text) = match body["kind"].as_str() {
             Some("private-key") => (format!("{named} has a private key. It was wiped, not read"), capital(&error)),
             _ => (format!("{named} was not installed"), error),
@@ -131,7 +131,7 @@ pub(super) fn outcome(answer: &Answer, wish: &WishedInstall<'_>) -> InstallOutco
     let shown = problems.iter().take(PROBLEMS_MAX).map(|problem| ShownInstallProblem {
         is_error: problem["severity"] != "warning",
         what: text(problem, "what"),
-        ways: ways_out(texts(problem, "hints")),
+        ways: ways_out(problem),
     });
     let (problems_shown, more_problems) = (shown.collect(), problems.len().saturating_sub(PROBLEMS_MAX));
     let lockout = lockout(body);
@@ -156,7 +156,7 @@ pub(super) fn outcome(answer: &Answer, wish: &WishedInstall<'_>) -> InstallOutco
         text,
         problems: problems_shown,
         more_problems,
-        ways: ways_out(texts(body, "hints")),
+        ways: ways_out(body),
         facts: Some(facts(body, lockout.as_ref())),
         lockout,
         apply,
@@ -240,7 +240,7 @@ mod tests {
         let refused = json!({
             "verdict": "refused", "ok": false, "writable": true, "site": "a.example", "chain_pem": "PEM", "key": "found",
             "lockout": { "sets": 2, "until": "2027-02-19T08:00:00Z", "day": "2027-02-20" },
-            "reasons": [{ "severity": "error", "what": "would lock readers out", "hints": ["pintle status", "wait"] }],
+            "reasons": [{ "severity": "error", "what": "would lock readers out", "hints": ["pintle status", "wait"], "commands": ["pintle status"] }],
         });
         let shown = outcome(&Answer::json(StatusCode::CONFLICT, refused), &wish(&given, true));
         assert_eq!((shown.level, shown.title.as_str()), ("bad", "Refused: a.pem would lock readers out"));

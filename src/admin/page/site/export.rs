@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::admin::api::Answer;
 use crate::admin::asked::{PageRequest, encoded};
-use crate::admin::page::value::{WayOut, list, some, text, texts, ways_out};
+use crate::admin::page::value::{WayOut, list, some, text, texts};
 use crate::reason::pasted::pintle;
 use crate::reason::shell_word;
 
@@ -48,7 +48,7 @@ impl SiteExport {
             forms: forms(href, asked, form),
             text: some(&pins.body, "text").filter(|_| pins.is_ok()),
             command: pintle(format!("export --site {} --as {form} --life 90d", shell_word(site))),
-            warnings: ways_out(warnings(pins)),
+            warnings: warnings(pins).into_iter().map(WayOut::sentence).collect(),
         }
     }
 }

@@ -82,10 +82,11 @@ pub(super) fn notices(site: &Value, now: i64) -> Vec<SiteNotice> {
     for reason in list(refused, "reasons") {
         let what = format!("A certificate was refused: {}", text(reason, "reason"));
         let since = Moment::of(&refused["since"], now);
-        found.push(SiteNotice { level: "bad", what, since, keeps, ways: ways_out(texts(reason, "hints")) });
+        found.push(SiteNotice { level: "bad", what, since, keeps, ways: ways_out(reason) });
     }
-    let mut add = |level, what: String, hints| {
-        found.push(SiteNotice { level, what, since: None, keeps, ways: ways_out(hints) });
+    let mut add = |level, what: String, hints: Vec<String>| {
+        let ways = hints.into_iter().map(WayOut::sentence).collect();
+        found.push(SiteNotice { level, what, since: None, keeps, ways });
     };
     if let Some(error) = some(site, "ledger_error") {
         let hint = "Check free space and permissions of state.directory. Everything else continues.".to_owned();
@@ -250,7 +251,7 @@ pub(super) fn renewals(site: &Value, now: i64) -> Vec<PlannedRenewal> {
             }
             _ => format!("{algorithm}: {}.", text(one, "words")),
         };
-        PlannedRenewal { words, hint: ways_out(some(one, "hint").into_iter().collect()).pop() }
+        PlannedRenewal { words, hint: some(one, "hint").map(WayOut::sentence) }
     };
     list(site, "renewals").iter().map(renewal).collect()
 }
@@ -349,7 +350,7 @@ mod tests {
     fn problems_and_facts() {
         let site = json!({
             "hpkp": { "name": "Public-Key-Pins", "value": "x", "sent": false, "why_not": "no backup left" },
-            "refused": { "since": "2026-11-23T00:00:00Z", "reasons": [{ "reason": "its key is in no set", "hints": ["pintle key new"] }] },
+            "refused": { "since": "2026-11-23T00:00:00Z", "reasons": [{ "reason": "its key is in no set", "hints": ["pintle key new"], "commands": ["pintle key new"] }] },
             "certificates": [], "upstream": "https://a.example",
         });
         let notices = notices(&site, NOW);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::admin::api::Answer;
-use crate::admin::page::value::{WayOut, capital, list, some, text, texts, ways_out};
+use crate::admin::page::value::{WayOut, capital, list, some, text, ways_out};
 use crate::reason::counted;
 
 /// The outcome of a verification.
@@ -39,7 +39,7 @@ impl VerifiedSite {
         if !answer.is_ok() {
             let title = some(body, "error").unwrap_or_else(|| "pintle did not answer".to_owned());
             let (class, icon, note) = ("v-warn", "warn", "Nothing was verified.".to_owned());
-            return Self { class, icon, title, note, groups: Vec::new(), ways: ways_out(texts(body, "hints")) };
+            return Self { class, icon, title, note, groups: Vec::new(), ways: ways_out(body) };
         }
         let findings = list(body, "findings");
         let number = |level: &str| findings.iter().filter(|finding| finding["level"] == level).count();
@@ -70,7 +70,7 @@ fn row(finding: &Value) -> VerifiedRow {
         Some("note") => ("info", "quiet", "Note"),
         _ => ("ok", "t-ok", "Fine"),
     };
-    let hint = ways_out(some(finding, "hint").into_iter().collect()).pop();
+    let hint = some(finding, "hint").map(WayOut::sentence);
     VerifiedRow { icon, class, word, check: text(finding, "check"), message: text(finding, "message"), hint }
 }
 
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!((fine.groups[1].name.as_str(), fine.groups[1].rows[0].word), ("Pins", "Note"));
         let bad = of(json!([finding("TLS", "error"), finding("page", "warning")]));
         assert_eq!((bad.class, bad.title.as_str()), ("v-bad", "1 fault, 1 warning"));
-        let body = json!({ "error": "busy", "hints": ["pintle upgrade"] });
+        let body = json!({ "error": "busy", "hints": ["pintle upgrade"], "commands": ["pintle upgrade"] });
         let refused = VerifiedSite::of(&Answer::json(StatusCode::CONFLICT, body));
         assert!(refused.title == "busy" && refused.ways[0].is_command && refused.groups.is_empty());
     }

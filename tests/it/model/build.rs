@@ -1,4 +1,4 @@
-//! From tables to what may be served: what `config::resolve` does with pins, by the same calls to the guard. Its messages
+//! From tables to what may be served: what `config::build` does with pins, by the same calls to the guard. Its messages
 //! and files are left out.
 
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use pintle::policy::promise::{Promise, Seconds, SiteNames, others};
 use super::site::{Entry, Table, make, pattern};
 
 /// The pairs that may be served.
-pub struct Resolved {
+pub struct Built {
     pub entries: Vec<Rc<Entry>>,
     pub accepted: Vec<Accepted>,
     pub ramps: Vec<Ramp>,
@@ -41,13 +41,13 @@ pub enum By {
 
 /// Judges all tables. With `before`, sites that are not fit keep what they have. Everything that the guard has refused
 /// on the way comes, too.
-pub fn resolve(
+pub fn build(
     tables: &[Table],
     before: &[Rc<Entry>],
     keeps: bool,
     book: &Book,
     now: Seconds,
-) -> (Option<Resolved>, Vec<Objection>) {
+) -> (Option<Built>, Vec<Objection>) {
     let mut objections = Vec::new();
     let hosts: Vec<Vec<HostPattern>> = tables.iter().map(|t| t.hosts.iter().map(|at| pattern(*at)).collect()).collect();
     let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
@@ -65,7 +65,7 @@ pub fn resolve(
             let kept = offered.iter().filter(|(_, is_kept)| *is_kept).count();
             let entries: Vec<Rc<Entry>> = offered.into_iter().map(|(entry, _)| entry).collect();
             let ramps = entries.iter().flat_map(|e| e.ramps.clone()).collect();
-            return (Some(Resolved { entries, accepted, ramps, kept }), objections);
+            return (Some(Built { entries, accepted, ramps, kept }), objections);
         }
         if !keeps {
             return (None, objections);

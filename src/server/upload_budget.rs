@@ -1,4 +1,4 @@
-//! The room that buffered request bodies take, in all workers together, and the part of it that is one network's.
+//! The memory and files of buffered request bodies, in all workers together, and the part of them for one network.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,17 +11,17 @@ use super::admission::ClientNetwork;
 pub(super) const MEMORY_EACH: usize = 64 * 1024;
 /// Files at the same time, in all workers together: each takes a file descriptor.
 pub(super) const FILES_MAX: u64 = 512;
-/// The part of each room that the bodies of one network may take, as a divisor.
+/// The part of each budget that the bodies of one network may take, as a divisor.
 const NETWORK_PART: u64 = 8;
 /// The part that they may take with a body that is larger, as a divisor.
 const LARGE_PART: u64 = 2;
 
-/// What the buffered bodies of all workers take.
+/// The memory and files of the buffered bodies of all workers.
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
-    taken: TakenRoom,
+    taken: TakenBudget,
     /// The networks that have bodies here.
-    by_network: Mutex<HashMap<ClientNetwork, Arc<NetworkRoom>>>,
+    by_network: Mutex<HashMap<ClientNetwork, Arc<NetworkBudget>>>,
 }
 
 impl Uploads {
@@ -34,14 +34,14 @@ impl Uploads {
         UploadPlace { uploads: self.clone(), network, of_network, is_large: AtomicBool::new(false) }
     }
 
-    fn networks(&self) -> MutexGuard<'_, HashMap<ClientNetwork, Arc<NetworkRoom>>> {
+    fn networks(&self) -> MutexGuard<'_, HashMap<ClientNetwork, Arc<NetworkBudget>>> {
         self.by_network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A kind of room.
+/// A kind of budget.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Room {
+pub(super) enum UploadBudget {
     /// Bytes in memory.
     Memory,
     /// Bytes in files.
@@ -50,43 +50,43 @@ pub(super) enum Room {
     Files,
 }
 
-/// What is taken of each kind.
+/// The part in use of each kind.
 #[derive(Debug, Default)]
-struct TakenRoom {
+struct TakenBudget {
     memory: AtomicU64,
     filed: AtomicU64,
     files: AtomicU64,
 }
 
-impl TakenRoom {
-    fn of(&self, room: Room) -> &AtomicU64 {
-        match room {
-            Room::Memory => &self.memory,
-            Room::Filed => &self.filed,
-            Room::Files => &self.files,
+impl TakenBudget {
+    fn of(&self, kind: UploadBudget) -> &AtomicU64 {
+        match kind {
+            UploadBudget::Memory => &self.memory,
+            UploadBudget::Filed => &self.filed,
+            UploadBudget::Files => &self.files,
         }
     }
 }
 
-/// What the bodies of one network take.
+/// The memory and files of the bodies of one network.
 #[derive(Debug, Default)]
-struct NetworkRoom {
+struct NetworkBudget {
     bodies: AtomicU64,
-    taken: TakenRoom,
+    taken: TakenBudget,
     /// One of them takes more than the network's part.
     has_large: AtomicBool,
 }
 
 /// The reason why a piece is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoRoom {
-    /// The room of all is taken, or the disk does not take it.
+pub(super) enum OverBudget {
+    /// The budget of all is spent, or the disk does not take it.
     All,
-    /// The network's part is taken.
+    /// The network's part is spent.
     Network,
 }
 
-impl From<io::Error> for NoRoom {
+impl From<io::Error> for OverBudget {
     fn from(_: io::Error) -> Self {
         Self::All
     }
@@ -97,37 +97,37 @@ impl From<io::Error> for NoRoom {
 pub(super) struct UploadPlace {
     uploads: Arc<Uploads>,
     network: ClientNetwork,
-    of_network: Arc<NetworkRoom>,
+    of_network: Arc<NetworkBudget>,
     is_large: AtomicBool,
 }
 
 impl UploadPlace {
     /// Takes `more` of what `most` allows for all bodies together.
-    pub(super) fn take(&self, room: Room, more: u64, most: u64) -> Result<(), NoRoom> {
+    pub(super) fn take(&self, kind: UploadBudget, more: u64, most: u64) -> Result<(), OverBudget> {
         if more == 0 {
             return Ok(());
         }
-        let (all, own) = (self.uploads.taken.of(room), self.of_network.taken.of(room));
+        let (all, own) = (self.uploads.taken.of(kind), self.of_network.taken.of(kind));
         if !take(all, more, most) {
-            return Err(NoRoom::All);
+            return Err(OverBudget::All);
         }
         let refused = match take(own, more, most / NETWORK_PART) {
             true => return Ok(()),
             // Or else a body that is larger than the part could never be sent.
             false if self.becomes_large() => match take(own, more, most / LARGE_PART) {
                 true => return Ok(()),
-                false => NoRoom::All,
+                false => OverBudget::All,
             },
-            false => NoRoom::Network,
+            false => OverBudget::Network,
         };
         give_back(all, more);
         Err(refused)
     }
 
     /// Gives back what was taken.
-    pub(super) fn give_back(&self, room: Room, less: u64) {
-        give_back(self.uploads.taken.of(room), less);
-        give_back(self.of_network.taken.of(room), less);
+    pub(super) fn give_back(&self, kind: UploadBudget, less: u64) {
+        give_back(self.uploads.taken.of(kind), less);
+        give_back(self.of_network.taken.of(kind), less);
     }
 
     /// Returns `true` if the body is the one of its network that may take more than the part.
@@ -174,27 +174,30 @@ mod tests {
         let uploads = Arc::new(Uploads::default());
         let places: Vec<_> = (0..3).map(|_| uploads.enter(network(1))).collect();
         let other = uploads.enter(network(2));
-        let take = |n: usize, more| places[n].take(Room::Filed, more, 800);
+        let take = |n: usize, more| places[n].take(UploadBudget::Filed, more, 800);
         assert_eq!((take(0, 60), take(1, 40)), (Ok(()), Ok(())));
         // One of them may be larger, up to half of all.
-        assert_eq!((take(2, 200), take(0, 1), take(1, 1)), (Ok(()), Err(NoRoom::Network), Err(NoRoom::Network)));
-        assert_eq!((take(2, 100), take(2, 1)), (Ok(()), Err(NoRoom::All)));
+        assert_eq!(
+            (take(2, 200), take(0, 1), take(1, 1)),
+            (Ok(()), Err(OverBudget::Network), Err(OverBudget::Network))
+        );
+        assert_eq!((take(2, 100), take(2, 1)), (Ok(()), Err(OverBudget::All)));
         // What was refused is not taken.
         assert_eq!(uploads.taken.filed.load(Ordering::Relaxed), 400);
-        assert_eq!(other.take(Room::Filed, 100, 800), Ok(()));
-        assert_eq!(other.take(Room::Files, 1, 0), Err(NoRoom::All), "there is no room at all");
+        assert_eq!(other.take(UploadBudget::Filed, 100, 800), Ok(()));
+        assert_eq!(other.take(UploadBudget::Files, 1, 0), Err(OverBudget::All), "a budget of nothing");
     }
 
     #[test]
-    fn room_and_places_are_given_back() {
+    fn budget_and_places_are_given_back() {
         let uploads = Arc::new(Uploads::default());
         let (first, second) = (uploads.enter(network(1)), uploads.enter(network(1)));
-        assert_eq!(first.take(Room::Memory, 300, 800), Ok(()));
-        assert_eq!(second.take(Room::Memory, 1, 800), Err(NoRoom::Network));
-        first.give_back(Room::Memory, 300);
+        assert_eq!(first.take(UploadBudget::Memory, 300, 800), Ok(()));
+        assert_eq!(second.take(UploadBudget::Memory, 1, 800), Err(OverBudget::Network));
+        first.give_back(UploadBudget::Memory, 300);
         drop(first);
-        assert_eq!(second.take(Room::Memory, 300, 800), Ok(()), "it may be the large one now");
-        second.give_back(Room::Memory, 300);
+        assert_eq!(second.take(UploadBudget::Memory, 300, 800), Ok(()), "it may be the large one now");
+        second.give_back(UploadBudget::Memory, 300);
         drop(second);
         assert!(uploads.networks().is_empty());
         assert_eq!(uploads.taken.memory.load(Ordering::Relaxed), 0);
