@@ -472,7 +472,7 @@ fn files() {
     assert_eq!(output(&mut site.command("curl", &["--out", file.to_str().unwrap()])), "");
     assert_eq!(fs::read_to_string(&file).unwrap(), site.export("curl"));
     let (code, _, err) = outcome(&mut site.command("curl", &["--out", "/no/such/folder/pins"]));
-    assert!(code == 1 && err.contains("/no/such/folder/pins: No such file"), "{err}");
+    assert!(code == 1 && err.contains("/no/such/folder/pins: no such file"), "{err}");
     // Nobody should take half an export for a whole one.
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let status = site.command("json", &[]).stdout(full).stderr(Stdio::null()).status().unwrap();

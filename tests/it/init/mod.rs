@@ -239,7 +239,7 @@ fn a_folder_that_init_does_not_make() {
     // A file in the folder's place.
     let file = lost.join("pintle.toml");
     let (code, _, err) = outcome(init_fixture(&authority, &blog, &fixture).arg("-o").arg(&file));
-    assert!(code == 1 && err.contains("no folder") && !err.contains("os error"), "{err}");
+    assert!(code == 1 && err.contains("is not a folder") && !err.contains("os error"), "{err}");
 }
 
 #[test]
