@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 
 use super::attempts::{self, UpstreamAttempts};
 use super::drop_privileges::{Ahead, look_ahead};
-use super::first_ledger::{FirstLedger, has_lock};
+use super::first_ledger::FirstLedger;
+use super::lost_ledger::LostLedger;
 use super::reach::{keys_in_reach, writes_beside};
 use super::{KnownPromises, Like, LoadedConfig, context, load, look_at_book, print, refuse, warn};
 use crate::acme::held::{FirstAttempts, last_preflight, waiting};
 use crate::acme::preflight::PreflightFinding;
 use crate::config::{self, CheckContext, Config, Draft, Managed, Problems, report};
+use crate::control::FoundPromises;
 use crate::host::both_forms;
 use crate::ledger::time::minute;
 use crate::os::privileges::UserAccount;
@@ -55,7 +57,7 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
     let loaded = load(path, look);
     if let (Err(_), Some(known), Ok(draft)) = (&loaded, &known, config::read(path)) {
         start_in_spite(&draft, known).iter().for_each(|without| print::note(&without.to_string()));
-        known.found.iter().for_each(|found| warn(&found.reason()));
+        of_beginning(known).iter().for_each(warn);
     }
     let Ahead { mut troubles, forbidden, readable: mut warned, account } =
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
@@ -63,10 +65,9 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
     let mut first = None;
     if let Ok(LoadedConfig { draft, config, .. }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
-        first = known.as_ref().and_then(|known| first_ledger(draft, config, known));
-        let lost = first.as_ref().and_then(|first| first.lost(config));
-        warned.extend(first.as_ref().filter(|_| lost.is_none()).and_then(|first| suspicious(draft, first)));
-        troubles.extend(lost);
+        first = known.as_ref().and_then(|known| first_ledger(config, known));
+        warned.extend(first.as_ref().and_then(|first| suspicious(draft, first)));
+        warned.extend(known.iter().flat_map(|known| left_out(draft, known)));
     }
     print_placed(path, forbidden.iter().chain(&warned));
     for trouble in &troubles {
@@ -184,9 +185,21 @@ fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
 }
 
 /// The first ledger, if there is none yet. A running process knows its promises, wherever they are.
-fn first_ledger(draft: &Draft, config: &Config, known: &KnownPromises) -> Option<FirstLedger> {
-    let of = || FirstLedger::of(config, known.found.clone(), &known.book, has_lock(draft));
+fn first_ledger(config: &Config, known: &KnownPromises) -> Option<FirstLedger> {
+    let of = || FirstLedger::of(config, known.found.clone(), known.lost.clone(), &known.book);
     if known.is_whole { None } else { of() }
+}
+
+/// Warnings about what a start begins its ledger with, and about other folders' ledgers.
+fn of_beginning(known: &KnownPromises) -> Vec<Reason> {
+    let begins = known.found.iter().map(FoundPromises::reason).chain(known.lost.iter().map(LostLedger::reason));
+    begins.chain(known.left_out.iter().cloned()).collect()
+}
+
+/// The warnings about other folders' ledgers.
+fn left_out(draft: &Draft, known: &KnownPromises) -> Vec<Problem> {
+    let place = draft.place_of("state.directory");
+    known.left_out.iter().map(|reason| Problem::warning(&place, reason.clone())).collect()
 }
 
 /// Warns of a first ledger, if there was one before.
@@ -251,11 +264,17 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
     troubles.extend(known.damage.clone());
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
-    let first = config.as_ref().and_then(|config| first_ledger(&draft, config, &known));
-    troubles.extend(first.as_ref().zip(config.as_ref()).and_then(|(first, config)| first.lost(config)));
-    warned.extend(first.as_ref().and_then(|first| suspicious(&draft, first)));
-    let unserved = known.found.as_ref().filter(|_| config.is_none());
-    warned.extend(unserved.map(|found| Problem::warning(&draft.place_of("state.directory"), found.reason())));
+    match &config {
+        Some(config) => {
+            let first = first_ledger(config, &known);
+            warned.extend(first.as_ref().and_then(|first| suspicious(&draft, first)));
+            warned.extend(left_out(&draft, &known));
+        }
+        None => {
+            let place = draft.place_of("state.directory");
+            warned.extend(of_beginning(&known).into_iter().map(|reason| Problem::warning(&place, reason)));
+        }
+    }
     let attempts = match config.as_ref().filter(|_| connect).map(attempts::try_all).transpose() {
         Ok(attempts) => attempts,
         Err(reason) => return refuse_unread(path, &reason),

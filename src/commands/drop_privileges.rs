@@ -11,7 +11,7 @@ use crate::os::words::words;
 use crate::reason::{Kind, Problem, Reason, shell_word};
 
 /// The default user.
-pub(super) const USER: &str = "pintle";
+pub(super) const USER: &str = privileges::USER;
 
 /// Returns the command that makes a user for pintle.
 pub(super) fn useradd(user: &str) -> String {

@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::begun_ledger::with_promises;
 use super::forecast::{BrokenHere, BurntHere, Forecast, forecast};
+use super::lost_ledger::LostLedger;
 use super::{KnownPromises, fail_with_hint, glance_at_book, read, refuse, warn};
 use crate::config::{Draft, UnknownPair};
 use crate::control::client::ask;
 use crate::control::served::Objection;
-use crate::control::{FoundPromises, hints_to_read, remedy};
+use crate::control::{FoundPromises, NearbyLedgers, hints_to_read, remedy};
 use crate::ledger::time::{rfc3339, timestamp, wall};
 use crate::ledger::{Accepted, Book, Burnt, Ledger, News, OpenError, Record, Repair, repair};
 use crate::os::read_error;
@@ -358,11 +360,16 @@ fn add_to_file_with(
     }
 }
 
-/// Begins a new ledger with the promises in other folders.
+/// Begins a new ledger with the promises in other folders, or with those that may be lost.
 fn with_found(draft: &Draft, ledger: Ledger) -> Ledger {
-    let Some(found) = FoundPromises::of(draft) else { return ledger };
-    warn(&found.reason());
-    found.taken_into(ledger)
+    let nearby = NearbyLedgers::look(draft);
+    nearby.left_out().iter().for_each(warn);
+    let found = FoundPromises::of(draft, &nearby);
+    let is_found = found.as_ref().is_some_and(FoundPromises::are_about_sites);
+    let lost = if is_found { None } else { LostLedger::of(draft, ledger.book()) };
+    found.iter().for_each(|found| warn(&found.reason()));
+    lost.iter().for_each(|lost| warn(&lost.reason()));
+    with_promises(draft, ledger, found.as_ref(), lost.as_ref())
 }
 
 fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, Reason> {

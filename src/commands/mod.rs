@@ -25,6 +25,7 @@ pub mod ledger;
 mod latency;
 mod live;
 mod live_chain;
+mod lost_ledger;
 pub mod pages;
 pub mod page;
 pub mod password;
@@ -51,19 +52,21 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tracing::Level;
 
+use self::lost_ledger::LostLedger;
 use crate::config::{self, AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, Problems, StandIn};
 use crate::control::admin::PromisesInForce as Answer;
 use crate::control::client::{ClientError, ask_for};
-use crate::control::{FoundPromises, dates_ahead, hints_to_read, moved, remedy};
+use crate::control::{FoundPromises, NearbyLedgers, dates_ahead, hints_to_read, moved, remedy};
 use crate::install::unfinished;
 use crate::ledger::time::judged_now;
-use crate::ledger::{Book, Notice, OpenError};
+use crate::ledger::{Book, Notice, OpenError, Record};
 use crate::os::read_error;
 use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::near::did_you_mean;
 use crate::reason::{Reason, Severity, counted};
 use crate::telemetry::log::LogFormat;
+use crate::tls::certificate::Chain;
 
 /// Time limit for the running process's answer about its promises.
 const BOOK_PATIENCE: Duration = Duration::from_secs(20);
@@ -207,6 +210,7 @@ fn context<'a>(draft: &Draft, known: &'a KnownPromises, like: &Like) -> CheckCon
         stand_in,
         may_lack,
         days_in_use: known.days.clone(),
+        pages_in_use: known.pages.clone(),
         ..CheckContext::new(&known.book, known.now)
     }
 }
@@ -236,8 +240,14 @@ struct KnownPromises {
     is_whole: bool,
     /// The days in `accept_lockout_until` that it serves with.
     days: Option<DaysInUse>,
+    /// The chains of the pages over TLS of the process that an upgrade replaces.
+    pages: Option<Vec<Chain>>,
     /// The promises in other folders, while the ledger's own folder has none.
     found: Option<FoundPromises>,
+    /// The promises that may be lost, and that a start assumes.
+    lost: Option<LostLedger>,
+    /// The errors about other folders' ledgers.
+    left_out: Vec<Reason>,
 }
 
 impl KnownPromises {
@@ -246,15 +256,39 @@ impl KnownPromises {
         if let Some(doubt) = doubt {
             warn(&doubt.to_string().into());
         }
-        Self { book, now, damage: None, is_whole: false, days: None, found: None }
+        Self { is_whole: false, ..Self::whole(book, now, None) }
     }
 
-    /// Adds the promises that a start would find in other folders.
+    /// The knowledge of the running process.
+    fn whole(book: Book, now: Seconds, days: Option<DaysInUse>) -> Self {
+        Self {
+            book,
+            now,
+            damage: None,
+            is_whole: true,
+            days,
+            pages: None,
+            found: None,
+            lost: None,
+            left_out: Vec::new(),
+        }
+    }
+
+    /// Adds the promises that a start would find in other folders, or assume.
     fn with_found(mut self, draft: &Draft) -> Self {
-        let Some(found) = FoundPromises::of(draft) else { return self };
-        found.records().for_each(|record| _ = self.book.apply(record));
-        let (now, _) = judged_now(self.book.newest());
-        Self { now, found: Some(found), ..self }
+        let nearby = NearbyLedgers::look(draft);
+        self.left_out = nearby.left_out().to_vec();
+        self.found = FoundPromises::of(draft, &nearby);
+        if !self.found.as_ref().is_some_and(FoundPromises::are_about_sites) {
+            self.lost = LostLedger::of(draft, &self.book);
+        }
+        let found = self.found.iter().flat_map(FoundPromises::records);
+        let records: Vec<Record> = found.chain(self.lost.iter().flat_map(LostLedger::records)).collect();
+        if !records.is_empty() {
+            records.into_iter().for_each(|record| _ = self.book.apply(record));
+            (self.now, _) = judged_now(self.book.newest());
+        }
+        self
     }
 }
 
@@ -306,7 +340,7 @@ fn ask_for_book(address: &AdminAddress) -> Option<KnownPromises> {
         Ok((StatusCode::OK, answer)) => {
             let Answer { now, lines, days } = serde_json::from_str(&answer).ok()?;
             let (book, _) = crate::ledger::read_book(lines.concat().as_bytes());
-            Some(KnownPromises { book, now, damage: None, is_whole: true, days, found: None })
+            Some(KnownPromises::whole(book, now, days))
         }
         // An older pintle has no answer to this.
         Ok(_) | Err(ClientError::NotRunning(_)) => None,

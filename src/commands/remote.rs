@@ -123,12 +123,11 @@ pub(super) fn say_to_running(
 ) -> Option<(StatusCode, String)> {
     let draft = draft(path, results)?;
     let address = address_of(path, &draft, output, results)?;
-    let state = draft.state();
     let say = |method: Method| ask_for(&address, method, command, body.clone(), patience);
     let mut answer = say(method.clone());
     for _ in 0..START_TRIALS {
         // A script starts pintle, and its next line reloads it: the ports answer before the admin socket does.
-        if !matches!(answer, Err(ClientError::NotRunning(_))) || !running::is_starting(path, state.as_deref()) {
+        if !matches!(answer, Err(ClientError::NotRunning(_))) || !running::is_starting(&draft) {
             break;
         }
         std::thread::sleep(START_PAUSE);
@@ -180,7 +179,8 @@ fn understood(
 /// The reason why nobody answers, with the way to a process that serves this configuration all the same.
 fn not_found(path: &Path, command: &str, error: &ClientError) -> Reason {
     let reason = Reason::new(error.to_string());
-    let Some(ServingProcess { id, .. }) = running::newest(path) else {
+    let newest = config::read(path).ok().and_then(|draft| running::newest(&draft));
+    let Some(ServingProcess { id, .. }) = newest else {
         let start = format!("`{}` starts it", pintle("run"));
         return reason.hint(format!("{start}; if it runs with another configuration, name that with -c"));
     };

@@ -10,14 +10,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::begun_ledger::{LedgerRemarks, begun, open_book};
 use super::drop_privileges::drop_privileges;
-use super::first_ledger::FirstLedger;
 use super::{KnownPromises, Like, LoadedConfig, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge};
 use crate::acme::hook;
 use crate::acme::lost::LostKey;
 use crate::config::history::How;
 use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
-    Beginning, Control, NewProcess, PageSocket, ProcessEnd, StartError, bind_pages, log_warnings, sandbox_rules,
+    Beginning, Control, NearbyLedgers, NewProcess, PageSocket, ProcessEnd, StartError, bind_pages, log_warnings,
+    sandbox_rules,
 };
 use crate::events::programs;
 use crate::handover::Launcher;
@@ -85,6 +85,8 @@ pub(super) fn serve(
         Err(reason) => return refuse(&reason),
     };
     settle(&draft);
+    // The serving user may be unable to read another folder.
+    let nearby = if beginning.is_demo { NearbyLedgers::default() } else { NearbyLedgers::look(&draft) };
     let (mut beginning, no_launcher) = match as_who_started_it(&draft, beginning) {
         Ok(begun) => begun,
         Err(code) => return code,
@@ -100,7 +102,8 @@ pub(super) fn serve(
     };
     let (mut opened, like) = (None, Like::start(beginning.strict));
     let is_demo = beginning.is_demo;
-    let open = |draft: &Draft| open_book(draft, &troubles, &mut opened, is_demo).map_err(|why| of_demo(why, is_demo));
+    let open =
+        |draft: &Draft| open_book(draft, &troubles, &nearby, &mut opened, is_demo).map_err(|why| of_demo(why, is_demo));
     let loaded = judge(draft, open, &like);
     if !troubles.is_empty() {
         return refuse_all(&troubles);
@@ -180,10 +183,10 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (NewProcess,
         Ok(lost) => lost,
         Err(trouble) => return refused(&newcomer, vec![trouble.into()]),
     };
-    let days = newcomer.days();
-    let known = |draft: &Draft| newcomer.book(draft).map(|book| KnownPromises { days, ..KnownPromises::of_book(book) });
-    let may_lack = if strict { MayLack::None } else { newcomer.may_lack() };
-    let like = Like { stand_in: StandIn::Always, may_lack };
+    let (days, pages) = (newcomer.days(), newcomer.pages_in_use());
+    let known =
+        |draft: &Draft| newcomer.book(draft).map(|book| KnownPromises { days, pages, ..KnownPromises::of_book(book) });
+    let like = Like { stand_in: StandIn::Always, may_lack: if strict { MayLack::None } else { newcomer.may_lack() } };
     let LoadedConfig { draft, config, problems } = match try_judge(draft, known, &like) {
         Ok(loaded) => loaded,
         Err(unfit) => {
@@ -342,9 +345,17 @@ fn tell(remarks: &LedgerRemarks, lost: &[LostKey], no_launcher: Option<std::io::
         let (problem, hint) = (reason.line(), reason.hint_line());
         tracing::warn!(problem, hint, "the ledger has dates ahead of the clock");
     }
-    if let Some(reason) = remarks.first.as_ref().map(FirstLedger::reason) {
+    if let Some(first) = &remarks.first {
+        let reason = first.reason();
         let (problem, hint) = (reason.line(), reason.hint_line());
-        tracing::warn!(problem, hint, "the ledger is new");
+        match first.is_lost() {
+            true => tracing::error!(problem, hint, "the ledger is lost: the previous keys are assumed to be promised"),
+            false => tracing::warn!(problem, hint, "the ledger is new"),
+        }
+    }
+    for reason in &remarks.left_out {
+        let (problem, hint) = (reason.line(), reason.hint_line());
+        tracing::error!(problem, hint, "promises in another folder may be missing");
     }
     for notice in &remarks.notices {
         tracing::warn!(%notice, "ledger");

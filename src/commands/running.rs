@@ -1,16 +1,18 @@
 //! Processes that serve a configuration, found without their admin socket: while they start, or after `admin.listen` or
 //! `state.directory` has changed in the file.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::param::clock_ticks_per_second;
 
-use crate::config::DEFAULT_PATHS;
-use crate::ledger::LOCK;
-use crate::os::plain_file;
+use crate::config::{DEFAULT_PATHS, Draft};
+use crate::control::trusted_users;
+use crate::ledger::is_held;
 
 /// The age up to which a process without an admin socket counts as starting, in seconds.
 const YOUNG: u64 = 15;
@@ -24,14 +26,18 @@ pub(super) struct ServingProcess {
     age: u64,
 }
 
-/// The newest process that serves a configuration; `None` if this user sees none.
-pub(super) fn newest(config: &Path) -> Option<ServingProcess> {
-    let config = fs::canonicalize(config).ok()?;
+/// The newest process that serves a configuration; `None` if this user sees none. Another user's process may only claim to.
+pub(super) fn newest(draft: &Draft) -> Option<ServingProcess> {
+    let config = fs::canonicalize(draft.path()).ok()?;
+    let trusted = trusted_users(draft);
     let uptime = uptime(&fs::read_to_string("/proc/uptime").ok()?)?;
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let serving = processes.filter_map(|entry| {
         let id = entry.file_name().to_str()?.parse().ok()?;
         let of = |name: &str| entry.path().join(name);
+        if !is_of(&fs::read_to_string(of("status")).ok()?, &trusted) {
+            return None;
+        }
         let named = configurations(&fs::read(of("cmdline")).ok()?)?;
         let is_this = |path: &PathBuf| {
             // A relative path begins where the process was started.
@@ -39,6 +45,9 @@ pub(super) fn newest(config: &Path) -> Option<ServingProcess> {
             start.and_then(|start| fs::canonicalize(start.join(path)).ok()).is_some_and(|path| path == config)
         };
         named.iter().find(|path| is_this(path))?;
+        if !sees(&of("root"), &config) {
+            return None;
+        }
         let started = started(&fs::read_to_string(of("stat")).ok()?)?;
         Some(ServingProcess { id, age: uptime.saturating_sub(started / clock_ticks_per_second().max(1)) })
     });
@@ -47,16 +56,32 @@ pub(super) fn newest(config: &Path) -> Option<ServingProcess> {
 
 /// Returns `true` if a process is about to serve a configuration, and has no admin socket yet. If this user sees no
 /// process, the lock of the ledger tells.
-pub(super) fn is_starting(config: &Path, state: Option<&Path>) -> bool {
-    match newest(config) {
+pub(super) fn is_starting(draft: &Draft) -> bool {
+    match newest(draft) {
         Some(process) => process.age < YOUNG,
-        None => state.is_some_and(|folder| is_locked(&folder.join(LOCK))),
+        None => draft.state().is_some_and(|folder| is_held(&folder)),
     }
 }
 
-/// Returns `true` if a process has locked a file.
-pub(super) fn is_locked(file: &Path) -> bool {
-    plain_file::open(file).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+/// Returns `true` if a process is one of these users', as its `/proc/ID/status` has it. A process whose memory is closed
+/// belongs to root as a file.
+fn is_of(status: &str, users: &BTreeSet<u32>) -> bool {
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    // The real user, the effective one, and others.
+    let effective = ids.and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+    effective.is_some_and(|user: u32| users.contains(&user))
+}
+
+/// Returns `false` if a process has another file under the configuration's name, as in a container of its own. A unit of
+/// systemd has mounts of its own and the same file.
+fn sees(root: &Path, config: &Path) -> bool {
+    let Ok(name) = config.strip_prefix("/") else { return true };
+    let theirs = match fs::metadata(root.join(name)) {
+        Ok(theirs) => theirs,
+        // Only root looks into processes whose memory is closed.
+        Err(error) => return error.kind() == std::io::ErrorKind::PermissionDenied,
+    };
+    fs::metadata(config).is_ok_and(|ours| (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
 }
 
 /// The configurations that a command line may mean: the named one, or the defaults. `None` unless it is of `pintle run`.
@@ -115,6 +140,14 @@ mod tests {
         check(&["pintle", "status", "-c", "/etc/p.toml"], None);
         check(&["/bin/sh", "run", "-c", "/etc/p.toml"], None);
         check(&[], None);
+    }
+
+    #[test]
+    fn users_of_processes() {
+        let check = |status: &str, want: bool| assert_eq!(is_of(status, &[0, 7].into()), want, "{status}");
+        check("Name:\tpintle\nUid:\t7\t7\t7\t7\nGid:\t9\t9\t9\t9\n", true);
+        check("Name:\tpintle\nUid:\t0\t9\t9\t9\n", false);
+        check("Name:\tpintle\n", false);
     }
 
     #[test]

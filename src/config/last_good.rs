@@ -3,13 +3,14 @@
 
 mod batch;
 mod contents;
+mod index;
 mod name;
 mod pair;
 
-use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,16 +18,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 use self::contents::has_key;
-use self::name::{CopyName, NAMED, NEW_SUFFIX, SUFFIX, of_path, of_pin, of_site};
+use self::name::{NEW_SUFFIX, SUFFIX, of_path, of_pin};
 use crate::host::HostPattern;
 use crate::keys::key_file::private_key;
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
+use crate::os::privileges;
 use crate::reason::shell_word;
+use crate::tls::certificate::Chain;
 
 pub use self::batch::CopiesWritten;
 pub(super) use self::contents::Breaches;
-pub(super) use self::name::ServedPair;
+pub(super) use self::index::{CopyIndex, FormerCopies};
+pub(super) use self::name::{CopyName, ServedPair};
 pub use self::pair::{Fresh, key_in_pem};
 pub(super) use self::pair::{KeyText, Pair, read_key};
 
@@ -52,9 +56,6 @@ pub struct LastGood {
     /// A pair could not be copied when that was last tried.
     failed: Arc<AtomicBool>,
 }
-
-/// The rank of a copy that names another site, and that was made for one of these names.
-const OF_THESE_NAMES: u8 = 1;
 
 /// A copy whose site is gone.
 #[derive(Debug)]
@@ -107,8 +108,7 @@ impl LastGood {
     /// is no copy that can be read.
     #[must_use]
     pub fn read(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Vec<u8>> {
-        let path = of_path(chain);
-        self.best(hosts, |name| name.path() == path)
+        CopyIndex::of(self).read(chain, hosts)
     }
 
     /// The key that a site with these names served last where this chain is configured, in PEM.
@@ -121,58 +121,23 @@ impl LastGood {
     /// The chain and key that a site with these names served last with this leaf key, wherever the chain is configured.
     #[must_use]
     pub fn read_with(&self, pin: Pin, hosts: &[HostPattern]) -> Option<Vec<u8>> {
-        let pin = of_pin(pin);
-        self.best(hosts, |name| name.pin() == pin)
+        CopyIndex::of(self).read_with(pin, hosts)
     }
 
-    /// The chain and key that a site with these names served last.
+    /// The leaf keys of all copies, by the names that these were served for.
     #[must_use]
-    pub fn read_any(&self, hosts: &[HostPattern]) -> Option<Vec<u8>> {
-        self.best(hosts, |_| true)
-    }
-
-    /// The copies that were made for a name, the newest first; those of sites that are gone, too.
-    pub(super) fn made_for(&self, host: &HostPattern) -> Vec<Zeroizing<Vec<u8>>> {
-        let names = self.names().unwrap_or_default();
-        let copies = names.iter().filter(|name| CopyName::parse(name.strip_suffix(FORMER).unwrap_or(name)).is_some());
-        let mut found: Vec<_> = copies
-            .filter_map(|name| {
-                let path = self.folder.join(name);
-                let copy = read(&path).map(Zeroizing::new).ok()?;
-                let written = fs::symlink_metadata(&path).and_then(|file| file.modified()).ok();
-                Breaches::read(&copy).known_hosts().contains(host).then_some((written, copy))
-            })
-            .collect();
-        found.sort_by_key(|(written, _)| Reverse(*written));
-        found.into_iter().map(|(_, copy)| copy).collect()
-    }
-
-    /// The copy that fits a site best, among some. A copy names its site by the first host, which may have changed its
-    /// place, or be gone. Copies of older versions name no site.
-    fn best(&self, hosts: &[HostPattern], is_meant: impl Fn(&CopyName<'_>) -> bool) -> Option<Vec<u8>> {
-        let names = self.names().ok()?;
-        let sites: Vec<String> = hosts.iter().map(of_site).collect();
-        let parsed = names.iter().filter_map(|name| Some((name, CopyName::parse(name)?)));
-        let ranked = parsed.filter(|(_, parsed)| is_meant(parsed)).map(|(name, parsed)| (parsed.rank(&sites), name));
-        let (named, others): (Vec<_>, Vec<_>) = ranked.partition(|(rank, _)| *rank >= Some(NAMED));
-        self.first_readable(named).or_else(|| {
-            let fitting = others.into_iter().filter(|(rank, name)| rank.is_some() || self.is_for(name, hosts));
-            self.first_readable(fitting.map(|(rank, name)| (rank.or(Some(OF_THESE_NAMES)), name)).collect())
-        })
-    }
-
-    /// The first of some copies that can be read: by rank, then the newest.
-    fn first_readable(&self, mut found: Vec<(Option<u8>, &String)>) -> Option<Vec<u8>> {
-        let written =
-            |name: &String| fs::symlink_metadata(self.folder.join(name)).and_then(|file| file.modified()).ok();
-        found.sort_by_cached_key(|(rank, name)| Reverse((*rank, written(name), *name)));
-        found.iter().find_map(|(_, name)| read(&self.folder.join(name)).ok())
-    }
-
-    /// `true` if a copy was made for one of these names.
-    fn is_for(&self, name: &str, hosts: &[HostPattern]) -> bool {
-        let contents = read(&self.folder.join(name)).map(Zeroizing::new);
-        contents.is_ok_and(|contents| Breaches::read(&contents).known_hosts().iter().any(|host| hosts.contains(host)))
+    pub fn keys_by_host(&self) -> HashMap<HostPattern, Vec<Pin>> {
+        let mut names = self.names().unwrap_or_default();
+        names.retain(|name| CopyName::parse(name.strip_suffix(FORMER).unwrap_or(name)).is_some());
+        let mut keys: HashMap<HostPattern, Vec<Pin>> = HashMap::new();
+        for name in names {
+            let Ok(contents) = read(&self.folder.join(name)).map(Zeroizing::new) else { continue };
+            let Ok(chain) = Chain::from_pem(&contents) else { continue };
+            for host in Breaches::read(&contents).known_hosts() {
+                keys.entry(host.clone()).or_default().push(chain.pin());
+            }
+        }
+        keys
     }
 
     /// A copy that has the key with this pin, whatever its site.
@@ -273,11 +238,22 @@ impl LastGood {
             )
         });
         let aside = PathBuf::from(format!("{}{ASIDE}", self.folder.display()));
-        let back = aside.is_dir().then(|| {
-            let from = word(&aside);
-            format!("{from} may have the pair that was served last: cp -an {from}/. {folder}/, then restart pintle")
+        let back = self.owner_of_both(&aside).map(|owner| {
+            let (from, user) = (word(&aside), shell_word(&privileges::user_name(owner)));
+            // The owner can put links there at any time: root does not follow them.
+            let by = if owner == 0 { String::new() } else { format!("as root: runuser -u {user} -- ") };
+            format!("{from} may have the pair that was served last: {by}cp -an {from}/. {folder}/, then restart pintle")
         });
         own.into_iter().chain(back).collect()
+    }
+
+    /// The user who owns the folder of the copies and the one that was moved aside; `None` unless both are such folders.
+    fn owner_of_both(&self, aside: &Path) -> Option<u32> {
+        let aside = fs::symlink_metadata(aside).ok().filter(fs::Metadata::is_dir)?.uid();
+        match fs::symlink_metadata(&self.folder) {
+            Ok(folder) => (folder.is_dir() && folder.uid() == aside).then_some(aside),
+            Err(_) => fs::symlink_metadata(plain_file::folder_of(&self.folder)).ok()?.uid().eq(&aside).then_some(aside),
+        }
     }
 
     /// `true` if a copy of this name is not allowed: its pair is no longer served.

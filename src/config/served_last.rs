@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::build::by_name;
 use super::build::refusal::safe_day;
 use super::file::SiteTable;
-use super::last_good::read_key;
+use super::last_good::{CopyIndex, read_key};
 use super::{Config, Draft, LastGood};
 use crate::host::HostPattern;
 use crate::keys::key_file::public_key;
@@ -118,6 +118,7 @@ impl Draft {
         let mut excuses = Excuses::default();
         let (Some(file), Some(state)) = (&self.file, self.state()) else { return excuses };
         let copies = LastGood::of(&state);
+        let copies = CopyIndex::of(&copies);
         let names = |texts: &[super::At<String>]| {
             texts.iter().filter_map(|text| HostPattern::of_site(&text.value).ok()).collect::<Vec<_>>()
         };

@@ -2,45 +2,44 @@
 //! or named another one. Clients hold these promises wherever the file is. So they count, and the new ledger begins with them.
 
 use std::fs;
-use std::path::{Path, PathBuf, absolute};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
+use super::nearby_ledgers::{NearbyLedger, NearbyLedgers};
 use crate::config::Draft;
-use crate::host::HostPattern;
-use crate::ledger::repair::bounded;
-use crate::ledger::time::wall;
-use crate::ledger::{Book, FILE, HEAD, LOCK, Ledger, News, Record, is_new, look};
+use crate::ledger::time::judged_now;
+use crate::ledger::{Book, FILE, HEAD, LOCK, Ledger, News, Record, is_new};
+use crate::os::privileges::user_name;
 use crate::os::words::words;
-use crate::policy::promise::{Promise, Seconds};
 use crate::reason::{Reason, shell_word};
 
-/// The folders that are looked at beside the configuration and the state.
-const FOLDERS_MAX: usize = 200;
-/// The folder that the packages use.
-const USUAL: &str = "/var/lib/pintle";
-
-/// Promises for a configuration's sites in the ledgers of other folders, while its own has none.
+/// Promises in the ledgers of other folders, while a configuration's own has none.
 #[derive(Debug, Clone)]
 pub struct FoundPromises {
     /// The folder without a ledger.
     folder: PathBuf,
+    /// The user who owns it, or who will.
+    user: u32,
+    /// The hints are for root.
+    by_root: bool,
     /// The folders with these promises.
-    others: Vec<PathBuf>,
+    others: Vec<NearbyLedger>,
     book: Book,
 }
 
 impl FoundPromises {
-    /// Looks for them. `None` if the configuration's own folder has a ledger, or if there are none.
+    /// The promises that were found. `None` if the configuration's own folder has a ledger by now, or if there are none.
     #[must_use]
-    pub fn of(draft: &Draft) -> Option<Self> {
+    pub fn of(draft: &Draft, nearby: &NearbyLedgers) -> Option<Self> {
         let folder = draft.state().filter(|folder| is_new(folder))?;
-        let (hosts, now) = (draft.hosts(), wall());
-        let mut found = Self { others: Vec::new(), book: Book::default(), folder };
-        for other in folders_nearby(draft.path(), &found.folder) {
-            let Some(records) = about(&other, &hosts, now) else { continue };
-            // The same folder may have two names.
-            let taken = records.into_iter().filter(|record| found.book.apply(record.clone())).count();
+        let NearbyLedgers { counting, user, by_root, .. } = nearby;
+        let (user, by_root) = (*user, *by_root);
+        let mut found = Self { folder, user, by_root, others: Vec::new(), book: Book::default() };
+        for other in counting {
+            // A copy of a folder says nothing new.
+            let taken = other.records.iter().filter(|record| found.book.apply((*record).clone())).count();
             if taken > 0 {
-                found.others.push(other);
+                found.others.push(other.clone());
             }
         }
         if found.others.is_empty() {
@@ -48,6 +47,7 @@ impl FoundPromises {
         }
         // As after a merge: refusing a pair that was served last helps nobody.
         let news = News::of(&found.book.records().collect::<Vec<_>>());
+        let (now, _) = judged_now(found.book.newest());
         let excuses = draft.excuses(&news, |promise| !news.has(promise), &found.book, now);
         excuses.records.into_iter().for_each(|excuse| _ = found.book.apply(Record::Accepted(excuse)));
         Some(found)
@@ -58,84 +58,119 @@ impl FoundPromises {
         self.book.records()
     }
 
-    /// Begins the folder's ledger with the promises. If they cannot be written, the ledger knows them
-    /// nevertheless, and writes them once it can.
+    /// Returns `true` if one of them binds a configured site.
     #[must_use]
-    pub fn taken_into(&self, mut ledger: Ledger) -> Ledger {
-        let is_broken = ledger.is_broken();
-        let written = if is_broken { Ok(()) } else { ledger.record(self.records().collect()) };
-        ledger.believe(self.records().collect());
-        match written {
-            Ok(()) => ledger,
-            // It is opened again later, and all of its book written.
-            Err(error) => {
-                Ledger::broken(ledger.book().clone(), format!("{}: {}", self.folder.display(), words(&error)))
-            }
-        }
+    pub fn are_about_sites(&self) -> bool {
+        self.others.iter().any(|other| other.is_about_sites)
     }
 
     /// Returns the warning, with the ways to keep everything and to forget them.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        let named: Vec<String> = self.others.iter().map(|other| other.display().to_string()).collect();
-        let what = format!(
-            "{} has no ledger, and {} has one with promises for these sites: they count, and the new ledger begins with \
-             them",
-            self.folder.display(),
-            named.join(" and ")
-        );
-        let word = |path: &Path| shell_word(&path.display().to_string());
-        let aside = self.others.iter().map(|other| {
-            let aside = format!("{}.aside", other.display());
-            format!("mkdir {} && mv {} {}/ && ", shell_word(&aside), word(other), shell_word(&aside))
-        });
-        let own: Vec<String> = [FILE, HEAD, LOCK].iter().map(|name| word(&self.folder.join(name))).collect();
+        let named_if = |is_about| named(self.others.iter().filter(|other| other.is_about_sites == is_about));
+        let (about_sites, others) = (named_if(true), named_if(false));
+        let folder = self.folder.display();
+        let reason = match about_sites.is_empty() {
+            true => Reason::new(format!(
+                "{folder} has no ledger, and {others} has one with promises for other sites: the new ledger begins \
+                 with them, and they count once such a site is here"
+            )),
+            false => Reason::new(format!(
+                "{folder} has no ledger, and {about_sites} has one with promises for these sites: they count, and \
+                 the new ledger begins with them"
+            )),
+        };
+        let reason = match about_sites.is_empty() || others.is_empty() {
+            true => reason,
+            false => reason.note(format!("it also has those of {others} for other sites")),
+        };
+        let held = named(self.others.iter().filter(|other| other.is_held));
+        let reason = match held.is_empty() {
+            true => reason,
+            false => reason.note(format!("another pintle runs with {held}")),
+        };
+        // The folder of a running process stays where it is, and nobody copies a file that is being written.
+        let is_meant = |other: &&NearbyLedger| !other.is_held && (other.is_about_sites || about_sites.is_empty());
+        let copies = self.others.iter().filter(is_meant).filter_map(|other| self.to_copy(other));
+        let purpose = match about_sites.is_empty() {
+            true => "if it was the state of this configuration, to keep its keys, too",
+            false => "to keep the keys, too",
+        };
+        let copies = copies.map(|copy| format!("{purpose}: stop pintle, `{copy}`, and start it"));
+        let anew = self.to_begin_anew();
+        reason
+            .hints(copies)
+            .hint(format!("if no client holds them, begin without them: stop pintle, `{anew}`, and start it"))
+    }
+
+    /// The command that copies a folder to this one; `None` if one of them is another user's: root would follow the links
+    /// there.
+    fn to_copy(&self, other: &NearbyLedger) -> Option<String> {
+        let (from, to) = (word(&other.folder), word(&self.folder));
+        let own = fs::symlink_metadata(&self.folder).ok();
+        if own.as_ref().is_some_and(|own| !own.is_dir() || own.uid() != other.owner) {
+            return None;
+        }
+        let copy = format!("cp -an {from}/. {to}/");
+        let by = self.as_user(other.owner, &from);
+        Some(match (self.is_for_root(other.owner), own) {
+            (true, Some(_)) => format!("{by}{copy}"),
+            (true, None) => {
+                format!("install -d -o {} -m 700 {to} && {by}{copy}", shell_word(&user_name(other.owner)))
+            }
+            (false, _) => format!("{by}mkdir -p {to} && {copy}"),
+        })
+    }
+
+    /// The command after which the folder has an empty ledger of its own.
+    fn to_begin_anew(&self) -> String {
+        let [file, head, lock] = [FILE, HEAD, LOCK].map(|name| word(&self.folder.join(name)));
         let to = word(&self.folder);
-        // The start has written a new ledger: it stays.
-        let copies = self.others.iter().map(|other| {
-            let from = word(other);
-            format!("to keep the keys, too: stop pintle, `mkdir -p {to} && cp -an {from}/. {to}/`, and start it")
-        });
-        Reason::new(what).hints(copies).hint(format!(
-            "if no client holds them, begin without them: stop pintle, `{}rm -f {}`, and start it",
-            aside.collect::<String>(),
-            own.join(" ")
-        ))
+        let user = fs::metadata(&self.folder).map_or(self.user, |own| own.uid());
+        let by = self.as_user(user, &to);
+        let empty = format!("install -m 600 /dev/null {file}");
+        match self.folder.exists() {
+            // The start has written a new ledger.
+            true => format!("{by}rm -f {head} {lock} && {by}{empty}"),
+            false if self.is_for_root(user) => {
+                format!("install -d -o {} -m 700 {to} && {by}{empty}", shell_word(&user_name(user)))
+            }
+            false => format!("mkdir -p -m 700 {to} && {empty}"),
+        }
+    }
+
+    /// `true` if root carries a command out for another user.
+    fn is_for_root(&self, user: u32) -> bool {
+        self.by_root && user != 0
+    }
+
+    /// The beginning of a command that only the user may carry out who owns a folder.
+    fn as_user(&self, user: u32, folder: &str) -> String {
+        match self.is_for_root(user) {
+            true => format!("runuser -u {} -- ", shell_word(&user_name(user))),
+            false if user == 0 => String::new(),
+            false => format!("test -O {folder} && "),
+        }
     }
 }
 
-/// The records of a folder's ledger that concern some hosts; `None` without a promise that clients of these may hold. Of a
-/// clock that was wrong, a promise counts as sent until now.
-fn about(folder: &Path, hosts: &[HostPattern], now: Seconds) -> Option<Vec<Record>> {
-    if is_new(folder) {
-        return None;
+/// Begins a folder's ledger with promises that clients may hold already. If they cannot be written, the ledger knows them
+/// nevertheless, and writes them once it can.
+#[must_use]
+pub fn begun_with(mut ledger: Ledger, folder: &Path, records: Vec<Record>) -> Ledger {
+    let written = if ledger.is_broken() { Ok(()) } else { ledger.record(records.clone()) };
+    ledger.believe(records);
+    match written {
+        Ok(()) => ledger,
+        // It is opened again later, and all of its book written.
+        Err(error) => Ledger::broken(ledger.book().clone(), format!("{}: {}", folder.display(), words(&error))),
     }
-    let (book, _) = look(folder).ok()?;
-    let records: Vec<Record> = book.records().map(|record| bounded(record, now)).collect();
-    let binds = |promise: &Promise| promise.is_alive(now) && hosts.iter().any(|host| promise.binds(host, &[]));
-    let is_promise = |record: &Record| match record {
-        Record::Promise(promise) => binds(promise),
-        Record::Unknown(json) => Record::strictest(json).as_ref().is_some_and(binds),
-        _ => false,
-    };
-    // A lockout that was accepted there stays accepted, as if the folder had been moved: the chain may be in use.
-    let goes_along = |record: &Record| {
-        matches!(record, Record::Accepted(_) | Record::Replaced(_) | Record::Burnt(_) | Record::Unknown(_))
-    };
-    if !records.iter().any(is_promise) {
-        return None;
-    }
-    Some(records.into_iter().filter(|record| is_promise(record) || goes_along(record)).collect())
 }
 
-/// The folders beside the state and beside the configuration, and the usual one.
-fn folders_nearby(file: &Path, folder: &Path) -> Vec<PathBuf> {
-    let [file, folder] = [file, folder].map(|path| absolute(path).unwrap_or_else(|_| path.to_owned()));
-    let mut found: Vec<PathBuf> = vec![USUAL.into()];
-    for parent in [folder.parent(), file.parent()].into_iter().flatten() {
-        let entries = fs::read_dir(parent).into_iter().flatten().flatten().take(FOLDERS_MAX);
-        found.extend(entries.map(|entry| entry.path()));
-    }
-    found.retain(|other| *other != folder);
-    found
+fn named<'o>(others: impl Iterator<Item = &'o NearbyLedger>) -> String {
+    others.map(|other| other.folder.display().to_string()).collect::<Vec<_>>().join(" and ")
+}
+
+fn word(path: &Path) -> String {
+    shell_word(&path.display().to_string())
 }

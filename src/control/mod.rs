@@ -30,6 +30,7 @@ mod merge;
 mod metrics;
 mod metrics_body;
 mod mixed;
+mod nearby_ledgers;
 mod notes;
 mod observed;
 mod open_ledger;
@@ -82,7 +83,8 @@ use upgrade::Upgrades;
 
 pub use ending::ProcessEnd;
 pub use files::Refused;
-pub use found_promises::FoundPromises;
+pub use found_promises::{FoundPromises, begun_with};
+pub use nearby_ledgers::{NearbyLedgers, trusted_users};
 pub use open_ledger::{dates_ahead, hint_to_move, hints_to_read, moved, open_ledger, remedy};
 pub use page_listeners::{PageSocket, bind_pages};
 pub use reload::{ReloadOutcome, log_warnings};

@@ -157,6 +157,12 @@ impl Control {
         time.judged(reading)
     }
 
+    /// The time for judgements, and the same unless the clock is doubted: without another step of the clock.
+    fn times(&self) -> (Seconds, Option<Seconds>) {
+        let (time, reading) = (self.promises.time.borrow(), ClockReading::take());
+        (time.judged(reading), time.undoubted(reading))
+    }
+
     /// Writes records, on a thread that may wait for the disk.
     pub(super) async fn record(&mut self, records: Vec<Record>) -> io::Result<()> {
         if records.is_empty() {
@@ -221,14 +227,14 @@ impl Control {
     /// Writes records and the file, unless the file has records that the book lacks and `any` is false.
     async fn write_unless_foreign(&self, records: Vec<Record>, any: bool) -> io::Result<WriteOutcome> {
         let (ledger, folder) = (self.promises.ledger.clone(), self.fixed.state.clone());
-        let now = self.promises.time.borrow().now(ClockReading::take());
+        let (now, undoubted) = self.times();
         let written = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
             let mut foreign = match folder.filter(|_| ledger.is_broken() && !records.is_empty()) {
                 Some(folder) => reopen(&mut ledger, &folder, now)?,
                 None => Vec::new(),
             };
-            foreign.extend(ledger.foreign(now)?);
+            foreign.extend(ledger.foreign(undoubted)?);
             if !any && !foreign.is_empty() {
                 let beyond = ledger.beyond().to_vec();
                 return Ok(WriteOutcome::Foreign(ForeignRecords { records, foreign, beyond }));
@@ -291,11 +297,11 @@ impl Control {
         if !self.ledger().is_long() {
             return;
         }
-        let now = self.now();
+        let (now, undoubted) = self.times();
         let (ledger, broken) = (self.promises.ledger.clone(), self.config.broken_sets(self.ledger().book(), now));
         let compacted = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
-            let is_changed = ledger.foreign(now).map_or(true, |foreign| !foreign.is_empty());
+            let is_changed = ledger.foreign(undoubted).map_or(true, |foreign| !foreign.is_empty());
             if is_changed { Ok(false) } else { ledger.compact(now, |promise| broken.contains(&set_id(promise))) }
         });
         // A file that is too long works as well as a short one.
@@ -408,6 +414,7 @@ fn reopen(ledger: &mut Ledger, folder: &Path, now: Seconds) -> io::Result<Vec<Re
     opened.believe(ledger.book().records().collect());
     let all = opened.book().records().collect();
     opened.record(all)?;
+    opened.note_served();
     *ledger = opened;
     Ok(foreign)
 }

@@ -227,8 +227,11 @@ impl Control {
             kept.lacks || self.is_known_refusal(kept) || config.goes_on_without_pins(&self.config, &kept.site)
         };
         if !config.kept.iter().all(is_as_before) {
-            let (_, problems) = self.resolve_with(draft, Stamps::default(), Keep::NoPair, None);
-            return Err(problems.shown());
+            let (fit, problems) = self.resolve_with(draft, Stamps::default(), Keep::NoPair, None);
+            // A pair may lack names that are refused already.
+            if fit.is_none() {
+                return Err(problems.shown());
+            }
         }
         let beyond = sandbox_rules::beyond(draft, &config, &self.config);
         if !beyond.is_empty() {

@@ -17,21 +17,22 @@ use super::notes::Fixed;
 use super::operator::Operator;
 use super::page_listeners::PageSocket;
 use super::promises::{LedgerState, sent_sets};
+use super::reload::log_warnings;
 use super::spans::Spans;
 use super::upgrade::Upgrades;
 use super::{Control, ProcessCounts, adopt};
 use crate::config::history::How;
-use crate::config::{AccessTarget, Config, Draft, LastGood};
+use crate::config::{AccessTarget, CheckContext, Config, Draft, LastGood, MayLack, StandIn};
 use crate::handover::Launcher;
 use crate::lease::Lease;
 use crate::ledger::leases::Leases;
-use crate::ledger::time::{ClockReading, Time};
+use crate::ledger::time::{ClockReading, Time, judged_now};
 use crate::ledger::{Book, Ledger, boot, set_id};
 use crate::os::supervisor::Tie;
 use crate::os::systemd::Notify;
 use crate::os::words::words;
 use crate::policy::promise::Seconds;
-use crate::reason::Reason;
+use crate::reason::{Problem, Reason};
 use crate::server::{Bound, Lent, Server};
 use crate::telemetry::{AccessFormat, LogSink, LogThread, RecentRecords, Syslog};
 use crate::upstream::dns::Resolver;
@@ -104,6 +105,7 @@ impl Control {
         beginning: Beginning,
     ) -> Result<Self, StartError> {
         let parts = Parts::new(&config)?;
+        let (ledger, config) = judged_by_all(&draft, ledger, config, beginning.strict)?;
         let promised = promise(ledger, &config, parts.copies.as_ref(), None, None).await?;
         open_disk(&config, None);
         let server = parts.server(bound, &config)?;
@@ -122,7 +124,8 @@ impl Control {
     ) -> Self {
         let (how, warnings) = (beginning.how, beginning.warnings);
         let Parts { hangup, reopen_asked, upgrade_asked, access_log, spans, resolver, copies } = parts;
-        let Promised { ledger, time, leases, trouble } = promised;
+        let Promised { mut ledger, time, leases, trouble } = promised;
+        ledger.note_served();
         let names = std::mem::take(&mut config.names);
         let mut control = Self {
             strict: beginning.strict,
@@ -179,6 +182,44 @@ impl Parts {
     }
 }
 
+/// Judges a configuration once more if another program has put promises into the ledger's file since it was opened: nobody
+/// has judged by them. This comes before anything of the configuration is copied.
+fn judged_by_all(
+    draft: &Draft,
+    mut ledger: Ledger,
+    config: Config,
+    strict: bool,
+) -> Result<(Ledger, Config), StartError> {
+    let reading = ClockReading::take();
+    let time = Time::start(ledger.book().newest(), reading);
+    // A disk that cannot read the file may write it all the same.
+    let foreign = ledger.foreign(time.undoubted(reading)).unwrap_or_default();
+    if foreign.is_empty() {
+        return Ok((ledger, config));
+    }
+    ledger.believe(foreign);
+    tracing::warn!("another program has put promises into the ledger meanwhile: they count");
+    let (now, _) = judged_now(ledger.book().newest());
+    let context = CheckContext {
+        last_good: config.state.as_deref().map(LastGood::of),
+        stand_in: StandIn::Always,
+        may_lack: if strict { MayLack::None } else { MayLack::All },
+        ..CheckContext::new(ledger.book(), now)
+    };
+    let (again, problems) = draft.build(&context);
+    let problems = problems.shown();
+    match again {
+        Some(again) => {
+            log_warnings(&problems);
+            Ok((ledger, again))
+        }
+        None => {
+            let errors = problems.into_iter().filter(Problem::is_error).map(|problem| problem.reason);
+            Err(StartError(Reason::of_all(&errors.collect::<Vec<_>>())))
+        }
+    }
+}
+
 /// Copies the pairs of a configuration, writes its promises to the ledger, and grants the leases.
 /// `since` is when the previous process, if any, began to date promises by this clock, and `before` is its book: it still
 /// serves, so only the sets that it sends, too, are granted now.
@@ -199,7 +240,7 @@ pub(super) async fn promise(
         let _ = timeout(adopt::COPY_PATIENCE, copying).await;
     }
     // The configuration was judged by the book of a moment ago.
-    if ledger.foreign(time.now(reading)).is_ok_and(|foreign| !foreign.is_empty()) {
+    if ledger.foreign(time.undoubted(reading)).is_ok_and(|foreign| !foreign.is_empty()) {
         let what = "another program has put promises into the ledger meanwhile: nobody has judged by them";
         return Err(StartError(Reason::new(what).hint("try again")));
     }

@@ -25,6 +25,7 @@ use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, texts};
 use crate::server::{Bound, Lent, bind};
+use crate::tls::certificate::Chain;
 use crate::upstream::dns::follow;
 
 /// Time limit for the old process's first message.
@@ -45,6 +46,8 @@ pub struct NewProcess {
     may_lack: MayLack,
     /// The days in `accept_lockout_until` that the old process serves with.
     days: Option<DaysInUse>,
+    /// The chains of its pages over TLS.
+    pages_in_use: Option<Vec<Chain>>,
 }
 
 impl NewProcess {
@@ -69,6 +72,7 @@ impl NewProcess {
             whole: false,
             may_lack: MayLack::None,
             days: None,
+            pages_in_use: None,
         };
         match newcomer.take(hello) {
             Ok(()) => Ok(Some(newcomer)),
@@ -90,6 +94,8 @@ impl NewProcess {
         self.whole = hello.whole;
         self.days = hello.served.as_ref().map(|served| days_of(served));
         self.may_lack = hello.served.map_or(MayLack::None, may_lack);
+        let chain = |pem: String| Chain::from_pem(pem.as_bytes()).ok();
+        self.pages_in_use = hello.pages_chains.map(|chains| chains.into_iter().filter_map(chain).collect());
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         for sockets in hello.sockets {
             let listeners: Vec<TcpListener> =
@@ -120,6 +126,12 @@ impl NewProcess {
     #[must_use]
     pub fn days(&self) -> Option<DaysInUse> {
         self.days.clone()
+    }
+
+    /// The chains that the old process's pages over TLS have; `None` if it does not say.
+    #[must_use]
+    pub fn pages_in_use(&self) -> Option<Vec<Chain>> {
+        self.pages_in_use.clone()
     }
 
     /// The contents of the ledger, without taking it.
@@ -222,8 +234,7 @@ impl Control {
         let mut server = parts.server(probed, &config).map_err(|error| vec![error.to_string().into()])?;
         let mut names = std::mem::take(&mut config.names);
         if config.process.prove_upstream {
-            // Before a request needs their addresses; otherwise this process follows them once it
-            // serves.
+            // Before a request needs their addresses; otherwise this process follows them once it serves.
             for name in names.drain(..) {
                 spawn_local(follow(name, parts.resolver.clone()));
             }
@@ -248,6 +259,7 @@ impl Control {
             stand_in: StandIn::Always,
             may_lack: if beginning.strict { MayLack::None } else { newcomer.may_lack() },
             days_in_use: newcomer.days(),
+            pages_in_use: newcomer.pages_in_use(),
             ..CheckContext::new(ledger.book(), now)
         };
         // A promise or a file may have changed since the first look.
@@ -343,9 +355,14 @@ fn days_of(served: &[ServedSite]) -> DaysInUse {
 }
 
 fn may_lack(served: Vec<ServedSite>) -> MayLack {
-    let site = |ServedSite { hosts, missing, apart, .. }| {
+    let parse = |host: &String| HostPattern::parse(host).ok();
+    let site = |ServedSite { hosts, missing, apart, replaced, .. }| {
         let own = hosts.iter().filter(|host| !apart.contains(host));
-        ServedBefore { hosts: own.filter_map(|host| HostPattern::parse(host).ok()).collect(), missing }
+        ServedBefore {
+            hosts: own.filter_map(parse).collect(),
+            missing,
+            replaced: replaced.iter().filter_map(parse).collect(),
+        }
     };
     MayLack::AllBut(served.into_iter().map(site).collect())
 }

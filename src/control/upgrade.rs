@@ -2,6 +2,7 @@
 //! checked everything, and hands over. If anything fails before the new one serves, this one
 //! continues.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -22,6 +23,7 @@ use crate::acme::request::DriverEnd;
 use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
 use crate::handover::{Channel, Go, HandoverAnswer, Hello, Launcher, Released, ServedSite, Sockets, VERSION};
+use crate::keys::pem;
 use crate::ledger::time::wall;
 use crate::ledger::{Ledger, OpenError, Record};
 use crate::os::supervisor::Tie;
@@ -174,6 +176,7 @@ impl Control {
             whole: true,
             served: Some(self.served_sites()),
             pages: Vec::new(),
+            pages_chains: self.pages_chains(),
         };
         let mut files = Vec::new();
         for shared in self.server.shared() {
@@ -267,13 +270,27 @@ impl Control {
     fn served_sites(&self) -> Vec<ServedSite> {
         let mut days = self.config.days();
         let with_certificate = self.config.sites().filter(|site| !site.certificates.is_empty());
-        let served = with_certificate.map(|site| ServedSite {
-            hosts: site.hosts.clone(),
-            missing: site.missing.iter().filter_map(|missing| missing.path.clone()).collect(),
-            apart: site.names_apart.clone(),
-            accept_lockout_until: days.remove(site.name()),
+        let served = with_certificate.map(|site| {
+            // A name that another pair serves must be served again.
+            let refused: HashSet<&String> = site.refused_names.iter().collect();
+            let (apart, replaced): (Vec<String>, Vec<String>) =
+                site.names_apart.iter().cloned().partition(|name| refused.contains(&name));
+            ServedSite {
+                hosts: site.hosts.clone(),
+                missing: site.missing.iter().filter_map(|missing| missing.path.clone()).collect(),
+                apart,
+                replaced,
+                accept_lockout_until: days.remove(site.name()),
+            }
         });
         served.collect()
+    }
+
+    /// The chains that the pages over TLS are served with, in the form of [`Hello::pages_chains`].
+    fn pages_chains(&self) -> Option<Vec<String>> {
+        let Some(pages) = self.config.admin_https.as_deref() else { return Some(Vec::new()) };
+        let certificates = &pages.tls.as_ref()?.certificates;
+        Some(certificates.iter().map(|one| pem::certificates(one.der())).collect())
     }
 
     /// Releases the ledger's file. Pins are sent while their leases hold, which are on disk.

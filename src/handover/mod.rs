@@ -49,6 +49,10 @@ pub struct Hello {
     /// version without them.
     #[serde(default)]
     pub pages: Vec<SocketAddr>,
+    /// The chains that the pages over TLS are served with, in PEM; none without such pages. `None` if they have no
+    /// certificate, and from a version that does not say.
+    #[serde(default)]
+    pub pages_chains: Option<Vec<String>>,
 }
 
 /// A site that clients reach over TLS.
@@ -58,9 +62,12 @@ pub struct ServedSite {
     pub hosts: Vec<String>,
     /// The chains that it should have and has not.
     pub missing: Vec<PathBuf>,
-    /// The hosts that it does not serve with its own certificates.
+    /// The hosts that it refuses: its own certificates would lock readers out there.
     #[serde(default)]
     pub apart: Vec<String>,
+    /// The hosts that another pair than its own serves, as its own would lock readers out there.
+    #[serde(default)]
+    pub replaced: Vec<String>,
     /// Its `accept_lockout_until`.
     #[serde(default)]
     pub accept_lockout_until: Option<String>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use zeroize::Zeroizing;
 
 use super::plan::InstallPlan;
-use crate::config::{AcceptedByCommand, CheckContext, Config, Draft};
+use crate::config::{AcceptedByCommand, CheckContext, Config, Draft, LastGood};
 use crate::ledger::Book;
 use crate::policy::promise::Seconds;
 use crate::reason::Problem;
@@ -52,7 +52,13 @@ pub fn judge(draft: &Draft, plan: &InstallPlan, context: &InstallContext<'_>) ->
     // Messages name the operator's own files.
     let shown_as: HashMap<PathBuf, PathBuf> =
         plan.files.iter().map(|file| (file.path.clone(), file.source.clone())).collect();
-    let empty = || CheckContext { chains_alone: context.served.is_some(), ..CheckContext::new(book, now) };
+    // Without a process, the copies tell which names the pair in place does not serve either.
+    let state = draft.state().filter(|_| context.served.is_none());
+    let empty = || CheckContext {
+        chains_alone: context.served.is_some(),
+        last_good: state.as_deref().map(LastGood::of),
+        ..CheckContext::new(book, now)
+    };
     let first = CheckContext { before: context.served, shown_as: shown_as.clone(), ..empty() };
     let (built, old) = draft.build(&first);
     let chain = || Zeroizing::new(plan.chain.pem().into_bytes());

@@ -7,6 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use super::names::{SERVED, UNSERVED};
 use crate::os::plain_file::{self, Opened};
 
 /// Files of one folder. Contents are durable after `sync`, new names after `sync_folder`.
@@ -78,6 +79,10 @@ pub struct Folder {
     open: BTreeMap<String, File>,
     /// The state of each file when it was last read or made durable.
     left: BTreeMap<String, FileStamp>,
+    /// The lock's file has got a text.
+    is_noted: bool,
+    /// The largest file that is read, in bytes.
+    most: u64,
 }
 
 /// Detects changes by others: device, inode and modification time of a file.
@@ -107,9 +112,14 @@ impl Folder {
     /// [`FolderError`] if another process holds it, or if it cannot be created or written.
     pub fn take(path: &Path, lock: &str) -> Result<Self, FolderError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FolderError::Io)?;
-        let file = open(&path.join(lock), OpenOptions::new().write(true)).map_err(FolderError::Io)?;
+        let opened = open(&path.join(lock), OpenOptions::new().write(true)).map_err(FolderError::Io)?;
+        let Opened { file, is_new } = opened;
         match file.try_lock() {
-            Ok(()) => Ok(Self { lock: Some((lock.to_owned(), file)), ..Self::look(path) }),
+            Ok(()) => {
+                // Without this text, the folder counts as one that was served from.
+                let _ = if is_new { file.write_all_at(UNSERVED.as_bytes(), 0) } else { Ok(()) };
+                Ok(Self { lock: Some((lock.to_owned(), file)), ..Self::look(path) })
+            }
             Err(TryLockError::WouldBlock) => Err(FolderError::Locked),
             Err(TryLockError::Error(error)) => Err(FolderError::Io(error)),
         }
@@ -118,7 +128,14 @@ impl Folder {
     /// Opens a folder for reading only, without the lock.
     #[must_use]
     pub fn look(path: &Path) -> Self {
-        Self { path: path.to_owned(), lock: None, open: BTreeMap::new(), left: BTreeMap::new() }
+        Self::look_within(path, u64::MAX)
+    }
+
+    /// The same. A file of more than `most` bytes cannot be read.
+    #[must_use]
+    pub fn look_within(path: &Path, most: u64) -> Self {
+        let (open, left) = (BTreeMap::new(), BTreeMap::new());
+        Self { path: path.to_owned(), lock: None, open, left, is_noted: false, most }
     }
 
     /// Takes the folder again if it was deleted: a lock on a deleted file does not keep other
@@ -128,17 +145,23 @@ impl Folder {
         if is_at(file, &self.path.join(name))? {
             return Ok(());
         }
+        let is_noted = self.is_noted;
         *self = Self::take(&self.path, name).map_err(|error| match error {
             FolderError::Locked => io::Error::other("another process has the folder"),
             FolderError::Io(error) => error,
         })?;
+        if is_noted {
+            let _ = self.note(SERVED);
+        }
         Ok(())
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         match self.open.entry(name.to_owned()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(open(&self.path.join(name), OpenOptions::new().append(true))?)),
+            Entry::Vacant(place) => {
+                Ok(place.insert(open(&self.path.join(name), OpenOptions::new().append(true))?.file))
+            }
         }
     }
 
@@ -154,7 +177,7 @@ impl Folder {
 impl Disk for Folder {
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
-        let mut file = match plain_file::open(&path).and_then(|file| plain_file::believed(file, &path)) {
+        let file = match plain_file::open(&path).and_then(|file| plain_file::believed(file, &path)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -162,7 +185,13 @@ impl Disk for Folder {
         let mut contents = Vec::new();
         // Taken before reading: a write in the meantime is somebody else's.
         let metadata = file.metadata();
-        file.read_to_end(&mut contents)?;
+        if metadata.as_ref().is_ok_and(|file| file.len() > self.most) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        file.take(self.most.saturating_add(1)).read_to_end(&mut contents)?;
+        if contents.len() as u64 > self.most {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         self.leave(name, metadata);
         Ok(Some(contents))
     }
@@ -222,6 +251,7 @@ impl Disk for Folder {
     }
 
     fn note(&mut self, text: &str) -> io::Result<()> {
+        self.is_noted = true;
         self.lock.as_ref().map_or(Ok(()), |(_, file)| file.write_all_at(text.as_bytes(), 0))
     }
 }
@@ -229,14 +259,14 @@ impl Disk for Folder {
 /// Opens a file for writing, never through a symbolic link: a command run by root does so in a
 /// folder of another user. A new file gets the owner of the folder, who is the serving user; an
 /// existing file keeps its owner.
-fn open(path: &Path, options: &OpenOptions) -> io::Result<File> {
+fn open(path: &Path, options: &OpenOptions) -> io::Result<Opened> {
     let Opened { file, is_new } = plain_file::open_or_make(path, options, 0o600)?;
     let folder = fs::metadata(plain_file::folder_of(path))?;
     if is_new && file.metadata()?.uid() != folder.uid() {
         // Only root can change the owner.
         let _ = fchown(&file, Some(folder.uid()), Some(folder.gid()));
     }
-    Ok(file)
+    Ok(Opened { file, is_new })
 }
 
 /// Returns `true` if an open file is the one at this path.

@@ -8,7 +8,7 @@ use super::file;
 use super::record::Record;
 use super::repair::{bounded, is_beyond};
 use super::{FILE, HEAD, Ledger};
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{Promise, Seconds};
 
 impl<D: Disk> Ledger<D> {
     /// Returns `true` if the file had to be rewritten since the last call, because somebody else
@@ -35,12 +35,12 @@ impl<D: Disk> Ledger<D> {
     /// Returns the records of a file that somebody has put there instead of ours, as far as the book
     /// lacks them: an old copy, or another node's file. They get into the book and the file with the
     /// next record. Those with impossible dates, of a clock that was wrong, count as sent until
-    /// `now`: a promise may stand behind each.
+    /// `now`: a promise may stand behind each. `None` for a doubted clock, which corrects no date.
     ///
     /// # Errors
     ///
     /// If the file cannot be read.
-    pub fn foreign(&mut self, now: Seconds) -> io::Result<Vec<Record>> {
+    pub fn foreign(&mut self, now: Option<Seconds>) -> io::Result<Vec<Record>> {
         self.now = now;
         self.detect_changes()?;
         Ok(self.foreign.clone())
@@ -63,7 +63,8 @@ impl<D: Disk> Ledger<D> {
             if let Ok(Some(contents)) = disk.read(FILE) {
                 let news = self.unknown_in(&contents);
                 // The history may have been shortened since the file was written.
-                let binds = |record: &Record| !matches!(record, Record::Promise(p) if !p.is_alive(self.now));
+                let is_over = |promise: &Promise| self.now.is_some_and(|now| !promise.is_alive(now));
+                let binds = |record: &Record| !matches!(record, Record::Promise(p) if is_over(p));
                 let news: Vec<Record> = news.into_iter().filter(binds).collect();
                 self.disturbed |= !news.is_empty();
                 self.note_foreign(news);
@@ -99,13 +100,14 @@ impl<D: Disk> Ledger<D> {
     }
 
     /// Notes foreign records. Of impossible ones, the book takes what counts at once: while the disk refuses a new file, they
-    /// are still in the old one, and no news any more.
+    /// are still in the old one, and no news any more. The clock alone shows no date to be impossible: it may be behind.
     fn note_foreign(&mut self, news: Vec<Record>) {
-        let now = self.now;
-        let (mut beyond, mut foreign): (Vec<Record>, Vec<Record>) =
-            news.into_iter().partition(|record| is_beyond(record, now));
+        let latest = self.now.zip(self.book.newest()).map(|(now, newest)| now.max(newest));
+        let is_wrong = |record: &Record| latest.is_some_and(|latest| is_beyond(record, latest));
+        let (mut beyond, mut foreign): (Vec<Record>, Vec<Record>) = news.into_iter().partition(is_wrong);
         beyond.retain(|record| !self.beyond.contains(record));
-        let counted: Vec<Record> = beyond.iter().map(|record| bounded(record.clone(), now)).collect();
+        let counted: Vec<Record> =
+            beyond.iter().filter_map(|record| latest.map(|latest| bounded(record.clone(), latest))).collect();
         self.believe(counted.clone());
         foreign.extend(counted);
         self.beyond.extend(beyond);
@@ -126,7 +128,7 @@ mod tests {
     use crate::host::HostPattern;
     use crate::keys::pin::Pin;
     use crate::policy::hpkp::Mode;
-    use crate::policy::promise::{Promise, PromiseChannel};
+    use crate::policy::promise::PromiseChannel;
 
     const NOW: Seconds = 1_800_000_000;
 
@@ -158,18 +160,36 @@ mod tests {
         ledger.record(vec![promise(1, NOW)]).unwrap();
         let far = promise(2, NOW + 5 * 365 * 86400);
         std::fs::write(folder.path().join(FILE), text(&[far.clone(), promise(3, NOW)])).unwrap();
-        let foreign = ledger.foreign(NOW).unwrap();
+        let foreign = ledger.foreign(Some(NOW)).unwrap();
         assert_eq!((foreign.len(), ledger.beyond()), (2, std::slice::from_ref(&far)));
         assert!(!foreign.iter().any(|record| is_beyond(record, NOW)), "{foreign:?}");
         // The disk refuses the new file for a while.
-        assert!(!ledger.foreign(NOW + 5).unwrap().iter().any(|record| *record == far || is_beyond(record, NOW + 5)));
-        assert_eq!(ledger.foreign(NOW + 5).unwrap(), [promise(3, NOW)]);
+        assert!(
+            !ledger.foreign(Some(NOW + 5)).unwrap().iter().any(|record| *record == far || is_beyond(record, NOW + 5))
+        );
+        assert_eq!(ledger.foreign(Some(NOW + 5)).unwrap(), [promise(3, NOW)]);
         ledger.keep().unwrap();
         drop(ledger);
         let (book, notices) = look(folder.path()).unwrap();
         assert_eq!((notices, book.promises().len()), (vec![], 3));
         assert!(!book.records().any(|record| is_beyond(&record, NOW + 5)), "{:?}", book.promises());
         assert!(book.promises().iter().all(|promise| promise.is_alive(NOW)));
+    }
+
+    /// This machine's clock is behind, or doubted, or nothing here vouches for it: the dates are the file's.
+    #[test]
+    fn a_wrong_clock_shortens_no_promise() {
+        const LATE: Seconds = NOW + 200 * 86400;
+        let check = |own: Option<Record>, now: Option<Seconds>| {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut ledger, _) = Ledger::open(folder.path(), NOW).unwrap();
+            ledger.record(own.into_iter().collect()).unwrap();
+            std::fs::write(folder.path().join(FILE), text(&[promise(2, LATE)])).unwrap();
+            assert_eq!((ledger.foreign(now).unwrap(), ledger.beyond()), (vec![promise(2, LATE)], &[][..]));
+        };
+        check(Some(promise(1, LATE)), Some(NOW));
+        check(Some(promise(1, NOW)), None);
+        check(None, Some(NOW));
     }
 
     /// Returns a ledger whose last write has failed, and whose file then is this one.
@@ -188,16 +208,16 @@ mod tests {
     #[test]
     fn a_file_that_comes_while_a_write_has_failed() {
         let mut ledger = after_a_failure(&[promise(2, NOW)]);
-        assert_eq!(ledger.foreign(NOW).unwrap(), [promise(2, NOW)]);
+        assert_eq!(ledger.foreign(Some(NOW)).unwrap(), [promise(2, NOW)]);
         ledger.keep().unwrap();
         let (again, notices) = Ledger::on(ledger.disk.unwrap().reboot(), NOW).unwrap();
         assert_eq!((notices, again.book().promises().len()), (vec![], 2));
         // What this process tried to write is there after all.
         let mut ledger = after_a_failure(&[promise(1, NOW + 9)]);
-        assert_eq!(ledger.foreign(NOW).unwrap(), []);
+        assert_eq!(ledger.foreign(Some(NOW)).unwrap(), []);
         assert_eq!(ledger.book().records().collect::<Vec<_>>(), [promise(1, NOW + 9)]);
         // What is over binds nobody.
         let mut ledger = after_a_failure(&[promise(2, NOW)]);
-        assert_eq!(ledger.foreign(NOW + 2000).unwrap(), []);
+        assert_eq!(ledger.foreign(Some(NOW + 2000)).unwrap(), []);
     }
 }

@@ -1,5 +1,6 @@
 //! Reads a ledger without opening it.
 
+use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 use super::book::Book;
 use super::disk::{Disk, Folder};
 use super::file::{self, FileContents, Head, NewestRecord, Position};
-use super::names::{FILE, HEAD, LOCK};
+use super::names::{FILE, HEAD, LOCK, UNSERVED};
 use super::notice::Notice;
 use crate::os::plain_file;
 
@@ -18,6 +19,8 @@ use crate::os::plain_file;
 /// between.
 const LOOKS: usize = 4;
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
+/// More than the text of a lock's file, in bytes.
+const LOCK_MAX: u64 = 4096;
 
 /// Reads a folder's ledger without locking it: for commands beside a running server.
 ///
@@ -42,6 +45,31 @@ fn look_in(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
         std::thread::sleep(LOOK_PAUSE);
     }
     Ok(looked_at(read_files(&mut disk)?.0))
+}
+
+/// Reads the ledger of a folder that may be anybody's: once, and no file of more than `most` bytes.
+///
+/// # Errors
+///
+/// If there is a file, and it cannot be read.
+pub fn glance(folder: &Path, most: u64) -> io::Result<(Book, Vec<Notice>)> {
+    read_files(&mut Folder::look_within(folder, most)).map(|(found, ..)| looked_at(found))
+}
+
+/// Returns `true` if a process holds a folder's ledger.
+#[must_use]
+pub fn is_held(folder: &Path) -> bool {
+    let lock = plain_file::open(&folder.join(LOCK));
+    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Returns `true` if pintle has served from a folder, as the lock's file tells. That of an older version does not tell it
+/// apart from a start that has failed, and counts.
+#[must_use]
+pub fn has_served(folder: &Path) -> bool {
+    let lock = folder.join(LOCK);
+    let is_unserved = || plain_file::read(&lock, LOCK_MAX).is_ok_and(|text| text == UNSERVED.as_bytes());
+    lock.symlink_metadata().is_ok() && !is_unserved()
 }
 
 fn looked_at(found: FileContents) -> (Book, Vec<Notice>) {

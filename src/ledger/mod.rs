@@ -14,6 +14,7 @@ mod fold;
 mod json;
 pub mod leases;
 pub mod line;
+mod lock;
 mod look;
 mod names;
 mod news;
@@ -27,7 +28,7 @@ use std::path::Path;
 
 pub use book::Book;
 pub use line::set_id;
-pub use look::{is_new, look, read_book, salvaged, unreadable};
+pub use look::{glance, has_served, is_held, is_new, look, read_book, salvaged, unreadable};
 pub use names::{DAMAGED, FILE, HEAD, LOCK, MOVED};
 pub use news::News;
 pub use notice::{Notice, OpenError};
@@ -77,8 +78,8 @@ pub struct Ledger<D = Folder> {
     beyond: Vec<Record>,
     /// Records whose writing has failed. They may be in the file nevertheless.
     tried: Book,
-    /// The last time that the caller has told.
-    now: Seconds,
+    /// The last time that the caller has told; `None` while the clock is doubted.
+    now: Option<Seconds>,
     /// The reason why nothing can be written at all.
     broken: Option<String>,
 }
@@ -129,7 +130,7 @@ impl Ledger {
             foreign: Vec::new(),
             beyond: Vec::new(),
             tried: Book::default(),
-            now: 0,
+            now: None,
             broken: None,
         }
     }
@@ -201,7 +202,7 @@ impl<D: Disk> Ledger<D> {
             foreign: Vec::new(),
             beyond: Vec::new(),
             tried: Book::default(),
-            now,
+            now: Some(now),
             broken: None,
         };
         if let Some(known) = known {

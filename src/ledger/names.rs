@@ -4,6 +4,10 @@
 pub const FILE: &str = "ledger.jsonl";
 /// The lock file, which keeps a second process out. It notes the number of the newest record.
 pub const LOCK: &str = "ledger.lock";
+/// The text of a new lock file, until a start has served: one that fails leaves no trace of use.
+pub(super) const UNSERVED: &str = "nobody has served from here yet\n";
+/// The text after that, of the same length, while the ledger has no record.
+pub(super) const SERVED: &str = "pintle has served from here    \n";
 /// The file with the number and hash of the newest line, which the ledger's file must reach.
 pub const HEAD: &str = "ledger.head";
 /// The ledger's file while it is rewritten.

@@ -190,6 +190,12 @@ impl Time {
         (is_doubtful(off) || is_doubtful(off.saturating_neg())).then_some(doubt)
     }
 
+    /// Returns the time for judging; `None` while the clock is doubted.
+    #[must_use]
+    pub fn undoubted(&self, reading: ClockReading) -> Option<Seconds> {
+        self.doubt(reading).is_none().then(|| self.judged(reading))
+    }
+
     fn gone_on(&self, reading: ClockReading) -> i64 {
         self.at.saturating_add(since(self.read, reading.uptime))
     }

@@ -20,6 +20,9 @@ use rustix::thread::{
 use super::plain_file::tidy;
 use crate::reason::shell_word;
 
+/// The user that serves if the configuration of root's process names none.
+pub const USER: &str = "pintle";
+
 /// Other users may write here; with the sticky bit, they cannot replace files of others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
@@ -79,6 +82,12 @@ pub fn owner(file: &fs::Metadata) -> String {
     name_of(Uid::from_raw(file.uid()))
 }
 
+/// The name of a user by its number; the number, if it has no name.
+#[must_use]
+pub fn user_name(id: u32) -> String {
+    name_of(Uid::from_raw(id))
+}
+
 fn name_of(uid: Uid) -> String {
     if let Some((_, name, ..)) = NAMES.get().filter(|(known, ..)| *known == uid) {
         return name.clone();
@@ -116,6 +125,12 @@ impl UserAccount {
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.uid.is_root()
+    }
+
+    /// The user's number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.uid.as_raw()
     }
 
     /// Creates a folder for this user alone, if it is missing and only root could have prepared its

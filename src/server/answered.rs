@@ -51,7 +51,7 @@ pub(super) fn answered(
                         site: Some(site.clone()),
                         secure: true,
                         noted: asked.names_host,
-                        pinned: context.may_pin(site),
+                        pinned: context.may_pin(site, head),
                         forwarded: true,
                         grpc: is_grpc(head),
                         stored: None,

@@ -64,6 +64,8 @@ pub enum NoPins {
     None,
     /// The ledger does not permit it now.
     NoLease,
+    /// The site has no certificate for the host, so the promise in the ledger does not have it either.
+    Refused,
     /// The connection shows another site's chain, or one that they do not match.
     OtherChain,
     /// The client named no site, or none of pintle's: it got the certificate of `tls.default_site`,
@@ -117,16 +119,20 @@ impl Context {
     }
 
     /// Returns `true` if a site's pins may be sent here.
-    pub(super) fn may_pin(&self, site: &SiteOfView) -> bool {
-        self.pins(site).is_ok()
+    pub(super) fn may_pin(&self, site: &SiteOfView, head: &RequestHead) -> bool {
+        self.pins(site, head).is_ok()
     }
 
     /// Returns the reason why a site's pins may not be sent here. They may if the ledger covers that they are sent now, the
     /// client asked for this site in its SNI, and it has seen a chain that they match. A certificate that was changed since
     /// may not match. Over a connection of another site, or of none, a client would note pins that the guard does not judge
     /// its next chain by.
-    pub(super) fn pins(&self, site: &SiteOfView) -> Result<(), NoPins> {
+    pub(super) fn pins(&self, site: &SiteOfView, head: &RequestHead) -> Result<(), NoPins> {
         let Some(pins) = &site.hpkp else { return Err(NoPins::None) };
+        // A proxy in front may end TLS for a name that pintle refuses. The promise does not have it.
+        if self.is_refused(site, head) {
+            return Err(NoPins::Refused);
+        }
         // Read anew: after a machine's sleep, or a process that stood still, the last tick is long ago.
         if !pins.lease.holds(uptime()) {
             return Err(NoPins::NoLease);

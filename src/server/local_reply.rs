@@ -58,7 +58,7 @@ fn reply(mut head: ResponseHead, body: Bytes, secure: bool, turn: &Turn<'_>) -> 
         site: site.cloned(),
         secure,
         noted,
-        pinned: noted && site.is_some_and(|site| context.may_pin(site)),
+        pinned: noted && site.is_some_and(|site| context.may_pin(site, turn.head)),
         vary: asked.origin.decided_by.map(RequestField::scheme_field),
         ..Reply::local(head, if body.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(body) })
     }
@@ -86,7 +86,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
     // A request for no site is answered by the rules of the connection's site.
     let site = named.or_else(|| context.site_of_connection(&view));
     Reply {
-        pinned: noted && site.as_ref().is_some_and(|site| context.may_pin(site)),
+        pinned: noted && site.as_ref().is_some_and(|site| context.may_pin(site, head)),
         site,
         secure,
         noted,

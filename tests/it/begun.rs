@@ -2,15 +2,18 @@
 //! is said, and nobody's clock poisons the book.
 
 use std::fs;
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pintle::ledger::{self, Record};
 use pintle::policy::promise::Promise;
 
-use crate::harness::{BLOG, Pintle, eventually, outcome, output, pintle};
-use crate::last_good::copied;
+use crate::harness::{BLOG, Pintle, eventually, is_root, outcome, output, pintle};
+use crate::last_good::{copied, copies};
 use crate::loss::{command, config, start_fails};
+use crate::refused_edits::{hpkp, pin_at, pins_at, site, state};
 use crate::rotation::Bed;
 
 const FILES: [&str; 3] = ["ledger.jsonl", "ledger.head", "ledger.lock"];
@@ -72,29 +75,70 @@ fn both_files_deleted_are_a_loss() {
     assert!(fresh.header(&fresh.start(&fresh.pins("30d"))).is_some());
 }
 
-/// Every file of the ledger is gone, and only the copies show what was served: that may be served on, and nothing else.
+/// Every file of the ledger is gone, and only the copies show what was served: that is served on, and nothing else.
 #[test]
 fn only_the_copies_are_left() {
     let (bed, pins) = after_promises();
     delete(&bed, &FILES);
     bed.put(&bed.stranger);
     let config = config(&bed, &pins);
-    for _ in 0..2 {
-        let err = start_fails(&config);
-        assert!(err.contains("was served with another key") && !err.contains("the ledger is new"), "{err}");
-    }
     let (code, out, err) = outcome(&mut command(&["check"], &config));
-    assert!(code == 1 && err.contains("was served with another key"), "{out}{err}");
-    bed.put(&bed.live);
+    assert!(
+        code == 1 && err.contains("was served with another key") && err.contains("would lock readers out"),
+        "{out}{err}"
+    );
+    let (code, out, _) = outcome(command(&["check"], &config).arg("--json"));
+    assert!(code == 1 && out.contains("was served with another key"), "{out}");
     let pintle = bed.start(&pins);
-    assert!(bed.header(&pintle).is_some());
+    let lost = pintle.logged("the ledger is lost: the previous keys are assumed to be promised", 1).remove(0);
+    assert!(lost["problem"].as_str().unwrap().contains("was served with another key"), "{lost}");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    drop(pintle);
+    // The new ledger knows it.
+    let pintle = bed.start(&pins);
+    assert_eq!((bed.served(&pintle), pintle.log_json("the ledger is new").len()), (bed.live.pin.clone(), 0));
+    // The usual way out.
+    bed.put(&bed.live);
+    let mut install = command(&["install", "--dry-run", "--site", BLOG], &pintle.config_path());
+    let (_, _, err) = outcome(install.arg(&bed.stranger.chain));
+    let day = err.split("--accept-lockout-until ").nth(1).unwrap_or_else(|| panic!("{err}"))[..10].to_owned();
+    let mut install = command(&["install", "--accept-lockout-until", &day, "--site", BLOG], &pintle.config_path());
+    output(install.args([&bed.stranger.chain, &bed.stranger.key]));
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+}
+
+/// A start that fails is no proof that the folder was in use without promises.
+#[test]
+fn a_start_that_fails_hides_no_loss() {
+    let (bed, pins) = after_promises();
+    delete(&bed, &FILES);
+    let config = config(&bed, &pins);
+    let text = fs::read_to_string(&config).unwrap();
+    // It ends while it binds.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https = [\"{}\"]", taken.local_addr().unwrap());
+    fs::write(&config, text.replace("https = [\"127.0.0.1:0\"]", &address)).unwrap();
+    let err = start_fails(&config);
+    assert!(err.contains(&taken.local_addr().unwrap().to_string()), "{err}");
+    // The file is wrong.
+    bed.put(&bed.stranger);
+    fs::write(&config, text.replace("[[site]]", "[[site]]\nhots = []")).unwrap();
+    assert!(start_fails(&config).contains("hots"));
+    assert!(bed.state().join(FILES[2]).exists());
+    let pintle = bed.start(&pins);
+    pintle.logs("the ledger is lost: the previous keys are assumed to be promised");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+}
+
+/// A site without pins has no ledger, and a start that has served says so: another key may come, with pins.
+#[test]
+fn a_folder_without_promises_is_no_loss() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
     copied(&bed, &bed.live);
     drop(pintle);
-    // The remedy works as pasted.
-    delete(&bed, &FILES);
     bed.put(&bed.stranger);
-    paste(&pasted(&start_fails(&config), "mv -T "));
-    assert_eq!(bed.served(&bed.start(&pins)), bed.stranger.pin);
+    assert_eq!(bed.served(&bed.start(&bed.pins("30d"))), bed.stranger.pin);
 }
 
 /// The folder of the state was moved, and pintle knows where: what it reads there counts.
@@ -135,12 +179,116 @@ fn promises_in_another_folder_refuse_a_chain() {
     let pintle = bed.start(&pins);
     assert_eq!(bed.served(&pintle), bed.live.pin);
     drop(pintle);
-    // Nobody holds them, says the operator.
-    paste(&pasted(&refused, &format!("mkdir {}.aside && ", old.display())));
+    // Nobody holds them, says the operator. The other folder stays where it is.
+    paste(&pasted(&refused, "rm -f "));
+    assert!(old.join(FILES[0]).exists());
     fs::remove_dir_all(bed.state().join("last-good")).unwrap();
     let (code, out, err) = outcome(&mut command(&["check"], &config));
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(bed.served(&bed.start(&pins)), bed.stranger.pin);
+}
+
+/// Beside the folder are many others, and a ledger that nobody can read: that one is named, and is not read to its end.
+#[test]
+fn one_folder_among_many_is_found() {
+    let (bed, pins) = after_promises();
+    fs::rename(bed.state(), bed.folder.path().join("old")).unwrap();
+    (0..600).for_each(|at| fs::create_dir(bed.folder.path().join(format!("service-{at}"))).unwrap());
+    let huge = bed.folder.path().join("service-7/ledger.jsonl");
+    fs::File::create(&huge).unwrap().set_len(3 << 30).unwrap();
+    bed.put(&bed.stranger);
+    let (code, _, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
+    assert!(code == 1 && err.contains("would lock readers out") && err.contains("they count"), "{err}");
+    assert!(err.contains("service-7/ledger.jsonl: cannot read the promises"), "{err}");
+}
+
+/// The clock is behind: the promises that are found end when they end.
+#[test]
+fn a_clock_that_is_behind_shortens_no_found_promise() {
+    let (bed, pins) = after_promises();
+    let old = bed.folder.path().join("old");
+    fs::rename(bed.state(), &old).unwrap();
+    let [clock, none] = ["clock", "none.jsonl"].map(|name| bed.folder.path().join(name));
+    fs::write(&clock, (-200 * 86400).to_string()).unwrap();
+    fs::write(&none, "").unwrap();
+    let config = config(&bed, &pins);
+    let mut merge = command(&["ledger", "merge"], &config);
+    let (code, out, err) = outcome(merge.arg(&none).env("PINTLE_TEST_CLOCK", &clock));
+    assert!(code == 0 && err.contains("they count"), "{out}{err}");
+    let [found, known] = [&bed.state(), &old].map(|folder| ledger::look(folder).unwrap().0);
+    assert_eq!(found.promises(), known.promises());
+    bed.put(&bed.stranger);
+    assert!(start_fails(&config).contains("would lock readers out"));
+}
+
+fn give_away(folder: &Path) {
+    let mut give = Command::new("chown");
+    output(give.args(["-R", "nobody"]).arg(folder));
+}
+
+/// Anybody can make a folder with a ledger: another user's does not count, and that is said.
+#[test]
+fn a_folder_of_another_user_does_not_count() {
+    if !is_root("give a folder away") {
+        return;
+    }
+    let (bed, pins) = after_promises();
+    let old = bed.folder.path().join("old");
+    fs::rename(bed.state(), &old).unwrap();
+    give_away(&old);
+    bed.put(&bed.stranger);
+    let config = config(&bed, &pins);
+    let (code, out, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 0 && err.contains("belongs to the user nobody: they do not count"), "{out}{err}");
+    assert!(err.contains("pintle ledger merge") && !err.contains("cp -an"), "{err}");
+    let pintle = bed.start(&pins);
+    pintle.logs("promises in another folder may be missing");
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+}
+
+/// Another pintle runs with the folder: nobody is told to move it, or to copy it.
+#[test]
+fn the_folder_of_a_running_pintle_stays() {
+    let (bed, pins) = after_promises();
+    let old = bed.folder.path().join("old");
+    fs::rename(bed.state(), &old).unwrap();
+    let lock = fs::File::open(old.join(FILES[2])).unwrap();
+    lock.lock().unwrap();
+    let (code, out, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
+    assert!(code == 0 && err.contains("another pintle runs with"), "{out}{err}");
+    assert!(!err.contains("cp -an") && !err.contains("mv ") && err.contains("install -m 600"), "{err}");
+}
+
+/// The user has changed along with the folder: root looks before it becomes the user, and copies nothing as root.
+#[test]
+fn a_closed_folder_counts_for_another_user() {
+    if !is_root("become somebody else") {
+        return;
+    }
+    let (bed, pins) = after_promises();
+    let old = bed.folder.path().join("old");
+    fs::rename(bed.state(), &old).unwrap();
+    bed.put(&bed.stranger);
+    for folder in [bed.authority.folder(), bed.folder.path()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let nobody = fs::read_to_string("/etc/passwd").unwrap();
+    let nobody = nobody.lines().find(|line| line.starts_with("nobody:")).unwrap().split(':').nth(2).unwrap().to_owned();
+    chown(bed.key(), Some(nobody.parse().unwrap()), None).unwrap();
+    let config = config(&bed, &pins);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("[process]\nuser = \"nobody\"\n{text}")).unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o700)).unwrap();
+    let err = start_fails(&config);
+    assert!(err.contains("would lock readers out") && err.contains("they count"), "{err}");
+    assert!(!err.contains("cp -an"), "the folders are two users': {err}");
+    // The folder is the user's own: it could lead root astray.
+    fs::remove_dir_all(bed.state()).unwrap();
+    give_away(&old);
+    let err = start_fails(&config);
+    assert!(err.contains("would lock readers out"), "{err}");
+    paste(&pasted(&err, "runuser -u nobody -- cp -an "));
+    assert!(bed.state().join("last-good").exists());
 }
 
 /// A lockout that was accepted there is accepted here: the chain in use starts again.
@@ -290,7 +438,7 @@ fn a_link_to_the_ledger() {
     let (bed, pins) = after_promises();
     let kept = bed.folder.path().join("kept.jsonl");
     fs::rename(file(&bed), &kept).unwrap();
-    std::os::unix::fs::symlink(&kept, file(&bed)).unwrap();
+    symlink(&kept, file(&bed)).unwrap();
     let config = config(&bed, &pins);
     paste(&pasted(&start_fails(&config), "cp -p "));
     let (code, out, err) = outcome(&mut command(&["check"], &config));
@@ -298,4 +446,95 @@ fn a_link_to_the_ledger() {
     bed.put(&bed.stranger);
     fs::remove_dir_all(bed.state().join("last-good")).unwrap();
     assert!(start_fails(&config).contains("would lock readers out"));
+}
+
+/// All promises of a found ledger are taken along, also those for sites that are not there yet: a reload that brings such a
+/// site is judged by them.
+#[test]
+fn a_found_ledger_counts_for_sites_that_come_later() {
+    let bed = Bed::new();
+    let [a, c, strange] =
+        [("a", "a.test"), ("c", "c.test"), ("strange", "a.test")].map(|(name, host)| bed.authority.leaf(name, &[host]));
+    let pins = hpkp(&[bed.authority.public_key("backup")], "");
+    let [of_a, of_c] = [("a.test", &a), ("c.test", &c)].map(|(name, leaf)| site(&bed, &[name], leaf, &pins));
+    let pintle = Pintle::start(&bed.authority, &(state(&bed) + &of_a + &of_c));
+    assert!(["a.test", "c.test"].iter().all(|name| pins_at(&bed, &pintle, name).is_some()));
+    drop(pintle);
+    fs::rename(bed.state(), bed.folder.path().join("old")).unwrap();
+    let added = site(&bed, &["a.test"], &strange, "");
+    let other = site(&bed, &[BLOG], &bed.live, "");
+    for (first, says) in [(of_c, "for these sites: they count"), (other, "for other sites: the new ledger begins")] {
+        let pintle = Pintle::start(&bed.authority, &(state(&bed) + &first));
+        let remark = pintle.logged("the ledger is new", 1).remove(0);
+        assert!(remark["problem"].as_str().unwrap().contains(says), "{remark}");
+        pintle.rewrite(|text| format!("{text}\n{added}"));
+        let refused = pintle.reload_fails();
+        assert!(refused.contains("would lock readers out"), "{refused}");
+        drop(pintle);
+        fs::remove_dir_all(bed.state()).unwrap();
+    }
+}
+
+/// Nothing but the copies is left, and they do not say if pins were sent: a name counts without pins of its own, too.
+#[test]
+fn the_copies_count_for_names_without_pins() {
+    let bed = Bed::new();
+    let leaves = [("a", "a.test"), ("b", "b.a.test"), ("c", "c.test"), ("x", "a.test"), ("y", "b.a.test")];
+    let [a, b, c, x, y] = leaves.map(|(name, host)| bed.authority.leaf(name, &[host]));
+    let both = bed.authority.issue("both", c.key.clone(), &["c.test", "a.test"], -1, 90);
+    let pins = hpkp(&[bed.authority.csr(&b)], "include_subdomains = true\n");
+    let itself = hpkp(&[bed.authority.csr(&x)], "");
+    let (of_a, of_b, of_c) =
+        (site(&bed, &["a.test"], &a, &pins), site(&bed, &["b.a.test"], &b, ""), site(&bed, &["c.test"], &c, ""));
+    let pintle = Pintle::start(&bed.authority, &(state(&bed) + &of_a + &of_b + &of_c));
+    assert!(pins_at(&bed, &pintle, "a.test").is_some());
+    eventually("all pairs are copied", || (copies(&bed).len() == 3).then_some(()));
+    drop(pintle);
+    delete(&bed, &FILES);
+    let kept = bed.folder.path().join("kept");
+    fs::rename(bed.state().join("last-good"), &kept).unwrap();
+    let below = site(&bed, &["b.a.test"], &y, "");
+    for (text, served) in [
+        // Without its table of pins, with a backup that is the key itself, and in another site.
+        (site(&bed, &["a.test"], &x, ""), vec![("a.test", &a)]),
+        (site(&bed, &["a.test"], &x, &itself), vec![("a.test", &a)]),
+        (site(&bed, &["c.test", "a.test"], &both, ""), vec![("a.test", &a), ("c.test", &c)]),
+        (of_a.clone() + &below, vec![("a.test", &a), ("b.a.test", &b)]),
+    ] {
+        fs::remove_dir_all(bed.state()).unwrap();
+        fs::create_dir(bed.state()).unwrap();
+        let mut copy = Command::new("cp");
+        output(copy.arg("-a").arg(&kept).arg(bed.state().join("last-good")));
+        let pintle = Pintle::start(&bed.authority, &(state(&bed) + &text));
+        pintle.logs("the ledger is lost: the previous keys are assumed to be promised");
+        for (name, leaf) in served {
+            assert_eq!(pin_at(&pintle, name), leaf.pin, "{name} {text}");
+        }
+    }
+}
+
+/// A link on the way to the state was pointed elsewhere: the folder that it named lies beside the one that it names now.
+#[test]
+fn a_link_that_points_elsewhere() {
+    let (bed, pins) = after_promises();
+    let at = |path: &str| bed.folder.path().join("volumes").join(path);
+    let now = at("2/state");
+    fs::create_dir_all(&now).unwrap();
+    fs::create_dir(at("1")).unwrap();
+    fs::rename(bed.state(), at("1/state")).unwrap();
+    bed.put(&bed.stranger);
+    let config = config(&bed, &pins);
+    // A link in the middle of the path.
+    symlink(at("2"), bed.folder.path().join("current")).unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    let through = bed.folder.path().join("current/state");
+    fs::write(&config, text.replace(&format!("{:?}", bed.state()), &format!("{through:?}"))).unwrap();
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 1 && err.contains("would lock readers out") && err.contains("they count"), "{err}");
+    // The folder itself is a link.
+    fs::write(&config, text).unwrap();
+    fs::rename(at("1/state"), at("2/old")).unwrap();
+    symlink(now, bed.state()).unwrap();
+    let err = start_fails(&config);
+    assert!(err.contains("would lock readers out") && err.contains("they count"), "{err}");
 }

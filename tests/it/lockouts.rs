@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Client, Leaf, Pintle, eventually, outcome, output};
+use crate::harness::{Client, Leaf, Pintle, eventually, outcome, output, pintle};
 use crate::last_good::copied;
 use crate::rotation::{Bed, refusal};
 
@@ -333,4 +333,30 @@ fn a_refused_key_is_not_live() {
     assert!(code == 1 && err.contains("would lock readers out") && !err.contains("is live now"), "{err}");
     let made = output(pintle.command("key new").args(["--role", "next", "--site", crate::harness::BLOG]));
     assert!(made.contains(waiting.to_str().unwrap()) && !made.contains("left out"), "{made}");
+}
+
+/// The file names another pair, with a day: a start serves the pair of before, as no day counts there. A check of the same
+/// file says so, and offers no line that would not count.
+#[test]
+fn a_check_believes_no_day_that_a_start_does_not() {
+    let bed = Bed::new();
+    let server = bed.start(&bed.pins("30d"));
+    assert!(bed.header(&server).is_some());
+    copied(&bed, &bed.live);
+    drop(server);
+    let edited = |more: &str| bed.config_of(&bed.stranger.chain, &bed.stranger.key, &bed.pins("30d"), more);
+    let check = |text: &str| {
+        let path = bed.folder.path().join("check.toml");
+        fs::write(&path, text).unwrap();
+        outcome(pintle().args(["check", "-c"]).arg(&path))
+    };
+    let (code, _, err) = check(&edited(""));
+    assert!(code == 1 && err.contains("would lock readers out") && !err.contains("accept_lockout_until = "), "{err}");
+    let day =
+        err.split("--accept-lockout-until ").nth(1).and_then(|rest| rest.get(..10)).unwrap_or_else(|| panic!("{err}"));
+    let with_day = edited(&format!("accept_lockout_until = \"{day}\""));
+    let (code, _, err) = check(&with_day);
+    assert!(code == 1 && err.contains("accepts no lockout: remove it") && !err.contains("accepted until"), "{err}");
+    let server = Pintle::start(&bed.authority, &with_day);
+    assert_eq!(bed.served(&server), bed.live.pin);
 }

@@ -213,7 +213,8 @@ fn another_folder_is_never_begun_in_silence() {
     let (_, out, _) = outcome(&mut command(&["check", "--json"], &config));
     assert!(out.contains("has no ledger"), "{out}");
     // The remedy works as pasted.
-    let remedy = err.split('`').find(|text| text.starts_with("mkdir")).unwrap_or_else(|| panic!("{err}"));
+    let is_copy = |text: &&str| text.contains("mkdir -p ") && text.contains("cp -an");
+    let remedy = err.split('`').find(is_copy).unwrap_or_else(|| panic!("{err}"));
     assert!(Command::new("sh").arg("-c").arg(remedy).status().unwrap().success(), "{remedy}");
     let (code, _, err) = outcome(&mut command(&["check"], &config));
     assert!(code == 0 && !err.contains("has no ledger"), "{code} {err}");

@@ -2,20 +2,20 @@
 //! cannot be takes no other one along.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustls::AlertDescription;
 
-use crate::harness::{BLOG, Client, Leaf, Pintle, eventually, outcome, output};
-use crate::last_good::{LISTEN, copied, copies};
+use crate::harness::{BLOG, Client, Connection, Leaf, Pintle, eventually, outcome, output, pintle as pintle_program};
+use crate::last_good::{LISTEN, REFUSED, copied, copies};
 use crate::rotation::Bed;
 use crate::tls::alert_of;
 use crate::upgrade::Line;
 
 const APART: &str = "names that the site's certificate would lock readers out of";
 
-fn site(bed: &Bed, hosts: &[&str], leaf: &Leaf, more: &str) -> String {
+pub fn site(bed: &Bed, hosts: &[&str], leaf: &Leaf, more: &str) -> String {
     format!(
         "[[site]]\nhosts = {hosts:?}\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n{more}\n",
         bed.origin.url(),
@@ -24,16 +24,16 @@ fn site(bed: &Bed, hosts: &[&str], leaf: &Leaf, more: &str) -> String {
     )
 }
 
-fn hpkp(backups: &[PathBuf], more: &str) -> String {
+pub fn hpkp(backups: &[PathBuf], more: &str) -> String {
     format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = {backups:?}\n{more}")
 }
 
-fn state(bed: &Bed) -> String {
+pub fn state(bed: &Bed) -> String {
     format!("[state]\ndirectory = {:?}\n", bed.state())
 }
 
 /// The pin of the key that is served for a name, computed by openssl.
-fn pin_at(pintle: &Pintle, name: &str) -> String {
+pub fn pin_at(pintle: &Pintle, name: &str) -> String {
     let script = format!(
         "openssl s_client -connect {} -servername {name} </dev/null 2>/dev/null | openssl x509 -noout -pubkey | openssl pkey \
          -pubin -outform der | openssl dgst -sha256 -binary | base64",
@@ -43,7 +43,7 @@ fn pin_at(pintle: &Pintle, name: &str) -> String {
 }
 
 /// The pins of an answer that is 200.
-fn pins_at(bed: &Bed, pintle: &Pintle, name: &str) -> Option<String> {
+pub fn pins_at(bed: &Bed, pintle: &Pintle, name: &str) -> Option<String> {
     let answer = Client::new(&bed.authority).get(pintle.https(), name, "/");
     assert_eq!(answer.status, 200, "{name}");
     answer.field("public-key-pins").map(str::to_owned)
@@ -75,6 +75,10 @@ fn an_edit_whose_pins_clash_darkens_no_site() {
         let pintle = Pintle::start(&bed.authority, &(state(&bed) + &edited));
         let all = |pintle: &Pintle| ["a.test", "b.a.test", "c.test"].map(|name| pins_at(&bed, pintle, name));
         assert_eq!(all(&pintle), [None, None, None]);
+        output(&mut pintle.command("reload"));
+        assert_eq!(all(&pintle), [None, None, None]);
+        // To go on without pins locks nobody out, whatever else is edited.
+        pintle.rewrite(|text| text.replace("max_age = \"30d\"\n", "# a comment\nmax_age = \"29d\"\n"));
         output(&mut pintle.command("reload"));
         assert_eq!(all(&pintle), [None, None, None]);
         // The hint works as written.
@@ -256,4 +260,315 @@ fn the_pages_are_judged_by_the_pins_of_sites() {
     pintle.logged("pages over TLS listening", 1);
     pintle.logs("would lock readers out of the pages at admin.a.test");
     output(&mut pintle.command("reload"));
+}
+
+/// Behind a proxy that ends TLS, a name is served whose TLS pintle refuses. Its promise is not on disk, so it is not sent.
+#[test]
+fn no_pins_for_a_name_that_pintle_refuses() {
+    let bed = Bed::new();
+    let own = bed.authority.leaf("own", &["e.test"]);
+    let pins = hpkp(&[bed.authority.public_key("backup")], "");
+    let text = |hosts: &[&str]| state(&bed) + &site(&bed, hosts, &own, &pins);
+    let (before, after) = (text(&["e.test"]), text(&["e.test", "www.e.test"]));
+    let pintle = Pintle::start_listening(&bed.authority, "trusted_proxies = [\"127.0.0.1\"]", &before);
+    pintle.rewrite(|text| text.replace(&before, &after));
+    output(&mut pintle.command("reload"));
+    let by_proxy = |name: &str| {
+        let mut connection = Connection::plain(pintle.http());
+        connection.send(format!("GET / HTTP/1.1\r\nHost: {name}\r\nX-Forwarded-Proto: https\r\n\r\n"));
+        let answer = connection.response("GET");
+        (answer.status, answer.field("public-key-pins").is_some())
+    };
+    assert_eq!(["e.test", "www.e.test"].map(by_proxy), [(200, true), (200, false)]);
+    assert!(!output(&mut pintle.command("ledger show")).contains("www.e.test"));
+}
+
+/// One name of a site moved in from another one, whose key is not there any more.
+fn with_a_refused_name(bed: &Bed, more: &str) -> (Leaf, String) {
+    let [old, new] = [("old", &["www.e.test"][..]), ("new", &["e.test", "www.e.test"][..])]
+        .map(|(name, hosts)| bed.authority.leaf(name, hosts));
+    let [next, spare] = ["next", "spare"].map(|name| hpkp(&[bed.authority.public_key(name)], more));
+    let pintle = Pintle::start(&bed.authority, &(state(bed) + &site(bed, &["www.e.test"], &old, &next)));
+    assert!(pins_at(bed, &pintle, "www.e.test").is_some());
+    drop(pintle);
+    let _ = fs::remove_dir_all(bed.state().join("last-good"));
+    (old, state(bed) + &site(bed, &["e.test", "www.e.test"], &new, &spare))
+}
+
+/// `includeSubDomains` binds a name whether its TLS is refused or not: such pins would close the way out.
+#[test]
+fn a_refused_name_can_get_its_key_back() {
+    let bed = Bed::new();
+    let (old, text) = with_a_refused_name(&bed, "include_subdomains = true\n");
+    let pintle = Pintle::start(&bed.authority, &text);
+    pintle.logged(APART, 1);
+    assert_eq!(pins_at(&bed, &pintle, "e.test"), None);
+    let back = site(&bed, &["www.e.test"], &old, "");
+    pintle.rewrite(|text| text.replace(", \"www.e.test\"", "").replace("include_subdomains = true\n", "") + &back);
+    output(&mut pintle.command("reload"));
+    assert!(pins_at(&bed, &pintle, "e.test").is_some());
+    assert_eq!(pin_at(&pintle, "www.e.test"), old.pin);
+    drop(pintle);
+    // Without includeSubDomains, the site's other names send their pins.
+    fs::remove_dir_all(bed.state()).unwrap();
+    let (_, text) = with_a_refused_name(&bed, "");
+    let pintle = Pintle::start(&bed.authority, &text);
+    pintle.logged(APART, 1);
+    assert!(pins_at(&bed, &pintle, "e.test").is_some());
+}
+
+/// The copy that serves a name may be the only one of its key. It stays as long as the name needs it.
+#[test]
+fn the_copy_that_stands_in_for_a_name_stays() {
+    let bed = Bed::new();
+    let [one, two] = ["one", "two"].map(|name| bed.authority.leaf(name, &["www.e.test", "old.e.test"]));
+    let three = bed.authority.leaf("three", &["e.test", "www.e.test"]);
+    let pins = hpkp(&[bed.authority.csr(&two)], "");
+    let pintle =
+        Pintle::start(&bed.authority, &(state(&bed) + &site(&bed, &["www.e.test", "old.e.test"], &one, &pins)));
+    assert!(pins_at(&bed, &pintle, "www.e.test").is_some());
+    eventually("the pair is copied", || (copies(&bed).len() == 1).then_some(()));
+    drop(pintle);
+    for file in [&one.chain, &one.key] {
+        fs::remove_file(file).unwrap();
+    }
+    // Another site serves the other name that the copy was made for.
+    let text =
+        state(&bed) + &site(&bed, &["e.test", "www.e.test"], &three, "") + &site(&bed, &["old.e.test"], &two, "");
+    let are_served = |pintle: &Pintle| {
+        let served = ["e.test", "www.e.test", "old.e.test"].map(|name| pin_at(pintle, name));
+        assert_eq!(served, [three.pin.clone(), one.pin.clone(), two.pin.clone()]);
+    };
+    for _ in 0..2 {
+        let pintle = Pintle::start(&bed.authority, &text);
+        are_served(&pintle);
+        output(&mut pintle.command("reload"));
+        are_served(&pintle);
+    }
+    let line = Line::start(&bed.authority, LISTEN, &text);
+    are_served(&line.pintle);
+    line.upgrade();
+    are_served(&line.pintle);
+    // Without the copy, the new process would have nothing for the name: the old one goes on.
+    for copy in copies(&bed) {
+        fs::remove_file(copy).unwrap();
+    }
+    upgrade_fails(&line);
+    are_served(&line.pintle);
+}
+
+/// Puts a pair into files.
+fn put_at(leaf: &Leaf, chain: &Path, key: &Path) {
+    for (from, to) in [(&leaf.key, key), (&leaf.chain, chain)] {
+        let new = to.with_extension("tmp");
+        fs::copy(from, &new).unwrap();
+        fs::rename(new, to).unwrap();
+    }
+}
+
+/// A name leaves a site that lives on: the pair that serves it has a copy of its own, whatever becomes of the site's.
+#[test]
+fn a_name_that_left_its_site_keeps_its_pair() {
+    let bed = Bed::new();
+    let [first, second] = [("first", ["x.test", "c.test"]), ("second", ["a.test", "c.test"])]
+        .map(|(name, hosts)| bed.authority.leaf(name, &hosts));
+    let pins = hpkp(&[bed.authority.public_key("backup")], "");
+    let text = |of_first: &[&str], of_second: &[&str]| {
+        state(&bed) + &site(&bed, of_first, &first, "") + &site(&bed, of_second, &second, &pins)
+    };
+    let (before, after) = (text(&["x.test"], &["a.test", "c.test"]), text(&["x.test", "c.test"], &["a.test"]));
+    let pintle = Pintle::start(&bed.authority, &before);
+    assert!(pins_at(&bed, &pintle, "c.test").is_some());
+    eventually("both pairs are copied", || (copies(&bed).len() == 2).then_some(()));
+    pintle.rewrite(|text| text.replace(&before, &after));
+    pintle.reload_fails();
+    drop(pintle);
+    let are_served = |pintle: &Pintle| {
+        let served = ["x.test", "a.test", "c.test"].map(|name| pin_at(pintle, name));
+        assert_eq!(served, [first.pin.clone(), second.pin.clone(), second.pin.clone()]);
+    };
+    for _ in 0..3 {
+        let pintle = Pintle::start(&bed.authority, &after);
+        are_served(&pintle);
+        output(&mut pintle.command("reload"));
+        are_served(&pintle);
+    }
+    let line = Line::start(&bed.authority, LISTEN, &after);
+    are_served(&line.pintle);
+    line.upgrade();
+    are_served(&line.pintle);
+    drop(line);
+    // The next certificate of the other site is for its own name only.
+    let renewed = bed.authority.renew("renewed", &second.key, &["a.test"], 90);
+    fs::copy(&renewed.chain, &second.chain).unwrap();
+    for _ in 0..2 {
+        are_served(&Pintle::start(&bed.authority, &after));
+    }
+}
+
+/// A name below a wildcard is refused, as its table is gone. The wildcard's other names get their renewals and backups.
+#[test]
+fn a_refused_name_holds_up_no_rotation() {
+    let bed = Bed::new();
+    let [wide, next, last] = ["wide", "next", "last"].map(|name| bed.authority.leaf(name, &["*.w.test"]));
+    let own = bed.authority.leaf("own", &["x.w.test"]);
+    let [chain, key] = ["place.pem", "place.key"].map(|name| bed.folder.path().join(name));
+    put_at(&wide, &chain, &key);
+    let place = Leaf { chain: chain.clone(), key: key.clone(), pin: wide.pin.clone() };
+    let wildcard = site(&bed, &["*.w.test"], &place, &hpkp(&[bed.authority.csr(&next), bed.authority.csr(&last)], ""));
+    let exception = site(&bed, &["x.w.test"], &own, &hpkp(&[bed.authority.public_key("own-next")], ""));
+    let text = state(&bed) + &wildcard;
+    let pintle = Pintle::start(&bed.authority, &(text.clone() + &exception));
+    assert!(["q.w.test", "x.w.test"].iter().all(|name| pins_at(&bed, &pintle, name).is_some()));
+    eventually("both pairs are copied", || (copies(&bed).len() == 2).then_some(()));
+    drop(pintle);
+    let is_with = |pintle: &Pintle, leaf: &Leaf| {
+        assert_eq!(pin_at(pintle, "q.w.test"), leaf.pin);
+        assert!(pins_at(&bed, pintle, "q.w.test").is_some());
+        let refused = Client::new(&bed.authority).try_connect(pintle.https(), "x.w.test").err().unwrap();
+        assert_eq!(alert_of(&refused), AlertDescription::UnrecognisedName);
+    };
+    let install = |pintle: &Pintle, leaf: &Leaf| {
+        let mut install = pintle.command("install");
+        output(install.args(["--site", "*.w.test"]).arg(&leaf.chain).arg(&leaf.key));
+        is_with(pintle, leaf);
+    };
+    let pintle = Pintle::start(&bed.authority, &text);
+    is_with(&pintle, &wide);
+    install(&pintle, &bed.authority.renew("renewed", &wide.key, &["*.w.test"], 85));
+    install(&pintle, &next);
+    output(&mut pintle.command("reload"));
+    // In place.
+    put_at(&last, &chain, &key);
+    eventually("the other backup is served", || (pin_at(&pintle, "q.w.test") == last.pin).then_some(()));
+    is_with(&pintle, &last);
+    output(&mut pintle.command("reload"));
+    copied(&bed, &last);
+    drop(pintle);
+    // While it is stopped: a start would not go on with a pair that locks the same readers out.
+    put_at(&next, &chain, &key);
+    let pintle = Pintle::start(&bed.authority, &text);
+    is_with(&pintle, &next);
+    copied(&bed, &next);
+    drop(pintle);
+    let offline = bed.folder.path().join("offline.toml");
+    fs::write(&offline, format!("{LISTEN}{text}")).unwrap();
+    let mut install = pintle_program();
+    output(install.args(["install", "-c"]).arg(&offline).args(["--site", "*.w.test"]).arg(&last.chain).arg(&last.key));
+    is_with(&Pintle::start(&bed.authority, &text), &last);
+}
+
+/// An upgrade judges the pages as a reload does: the new process has no other certificate for them.
+#[test]
+fn an_upgrade_refuses_pages_that_a_reload_refuses() {
+    let bed = Bed::new();
+    let own = bed.authority.leaf("own", &["a.test", "admin.a.test"]);
+    let wrong = bed.authority.leaf("wrong", &["admin.a.test"]);
+    let [chain, key] = ["pages.pem", "pages.key"].map(|name| bed.folder.path().join(name));
+    put_at(&own, &chain, &key);
+    let pins = hpkp(&[bed.authority.public_key("backup")], "include_subdomains = true\n");
+    let https = |chain: &Path, key: &Path| {
+        format!("[admin.https]\nlisten = [\"127.0.0.1:0\"]\nchain = {chain:?}\nkey = {key:?}\n")
+    };
+    let text = state(&bed) + &site(&bed, &["a.test"], &own, &pins);
+    let right = https(&chain, &key);
+    let line = Line::start(&bed.authority, LISTEN, &(text.clone() + &right));
+    assert!(pins_at(&bed, &line.pintle, "a.test").is_some());
+    let other = https(&wrong.chain, &wrong.key);
+    line.pintle.rewrite(|text| text.replace(&right, &other));
+    line.pintle.reload_fails();
+    upgrade_fails(&line);
+    line.pintle.rewrite(|text| text.replace(&other, &right));
+    put_at(&wrong, &chain, &key);
+    upgrade_fails(&line);
+    put_at(&own, &chain, &key);
+    line.upgrade();
+    // New pages are judged, too.
+    line.pintle.rewrite(|text| text.replace(&right, ""));
+    output(&mut line.pintle.command("reload"));
+    line.pintle.rewrite(|text| format!("{text}\n{other}"));
+    line.pintle.reload_fails();
+    upgrade_fails(&line);
+}
+
+/// A refused certificate of the pages, put in place of one that was served, holds up no other change.
+#[test]
+fn files_of_the_pages_that_changed_refuse_no_reload() {
+    let bed = Bed::new();
+    let own = bed.authority.leaf("own", &["a.test", "admin.a.test"]);
+    let wrong = bed.authority.leaf("wrong", &["admin.a.test"]);
+    let [chain, key] = ["pages.pem", "pages.key"].map(|name| bed.folder.path().join(name));
+    let put = |leaf: &Leaf| put_at(leaf, &chain, &key);
+    put(&own);
+    let pins = hpkp(&[bed.authority.public_key("backup")], "include_subdomains = true\n");
+    let https = format!("[admin.https]\nlisten = [\"127.0.0.1:0\"]\nchain = {chain:?}\nkey = {key:?}\n");
+    let text = state(&bed) + &site(&bed, &["a.test"], &own, &pins) + &https;
+    let pintle = Pintle::start(&bed.authority, &text);
+    assert!(pins_at(&bed, &pintle, "a.test").is_some());
+    put(&wrong);
+    let reload = || outcome(&mut pintle.command("reload"));
+    let (code, out, err) = reload();
+    let warning = "would lock readers out of the pages at admin.a.test";
+    assert!(code == 0 && err.contains(warning) && err.contains("stays until pintle is restarted"), "{out}{err}");
+    pintle.rewrite(|text| text.replace("max_age = \"30d\"", "max_age = \"29d\""));
+    let (code, out, err) = reload();
+    assert!(code == 0 && err.contains(warning), "{out}{err}");
+    // Other files are a change of the text.
+    let other = wrong.chain.display().to_string();
+    pintle.rewrite(|text| text.replace(&chain.display().to_string(), &other));
+    let refused = pintle.reload_fails();
+    assert!(refused.contains(warning), "{refused}");
+}
+
+/// A name was added that the certificate does not cover yet. The next renewal, for the names of before, is no worse than the
+/// pair in use; one for fewer names is.
+#[test]
+fn a_renewal_without_an_added_name_is_taken_up() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    copied(&bed, &bed.live);
+    pintle.rewrite(|text| text.replacen("\"www.example.com\"]", "\"www.example.com\", \"new.example.com\"]", 1));
+    output(&mut pintle.command("reload"));
+    let ends = || pintle.status()["sites"][0]["certificates"][0]["not_after"].clone();
+    let before = ends();
+    bed.put(&bed.authority.renew("renewed", &bed.live.key, &[BLOG, "www.example.com"], 80));
+    let second = eventually("the renewal is taken up", || Some(ends()).filter(|now| *now != before));
+    let installed = bed.authority.renew("installed", &bed.live.key, &[BLOG, "www.example.com"], 85);
+    let mut install = pintle.command("install");
+    output(install.args(["--site", BLOG]).arg(&installed.chain).arg(&installed.key));
+    eventually("the installed one is served", || (ends() != second).then_some(()));
+    bed.put(&bed.authority.renew("less", &bed.live.key, &[BLOG], 88));
+    eventually("a certificate for less is refused", || pintle.log_json(REFUSED).pop());
+    pins_at(&bed, &pintle, "www.example.com");
+}
+
+/// The pair in use breaks a merged promise for one name; another name has no certificate yet. A renewal with the same key
+/// for both locks nobody out of the first one who is not locked out already.
+#[test]
+fn a_renewal_that_breaks_more_serves_the_names_of_before() {
+    let (bed, node) = (Bed::new(), Bed::new());
+    let pintle = node.start(&node.pins("30d"));
+    assert!(node.header(&pintle).is_some());
+    drop(pintle);
+    bed.put(&bed.authority.renew("one", &bed.live.key, &[BLOG], 80));
+    let text = bed.config("", "").replace(", \"www.example.com\"", "");
+    let pintle = Pintle::start(&bed.authority, &text);
+    pintle.rewrite(|text| {
+        text.replacen(&format!("hosts = [\"{BLOG}\""), &format!("hosts = [\"{BLOG}\", \"www.example.com\""), 1)
+    });
+    output(&mut pintle.command("reload"));
+    output(pintle.command("ledger merge").arg(node.state().join("ledger.jsonl")));
+    let ends = || pintle.status()["sites"][0]["certificates"][0]["not_after"].clone();
+    let before = ends();
+    bed.put(&bed.authority.renew("two", &bed.live.key, &[BLOG, "www.example.com"], 85));
+    eventually("the renewal is taken up", || (ends() != before).then_some(()));
+    let refused = Client::new(&bed.authority).try_connect(pintle.https(), "www.example.com").err().unwrap();
+    assert_eq!(alert_of(&refused), AlertDescription::UnrecognisedName);
+    output(&mut pintle.command("reload"));
+    let config = fs::read_to_string(pintle.config_path()).unwrap();
+    drop(pintle);
+    for _ in 0..2 {
+        let pintle = Pintle::start(&bed.authority, &config[config.find("[state]").unwrap()..]);
+        assert_eq!(pin_at(&pintle, BLOG), bed.live.pin);
+    }
 }

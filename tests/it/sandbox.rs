@@ -261,7 +261,7 @@ fn what_the_sandbox_was_not_made_for_is_refused_at_reload() {
         (in_folder(other.path()), "moved.pem: not readable by", "sandbox.read"),
         (port(&second), "without permission to connect", "sandbox.connect_ports"),
         (webroot, "without permission to read", "sandbox.read"),
-        (socket, "without permission to write", "sandbox.write"),
+        (socket, "without permission to write", "kill -USR2"),
     ] {
         fs::write(pintle.config_path(), text).unwrap();
         // The socket's place is taken from the file: a signal asks without it.

@@ -652,7 +652,7 @@ fn a_new_program_that_is_no_good() {
         assert_eq!(client.get(address, BLOG, "/").status, 200, "{script}");
     }
     fs::remove_file(line.folder.path().join("pintle")).unwrap();
-    assert!(line.upgrade_fails().contains("No such file"));
+    assert!(line.upgrade_fails().contains("no such file"));
     // And then it is right again.
     line.replace(Path::new(env!("CARGO_BIN_EXE_pintle")));
     line.upgrade();

@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::running::is_locked;
 use super::{Output, fail, refuse, run, warn};
 use crate::control::Beginning;
 use crate::keys::pin::Pin;
-use crate::ledger::LOCK;
+use crate::ledger::is_held;
 use crate::os::plain_file::replace;
 use crate::os::read_error::describe;
 use crate::os::words::words;
@@ -88,7 +87,7 @@ fn claim(folder: &Path) -> Result<File, Reason> {
     let place = File::open(folder).map_err(|error| unusable(folder, &error))?;
     for _ in 0..CLAIMS {
         let is_taken = matches!(place.try_lock(), Err(TryLockError::WouldBlock));
-        if !is_taken && !is_locked(&folder.join(STATE).join(LOCK)) {
+        if !is_taken && !is_held(&folder.join(STATE)) {
             return Ok(place);
         }
         thread::sleep(CLAIM_PAUSE);

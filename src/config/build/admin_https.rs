@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::admin_pins;
+use super::admin_pins::{self, BrokenByPages};
 use super::certificates::{PrivateKey, certify_problem, chain_file, key_problem, read_chain, read_key};
 use super::checker::Checker;
 use super::entry::SiteEntry;
@@ -76,9 +76,10 @@ pub(super) fn plan(around: &PageInputs<'_>, r: &mut Checker<'_>) -> Option<Admin
     for problem in problems {
         r.report(Problem { severity: severity(&problem), ..problem });
     }
-    let broken = certificates.as_ref().and_then(|own| admin_pins::broken(table, own, around.context));
-    let (breaks, is_refused) = (broken.is_some(), broken.as_ref().is_some_and(Problem::is_error));
-    if let Some(problem) = broken {
+    let chain = table.chain.as_ref().map(|chain| r.path(&chain.value)).unwrap_or_default();
+    let broken = certificates.as_ref().and_then(|own| admin_pins::broken(table, own, &chain, around.context));
+    let (breaks, is_refused) = (broken.is_some(), broken.as_ref().is_some_and(|broken| broken.is_refused));
+    if let Some(BrokenByPages { problem, .. }) = broken {
         troubles.push(r.problems.placed(&problem).reason);
         r.report(problem);
     }

@@ -1,8 +1,11 @@
 //! The own certificate of the pages over TLS, judged by the pins of the sites: these bind a name on every port (RFC 7469
 //! section 2.6), and `includeSubDomains` binds the names below.
 
+use std::path::Path;
+
 use super::entry::SiteEntry;
 use crate::config::CheckContext;
+use crate::config::admin_https::AdminHttps;
 use crate::config::file::{AdminHttpsTable, SiteTable};
 use crate::host::HostPattern;
 use crate::ledger::time::minute_from;
@@ -11,9 +14,27 @@ use crate::reason::{Problem, Reason};
 use crate::tls::CertificateSet;
 use crate::tls::certificate::Chain;
 
-/// The problem of a certificate that breaks promises. It is an error if a reload, or a change of its files, brings it.
-/// Otherwise nothing could replace it, and browsers check no pins: the pages are served all the same.
-pub(super) fn broken(table: &AdminHttpsTable, set: &CertificateSet, context: &CheckContext<'_>) -> Option<Problem> {
+/// The note for files that changed in place. There is no copy of what the pages had before.
+const KEPT: &str = "the certificate in use stays until pintle is restarted; a start serves the pages with this one, and an \
+                    upgrade is refused";
+
+/// A certificate of the pages that breaks promises.
+pub(super) struct BrokenByPages {
+    pub(super) problem: Problem,
+    /// The pages do not get it: they keep what they have.
+    pub(super) is_refused: bool,
+}
+
+/// Judges the certificate of the pages. It is refused if a reload, an upgrade, or a change of its files brings it, and the
+/// one in use breaks less. At a reload, that is an error only if the text names other files: files that changed in place
+/// must not hold up other changes. A new process has no other certificate. Otherwise nothing could replace it, and
+/// browsers check no pins: the pages are served all the same.
+pub(super) fn broken(
+    table: &AdminHttpsTable,
+    set: &CertificateSet,
+    chain_file: &Path,
+    context: &CheckContext<'_>,
+) -> Option<BrokenByPages> {
     let chain = &set.first()?.chain;
     let alive = context.book.promises().iter().filter(|promise| promise.is_alive(context.now));
     let broken = alive.map(|promise| (promise, broken_names(chain, promise))).filter(|(_, names)| !names.is_empty());
@@ -24,6 +45,20 @@ pub(super) fn broken(table: &AdminHttpsTable, set: &CertificateSet, context: &Ch
         texts.dedup();
         texts.join(", ")
     };
+    let pages = context.served().map(|served| served.admin_https.as_deref());
+    let own = pages.flatten().and_then(|pages| pages.tls.as_ref()).filter(|tls| !tls.is_of_site);
+    let own: Option<Vec<&Chain>> = own.map(|tls| tls.certificates.iter().map(|one| &*one.chain).collect());
+    let of_other = context.pages_in_use.as_ref();
+    let in_use = own.or_else(|| of_other.map(|chains| chains.iter().collect()));
+    let breaks_more = in_use.as_ref().is_none_or(|in_use| {
+        let is_new =
+            |promise: &Promise, name: &String| !in_use.iter().any(|one| broken_names(one, promise).contains(name));
+        broken.iter().any(|(promise, names)| names.iter().any(|name| is_new(promise, name)))
+    });
+    let is_known = |pages: &AdminHttps| pages.stamps.iter().any(|(path, _)| path == chain_file);
+    let has_other_files = of_other.is_some() || pages.is_some_and(|pages| !pages.is_some_and(is_known));
+    // Without a certificate in use, the pages of an old text get this one, as at a start.
+    let is_refused = breaks_more && (has_other_files || in_use.is_some());
     let sites = listed(broken.iter().map(|(promise, _)| promise.site.clone()).collect());
     let names = listed(broken.into_iter().flat_map(|(_, names)| names).collect());
     let reason = Reason::new(format!(
@@ -36,15 +71,12 @@ pub(super) fn broken(table: &AdminHttpsTable, set: &CertificateSet, context: &Ch
     .hint("site = \"...\" instead of chain and key in [admin.https], for the certificate of a site")
     .hint("get a certificate for another name, which no site's pins bind");
     let span = table.chain.as_ref().map_or(&table.span, |chain| &chain.span);
-    let pages = context.served().map(|served| served.admin_https.as_deref().and_then(|pages| pages.tls.as_ref()));
-    let is_new = pages.is_some_and(|tls| {
-        let own = tls.filter(|tls| !tls.is_of_site);
-        !own.is_some_and(|tls| tls.certificates.iter().any(|c| c.chain.certain == chain.certain))
-    });
-    Some(match is_new {
-        true => Problem::error(span, reason),
-        false => Problem::warning(span, reason.note("pintle serves the pages with it all the same")),
-    })
+    let problem = match (is_refused, has_other_files) {
+        (true, true) => Problem::error(span, reason),
+        (true, false) => Problem::warning(span, reason.note(KEPT)),
+        (false, _) => Problem::warning(span, reason.note("pintle serves the pages with it all the same")),
+    };
+    Some(BrokenByPages { problem, is_refused })
 }
 
 /// The objection to a site's pins that the certificate would break once they are sent.

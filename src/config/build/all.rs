@@ -14,6 +14,7 @@ use super::globals::globals;
 use super::hosts::hosts;
 use super::keep::{keep_unfit, mark_shorter, note_missing, note_refused};
 use super::stand_in::CandidateChange;
+use super::stand_in_copies::StandInCopies;
 use super::{assemble, guard, planning, suites, unserved};
 use crate::config::file::ConfigFile;
 use crate::config::problem::{At, Problems};
@@ -47,6 +48,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         r.problems.forgive();
     }
     let names: Vec<Vec<HostPattern>> = hosts.iter().map(|h| h.iter().map(|at| at.value.clone()).collect()).collect();
+    let copies = StandInCopies::of(context);
     let mut builder = Builder {
         draft,
         file,
@@ -57,7 +59,8 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         before: by_name(context.before.map_or(&[], |before| &before.entries)),
         by_host: OnceCell::new(),
         served_before: OnceCell::new(),
-        former: OnceCell::new(),
+        places: OnceCell::new(),
+        copies: &copies,
         reuse: planning::Reuse::of(context.before),
         upstreams: context.before.map(|b| b.upstreams.clone()).unwrap_or_default(),
         context,

@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, absolute};
+use std::sync::Arc;
 
-use super::entry::SiteEntry;
+use super::entry::{EntriesByName, SiteEntry};
 use super::loaded::LoadedCertificate;
 use super::refusal::{OwnKey, Refusal, SharedChain};
 use super::stand_in::ServedLast;
@@ -36,18 +37,25 @@ pub(super) struct BrokenPromises<'a> {
     /// The chain with the same key that is served already, if there is one. Refusing this one would help nobody whom that
     /// one locks out.
     pub(super) served: Option<&'a ServedLast>,
-    /// The sets that pintle sends from now on, whether this chain is refused or not.
-    pub(super) sent: &'a HashSet<String>,
     /// `accept_lockout_until` in the file may accept this lockout.
     pub(super) counts_line: bool,
-    pub(super) shared: &'a SharedChains<'a>,
+    pub(super) all: &'a AllSites<'a>,
+}
+
+/// The facts about all sites that are judged together.
+pub(super) struct AllSites<'a> {
+    pub(super) shared: SharedChains<'a>,
+    /// The sets that pintle sends from now on, whether a chain is refused or not.
+    pub(super) sent: HashSet<String>,
     /// The names of all sites of the file.
-    pub(super) names: &'a [Vec<HostPattern>],
+    pub(super) names: HashSet<&'a HostPattern>,
+    /// The sites of the configuration in use.
+    pub(super) before: &'a EntriesByName<'a>,
     pub(super) context: &'a CheckContext<'a>,
 }
 
 /// The sites that share the chains of breaches, by the chain's file and the leaf's pin.
-pub(super) struct SharedChains<'e>(HashMap<(&'e OsStr, Pin), SharedChain>);
+pub(super) struct SharedChains<'e>(HashMap<(&'e OsStr, Pin), Arc<SharedChain>>);
 
 impl<'e> SharedChains<'e> {
     /// The shared chains of judged sites, in the order of the judgement.
@@ -66,14 +74,14 @@ impl<'e> SharedChains<'e> {
         for entry in entries {
             for loaded in &entry.plan.loaded {
                 if let Some(shared) = known.get_mut(&file_and_pin(loaded)) {
-                    shared.sites.push(entry.site.label());
+                    shared.sites.insert(entry.site.label());
                 }
             }
         }
-        Self(known)
+        Self(known.into_iter().map(|(chain, shared)| (chain, Arc::new(shared))).collect())
     }
 
-    fn get(&self, loaded: &LoadedCertificate) -> SharedChain {
+    fn get(&self, loaded: &LoadedCertificate) -> Arc<SharedChain> {
         self.0.get(&file_and_pin(loaded)).cloned().unwrap_or_default()
     }
 }
@@ -85,13 +93,14 @@ fn file_and_pin(loaded: &LoadedCertificate) -> (&OsStr, Pin) {
 impl BrokenPromises<'_> {
     /// The promises that the served chain of this key does not break already.
     pub(super) fn news(&self) -> Vec<&Promise> {
-        let is_news = |promise: &&&Promise| self.served.is_none_or(|served| !served.breaks(promise, self.entry));
+        let names = self.entry.served_names();
+        let is_news = |promise: &&&Promise| self.served.is_none_or(|served| !served.breaks(promise, names));
         self.promises.iter().filter(is_news).copied().collect()
     }
 
     /// Reports the breach. Returns the words of a refusal.
     pub(super) fn report(&self, admitted: &mut Admitted, problems: &mut Problems) -> Option<(Refusal, Vec<String>)> {
-        let Self { table, entry, context, .. } = *self;
+        let (table, entry, context) = (self.table, self.entry, self.all.context);
         let certificate = table.certificates.get(self.loaded.at).and_then(|c| c.chain.as_ref());
         let span = certificate.map_or(&table.span, |c| &c.span);
         let path = &self.loaded.path;
@@ -143,7 +152,7 @@ impl BrokenPromises<'_> {
 
     /// The record of an accepted lockout: for this key, these promises, and the names that they bind.
     fn accepted(&self, refusal: Refusal) -> Accepted {
-        let (names, book) = (self.entry.served_names(), self.context.book);
+        let (names, book) = (self.entry.served_names(), self.all.context.book);
         let is_bound = |host: &&HostPattern| refusal.broken.iter().any(|promise| promise.binds(host, names.except));
         let hosts: Vec<HostPattern> = names.hosts.iter().filter(is_bound).cloned().collect();
         Accepted {
@@ -152,7 +161,7 @@ impl BrokenPromises<'_> {
             sets: refusal.broken.iter().map(set_id).collect(),
             until: refusal.safe_day(),
             // A clock that was set back must not make it look older than what it is about.
-            at: book.newest().map_or(self.context.now, |newest| newest.max(self.context.now)),
+            at: book.newest().map_or(self.all.context.now, |newest| newest.max(self.all.context.now)),
             except: if hosts.iter().any(HostPattern::is_wildcard) { names.except.to_vec() } else { Vec::new() },
             hosts,
             is_excuse: false,
@@ -163,10 +172,13 @@ impl BrokenPromises<'_> {
     /// tells, unless the site has sent another set since.
     fn is_sent(&self, promise: &Promise) -> bool {
         let is_leased = || {
-            let is_last = || self.context.book.sent_last(&promise.site, |_| true).is_some_and(|last| last == promise);
-            matches!(promise.channel, PromiseChannel::Header(_)) && promise.last_sent >= self.context.now && is_last()
+            let is_last =
+                || self.all.context.book.sent_last(&promise.site, |_| true).is_some_and(|last| last == promise);
+            matches!(promise.channel, PromiseChannel::Header(_))
+                && promise.last_sent >= self.all.context.now
+                && is_last()
         };
-        self.sent.contains(&set_id(promise)) || self.context.before.is_none() && is_leased()
+        self.all.sent.contains(&set_id(promise)) || self.all.context.before.is_none() && is_leased()
     }
 
     fn refusal(&self, broken: &[&Promise]) -> Refusal {
@@ -175,13 +187,13 @@ impl BrokenPromises<'_> {
         Refusal {
             site: label.clone(),
             files: self.files(),
-            shared: self.shared.get(self.loaded),
-            chain: self.context.shown(&self.loaded.path).to_string(),
+            shared: self.all.shared.get(self.loaded),
+            chain: self.all.context.shown(&self.loaded.path).to_string(),
             pin,
             certain: self.loaded.chain.certain.clone(),
-            satisfied_by: satisfying(self.entry, broken, self.context),
+            satisfied_by: satisfying((self.entry, self.all.before), broken, self.all.context),
             own_key: match is_backup {
-                true => OwnKey::Backup { promised_since: self.context.book.promised_since(&label, pin) },
+                true => OwnKey::Backup { promised_since: self.all.context.book.promised_since(&label, pin) },
                 false => OwnKey::Unknown,
             },
             still_sent: broken.iter().map(|p| self.is_sent(p)).collect(),
@@ -195,9 +207,7 @@ impl BrokenPromises<'_> {
 
     /// The sites that made these promises, and that the file does not have any more.
     fn gone(&self, broken: &[&Promise]) -> Vec<String> {
-        let is_there = |site: &str| {
-            HostPattern::parse(site).is_ok_and(|site| self.names.iter().flatten().any(|name| *name == site))
-        };
+        let is_there = |site: &str| HostPattern::parse(site).is_ok_and(|site| self.all.names.contains(&site));
         let sites: BTreeSet<&String> = broken.iter().map(|promise| &promise.site).collect();
         sites.into_iter().filter(|site| !is_there(site)).cloned().collect()
     }
@@ -208,7 +218,7 @@ impl BrokenPromises<'_> {
         if *is_managed {
             return Vec::new();
         }
-        let given = |path: &Path| self.context.shown_as.get(path).map(|file| file.display().to_string());
+        let given = |path: &Path| self.all.context.shown_as.get(path).map(|file| file.display().to_string());
         let in_place = |path: &Path| absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
         let chain = path.as_path();
         let key = key.as_deref().filter(|key| *key != chain);
@@ -274,12 +284,15 @@ fn acceptance(
 
 /// The configured keys, each of which would keep these promises: those of the chains, the backups, and the one in use as
 /// long as its file is there. (It is there while a chain is judged before it replaces the file.)
-fn satisfying(entry: &SiteEntry, broken: &[&Promise], context: &CheckContext<'_>) -> Vec<(Pin, String)> {
+fn satisfying(
+    (entry, before): (&SiteEntry, &EntriesByName<'_>),
+    broken: &[&Promise],
+    context: &CheckContext<'_>,
+) -> Vec<(Pin, String)> {
     let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), context.shown(&l.path).to_string()));
     let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
     let label = entry.site.label();
-    let before = context.before.filter(|_| !context.instead.is_empty());
-    let before = before.and_then(|before| before.entries.iter().find(|e| e.site.label() == label));
+    let before = before.get(label.as_str()).filter(|_| !context.instead.is_empty());
     let in_use = before.into_iter().flat_map(|b| b.chains()).map(|chain| (chain.pin(), "in use".to_owned()));
     let mut found: Vec<(Pin, String)> = Vec::new();
     for (pin, whose) in live.chain(backups).chain(in_use) {

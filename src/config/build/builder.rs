@@ -1,7 +1,7 @@
 //! Makes candidates of sites, also again where something must differ from their files.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,14 +10,18 @@ use super::checker::Checker;
 use super::entry::{ByHost, EntriesByName, SiteEntry};
 use super::globals::Globals;
 use super::loaded::LoadedCertificate;
+use super::plan::NameApart;
 use super::planning::{Reuse, SiteToPlan};
 use super::stand_in::{CandidateChange, MayLackHere, ServedLast, StandIns};
+use super::stand_in_copies::StandInCopies;
 use super::upstream::Upstreams;
 use crate::config::file::{ConfigFile, SiteTable};
 use crate::config::problem::At;
-use crate::config::{CheckContext, Draft, FormerCopy, LastGood, MayLack, ServedBefore, StandIn};
+use crate::config::{CheckContext, Draft, MayLack, ServedBefore, StandIn};
 use crate::host::HostPattern;
-use crate::tls::Certificate;
+
+/// The sites that an earlier process served, by all their names.
+type ServedByHost<'a> = HashMap<&'a HostPattern, &'a ServedBefore, foldhash::fast::RandomState>;
 
 /// Makes candidates of sites.
 pub(super) struct Builder<'a> {
@@ -32,9 +36,10 @@ pub(super) struct Builder<'a> {
     /// The sites of the configuration in use by all their names.
     pub(super) by_host: OnceCell<ByHost<'a>>,
     /// The sites that an earlier process served, by all their names.
-    pub(super) served_before: OnceCell<HashMap<&'a HostPattern, &'a ServedBefore, foldhash::fast::RandomState>>,
-    /// Copies whose sites are gone.
-    pub(super) former: OnceCell<Vec<FormerCopy>>,
+    pub(super) served_before: OnceCell<ServedByHost<'a>>,
+    /// The places of the sites in the file, by their first names.
+    pub(super) places: OnceCell<HashMap<&'a HostPattern, usize, foldhash::fast::RandomState>>,
+    pub(super) copies: &'a StandInCopies<'a>,
     pub(super) reuse: Reuse,
     pub(super) upstreams: Upstreams,
     pub(super) context: &'a CheckContext<'a>,
@@ -48,7 +53,8 @@ impl Builder<'_> {
         let except = self.except.get(index).cloned().unwrap_or_default();
         let names = self.names.get(index).map_or(&[][..], Vec::as_slice);
         let may_lack = self.may_lack(index);
-        let stand_ins = StandIns::of(self.served_as(names), self.context, change, may_lack, (names, table));
+        let sources = (self.context, self.copies);
+        let stand_ins = StandIns::of(self.served_as(names), sources, change, may_lack, (names, table));
         let (draft, file, globals) = (self.draft, self.file, self.globals);
         let site = SiteToPlan { draft, file, index, hosts, globals, stand_ins: &stand_ins };
         let planned = self.reuse.plan(&site, &mut self.upstreams, r);
@@ -82,9 +88,10 @@ impl<'a> Builder<'a> {
         self.by_host.get_or_init(find).get(name).copied()
     }
 
-    /// The copies whose sites are gone.
-    pub(super) fn former(&self) -> &[FormerCopy] {
-        self.former.get_or_init(|| self.context.last_good.as_ref().map(LastGood::former).unwrap_or_default())
+    /// The sites that an earlier process served, by all their names.
+    fn served_before(&self, served: &'a [ServedBefore]) -> &ServedByHost<'a> {
+        let find = || served.iter().flat_map(|site| site.hosts.iter().map(move |host| (host, site))).collect();
+        self.served_before.get_or_init(find)
     }
 
     /// The pairs that a site may be without: all, if none of its names has a certificate now, and otherwise those that it
@@ -102,8 +109,7 @@ impl<'a> Builder<'a> {
             }
             (MayLack::All, None) => MayLackHere::Any,
             (MayLack::AllBut(served), None) => {
-                let find = || served.iter().flat_map(|site| site.hosts.iter().map(move |host| (host, site))).collect();
-                let by_host = self.served_before.get_or_init(find);
+                let by_host = self.served_before(served);
                 let own: Vec<&'a ServedBefore> = names.iter().filter_map(|name| by_host.get(name).copied()).collect();
                 match own.is_empty() {
                     true => MayLackHere::Any,
@@ -147,22 +153,44 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// The pair that a name of a site was served with last, if it may serve it.
-    pub(super) fn substitute(&self, candidate: &Candidate, name: &HostPattern) -> Option<Arc<Certificate>> {
-        self.of_site(candidate, |stand_ins, _| stand_ins.substitute(name))
+    /// `true` if another pair was served last where this one is configured. A chain of the same key under another issuer is
+    /// another pair: the issuer's key may be a promised one.
+    pub(super) fn has_other_pair(&self, candidate: &Candidate, pair: usize) -> bool {
+        // Without a process, a judgement alone puts no copy into use.
+        if self.context.stand_in == StandIn::Never && self.context.served().is_none() {
+            return false;
+        }
+        let Some(here) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
+        let served = self.served(candidate, here);
+        served.is_some_and(|served| served.loaded.chain.certain != here.chain.certain)
     }
 
-    /// `true` if a name may be served apart from its site's own pairs, and so perhaps be refused. A reload, and an upgrade,
-    /// may do so only if it is apart already: the operator is there to decide.
-    pub(super) fn may_part(&self, candidate: &Candidate, name: &HostPattern) -> bool {
+    /// The pairs that some names of a site were served with last, if these may serve them.
+    pub(super) fn substitutes(&self, candidate: &Candidate, names: &BTreeSet<HostPattern>) -> Vec<NameApart> {
+        self.of_site(candidate, |stand_ins, _| Some(stand_ins.substitutes(names))).unwrap_or_default()
+    }
+
+    /// `true` if names may be served apart from their site's own pairs, and so perhaps be refused. A reload may do so only
+    /// with those that are apart or refused already: the operator is there to decide. An upgrade may do so, too, with those
+    /// that the old process serves with another pair, if it has that pair.
+    pub(super) fn may_part(&self, candidate: &Candidate, names: &BTreeSet<HostPattern>) -> bool {
         if self.context.served().is_some() {
-            let is_apart = |before: &Arc<SiteEntry>| before.plan.apart.iter().any(|apart| apart.name == *name);
-            return self.served_as(&candidate.plan.hosts).is_some_and(is_apart);
+            let Some(before) = self.served_as(&candidate.plan.hosts) else { return false };
+            let apart = before.plan.apart.iter().map(|apart| &apart.name);
+            let known: HashSet<&HostPattern> = apart.chain(before.plan.refused_names()).collect();
+            return names.iter().all(|name| known.contains(name));
         }
         match &self.context.may_lack {
-            MayLack::None => false,
+            // A judgement alone serves nothing, and its caller knows that no name would be lost.
+            MayLack::None => self.context.stand_in == StandIn::Never,
             MayLack::All => true,
-            MayLack::AllBut(served) => !served.iter().any(|site| site.hosts.contains(name)),
+            MayLack::AllBut(served) => {
+                let by_host = self.served_before(served);
+                let served: BTreeSet<HostPattern> =
+                    names.iter().filter(|name| by_host.contains_key(*name)).cloned().collect();
+                served.iter().all(|name| by_host.get(name).is_some_and(|site| site.replaced.contains(name)))
+                    && self.substitutes(candidate, &served).iter().all(|apart| apart.substitute.is_some())
+            }
         }
     }
 
@@ -172,10 +200,12 @@ impl<'a> Builder<'a> {
         find: impl FnOnce(&StandIns<'_>, &SiteTable) -> Option<T>,
     ) -> Option<T> {
         let names = &candidate.plan.hosts;
-        let site = self.names.iter().position(|of| of.first() == names.first())?;
+        let first = |(at, of): (usize, &'a Vec<HostPattern>)| Some((of.first()?, at));
+        let places = || self.names.iter().enumerate().rev().filter_map(first).collect();
+        let site = self.places.get_or_init(places).get(names.first()?).copied()?;
         let table = self.file.sites.get(site)?;
         let none = CandidateChange::default();
-        let may_lack = MayLackHere::Only(Vec::new());
-        find(&StandIns::of(self.served_as(names), self.context, &none, may_lack, (names, table)), table)
+        let (sources, may_lack) = ((self.context, self.copies), MayLackHere::Only(Vec::new()));
+        find(&StandIns::of(self.served_as(names), sources, &none, may_lack, (names, table)), table)
     }
 }

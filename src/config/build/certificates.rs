@@ -77,7 +77,7 @@ pub(super) fn build(
     for (at, pair) in table.certificates.iter().enumerate() {
         let mut problems = r.problems.scratch();
         let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
-        let here = load_pair(pair, at, hosts, &mut own);
+        let here = load_pair(pair, at, hosts, stand_ins, &mut own);
         if let (Some(fit), Some(here), [_]) = (fit, &here, table.certificates.as_slice()) {
             report_unusable(fit, here, pair, hosts, &mut own);
         }
@@ -155,15 +155,11 @@ fn load_pair(
     table: &CertificateTable,
     at: usize,
     hosts: &[HostPattern],
+    stand_ins: &StandIns<'_>,
     r: &mut Checker<'_>,
 ) -> Option<LoadedCertificate> {
     let Some(chain_at) = &table.chain else {
-        if table.by_acme().is_some() {
-            // Reported with the settings of [acme].
-            return None;
-        }
-        let reason = Reason::new("site.certificate: chain is missing").hint("chain = \"fullchain.pem\"");
-        r.error(&table.span, reason.hint("acme = true, and pintle obtains the certificate"));
+        report_no_chain(table, r);
         return None;
     };
     let path = r.path(&chain_at.value);
@@ -188,7 +184,9 @@ fn load_pair(
         report_key_alone(key.as_ref(), r);
         return None;
     };
-    let faults = judge(table, chain_at, &path, &chain, hosts, r);
+    let folder = r.folder;
+    let lacked = |names: &[HostPattern]| stand_ins.lacked(names, table, at, &path, folder);
+    let faults = judge(table, chain_at, &path, &chain, (hosts, &lacked), r);
     let certificate = match &key {
         Some((key_at, key)) => match key.certify(chain.clone()) {
             Ok(certificate) => Some(Arc::new(certificate)),
@@ -212,6 +210,14 @@ fn load_pair(
     Some(LoadedCertificate { at, path, key, text, chain, is_managed: table.managed.is_some(), certificate })
 }
 
+fn report_no_chain(table: &CertificateTable, r: &mut Checker<'_>) {
+    // That of a site with acme = true is reported with the settings of [acme].
+    if table.by_acme().is_none() {
+        let reason = Reason::new("site.certificate: chain is missing").hint("chain = \"fullchain.pem\"");
+        r.error(&table.span, reason.hint("acme = true, and pintle obtains the certificate"));
+    }
+}
+
 /// Reports the fault of a key whose chain cannot be read.
 fn report_key_alone(key: Option<&(&At<String>, PrivateKey)>, r: &mut Checker<'_>) {
     if let Some((at, PrivateKey::Here(file))) = key
@@ -230,13 +236,16 @@ fn report_swapped(chain_at: &At<String>, key_at: &At<String>, path: &Path, r: &m
     r.report(Problem::error(&chain_at.span, reason).about(path));
 }
 
-/// Judges a chain by itself, and reports its faults.
+/// Tells whether the pair in use lacks all of these names, too.
+type AreLacked<'a> = dyn Fn(&[HostPattern]) -> bool + 'a;
+
+/// Judges a chain by itself, and reports its faults. `lacked` tells if the pair in use does not serve some names either.
 fn judge(
     table: &CertificateTable,
     at: &At<String>,
     path: &Path,
     chain: &Chain,
-    hosts: &[HostPattern],
+    (hosts, lacked): (&[HostPattern], &AreLacked<'_>),
     r: &mut Checker<'_>,
 ) -> Vec<preflight::ChainFault> {
     let mut faults = preflight::judge(chain, hosts, r.now, None);
@@ -245,10 +254,10 @@ fn judge(
         let other = preflight::judge(chain, hosts, then, None);
         faults = if other.iter().any(preflight::ChainFault::is_fatal) { faults } else { other };
     }
-    if table.managed.is_some() {
-        // pintle orders one for all names, and refuses TLS for the others until then: the site's plan says so.
-        faults.retain(|fault| !matches!(fault, preflight::ChainFault::Names(_)));
-    }
+    // pintle orders one for all names, and refuses TLS for the others until then: the site's plan says so. It refuses it
+    // already for names that were added to a site: a renewal without them is no worse than the pair in use.
+    let may_lack = |names: &[HostPattern]| table.managed.is_some() || table.key.is_some() && lacked(names);
+    faults.retain(|fault| !matches!(fault, preflight::ChainFault::Names(names) if may_lack(names)));
     for fault in &faults {
         let ends = matches!(fault, preflight::ChainFault::ExpiresSoon(_) | preflight::ChainFault::Expired(_));
         let hint = match hosts.first() {

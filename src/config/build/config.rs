@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{SiteEntry, by_name};
+use super::needed_copies::{NeededCopies, fresh_replacing, replacing};
 use super::report::{self, DaysInUse};
 use super::upstream::Upstreams;
 use crate::cache::disk::DiskService;
@@ -20,7 +21,6 @@ use crate::config::process::Process;
 use crate::config::stamp::Stamp;
 use crate::events::{Hook, HookLimits};
 use crate::graphite;
-use crate::host::HostPattern;
 use crate::lease::Lease;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp, set_id};
@@ -212,11 +212,12 @@ impl Config {
         withheld(self).is_some_and(|source| withheld(before) == Some(source))
     }
 
-    /// The pairs that it serves.
+    /// The pairs that it serves, and those that serve single names instead.
     pub(in crate::config) fn pairs(&self) -> impl Iterator<Item = ServedPair<'_>> {
         self.entries.iter().flat_map(|entry| {
             let site = entry.report.name();
-            entry.pairs().iter().map(move |l| ServedPair { site, chain: &l.path, pin: l.chain.pin() })
+            let own = entry.pairs().iter().map(move |l| ServedPair { site, chain: &l.path, pin: l.chain.pin() });
+            own.chain(replacing(entry))
         })
     }
 
@@ -225,29 +226,16 @@ impl Config {
         copies.allow(self.pairs());
     }
 
-    /// Removes the copies of pairs that it does not serve (`LastGood::retain`). A copy whose names have no certificate
-    /// any more is set aside as long as a promise needs its key.
+    /// Removes the copies of pairs that it does not serve (`LastGood::retain`). A copy is set aside as long as its pair stands
+    /// in for a name, or a promise needs its key for a name without a certificate.
     ///
     /// # Errors
     ///
     /// If a copy may still be there.
     pub fn forget_other_copies(&self, copies: &LastGood, book: &Book, now: Seconds) -> io::Result<()> {
-        let served: OnceCell<HashSet<&HostPattern>> = OnceCell::new();
-        let find = || {
-            self.entries
-                .iter()
-                .filter(|entry| !entry.pairs().is_empty())
-                .flat_map(|entry| entry.plan.served_hosts())
-                .collect()
-        };
+        let needs = OnceCell::new();
         copies.retain(self.pairs(), self.missing_chains(), |hosts, copy| {
-            let served = served.get_or_init(find);
-            let is_served = hosts.iter().any(|host| served.contains(host));
-            let mut promised = book.promises().iter().filter(|promise| promise.is_alive(now));
-            !is_served
-                && promised.any(|promise| {
-                    hosts.iter().any(|host| promise.binds(host, &[])) && promise.pins.iter().any(|pin| copy.is_of(*pin))
-                })
+            needs.get_or_init(|| NeededCopies::of(&self.entries, book, now)).has(hosts, copy)
         })
     }
 
@@ -289,7 +277,9 @@ impl Config {
         });
         let known: HashMap<_, (_, &Arc<SiteEntry>), foldhash::fast::RandomState> = before.collect();
         let promises = Promises::alive(book.promises(), now);
-        let mut fresh: Vec<Pair> = Vec::new();
+        // They come first: after that, the other copies may be for fewer names.
+        let mut fresh: Vec<Pair> =
+            fresh_replacing(&self.entries, beside.map_or(&[], |config| &config.entries), &promises);
         for entry in &self.entries {
             let site = entry.report.name();
             for (at, l) in entry.pairs().iter().enumerate() {

@@ -14,6 +14,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::os::plain_file::tidy;
 use crate::policy::promise::Seconds;
+use crate::tls::certificate::Chain;
 
 /// Everything beside the file that the checks depend on.
 pub struct CheckContext<'a> {
@@ -50,6 +51,9 @@ pub struct CheckContext<'a> {
     /// The days in `accept_lockout_until` that another process serves with, by the site's first name; `None` if there is
     /// no such process, or if it does not say.
     pub days_in_use: Option<DaysInUse>,
+    /// The chains of the pages over TLS of the process that an upgrade replaces: none without such pages. `None` if there
+    /// is no such process, or if it does not say.
+    pub pages_in_use: Option<Vec<Chain>>,
 }
 
 /// A lockout that the operator accepts by a command.
@@ -83,6 +87,7 @@ impl<'a> CheckContext<'a> {
             looked: Stamps::default(),
             accept: None,
             days_in_use: None,
+            pages_in_use: None,
         }
     }
 }
@@ -95,8 +100,12 @@ impl<'a> CheckContext<'a> {
 
     /// `true` at a start beside no other process: what was served before must not go dark, as nobody else serves it.
     pub(super) fn is_start(&self) -> bool {
-        let is_alone = self.days_in_use.is_none() && !matches!(self.may_lack, MayLack::AllBut(_));
-        self.stand_in == StandIn::Always && self.before.is_none() && is_alone
+        self.stand_in == StandIn::Always && self.is_alone()
+    }
+
+    /// `true` if no process serves: at a start, and in a command before it.
+    pub(super) fn is_alone(&self) -> bool {
+        self.before.is_none() && self.days_in_use.is_none() && !matches!(self.may_lack, MayLack::AllBut(_))
     }
 
     /// The configuration that clients see now, if this process serves one.
@@ -136,4 +145,6 @@ pub struct ServedBefore {
     pub hosts: Vec<HostPattern>,
     /// The chains that it lacks all the same.
     pub missing: Vec<PathBuf>,
+    /// The names that another pair than its own serves.
+    pub replaced: Vec<HostPattern>,
 }

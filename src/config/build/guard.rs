@@ -4,68 +4,23 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::apart;
-use super::breach::{Admitted, BrokenPromises, SharedChains};
+use super::breach::{Admitted, AllSites, BrokenPromises, SharedChains};
 use super::builder::Builder;
 use super::burnt;
 use super::candidate::Candidate;
 use super::checker::Checker;
 use super::entry::SiteEntry;
 use super::files::ONLY_IN_MEMORY;
-use super::keep::{keep, keep_apart, keep_unfit, stays_in_use};
 use super::loaded::LoadedCertificate;
 use super::refusal::Refusal;
-use super::report::Withheld;
-use super::stand_in::{CandidateChange, RefusedPair};
+use super::settle::{SiteObjection, Words, settle};
 use super::unserved::{kept_aside, warn_of_removal};
 use crate::config::file::SiteTable;
-use crate::config::{CheckContext, KeptSite, LastGood, StandIn};
+use crate::config::{CheckContext, KeptSite};
 use crate::host::HostPattern;
 use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
-use crate::policy::promise::Promises;
-use crate::reason::{Kind, Problem, Reason};
-
-/// A reason against a site.
-struct SiteObjection {
-    /// The site's place in the file.
-    site: usize,
-    /// The index in `[[site.certificate]]` of a pair that breaks a promise; `None` if the objection is to what the site
-    /// would promise.
-    pair: Option<usize>,
-    /// This reload brings `accept_lockout_until`, with another day: the operator wants this chain and no other.
-    is_wanted: bool,
-    problem: Problem,
-    /// The words of a refused pair.
-    refusal: Option<Words>,
-}
-
-/// The words of a refusal: what it breaks, the notes, and hints that do not depend on the promises.
-struct Words {
-    refusal: Refusal,
-    notes: Vec<String>,
-    hints: Vec<String>,
-}
-
-impl SiteObjection {
-    /// The problem, once another pair is served instead: its promise is sent from now on.
-    fn beside(&self, entry: Option<&Arc<SiteEntry>>) -> Problem {
-        let (Some(Words { refusal, notes, hints }), Some(sent)) =
-            (&self.refusal, entry.and_then(|entry| entry.pledge.as_ref()))
-        else {
-            return self.problem.clone();
-        };
-        let (mut refusal, promised) = (refusal.clone(), &sent.promise);
-        let sent = set_id(promised);
-        for (is_sent, promise) in refusal.still_sent.iter_mut().zip(&refusal.broken) {
-            *is_sent |= set_id(promise) == sent;
-        }
-        if !promised.is_kept_by(&refusal.certain) {
-            refusal.also_sent_by.push(promised.site.clone());
-        }
-        let reason = notes.iter().fold(refusal.reason(), |reason, note| reason.note(note.clone()));
-        Problem { reason: reason.hints(hints.iter().cloned()), ..self.problem.clone() }
-    }
-}
+use crate::reason::{Problem, Reason};
 
 /// Judges all sites against all existing promises, and all that they would make now. Adds an error to each that fails.
 ///
@@ -82,12 +37,12 @@ pub(super) fn admit(
         let (admitted, warnings, errors) = judge(builder, candidates, r);
         // Each round changes something new, so this ends.
         let (breaches, clashes): (Vec<_>, Vec<_>) = errors.into_iter().partition(|o| o.pair.is_some());
-        let mut settle = |objections: &[SiteObjection]| {
+        let mut settle_all = |objections: &[SiteObjection]| {
             objections
                 .iter()
                 .fold(false, |any, objection| settle(objection, candidates, &mut changes, builder, kept, r) | any)
         };
-        if settle(&breaches) || settle(&clashes) {
+        if settle_all(&breaches) || settle_all(&clashes) {
             continue;
         }
         for SiteObjection { site, problem, .. } in warnings.into_iter().chain(breaches).chain(clashes) {
@@ -97,136 +52,6 @@ pub(super) fn admit(
         }
         return admitted;
     }
-}
-
-/// Lets a site keep what it has, or as much of it as necessary. Returns `false` if there is nothing to keep.
-fn settle(
-    objection: &SiteObjection,
-    candidates: &mut [Candidate],
-    changes: &mut HashMap<usize, CandidateChange>,
-    builder: &mut Builder<'_>,
-    kept: &mut Vec<KeptSite>,
-    r: &mut Checker<'_>,
-) -> bool {
-    let context = builder.context;
-    let Some(candidate) = candidates.get_mut(objection.site).filter(|c| !c.is_kept) else { return false };
-    let change = changes.entry(objection.site).or_default();
-    if context.stand_in == StandIn::Always {
-        match objection.pair {
-            // An operator who accepts a lockout wants this chain and no other. A line from an earlier lockout does not count.
-            Some(_) if objection.is_wanted => return false,
-            Some(pair) if has_other_pair(candidate, pair, builder) && change.forced.insert(pair) => {
-                let refused = rebuild(objection.site, candidate, change, builder, r);
-                candidate.by_guard = true;
-                let certificates = refused.into_iter().filter(|p| p.at == pair).filter_map(|p| p.certificate);
-                let problem = objection.beside(candidate.entry.as_ref());
-                keep(objection.site, candidate, vec![problem], certificates, context, kept);
-                return true;
-            }
-            Some(pair) if part(objection, candidate, change, builder) => {
-                let refused = candidate.plan.loaded.iter().find(|l| l.at == pair).map(LoadedCertificate::report);
-                rebuild(objection.site, candidate, change, builder, r);
-                let problem = apart::told(&objection.problem, &candidate.plan.apart);
-                keep_apart(objection.site, candidate, problem, refused, kept);
-                return true;
-            }
-            Some(pair) if !change.dropped.contains_key(&pair) && builder.may_drop(candidate, objection.site, pair) => {
-                change.dropped.insert(pair, vec![objection.problem.clone()]);
-                rebuild(objection.site, candidate, change, builder, r);
-                return true;
-            }
-            None if change.withhold.is_none() && may_withhold(candidate, builder) => {
-                let is_burnt = objection.problem.kind == Kind::BurntKey;
-                change.withhold = Some(if is_burnt { Withheld::BurntBackup } else { Withheld::OtherSite });
-                rebuild(objection.site, candidate, change, builder, r);
-                candidate.notes.push(stays_in_use(&objection.problem, "so pintle serves the site without its pins"));
-                return true;
-            }
-            _ => {}
-        }
-    }
-    if candidate.standing.is_none() || context.served().is_none() {
-        return false;
-    }
-    candidate.by_guard = true;
-    candidate.problems.push(objection.problem.clone());
-    keep_unfit(candidate, objection.site, context, kept);
-    true
-}
-
-/// Makes a candidate again. Returns the pairs on disk that are not served now.
-fn rebuild(
-    site: usize,
-    candidate: &mut Candidate,
-    change: &CandidateChange,
-    builder: &mut Builder<'_>,
-    r: &mut Checker<'_>,
-) -> Vec<RefusedPair> {
-    let mut made = builder.candidate(site, change, r);
-    made.notes = std::mem::take(&mut candidate.notes);
-    made.apart = std::mem::take(&mut candidate.apart);
-    made.by_guard = candidate.by_guard;
-    let refused = std::mem::take(&mut made.refused);
-    *candidate = made;
-    refused
-}
-
-/// `true` if another pair was served last where this one is configured. A chain of the same key under another issuer is
-/// another pair: the issuer's key may be a promised one.
-fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> bool {
-    let Some(here) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
-    let served = builder.served(candidate, here);
-    served.is_some_and(|served| served.loaded.chain.certain != here.chain.certain)
-}
-
-/// Adds the names for which a pair breaks promises to those that its site's pairs must not serve. Returns `false` if that
-/// is no way out: the pair breaks them for the whole site, another pair of the site keeps them, or somebody serves the names.
-fn part(objection: &SiteObjection, candidate: &Candidate, change: &mut CandidateChange, builder: &Builder<'_>) -> bool {
-    let (Some(Words { refusal, .. }), Some(entry)) = (&objection.refusal, &candidate.entry) else { return false };
-    let pairs = entry.pairs();
-    // Where TLS ends in front of pintle, it can refuse no name.
-    if pairs.iter().any(|pair| pair.certificate.is_none()) {
-        return false;
-    }
-    let mut names = apart::names(entry, &refusal.broken);
-    if pairs.len() > 1 {
-        let promises = Promises::alive(builder.context.book.promises(), builder.context.now);
-        let breaks = |pair: &LoadedCertificate, name: &HostPattern| {
-            !promises.broken_by(std::slice::from_ref(name), entry.except(), &pair.chain.certain).is_empty()
-        };
-        names.retain(|name| pairs.iter().all(|pair| breaks(pair, name)));
-    }
-    let is_new = names.iter().any(|name| !change.apart.contains(name));
-    let serves = entry.served_names().hosts.iter().any(|host| !names.contains(host));
-    let leaves_some = || serves || names.iter().any(|name| builder.substitute(candidate, name).is_some());
-    if !is_new || !names.iter().all(|name| builder.may_part(candidate, name)) || !leaves_some() {
-        return false;
-    }
-    change.apart.extend(names);
-    true
-}
-
-/// `true` if a site may be served without its pins: at a start; at an upgrade, if it was served before; and as long as it
-/// is served without them already, with the same text.
-fn may_withhold(candidate: &Candidate, builder: &Builder<'_>) -> bool {
-    let context = builder.context;
-    let withholds = |before: &Arc<SiteEntry>| {
-        let withheld = before.made_from.withheld;
-        matches!(withheld, Some(Withheld::OtherSite | Withheld::BurntBackup))
-            && before.plan.source == candidate.plan.source
-    };
-    match context.served() {
-        Some(_) => builder.served_as(&candidate.plan.hosts).is_some_and(withholds),
-        None => context.is_start() || was_served(candidate, context),
-    }
-}
-
-/// `true` if a site was served before: there is a copy of a pair of it, or it has sent pins.
-fn was_served(candidate: &Candidate, context: &CheckContext<'_>) -> bool {
-    let has_copy =
-        |copies: &LastGood| candidate.plan.loaded.iter().any(|l| copies.read(&l.path, &candidate.plan.hosts).is_some());
-    let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
-    context.last_good.as_ref().is_some_and(has_copy) || context.book.sent_last(&label, |_| true).is_some()
 }
 
 /// A site with its place and its offer to the guard.
@@ -247,9 +72,8 @@ fn judge(
         .collect();
     let (offers, owners) = offers(&sites);
     let objections = guard::judge(&offers, context.book.promises(), context.now);
-    let entries = sites.iter().map(|(_, _, entry, _)| *entry).filter(|_| !objections.breaches.is_empty());
-    let sent = sent_from_now_on(entries, context);
-    let shared = &SharedChains::of(sites.iter().map(|(_, _, entry, _)| &***entry), &objections.breaches);
+    let all = &all_sites(builder, &sites, &objections.breaches);
+    let by_site = breaches_by_site(&objections.breaches);
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
         // At a change of files, nobody has seen a refusal of the new chain: no line counts.
@@ -267,15 +91,14 @@ fn judge(
             }
         };
         let mut breaks = false;
-        for Breach { chain, broken, .. } in objections.breaches.iter().filter(|b| b.site == at) {
+        for Breach { chain, broken, .. } in by_site.get(&at).into_iter().flatten().copied() {
             let Some(loaded) = entry.plan.loaded.get(*chain) else { continue };
             let mut problems = r.problems.scratch();
             let served = builder.served_with_key(candidate, loaded);
             // The line may wait for a chain that the operator has not seen. It counts if nothing else can be served.
-            let counts_line = is_wanted || may_count && !has_other_pair(candidate, loaded.at, builder);
-            let (promises, served, sent, names) = (broken, served.as_ref(), &sent, builder.names);
-            let breach =
-                BrokenPromises { table, entry, loaded, promises, served, sent, counts_line, shared, names, context };
+            let counts_line = is_wanted || may_count && !builder.has_other_pair(candidate, loaded.at);
+            let (promises, served) = (broken, served.as_ref());
+            let breach = BrokenPromises { table, entry, loaded, promises, served, counts_line, all };
             // Pairs that a site keeps may break for its names what they broke before, and nothing else.
             if offer.is_kept && breach.news().is_empty() {
                 continue;
@@ -292,6 +115,29 @@ fn judge(
     }
     errors.extend(objections.clashes.iter().filter_map(|clash| against_clash(clash, builder, (&sites, &owners))));
     (admitted, warnings, errors)
+}
+
+/// The facts about all sites that refusals depend on.
+fn all_sites<'s>(builder: &'s Builder<'_>, sites: &'s [JudgedSite<'_>], breaches: &[Breach<'_>]) -> AllSites<'s> {
+    // Ten thousand sites that break nothing are not looked at.
+    let is_asked = !breaches.is_empty();
+    let entries = sites.iter().map(|(_, _, entry, _)| *entry).filter(|_| is_asked);
+    AllSites {
+        shared: SharedChains::of(sites.iter().map(|(_, _, entry, _)| &***entry), breaches),
+        sent: sent_from_now_on(entries, builder.context),
+        names: builder.names.iter().flatten().filter(|_| is_asked).collect(),
+        before: &builder.before,
+        context: builder.context,
+    }
+}
+
+/// The breaches of each site, by its place among the offers.
+fn breaches_by_site<'b, 'p>(breaches: &'b [Breach<'p>]) -> HashMap<usize, Vec<&'b Breach<'p>>> {
+    let mut by_site: HashMap<usize, Vec<&Breach<'p>>> = HashMap::new();
+    for breach in breaches {
+        by_site.entry(breach.site).or_default().push(breach);
+    }
+    by_site
 }
 
 /// The offers of sites, in their order, and then those of names that their pairs do not serve; and the place of each one's site.
@@ -347,8 +193,8 @@ fn more_hints(builder: &Builder<'_>, entry: &SiteEntry) -> Vec<String> {
     // An installation has not replaced the key yet.
     let is_replaced = builder.draft.has_key_process() && builder.context.instead.is_empty();
     let in_memory = is_replaced.then(|| ONLY_IN_MEMORY.to_owned());
-    let out_of_reach = builder.context.last_good.iter().flat_map(LastGood::remedies);
-    kept_aside(builder.former(), entry.hosts()).into_iter().chain(in_memory).chain(out_of_reach).collect()
+    let out_of_reach = builder.copies.remedies().iter().cloned();
+    kept_aside(builder.copies.former(), entry.hosts()).into_iter().chain(in_memory).chain(out_of_reach).collect()
 }
 
 /// Warns of `accept_lockout_until` if the site's chains break nothing.

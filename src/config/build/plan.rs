@@ -1,5 +1,6 @@
 //! The part of a site that follows from its text and its files alone.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::config::stamp::{Stamp, Stamps};
 use crate::host::HostPattern;
 use crate::reason::Problem;
 use crate::site::HeaderRules;
+use crate::tls::certificate::Chain;
 use crate::tls::{Certificate, CertificateSet};
 
 /// A site, before the ledger and the time are taken into account.
@@ -56,6 +58,8 @@ pub(in crate::config) struct SitePlan {
 /// A name that the site's own pairs must not serve: they would break promises there.
 pub(super) struct NameApart {
     pub(super) name: HostPattern,
+    /// The name as text.
+    pub(super) label: String,
     /// The pair that it was served with last; `None` if its visitors get no certificate.
     pub(super) substitute: Option<Arc<Certificate>>,
 }
@@ -121,6 +125,17 @@ impl SitePlan {
     /// would break promises there.
     pub(super) fn refused_names(&self) -> impl Iterator<Item = &HostPattern> {
         self.uncovered.iter().filter(|(_, covering)| covering.is_none()).map(|(name, _)| name)
+    }
+
+    /// The names that a chain of it does not serve, and that lose nothing by another one that does not cover them either.
+    pub(super) fn unserved_by(&self, chain: &Arc<Chain>) -> impl Iterator<Item = &HostPattern> {
+        let replaced = self.apart.iter().filter(|apart| apart.substitute.is_some()).map(|apart| &apart.name);
+        let replaced: HashSet<&HostPattern> = replaced.collect();
+        let is_with = move |set: &CertificateSet| set.iter().any(|one| Arc::ptr_eq(&one.chain, chain));
+        let is_unserved = move |set: Option<&CertificateSet>| !set.is_some_and(is_with);
+        let names =
+            self.uncovered.iter().filter(move |(name, set)| is_unserved(set.as_ref()) && !replaced.contains(name));
+        names.map(|(name, _)| name)
     }
 
     pub(super) fn is_fit(&self) -> bool {

@@ -12,7 +12,7 @@ use super::report::{CertificateLack, Missing};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
 use super::upstream::Upstreams;
-use super::{cache, certificates, compression, headers, hsts, mixed, own_keys, pins, upstream};
+use super::{apart, cache, certificates, compression, headers, hsts, mixed, own_keys, pins, upstream};
 use crate::config::file::{ConfigFile, SiteTable};
 use crate::config::problem::At;
 use crate::config::{Config, Draft};
@@ -107,8 +107,7 @@ fn make(
     let certificates::Pairs { loaded, refused, missing } =
         certificates::build(table, &names, globals.fit.as_ref(), stand_ins, r);
     let apart = stand_ins.apart();
-    // Another pair than the site's own serves a name: its pins are not for it.
-    let lacks_pair = !missing.is_empty() || apart.iter().any(|apart| apart.substitute.is_some());
+    let lacks_pair = !missing.is_empty() || apart::keep_pins_back(table, &names, &apart);
     let pins = pins::plan(table, hosts, (&loaded, lacks_pair), stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
@@ -189,7 +188,7 @@ fn uncovered(hosts: &[HostPattern], served: &[Arc<Certificate>]) -> Vec<(HostPat
 
 /// Gives the names that the site's own pairs must not serve their substitutes, or none.
 fn part(uncovered: &mut Vec<(HostPattern, Option<CertificateSet>)>, apart: &[NameApart]) {
-    for NameApart { name, substitute } in apart {
+    for NameApart { name, substitute, .. } in apart {
         uncovered.retain(|(known, _)| known != name);
         let set = substitute.as_ref().map(|one| Certificates::set(vec![one.clone()]));
         uncovered.push((name.clone(), set));

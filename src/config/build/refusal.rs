@@ -1,6 +1,8 @@
 //! The words for a chain that the guard refuses: what it breaks, which keys would do, and when it becomes safe.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::keys::pin::Pin;
 use crate::ledger::time::{self, minute_from};
@@ -12,6 +14,8 @@ use crate::reason::{Reason, shell_word};
 const NAMED_MAX: usize = 3;
 /// Pins that one message names.
 const PINS_MAX: usize = 5;
+/// Sites or names that one message lists: each of ten thousand sites with one chain file has a message.
+const NAMES_MAX: usize = 10;
 
 /// A chain that may not be served, and why.
 #[derive(Debug, Clone)]
@@ -43,14 +47,14 @@ pub struct Refusal {
     /// The time from which the chain breaks nothing, if pintle no longer sends the promises that it breaks.
     pub safe_from: Seconds,
     /// The sites that have this chain from this file.
-    pub shared: SharedChain,
+    pub shared: Arc<SharedChain>,
 }
 
 /// The sites that have one chain from one file: whoever installs it does so for all of them.
 #[derive(Debug, Clone, Default)]
 pub struct SharedChain {
     /// All of them, by their first names.
-    pub sites: Vec<String>,
+    pub sites: HashSet<String>,
     /// The sites at which it breaks promises.
     pub breaking: Vec<String>,
     /// The time from which it breaks nothing at any of them.
@@ -121,7 +125,7 @@ impl Refusal {
         let (site, files, day) = (shell_word(&self.site), files.join(" "), self.day_of_command());
         let command = pintle(format_args!("install --site {site} {files} --accept-lockout-until {day}"));
         let all = match self.shared.breaking.as_slice() {
-            [_, _, ..] => format!(" (for all sites with this chain file: {})", self.shared.breaking.join(", ")),
+            sites @ [_, _, ..] => format!(" (for all sites with this chain file: {})", listed(sites)),
             _ => String::new(),
         };
         Some(format!("`{command}`{all}"))
@@ -224,6 +228,15 @@ fn described(promise: &Promise, still_sent: bool) -> String {
     )
 }
 
+/// The first of some names, and the number of the others.
+pub(super) fn listed(names: &[String]) -> String {
+    let named = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 /// The pins that all of the promises have.
 fn common_pins(promises: &[Promise]) -> Vec<Pin> {
     let Some((first, rest)) = promises.split_first() else { return Vec::new() };
@@ -280,7 +293,7 @@ mod tests {
                 own_key,
                 by_command: false,
                 safe_from: promise.honoured_until(),
-                shared: SharedChain::default(),
+                shared: Arc::default(),
             };
             let hint = refusal.reason().hints.join("\n");
             assert!(hint.contains(want) && hint.contains("usable from 1970-01-01 00:11 UTC"), "{hint}");
@@ -312,11 +325,11 @@ mod tests {
                 own_key: OwnKey::Unknown,
                 by_command,
                 safe_from: 1,
-                shared: SharedChain {
-                    sites: Vec::new(),
+                shared: Arc::new(SharedChain {
+                    sites: HashSet::new(),
                     breaking: breaking.iter().map(ToString::to_string).collect(),
                     safe_from: 86401,
-                },
+                }),
             };
             let hints = refusal.reason().hints;
             let hint = hints.last().and_then(|hint| hint.strip_prefix("to lock these readers out anyway: "));
@@ -330,6 +343,12 @@ mod tests {
         let both = "`pintle install --site '*.a.example' /c.pem --accept-lockout-until 1970-01-03` (for all sites with this \
                     chain file: *.a.example, b.example)";
         check(&["/c.pem"], true, &["*.a.example", "b.example"], both);
+        // Ten thousand sites with one chain file have as many messages: none of them names all sites.
+        let sites: Vec<String> = (0..10_000).map(|n| format!("{n}.example")).collect();
+        let many = "`pintle install --site '*.a.example' /c.pem --accept-lockout-until 1970-01-03` (for all sites with this \
+                    chain file: 0.example, 1.example, 2.example, 3.example, 4.example, 5.example, 6.example, 7.example, \
+                    8.example, 9.example and 9990 more)";
+        check(&["/c.pem"], true, &sites.iter().map(String::as_str).collect::<Vec<_>>(), many);
         // Nobody installs what pintle obtains.
         check(&[], false, &["*.a.example"], line);
         let again = format!(

@@ -1,6 +1,6 @@
 //! Pairs that replace unfit ones on disk. A pair that is served now may always be served again: only changes are refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use super::loaded::LoadedCertificate;
 use super::plan::NameApart;
 use super::report;
 use super::report::CertificateLack;
+use super::stand_in_copies::StandInCopies;
 use crate::config::file::{CertificateTable, SiteTable};
-use crate::config::last_good::{Breaches, KeyText, read_key};
-use crate::config::{CheckContext, LastGood, StandIn};
+use crate::config::last_good::{Breaches, CopyIndex, KeyText, read_key};
+use crate::config::{CheckContext, StandIn};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
-use crate::ledger::Book;
-use crate::policy::promise::{Promise, Promises, Seconds};
+use crate::policy::promise::{Promise, SiteNames};
 use crate::reason::Problem;
 use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
@@ -26,7 +26,7 @@ use crate::tls::key_process;
 /// The pairs of one site that were served last.
 pub(super) struct StandIns<'a> {
     before: Option<&'a Arc<SiteEntry>>,
-    last_good: Option<&'a LastGood>,
+    copies: &'a StandInCopies<'a>,
     allowed: StandIn,
     change: &'a CandidateChange,
     may_lack: MayLackHere<'a>,
@@ -34,9 +34,9 @@ pub(super) struct StandIns<'a> {
     hosts: &'a [HostPattern],
     /// The site has one pair.
     has_one: bool,
-    book: &'a Book,
-    now: Seconds,
     is_start: bool,
+    /// No process serves.
+    is_alone: bool,
 }
 
 /// The ways in which a candidate must differ from its text and files.
@@ -111,14 +111,28 @@ enum By {
 }
 
 impl ServedLast {
-    /// `true` if it breaks a promise already, for all names for which the same key would break it at this site. A site
-    /// that gets another name does not lock out that name's readers yet.
-    pub(super) fn breaks(&self, promise: &Promise, site: &SiteEntry) -> bool {
+    /// `true` if it breaks a promise already, for all of these names for which the same key would break it. A site that
+    /// gets another name does not lock out that name's readers yet.
+    pub(super) fn breaks(&self, promise: &Promise, names: SiteNames<'_>) -> bool {
+        self.broken_for(promise).is_some_and(|before| names.were_all_among(before, promise))
+    }
+
+    /// `true` if it breaks a promise, too, and is served for none of the names that the promise binds.
+    pub(super) fn is_apart_from(&self, promise: &Promise) -> bool {
+        let names = match &self.by {
+            By::Site(before) => before.served_names(),
+            By::Copy(breaches) => breaches.names(),
+        };
+        !promise.is_kept_by(&self.loaded.chain.certain) && !names.bound_by(promise)
+    }
+
+    /// The names that it is served for, if it breaks a promise already.
+    pub(super) fn broken_for(&self, promise: &Promise) -> Option<SiteNames<'_>> {
         let (breaks, names) = match &self.by {
             By::Site(before) => (!promise.is_kept_by(&self.loaded.chain.certain), before.served_names()),
             By::Copy(breaches) => (breaches.has(promise), breaches.names()),
         };
-        breaks && site.served_names().were_all_among(names, promise)
+        breaks.then_some(names)
     }
 }
 
@@ -139,22 +153,21 @@ impl<'a> StandIns<'a> {
     /// The stand-ins of one site.
     pub(super) fn of(
         before: Option<&'a Arc<SiteEntry>>,
-        context: &'a CheckContext<'_>,
+        (context, copies): (&'a CheckContext<'_>, &'a StandInCopies<'_>),
         change: &'a CandidateChange,
         may_lack: MayLackHere<'a>,
         (hosts, table): (&'a [HostPattern], &SiteTable),
     ) -> Self {
         Self {
             before,
-            last_good: context.last_good.as_ref(),
+            copies,
             allowed: context.stand_in,
             change,
             may_lack,
             hosts,
             has_one: table.certificates.len() == 1,
-            book: context.book,
-            now: context.now,
             is_start: context.is_start(),
+            is_alone: context.is_alone(),
         }
     }
 
@@ -170,51 +183,63 @@ impl<'a> StandIns<'a> {
 
     /// The pair that was served last with this path of a chain, whatever the file holds now.
     pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<ServedLast> {
-        let read = || self.last_good?.read(path, self.hosts).or_else(|| self.served_elsewhere(table));
+        let read = || self.copies.index()?.read(path, self.hosts).or_else(|| self.served_elsewhere(table));
         self.served_where(|l| l.path == path, read, (table, at, path, folder))
     }
 
-    /// At a start: the copy of the pair that the whole site was served with last, although its text names other files now.
-    /// A reload may have refused them.
+    /// While no process serves: the copy of the pair that the whole site was served with last, although its text names other
+    /// files now. A reload may have refused them.
     fn served_elsewhere(&self, table: &CertificateTable) -> Option<Vec<u8>> {
-        let is_meant = self.is_start && self.has_one && table.managed.is_none() && table.key.is_some();
-        let (first, copies) = (self.hosts.first()?, self.copies().filter(|_| is_meant)?);
-        let promises = Promises::alive(self.book.promises(), self.now);
-        let is_fit = |copy: &Zeroizing<Vec<u8>>| self.fit(copy, self.hosts, &promises).is_some();
-        copies.made_for(first).into_iter().find(is_fit).map(|copy| copy.to_vec())
-    }
-
-    /// The copies with their keys. A key process has the keys of configured files only.
-    fn copies(&self) -> Option<&'a LastGood> {
-        self.last_good.filter(|_| key_process::running().is_none())
-    }
-
-    /// The pair of a copy, if it covers some names and breaks no promise there, except those that it broke already.
-    fn fit(&self, copy: &[u8], hosts: &[HostPattern], promises: &Promises<'_>) -> Option<Arc<Certificate>> {
-        let certificate = Certificate::new(Chain::from_pem(copy).ok()?, copy).ok()?;
-        let (chain, breaches) = (&certificate.chain, Breaches::read(copy));
-        let broken = promises.broken_by(hosts, &[], &chain.certain);
-        let is_fit = hosts.iter().all(|host| chain.leaf.covers_pattern(host))
-            && broken.into_iter().all(|promise| breaches.has(promise))
-            && self.book.burnt(chain.pin()).is_none();
-        is_fit.then(|| Arc::new(certificate))
+        let is_meant = self.is_alone && self.has_one && table.managed.is_none() && table.key.is_some();
+        let first = self.hosts.first().filter(|_| is_meant)?;
+        self.copies.contents_for(first, self.hosts)
     }
 
     /// The names that the site's pairs must not serve, with what is served instead.
     pub(super) fn apart(&self) -> Vec<NameApart> {
-        let apart = |name: &HostPattern| NameApart { name: name.clone(), substitute: self.substitute(name) };
-        self.change.apart.iter().map(apart).collect()
+        self.substitutes(&self.change.apart)
     }
 
-    /// The pair that a name of the site was served with last, if it may serve it.
-    pub(super) fn substitute(&self, name: &HostPattern) -> Option<Arc<Certificate>> {
-        if let Some(before) = self.before {
-            return before.plan.apart.iter().find(|apart| apart.name == *name)?.substitute.clone();
+    /// The pairs that some names of the site were served with last, if these may serve them.
+    pub(super) fn substitutes(&self, names: &BTreeSet<HostPattern>) -> Vec<NameApart> {
+        if names.is_empty() {
+            return Vec::new();
         }
-        // A name below a wildcard was that of a site which is gone.
-        let copies = self.copies().filter(|_| self.hosts.contains(name))?;
-        let promises = Promises::alive(self.book.promises(), self.now);
-        copies.made_for(name).iter().find_map(|copy| self.fit(copy, std::slice::from_ref(name), &promises))
+        let known: HashMap<&HostPattern, &NameApart> =
+            self.before.iter().flat_map(|before| &before.plan.apart).map(|apart| (&apart.name, apart)).collect();
+        let hosts: HashSet<&HostPattern> = self.hosts.iter().collect();
+        let substitute = |name: &HostPattern| match self.before {
+            Some(_) => known.get(name)?.substitute.clone(),
+            // A name below a wildcard was that of a site which is gone.
+            None => self.copies.pair_for(name).filter(|_| hosts.contains(name)),
+        };
+        let apart = |name: &HostPattern| NameApart {
+            name: name.clone(),
+            label: name.to_string(),
+            substitute: substitute(name),
+        };
+        names.iter().map(apart).collect()
+    }
+
+    /// `true` if these names, which the pair on disk does not cover, lose nothing by it: the pair that was served last where
+    /// it is configured does not serve them either.
+    pub(super) fn lacked(
+        &self,
+        names: &[HostPattern],
+        table: &CertificateTable,
+        at: usize,
+        path: &Path,
+        folder: &Path,
+    ) -> bool {
+        let Some(served) = self.served(table, at, path, folder) else { return false };
+        let chain = &served.loaded.chain;
+        match self.before {
+            Some(before) => {
+                let lacking: HashSet<&HostPattern> = before.plan.unserved_by(chain).collect();
+                names.iter().all(|name| lacking.contains(name))
+            }
+            None => !names.iter().any(|name| chain.leaf.covers_pattern(name)),
+        }
     }
 
     /// The pair that was served last with this leaf key, wherever its files were.
@@ -226,7 +251,7 @@ impl<'a> StandIns<'a> {
         path: &Path,
         folder: &Path,
     ) -> Option<ServedLast> {
-        let read = || self.last_good?.read_with(pin, self.hosts);
+        let read = || self.copies.index()?.read_with(pin, self.hosts);
         self.served_where(|l| l.chain.pin() == pin, read, (table, at, path, folder))
     }
 
@@ -238,7 +263,7 @@ impl<'a> StandIns<'a> {
         path: &Path,
         folder: &Path,
     ) -> Option<LoadedCertificate> {
-        let read = || self.last_good?.read_any(self.hosts);
+        let read = || self.copies.index()?.read_any(self.hosts);
         let served = self.served_where(|_| true, read, (table, at, path, folder))?.loaded;
         self.hosts.iter().all(|host| served.chain.leaf.covers_pattern(host)).then_some(served)
     }
@@ -301,9 +326,10 @@ impl<'a> StandIns<'a> {
     /// `true` if an earlier process has served the site, or may have: a start serves whatever it can.
     pub(super) fn were_served(&self, table: &SiteTable, path: impl Fn(&str) -> PathBuf) -> bool {
         let mut chains = table.certificates.iter().filter_map(|pair| pair.chain.as_ref());
-        let is_known = |copies: &LastGood| chains.any(|chain| copies.read(&path(&chain.value), self.hosts).is_some());
+        let is_known =
+            |copies: &CopyIndex<'_>| chains.any(|chain| copies.read(&path(&chain.value), self.hosts).is_some());
         self.is_start
-            || self.allowed == StandIn::Always && self.before.is_none() && self.last_good.is_some_and(is_known)
+            || self.allowed == StandIn::Always && self.before.is_none() && self.copies.index().is_some_and(is_known)
     }
 
     /// `true` if a pair may replace the one on disk.

@@ -7,8 +7,9 @@ use super::builder::Builder;
 use super::checker::Checker;
 use super::entry::{SiteEntry, timestamp};
 use super::refusal::safe_day;
+use crate::config::CheckContext;
 use crate::config::file::SiteTable;
-use crate::config::{CheckContext, FormerCopy};
+use crate::config::last_good::FormerCopies;
 use crate::host::HostPattern;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
@@ -65,13 +66,16 @@ pub(super) fn warn_of_unserved(builder: &Builder<'_>, r: &mut Checker<'_>) {
              mode = \"withdraw\" makes clients that visit forget the pins",
             safe_day(until)
         );
-        r.report(Problem::warning(&(0..0), Reason::new(what).hint(hint).hints(kept_aside(builder.former(), &hosts))));
+        r.report(Problem::warning(
+            &(0..0),
+            Reason::new(what).hint(hint).hints(kept_aside(builder.copies.former(), &hosts)),
+        ));
     }
 }
 
 /// The place of a copy of the last certificate and key of a removed site with these names.
-pub(super) fn kept_aside(former: &[FormerCopy], hosts: &[HostPattern]) -> Option<String> {
-    let copy = former.iter().find(|copy| copy.hosts.iter().any(|host| hosts.contains(host)))?;
+pub(super) fn kept_aside(former: Option<&FormerCopies>, hosts: &[HostPattern]) -> Option<String> {
+    let copy = former?.find(hosts)?;
     let site = hosts.first()?.to_string();
     let (word, file) = (shell_word(&site), shell_word(&copy.path.display().to_string()));
     Some(format!(

@@ -63,6 +63,11 @@ impl<'n> CopyName<'n> {
         self.pin
     }
 
+    /// The part for its site ([`of_site`]); `None` in names of older versions.
+    pub(super) fn site(&self) -> Option<&'n str> {
+        self.site
+    }
+
     /// `true` if the copy's leaf has this pin.
     pub(in crate::config) fn is_of(&self, pin: Pin) -> bool {
         self.pin == of_pin(pin)
@@ -78,7 +83,7 @@ impl<'n> CopyName<'n> {
 
 /// The ranks of copies that name the site.
 const NAMED_FIRST: u8 = 3;
-pub(super) const NAMED: u8 = 2;
+const NAMED: u8 = 2;
 
 /// The part of a name for the path of a chain.
 pub(super) fn of_path(chain: &Path) -> String {

@@ -226,3 +226,55 @@ fn links_are_not_followed() {
         (b"mine".to_vec(), b"second".to_vec())
     );
 }
+
+/// However many sites and names ask, each copy is read once for the index, and once for whoever gets it.
+#[test]
+fn many_sites_read_each_copy_once() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let (chain, pin) = (Path::new("/etc/a/both.pem"), Pin::of_spki(b"key"));
+    let names = |n: u32| hosts(&[&format!("{n}.example"), &format!("www.{n}.example")]);
+    let mut batch = copies.begin();
+    for n in 0..40 {
+        let text = Breaches::of(of_site(&names(n)), Vec::new()).text() + &n.to_string();
+        batch.add(served(&format!("{n}.example"), chain, pin), text.as_bytes());
+    }
+    batch.finish().unwrap();
+    let index = CopyIndex::of(&copies);
+    let last = |contents: &[u8]| String::from_utf8_lossy(contents).lines().last().unwrap().to_owned();
+    for n in 0..40 {
+        for name in names(n) {
+            let places = index.made_for(&name);
+            assert_eq!(places.len(), 1);
+            assert_eq!(last(&index.contents(places[0]).unwrap()), n.to_string());
+        }
+        // The site's first name is another one now.
+        let site = hosts(&["new.example", &format!("www.{n}.example")]);
+        for found in [index.read(chain, &site), index.read_with(pin, &site), index.read_any(&site)] {
+            assert_eq!(last(&found.unwrap()), n.to_string());
+        }
+        assert_eq!(index.read(chain, &hosts(&["new.example"])), None);
+        assert_eq!(index.read(Path::new("/etc/a/other.pem"), &site), None);
+    }
+    assert_eq!(index.reads.get(), 40 * (1 + 2 + 3));
+}
+
+#[test]
+fn copies_of_sites_that_are_gone_are_found_by_their_names() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    for (site, pin) in [("a.example", Pin::of_spki(b"a")), ("b.example", Pin::of_spki(b"b"))] {
+        let text = Breaches::of(of_site(&hosts(&[site])), Vec::new()).text() + &key;
+        copies.keep(served(site, Path::new("/etc/a.pem"), pin), text.as_bytes()).unwrap();
+    }
+    copies.retain(std::iter::empty(), std::iter::empty(), |_, _| true).unwrap();
+    let index = CopyIndex::of(&copies);
+    let find = |names: &[&str]| index.former().find(&hosts(names)).map(|copy| copy.hosts.clone());
+    assert_eq!(find(&["b.example"]), Some(hosts(&["b.example"])));
+    assert_eq!(find(&["www.example", "a.example"]), Some(hosts(&["a.example"])));
+    assert_eq!(find(&["c.example"]), None);
+    // They replace no pair, and may still stand in for a name.
+    assert_eq!(index.read_any(&hosts(&["a.example"])), None);
+    assert_eq!(index.made_for(&hosts(&["a.example"])[0]).len(), 1);
+}

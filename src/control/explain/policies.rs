@@ -80,6 +80,9 @@ fn why_no_pins(inputs: &Inputs<'_>) -> String {
             Some(trouble) => format!("the ledger grants no lease: {trouble}"),
             None => "the ledger grants no lease now".to_owned(),
         },
+        (Err(NoPins::Refused), None) => {
+            "the site has no certificate for this host, and promises no pins for it".to_owned()
+        }
         (Err(NoPins::OtherChain), None) => "the connection shows a chain that they do not match".to_owned(),
         (Err(NoPins::Unnamed), None) => {
             "the client named no site in SNI, and tls.default_site may change: pins go to clients that name the site"

@@ -204,7 +204,7 @@ fn finish(
         site: site.cloned(),
         secure: true,
         noted: asked.names_host,
-        pinned: site.is_some_and(|site| context.may_pin(site)),
+        pinned: site.is_some_and(|site| context.may_pin(site, request)),
         forwarded: true,
         vary: asked.origin.vary(),
         why: Why::default(),

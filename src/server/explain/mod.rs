@@ -425,7 +425,7 @@ impl Explanation {
         let Some(asked) = asked else { return };
         self.origin = Some(asked.origin.clone());
         let Some(site) = &asked.site else { return };
-        self.pins = context.pins(site);
+        self.pins = context.pins(site, head);
         self.site = asked.view.shared.by_host.find(head.host_bytes()).map(|(by, index)| (*index, by));
     }
 }

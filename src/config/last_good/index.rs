@@ -1,0 +1,260 @@
+//! The copies of one folder, listed once and read once, however many sites ask for theirs.
+
+use std::cell::OnceCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+use super::contents::Breaches;
+use super::name::{CopyName, of_path, of_pin, of_site};
+use super::{FORMER, FormerCopy, LastGood, read};
+use crate::host::HostPattern;
+use crate::keys::pin::Pin;
+
+/// Copies that are read one by one rather than all together.
+const FEW: usize = 8;
+
+/// The copies as they are when somebody first asks: for one judgement of a configuration.
+#[derive(Debug)]
+pub(in crate::config) struct CopyIndex<'c> {
+    copies: &'c LastGood,
+    listed: OnceCell<ListedCopies>,
+    by_host: OnceCell<HashMap<HostPattern, Vec<usize>>>,
+    former: OnceCell<FormerCopies>,
+    remedies: OnceCell<Vec<String>>,
+    /// The files that were read.
+    #[cfg(test)]
+    pub(super) reads: std::cell::Cell<usize>,
+}
+
+/// The names of the copies, the newest first, and their places by what the names say.
+#[derive(Debug, Default)]
+struct ListedCopies {
+    names: Vec<String>,
+    /// Copies that name a site: by it, by the path, and by the key.
+    by_site: HashMap<String, Vec<usize>>,
+    by_path: HashMap<String, Vec<usize>>,
+    by_pin: HashMap<String, Vec<usize>>,
+    /// Copies of older versions, which name no site: by the path and by the key.
+    without_site: Vec<usize>,
+    without_site_by_path: HashMap<String, Vec<usize>>,
+    without_site_by_pin: HashMap<String, Vec<usize>>,
+}
+
+/// The copies that a caller means.
+enum Meant {
+    /// The copies of a chain's path.
+    Path(String),
+    /// The copies of a leaf key.
+    Key(String),
+    Any,
+}
+
+impl Meant {
+    fn includes(&self, copy: &CopyName<'_>) -> bool {
+        match self {
+            Self::Path(path) => copy.path() == path,
+            Self::Key(pin) => copy.pin() == pin,
+            Self::Any => true,
+        }
+    }
+}
+
+/// The copies whose sites are gone, with their places by their names.
+#[derive(Debug, Default)]
+pub(in crate::config) struct FormerCopies {
+    list: Vec<FormerCopy>,
+    by_host: HashMap<HostPattern, usize>,
+}
+
+impl FormerCopies {
+    /// The first copy that was made for one of these names.
+    pub(in crate::config) fn find(&self, hosts: &[HostPattern]) -> Option<&FormerCopy> {
+        let place = hosts.iter().filter_map(|host| self.by_host.get(host)).min()?;
+        self.list.get(*place)
+    }
+
+    fn of(list: Vec<FormerCopy>) -> Self {
+        let mut by_host = HashMap::new();
+        for (place, copy) in list.iter().enumerate() {
+            for host in &copy.hosts {
+                by_host.entry(host.clone()).or_insert(place);
+            }
+        }
+        Self { list, by_host }
+    }
+}
+
+impl ListedCopies {
+    fn of(copies: &LastGood) -> Self {
+        let written = |name: &String| -> Option<SystemTime> {
+            fs::symlink_metadata(copies.folder.join(name)).and_then(|file| file.modified()).ok()
+        };
+        let mut names = copies.names().unwrap_or_default();
+        names.retain(|name| CopyName::parse(stem(name)).is_some());
+        names.sort_by_cached_key(|name| Reverse((written(name), name.clone())));
+        let mut listed = Self::default();
+        for (at, name) in names.iter().enumerate() {
+            // Copies of sites that are gone replace no pair.
+            let Some(copy) = CopyName::parse(name) else { continue };
+            match copy.site() {
+                Some(site) => {
+                    listed.by_site.entry(site.to_owned()).or_default().push(at);
+                    listed.by_path.entry(copy.path().to_owned()).or_default().push(at);
+                    listed.by_pin.entry(copy.pin().to_owned()).or_default().push(at);
+                }
+                None => {
+                    listed.without_site.push(at);
+                    listed.without_site_by_path.entry(copy.path().to_owned()).or_default().push(at);
+                    listed.without_site_by_pin.entry(copy.pin().to_owned()).or_default().push(at);
+                }
+            }
+        }
+        Self { names, ..listed }
+    }
+
+    /// The copies that name one of these sites: those of the first one, then the others, each time the newest first.
+    fn named(&self, sites: &[String], meant: &Meant) -> Vec<usize> {
+        let of_sites: BTreeSet<usize> =
+            sites.iter().filter_map(|site| self.by_site.get(site)).flatten().copied().collect();
+        let ranked = of_sites.into_iter().filter_map(|at| {
+            let copy = CopyName::parse(self.names.get(at)?)?;
+            meant.includes(&copy).then(|| (Reverse(copy.rank(sites)), at))
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(_, at)| at).collect()
+    }
+
+    fn without_site(&self, meant: &Meant) -> &[usize] {
+        match meant {
+            Meant::Path(path) => self.without_site_by_path.get(path).map_or(&[], Vec::as_slice),
+            Meant::Key(pin) => self.without_site_by_pin.get(pin).map_or(&[], Vec::as_slice),
+            Meant::Any => &self.without_site,
+        }
+    }
+
+    /// The copies that name a site, if they are few.
+    fn few(&self, meant: &Meant) -> Option<&[usize]> {
+        let found = match meant {
+            Meant::Path(path) => self.by_path.get(path),
+            Meant::Key(pin) => self.by_pin.get(pin),
+            Meant::Any => return None,
+        };
+        Some(found.map_or(&[][..], Vec::as_slice)).filter(|few| few.len() <= FEW)
+    }
+
+    /// `true` if a copy names a site, though perhaps another one, and may replace a pair.
+    fn is_meant(&self, at: usize, meant: &Meant) -> bool {
+        let copy = self.names.get(at).and_then(|name| CopyName::parse(name));
+        copy.is_some_and(|copy| copy.site().is_some() && meant.includes(&copy))
+    }
+}
+
+/// The name of a copy without the mark of a site that is gone.
+fn stem(name: &str) -> &str {
+    name.strip_suffix(FORMER).unwrap_or(name)
+}
+
+impl<'c> CopyIndex<'c> {
+    pub(in crate::config) fn of(copies: &'c LastGood) -> Self {
+        Self {
+            copies,
+            listed: OnceCell::new(),
+            by_host: OnceCell::new(),
+            former: OnceCell::new(),
+            remedies: OnceCell::new(),
+            #[cfg(test)]
+            reads: std::cell::Cell::new(0),
+        }
+    }
+
+    /// The chain and key that a site with these names served last where this chain is configured, in PEM.
+    pub(in crate::config) fn read(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Vec<u8>> {
+        self.best(hosts, &Meant::Path(of_path(chain)))
+    }
+
+    /// The chain and key that a site with these names served last with this leaf key, wherever the chain is configured.
+    pub(in crate::config) fn read_with(&self, pin: Pin, hosts: &[HostPattern]) -> Option<Vec<u8>> {
+        self.best(hosts, &Meant::Key(of_pin(pin)))
+    }
+
+    /// The chain and key that a site with these names served last.
+    pub(in crate::config) fn read_any(&self, hosts: &[HostPattern]) -> Option<Vec<u8>> {
+        self.best(hosts, &Meant::Any)
+    }
+
+    /// The places of the copies that were made for a name, the newest first; those of sites that are gone, too.
+    pub(in crate::config) fn made_for(&self, host: &HostPattern) -> &[usize] {
+        self.by_host().get(host).map_or(&[], Vec::as_slice)
+    }
+
+    /// The contents of the copy at a place.
+    pub(in crate::config) fn contents(&self, at: usize) -> Option<Zeroizing<Vec<u8>>> {
+        let name = self.listed().names.get(at)?;
+        #[cfg(test)]
+        self.reads.set(self.reads.get() + 1);
+        read(&self.copies.folder.join(name)).ok().map(Zeroizing::new)
+    }
+
+    /// The copies whose sites are gone.
+    pub(in crate::config) fn former(&self) -> &FormerCopies {
+        self.former.get_or_init(|| FormerCopies::of(self.copies.former()))
+    }
+
+    /// The remedies if copies are out of reach.
+    pub(in crate::config) fn remedies(&self) -> &[String] {
+        self.remedies.get_or_init(|| self.copies.remedies())
+    }
+
+    /// The copy that fits a site best, among those that are meant. A copy names its site by the first host, which may have
+    /// changed its place, or be gone. Copies of older versions name no site.
+    fn best(&self, hosts: &[HostPattern], meant: &Meant) -> Option<Vec<u8>> {
+        let listed = self.listed();
+        let sites: Vec<String> = hosts.iter().map(of_site).collect();
+        self.first(listed.named(&sites, meant)).or_else(|| {
+            let of_names = self.of_names(hosts, meant);
+            self.first(of_names.into_iter().chain(listed.without_site(meant).iter().copied()))
+        })
+    }
+
+    /// The copies that name another site, and were made for one of these names.
+    fn of_names(&self, hosts: &[HostPattern], meant: &Meant) -> Vec<usize> {
+        let listed = self.listed();
+        if let Some(few) = listed.few(meant) {
+            let hosts: HashSet<&HostPattern> = hosts.iter().collect();
+            let is_for =
+                |contents: &[u8]| Breaches::read(contents).known_hosts().iter().any(|host| hosts.contains(host));
+            let fitting = few.iter().copied().filter(|at| self.contents(*at).is_some_and(|found| is_for(&found)));
+            return fitting.collect();
+        }
+        let of_names: BTreeSet<usize> = hosts.iter().flat_map(|host| self.made_for(host)).copied().collect();
+        of_names.into_iter().filter(|at| listed.is_meant(*at, meant)).collect()
+    }
+
+    /// The first of some copies that can be read.
+    fn first(&self, places: impl IntoIterator<Item = usize>) -> Option<Vec<u8>> {
+        places.into_iter().find_map(|at| self.contents(at)).map(|contents| contents.to_vec())
+    }
+
+    fn listed(&self) -> &ListedCopies {
+        self.listed.get_or_init(|| ListedCopies::of(self.copies))
+    }
+
+    fn by_host(&self) -> &HashMap<HostPattern, Vec<usize>> {
+        self.by_host.get_or_init(|| {
+            let mut known: HashMap<HostPattern, Vec<usize>> = HashMap::new();
+            for at in 0..self.listed().names.len() {
+                let Some(contents) = self.contents(at) else { continue };
+                for host in Breaches::read(&contents).known_hosts() {
+                    known.entry(host.clone()).or_default().push(at);
+                }
+            }
+            known
+        })
+    }
+}

@@ -1,0 +1,296 @@
+//! Ledgers in folders beside the state and the configuration, while the state has none. A folder counts if it is that of a
+//! user whom this pintle trusts anyway: anybody else could have made its promises up. All of its promises are taken along,
+//! as nobody looks there again: those for sites that are not configured bind nobody until they are.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf, absolute};
+
+use super::open_ledger::hints_to_read;
+use crate::config::Draft;
+use crate::host::HostPattern;
+use crate::ledger::time::judged_now;
+use crate::ledger::{Book, FILE, HEAD, MOVED, Notice, OpenError, Record, glance, is_held, is_new, unreadable};
+use crate::os::privileges::{USER, UserAccount, is_root, user_name};
+use crate::os::words::words;
+use crate::policy::promise::{Promise, Seconds};
+use crate::reason::pasted::option_for;
+use crate::reason::{Reason, shell_word};
+
+/// The ledgers that are read beside the configuration and the state.
+const LEDGERS_MAX: usize = 200;
+/// The largest file of another folder's ledger that is read, in bytes.
+const FILE_MAX: u64 = 256 << 20;
+/// The folder that the packages use.
+const USUAL: &str = "/var/lib/pintle";
+/// Write permission for everybody.
+const WRITABLE_BY_ALL: u32 = 0o002;
+
+/// The ledgers of other folders. Root looks before it becomes another user, who may see less.
+#[derive(Debug, Clone, Default)]
+pub struct NearbyLedgers {
+    pub(super) counting: Vec<NearbyLedger>,
+    /// The user who owns the state, or who will.
+    pub(super) user: u32,
+    /// Root has looked.
+    pub(super) by_root: bool,
+    left_out: Vec<Reason>,
+}
+
+/// A ledger that counts.
+#[derive(Debug, Clone)]
+pub(super) struct NearbyLedger {
+    pub(super) folder: PathBuf,
+    /// The user who owns the folder.
+    pub(super) owner: u32,
+    /// Another pintle uses it now.
+    pub(super) is_held: bool,
+    /// One of its promises binds a configured site.
+    pub(super) is_about_sites: bool,
+    pub(super) records: Vec<Record>,
+}
+
+/// The users whose files and processes count: root, the one that serves, this one, and the owner of the state.
+#[must_use]
+pub fn trusted_users(draft: &Draft) -> BTreeSet<u32> {
+    let of_state = draft.state().and_then(|folder| fs::metadata(folder).ok()).map(|folder| folder.uid());
+    [0, this_user()].into_iter().chain(serving_user(draft)).chain(of_state).collect()
+}
+
+/// The user that the configuration names, or that root's process becomes without a name.
+fn serving_user(draft: &Draft) -> Option<u32> {
+    let process = draft.process();
+    let name = process.user.as_ref().map(|user| user.value.as_str()).or_else(|| is_root().then_some(USER))?;
+    UserAccount::find(name, None).ok().map(|account| account.id())
+}
+
+fn this_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+impl NearbyLedgers {
+    /// Looks for them. None are found if the configuration's own folder has a ledger.
+    #[must_use]
+    pub fn look(draft: &Draft) -> Self {
+        let Some(folder) = draft.state().filter(|folder| is_new(folder)) else { return Self::default() };
+        let of_state = fs::metadata(&folder).ok().map(|folder| folder.uid());
+        let user = of_state.or_else(|| serving_user(draft)).unwrap_or_else(this_user);
+        let mut found = Self { user, by_root: is_root(), ..Self::default() };
+        let rules = NearbyRules { draft, hosts: draft.hosts(), trusted: trusted_users(draft), user };
+        let all = folders_nearby(draft.path(), &folder);
+        let mut ledgers = all.iter().filter_map(|other| rules.sight(other));
+        for sight in ledgers.by_ref().take(LEDGERS_MAX) {
+            match sight {
+                NearbySight::Closed(other, error) => found.left_out.push(unread(&other.join(FILE), &error)),
+                NearbySight::There(other, is) => {
+                    let (counting, left_out) = rules.judge(other, &is);
+                    found.counting.extend(counting);
+                    found.left_out.extend(left_out);
+                }
+            }
+        }
+        if let more @ 1.. = ledgers.count() {
+            let what = format!(
+                "{} has no ledger, and beside it or the configuration are more than {LEDGERS_MAX} folders with one: {more} \
+                 of them are not read",
+                folder.display()
+            );
+            let hint = "if clients hold promises of one of them: pintle ledger merge";
+            found.left_out.push(Reason::new(what).hint(format!("{hint}{} OTHER/{FILE}", option_for(draft.path()))));
+        }
+        found
+    }
+
+    /// The errors about ledgers that do not count, or that cannot be read.
+    #[must_use]
+    pub fn left_out(&self) -> &[Reason] {
+        &self.left_out
+    }
+}
+
+/// A folder that has a ledger, or may have one.
+enum NearbySight {
+    /// It is a trusted user's, and closed for this one.
+    Closed(PathBuf, io::Error),
+    There(PathBuf, Metadata),
+}
+
+/// The rules by which folders are judged.
+struct NearbyRules<'d> {
+    draft: &'d Draft,
+    hosts: Vec<HostPattern>,
+    trusted: BTreeSet<u32>,
+    user: u32,
+}
+
+impl NearbyRules<'_> {
+    /// A closed folder of root or of another service is none of pintle's.
+    fn sight(&self, other: &Path) -> Option<NearbySight> {
+        let is = fs::symlink_metadata(other).ok().filter(Metadata::is_dir)?;
+        let looks = [FILE, HEAD].map(|name| other.join(name).symlink_metadata());
+        if looks.iter().any(Result::is_ok) {
+            let is_moved = looks.first().is_some_and(Result::is_err) && other.join(MOVED).exists();
+            return (!is_moved).then(|| NearbySight::There(other.to_owned(), is));
+        }
+        let is_ours = is.uid() != 0 && self.trusted.contains(&is.uid());
+        let errors = looks.into_iter().filter_map(Result::err);
+        let closed = errors.filter(|_| is_ours).find(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        closed.map(|error| NearbySight::Closed(other.to_owned(), error))
+    }
+
+    /// The ledger of a folder, if it counts, and the error, if there is one.
+    fn judge(&self, folder: PathBuf, is: &Metadata) -> (Option<NearbyLedger>, Option<Reason>) {
+        let distrust = self.distrust(&folder, is);
+        let (book, notices) = match glance(&folder, FILE_MAX) {
+            Ok(found) => found,
+            // Anybody can make a file that nobody can read.
+            Err(_) if distrust.is_some() => return (None, None),
+            Err(error) => return (None, Some(unread(&unreadable(&folder), &error))),
+        };
+        let (now, _) = judged_now(book.newest());
+        let is_about_sites = is_about(&book, &self.hosts, now);
+        let file = folder.join(FILE);
+        let merge = |at: &Path| {
+            format!("pintle ledger merge{} {}", option_for(self.draft.path()), shell_word(&at.display().to_string()))
+        };
+        if let Some(why) = distrust {
+            let reason = is_about_sites.then(|| {
+                let what = format!("{} has promises for these sites, and {why}: they do not count", file.display());
+                Reason::new(what).hint(format!("if clients hold them: {}", merge(&file)))
+            });
+            return (None, reason);
+        }
+        let is_held = is_held(&folder);
+        let damage = (!is_held && notices.iter().any(Notice::is_loss)).then(|| {
+            let what = format!("{}: {}", file.display(), OpenError::Damaged(notices));
+            let reason = Reason::new(what).note("the rest of it counts");
+            reason.hint(format!("if you have a newer copy of the file: {}", merge(Path::new("COPY"))))
+        });
+        let is_own = is.uid() == 0 || is.uid() == self.user;
+        // A running pintle's folder was never that of this configuration.
+        let records = if is_held && !is_about_sites { None } else { taken(&book, now, is_own) };
+        let owner = is.uid();
+        let counting = records.map(|records| NearbyLedger { folder, owner, is_held, is_about_sites, records });
+        (counting, damage)
+    }
+
+    /// The reason why a folder's ledger does not count.
+    fn distrust(&self, folder: &Path, is: &Metadata) -> Option<String> {
+        let files = [FILE, HEAD].map(|name| folder.join(name));
+        let files = files.iter().filter_map(|file| Some((file.as_path(), fs::symlink_metadata(file).ok()?)));
+        let mut all = vec![(folder, is.clone())];
+        all.extend(files);
+        all.into_iter().find_map(|(path, is)| {
+            let path = path.display();
+            if !self.trusted.contains(&is.uid()) {
+                return Some(format!("{path} belongs to the user {}", user_name(is.uid())));
+            }
+            // The mode of a link says nothing, and nobody reads through it.
+            let is_open = !is.is_symlink() && is.mode() & WRITABLE_BY_ALL != 0;
+            is_open.then(|| format!("everybody can change {path}"))
+        })
+    }
+}
+
+/// The error for a file that cannot be read.
+fn unread(file: &Path, error: &io::Error) -> Reason {
+    let what = format!("{}: cannot read the promises: {}", file.display(), words(error));
+    Reason::new(what).note("if they are for these sites, they do not count").hints(hints_to_read(file, error))
+}
+
+/// `true` if clients of some hosts may hold a promise of a ledger.
+fn is_about(book: &Book, hosts: &[HostPattern], now: Seconds) -> bool {
+    let binds = |promise: &Promise| promise.is_alive(now) && hosts.iter().any(|host| promise.binds(host, &[]));
+    book.records().any(|record| is_promise(&record, binds))
+}
+
+/// The records of a ledger that are taken along; `None` without a promise that clients may hold. The dates are those of
+/// its clock, as at a start in its folder. With `is_own`, the user's decisions go along, too: the folder may have been
+/// moved.
+fn taken(book: &Book, now: Seconds, is_own: bool) -> Option<Vec<Record>> {
+    let is_alive = |promise: &Promise| promise.is_alive(now);
+    // A lockout that was accepted there stays accepted: the chain may be in use.
+    let goes_along = |record: &Record| {
+        matches!(record, Record::Accepted(_) | Record::Replaced(_) | Record::Burnt(_) | Record::Unknown(_))
+    };
+    if !book.records().any(|record| is_promise(&record, is_alive)) {
+        return None;
+    }
+    let taken = |record: Record| match record {
+        Record::Unknown(json) if !is_own => Record::strictest(&json).filter(is_alive).map(Record::Promise),
+        record => (is_promise(&record, is_alive) || is_own && goes_along(&record)).then_some(record),
+    };
+    Some(book.records().filter_map(taken).collect())
+}
+
+/// `true` if a record is a promise, perhaps a newer version's, that is meant.
+fn is_promise(record: &Record, is_meant: impl Fn(&Promise) -> bool) -> bool {
+    match record {
+        Record::Promise(promise) => is_meant(promise),
+        Record::Unknown(json) => Record::strictest(json).as_ref().is_some_and(is_meant),
+        _ => false,
+    }
+}
+
+/// The folders beside the state and beside the configuration, and the usual one, each once and under its real name.
+fn folders_nearby(file: &Path, folder: &Path) -> BTreeSet<PathBuf> {
+    let own = fs::canonicalize(folder).ok();
+    let mut found = vec![PathBuf::from(USUAL)];
+    for path in [folder, file].map(|path| absolute(path).unwrap_or_else(|_| path.to_owned())) {
+        found.extend(entries(path.parent()));
+        found.extend(beside_targets(&path));
+    }
+    let real = found.into_iter().filter_map(|other| fs::canonicalize(other).ok());
+    real.filter(|other| Some(other) != own.as_ref()).collect()
+}
+
+/// The same path in the folders beside the targets of its links: somebody may have pointed one of them elsewhere.
+fn beside_targets(path: &Path) -> Vec<PathBuf> {
+    let links = path.ancestors().filter(|part| part.is_symlink());
+    let targets = links.filter_map(|link| Some((fs::canonicalize(link).ok()?, path.strip_prefix(link).ok()?)));
+    let beside = targets.flat_map(|(target, rest)| entries(target.parent()).into_iter().map(move |at| at.join(rest)));
+    beside.collect()
+}
+
+fn entries(folder: Option<&Path>) -> Vec<PathBuf> {
+    let entries = folder.and_then(|folder| fs::read_dir(folder).ok());
+    entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::pin::Pin;
+    use crate::ledger::Burnt;
+    use crate::ledger::time::wall;
+    use crate::policy::hpkp::Mode;
+    use crate::policy::promise::PromiseChannel;
+
+    /// Of another user's folder, promises go along, and nothing else.
+    #[test]
+    fn only_promises_of_another_user_go_along() {
+        let hosts = [HostPattern::parse("a.example").unwrap()];
+        let promise = Record::Promise(Promise {
+            site: "a.example".into(),
+            hosts: hosts.to_vec(),
+            except: Vec::new(),
+            pins: vec![Pin::of_spki(b"")],
+            max_age: 1000,
+            include_subdomains: false,
+            channel: PromiseChannel::Header(Mode::Enforce),
+            first_sent: wall(),
+            last_sent: wall(),
+        });
+        let burnt = Record::Burnt(Burnt { site: "a.example".into(), pin: Pin::of_spki(b"x"), at: wall() });
+        let mut book = Book::default();
+        [&burnt, &promise].into_iter().for_each(|record| _ = book.apply(record.clone()));
+        let now = wall();
+        assert_eq!(taken(&book, now, false), Some(vec![promise.clone()]));
+        assert_eq!(taken(&book, now, true), Some(vec![promise, burnt]));
+        assert_eq!(taken(&book, now + 2000, true), None);
+        let others = [HostPattern::parse("b.example").unwrap()];
+        assert!(is_about(&book, &hosts, now) && !is_about(&book, &others, now));
+    }
+}

@@ -1,0 +1,55 @@
+//! The lock's file of a folder from which pintle serves.
+
+use super::Ledger;
+use super::disk::Disk;
+use super::names::SERVED;
+
+impl<D: Disk> Ledger<D> {
+    /// Notes in the lock's file that pintle serves from this folder. Until then, a start leaves nothing there that shows
+    /// use: the next one must not take a failed one for proof that nothing was lost.
+    pub fn note_served(&mut self) {
+        if self.position.seq > 0 && self.id.is_some() {
+            // The number of the newest record says more.
+            self.note();
+        } else if let Some(disk) = &mut self.disk {
+            let _ = disk.note(SERVED);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::UNSERVED;
+    use super::super::tests::sample;
+    use super::super::{LOCK, has_served, look};
+    use super::*;
+
+    /// Only a start that has served, or a record, leaves the proof.
+    #[test]
+    fn a_start_that_fails_leaves_no_proof_of_use() {
+        assert_eq!(UNSERVED.len(), SERVED.len());
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Ledger::open(folder.path(), 0).unwrap().0;
+        for _ in 0..2 {
+            drop(open());
+            assert!(folder.path().join(LOCK).exists() && !has_served(folder.path()));
+        }
+        open().note_served();
+        assert!(has_served(folder.path()));
+        drop(open());
+        assert!(has_served(folder.path()) && look(folder.path()).unwrap().1.is_empty());
+        // The lock of an older version.
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!has_served(folder.path()));
+        std::fs::write(folder.path().join(LOCK), "").unwrap();
+        assert!(has_served(folder.path()));
+        // The folder is deleted while pintle serves.
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("state");
+        let (mut ledger, _) = Ledger::open(&at, 0).unwrap();
+        ledger.note_served();
+        std::fs::remove_dir_all(&at).unwrap();
+        ledger.record(sample(1).0).unwrap();
+        assert!(has_served(&at));
+    }
+}
