@@ -88,7 +88,7 @@ impl LostLedger {
         Reason::new(what)
             .note(format!("so the new ledger has the keys of the copies as promised until {}", day(until)))
             .hint("if you have a copy of both ledger.jsonl and ledger.head: stop pintle, restore them, and start it")
-            .hint("or put the chain and the key back that were served last")
+            .hint("put the chain and the key back that were served last")
     }
 }
 

@@ -185,6 +185,12 @@ fn a_process_that_stood_still_sends_no_pins_beyond_their_lease() {
     eventually("pins are sent", || bed.header(&pintle));
     output(Command::new("prlimit").args(["--fsize=0:", "--pid", &pintle.pid().to_string()]));
     pintle.signal("STOP");
+    // A thread may still answer until it has seen the signal.
+    eventually("it stands still", || {
+        let threads = fs::read_dir(format!("/proc/{}/task", pintle.pid())).ok()?;
+        let stands = |at: std::path::PathBuf| fs::read_to_string(at).is_ok_and(|stat| stat.contains(") T "));
+        threads.flatten().all(|thread| stands(thread.path().join("stat"))).then_some(())
+    });
     waiting.iter_mut().for_each(|client| client.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n")));
     thread::sleep(Duration::from_secs(5));
     pintle.signal("CONT");
