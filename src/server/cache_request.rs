@@ -40,23 +40,51 @@ const PASSING: [&[u8]; 10] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It goes to the upstream as if there were no cache.
-    Bypass(ForwardReason, Option<&'static str>),
+    Bypass(BypassCause),
     /// It is looked up.
     Looks,
 }
 
+/// The property of a request that keeps it from the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BypassCause {
+    Upgrade,
+    Method,
+    Body,
+    Cookie,
+    Path,
+    Nonce,
+    Condition,
+}
+
+impl BypassCause {
+    /// Returns the reason and the detail for Cache-Status (RFC 9211 sections 2.2 and 2.8).
+    pub(super) fn told(self) -> (ForwardReason, Option<&'static str>) {
+        let detail = match self {
+            Self::Method => return (ForwardReason::Method, None),
+            Self::Upgrade => "upgrade",
+            Self::Body => "body",
+            Self::Cookie => "cookie",
+            Self::Path => "path",
+            Self::Nonce => "nonce",
+            Self::Condition => "condition",
+        };
+        (ForwardReason::Bypass, Some(detail))
+    }
+}
+
 /// Decides whether a request has to do with the store.
 pub(super) fn verdict(rules: &CacheRules, head: &RequestHead) -> Verdict {
-    let bypass = |detail| Verdict::Bypass(ForwardReason::Bypass, Some(detail));
+    let bypass = Verdict::Bypass;
     let fields = &head.fields;
     match () {
-        () if head.websocket => bypass("upgrade"),
-        () if !matches!(head.method, Method::GET | Method::HEAD) => Verdict::Bypass(ForwardReason::Method, None),
-        () if head.framing != Framing::None => bypass("body"),
-        () if rules.profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal => bypass("cookie"),
-        () if rules.profile.bypasses(head.target_bytes()) => bypass("path"),
-        () if fields.has_field(b"x-wp-nonce") => bypass("nonce"),
-        () if conditional::is_for_the_origin(fields) => bypass("condition"),
+        () if head.websocket => bypass(BypassCause::Upgrade),
+        () if !matches!(head.method, Method::GET | Method::HEAD) => bypass(BypassCause::Method),
+        () if head.framing != Framing::None => bypass(BypassCause::Body),
+        () if rules.profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal => bypass(BypassCause::Cookie),
+        () if rules.profile.bypasses(head.target_bytes()) => bypass(BypassCause::Path),
+        () if fields.has_field(b"x-wp-nonce") => bypass(BypassCause::Nonce),
+        () if conditional::is_for_the_origin(fields) => bypass(BypassCause::Condition),
         () => Verdict::Looks,
     }
 }

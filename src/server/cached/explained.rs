@@ -1,12 +1,11 @@
 //! The cache's part in a request, for `pintle explain`. Changes nothing.
 
 use super::super::asked::Turn;
-use super::super::cache_request::{CacheRequest, Verdict, pass_conditions, verdict};
+use super::super::cache_request::{BypassCause, CacheRequest, Verdict, pass_conditions, verdict};
 use super::reused::{decided, is_in_reserve};
 use crate::cache::SiteCache;
 use crate::cache::page::StoredResponse;
 use crate::cache::reuse::{Because, Honour, ReuseDecision};
-use crate::cache::status::ForwardReason;
 use crate::message::RequestHead;
 
 /// A step of the cache.
@@ -80,17 +79,16 @@ impl CacheVerdict {
 pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (CacheVerdict, Option<RequestHead>) {
     let head = turn.head;
     let bypass = |why| (CacheVerdict { step: CacheStep::Bypass, why }, None);
-    match verdict(&cache.rules, head) {
-        Verdict::Bypass(ForwardReason::Method, _) => return bypass("the method is neither GET nor HEAD"),
-        Verdict::Bypass(_, Some("body")) => return bypass("the request has a body"),
-        Verdict::Bypass(_, Some("cookie")) => return bypass("a cookie may belong to a visitor"),
-        Verdict::Bypass(_, Some("path")) => return bypass("the profile never stores this path"),
-        Verdict::Bypass(_, Some("nonce")) => return bypass("the request has a nonce of WordPress"),
-        Verdict::Bypass(_, Some("condition")) => {
-            return bypass("only the upstream evaluates If-Match and If-Unmodified-Since");
-        }
-        Verdict::Bypass(..) => return bypass("the request asks for another protocol"),
-        Verdict::Looks => {}
+    if let Verdict::Bypass(cause) = verdict(&cache.rules, head) {
+        return bypass(match cause {
+            BypassCause::Method => "the method is neither GET nor HEAD",
+            BypassCause::Body => "the request has a body",
+            BypassCause::Cookie => "a cookie may belong to a visitor",
+            BypassCause::Path => "the profile never stores this path",
+            BypassCause::Nonce => "the request has a nonce of WordPress",
+            BypassCause::Condition => "only the upstream evaluates If-Match and If-Unmodified-Since",
+            BypassCause::Upgrade => "the request asks for another protocol",
+        });
     }
     let mut wanted = CacheRequest::of(cache, turn);
     wanted.varied(&cache.store);

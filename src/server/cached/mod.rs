@@ -49,7 +49,8 @@ pub(super) fn look(cache: &Arc<SiteCache>, pool: Rc<Pool>, turn: &Turn<'_>) -> R
         return Ok(reject(Rejection::MethodNotAllowed, head, Some(asked), context));
     }
     let wanted = match verdict(&cache.rules, head) {
-        Verdict::Bypass(reason, detail) => {
+        Verdict::Bypass(cause) => {
+            let (reason, detail) = cause.told();
             asked.cache.set(Some(CacheNote::bypass(reason, detail)));
             return Err(Work::Forward(pool, None));
         }
