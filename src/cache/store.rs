@@ -126,12 +126,12 @@ impl Store {
         self.pages.peek(key)
     }
 
-    /// Returns the pages that a purge is for, with their keys. Looks at every page.
+    /// Returns the pages that a purge is for. Looks at every page.
     #[must_use]
-    pub fn covered(&self, scope: &PurgeScope) -> Vec<(Box<[u8]>, Arc<CachedPage>)> {
+    pub fn covered(&self, scope: &PurgeScope) -> Vec<Arc<CachedPage>> {
         let is_meant =
             |key: &[u8], page: &CachedPage| page.variants().iter().any(|stored| scope.covers(key, &stored.head.tags));
-        self.pages.iter().filter(|(key, page)| is_meant(key, page)).collect()
+        self.pages.iter().filter(|(key, page)| is_meant(key, page)).map(|(_, page)| page).collect()
     }
 
     /// Returns the response for a request.

@@ -12,11 +12,7 @@ pub fn undo(fields: &mut Fields) -> bool {
     let mut was_changed = false;
     for at in 0..fields.len() {
         let field = fields.list()[at];
-        let name = fields.name(&field);
-        if !name.eq_ignore_ascii_case(b"if-none-match") && !name.eq_ignore_ascii_case(b"if-match") {
-            continue;
-        }
-        if let Some(strong) = strengthened(fields.value(&field)) {
+        if let Some(strong) = strengthened(fields.name(&field), fields.value(&field)) {
             fields.replace(at, &strong);
             was_changed = true;
         }

@@ -250,7 +250,7 @@ impl Control {
         let target = cache.rules.query.apply(head.target_bytes());
         let scope = PurgeScope::Url(authority(&head), target.to_vec());
         let pages = cache.store.covered(&scope);
-        let variants: Vec<Value> = pages.iter().flat_map(|(_, page)| variants(page, cache)).take(LISTED_MAX).collect();
+        let variants: Vec<Value> = pages.iter().flat_map(|page| variants(page, cache)).take(LISTED_MAX).collect();
         let bypassed = cache.rules.profile.bypasses(head.target_bytes());
         let why_not = match (variants.is_empty(), bypassed) {
             (false, _) => None,

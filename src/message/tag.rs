@@ -26,9 +26,15 @@ impl UpstreamTags {
     }
 }
 
-/// Returns a list of tags without `W/`; `None` if it has none. Text in quotes stays.
+/// Returns the tags of an If-None-Match or If-Match without `W/`; `None` for other fields, and if no tag has it.
 #[must_use]
-pub fn strengthened(list: &[u8]) -> Option<Vec<u8>> {
+pub fn strengthened(name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+    let is_condition = name.eq_ignore_ascii_case(b"if-none-match") || name.eq_ignore_ascii_case(b"if-match");
+    if is_condition { without_weak(value) } else { None }
+}
+
+/// Returns a list of tags without `W/`; `None` if it has none. Text in quotes stays.
+fn without_weak(list: &[u8]) -> Option<Vec<u8>> {
     let (mut strong, mut rest, mut is_quoted, mut was_changed) = (Vec::new(), list, false, false);
     while let Some((first, others)) = rest.split_first() {
         if !is_quoted && rest.starts_with(b"W/\"") {
@@ -61,7 +67,7 @@ mod tests {
             ("", None),
             ("W/\"", Some("\"")),
         ] {
-            assert_eq!(strengthened(before.as_bytes()).as_deref(), after.map(str::as_bytes), "{before}");
+            assert_eq!(without_weak(before.as_bytes()).as_deref(), after.map(str::as_bytes), "{before}");
         }
     }
 }

@@ -36,15 +36,6 @@ const PASSING: [&[u8]; 10] = [
     b"via",
 ];
 
-/// The first decision about a request, by the request alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It goes to the upstream as if there were no cache.
-    Bypass(BypassCause),
-    /// It is looked up.
-    Looks,
-}
-
 /// The property of a request that keeps it from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BypassCause {
@@ -59,7 +50,7 @@ pub(super) enum BypassCause {
 
 impl BypassCause {
     /// Returns the reason and the detail for Cache-Status (RFC 9211 sections 2.2 and 2.8).
-    pub(super) fn told(self) -> (ForwardReason, Option<&'static str>) {
+    pub(super) fn cache_status(self) -> (ForwardReason, Option<&'static str>) {
         let detail = match self {
             Self::Method => return (ForwardReason::Method, None),
             Self::Upgrade => "upgrade",
@@ -73,20 +64,19 @@ impl BypassCause {
     }
 }
 
-/// Decides whether a request has to do with the store.
-pub(super) fn verdict(rules: &CacheRules, head: &RequestHead) -> Verdict {
-    let bypass = Verdict::Bypass;
+/// Returns the reason why a request has nothing to do with the store, by the request alone; `None` if it is looked up.
+pub(super) fn bypass_cause(rules: &CacheRules, head: &RequestHead) -> Option<BypassCause> {
     let fields = &head.fields;
-    match () {
-        () if head.websocket => bypass(BypassCause::Upgrade),
-        () if !matches!(head.method, Method::GET | Method::HEAD) => bypass(BypassCause::Method),
-        () if head.framing != Framing::None => bypass(BypassCause::Body),
-        () if rules.profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal => bypass(BypassCause::Cookie),
-        () if rules.profile.bypasses(head.target_bytes()) => bypass(BypassCause::Path),
-        () if fields.has_field(b"x-wp-nonce") => bypass(BypassCause::Nonce),
-        () if conditional::is_for_the_origin(fields) => bypass(BypassCause::Condition),
-        () => Verdict::Looks,
-    }
+    Some(match () {
+        () if head.websocket => BypassCause::Upgrade,
+        () if !matches!(head.method, Method::GET | Method::HEAD) => BypassCause::Method,
+        () if head.framing != Framing::None => BypassCause::Body,
+        () if rules.profile.cookies(fields.get_all(Name::Cookie)) == Cookies::Personal => BypassCause::Cookie,
+        () if rules.profile.bypasses(head.target_bytes()) => BypassCause::Path,
+        () if fields.has_field(b"x-wp-nonce") => BypassCause::Nonce,
+        () if conditional::is_for_the_origin(fields) => BypassCause::Condition,
+        () => return None,
+    })
 }
 
 /// A request that is looked up.

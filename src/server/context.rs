@@ -141,8 +141,10 @@ impl Context {
         let Some(tls) = &self.tls else { return Ok(()) };
         let shared = &site.view().shared;
         let own = shared.sets.get(site.index()).and_then(Option::as_ref);
-        let named = tls.name.as_deref().and_then(|name| shared.by_host.get(name));
-        let is_named = named == Some(&site.index());
+        // The usual case: the site was found by the very name in SNI.
+        let is_named = tls.name.as_deref().is_some_and(|name| {
+            name.as_bytes() == head.host_bytes() || shared.by_host.get(name) == Some(&site.index())
+        });
         if own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
             return if is_named { Ok(()) } else { Err(NoPins::Unnamed) };
         }

@@ -12,6 +12,7 @@ use super::reply::Reply;
 use super::snapshot::{SiteOfView, View};
 use super::trace;
 use super::why::{self, Why};
+use super::worker::Worker;
 use crate::message::{Name, RequestHead};
 use crate::policy::forwarded::SchemeSource;
 use crate::telemetry::access::{AccessEntry, End, Ended};
@@ -257,11 +258,15 @@ pub(super) fn upstream_failed(error: &UpstreamError, asked: &Asked, context: &Co
     if matches!(error, UpstreamError::RequestBody(_) | UpstreamError::CircuitOpen(_)) {
         return;
     }
-    context.worker.counters.upstream_errors.increment();
     context.worker.meters.causes.count(&CAUSES, &error.cause());
-    context.worker.warn_seldom(site.index(), error.cause(), || {
-        let upstream = asked.view.pools.get(site.index()).into_iter().flatten().next();
-        let upstream = upstream.map(|pool| &*pool.upstream().label).unwrap_or_default();
+    let pool = asked.view.pools.get(site.index()).and_then(Option::as_ref);
+    failed(error, pool.map_or("", |pool| &*pool.upstream().label), site, &context.worker);
+}
+
+/// Counts a failure of the upstream, and logs it; each kind once a minute.
+pub(super) fn failed(error: &UpstreamError, upstream: &str, site: &SiteOfView, worker: &Worker) {
+    worker.counters.upstream_errors.increment();
+    worker.warn_seldom(site.index(), error.cause(), || {
         tracing::warn!(site = site.label(), upstream, %error, hint = error.hint(), "upstream failed");
     });
 }

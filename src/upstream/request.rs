@@ -340,13 +340,12 @@ fn write_node(address: IpAddr, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Returns a condition of a request with the tags that the upstream has sent: that of a rewritten body is weak for clients. By
+/// Returns a condition with strong tags; `None` if it stays as it is. The tag of a rewritten body is weak for clients. By
 /// strong comparison, the weak one would never match (RFC 9110 section 13.1.1), and many upstreams compare the text.
 #[must_use]
 pub fn strong_tags(site: &Site, head: &RequestHead, name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
     let has_strong = site.mixed.as_ref().is_some_and(|mixed| mixed.rewrites.is_some() && !mixed.tags.are_weak());
-    let is_condition = || name.eq_ignore_ascii_case(b"if-none-match") || name.eq_ignore_ascii_case(b"if-match");
-    if has_strong && is_condition() && may_be_rewritten(head.target_bytes()) { strengthened(value) } else { None }
+    if has_strong { strengthened(name, value).filter(|_| may_be_rewritten(head.target_bytes())) } else { None }
 }
 
 fn join(list: &mut Vec<u8>, member: &[u8], separator: &[u8]) {

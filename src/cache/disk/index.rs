@@ -18,12 +18,15 @@ pub(super) struct DiskEntry {
     pub(super) used: u32,
     /// It must be validated before the next use.
     pub(super) is_invalid: bool,
+    /// A trusted proxy states another name for its page, so a purge finds it by its marks alone.
+    is_renamed: bool,
     marks: Box<[u32]>,
 }
 
 impl DiskEntry {
-    pub(super) fn new(bytes: u64, used: u32, is_invalid: bool, marks: Box<[u32]>) -> Self {
-        Self { blocks: u32::try_from(bytes.div_ceil(BLOCK)).unwrap_or(u32::MAX), used, is_invalid, marks }
+    pub(super) fn new(bytes: u64, used: u32, is_invalid: bool, (marks, is_renamed): (Box<[u32]>, bool)) -> Self {
+        let blocks = u32::try_from(bytes.div_ceil(BLOCK)).unwrap_or(u32::MAX);
+        Self { blocks, used, is_invalid, is_renamed, marks }
     }
 
     /// The bytes that it takes on disk.
@@ -37,6 +40,8 @@ impl DiskEntry {
 pub(super) struct DiskIndex {
     entries: BTreeMap<PageFileName, DiskEntry>,
     bytes: u64,
+    /// The files with another name. Without them, a purge by URL needs no look at every file.
+    renamed: usize,
     /// Changes with each choice.
     seed: u64,
 }
@@ -44,14 +49,17 @@ pub(super) struct DiskIndex {
 impl DiskIndex {
     pub(super) fn insert(&mut self, name: PageFileName, entry: DiskEntry) {
         self.bytes += entry.bytes();
+        self.renamed += usize::from(entry.is_renamed);
         if let Some(before) = self.entries.insert(name, entry) {
             self.bytes -= before.bytes();
+            self.renamed -= usize::from(before.is_renamed);
         }
     }
 
     pub(super) fn remove(&mut self, name: PageFileName) -> Option<DiskEntry> {
         let entry = self.entries.remove(&name)?;
         self.bytes -= entry.bytes();
+        self.renamed -= usize::from(entry.is_renamed);
         Some(entry)
     }
 
@@ -72,6 +80,7 @@ impl DiskIndex {
     pub(super) fn found(&self, sought: &Sought) -> Vec<PageFileName> {
         match sought {
             Sought::Page(page) => self.of_page(*page).map(|(name, _)| name).collect(),
+            Sought::Url(page, _) if self.renamed == 0 => self.of_page(*page).map(|(name, _)| name).collect(),
             sought => {
                 let all = self.entries.iter().filter(|(name, entry)| sought.finds(**name, &entry.marks));
                 all.map(|(name, _)| *name).collect()
@@ -105,7 +114,7 @@ mod tests {
     }
 
     fn entry(bytes: u64, used: u32) -> DiskEntry {
-        DiskEntry::new(bytes, used, false, Box::default())
+        DiskEntry::new(bytes, used, false, Default::default())
     }
 
     #[test]
@@ -120,6 +129,26 @@ mod tests {
         assert_eq!((index.size(), index.found(&Sought::Page(name(2).page)).len()), ((1, 2 * BLOCK), 1));
         assert_eq!((index.victim(), index.remove(name(2)).is_some(), index.size()), (Some(name(2)), true, (0, 0)));
         assert_eq!(index.victim(), None);
+    }
+
+    /// A purge by URL finds a file by the name that a proxy states, as long as there is one.
+    #[test]
+    fn files_with_another_name() {
+        let other = || DiskEntry::new(1, 0, false, (Box::new([7]), true));
+        let mut index = DiskIndex::default();
+        (1..4).for_each(|n| index.insert(name(n), entry(1, 0)));
+        let sought = Sought::Url(name(1).page, 7);
+        assert_eq!(index.found(&sought), [name(1)]);
+        index.insert(name(2), other());
+        index.insert(name(3), other());
+        index.insert(name(3), entry(1, 0));
+        let mut found = index.found(&sought);
+        found.sort_unstable();
+        let mut both = [name(1), name(2)];
+        both.sort_unstable();
+        assert_eq!((found, index.renamed), (both.to_vec(), 1));
+        index.remove(name(2));
+        assert_eq!((index.found(&sought), index.renamed), (vec![name(1)], 0));
     }
 
     /// Files that are used stay, though each choice looks at a few only.

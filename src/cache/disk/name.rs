@@ -108,6 +108,11 @@ const DEEP: u32 = u32::MAX;
 /// The most slashes of a path that are noted.
 const SLASHES_MAX: usize = 16;
 
+/// Returns `true` if a trusted proxy states another name for a page than its file has.
+pub(super) fn is_renamed(page_key: &[u8]) -> bool {
+    key::names(page_key).nth(1).is_some()
+}
+
 /// The marks of a response: hashes of its tags, and of the prefixes of its path. By them, a purge finds files without
 /// reading them. If two words have the same hash, a purge of one removes the pages of both, and they are fetched again.
 pub(super) fn marks(page_key: &[u8], tags: &[Box<[u8]>]) -> Box<[u32]> {

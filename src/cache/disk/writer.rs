@@ -7,7 +7,7 @@ use std::path::Path;
 use super::file;
 use super::folder::{self, OpenedPage};
 use super::index::DiskEntry;
-use super::name::{FOLDERS, NEW, PageFileName, Sought, folder_name, marks};
+use super::name::{FOLDERS, NEW, PageFileName, Sought, folder_name, is_renamed, marks};
 use super::site::{SiteDisk, count, hours};
 use super::state::{DiskState, WriteJob};
 use super::sweep::UNUSED;
@@ -190,7 +190,10 @@ pub(super) fn note(state: &mut DiskState, name: PageFileName, opened: &OpenedPag
     }
     let is_invalid = saved.is_invalid || saved.epoch != state.epoch();
     let is_marked_now = !is_invalid && is_meant(true);
-    state.index.insert(name, DiskEntry::new(opened.bytes, hours(opened.written), is_invalid || is_marked_now, marks));
+    let found_by = (marks, is_renamed(&saved.key));
+    state
+        .index
+        .insert(name, DiskEntry::new(opened.bytes, hours(opened.written), is_invalid || is_marked_now, found_by));
     if is_marked_now {
         state.marks.push(name);
     }
@@ -279,8 +282,8 @@ fn write(disk: &SiteDisk, site: &Path, job: &WriteJob, epoch: u64) -> io::Result
     let now = (&BootMoment::now(), uptime());
     let Some(head) = file::write(&job.key, &job.stored, (is_invalid, epoch), now) else { return Ok(None) };
     let bytes = (head.len() + job.stored.body.len()) as u64;
-    let marks = marks(&job.key, &job.stored.head.tags);
-    let entry = DiskEntry::new(bytes, hours(wall_millis()), is_invalid, marks);
+    let found_by = (marks(&job.key, &job.stored.head.tags), is_renamed(&job.key));
+    let entry = DiskEntry::new(bytes, hours(wall_millis()), is_invalid, found_by);
     evict(disk, site, entry.bytes());
     if disk.state().index.size().1 + entry.bytes() > disk.budget() {
         return Ok(None);

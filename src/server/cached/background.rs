@@ -8,10 +8,11 @@ use http::{Method, StatusCode};
 
 use super::super::asked::Turn;
 use super::super::cache_request::CacheRequest;
+use super::super::record::failed;
 use super::super::snapshot::SiteOfView;
 use super::super::worker::Worker;
-use super::detached::{failed_unseen, for_clients};
-use super::pump::{BodyTimes, collect, time_left};
+use super::detached::for_clients;
+use super::pump::{BodyTimes, collect};
 use super::received::{OriginRequest, is_failure, retire};
 use crate::cache::SiteCache;
 use crate::cache::directives::Request;
@@ -110,7 +111,7 @@ impl Validation {
     /// Asks the origin.
     async fn run(&self) -> ValidationEnd {
         let Self { cache, worker, pool, site, key, generation, head, origin, client, stored, .. } = self;
-        let (alarm, facts, started) = (worker.clock.alarm(), RefCell::default(), worker.clock.uptime());
+        let (alarm, facts) = (worker.clock.alarm(), RefCell::default());
         let received = OriginRequest::begin(cache, *generation, worker);
         let request = UpstreamRequest { head, site, origin, client, websocket_key: None, facts: &facts, trace: None };
         let sent = pool.send(&request, None, None, &alarm, &mut IgnoredInterim).await;
@@ -118,7 +119,7 @@ impl Validation {
             Ok(response) if is_failure(response.head.status) => return ValidationEnd::Refused,
             Ok(response) => response,
             Err(error) => {
-                failed_unseen(&error, pool, site, worker);
+                failed(&error, &pool.upstream().label, site, worker);
                 return ValidationEnd::Failed;
             }
         };
@@ -138,7 +139,7 @@ impl Validation {
         let judged = received.judge(&answer, (&asked, &head.fields));
         retire(&cache.store, key, stored, answer.status, judged.as_ref().err().copied());
         let Ok(judged) = judged else { return ValidationEnd::Failed };
-        let left = time_left(pool.upstream(), &worker.clock, started);
+        let left = received.time_left(pool.upstream());
         let times = BodyTimes { pause: site.view().shared.limits.body_progress, left };
         match collect(body, cache.rules.max_object, times, &worker.clock).await {
             Some(body) => {

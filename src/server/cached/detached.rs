@@ -7,18 +7,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use tokio::runtime::Handle;
 use tokio::task::spawn_local;
 
 use super::super::asked::Turn;
 use super::super::cache_request::Fetch;
 use super::super::mixed::rewrite_references;
+use super::super::record::failed;
 use super::super::snapshot::SiteOfView;
 use super::super::worker::Worker;
 use super::leading::Leading;
-use super::pump::{BodyTimes, pump, time_left};
-use super::received::{OriginRequest, is_failure, retire};
+use super::pump::{BodyTimes, pump};
+use super::received::{OriginRequest, is_failure};
 use super::reused::ON_ERROR;
 use crate::cache::filling::{Filling, Outcome};
 use crate::cache::page::StoredResponse;
@@ -46,8 +47,7 @@ pub(super) struct OriginAnswer {
     pub(super) fetch: Fetch,
     pub(super) leading: Leading,
     pub(super) received: OriginRequest,
-    /// The uptime of the beginning.
-    pub(super) started: u64,
+    site: SiteOfView,
     pub(super) sent: Result<UpstreamResponse, UpstreamError>,
 }
 
@@ -59,8 +59,6 @@ pub(super) struct OriginSending {
     filling: Arc<Filling>,
     facts: Rc<RefCell<UpstreamFacts>>,
     hints: HeldInterim,
-    site: SiteOfView,
-    worker: Rc<Worker>,
 }
 
 impl OriginSending {
@@ -72,7 +70,6 @@ impl OriginSending {
         let (filling, hints) = (leading.filling.clone(), HeldInterim::default());
         let facts = Rc::new(RefCell::new(*asked.facts.borrow()));
         let received = OriginRequest::begin(&fetch.cache, fetch.wanted.generation, worker);
-        let started = worker.clock.uptime();
         let whole = {
             let (client, origin) = (Client::new(context.client.peer), asked.origin.clone());
             let alarm = worker.clock.alarm();
@@ -89,10 +86,10 @@ impl OriginSending {
                     trace: trace.as_ref(),
                 };
                 let sent = fetch.pool.send(&request, None, None, &alarm, &mut interim).await;
-                OriginAnswer { fetch, leading, received, started, sent }
+                OriginAnswer { fetch, leading, received, site, sent }
             }
         };
-        Self { whole: Some(Box::pin(whole)), filling, facts, hints, site: site.clone(), worker: worker.clone() }
+        Self { whole: Some(Box::pin(whole)), filling, facts, hints }
     }
 
     /// Waits for the answer.
@@ -109,7 +106,7 @@ impl OriginSending {
         self.whole = None;
         let is_under_way = |response: &UpstreamResponse| !response.body.is_end();
         if answer.sent.as_ref().is_ok_and(is_under_way)
-            && let Some(left) = time_left(answer.fetch.pool.upstream(), &self.worker.clock, answer.started)
+            && let Some(left) = answer.received.time_left(answer.fetch.pool.upstream())
         {
             turn.alarm.cap(left);
         }
@@ -121,83 +118,55 @@ impl Drop for OriginSending {
     fn drop(&mut self) {
         let Some(whole) = self.whole.take() else { return };
         if self.filling.is_followed() && Handle::try_current().is_ok() {
-            let (site, worker) = (self.site.clone(), self.worker.clone());
-            spawn_local(async move { Box::pin(end(whole.await, &site, &worker)).await });
+            spawn_local(async move { Box::pin(end(whole.await)).await });
         }
     }
 }
 
 /// Ends a request whose client has left: gives the answer to those who wait, and to the store.
-async fn end(answer: OriginAnswer, site: &SiteOfView, worker: &Rc<Worker>) {
-    let OriginAnswer { fetch, leading, received, started, sent } = answer;
-    let (key, pool, uptime) = (&fetch.wanted.key, &fetch.pool, worker.clock.uptime());
+async fn end(answer: OriginAnswer) {
+    let OriginAnswer { fetch, leading, received, site, sent } = answer;
+    let (pool, worker) = (&fetch.pool, received.worker.clone());
     let response = match sent {
-        Ok(response) if !is_failure(response.head.status) || fetch.reserve(uptime).is_none() => response,
-        failed => return leading.resolve(failure(&fetch, failed, site, worker)),
+        Ok(response) if !is_failure(response.head.status) || fetch.reserve(worker.clock.uptime()).is_none() => response,
+        failed => return leading.resolve(failure(&fetch, failed, &site, &worker)),
     };
-    let Some((head, body)) = for_clients(response, &fetch.head, site, pool, worker) else {
+    let Some((head, body)) = for_clients(response, &fetch.head, &site, pool, &worker) else {
         return leading.resolve(Outcome::Released);
     };
-    let request = (&fetch.wanted.asked(&Method::GET), &fetch.head.fields);
     if head.status == StatusCode::NOT_MODIFIED {
         let confirmed = fetch.stored.as_ref().filter(|stored| stored.head.is_named_by(&head.fields));
-        return leading.resolve(match confirmed.map(|stored| received.update(key, stored, &head.fields, request)) {
-            Some(Ok((updated, _))) => {
-                fetch.store().under_way.accept(key, updated.head.is_shareable(), uptime);
-                Outcome::Whole(updated, None)
-            }
+        return leading.resolve(match confirmed.map(|stored| received.confirm(&fetch, stored, &head.fields)) {
+            Some(Ok((updated, _))) => Outcome::Whole(updated, None),
             Some(Err(_)) => Outcome::Released,
-            // The next one asks without conditions.
+            // The next one asks anew.
             None => Outcome::Abandoned,
         });
     }
-    let judged = received.judge(&head, request);
-    if let Some(stored) = &fetch.stored {
-        retire(fetch.store(), key, stored, head.status, judged.as_ref().err().copied());
-    }
-    let judged = match judged {
-        Ok(judged) => Arc::new(judged),
-        Err(reason) => {
-            if !reason.is_of_request() {
-                fetch.store().under_way.refuse(key, reason, uptime);
-            }
-            return leading.resolve(Outcome::Released);
-        }
-    };
-    fetch.store().under_way.accept(key, judged.is_shareable(), uptime);
+    let Ok(judged) = received.judge_page(&fetch, &head) else { return leading.resolve(Outcome::Released) };
     let length = if let Framing::Length(length) = head.framing { Some(length) } else { None };
     leading.resolve(Outcome::Streams(judged.clone(), length));
-    let left = time_left(pool.upstream(), &worker.clock, started);
-    let times = BodyTimes { pause: site.view().shared.limits.body_progress, left };
-    fill(body, leading, (received, judged), times, worker).await;
+    let times = BodyTimes { pause: site.view().shared.limits.body_progress, left: received.time_left(pool.upstream()) };
+    fill(body, leading, (received, judged), times).await;
 }
 
 /// Notes that the origin has failed. Returns what those who wait get.
 fn failure(
     fetch: &Fetch,
-    failed: Result<UpstreamResponse, UpstreamError>,
+    result: Result<UpstreamResponse, UpstreamError>,
     site: &SiteOfView,
     worker: &Worker,
 ) -> Outcome {
     let uptime = worker.clock.uptime();
     let reserve = fetch.reserve(uptime);
-    match &failed {
+    match &result {
         Ok(_) => reserve.into_iter().for_each(|stored| stored.refused(uptime)),
         Err(error) => {
             reserve.into_iter().for_each(|stored| stored.failed(uptime));
-            failed_unseen(error, &fetch.pool, site, worker);
+            failed(error, &fetch.pool.upstream().label, site, worker);
         }
     }
     reserve.map_or(Outcome::Failed, |stored| Outcome::Whole(stored.clone(), Some(ON_ERROR)))
-}
-
-/// Notes a failure of the upstream that no client waits for.
-pub(super) fn failed_unseen(error: &UpstreamError, pool: &Pool, site: &SiteOfView, worker: &Worker) {
-    worker.counters.upstream_errors.increment();
-    worker.warn_seldom(site.index(), error.cause(), || {
-        let upstream = &*pool.upstream().label;
-        tracing::warn!(site = site.label(), upstream, %error, hint = error.hint(), "upstream failed");
-    });
 }
 
 /// Returns a response as clients get it; `None` for a redirect that leads back to its page.
@@ -209,7 +178,7 @@ pub(super) fn for_clients(
     worker: &Worker,
 ) -> Option<(ResponseHead, ResponseBody)> {
     let UpstreamResponse { mut head, body, .. } = response;
-    let ports = worker.https_ports().clone();
+    let ports = worker.https_ports();
     let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
     if rewrite(&mut head, request, site, pool.upstream(), https).is_some() {
         return None;
@@ -224,8 +193,8 @@ pub(super) async fn fill(
     leading: Leading,
     (received, judged): (OriginRequest, Arc<StoredHead>),
     times: BodyTimes,
-    worker: &Worker,
 ) {
+    let worker = received.worker.clone();
     let is_whole = pump(body, &leading.filling, times, &worker.clock).await;
     match leading.filling.body().filter(|_| is_whole) {
         Some(body) => _ = received.put(&leading.key, &Arc::new(StoredResponse::new(judged, body))),

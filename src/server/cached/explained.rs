@@ -1,7 +1,7 @@
 //! The cache's part in a request, for `pintle explain`. Changes nothing.
 
 use super::super::asked::Turn;
-use super::super::cache_request::{BypassCause, CacheRequest, Verdict, pass_conditions, verdict};
+use super::super::cache_request::{BypassCause, CacheRequest, bypass_cause, pass_conditions};
 use super::reused::{decided, is_in_reserve};
 use crate::cache::SiteCache;
 use crate::cache::page::StoredResponse;
@@ -79,7 +79,7 @@ impl CacheVerdict {
 pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (CacheVerdict, Option<RequestHead>) {
     let head = turn.head;
     let bypass = |why| (CacheVerdict { step: CacheStep::Bypass, why }, None);
-    if let Verdict::Bypass(cause) = verdict(&cache.rules, head) {
+    if let Some(cause) = bypass_cause(&cache.rules, head) {
         return bypass(match cause {
             BypassCause::Method => "the method is neither GET nor HEAD",
             BypassCause::Body => "the request has a body",

@@ -19,7 +19,7 @@ use super::super::reply::Reply;
 use super::answer;
 use super::detached::{OriginAnswer, OriginSending, fill};
 use super::leading::Leading;
-use super::pump::{BodyTimes, SharedBody, time_left};
+use super::pump::{BodyTimes, SharedBody};
 use super::received::{self, OriginRequest, own};
 use super::stale::{OriginFailure, stale};
 use super::waiting::{AskingPlace, place};
@@ -55,7 +55,7 @@ async fn lead(mut fetch: Fetch, mut leading: Leading, turn: &Turn<'_>, interim: 
         let begin = context.begin();
         let answer = OriginSending::new(fetch, leading, site, turn).answer(turn, interim).await;
         (fetch, leading) = (answer.fetch, answer.leading);
-        let OriginAnswer { received, started, sent, .. } = answer;
+        let OriginAnswer { received, sent, .. } = answer;
         let status = sent.as_ref().ok().map(|response| response.head.status);
         if status.is_none_or(received::is_failure) && fetch.reserve(worker.clock.uptime()).is_some() {
             let failure = match &sent {
@@ -87,8 +87,7 @@ async fn lead(mut fetch: Fetch, mut leading: Leading, turn: &Turn<'_>, interim: 
                 leading.resolve(Outcome::Released);
                 return Box::pin(again(&fetch, reply, turn, interim)).await;
             }
-            let left = time_left(fetch.pool.upstream(), &worker.clock, started);
-            return Box::pin(keep(fetch, leading, received, reply, left, turn)).await;
+            return Box::pin(keep(fetch, leading, received, reply, turn)).await;
         }
         match &fetch.stored {
             Some(stored) if stored.head.is_named_by(&reply.head.fields) => {
@@ -126,11 +125,8 @@ fn validated(
     turn: &Turn<'_>,
 ) -> Reply {
     let uptime = turn.context.worker.clock.uptime();
-    let asked = fetch.wanted.asked(&Method::GET);
-    let updated = received.update(&fetch.wanted.key, stored, &reply.head.fields, (&asked, &fetch.head.fields));
-    let (stored, was_stored) = match updated {
+    let (stored, was_stored) = match received.confirm(fetch, stored, &reply.head.fields) {
         Ok((updated, was_stored)) => {
-            fetch.store().under_way.accept(&fetch.wanted.key, updated.head.is_shareable(), uptime);
             leading.resolve(Outcome::Whole(updated.clone(), None));
             (updated, was_stored)
         }
@@ -150,51 +146,25 @@ fn validated(
 }
 
 /// Answers with the origin's response to a request that nobody else waits for, and stores it if it may be stored.
-pub(super) async fn keep_alone(
-    fetch: Fetch,
-    received: OriginRequest,
-    reply: Reply,
-    left: Option<Duration>,
-    turn: &Turn<'_>,
-) -> Reply {
-    let store = fetch.store().clone();
-    let filling = store.under_way.filling();
-    let leading = Leading { store, key: fetch.wanted.key.clone(), filling };
-    keep(fetch, leading, received, reply, left, turn).await
+pub(super) async fn keep_alone(fetch: Fetch, received: OriginRequest, reply: Reply, turn: &Turn<'_>) -> Reply {
+    let leading = fetch.leading(fetch.store().under_way.filling());
+    keep(fetch, leading, received, reply, turn).await
 }
 
 /// Answers with the origin's response, and stores it if it may be stored.
-async fn keep(
-    fetch: Fetch,
-    leading: Leading,
-    received: OriginRequest,
-    mut reply: Reply,
-    left: Option<Duration>,
-    turn: &Turn<'_>,
-) -> Reply {
+async fn keep(fetch: Fetch, leading: Leading, received: OriginRequest, mut reply: Reply, turn: &Turn<'_>) -> Reply {
     let Turn { head, context, .. } = *turn;
-    let (worker, store) = (&context.worker, fetch.store());
-    let key = &fetch.wanted.key;
+    let (worker, key) = (&context.worker, &fetch.wanted.key);
     if head.method == Method::HEAD {
         return described(&fetch, reply, turn);
     }
-    let request = fetch.wanted.asked(&head.method);
-    let judged = received.judge(&reply.head, (&request, &fetch.head.fields));
-    // An answer to credentials says nothing about the page of everybody.
-    if let Some(stored) = fetch.stored.as_ref().filter(|_| !fetch.wanted.has_authorization) {
-        received::retire(store, key, stored, reply.head.status, judged.as_ref().err().copied());
-    }
-    let judged = match judged {
-        Ok(judged) => Arc::new(judged),
+    let judged = match received.judge_page(&fetch, &reply.head) {
+        Ok(judged) => judged,
         Err(reason) => {
-            if !reason.is_of_request() {
-                store.under_way.refuse(key, reason, worker.clock.uptime());
-            }
             leading.resolve(Outcome::Released);
             return own(reply, turn, fetch.miss(Some(reason.code())));
         }
     };
-    store.under_way.accept(key, judged.is_shareable(), worker.clock.uptime());
     let mut note = fetch.miss(None);
     note.status.stored = true;
     note.status.ttl = Some(judged.clock(worker.clock.uptime()).left());
@@ -216,7 +186,7 @@ async fn keep(
         }
         Err(body) => body,
     };
-    stream(fetch, leading, received, Streamed { reply, body, judged, length, note, left }, turn).await
+    stream(fetch, leading, received, Streamed { reply, body, judged, length, note }, turn).await
 }
 
 /// Finishes an answer to HEAD. It may contradict the stored page.
@@ -244,22 +214,20 @@ struct Streamed {
     judged: Arc<StoredHead>,
     length: Option<u64>,
     note: CacheNote,
-    left: Option<Duration>,
 }
 
 /// Answers with a body under way. A task of its own moves it: this request reads along, as others may.
 async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streamed: Streamed, turn: &Turn<'_>) -> Reply {
     let Turn { asked, context, alarm, .. } = *turn;
-    let Streamed { mut reply, body, judged, length, note, left } = streamed;
-    let (worker, store, key) = (&context.worker, fetch.store(), &fetch.wanted.key);
+    let Streamed { mut reply, body, judged, length, note } = streamed;
     let filling = leading.filling.clone();
     let own_body = SharedBody::of(&filling);
     leading.resolve(Outcome::Streams(judged.clone(), length));
     alarm.uncap();
+    let left = received.time_left(fetch.pool.upstream());
     let times = BodyTimes { pause: asked.view.shared.limits.body_progress, left };
-    let (filler, has_reserve, whole) =
-        (worker.clone(), fetch.reserve(worker.clock.uptime()).is_some(), (received, judged.clone()));
-    tokio::task::spawn_local(async move { fill(body, leading, whole, times, &filler).await });
+    let has_reserve = fetch.reserve(context.worker.clock.uptime()).is_some();
+    tokio::task::spawn_local(fill(body, leading, (received, judged.clone()), times));
     if has_reserve {
         alarm.set(BEGINNING_WAIT);
         let begun = poll_fn(|cx| match filling.poll_beginning(BEGINNING, cx) {
@@ -268,7 +236,7 @@ async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streame
         })
         .await;
         if begun == Some(false) {
-            let leading = Leading { store: store.clone(), key: key.clone(), filling: store.under_way.filling() };
+            let leading = fetch.leading(fetch.store().under_way.filling());
             return stale(
                 &fetch,
                 &leading,

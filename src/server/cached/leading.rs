@@ -20,6 +20,11 @@ impl Fetch {
         &self.cache.store
     }
 
+    /// Leads with a response under way.
+    pub(super) fn leading(&self, filling: Arc<Filling>) -> Leading {
+        Leading { store: self.store().clone(), key: self.wanted.key.clone(), filling }
+    }
+
     /// Makes the head for the upstream anew: more fields pass since.
     pub(super) fn renew_head(&mut self, head: &RequestHead) {
         let page = self.cache.store.peek(&self.wanted.key);

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::asked::Turn;
 use super::cache_note::CacheNote;
-use super::cache_request::{CacheRequest, Fetch, Verdict, verdict};
+use super::cache_request::{CacheRequest, Fetch, bypass_cause};
 use super::decide::Work;
 use super::local_reply::reject;
 use super::rejection::Rejection;
@@ -48,14 +48,12 @@ pub(super) fn look(cache: &Arc<SiteCache>, pool: Rc<Pool>, turn: &Turn<'_>) -> R
     if PURGES.contains(&head.method.as_str()) {
         return Ok(reject(Rejection::MethodNotAllowed, head, Some(asked), context));
     }
-    let wanted = match verdict(&cache.rules, head) {
-        Verdict::Bypass(cause) => {
-            let (reason, detail) = cause.told();
-            asked.cache.set(Some(CacheNote::bypass(reason, detail)));
-            return Err(Work::Forward(pool, None));
-        }
-        Verdict::Looks => CacheRequest::of(cache, turn),
-    };
+    if let Some(cause) = bypass_cause(&cache.rules, head) {
+        let (reason, detail) = cause.cache_status();
+        asked.cache.set(Some(CacheNote::bypass(reason, detail)));
+        return Err(Work::Forward(pool, None));
+    }
+    let wanted = CacheRequest::of(cache, turn);
     let page = cache.store.page(&wanted.key);
     let stored = find(page.as_ref(), &wanted, turn);
     if stored.is_none() && recalled::may_have(cache, &wanted, page.as_deref(), turn) {

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -19,7 +18,7 @@ use super::super::rejection::Rejection;
 use super::super::reply::Reply;
 use super::answer;
 use super::fetch::{again, come_whole, keep_alone};
-use super::pump::{BodyTimes, SharedBody, pump, time_left};
+use super::pump::{BodyTimes, SharedBody, pump};
 use super::received::{OriginRequest, own};
 use super::reused::{StoredUse, reuse};
 use crate::cache::SiteCache;
@@ -75,7 +74,7 @@ pub(super) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Inter
     let Turn { head, asked, context, .. } = *turn;
     let Some(site) = &asked.site else { return reject(Rejection::Misdirected, head, Some(asked), context) };
     let worker = &context.worker;
-    let (begin, started) = (context.begin(), worker.clock.uptime());
+    let begin = context.begin();
     let received = OriginRequest::begin(&fetch.cache, fetch.wanted.generation, worker);
     let sent = fetch.send(&fetch.head, site, turn, interim).await;
     let reply = answered(sent, None, turn, fetch.pool.upstream(), begin);
@@ -83,15 +82,14 @@ pub(super) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Inter
         asked.cache.set(Some(fetch.miss(None)));
         return reply;
     }
-    let left = time_left(fetch.pool.upstream(), &worker.clock, started);
     match reply.head.status {
         StatusCode::OK | StatusCode::PARTIAL_CONTENT
             if !varied_by_dropped(&reply.head.fields, head, &fetch.head).is_empty() =>
         {
             again(&fetch, reply, turn, interim).await
         }
-        StatusCode::OK => Box::pin(keep_alone(fetch, received, reply, left, turn)).await,
-        StatusCode::PARTIAL_CONTENT => keep(&fetch, received, reply, left, turn),
+        StatusCode::OK => Box::pin(keep_alone(fetch, received, reply, turn)).await,
+        StatusCode::PARTIAL_CONTENT => keep(&fetch, received, reply, turn),
         _ => own(reply, turn, fetch.miss(Some(NotStored::Status.code()))),
     }
 }
@@ -108,7 +106,7 @@ fn range_of(fetch: &Fetch, reply: &Reply) -> Option<(Range<u64>, u64)> {
 }
 
 /// Answers with the origin's part, and stores it if it may be stored.
-fn keep(fetch: &Fetch, received: OriginRequest, mut reply: Reply, left: Option<Duration>, turn: &Turn<'_>) -> Reply {
+fn keep(fetch: &Fetch, received: OriginRequest, mut reply: Reply, turn: &Turn<'_>) -> Reply {
     let worker = &turn.context.worker;
     let method = Method::GET;
     let request = fetch.wanted.asked(&method);
@@ -131,6 +129,7 @@ fn keep(fetch: &Fetch, received: OriginRequest, mut reply: Reply, left: Option<D
             let filling = fetch.cache.store.under_way.filling();
             reply.body = SharedBody::of(&filling).unwrap_or(ResponseBody::Empty);
             turn.alarm.uncap();
+            let left = received.time_left(fetch.pool.upstream());
             let times = BodyTimes { pause: turn.asked.view.shared.limits.body_progress, left };
             let (clock, counters) = (worker.clock.clone(), worker.counters.clone());
             spawn_local(async move {

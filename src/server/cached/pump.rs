@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::cache::filling::{Filling, FillingReader};
 use crate::clock::{Alarm, Clock};
-use crate::upstream::{ResponseBody, Upstream, UpstreamError};
+use crate::upstream::{ResponseBody, UpstreamError};
 use crate::wire::body::{Body, Frame};
 
 /// The time that an upstream's body may take.
@@ -21,12 +21,6 @@ pub(super) struct BodyTimes {
     pub(super) pause: Duration,
     /// The rest of the total timeout.
     pub(super) left: Option<Duration>,
-}
-
-/// Returns the rest of an upstream's total timeout for a request that began at this uptime.
-pub(super) fn time_left(upstream: &Upstream, clock: &Clock, begun: u64) -> Option<Duration> {
-    let elapsed = Duration::from_millis(clock.uptime().saturating_sub(begun));
-    upstream.total_timeout.map(|total| total.saturating_sub(elapsed))
 }
 
 impl BodyTimes {

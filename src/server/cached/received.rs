@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -10,7 +11,7 @@ use url::{Position, Url};
 
 use super::super::asked::Turn;
 use super::super::cache_note::CacheNote;
-use super::super::cache_request::key_of;
+use super::super::cache_request::{Fetch, key_of};
 use super::super::reply::Reply;
 use super::super::worker::Worker;
 use super::editors::{is_editors, learn, purge_all};
@@ -24,6 +25,7 @@ use crate::cache::store::Store;
 use crate::cache::stored_head::{FOR_THE_CACHE, ForRequest, HeadArrival, StoredHead};
 use crate::cache::storing::{NotStored, StoringRequest};
 use crate::message::{Fields, Framing, Name, RequestHead, ResponseHead};
+use crate::upstream::Upstream;
 
 /// The most URLs, or groups, that one answer purges.
 const PURGED_MAX: usize = 100;
@@ -36,7 +38,8 @@ pub(super) fn is_failure(status: StatusCode) -> bool {
 /// A request to the origin, from its beginning on.
 pub(super) struct OriginRequest {
     cache: Arc<SiteCache>,
-    worker: Rc<Worker>,
+    pub(super) worker: Rc<Worker>,
+    /// The uptime of its beginning.
     begun: u64,
     generation: u64,
     epoch: u64,
@@ -47,6 +50,12 @@ impl OriginRequest {
     pub(super) fn begin(cache: &Arc<SiteCache>, generation: u64, worker: &Rc<Worker>) -> Self {
         let epoch = cache.store.epoch();
         Self { cache: cache.clone(), worker: worker.clone(), begun: worker.clock.uptime(), generation, epoch }
+    }
+
+    /// Returns the rest of the upstream's total timeout.
+    pub(super) fn time_left(&self, upstream: &Upstream) -> Option<Duration> {
+        let elapsed = Duration::from_millis(self.worker.clock.uptime().saturating_sub(self.begun));
+        upstream.total_timeout.map(|total| total.saturating_sub(elapsed))
     }
 
     /// The time of a response's head: now.
@@ -71,6 +80,22 @@ impl OriginRequest {
             Framing::Length(length) if length > rules.max_object => Err(NotStored::TooLarge),
             _ => Ok(judged),
         }
+    }
+
+    /// Judges the response to a request for a page, and notes the outcome for its key and its stored response.
+    pub(super) fn judge_page(&self, fetch: &Fetch, head: &ResponseHead) -> Result<Arc<StoredHead>, NotStored> {
+        let (key, uptime) = (&fetch.wanted.key, self.worker.clock.uptime());
+        let judged = self.judge(head, (&fetch.wanted.asked(&Method::GET), &fetch.head.fields));
+        // An answer to credentials says nothing about the page of everybody.
+        if let Some(stored) = fetch.stored.as_ref().filter(|_| !fetch.wanted.has_authorization) {
+            retire(fetch.store(), key, stored, head.status, judged.as_ref().err().copied());
+        }
+        match &judged {
+            Ok(judged) => fetch.store().under_way.accept(key, judged.is_shareable(), uptime),
+            Err(reason) if !reason.is_of_request() => fetch.store().under_way.refuse(key, *reason, uptime),
+            Err(_) => {}
+        }
+        judged.map(Arc::new)
     }
 
     /// Judges whether a part of a response may be stored.
@@ -122,6 +147,20 @@ impl OriginRequest {
                 Err(reason)
             }
         }
+    }
+
+    /// Updates the stored response of a page by a 304, and notes it for its key. Returns it, and `true` if it was stored.
+    pub(super) fn confirm(
+        &self,
+        fetch: &Fetch,
+        stored: &Arc<StoredResponse>,
+        fields: &Fields,
+    ) -> Result<(Arc<StoredResponse>, bool), NotStored> {
+        let key = &fetch.wanted.key;
+        let updated = self.update(key, stored, fields, (&fetch.wanted.asked(&Method::GET), &fetch.head.fields))?;
+        let is_shareable = updated.0.head.is_shareable();
+        fetch.store().under_way.accept(key, is_shareable, self.worker.clock.uptime());
+        Ok(updated)
     }
 }
 

@@ -25,6 +25,8 @@ use crate::cache::under_way::Join;
 use crate::message::Fields;
 use crate::upstream::UpstreamError;
 
+/// The number of times that a request waits again because the one that it has waited for was abandoned.
+const ROUNDS: usize = 3;
 /// The number of times that waiting requests ask once more after a failure of the origin, one at a time.
 const FAILURES: usize = 2;
 
@@ -42,16 +44,19 @@ pub(super) async fn place(fetch: &Fetch, turn: &Turn<'_>) -> AskingPlace {
     let waits = !fetch.cache.rules.collapse_wait.is_zero();
     let collapses = waits && turn.head.method == Method::GET && !has_authorization && !directives.no_store;
     let mut join = if collapses { store.under_way.join(key, clock.uptime()) } else { Join::Alone };
-    let mut failures = 0;
+    let (mut rounds, mut failures) = (0, 0);
     loop {
         let followed = match join {
-            Join::Alone => return AskingPlace::Lead(leading(fetch, store.under_way.filling())),
-            Join::Lead(filling) => return new_or_lead(fetch, leading(fetch, filling), turn),
+            Join::Alone => return AskingPlace::Lead(fetch.leading(store.under_way.filling())),
+            Join::Lead(filling) => return new_or_lead(fetch, fetch.leading(filling), turn),
             Join::Follow(follower) => follow(fetch, follower, turn).await,
         };
         join = match followed {
             Followed::Answered(reply) => return AskingPlace::Answered(reply),
-            Followed::Again => store.under_way.join(key, clock.uptime()),
+            Followed::Again if rounds < ROUNDS => {
+                rounds += 1;
+                store.under_way.join(key, clock.uptime())
+            }
             Followed::Failed if failures < FAILURES => {
                 failures += 1;
                 store.under_way.join(key, clock.uptime())
@@ -64,13 +69,9 @@ pub(super) async fn place(fetch: &Fetch, turn: &Turn<'_>) -> AskingPlace {
                 return AskingPlace::Answered(Box::new(reply));
             }
             Followed::Late(join) => join,
-            Followed::Alone => Join::Alone,
+            Followed::Again | Followed::Alone => Join::Alone,
         };
     }
-}
-
-fn leading(fetch: &Fetch, filling: Arc<Filling>) -> Leading {
-    Leading { store: fetch.store().clone(), key: fetch.wanted.key.clone(), filling }
 }
 
 /// Another request may have filled the place meanwhile.
@@ -95,7 +96,7 @@ enum Followed {
     Again,
     /// The origin has not answered it.
     Failed,
-    /// It takes too long. The place is that of who has waited.
+    /// It takes too long. The waiting request gets this place.
     Late(Join),
     /// Its answer is not for this one.
     Alone,
