@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
 
 /// The reason why something is refused or doubtful, and what to do about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +99,7 @@ pub struct Problem {
     /// The site that it is about, by its first name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
-    /// The fault that other sites have, too, if each has it in other words.
+    /// The name of a fault that several sites share, each with its own file, host or value.
     #[serde(skip)]
     pub shared: Option<SharedFault>,
     /// The fault, and its remedies.
@@ -135,6 +136,12 @@ pub fn shell_word(text: &str) -> String {
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
     }
+}
+
+/// Quotes a path for a shell, if necessary: for commands in hints.
+#[must_use]
+pub fn shell_path(path: &Path) -> String {
+    shell_word(&path.display().to_string())
 }
 
 /// JSON has no other paths than Unicode ones.
@@ -257,6 +264,12 @@ impl Reason {
     pub fn full_line(&self) -> String {
         let hint = self.hint_line().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
         format!("{}{hint}", self.line())
+    }
+
+    /// The fault on one line and its remedies, for an answer of the API.
+    #[must_use]
+    pub fn brief(&self) -> Value {
+        json!({ "error": self.line(), "hints": self.hints, "commands": self.commands })
     }
 
     /// The text that people read: `PLACE: LABEL: WHAT`, the line of the file, notes, and one `hint:` for each remedy.

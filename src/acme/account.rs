@@ -22,7 +22,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::os::words::words;
 use crate::reason::pasted::pintle;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path};
 
 /// The file of an account.
 #[derive(Clone, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ impl Stored {
         let path = store::file_of(folder, "account", directory);
         let stored: Option<Self> = store::load(&path).map_err(|error| {
             let old = path.with_extension("old");
-            let (from, to) = (shell_word(&path.display().to_string()), shell_word(&old.display().to_string()));
+            let (from, to) = (shell_path(&path), shell_path(&old));
             let what = format!("the account at the CA: {}: {}", path.display(), words(&error));
             let new_account = format!("for a new account: mv {from} {to}");
             StepFault::here(Reason::new(what).hint("let pintle read it").hint(new_account))

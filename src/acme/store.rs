@@ -29,7 +29,7 @@ use crate::keys::pin::Pin;
 use crate::os::plain_file;
 use crate::policy::promise::Seconds;
 use crate::reason::pasted::pintle;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path};
 use crate::server::ChallengeAnswer;
 use crate::tls::certificate::Chain;
 
@@ -351,7 +351,7 @@ pub(super) fn set_aside(path: &Path, why: &dyn std::fmt::Display) {
     let damaged = path.with_extension("damaged");
     let is_account = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("account-"));
     let hint = is_account.then(|| {
-        let (from, to) = (shell_word(&path.display().to_string()), shell_word(&damaged.display().to_string()));
+        let (from, to) = (shell_path(path), shell_path(&damaged));
         format!(
             "pintle registers another account, whose URL `{}` shows for CAA records with accounturi; to keep the old one, \
              restore {from} from a backup, then `{}`; pintle keeps the damaged file as {to}",
@@ -375,7 +375,7 @@ pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 /// Returns why a file cannot be read or written. If its disk is full, names the disk.
 #[must_use]
 pub fn words(path: &Path, error: &io::Error) -> Reason {
-    let folder = shell_word(&plain_file::folder_of(path).display().to_string());
+    let folder = shell_path(plain_file::folder_of(path));
     let reason = Reason::new(format!("{}: {}", path.display(), crate::os::words::words(error)));
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {

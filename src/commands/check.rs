@@ -10,13 +10,11 @@ use serde_json::{Value, json};
 use super::attempts::{self, UpstreamAttempts};
 use super::drop_privileges::{Ahead, look_ahead};
 use super::first_ledger::FirstLedger;
-use super::lost_ledger::LostLedger;
 use super::reach::{keys_in_reach, writes_beside};
 use super::{KnownPromises, Like, LoadedConfig, context, load, look_at_book, print, refuse, warn};
 use crate::acme::held::{FirstAttempts, last_preflight, waiting};
 use crate::acme::preflight::PreflightFinding;
 use crate::config::{self, CheckContext, Config, Draft, Managed, Problems, report};
-use crate::control::FoundPromises;
 use crate::host::both_forms;
 use crate::ledger::time::minute;
 use crate::os::privileges::UserAccount;
@@ -57,7 +55,7 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
     let loaded = load(path, look);
     if let (Err(_), Some(known), Ok(draft)) = (&loaded, &known, config::read(path)) {
         start_in_spite(&draft, known).iter().for_each(|without| print::note(&without.to_string()));
-        of_beginning(known).iter().for_each(warn);
+        known.first.reasons().iter().for_each(warn);
     }
     let Ahead { mut troubles, forbidden, readable: mut warned, account } =
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
@@ -186,20 +184,13 @@ fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
 
 /// The first ledger, if there is none yet. A running process knows its promises, wherever they are.
 fn first_ledger(config: &Config, known: &KnownPromises) -> Option<FirstLedger> {
-    let of = || FirstLedger::of(config, known.found.clone(), known.lost.clone(), &known.book);
-    if known.is_whole { None } else { of() }
-}
-
-/// Warnings about what a start begins its ledger with, and about other folders' ledgers.
-fn of_beginning(known: &KnownPromises) -> Vec<Reason> {
-    let begins = known.found.iter().map(FoundPromises::reason).chain(known.lost.iter().map(LostLedger::reason));
-    begins.chain(known.left_out.iter().cloned()).collect()
+    if known.is_whole { None } else { FirstLedger::of(config, known.first.clone(), &known.book) }
 }
 
 /// The warnings about other folders' ledgers.
 fn left_out(draft: &Draft, known: &KnownPromises) -> Vec<Problem> {
     let place = draft.place_of("state.directory");
-    known.left_out.iter().map(|reason| Problem::warning(&place, reason.clone())).collect()
+    known.first.left_out.iter().map(|reason| Problem::warning(&place, reason.clone())).collect()
 }
 
 /// Warns of a first ledger, if there was one before.
@@ -272,7 +263,7 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
         }
         None => {
             let place = draft.place_of("state.directory");
-            warned.extend(of_beginning(&known).into_iter().map(|reason| Problem::warning(&place, reason)));
+            warned.extend(known.first.reasons().into_iter().map(|reason| Problem::warning(&place, reason)));
         }
     }
     let attempts = match config.as_ref().filter(|_| connect).map(attempts::try_all).transpose() {

@@ -6,16 +6,13 @@ use std::process::ExitCode;
 use super::reach::{self, FolderTreatment};
 use super::{KnownPromises, fail, look_at_book, print_problems, refuse};
 use crate::config::{At, CheckContext, Draft, Problems};
-use crate::os::privileges::{self, NoAccount, UserAccount};
+use crate::os::privileges::{self, NoAccount, USER, UserAccount};
 use crate::os::words::words;
 use crate::reason::{Kind, Problem, Reason, shell_word};
 
-/// The default user.
-pub(super) const USER: &str = privileges::USER;
-
 /// Returns the command that makes a user for pintle.
 pub(super) fn useradd(user: &str) -> String {
-    format!("useradd --system --no-create-home --shell /usr/sbin/nologin {user}")
+    format!("useradd --system --no-create-home --shell /usr/sbin/nologin {}", shell_word(user))
 }
 
 /// Becomes the serving user if this process is root. Returns the problems of that user.
@@ -73,9 +70,7 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<UserAccount>, Reaso
     let group = process.group.as_ref();
     let account =
         UserAccount::find(&user.value, group.map(|group| group.value.as_str())).map_err(|why| match &why {
-            NoAccount::User(name) => {
-                placed(user, Reason::new(format!("process.user: {why}")).hint(useradd(&shell_word(name))))
-            }
+            NoAccount::User(name) => placed(user, Reason::new(format!("process.user: {why}")).hint(useradd(name))),
             NoAccount::Group(name) => {
                 let hint = format!("groupadd --system {}", shell_word(name));
                 placed(group.unwrap_or(user), Reason::new(format!("process.group: {why}")).hint(hint))

@@ -2,57 +2,49 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lost_ledger::LostLedger;
+use super::first_promises::FirstPromises;
 use crate::config::{Config, LAST_GOOD};
-use crate::control::{FoundPromises, hint_to_move};
+use crate::control::hint_to_move;
 use crate::ledger::{Book, is_new};
 use crate::reason::Reason;
 
 /// A folder that gets its first ledger.
 pub(super) struct FirstLedger {
     folder: PathBuf,
-    /// Other folders, whose ledgers have promises for these sites.
-    found: Option<FoundPromises>,
-    /// The copies show that promises may be lost.
-    lost: Option<LostLedger>,
+    /// The promises that its ledger begins with.
+    first: FirstPromises,
     /// pintle has served from this folder before.
     has_copies: bool,
 }
 
 impl FirstLedger {
     /// `None` if the folder has a ledger, or if nothing is promised and the configuration sends no pins.
-    pub(super) fn of(
-        config: &Config,
-        found: Option<FoundPromises>,
-        lost: Option<LostLedger>,
-        book: &Book,
-    ) -> Option<Self> {
+    pub(super) fn of(config: &Config, first: FirstPromises, book: &Book) -> Option<Self> {
         let folder = config.state.as_deref()?;
         let begins = || !config.pledges.is_empty() && book.is_empty() && is_new(folder);
-        (found.is_some() || lost.is_some() || begins()).then(|| Self {
+        (first.found.is_some() || first.lost.is_some() || begins()).then(|| Self {
             has_copies: folder.join(LAST_GOOD).exists(),
             folder: folder.to_owned(),
-            found,
-            lost,
+            first,
         })
     }
 
     /// `true` if there was a ledger before.
     pub(super) fn is_suspicious(&self) -> bool {
-        self.found.is_some() || self.has_copies
+        self.first.found.is_some() || self.has_copies
     }
 
-    /// `true` if promises may be lost, and a certificate was refused for that.
+    /// `true` if promises may be lost.
     pub(super) fn is_lost(&self) -> bool {
-        self.lost.is_some()
+        self.first.lost.is_some()
     }
 
     pub(super) fn reason(&self) -> Reason {
         // Promises that may be lost come first: there are both if those that were found are for other sites.
-        if let Some(lost) = &self.lost {
+        if let Some(lost) = &self.first.lost {
             return lost.reason();
         }
-        if let Some(found) = &self.found {
+        if let Some(found) = &self.first.found {
             return found.reason();
         }
         let at = self.folder.display();

@@ -22,8 +22,8 @@ use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::time::{timestamp, wall};
 use crate::policy::promise::{Promises, others};
-use crate::reason::Reason;
 use crate::reason::pasted::pintle;
+use crate::reason::{Reason, shell_path};
 use crate::tls::certificate::Chain;
 
 pub use crate::config::new_key::Algorithm;
@@ -84,7 +84,7 @@ pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
         ),
         Err(KeyFailure::NoFolder(folder)) => fail_with_hint(
             &format!("{}: no such folder", folder.display()),
-            &format!("mkdir -p {}, or name another one with --out", folder.display()),
+            &format!("mkdir -p {}, or name another one with --out", shell_path(&folder)),
         ),
         Err(KeyFailure::Other(why)) => fail(&why),
     }

@@ -12,7 +12,7 @@ use crate::export::Role;
 use crate::keys::key_file::public_key;
 use crate::keys::pin::Pin;
 use crate::reason::pasted::option_for;
-use crate::reason::shell_word;
+use crate::reason::shell_path;
 
 /// Prints the next steps, by role.
 pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &KeyPath) {
@@ -67,7 +67,7 @@ pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, ro
         }
         Role::Spare => {
             println!("  2. copy the private key to paper or to a USB stick in a safe, then remove it here:");
-            println!("       shred -u {}", shell_word(&outline.path(&key).display().to_string()));
+            println!("       shred -u {}", shell_path(&outline.path(&key)));
             println!("     It replaces the live and the next key if both are lost or stolen");
         }
     }

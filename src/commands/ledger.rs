@@ -7,14 +7,13 @@ use std::process::ExitCode;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::begun_ledger::with_promises;
+use super::first_promises::FirstPromises;
 use super::forecast::{BrokenHere, BurntHere, Forecast, forecast};
-use super::lost_ledger::LostLedger;
 use super::{KnownPromises, fail_with_hint, glance_at_book, read, refuse, warn};
 use crate::config::{Draft, UnknownPair};
 use crate::control::client::ask;
 use crate::control::served::Objection;
-use crate::control::{FoundPromises, NearbyLedgers, hints_to_read, remedy};
+use crate::control::{NearbyLedgers, remedy, unreadable_ledger};
 use crate::ledger::time::{rfc3339, timestamp, wall};
 use crate::ledger::{Accepted, Book, Burnt, Ledger, News, OpenError, Record, Repair, repair};
 use crate::os::read_error;
@@ -353,23 +352,15 @@ fn add_to_file_with(
             let file = folder.join(crate::ledger::FILE);
             Err(Reason::new(format!("{}: {error}", file.display())).hints(remedy(draft.path())))
         }
-        Err(OpenError::Io(error)) => {
-            let file = crate::ledger::unreadable(&folder);
-            Err(Reason::new(format!("{}: {}", file.display(), words(&error))).hints(hints_to_read(&file, &error)))
-        }
+        Err(OpenError::Io(error)) => Err(unreadable_ledger(&folder, &error)),
     }
 }
 
 /// Begins a new ledger with the promises in other folders, or with those that may be lost.
 fn with_found(draft: &Draft, ledger: Ledger) -> Ledger {
-    let nearby = NearbyLedgers::look(draft);
-    nearby.left_out().iter().for_each(warn);
-    let found = FoundPromises::of(draft, &nearby);
-    let is_found = found.as_ref().is_some_and(FoundPromises::are_about_sites);
-    let lost = if is_found { None } else { LostLedger::of(draft, ledger.book()) };
-    found.iter().for_each(|found| warn(&found.reason()));
-    lost.iter().for_each(|lost| warn(&lost.reason()));
-    with_promises(draft, ledger, found.as_ref(), lost.as_ref())
+    let first = FirstPromises::of(draft, &NearbyLedgers::look(draft), ledger.book());
+    first.reasons().iter().for_each(warn);
+    first.begin(draft, ledger)
 }
 
 fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, Reason> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::config::report::CertificateReport;
-use crate::config::{CheckContext, Config, Draft, LAST_GOOD, LastGood, MayLack, StandIn};
+use crate::config::{CheckContext, Config, CopyIndex, Draft, LAST_GOOD, LastGood, MayLack, StandIn};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::time::{day, judged_now};
@@ -36,10 +36,11 @@ impl LostLedger {
             return None;
         }
         let (now, _) = judged_now(None);
-        let copies = LastGood::of(&folder);
+        let last_good = LastGood::of(&folder);
+        let copies = CopyIndex::of(&last_good);
         let keys = copies.keys_by_host();
         let context = CheckContext {
-            last_good: Some(copies.clone()),
+            last_good: Some(last_good.clone()),
             stand_in: StandIn::Always,
             may_lack: MayLack::All,
             ..CheckContext::new(book, now)
@@ -97,12 +98,12 @@ fn known_keys(
     host: &HostPattern,
     served: &[&CertificateReport],
     keys: &HashMap<HostPattern, Vec<Pin>>,
-    copies: &LastGood,
+    copies: &CopyIndex<'_>,
 ) -> Vec<Pin> {
     let mut known = keys.get(host).cloned().unwrap_or_default();
     if known.is_empty() {
         // Copies of older versions name no hosts.
-        let pin = |copy: Option<Vec<u8>>| Chain::from_pem(&Zeroizing::new(copy?)).ok().map(|chain| chain.pin());
+        let pin = |copy: Option<Zeroizing<Vec<u8>>>| Chain::from_pem(&copy?).ok().map(|chain| chain.pin());
         let host = std::slice::from_ref(host);
         known.extend(served.iter().filter_map(|certificate| pin(copies.read(Path::new(&certificate.path), host))));
     }

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod explain;
 pub mod export;
 mod first_ledger;
+mod first_promises;
 mod forecast;
 pub mod health;
 pub mod hook;
@@ -52,16 +53,15 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tracing::Level;
 
-use self::lost_ledger::LostLedger;
+use self::first_promises::FirstPromises;
 use crate::config::{self, AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, Problems, StandIn};
 use crate::control::admin::PromisesInForce as Answer;
 use crate::control::client::{ClientError, ask_for};
-use crate::control::{FoundPromises, NearbyLedgers, dates_ahead, hints_to_read, moved, remedy};
+use crate::control::{NearbyLedgers, dates_ahead, moved, remedy, unreadable_ledger};
 use crate::install::unfinished;
 use crate::ledger::time::judged_now;
-use crate::ledger::{Book, Notice, OpenError, Record};
+use crate::ledger::{Book, Notice, OpenError};
 use crate::os::read_error;
-use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::near::did_you_mean;
 use crate::reason::{Reason, Severity, counted};
@@ -242,12 +242,8 @@ struct KnownPromises {
     days: Option<DaysInUse>,
     /// The chains of the pages over TLS of the process that an upgrade replaces.
     pages: Option<Vec<Chain>>,
-    /// The promises in other folders, while the ledger's own folder has none.
-    found: Option<FoundPromises>,
-    /// The promises that may be lost, and that a start assumes.
-    lost: Option<LostLedger>,
-    /// The errors about other folders' ledgers.
-    left_out: Vec<Reason>,
+    /// The promises that a start would begin a new ledger with.
+    first: FirstPromises,
 }
 
 impl KnownPromises {
@@ -261,29 +257,13 @@ impl KnownPromises {
 
     /// The knowledge of the running process.
     fn whole(book: Book, now: Seconds, days: Option<DaysInUse>) -> Self {
-        Self {
-            book,
-            now,
-            damage: None,
-            is_whole: true,
-            days,
-            pages: None,
-            found: None,
-            lost: None,
-            left_out: Vec::new(),
-        }
+        Self { book, now, damage: None, is_whole: true, days, pages: None, first: FirstPromises::default() }
     }
 
     /// Adds the promises that a start would find in other folders, or assume.
-    fn with_found(mut self, draft: &Draft) -> Self {
-        let nearby = NearbyLedgers::look(draft);
-        self.left_out = nearby.left_out().to_vec();
-        self.found = FoundPromises::of(draft, &nearby);
-        if !self.found.as_ref().is_some_and(FoundPromises::are_about_sites) {
-            self.lost = LostLedger::of(draft, &self.book);
-        }
-        let found = self.found.iter().flat_map(FoundPromises::records);
-        let records: Vec<Record> = found.chain(self.lost.iter().flat_map(LostLedger::records)).collect();
+    fn with_first(mut self, draft: &Draft) -> Self {
+        self.first = FirstPromises::of(draft, &NearbyLedgers::look(draft), &self.book);
+        let records = self.first.records();
         if !records.is_empty() {
             records.into_iter().for_each(|record| _ = self.book.apply(record));
             (self.now, _) = judged_now(self.book.newest());
@@ -302,7 +282,7 @@ fn look_at_book(draft: &Draft) -> Result<KnownPromises, Reason> {
     match &known.damage {
         Some(damage) if !known.is_whole => Err(damage.clone()),
         _ if known.is_whole => Ok(known),
-        _ => Ok(known.with_found(draft)),
+        _ => Ok(known.with_first(draft)),
     }
 }
 
@@ -356,10 +336,7 @@ type BookAndDamage = (Book, Option<Reason>);
 
 fn look_at(config: &Path, folder: &Path) -> Result<BookAndDamage, Reason> {
     let file = folder.join(crate::ledger::FILE);
-    let (book, notices) = crate::ledger::look(folder).map_err(|error| {
-        let file = crate::ledger::unreadable(folder);
-        Reason::new(format!("{}: {}", file.display(), words(&error))).hints(hints_to_read(&file, &error))
-    })?;
+    let (book, notices) = crate::ledger::look(folder).map_err(|error| unreadable_ledger(folder, &error))?;
     for notice in notices.iter().filter(|notice| matches!(notice, Notice::Newer { .. } | Notice::NoHead)) {
         warn(&format!("{}: {notice}", file.display()).into());
     }

@@ -14,9 +14,9 @@ use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN, acme, history
 use crate::control::sandbox_rules;
 use crate::ledger;
 use crate::os::plain_file::folder_of;
-use crate::os::privileges::{self, UserAccount, is_roots_alone, owner};
+use crate::os::privileges::{self, UserAccount, is_roots_alone, user_name};
 use crate::os::words::words;
-use crate::reason::{Problem, Reason, shell_word};
+use crate::reason::{Problem, Reason, shell_path};
 use crate::telemetry::open_log;
 
 /// Write permission for everybody.
@@ -112,7 +112,7 @@ fn prepare_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Op
             };
             let why = |error: &io::Error| format!("the user {user} cannot write there: {}", words(error));
             return made.err().and_then(|error| {
-                trouble(&why(&error), format!("install -d -o {user} -g {group} -m 700 {}", word(path)))
+                trouble(&why(&error), format!("install -d -o {user} -g {group} -m 700 {}", shell_path(path)))
             });
         }
         Err(error) => {
@@ -136,23 +136,23 @@ fn prepare_folder(own: &Own, account: &UserAccount, pass: FolderTreatment) -> Op
         fs::symlink_metadata(file).is_ok() && access(file, Access::READ_OK | Access::WRITE_OK).is_err()
     };
     let file = own.known_files().into_iter().find(unusable)?;
-    let what = format!("{key}: {}: the user {user} cannot write it", file.display());
+    let (shown, why) = (format!("{key}: {}", file.display()), format!("the user {user} cannot write it"));
     match fs::symlink_metadata(&file) {
         Ok(is) if is.is_dir() && STATE_FOLDERS.iter().any(|name| file.ends_with(name)) => {
-            let what = format!("{key}: {}: it belongs to user {}, the user {user}", file.display(), owner(&is));
-            Some(of_state_folder(&file, &format!("{what} cannot write it"), &is, account))
+            let what = format!("{shown}: it belongs to user {}, {why}", user_name(is.uid()));
+            Some(of_state_folder(&file, &what, &is, account))
         }
-        _ => Some(of_file(&file, what, account)),
+        _ => Some(of_file(&file, format!("{shown}: {why}"), account)),
     }
 }
 
-/// A remedy for a folder that pintle has made in its state. It has live keys, so nobody moves it away.
+/// A remedy for a folder that pintle has made in its state. It has live keys, so the remedy never moves it.
 fn of_state_folder(folder: &Path, what: &str, is: &Metadata, account: &UserAccount) -> Reason {
-    let (UserAccount { user, group, .. }, at) = (account, word(folder));
+    let (UserAccount { user, group, .. }, at) = (account, shell_path(folder));
     if let Some(link) = planted_link(folder_of(folder)) {
         return link.trouble(what);
     }
-    let hint = match owner(is) == *user {
+    let hint = match user_name(is.uid()) == *user {
         true => format!("chmod u+rwx {at}"),
         // Links, and other names of other users' files, stay as they are.
         false => {
@@ -183,12 +183,12 @@ impl Own {
         let inside =
             |folder: &PathBuf| self.last_good.iter().filter(|file| file.starts_with(folder)).cloned().collect();
         let with_contents = entries.flat_map(|entry| [vec![entry.clone()], inside(entry)].concat());
-        let files: String = with_contents.map(|file| format!(" {}", word(&file))).collect();
+        let files: String = with_contents.map(|file| format!(" {}", shell_path(&file))).collect();
         let folder = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let own = format!("chown -h {user}:{group} {}{files}", word(&folder));
+        let own = format!("chown -h {user}:{group} {}{files}", shell_path(&folder));
         // Links stay links.
         let there = trees.iter().filter(|tree| self.entries.iter().flatten().any(|entry| entry == *tree));
-        there.fold(own, |own, tree| format!("{own} && chown -hR {user}:{group} {}", word(tree)))
+        there.fold(own, |own, tree| format!("{own} && chown -hR {user}:{group} {}", shell_path(tree)))
     }
 
     /// The setting for a folder of pintle's own.
@@ -207,12 +207,12 @@ impl Own {
         let ledger = self.path.join(ledger::FILE);
         let has_ledger = self.socket.is_none() && self.entries.iter().flatten().any(|entry| *entry == ledger);
         if has_ledger || !self.is_roots {
-            steps.push(format!("install -d -o {user} -g {group} -m 700 {}", word(&own)));
+            steps.push(format!("install -d -o {user} -g {group} -m 700 {}", shell_path(&own)));
         }
         if has_ledger {
             let moved = own.join(ledger::FILE);
-            steps.push(format!("mv {} {}", word(&ledger), word(&moved)));
-            steps.push(format!("chown -h {user}:{group} {}", word(&moved)));
+            steps.push(format!("mv {} {}", shell_path(&ledger), shell_path(&moved)));
+            steps.push(format!("chown -h {user}:{group} {}", shell_path(&moved)));
         }
         match steps.is_empty() {
             true => format!("{setting}, a folder that pintle makes for itself"),
@@ -240,9 +240,11 @@ pub(super) fn of_own_log(draft: &Draft) -> Option<Problem> {
     };
     let user = privileges::user();
     let (why, hint) = match error {
-        rustix::io::Errno::INVAL => ("not a regular file".to_owned(), format!("mv -T {0} {0}.aside", word(&file))),
+        rustix::io::Errno::INVAL => {
+            ("not a regular file".to_owned(), format!("mv -T {0} {0}.aside", shell_path(&file)))
+        }
         error => (
-            format!("the user {user} cannot write it: {}", io::Error::from(error)),
+            format!("the user {user} cannot write it: {}", words(&error.into())),
             format!("let {user} write in {}, or name another file", folder.display()),
         ),
     };
@@ -272,7 +274,7 @@ fn prepare_log(file: &Path, account: &UserAccount, pass: FolderTreatment) -> Opt
     if fs::symlink_metadata(file).is_ok() || planted_link(folder_of(file)).is_some() {
         return Some(of_file(file, what, account));
     }
-    let hint = format!("install -o {user} -g {group} -m 640 /dev/null {}", word(file));
+    let hint = format!("install -o {user} -g {group} -m 640 /dev/null {}", shell_path(file));
     Some(Reason::new(what).hint(hint))
 }
 
@@ -283,7 +285,7 @@ fn of_file(file: &Path, what: String, account: &UserAccount) -> Reason {
     if let Some(link) = planted_link(folder_of(file)) {
         return link.trouble(&what);
     }
-    let at = word(file);
+    let at = shell_path(file);
     // If the user cannot create it again.
     let made = match access(folder_of(file), Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => String::new(),
@@ -310,7 +312,7 @@ impl PlantedLink {
     fn trouble(&self, what: &str) -> Reason {
         let link = self.0.display();
         Reason::new(format!("{what}; the path goes through the symbolic link {link}, which is not root's"))
-            .command(format!("rm {}", word(&self.0)))
+            .command(format!("rm {}", shell_path(&self.0)))
     }
 }
 
@@ -328,7 +330,7 @@ pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
             let what = format!(
                 "site.certificate.key: {file}: the user {user} can read it, too, so tls.key_process protects nothing"
             );
-            let file = word(&key.value);
+            let file = shell_path(&key.value);
             let reason = Reason::new(what).command(format!("chown root:root {file} && chmod 600 {file}"));
             Problem::warning(&key.span, reason).about(&key.value)
         })
@@ -386,11 +388,6 @@ pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Use
     };
     let places = [warn("state.directory", "change", config.state.clone()), warn("admin.listen", "remove", socket)];
     places.into_iter().flatten().collect()
-}
-
-/// A path as it can be pasted.
-fn word(path: &Path) -> String {
-    shell_word(&path.display().to_string())
 }
 
 fn may_write(path: &Path) -> bool {

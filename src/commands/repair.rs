@@ -6,12 +6,11 @@ use std::process::ExitCode;
 
 use super::results::Results;
 use crate::config::{self, Draft};
-use crate::control::hints_to_read;
+use crate::control::unreadable_ledger;
 use crate::ledger::repair::{Redated, carried_out, clock_jumped, in_words, redated};
 use crate::ledger::time::{day, wall};
-use crate::ledger::{Accepted, Book, FILE, Ledger, News, Notice, OpenError, Record, Repair, salvaged, unreadable};
+use crate::ledger::{Accepted, Book, FILE, Ledger, News, Notice, OpenError, Record, Repair, salvaged};
 use crate::os::read_error;
-use crate::os::words::words;
 use crate::policy::promise::Seconds;
 use crate::reason::pasted::option_for;
 use crate::reason::{Reason, counted};
@@ -193,7 +192,5 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, 
 
 /// The failure, with the file of the ledger that it is about.
 fn fail_for(results: &mut Results, folder: &Path, error: &std::io::Error) -> bool {
-    let file = &unreadable(folder);
-    let reason = Reason::new(format!("{}: {}", file.display(), words(error)));
-    results.refuse(&reason.hints(hints_to_read(file, error)))
+    results.refuse(&unreadable_ledger(folder, error))
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::begun_ledger::{LedgerRemarks, begun, open_book};
+use super::begun_ledger::{LedgerRemarks, OpenedLedger, begun};
 use super::drop_privileges::drop_privileges;
 use super::{KnownPromises, Like, LoadedConfig, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge};
 use crate::acme::hook;
@@ -21,6 +21,7 @@ use crate::control::{
 };
 use crate::events::programs;
 use crate::handover::Launcher;
+use crate::ledger::Book;
 use crate::os::privileges;
 use crate::os::sandbox;
 use crate::os::supervisor;
@@ -100,15 +101,15 @@ pub(super) fn serve(
         Ok(lost) => lost,
         Err(trouble) => return refuse(&trouble),
     };
-    let (mut opened, like) = (None, Like::start(beginning.strict));
-    let is_demo = beginning.is_demo;
-    let open =
-        |draft: &Draft| open_book(draft, &troubles, &nearby, &mut opened, is_demo).map_err(|why| of_demo(why, is_demo));
-    let loaded = judge(draft, open, &like);
+    let (like, is_demo) = (Like::start(beginning.strict), beginning.is_demo);
     if !troubles.is_empty() {
+        // The troubles name everything that the user cannot read, the ledger included.
+        let _ = judge(draft, |_| Ok(KnownPromises::of_book(Book::default())), &like);
         return refuse_all(&troubles);
     }
-    let (LoadedConfig { draft, config, problems }, ledger, remarks) = match begun(loaded, opened, is_demo) {
+    let opened = OpenedLedger::open(&draft, &nearby, is_demo).map_err(|reason| refuse(&of_demo(reason, is_demo)));
+    let judged = opened.and_then(|opened| begun(judge(draft, |_| Ok(opened.known()), &like), opened, is_demo));
+    let (LoadedConfig { draft, config, problems }, ledger, remarks) = match judged {
         Ok(begun) => begun,
         Err(code) => return code,
     };

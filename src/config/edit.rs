@@ -16,7 +16,7 @@ use crate::os::plain_file::{folder_of, follow_own_links};
 use crate::os::words::words;
 use crate::os::{privileges, sandbox};
 use crate::reason::pasted::pintle;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path};
 
 /// The end of the new file's name, until it gets its own.
 const NEW: &str = ".pintle-new";
@@ -74,7 +74,6 @@ impl EditError {
     #[must_use]
     pub fn reason(&self) -> Reason {
         let reason = Reason::new(self.to_string());
-        let word = |path: &Path| shell_word(&path.display().to_string());
         let by_command = format!("as root: {}", pintle("config apply FILE"));
         match self {
             Self::Changed(_) => reason.hint("read it again, and make the change there"),
@@ -86,14 +85,14 @@ impl EditError {
                 let (folder, user) = (folder_of(path), privileges::user());
                 reason.hint(by_command).hint(format!(
                     "chgrp {user} {0} && chmod g+w {0}: the user {user} may write in the folder from then on",
-                    word(folder)
+                    shell_path(folder)
                 ))
             }
             Self::Owner(path, ..) => {
                 let user = privileges::user();
-                reason.hint(by_command).command(format!("chown {user} {}", word(path)))
+                reason.hint(by_command).command(format!("chown {user} {}", shell_path(path)))
             }
-            Self::Left(path, _) => reason.hint(format!("as root: rm -r {}", word(path))).hint(by_command),
+            Self::Left(path, _) => reason.hint(format!("as root: rm -r {}", shell_path(path))).hint(by_command),
             Self::Io(..) => reason.hint("check free space and permissions"),
         }
     }

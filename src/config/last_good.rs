@@ -7,7 +7,7 @@ mod index;
 mod name;
 mod pair;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -18,26 +18,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
 use self::contents::has_key;
-use self::name::{NEW_SUFFIX, SUFFIX, of_path, of_pin};
+use self::name::{FORMER, NEW_SUFFIX, SUFFIX, of_path, of_pin};
 use crate::host::HostPattern;
 use crate::keys::key_file::private_key;
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
 use crate::os::privileges;
-use crate::reason::shell_word;
-use crate::tls::certificate::Chain;
+use crate::reason::{shell_path, shell_word};
 
 pub use self::batch::CopiesWritten;
 pub(super) use self::contents::Breaches;
-pub(super) use self::index::{CopyIndex, FormerCopies};
+pub use self::index::CopyIndex;
+pub(super) use self::index::FormerCopies;
 pub(super) use self::name::{CopyName, ServedPair};
 pub use self::pair::{Fresh, key_in_pem};
 pub(super) use self::pair::{KeyText, Pair, read_key};
 
 /// The folder in `state.directory`.
 pub const FOLDER: &str = "last-good";
-/// The end of the name of a copy whose site is gone, while a promise needs its key. It replaces no pair.
-const FORMER: &str = ".former";
 /// The end of the folder's name after somebody has moved it aside.
 const ASIDE: &str = ".aside";
 /// The largest copy, in bytes: chain, key, the site's names and the broken promises.
@@ -108,44 +106,20 @@ impl LastGood {
     /// is no copy that can be read.
     #[must_use]
     pub fn read(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Vec<u8>> {
-        CopyIndex::of(self).read(chain, hosts)
+        CopyIndex::of(self).read(chain, hosts).map(|mut contents| std::mem::take(&mut *contents))
     }
 
     /// The key that a site with these names served last where this chain is configured, in PEM.
     #[must_use]
     pub fn key(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Zeroizing<String>> {
-        let contents = Zeroizing::new(self.read(chain, hosts)?);
+        let contents = CopyIndex::of(self).read(chain, hosts)?;
         private_key(&contents).ok().map(|key| key_in_pem(&key))
-    }
-
-    /// The chain and key that a site with these names served last with this leaf key, wherever the chain is configured.
-    #[must_use]
-    pub fn read_with(&self, pin: Pin, hosts: &[HostPattern]) -> Option<Vec<u8>> {
-        CopyIndex::of(self).read_with(pin, hosts)
-    }
-
-    /// The leaf keys of all copies, by the names that these were served for.
-    #[must_use]
-    pub fn keys_by_host(&self) -> HashMap<HostPattern, Vec<Pin>> {
-        let mut names = self.names().unwrap_or_default();
-        names.retain(|name| CopyName::parse(name.strip_suffix(FORMER).unwrap_or(name)).is_some());
-        let mut keys: HashMap<HostPattern, Vec<Pin>> = HashMap::new();
-        for name in names {
-            let Ok(contents) = read(&self.folder.join(name)).map(Zeroizing::new) else { continue };
-            let Ok(chain) = Chain::from_pem(&contents) else { continue };
-            for host in Breaches::read(&contents).known_hosts() {
-                keys.entry(host.clone()).or_default().push(chain.pin());
-            }
-        }
-        keys
     }
 
     /// A copy that has the key with this pin, whatever its site.
     fn with_key(&self, pin: Pin) -> Option<Zeroizing<Vec<u8>>> {
         let (names, pin) = (self.names().ok()?, of_pin(pin));
-        let of_pin = names.iter().filter(|name| {
-            CopyName::parse(name.strip_suffix(FORMER).unwrap_or(name)).is_some_and(|name| name.pin() == pin)
-        });
+        let of_pin = names.iter().filter(|name| CopyName::parse_any(name).is_some_and(|name| name.pin() == pin));
         of_pin.filter_map(|name| read(&self.folder.join(name)).ok().map(Zeroizing::new)).find(|found| has_key(found))
     }
 
@@ -158,7 +132,7 @@ impl LastGood {
     /// Removes all copies except those of these pairs, and those of the chains in `missing`, which nothing has replaced yet:
     /// such a copy may have the only live key. Call it before anything is promised under other pairs: a copy must never
     /// have an older key than the one whose pins readers got last. `is_needed` gets a copy's names and the copy. It returns
-    /// `true` if the site is gone and a promise still needs the key: such a copy is set aside.
+    /// `true` if the copy must stay although no site has the pair as its own: such a copy is set aside.
     ///
     /// # Errors
     ///
@@ -194,8 +168,7 @@ impl LastGood {
                 continue;
             }
             let path = self.folder.join(name);
-            let copy = name.strip_suffix(FORMER).unwrap_or(name);
-            let parsed = CopyName::parse(copy);
+            let parsed = CopyName::parse_any(name);
             let is_spared = |copy: &CopyName<'_>| {
                 (lacking.contains(copy.path()) && !name.ends_with(FORMER)) || missing.contains(copy.pin())
             };
@@ -216,7 +189,7 @@ impl LastGood {
         if changed { File::open(&self.folder)?.sync_all() } else { Ok(()) }
     }
 
-    /// The copies whose sites are gone, while a promise needs their keys.
+    /// The copies whose sites are gone, while their pairs stand in for names, or promises need their keys.
     #[must_use]
     pub fn former(&self) -> Vec<FormerCopy> {
         let names = self.names().unwrap_or_default();
@@ -228,8 +201,7 @@ impl LastGood {
     /// The remedies if copies are out of reach: in a folder of another user, or in one that somebody has moved aside.
     #[must_use]
     pub fn remedies(&self) -> Vec<String> {
-        let word = |path: &Path| shell_word(&path.display().to_string());
-        let (folder, state) = (word(&self.folder), word(plain_file::folder_of(&self.folder)));
+        let (folder, state) = (shell_path(&self.folder), shell_path(plain_file::folder_of(&self.folder)));
         let is_closed = self.names().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
         let own = is_closed.then(|| {
             format!(
@@ -239,7 +211,7 @@ impl LastGood {
         });
         let aside = PathBuf::from(format!("{}{ASIDE}", self.folder.display()));
         let back = self.owner_of_both(&aside).map(|owner| {
-            let (from, user) = (word(&aside), shell_word(&privileges::user_name(owner)));
+            let (from, user) = (shell_path(&aside), shell_word(&privileges::user_name(owner)));
             // The owner can put links there at any time: root does not follow them.
             let by = if owner == 0 { String::new() } else { format!("as root: runuser -u {user} -- ") };
             format!("{from} may have the pair that was served last: {by}cp -an {from}/. {folder}/, then restart pintle")

@@ -38,7 +38,7 @@ pub use build::{
 pub use changes::{Changes, Difference};
 pub use draft::{AdminAddress, Draft, TOKEN, read};
 pub use known_text::KnownText;
-pub use last_good::{CopiesWritten, FOLDER as LAST_GOOD, FormerCopy, Fresh, LastGood, key_in_pem};
+pub use last_good::{CopiesWritten, CopyIndex, FOLDER as LAST_GOOD, FormerCopy, Fresh, LastGood, key_in_pem};
 pub use lines::Lines;
 pub use names::REFERENCE;
 pub use outline::{Outline, SiteOutline};

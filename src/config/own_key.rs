@@ -8,7 +8,7 @@ use crate::keys::pin::Pin;
 use crate::os::plain_file::{self, folder_of};
 use crate::os::read_error;
 use crate::policy::promise::Seconds;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path};
 use crate::tls::rule::day;
 
 /// A file that exists and holds no usable key.
@@ -75,8 +75,7 @@ impl UnusableKeyFile {
     }
 
     fn with_remedies(&self, reason: Reason, afterwards: &str) -> Reason {
-        let file = shell_word(&self.file.display().to_string());
-        let folder = shell_word(&folder_of(&self.file).display().to_string());
+        let (file, folder) = (shell_path(&self.file), shell_path(folder_of(&self.file)));
         let reason = match self.is_forbidden {
             true => reason.command(format!("chown --reference={folder} {file} && chmod 600 {file}")),
             false => reason.hint("restore the file from a backup"),

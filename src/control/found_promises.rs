@@ -11,7 +11,7 @@ use crate::ledger::time::judged_now;
 use crate::ledger::{Book, FILE, HEAD, LOCK, Ledger, News, Record, is_new};
 use crate::os::privileges::user_name;
 use crate::os::words::words;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path, shell_word};
 
 /// Promises in the ledgers of other folders, while a configuration's own has none.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ impl FoundPromises {
     /// The command that copies a folder to this one; `None` if one of them is another user's: root would follow the links
     /// there.
     fn to_copy(&self, other: &NearbyLedger) -> Option<String> {
-        let (from, to) = (word(&other.folder), word(&self.folder));
+        let (from, to) = (shell_path(&other.folder), shell_path(&self.folder));
         let own = fs::symlink_metadata(&self.folder).ok();
         if own.as_ref().is_some_and(|own| !own.is_dir() || own.uid() != other.owner) {
             return None;
@@ -124,8 +124,8 @@ impl FoundPromises {
 
     /// The command after which the folder has an empty ledger of its own.
     fn to_begin_anew(&self) -> String {
-        let [file, head, lock] = [FILE, HEAD, LOCK].map(|name| word(&self.folder.join(name)));
-        let to = word(&self.folder);
+        let [file, head, lock] = [FILE, HEAD, LOCK].map(|name| shell_path(&self.folder.join(name)));
+        let to = shell_path(&self.folder);
         let user = fs::metadata(&self.folder).map_or(self.user, |own| own.uid());
         let by = self.as_user(user, &to);
         let empty = format!("install -m 600 /dev/null {file}");
@@ -169,8 +169,4 @@ pub fn begun_with(mut ledger: Ledger, folder: &Path, records: Vec<Record>) -> Le
 
 fn named<'o>(others: impl Iterator<Item = &'o NearbyLedger>) -> String {
     others.map(|other| other.folder.display().to_string()).collect::<Vec<_>>().join(" and ")
-}
-
-fn word(path: &Path) -> String {
-    shell_word(&path.display().to_string())
 }

@@ -28,7 +28,7 @@ use crate::ledger::time::rfc3339;
 use crate::os::plain_file;
 use crate::policy::promise::Promises;
 use crate::reason::pasted::pintle;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path, shell_word};
 
 /// A key to make.
 #[derive(Deserialize)]
@@ -250,7 +250,7 @@ fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> 
             let what = format!("{}: no such folder", folder.display());
             Answer::refused(
                 StatusCode::CONFLICT,
-                &Reason::new(what).command(format!("mkdir -p {}", shell_word(&folder.display().to_string()))),
+                &Reason::new(what).command(format!("mkdir -p {}", shell_path(&folder))),
             )
         }
         Err(KeyFailure::Other(why)) => {

@@ -32,7 +32,6 @@ mod metrics_body;
 mod mixed;
 mod nearby_ledgers;
 mod notes;
-mod observed;
 mod open_ledger;
 mod operator;
 pub mod own_keys;
@@ -57,7 +56,7 @@ mod views;
 mod visitors;
 mod watch;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -73,10 +72,11 @@ use crate::server::Server;
 use crate::tls::key_process;
 use crate::upstream::dns::Resolver;
 
+use expiry::Reported;
 use files::SiteFiles;
 use load_history::LoadHistory;
+use metrics::LabelsInUse;
 use notes::Fixed;
-use observed::Observations;
 use operator::Operator;
 use promises::LedgerState;
 use upgrade::Upgrades;
@@ -85,7 +85,7 @@ pub use ending::ProcessEnd;
 pub use files::Refused;
 pub use found_promises::{FoundPromises, begun_with};
 pub use nearby_ledgers::{NearbyLedgers, trusted_users};
-pub use open_ledger::{dates_ahead, hint_to_move, hints_to_read, moved, open_ledger, remedy};
+pub use open_ledger::{dates_ahead, hint_to_move, moved, open_ledger, remedy, unreadable_ledger};
 pub use page_listeners::{PageSocket, bind_pages};
 pub use reload::{ReloadOutcome, log_warnings};
 pub use starting::{Beginning, StartError};
@@ -101,6 +101,21 @@ const LIFE_MIN: Duration = Duration::from_secs(2);
 const ANNOUNCED_MAX: usize = 200;
 /// The answer of `/ready` from a process that accepts no connections any more.
 const DRAINING: &str = "draining";
+
+/// Facts about the running process, noted while it serves.
+#[derive(Default)]
+struct Observations {
+    /// The certificates that were reported, since they are about to end.
+    endings: Reported,
+    /// The traffic of the last minutes.
+    rates: views::Rates,
+    /// The last report of `pintle doctor`.
+    doctor: Option<serde_json::Value>,
+    /// The labels of metrics of the configuration in use.
+    labels: OnceCell<LabelsInUse>,
+    /// The states of the sites a moment ago.
+    states: views::RecentStates,
+}
 
 /// The running process: its configuration, its workers and everything around them.
 pub struct Control {

@@ -14,7 +14,7 @@ use crate::ledger::{Book, Ledger, Notice, OpenError};
 use crate::os::plain_file;
 use crate::os::words::words;
 use crate::reason::pasted::option_for;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path};
 
 /// The longest wait for a ledger that another process has: a command has it for a moment only.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -115,8 +115,7 @@ pub fn remedy(config: &Path) -> [String; 2] {
 /// The hint to move a state to another folder by hand.
 #[must_use]
 pub fn hint_to_move(from: &Path, to: &Path) -> String {
-    let word = |path: &Path| shell_word(&path.display().to_string());
-    let (from, to) = (word(from), word(to));
+    let (from, to) = (shell_path(from), shell_path(to));
     format!(
         "stop pintle, `mkdir -p {to} && cp -a {from}/. {to}/`, and start it: ledger, acme/ and last-good/ belong together"
     )
@@ -152,18 +151,25 @@ pub fn dates_ahead(config: &Path, book: &Book) -> Option<Reason> {
     Some(Reason::new(what).hint(format!("{hint}{}", option_for(config))))
 }
 
+/// The reason for an error of a ledger's folder, about the file that fails.
+#[must_use]
+pub fn unreadable_ledger(folder: &Path, error: &io::Error) -> Reason {
+    let file = crate::ledger::unreadable(folder);
+    Reason::new(format!("{}: {}", file.display(), words(error))).hints(hints_to_read(&file, error))
+}
+
 /// The remedies for a file of the state that this user may not read or write.
 #[must_use]
-pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
+pub(super) fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
     if std::fs::symlink_metadata(file).is_ok_and(|is| !is.is_file()) {
         // A link to a ledger: the promises are there. A link to anything else may have been planted.
         let target = std::fs::canonicalize(file).ok().filter(|target| is_ledger(target));
-        let at = shell_word(&file.display().to_string());
+        let at = shell_path(file);
         return vec![match target {
             Some(target) => format!(
                 "put the file itself in the place of the link: cp -p --remove-destination {} {at}",
-                shell_word(&target.display().to_string())
+                shell_path(&target)
             ),
             None => {
                 format!("move it away: mv -T {at} {at}.aside; if promises are missing then, the next start says so")
@@ -174,7 +180,6 @@ pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
         return Vec::new();
     }
     let folder = file.parent().unwrap_or(file);
-    let word = |path: &Path| shell_word(&path.display().to_string());
     let owner = [file, folder].into_iter().find_map(|path| std::fs::metadata(path).ok()).map(|m| m.uid());
     let me = rustix::process::geteuid().as_raw();
     match owner {
@@ -183,9 +188,9 @@ pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
                 "it belongs to user {owner}, and this is user {me}: run the command as that user (`sudo -u '#{owner}' \
                  pintle ...`) or as root"
             ),
-            format!("if pintle should serve as user {me}: chown {me} {}", word(file)),
+            format!("if pintle should serve as user {me}: chown {me} {}", shell_path(file)),
         ],
-        _ => vec![format!("chmod u+rwX {} {}", word(folder), word(file))],
+        _ => vec![format!("chmod u+rwX {} {}", shell_path(folder), shell_path(file))],
     }
 }
 

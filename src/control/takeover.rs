@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::cache::open_disk;
-use super::open_ledger::{hints_to_read, open_ledger_with, remedy};
+use super::open_ledger::{open_ledger_with, remedy, unreadable_ledger};
 use super::page_listeners::{PageSocket, bind_pages};
 use super::starting::{Beginning, Parts, StartError, promise};
 use super::upgrade::records;
@@ -143,10 +143,8 @@ impl NewProcess {
         let mut book = match draft.state() {
             Some(folder) => {
                 let file = folder.join(crate::ledger::FILE);
-                let (book, notices) = crate::ledger::look(&folder).map_err(|error| {
-                    let file = crate::ledger::unreadable(&folder);
-                    Reason::new(format!("{}: {}", file.display(), words(&error))).hints(hints_to_read(&file, &error))
-                })?;
+                let (book, notices) =
+                    crate::ledger::look(&folder).map_err(|error| unreadable_ledger(&folder, &error))?;
                 if let (false, true) = (self.whole, notices.iter().any(Notice::is_loss)) {
                     let error = OpenError::Damaged(notices);
                     return Err(Reason::new(format!("{}: {error}", file.display())).hints(remedy(draft.path())));

@@ -17,7 +17,7 @@ use crate::os::plain_file::{self, folder_of};
 use crate::os::words::words;
 use crate::os::{privileges, read_error, sandbox};
 use crate::reason::pasted::pintle;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path, shell_word};
 use crate::telemetry::trace::hex;
 use crate::tls::CertificateError;
 use crate::tls::certificate::Chain;
@@ -160,7 +160,7 @@ pub fn chain_of(name: &Path, contents: &[u8]) -> Result<Chain, Reason> {
             CertificateError::Chain(why) => why.hint(name, Want::Chain),
             _ => None,
         };
-        let look = || format!("`pintle pin {}` shows what the file holds", shell_word(&name.display().to_string()));
+        let look = || format!("`pintle pin {}` shows what the file holds", shell_path(name));
         Reason::new(format!("{}: {e}", name.display())).hint(hint.unwrap_or_else(look))
     })
 }
@@ -258,7 +258,7 @@ fn find_key(
     }
     let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
     let what = format!("{}: its key is neither the one in use, nor in {}", chain.display(), looked.join(", "));
-    let files = format!("{} KEY", shell_word(&chain.display().to_string()));
+    let files = format!("{} KEY", shell_path(chain));
     let command = pintle(format_args!("install --site {} {files}", shell_word(&site.label())));
     Err(Reason::new(what).hint(format!("name it: {command}")))
 }
@@ -296,8 +296,8 @@ pub fn may_write<'p>(site: &str, places: impl Iterator<Item = &'p Path>) -> Resu
         }
         if let Err(error) = plain_file::try_put(place, KEY_MODE) {
             let what = format!("{}: the user {user} may not write it: {}", place.display(), words(&error));
-            let word = |path: &Path| shell_word(&path.display().to_string());
-            let hint = format!("chown {user} {} {}: pintle may write there from then on", word(folder), word(&real));
+            let (folder, file) = (shell_path(folder), shell_path(&real));
+            let hint = format!("chown {user} {folder} {file}: pintle may write there from then on");
             return Err(Reason::new(what).command(command(site, "CHAIN KEY")).hint(hint));
         }
     }

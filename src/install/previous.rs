@@ -17,7 +17,7 @@ use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, private_pin};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
 use crate::os::words::words;
-use crate::reason::Reason;
+use crate::reason::{Reason, shell_path};
 use crate::tls::certificate::Chain;
 
 /// A pair that was replaced.
@@ -85,7 +85,7 @@ fn previous_pair(place: &Path, key: Option<&Path>) -> Result<Option<PreviousPair
         Err(error) => return Err(Reason::new(format!("{}: {}", name.display(), words(&error)))),
     };
     let chain = Chain::from_pem(&contents).map_err(|error| {
-        Reason::new(format!("{}: {error}", name.display())).command(format!("rm {}", name.display()))
+        Reason::new(format!("{}: {error}", name.display())).command(format!("rm {}", shell_path(&name)))
     })?;
     let until = fs::metadata(&name).and_then(|file| file.modified()).ok().and_then(timestamp);
     let key = match key {

@@ -18,7 +18,7 @@ use rustix::thread::{
 };
 
 use super::plain_file::tidy;
-use crate::reason::shell_word;
+use crate::reason::shell_path;
 
 /// The user that serves if the configuration of root's process names none.
 pub const USER: &str = "pintle";
@@ -38,7 +38,7 @@ pub struct UserAccount {
     gid: Gid,
 }
 
-/// The name of the configuration that this system does not know.
+/// A user or group of the configuration that this system does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoAccount {
     /// The user's name.
@@ -74,12 +74,6 @@ static NAMES: OnceLock<(Uid, String, Gid, String)> = OnceLock::new();
 fn remember_names() {
     let (uid, gid) = (geteuid(), getegid());
     let _ = NAMES.set((uid, name_of(uid), gid, name_of_group(gid)));
-}
-
-/// The name of the user who owns a file; the number, if it has no name.
-#[must_use]
-pub fn owner(file: &fs::Metadata) -> String {
-    name_of(Uid::from_raw(file.uid()))
 }
 
 /// The name of a user by its number; the number, if it has no name.
@@ -333,7 +327,7 @@ fn hint_of_owner(file: &Path, me: u32) -> Option<String> {
     let file = tidy(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
     let (closed, mode) = closed_folder(&file).map_or((file, "u+r"), |folder| (folder, "u+rx"));
     let is_mine = fs::metadata(&closed).is_ok_and(|of| of.uid() == me);
-    is_mine.then(|| format!("chmod {mode} {}", shell_word(&closed.display().to_string())))
+    is_mine.then(|| format!("chmod {mode} {}", shell_path(&closed)))
 }
 
 /// The outermost closed folder on the way to a file: folders below it cannot be inspected yet.
@@ -350,7 +344,7 @@ fn hint_to_read(file: &Path, group: &str) -> String {
 fn hint_for_group(file: &Path, group: &str, mode: &str) -> String {
     let file = tidy(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
     let (closed, mode) = closed_folder(&file).map_or((file, mode), |folder| (folder, "g+x"));
-    format!("chgrp {group} {0} && chmod {mode} {0}", shell_word(&closed.display().to_string()))
+    format!("chgrp {group} {0} && chmod {mode} {0}", shell_path(&closed))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::plain_file::{folder_of, tidy};
 use super::words::words;
 use super::{privileges, sandbox};
 use crate::reason::near::nearest;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path};
 
 /// Names in a folder that are compared with that of a missing file.
 const NAMES_MAX: usize = 1000;
@@ -42,7 +42,7 @@ pub fn describe(error: &io::Error) -> String {
     }
 }
 
-/// `true` if the system was not even asked, as it takes no such path.
+/// `true` for a path with a NUL byte, which the standard library refuses.
 fn has_nul(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none() && error.get_ref().is_none()
 }
@@ -67,7 +67,7 @@ pub fn hints(path: &Path, error: &io::Error, base: &str) -> Vec<String> {
         io::ErrorKind::NotADirectory => vec![below_a_file(path)],
         io::ErrorKind::InvalidFilename => vec!["a name has at most 255 bytes: check the path".to_owned()],
         _ if has_nul(error) => vec!["remove it from the path".to_owned()],
-        _ if is_loop(error) => vec![format!("replace the link by the file: rm {}", path.display())],
+        _ if is_loop(error) => vec![format!("replace the link by the file: rm {}", shell_path(path))],
         io::ErrorKind::InvalidData => invalid_byte(error).map(|at| convert(path, at)).into_iter().collect(),
         _ if fs::metadata(path).is_ok_and(|is| !is.is_file()) => vec!["name a regular file".to_owned()],
         _ => Vec::new(),
@@ -79,7 +79,7 @@ fn convert(path: &Path, at: usize) -> String {
     // A byte order mark, or the zero bytes of ASCII letters.
     let begin = fs::read(path).unwrap_or_default();
     let is_utf16 = begin.starts_with(&[0xff, 0xfe]) || begin.starts_with(&[0xfe, 0xff]);
-    let (from, file) = (if is_utf16 { "UTF-16" } else { "ISO-8859-1" }, shell_word(&path.display().to_string()));
+    let (from, file) = (if is_utf16 { "UTF-16" } else { "ISO-8859-1" }, shell_path(path));
     format!(
         "byte {} is the first one that is not UTF-8; convert the file: iconv -f {from} -t UTF-8 {file} > NEW",
         at + 1
@@ -113,7 +113,7 @@ fn where_to_look(path: &Path, base: &str) -> String {
     }
 }
 
-/// The file whose name somebody may have meant. The same ending makes no likeness: `no.pem` is not `my.pem`.
+/// Returns the most similar file name. The ending alone does not count: `no.pem` is not `my.pem`.
 fn nearest_file<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let own = stem(name);
     nearest(name, known.filter(|&known| stem(known) == own || nearest(own, [stem(known)]).is_some()))

@@ -57,8 +57,13 @@ pub struct Objections<'p> {
 /// Judges all sites together, against every earlier promise.
 #[must_use]
 pub fn judge<'p>(offers: &[Offer<'_>], past: &'p [Promise], now: Seconds) -> Objections<'p> {
+    judge_by(offers, &Promises::alive(past, now), now)
+}
+
+/// The same, by an index of the earlier promises that are alive.
+#[must_use]
+pub fn judge_by<'p>(offers: &[Offer<'_>], past: &Promises<'p>, now: Seconds) -> Objections<'p> {
     let except = others(&offers.iter().map(|offer| offer.hosts).collect::<Vec<_>>());
-    let past = Promises::alive(past, now);
     // The new promises, as if they had been sent at once.
     let sets: Vec<(usize, Promise)> = offers
         .iter()

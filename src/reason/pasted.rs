@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, absolute};
 use std::sync::OnceLock;
 
-use super::shell_word;
+use super::shell_path;
 
 /// The option that names the configuration: a fact about the process.
 static OPTION: OnceLock<String> = OnceLock::new();
@@ -18,7 +18,7 @@ pub fn set_config(path: &Path) {
 #[must_use]
 pub fn option_for(path: &Path) -> String {
     let path = absolute(path).unwrap_or_else(|_| path.to_owned());
-    format!(" -c {}", shell_word(&path.display().to_string()))
+    format!(" -c {}", shell_path(&path))
 }
 
 /// Returns ` -c FILE`, or nothing if commands find the configuration by themselves.

@@ -18,11 +18,11 @@ use super::page::PageFindings;
 use super::target::Url;
 use super::visits::{GatheredVisits, Landing, Visit};
 use crate::message::Name;
-use crate::reason::shell_word;
+use crate::reason::{shell_path, shell_word};
 
 /// The command for another URL, with the same roots.
 fn verify(url: &Url, options: &Options) -> String {
-    let file = options.trust.file.as_ref().map(|file| shell_word(&file.display().to_string()));
+    let file = options.trust.file.as_deref().map(shell_path);
     let ca = file.map(|file| format!(" --ca {file}")).unwrap_or_default();
     format!("pintle verify{ca} {}", shell_word(&url.to_string()))
 }

@@ -15,7 +15,7 @@ const CIRCLES: &[(&str, &str)] = &[
     (
         "control",
         "acme admin admin_thread adopt api cache client conditions config ending events expiry explain face files first_site history \
-         install keys metrics mod notes observed operator page_listeners promises records reload sandbox_rules served socket spans starting status takeover upgrade views visitors",
+         install keys metrics mod notes operator page_listeners promises records reload sandbox_rules served socket spans starting status takeover upgrade views visitors",
     ),
 ];
 

@@ -20,7 +20,7 @@ use crate::ledger::is_held;
 use crate::os::plain_file::replace;
 use crate::os::read_error::describe;
 use crate::os::words::words;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path};
 use crate::telemetry::log::LogFormat;
 
 use keys::{Keys, make_folder};
@@ -127,8 +127,8 @@ fn configuration(https: &[SocketAddr], http: &[SocketAddr], blog: SocketAddr) ->
 }
 
 fn print_welcome(folder: &Path, keys: &Keys, https: u16, http: u16) {
-    let ca = shell_word(&folder.join("ca.pem").display().to_string());
-    let config = shell_word(&folder.join("pintle.toml").display().to_string());
+    let ca = shell_path(&folder.join("ca.pem"));
+    let config = shell_path(&folder.join("pintle.toml"));
     let home = if https == 443 { "https://localhost/".to_owned() } else { format!("https://localhost:{https}/") };
     let plain = if http == 80 { "http://localhost".to_owned() } else { format!("http://localhost:{http}") };
     let pins = |list: &[Pin]| list.iter().map(|p| format!("sha256//{p}")).collect::<Vec<_>>().join(";");

@@ -26,7 +26,7 @@ use crate::init::write::{Wishes, render};
 use crate::os::plain_file::{self, folder_of};
 use crate::os::words::words;
 use crate::policy::Scheme;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path, shell_word};
 use crate::verify::target::{ConnectTo, Url, default_port};
 
 /// The folder of a system's configuration.
@@ -119,7 +119,7 @@ fn run(mut options: Options, output: &Output) -> Result<(), InitError> {
         pins: options.pins,
         is_system,
         day: Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string(),
-        path: shell_word(&path.display().to_string()),
+        path: shell_path(&path),
     };
     let text = render(&conclusion, &wishes);
     finish(&options, &path, &conclusion, &wishes, &text, output)

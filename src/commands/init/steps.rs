@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::commands::drop_privileges::{USER, useradd};
+use crate::commands::drop_privileges::useradd;
 use crate::config::is_found;
 use crate::init::conclude::Conclusion;
 use crate::init::write::{Wishes, orders};
-use crate::os::privileges::{self, UserAccount};
+use crate::os::privileges::{self, USER, UserAccount};
 use crate::reason::shell_word;
 
 /// The places where packages install the unit.

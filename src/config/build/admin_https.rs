@@ -35,7 +35,7 @@ pub(super) struct AdminHttpsPlan {
     site: Option<usize>,
     /// Certificates of its own, if they are fit.
     own: Option<CertificateSet>,
-    /// These break promises already: others of the same kind change nothing.
+    /// `true` if they break promises already. Pins of a site that break in the same way are then no objection.
     breaks: bool,
     /// The role of clients with certificates, if there may be any, and their authority, if its file is fit.
     clients: Option<(AdminRole, Option<Arc<ClientAuthority>>)>,

@@ -82,9 +82,10 @@ pub(super) fn broken(
 /// The objection to a site's pins that the certificate would break once they are sent.
 pub(super) fn clash(set: &CertificateSet, table: &SiteTable, entry: &SiteEntry, now: Seconds) -> Option<Problem> {
     let chain = &set.first()?.chain;
-    let promise = Promise { first_sent: now, last_sent: now, ..entry.pledge.as_ref()?.promise.clone() };
-    let names = broken_names(chain, &promise);
-    if names.is_empty() || !promise.is_alive(now) {
+    let promise = &entry.pledge.as_ref()?.promise;
+    let names = broken_names(chain, promise);
+    let is_alive = || Promise { first_sent: now, last_sent: now, ..promise.clone() }.is_alive(now);
+    if names.is_empty() || !is_alive() {
         return None;
     }
     let span = table

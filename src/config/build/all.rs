@@ -59,7 +59,6 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         before: by_name(context.before.map_or(&[], |before| &before.entries)),
         by_host: OnceCell::new(),
         served_before: OnceCell::new(),
-        places: OnceCell::new(),
         copies: &copies,
         reuse: planning::Reuse::of(context.before),
         upstreams: context.before.map(|b| b.upstreams.clone()).unwrap_or_default(),
@@ -80,8 +79,8 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         r.problems.extend(candidate.problems.iter().chain(&candidate.notes).cloned());
     }
     let has_errors = r.problems.has_errors();
-    for (index, candidate) in candidates.iter_mut().enumerate() {
-        r.problems.extend(note_missing(index, candidate, &mut kept));
+    for candidate in &mut candidates {
+        r.problems.extend(note_missing(candidate, &mut kept));
         r.problems.extend(std::mem::take(&mut candidate.apart));
     }
     if has_errors {
@@ -108,16 +107,16 @@ fn files_ahead(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>) -> 
 /// Lets unfit sites keep what they have, or a part of it.
 fn keep(candidates: &mut [Candidate], context: &CheckContext<'_>) -> Vec<KeptSite> {
     let mut kept = Vec::new();
-    for (index, candidate) in candidates.iter_mut().enumerate() {
-        note_refused(index, candidate, context, &mut kept);
+    for candidate in candidates.iter_mut() {
+        note_refused(candidate, context, &mut kept);
     }
     if context.keeps_sites
         && let Some(settled) = &context.waits_for_chains
     {
         mark_shorter(candidates, context, settled);
     }
-    for (index, candidate) in candidates.iter_mut().enumerate() {
-        keep_unfit(candidate, index, context, &mut kept);
+    for candidate in candidates.iter_mut() {
+        keep_unfit(candidate, context, &mut kept);
     }
     kept
 }

@@ -16,7 +16,7 @@ use crate::reason::Problem;
 
 /// The names of a site for which its pairs break these promises. A promise may be about a name below a wildcard only, such
 /// as that of a site that is gone: then it is that name, and the wildcard's others are served. Names for which the pair that
-/// is served already breaks the promise, too, stay with the site: nobody else is locked out there.
+/// is served already breaks the promise, too, stay with the site: no further reader is locked out there.
 pub(super) fn names(entry: &SiteEntry, broken: &[Promise], last: Option<&ServedLast>) -> BTreeSet<HostPattern> {
     let (served, mut names) = (entry.served_names(), BTreeSet::new());
     for promise in broken {
@@ -75,8 +75,8 @@ pub(super) fn offers(plan: &SitePlan) -> impl Iterator<Item = Offer<'_>> {
     })
 }
 
-/// The objection to a site's pair, once the names are served apart.
-pub(super) fn told(problem: &Problem, apart: &[NameApart]) -> Problem {
+/// The objection to a site's pair, once the names are served apart, with the way in which they are.
+pub(super) fn with_ways(problem: &Problem, apart: &[NameApart]) -> Problem {
     let names_of = |is_refused: bool| {
         let names = apart.iter().filter(|apart| apart.substitute.is_none() == is_refused);
         let names: Vec<String> = names.map(|apart| apart.name.to_string()).collect();

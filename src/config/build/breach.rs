@@ -61,7 +61,7 @@ impl<'e> SharedChains<'e> {
     /// The shared chains of judged sites, in the order of the judgement.
     pub(super) fn of(entries: impl Iterator<Item = &'e SiteEntry>, breaches: &[Breach<'_>]) -> Self {
         let mut known: HashMap<_, SharedChain> = HashMap::new();
-        // Ten thousand sites that break nothing are not looked at.
+        // Without a breach, nothing asks: skip ten thousand sites.
         let entries: Vec<&'e SiteEntry> = entries.filter(|_| !breaches.is_empty()).collect();
         for breach in breaches {
             let Some(entry) = entries.get(breach.site) else { continue };
@@ -139,8 +139,8 @@ impl BrokenPromises<'_> {
             }
             Acceptance::None => {
                 // At a start, a line would not count.
-                let is_start = context.served().is_none() && context.days_in_use.is_none();
-                refusal.by_command = is_start && !self.counts_line;
+                let is_unserved = context.served().is_none() && context.days_in_use.is_none();
+                refusal.by_command = is_unserved && !self.counts_line;
                 None
             }
         };

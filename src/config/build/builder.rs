@@ -37,8 +37,6 @@ pub(super) struct Builder<'a> {
     pub(super) by_host: OnceCell<ByHost<'a>>,
     /// The sites that an earlier process served, by all their names.
     pub(super) served_before: OnceCell<ServedByHost<'a>>,
-    /// The places of the sites in the file, by their first names.
-    pub(super) places: OnceCell<HashMap<&'a HostPattern, usize, foldhash::fast::RandomState>>,
     pub(super) copies: &'a StandInCopies<'a>,
     pub(super) reuse: Reuse,
     pub(super) upstreams: Upstreams,
@@ -53,12 +51,12 @@ impl Builder<'_> {
         let except = self.except.get(index).cloned().unwrap_or_default();
         let names = self.names.get(index).map_or(&[][..], Vec::as_slice);
         let may_lack = self.may_lack(index);
-        let sources = (self.context, self.copies);
-        let stand_ins = StandIns::of(self.served_as(names), sources, change, may_lack, (names, table));
+        let stand_ins = StandIns::of(self.served_as(names), self.copies, change, may_lack, (names, table));
         let (draft, file, globals) = (self.draft, self.file, self.globals);
         let site = SiteToPlan { draft, file, index, hosts, globals, stand_ins: &stand_ins };
         let planned = self.reuse.plan(&site, &mut self.upstreams, r);
-        let basis = Basis { before: &self.before, table, except, context: self.context };
+        let promises = self.copies.promises();
+        let basis = Basis { before: &self.before, index, table, except, promises, context: self.context };
         let mut candidate = candidate::candidate(&basis, planned, change.withhold, r);
         // A reload must not fail because of files that it did not change: with the same text, they are as good or bad as
         // they were.
@@ -123,10 +121,10 @@ impl<'a> Builder<'a> {
 
     /// `true` if a pair that breaks a promise may be left out. At a reload, only a site that lacks the pair already may
     /// do so: the operator is there to decide.
-    pub(super) fn may_drop(&self, candidate: &Candidate, site: usize, pair: usize) -> bool {
-        let Some(loaded) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
+    pub(super) fn may_drop(&self, candidate: &Candidate, pair: usize) -> bool {
+        let Some(loaded) = candidate.plan.pair(pair) else { return false };
         let lacks = |before: &Arc<SiteEntry>| before.missing().any(|path| path == loaded.path);
-        match self.may_lack(site) {
+        match self.may_lack(candidate.index) {
             MayLackHere::Any if self.context.served().is_some() => {
                 self.served_as(&candidate.plan.hosts).is_some_and(lacks)
             }
@@ -160,7 +158,7 @@ impl<'a> Builder<'a> {
         if self.context.stand_in == StandIn::Never && self.context.served().is_none() {
             return false;
         }
-        let Some(here) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
+        let Some(here) = candidate.plan.pair(pair) else { return false };
         let served = self.served(candidate, here);
         served.is_some_and(|served| served.loaded.chain.certain != here.chain.certain)
     }
@@ -200,12 +198,9 @@ impl<'a> Builder<'a> {
         find: impl FnOnce(&StandIns<'_>, &SiteTable) -> Option<T>,
     ) -> Option<T> {
         let names = &candidate.plan.hosts;
-        let first = |(at, of): (usize, &'a Vec<HostPattern>)| Some((of.first()?, at));
-        let places = || self.names.iter().enumerate().rev().filter_map(first).collect();
-        let site = self.places.get_or_init(places).get(names.first()?).copied()?;
-        let table = self.file.sites.get(site)?;
-        let none = CandidateChange::default();
-        let (sources, may_lack) = ((self.context, self.copies), MayLackHere::Only(Vec::new()));
-        find(&StandIns::of(self.served_as(names), sources, &none, may_lack, (names, table)), table)
+        names.first()?;
+        let table = self.file.sites.get(candidate.index)?;
+        let (none, may_lack) = (CandidateChange::default(), MayLackHere::Only(Vec::new()));
+        find(&StandIns::of(self.served_as(names), self.copies, &none, may_lack, (names, table)), table)
     }
 }

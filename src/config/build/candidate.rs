@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::checker::{Checker, of_site};
 use super::entry::{EntriesByName, MadeFrom, SiteEntry, make};
+use super::loaded::LoadedCertificate;
 use super::plan::SitePlan;
 use super::planning::Planned;
 use super::report;
@@ -14,6 +15,7 @@ use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::{Ramp, Ramped};
 use crate::policy::hsts::Hsts;
+use crate::policy::promise::Promises;
 use crate::policy::ramp::Steps;
 use crate::reason::{Problem, Reason};
 use crate::tls::certificate::Chain;
@@ -21,6 +23,8 @@ use crate::tls::preflight;
 
 /// A site that is being made: its entry, if there is one, and its problems.
 pub(super) struct Candidate {
+    /// Its place in the file.
+    pub(super) index: usize,
     pub(super) entry: Option<Arc<SiteEntry>>,
     pub(super) plan: Arc<SitePlan>,
     pub(super) problems: Vec<Problem>,
@@ -43,14 +47,26 @@ pub(super) struct Candidate {
 
 impl Candidate {
     fn new(
+        index: usize,
         entry: Option<Arc<SiteEntry>>,
         plan: Arc<SitePlan>,
-        problems: Vec<Problem>,
-        news: Vec<Problem>,
+        (problems, news): (Vec<Problem>, Vec<Problem>),
         (refused, missing): (Vec<RefusedPair>, Vec<MissingPair>),
     ) -> Self {
-        let (notes, apart, standing) = (Vec::new(), Vec::new(), None);
-        Self { entry, plan, problems, news, refused, missing, notes, apart, standing, by_guard: false, is_kept: false }
+        Self {
+            index,
+            entry,
+            plan,
+            problems,
+            news,
+            refused,
+            missing,
+            notes: Vec::new(),
+            apart: Vec::new(),
+            standing: None,
+            by_guard: false,
+            is_kept: false,
+        }
     }
 
     pub(super) fn is_fit(&self) -> bool {
@@ -62,9 +78,13 @@ impl Candidate {
 pub(super) struct Basis<'a> {
     /// The sites of the configuration in use.
     pub(super) before: &'a EntriesByName<'a>,
+    /// The site's place in the file.
+    pub(super) index: usize,
     pub(super) table: &'a SiteTable,
     /// The names that the site's wildcards do not cover.
     pub(super) except: Vec<HostPattern>,
+    /// The promises that are alive.
+    pub(super) promises: &'a Promises<'a>,
     pub(super) context: &'a CheckContext<'a>,
 }
 
@@ -105,7 +125,7 @@ pub(super) fn candidate(
     let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, planned_hsts.and_then(|h| h.steps.as_ref()));
     let (hpkp_step, hpkp_ramp) = climb(Ramped::Hpkp, planned_pins.and_then(|p| p.steps.as_ref()));
     let hsts = planned_hsts.map(|h| at_step(h.policy, h.steps.as_ref(), hsts_step));
-    let promised = |pin: Pin| is_live_promise(context, &plan, except, pin);
+    let promised = |pin: Pin| is_live_promise(basis.promises, &plan, except, pin);
     if !has_name {
         warn_of_addresses(table, &plan, &mut own);
     }
@@ -115,7 +135,7 @@ pub(super) fn candidate(
     };
     problems.extend(scratch.into_list().into_iter().map(|problem| of_site(&label, problem)));
     if problems.iter().any(Problem::is_error) {
-        return Candidate::new(None, plan, problems, news, unserved);
+        return Candidate::new(basis.index, None, plan, (problems, news), unserved);
     }
     let made_from = MadeFrom {
         accepts_until: table.accept_lockout_until.as_ref().map(|day| day.value.clone()),
@@ -132,7 +152,7 @@ pub(super) fn candidate(
         }
         _ => Arc::new(make(plan.clone(), made_from, ramps)),
     };
-    Candidate::new(Some(entry), plan, problems, news, unserved)
+    Candidate::new(basis.index, Some(entry), plan, (problems, news), unserved)
 }
 
 /// Returns `true` if the site has a name, and `true` if clients note its policies.
@@ -195,25 +215,12 @@ fn at_step(policy: Hsts, steps: Option<&Steps>, step: usize) -> Hsts {
 
 /// `true` if clients of a site may hold a pin; `None` for a key that is in refused chains only: it is not live, whatever
 /// their files say.
-fn is_live_promise(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPattern], pin: Pin) -> Option<bool> {
+fn is_live_promise(promises: &Promises<'_>, plan: &SitePlan, except: &[HostPattern], pin: Pin) -> Option<bool> {
+    let hosts = plan.served_hosts();
+    let breaks_any = |l: &LoadedCertificate| !promises.broken_by(hosts, except, &l.chain.certain).is_empty();
     let mut live = plan.loaded.iter().filter(|l| l.chain.pins.contains(&pin)).peekable();
-    let is_refused = live.peek().is_some() && live.all(|l| breaks_any(context, plan, except, &l.chain));
-    (!is_refused).then(|| is_promised(context, plan, except, pin))
-}
-
-/// `true` if a chain breaks a promise for a name of the site.
-fn breaks_any(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPattern], chain: &Chain) -> bool {
-    let mut broken =
-        context.book.promises().iter().filter(|p| p.is_alive(context.now) && !p.is_kept_by(&chain.certain));
-    broken.any(|p| plan.served_hosts().iter().any(|host| p.binds(host, except)))
-}
-
-/// `true` if clients of a site may hold a pin: an enforced set that is alive for one of its names has it.
-fn is_promised(context: &CheckContext<'_>, plan: &SitePlan, except: &[HostPattern], pin: Pin) -> bool {
-    let promises = context.book.promises().iter();
-    promises
-        .filter(|p| p.is_alive(context.now) && p.pins.binary_search(&pin).is_ok())
-        .any(|p| plan.served_hosts().iter().any(|host| p.binds(host, except)))
+    let is_refused = live.peek().is_some() && live.all(breaks_any);
+    (!is_refused).then(|| promises.binding(hosts, except).iter().any(|p| p.pins.binary_search(&pin).is_ok()))
 }
 
 /// The step of a ramp. A new ramp begins.

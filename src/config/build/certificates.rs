@@ -17,7 +17,7 @@ use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
 use crate::keys::key_file::{KeyFileError, Want};
-use crate::reason::{Kind, Problem, Reason, shell_word};
+use crate::reason::{Kind, Problem, Reason, shell_path};
 use crate::tls::certificate::Chain;
 use crate::tls::key_process::{self, KeyProcess, RemoteKey};
 use crate::tls::preflight;
@@ -338,8 +338,7 @@ pub(super) fn read_chain(file: &ChainFile, path: &Path, at: &At<String>, r: &mut
             let reason = Reason::new(format!("{}: {error}", shown.display()));
             let reason = match error {
                 CertificateError::Order(_) => {
-                    let issuer =
-                        format!("openssl x509 -noout -issuer -in {}", shell_word(&shown.display().to_string()));
+                    let issuer = format!("openssl x509 -noout -issuer -in {}", shell_path(&shown));
                     reason
                         .hint("put the leaf first, then the certificate that issued it, and so on")
                         .hint(format!("if the issuer's certificate is missing, add it; `{issuer}` names the issuer"))

@@ -212,7 +212,7 @@ impl Config {
         withheld(self).is_some_and(|source| withheld(before) == Some(source))
     }
 
-    /// The pairs that it serves, and those that serve single names instead.
+    /// The pairs that it serves, and the pairs that serve single names instead.
     pub(in crate::config) fn pairs(&self) -> impl Iterator<Item = ServedPair<'_>> {
         self.entries.iter().flat_map(|entry| {
             let site = entry.report.name();

@@ -25,6 +25,11 @@ pub(super) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)
 }
 
+/// The path, or the nearest one above it that exists.
+pub(super) fn nearest_existing(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|at| at.symlink_metadata().is_ok())
+}
+
 /// The folder in which relative paths begin, in hints.
 const BASE: &str = "the folder of the configuration file";
 

@@ -1,10 +1,11 @@
 //! The settings that belong to no site.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::admin_https::PageInputs;
 use super::checker::Checker;
+use super::files::nearest_existing;
 use super::suites::Fit;
 use super::{
     acme, addresses, admin, admin_https, cache, hooks, limits, listen, log, metrics, offer, process, rate, traces,
@@ -149,11 +150,6 @@ fn check_state(file: &ConfigFile, draft: &Draft, r: &mut Checker<'_>) {
             format!("chmod o-w {}", shell_word(&r.shown(&folder))),
         );
     }
-}
-
-/// The path, or the nearest one above it that exists.
-fn nearest_existing(path: &Path) -> Option<&Path> {
-    path.ancestors().find(|at| at.symlink_metadata().is_ok())
 }
 
 fn check_default_site(file: &ConfigFile, default_site: Option<usize>, r: &mut Checker<'_>) {

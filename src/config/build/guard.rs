@@ -71,7 +71,7 @@ fn judge(
         .filter_map(|(index, c)| c.entry.as_ref().map(|entry| (index, c, entry, offer(entry, c.is_kept))))
         .collect();
     let (offers, owners) = offers(&sites);
-    let objections = guard::judge(&offers, context.book.promises(), context.now);
+    let objections = guard::judge_by(&offers, builder.copies.promises(), context.now);
     let all = &all_sites(builder, &sites, &objections.breaches);
     let by_site = breaches_by_site(&objections.breaches);
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
@@ -119,7 +119,7 @@ fn judge(
 
 /// The facts about all sites that refusals depend on.
 fn all_sites<'s>(builder: &'s Builder<'_>, sites: &'s [JudgedSite<'_>], breaches: &[Breach<'_>]) -> AllSites<'s> {
-    // Ten thousand sites that break nothing are not looked at.
+    // Without a breach, nothing asks: skip ten thousand sites.
     let is_asked = !breaches.is_empty();
     let entries = sites.iter().map(|(_, _, entry, _)| *entry).filter(|_| is_asked);
     AllSites {

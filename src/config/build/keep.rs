@@ -12,25 +12,19 @@ const WITHOUT: &str = "until it can be served, the site is without a certificate
                        plain HTTP with 503, except ACME challenges";
 
 /// Notes the pairs on disk that are not served.
-pub(super) fn note_refused(
-    index: usize,
-    candidate: &mut Candidate,
-    context: &CheckContext<'_>,
-    kept: &mut Vec<KeptSite>,
-) {
+pub(super) fn note_refused(candidate: &mut Candidate, context: &CheckContext<'_>, kept: &mut Vec<KeptSite>) {
     let (unchanged, refused): (Vec<_>, Vec<_>) =
         std::mem::take(&mut candidate.refused).into_iter().partition(|pair| pair.unchanged);
     for problem in unchanged.into_iter().flat_map(|pair| pair.problems) {
         candidate.notes.push(stays_in_use(&problem, "it was served before, and stays in use"));
     }
     for pair in refused {
-        keep(index, candidate, pair.problems, pair.certificate, context, kept);
+        keep(candidate, pair.problems, pair.certificate, context, kept);
     }
 }
 
 /// Notes that a site keeps what it has, or a part of it. Warns, unless the caller keeps sites and reports that itself.
 pub(super) fn keep(
-    index: usize,
     candidate: &mut Candidate,
     problems: Vec<Problem>,
     certificates: impl IntoIterator<Item = report::CertificateReport>,
@@ -46,21 +40,32 @@ pub(super) fn keep(
         };
         candidate.notes.extend(errors.map(|problem| stays_in_use(problem, what)));
     }
-    let by_guard = candidate.by_guard;
-    if let Some(known) = kept.iter_mut().find(|known| known.index == index) {
-        known.problems.extend(problems);
-        known.certificates.extend(certificates);
-        known.by_guard |= by_guard;
-        return;
+    let known = record(candidate, kept);
+    known.problems.extend(problems);
+    known.certificates.extend(certificates);
+    known.by_guard |= candidate.by_guard;
+}
+
+/// The record of a site that keeps what it has, or a part of it: the known one, or a new one.
+fn record<'k>(candidate: &Candidate, kept: &'k mut Vec<KeptSite>) -> &'k mut KeptSite {
+    let index = candidate.index;
+    let at = kept.iter().position(|known| known.index == index).unwrap_or(kept.len());
+    if at == kept.len() {
+        kept.push(KeptSite {
+            index,
+            site: candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default(),
+            problems: Vec::new(),
+            by_guard: false,
+            certificates: Vec::new(),
+            lacks: false,
+            apart: Vec::new(),
+        });
     }
-    let site = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
-    let certificates = certificates.into_iter().collect();
-    kept.push(KeptSite { index, site, problems, by_guard, certificates, lacks: false, apart: Vec::new() });
+    &mut kept[at]
 }
 
 /// Notes that a pair serves only a part of a site's names.
 pub(super) fn keep_apart(
-    index: usize,
     candidate: &mut Candidate,
     problem: Problem,
     certificate: Option<report::CertificateReport>,
@@ -68,27 +73,15 @@ pub(super) fn keep_apart(
 ) {
     candidate.by_guard = true;
     candidate.apart.push(problem.clone());
-    let apart = candidate.plan.apart.iter().map(|apart| apart.name.to_string()).collect();
-    match kept.iter_mut().find(|known| known.index == index) {
-        Some(known) => {
-            known.problems.push(problem);
-            known.certificates.extend(certificate);
-            (known.by_guard, known.apart) = (true, apart);
-        }
-        None => kept.push(KeptSite {
-            index,
-            site: candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default(),
-            problems: vec![problem],
-            by_guard: true,
-            certificates: certificate.into_iter().collect(),
-            lacks: false,
-            apart,
-        }),
-    }
+    let known = record(candidate, kept);
+    known.problems.push(problem);
+    known.certificates.extend(certificate);
+    known.by_guard = true;
+    known.apart = candidate.plan.apart.iter().map(|apart| apart.name.to_string()).collect();
 }
 
 /// Notes the pairs that nothing replaces. Returns their problems.
-pub(super) fn note_missing(index: usize, candidate: &mut Candidate, kept: &mut Vec<KeptSite>) -> Vec<Problem> {
+pub(super) fn note_missing(candidate: &mut Candidate, kept: &mut Vec<KeptSite>) -> Vec<Problem> {
     let site = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
     let mut all = Vec::new();
     for missing in std::mem::take(&mut candidate.missing) {
@@ -103,23 +96,11 @@ pub(super) fn note_missing(index: usize, candidate: &mut Candidate, kept: &mut V
         if lack == CertificateLack::NotYet {
             continue;
         }
-        match kept.iter_mut().find(|known| known.index == index) {
-            Some(known) => {
-                known.problems.extend(problems);
-                known.certificates.extend(certificate);
-                known.by_guard |= by_guard;
-                known.lacks |= candidate.plan.lack.is_some();
-            }
-            None => kept.push(KeptSite {
-                index,
-                site: site.clone(),
-                problems,
-                by_guard,
-                certificates: certificate.into_iter().collect(),
-                lacks: candidate.plan.lack.is_some(),
-                apart: Vec::new(),
-            }),
-        }
+        let known = record(candidate, kept);
+        known.problems.extend(problems);
+        known.certificates.extend(certificate);
+        known.by_guard |= by_guard;
+        known.lacks |= candidate.plan.lack.is_some();
     }
     all
 }
@@ -136,7 +117,7 @@ pub(super) fn mark_shorter(candidates: &mut [Candidate], context: &CheckContext<
     for (candidate, before) in candidates.iter_mut().zip(&before.entries) {
         let Some(entry) = candidate.entry.as_ref().filter(|e| !settled.contains(&e.site.label())) else { continue };
         let pairs = before.plan.loaded.iter().filter_map(|b| {
-            let after = entry.plan.loaded.iter().find(|a| a.at == b.at)?;
+            let after = entry.plan.pair(b.at)?;
             Some((&b.chain, &after.chain))
         });
         let shorter = pairs.into_iter().find(|(b, a)| a.pins.len() < b.pins.len());
@@ -148,12 +129,7 @@ pub(super) fn mark_shorter(candidates: &mut [Candidate], context: &CheckContext<
 }
 
 /// Gives an unfit candidate its fallback.
-pub(super) fn keep_unfit(
-    candidate: &mut Candidate,
-    index: usize,
-    context: &CheckContext<'_>,
-    kept: &mut Vec<KeptSite>,
-) {
+pub(super) fn keep_unfit(candidate: &mut Candidate, context: &CheckContext<'_>, kept: &mut Vec<KeptSite>) {
     if candidate.is_kept || candidate.is_fit() {
         return;
     }
@@ -161,7 +137,7 @@ pub(super) fn keep_unfit(
     let refused = candidate.entry.replace(entry);
     let problems = std::mem::take(&mut candidate.problems);
     let certificates = refused.map(|refused| refused.report.certificates.clone()).unwrap_or_default();
-    keep(index, candidate, problems, certificates, context, kept);
+    keep(candidate, problems, certificates, context, kept);
     candidate.is_kept = true;
     candidate.news.clear();
 }

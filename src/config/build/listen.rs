@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use ipnet::IpNet;
 
 use super::checker::Checker;
+use super::files::nearest_existing;
 use super::upstream_url::{of_port, wrong_port};
 use crate::config::file::{LimitsTable, ListenTable, ReportsTable, TlsTable};
 use crate::config::problem::At;
@@ -300,8 +301,9 @@ pub(super) fn check_admin(listen: Option<&At<String>>, draft: &Draft, r: &mut Ch
 
 /// Warns of a socket that cannot be opened, since another file has its place: pintle serves without commands.
 fn warn_of_other_file(listen: &At<String>, socket: &Path, r: &mut Checker<'_>) {
-    let Some((at, is)) = socket.ancestors().find_map(|at| Some((at, at.symlink_metadata().ok()?))) else { return };
-    let fits = if at == socket { is.file_type().is_socket() } else { at.is_dir() };
+    let Some(at) = nearest_existing(socket) else { return };
+    let is_socket = |at: &Path| at.symlink_metadata().is_ok_and(|is| is.file_type().is_socket());
+    let fits = if at == socket { is_socket(at) } else { at.is_dir() };
     if !fits {
         let what = if at == socket { "not a socket" } else { "not a folder" };
         r.warn(

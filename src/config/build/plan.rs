@@ -77,6 +77,11 @@ impl SitePlan {
         self.problems.iter().filter(is_new).map(move |p| shifted(p, start))
     }
 
+    /// The pair at a place in `[[site.certificate]]`.
+    pub(super) fn pair(&self, at: usize) -> Option<&LoadedCertificate> {
+        self.loaded.iter().find(|loaded| loaded.at == at)
+    }
+
     pub(super) fn is_current(&self, looked: &Stamps) -> bool {
         !self.has_stand_ins && self.stamps.iter().all(|(path, stamp)| looked.is_still(path, stamp))
     }

@@ -188,8 +188,9 @@ fn uncovered(hosts: &[HostPattern], served: &[Arc<Certificate>]) -> Vec<(HostPat
 
 /// Gives the names that the site's own pairs must not serve their substitutes, or none.
 fn part(uncovered: &mut Vec<(HostPattern, Option<CertificateSet>)>, apart: &[NameApart]) {
+    let names: HashSet<&HostPattern> = apart.iter().map(|apart| &apart.name).collect();
+    uncovered.retain(|(known, _)| !names.contains(known));
     for NameApart { name, substitute, .. } in apart {
-        uncovered.retain(|(known, _)| known != name);
         let set = substitute.as_ref().map(|one| Certificates::set(vec![one.clone()]));
         uncovered.push((name.clone(), set));
     }

@@ -86,26 +86,26 @@ pub(super) fn settle(
             // An operator who accepts a lockout wants this chain and no other. A line from an earlier lockout does not count.
             Some(_) if objection.is_wanted => return false,
             Some(pair) if builder.has_other_pair(candidate, pair) && change.forced.insert(pair) => {
-                let refused = rebuild(objection.site, candidate, change, builder, r);
+                let refused = rebuild(candidate, change, builder, r);
                 candidate.by_guard = true;
                 let certificates = refused.into_iter().filter(|p| p.at == pair).filter_map(|p| p.certificate);
                 let problem = objection.beside(candidate.entry.as_ref());
-                keep(objection.site, candidate, vec![problem], certificates, context, kept);
+                keep(candidate, vec![problem], certificates, context, kept);
                 return true;
             }
             Some(pair) if part(objection, candidate, change, builder) => {
                 serve_apart((objection, pair), candidate, change, builder, kept, r);
                 return true;
             }
-            Some(pair) if !change.dropped.contains_key(&pair) && builder.may_drop(candidate, objection.site, pair) => {
+            Some(pair) if !change.dropped.contains_key(&pair) && builder.may_drop(candidate, pair) => {
                 change.dropped.insert(pair, vec![objection.problem.clone()]);
-                rebuild(objection.site, candidate, change, builder, r);
+                rebuild(candidate, change, builder, r);
                 return true;
             }
             None if change.withhold.is_none() && may_withhold(candidate, builder) => {
                 let is_burnt = objection.problem.kind == Kind::BurntKey;
                 change.withhold = Some(if is_burnt { Withheld::BurntBackup } else { Withheld::OtherSite });
-                rebuild(objection.site, candidate, change, builder, r);
+                rebuild(candidate, change, builder, r);
                 candidate.notes.push(stays_in_use(&objection.problem, "so pintle serves the site without its pins"));
                 return true;
             }
@@ -117,19 +117,18 @@ pub(super) fn settle(
     }
     candidate.by_guard = true;
     candidate.problems.push(objection.problem.clone());
-    keep_unfit(candidate, objection.site, context, kept);
+    keep_unfit(candidate, context, kept);
     true
 }
 
 /// Makes a candidate again. Returns the pairs on disk that are not served now.
 fn rebuild(
-    site: usize,
     candidate: &mut Candidate,
     change: &CandidateChange,
     builder: &mut Builder<'_>,
     r: &mut Checker<'_>,
 ) -> Vec<RefusedPair> {
-    let mut made = builder.candidate(site, change, r);
+    let mut made = builder.candidate(candidate.index, change, r);
     made.notes = std::mem::take(&mut candidate.notes);
     made.apart = std::mem::take(&mut candidate.apart);
     made.by_guard = candidate.by_guard;
@@ -147,22 +146,21 @@ fn serve_apart(
     kept: &mut Vec<KeptSite>,
     r: &mut Checker<'_>,
 ) {
-    let refused = candidate.plan.loaded.iter().find(|l| l.at == pair).map(LoadedCertificate::report);
-    rebuild(objection.site, candidate, change, builder, r);
-    let mut problem = apart::told(&objection.problem, &candidate.plan.apart);
+    let refused = candidate.plan.pair(pair).map(LoadedCertificate::report);
+    rebuild(candidate, change, builder, r);
+    let mut problem = apart::with_ways(&objection.problem, &candidate.plan.apart);
     if builder.context.stand_in == StandIn::Never {
         // A judgement of the pair: it is fit for the site.
         problem.severity = Severity::Warning;
     }
-    keep_apart(objection.site, candidate, problem, refused, kept);
+    keep_apart(candidate, problem, refused, kept);
 }
 
 /// `true` if the pair that was served last where this one is configured breaks the same promises, and was served for none
 /// of the names that they bind: to serve it instead would help nobody.
 fn loses_nothing(objection: &SiteObjection, candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> bool {
     let Some(Words { refusal, .. }) = &objection.refusal else { return false };
-    let here = candidate.plan.loaded.iter().find(|loaded| loaded.at == pair);
-    let served = here.and_then(|here| builder.served(candidate, here));
+    let served = candidate.plan.pair(pair).and_then(|here| builder.served(candidate, here));
     served.is_some_and(|served| refusal.broken.iter().all(|promise| served.is_apart_from(promise)))
 }
 
@@ -175,7 +173,7 @@ fn part(objection: &SiteObjection, candidate: &Candidate, change: &mut Candidate
     if pairs.iter().any(|pair| pair.certificate.is_none()) {
         return false;
     }
-    let loaded = pairs.iter().find(|pair| Some(pair.at) == objection.pair);
+    let loaded = objection.pair.and_then(|at| entry.plan.pair(at));
     let served = loaded.and_then(|loaded| builder.served_with_key(candidate, loaded));
     let mut names = apart::names(entry, &refusal.broken, served.as_ref());
     if pairs.len() > 1 {

@@ -27,16 +27,13 @@ use crate::tls::key_process;
 pub(super) struct StandIns<'a> {
     before: Option<&'a Arc<SiteEntry>>,
     copies: &'a StandInCopies<'a>,
-    allowed: StandIn,
+    context: &'a CheckContext<'a>,
     change: &'a CandidateChange,
     may_lack: MayLackHere<'a>,
     /// The site's names.
     hosts: &'a [HostPattern],
     /// The site has one pair.
     has_one: bool,
-    is_start: bool,
-    /// No process serves.
-    is_alone: bool,
 }
 
 /// The ways in which a candidate must differ from its text and files.
@@ -153,22 +150,13 @@ impl<'a> StandIns<'a> {
     /// The stand-ins of one site.
     pub(super) fn of(
         before: Option<&'a Arc<SiteEntry>>,
-        (context, copies): (&'a CheckContext<'_>, &'a StandInCopies<'_>),
+        copies: &'a StandInCopies<'a>,
         change: &'a CandidateChange,
         may_lack: MayLackHere<'a>,
         (hosts, table): (&'a [HostPattern], &SiteTable),
     ) -> Self {
-        Self {
-            before,
-            copies,
-            allowed: context.stand_in,
-            change,
-            may_lack,
-            hosts,
-            has_one: table.certificates.len() == 1,
-            is_start: context.is_start(),
-            is_alone: context.is_alone(),
-        }
+        let has_one = table.certificates.len() == 1;
+        Self { before, copies, context: copies.context(), change, may_lack, hosts, has_one }
     }
 
     /// `true` if the site may be without the pair with this chain.
@@ -181,7 +169,8 @@ impl<'a> StandIns<'a> {
         self.change.dropped.get(&at).map(Vec::as_slice)
     }
 
-    /// The pair that was served last with this path of a chain, whatever the file holds now.
+    /// The pair that was served last where this one is configured, whatever the file holds now. While no process serves, its
+    /// copy may be one of another path.
     pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<ServedLast> {
         let read = || self.copies.index()?.read(path, self.hosts).or_else(|| self.served_elsewhere(table));
         self.served_where(|l| l.path == path, read, (table, at, path, folder))
@@ -189,8 +178,8 @@ impl<'a> StandIns<'a> {
 
     /// While no process serves: the copy of the pair that the whole site was served with last, although its text names other
     /// files now. A reload may have refused them.
-    fn served_elsewhere(&self, table: &CertificateTable) -> Option<Vec<u8>> {
-        let is_meant = self.is_alone && self.has_one && table.managed.is_none() && table.key.is_some();
+    fn served_elsewhere(&self, table: &CertificateTable) -> Option<Zeroizing<Vec<u8>>> {
+        let is_meant = self.context.is_alone() && self.has_one && table.managed.is_none() && table.key.is_some();
         let first = self.hosts.first().filter(|_| is_meant)?;
         self.copies.contents_for(first, self.hosts)
     }
@@ -271,7 +260,7 @@ impl<'a> StandIns<'a> {
     fn served_where(
         &self,
         is_meant: impl Fn(&LoadedCertificate) -> bool,
-        read: impl FnOnce() -> Option<Vec<u8>>,
+        read: impl FnOnce() -> Option<Zeroizing<Vec<u8>>>,
         (table, at, path, folder): (&CertificateTable, usize, &Path, &Path),
     ) -> Option<ServedLast> {
         let key = table.key.as_ref().map(|key| folder.join(&key.value).into_boxed_path());
@@ -291,7 +280,7 @@ impl<'a> StandIns<'a> {
                 by,
             });
         }
-        let contents = Zeroizing::new(read()?);
+        let contents = read()?;
         let by = By::Copy(Breaches::read(&contents));
         let (chain, certificate) = match &key {
             None => (Arc::new(Chain::from_pem(&contents).ok()?), None),
@@ -328,13 +317,13 @@ impl<'a> StandIns<'a> {
         let mut chains = table.certificates.iter().filter_map(|pair| pair.chain.as_ref());
         let is_known =
             |copies: &CopyIndex<'_>| chains.any(|chain| copies.read(&path(&chain.value), self.hosts).is_some());
-        self.is_start
-            || self.allowed == StandIn::Always && self.before.is_none() && self.copies.index().is_some_and(is_known)
+        let is_always = self.context.stand_in == StandIn::Always;
+        self.context.is_start() || is_always && self.before.is_none() && self.copies.index().is_some_and(is_known)
     }
 
     /// `true` if a pair may replace the one on disk.
     pub(super) fn may_stand_in(&self, unchanged: bool) -> bool {
-        match self.allowed {
+        match self.context.stand_in {
             StandIn::Never => false,
             StandIn::Unchanged => unchanged,
             StandIn::Always => true,

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::config::CheckContext;
 use crate::config::last_good::{Breaches, CopyIndex, FormerCopies};
 use crate::host::HostPattern;
-use crate::ledger::Book;
 use crate::policy::promise::Promises;
 use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
@@ -17,8 +18,8 @@ use crate::tls::key_process;
 
 /// The copies and the promises.
 pub(super) struct StandInCopies<'a> {
+    context: &'a CheckContext<'a>,
     index: Option<CopyIndex<'a>>,
-    book: &'a Book,
     promises: Promises<'a>,
     /// The pairs of copies that somebody asked for; `None` for one without a usable pair.
     pairs: RefCell<HashMap<usize, Option<Rc<CopiedPair>>>>,
@@ -31,13 +32,18 @@ struct CopiedPair {
 }
 
 impl<'a> StandInCopies<'a> {
-    pub(super) fn of(context: &'a CheckContext<'_>) -> Self {
+    pub(super) fn of(context: &'a CheckContext<'a>) -> Self {
         Self {
+            context,
             index: context.last_good.as_ref().map(CopyIndex::of),
-            book: context.book,
             promises: Promises::alive(context.book.promises(), context.now),
             pairs: RefCell::default(),
         }
+    }
+
+    /// The context of the build.
+    pub(super) fn context(&self) -> &'a CheckContext<'a> {
+        self.context
     }
 
     pub(super) fn index(&self) -> Option<&CopyIndex<'a>> {
@@ -60,20 +66,21 @@ impl<'a> StandInCopies<'a> {
     }
 
     /// The newest copy that was made for a name and may serve these hosts: its contents.
-    pub(super) fn contents_for(&self, name: &HostPattern, hosts: &[HostPattern]) -> Option<Vec<u8>> {
-        let index = self.with_keys()?;
-        let at = index.made_for(name).iter().find(|at| self.fit(**at, hosts).is_some())?;
-        index.contents(*at).map(|contents| contents.to_vec())
+    pub(super) fn contents_for(&self, name: &HostPattern, hosts: &[HostPattern]) -> Option<Zeroizing<Vec<u8>>> {
+        let (at, _) = self.fitting(name, hosts)?;
+        self.index.as_ref()?.contents(at)
     }
 
     /// The pair of the newest copy that was made for a name and may serve it.
     pub(super) fn pair_for(&self, name: &HostPattern) -> Option<Arc<Certificate>> {
-        self.with_keys()?.made_for(name).iter().find_map(|at| self.fit(*at, std::slice::from_ref(name)))
+        self.fitting(name, std::slice::from_ref(name)).map(|(_, pair)| pair)
     }
 
-    /// The copies, unless a key process has the keys: it has those of configured files only.
-    fn with_keys(&self) -> Option<&CopyIndex<'a>> {
-        self.index.as_ref().filter(|_| key_process::running().is_none())
+    /// The place and the pair of the newest copy that was made for a name and may serve these hosts. `None` with a key
+    /// process, which has the keys of configured files only.
+    fn fitting(&self, name: &HostPattern, hosts: &[HostPattern]) -> Option<(usize, Arc<Certificate>)> {
+        let index = self.index.as_ref().filter(|_| key_process::running().is_none())?;
+        index.made_for(name).iter().find_map(|at| Some((*at, self.fit(*at, hosts)?)))
     }
 
     /// The pair of a copy, if it covers some names and breaks no promise there, except those that it broke already.
@@ -83,7 +90,7 @@ impl<'a> StandInCopies<'a> {
         let broken = self.promises.broken_by(hosts, &[], &chain.certain);
         let is_fit = hosts.iter().all(|host| chain.leaf.covers_pattern(host))
             && broken.into_iter().all(|promise| pair.breaches.has(promise))
-            && self.book.burnt(chain.pin()).is_none();
+            && self.context.book.burnt(chain.pin()).is_none();
         is_fit.then(|| pair.certificate.clone())
     }
 

@@ -13,7 +13,7 @@ use crate::config::last_good::FormerCopies;
 use crate::host::HostPattern;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
-use crate::reason::{Problem, Reason, shell_word};
+use crate::reason::{Problem, Reason, shell_path, shell_word};
 
 /// Warns if `[site.hpkp]` was removed: that withdraws nothing.
 pub(super) fn warn_of_removal(
@@ -77,7 +77,7 @@ pub(super) fn warn_of_unserved(builder: &Builder<'_>, r: &mut Checker<'_>) {
 pub(super) fn kept_aside(former: Option<&FormerCopies>, hosts: &[HostPattern]) -> Option<String> {
     let copy = former?.find(hosts)?;
     let site = hosts.first()?.to_string();
-    let (word, file) = (shell_word(&site), shell_word(&copy.path.display().to_string()));
+    let (word, file) = (shell_word(&site), shell_path(&copy.path));
     Some(format!(
         "{file} has the certificate and key that served {site} last; for a site with these names: pintle install --site \
          {word} {file} {file}"

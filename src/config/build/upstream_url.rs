@@ -84,8 +84,8 @@ pub(super) fn invalid_host(key: &str, authority: &str, front: &str) -> Reason {
     }
 }
 
-/// Returns a URL for a value without `://`: `https://HOST` for `HOST`, `http://HOST` for `http//HOST`. `None` if that would
-/// be none.
+/// Returns a URL for a value without `://`: `https://HOST` for `HOST`, `http://HOST` for `http//HOST`. `None` if the
+/// result is not a URL.
 fn with_scheme(value: &str) -> Option<String> {
     let split = value.split_once("//").map(|(word, rest)| (word.trim_end_matches(':'), rest));
     let meant =
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_that_are_none() {
+    fn invalid_ports() {
         let check =
             |authority: &str, want: Option<(&str, &str)>| assert_eq!(wrong_port(authority), want, "{authority}");
         check("example.org:99999", Some(("example.org", "99999")));

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::os::words::words;
-use crate::reason::{Reason, shell_word};
+use crate::reason::{Reason, shell_path, shell_word};
 
 /// Free bytes of the disk that the history leaves to the ledger, without which pins are withheld.
 pub(super) const RESERVE: u64 = 8 << 20;
@@ -80,9 +80,8 @@ impl Fault {
     #[must_use]
     pub fn reason(&self) -> Reason {
         let reason = Reason::new(self.to_string());
-        let word = |path: &Path| shell_word(&path.display().to_string());
         let aside = |path: &Path| {
-            let (from, to) = (word(path), shell_word(&format!("{}.damaged", path.display())));
+            let (from, to) = (shell_path(path), shell_word(&format!("{}.damaged", path.display())));
             format!("mv {from} {to}; pintle begins a new history")
         };
         match self {
@@ -92,21 +91,21 @@ impl Fault {
                 }
                 io::ErrorKind::PermissionDenied => reason
                     .hint("for a command: as root, or as the user that runs pintle")
-                    .hint(format!("for pintle itself: give its user the folder: chown -R USER {}", word(path))),
+                    .hint(format!("for pintle itself: give its user the folder: chown -R USER {}", shell_path(path))),
                 io::ErrorKind::ReadOnlyFilesystem => reason.hint("mount it writable; pintle tries again by itself"),
                 _ => reason.hint("check free space and permissions; pintle tries again by itself"),
             },
             Self::Scarce(_) => reason.hint("free space there; pintle tries again by itself"),
             Self::Locked(lock) => reason
                 .hint("wait until git has ended; pintle tries again by itself")
-                .hint(format!("if no git works there: rm {}", word(lock))),
+                .hint(format!("if no git works there: rm {}", shell_path(lock))),
             Self::Damaged(path, _) => {
-                reason.hint(format!("git -C {} fsck shows the damage", word(path))).hint(aside(path))
+                reason.hint(format!("git -C {} fsck shows the damage", shell_path(path))).hint(aside(path))
             }
             Self::Moved(_) => reason.hint("pintle tries again by itself"),
             Self::TooLarge { .. } => reason.hint("limits.config_version = a larger size, in [limits]"),
             Self::Full { path, .. } => reason
-                .hint(format!("git -C {} gc --prune=now packs it; pintle tries again by itself", word(path)))
+                .hint(format!("git -C {} gc --prune=now packs it; pintle tries again by itself", shell_path(path)))
                 .hint("limits.config_history = a larger size, in [limits]")
                 .hint(aside(path)),
             Self::Unreadable => reason.command("pintle check"),

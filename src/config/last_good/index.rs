@@ -11,16 +11,17 @@ use zeroize::Zeroizing;
 
 use super::contents::Breaches;
 use super::name::{CopyName, of_path, of_pin, of_site};
-use super::{FORMER, FormerCopy, LastGood, read};
+use super::{FormerCopy, LastGood, read};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
+use crate::tls::certificate::Chain;
 
 /// Copies that are read one by one rather than all together.
 const FEW: usize = 8;
 
 /// The copies as they are when somebody first asks: for one judgement of a configuration.
 #[derive(Debug)]
-pub(in crate::config) struct CopyIndex<'c> {
+pub struct CopyIndex<'c> {
     copies: &'c LastGood,
     listed: OnceCell<ListedCopies>,
     by_host: OnceCell<HashMap<HostPattern, Vec<usize>>>,
@@ -95,7 +96,7 @@ impl ListedCopies {
             fs::symlink_metadata(copies.folder.join(name)).and_then(|file| file.modified()).ok()
         };
         let mut names = copies.names().unwrap_or_default();
-        names.retain(|name| CopyName::parse(stem(name)).is_some());
+        names.retain(|name| CopyName::parse_any(name).is_some());
         names.sort_by_cached_key(|name| Reverse((written(name), name.clone())));
         let mut listed = Self::default();
         for (at, name) in names.iter().enumerate() {
@@ -155,13 +156,10 @@ impl ListedCopies {
     }
 }
 
-/// The name of a copy without the mark of a site that is gone.
-fn stem(name: &str) -> &str {
-    name.strip_suffix(FORMER).unwrap_or(name)
-}
-
 impl<'c> CopyIndex<'c> {
-    pub(in crate::config) fn of(copies: &'c LastGood) -> Self {
+    /// The index of some copies. Nothing is read yet.
+    #[must_use]
+    pub fn of(copies: &'c LastGood) -> Self {
         Self {
             copies,
             listed: OnceCell::new(),
@@ -174,17 +172,24 @@ impl<'c> CopyIndex<'c> {
     }
 
     /// The chain and key that a site with these names served last where this chain is configured, in PEM.
-    pub(in crate::config) fn read(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Vec<u8>> {
+    #[must_use]
+    pub fn read(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Zeroizing<Vec<u8>>> {
         self.best(hosts, &Meant::Path(of_path(chain)))
     }
 
+    /// The leaf keys of all copies, by the names that these were served for.
+    #[must_use]
+    pub fn keys_by_host(&self) -> HashMap<HostPattern, Vec<Pin>> {
+        self.by_names(|_, contents| Chain::from_pem(contents).ok().map(|chain| chain.pin()))
+    }
+
     /// The chain and key that a site with these names served last with this leaf key, wherever the chain is configured.
-    pub(in crate::config) fn read_with(&self, pin: Pin, hosts: &[HostPattern]) -> Option<Vec<u8>> {
+    pub(in crate::config) fn read_with(&self, pin: Pin, hosts: &[HostPattern]) -> Option<Zeroizing<Vec<u8>>> {
         self.best(hosts, &Meant::Key(of_pin(pin)))
     }
 
     /// The chain and key that a site with these names served last.
-    pub(in crate::config) fn read_any(&self, hosts: &[HostPattern]) -> Option<Vec<u8>> {
+    pub(in crate::config) fn read_any(&self, hosts: &[HostPattern]) -> Option<Zeroizing<Vec<u8>>> {
         self.best(hosts, &Meant::Any)
     }
 
@@ -213,7 +218,7 @@ impl<'c> CopyIndex<'c> {
 
     /// The copy that fits a site best, among those that are meant. A copy names its site by the first host, which may have
     /// changed its place, or be gone. Copies of older versions name no site.
-    fn best(&self, hosts: &[HostPattern], meant: &Meant) -> Option<Vec<u8>> {
+    fn best(&self, hosts: &[HostPattern], meant: &Meant) -> Option<Zeroizing<Vec<u8>>> {
         let listed = self.listed();
         let sites: Vec<String> = hosts.iter().map(of_site).collect();
         self.first(listed.named(&sites, meant)).or_else(|| {
@@ -237,8 +242,8 @@ impl<'c> CopyIndex<'c> {
     }
 
     /// The first of some copies that can be read.
-    fn first(&self, places: impl IntoIterator<Item = usize>) -> Option<Vec<u8>> {
-        places.into_iter().find_map(|at| self.contents(at)).map(|contents| contents.to_vec())
+    fn first(&self, places: impl IntoIterator<Item = usize>) -> Option<Zeroizing<Vec<u8>>> {
+        places.into_iter().find_map(|at| self.contents(at))
     }
 
     fn listed(&self) -> &ListedCopies {
@@ -246,15 +251,19 @@ impl<'c> CopyIndex<'c> {
     }
 
     fn by_host(&self) -> &HashMap<HostPattern, Vec<usize>> {
-        self.by_host.get_or_init(|| {
-            let mut known: HashMap<HostPattern, Vec<usize>> = HashMap::new();
-            for at in 0..self.listed().names.len() {
-                let Some(contents) = self.contents(at) else { continue };
-                for host in Breaches::read(&contents).known_hosts() {
-                    known.entry(host.clone()).or_default().push(at);
-                }
+        self.by_host.get_or_init(|| self.by_names(|at, _| Some(at)))
+    }
+
+    /// A fact about each copy, by the names that it was made for. The function gets the copy's place and contents.
+    fn by_names<T: Copy>(&self, fact: impl Fn(usize, &[u8]) -> Option<T>) -> HashMap<HostPattern, Vec<T>> {
+        let mut known: HashMap<HostPattern, Vec<T>> = HashMap::new();
+        for at in 0..self.listed().names.len() {
+            let Some(contents) = self.contents(at) else { continue };
+            let Some(fact) = fact(at, &contents) else { continue };
+            for host in Breaches::read(&contents).known_hosts() {
+                known.entry(host.clone()).or_default().push(fact);
             }
-            known
-        })
+        }
+        known
     }
 }

@@ -10,6 +10,9 @@ use crate::keys::pin::Pin;
 /// The end of a copy's name; a copy that is being written has another.
 pub(super) const SUFFIX: &str = ".pem";
 pub(super) const NEW_SUFFIX: &str = ".new";
+/// The end of the name of a copy whose site is gone. The copy stays while its pair stands in for a name, or while a promise
+/// needs its key.
+pub(super) const FORMER: &str = ".former";
 /// Bytes of a hash in a copy's name.
 const HASH: usize = 8;
 /// Characters of a file's stem in a copy's name: for people only, so a few are enough.
@@ -51,6 +54,11 @@ impl<'n> CopyName<'n> {
         let (_stem, path, pin) = (parts.next()?, parts.next()?, parts.next()?);
         let site = parts.next();
         parts.next().is_none().then_some(Self { path, pin, site })
+    }
+
+    /// The same, also for a copy whose site is gone.
+    pub(super) fn parse_any(name: &'n str) -> Option<Self> {
+        Self::parse(name.strip_suffix(FORMER).unwrap_or(name))
     }
 
     /// The part for the path of its chain ([`of_path`]).

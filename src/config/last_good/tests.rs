@@ -76,8 +76,9 @@ fn sites_that_share_a_file_have_their_own_copies() {
     // The names have another order, or the first one is gone.
     assert_eq!((read(&["www.a.example", "a.example"]), read(&["www.a.example"])), (Some('A'), Some('A')));
     assert_eq!(read(&["c.example"]), None);
-    assert_eq!(copies.read_with(new, &hosts(&["a.example"])), None);
-    assert!(copies.read_with(new, &hosts(&["b.example"])).is_some());
+    let index = CopyIndex::of(&copies);
+    assert_eq!(index.read_with(new, &hosts(&["a.example"])), None);
+    assert!(index.read_with(new, &hosts(&["b.example"])).is_some());
     // A copy of an older version has no site: it is for any, unless there is a better one.
     let named = copies.path(served("a.example", chain, old));
     let name = named.file_name().unwrap().to_str().unwrap();
