@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::Control;
-use super::admin::AdminCommand;
-use super::reload::{Installed, ReloadOutcome};
+use super::admin::{AcmeCommand, AdminCommand, Installed, ReloadOutcome};
 use crate::acme::driver::Driver;
 use crate::acme::driver::end::Ending;
 use crate::acme::facts::NextKey;
@@ -237,16 +236,6 @@ impl Control {
             },
         }
     }
-}
-
-/// A command about the certificates that pintle obtains.
-pub(super) enum AcmeCommand {
-    /// Return the plans.
-    Plans(oneshot::Sender<Value>),
-    /// Renew the certificates of a site now, or change over to their next keys.
-    Renew { host: String, asked: Renew, reply: oneshot::Sender<Renewing> },
-    /// Declare keys of a site compromised.
-    Revoke { host: String, asked: Revoke, reply: oneshot::Sender<Revoking> },
 }
 
 /// The refusal for a host whose certificate comes from elsewhere.

@@ -4,14 +4,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::admin::AdminCommand;
-use super::cache::{self, CacheCall};
-use super::config;
-use super::events;
-use super::history::AdoptionOrigin;
-use super::reload::{Installed, ReloadOutcome};
-use super::served::Objection;
-use super::{DRAINING, acme, first_site, install, keys, records, views};
+use super::admin::{
+    AcmeCommand, AdminCommand, AdoptionOrigin, CacheCall, DRAINING, Installed, Objection, ReloadOutcome,
+};
+use super::{acme, cache, config, events, first_site, install, keys, records, views};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Api, Call, find, without_version};
 use crate::admin::asked::{parameter, wiped};
@@ -108,7 +104,7 @@ async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -
         "/ledger" => json(ask(commands, AdminCommand::Book).await.map(|known| json!(known))),
         "/served" => json(ask(commands, AdminCommand::Served).await),
         "/records" => records::shown(query, commands).await,
-        "/acme" => json(ask(commands, |reply| AdminCommand::Acme(acme::AcmeCommand::Plans(reply))).await),
+        "/acme" => json(ask(commands, |reply| AdminCommand::Acme(AcmeCommand::Plans(reply))).await),
         _ => return views::shown(path, query, commands).await,
     })
 }

@@ -11,8 +11,8 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{Instant, timeout};
 
 use super::Control;
-use crate::admin::api::{Answer, Call};
-use crate::admin::asked::parameter;
+use super::admin::{CacheCall, PurgeReply};
+use crate::admin::api::Answer;
 use crate::cache::SiteCache;
 use crate::cache::disk::{Settled, SiteDisk};
 use crate::cache::page::CachedPage;
@@ -31,9 +31,6 @@ const LISTED_MAX: usize = 64;
 const PURGE_WAIT: Duration = Duration::from_secs(20);
 /// The longest wait for pages to be written before another process takes over, or before the end.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
-
-/// The answer to a purge.
-pub(super) type PurgeReply = oneshot::Sender<Result<Value, Reason>>;
 
 /// Puts the stored pages on disk of a configuration into use. No other process uses them. `before` had others.
 pub(super) fn open_disk(config: &Config, before: Option<&Config>) {
@@ -63,25 +60,6 @@ pub(super) fn close_disk(config: &Config) -> Option<JoinHandle<()>> {
             disks.iter().for_each(|disk| disk.give_up());
         }
     }))
-}
-
-/// A question or a command about caches.
-#[derive(Debug)]
-pub(super) struct CacheCall {
-    url: Option<String>,
-    prefix: Option<String>,
-    tag: Option<String>,
-    site: Option<String>,
-    is_soft: bool,
-}
-
-impl CacheCall {
-    /// Reads the query of a call.
-    pub(super) fn of(call: &Call) -> Self {
-        let named = |name| parameter(&call.query, name).filter(|value| !value.is_empty());
-        let is_soft = call.query.split('&').any(|part| part == "soft" || part == "soft=true");
-        Self { url: named("url"), prefix: named("prefix"), tag: named("tag"), site: named("site"), is_soft }
-    }
 }
 
 /// Turns the outcome of a call into its answer.

@@ -1,6 +1,6 @@
 //! The configuration over the API: its text, the verdict on another one, a change, and the history.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -9,10 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::Control;
-use super::admin::AdminCommand;
+use super::admin::{AdminCommand, AdoptionOrigin, Change, Changed, CheckedText, InUse, ReloadOutcome};
 use super::difference::unified;
-use super::history::AdoptionOrigin;
-use super::reload::{Halt, ReloadOutcome};
+use super::reload::Halt;
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call};
 pub use crate::admin::asked::encoded;
@@ -25,48 +24,6 @@ use crate::reason::{Problem, Reason};
 /// The versions of one answer, and the number without a wish.
 const VERSIONS_MAX: usize = 500;
 const VERSIONS: usize = 50;
-/// The control thread's knowledge of the configuration.
-pub(super) struct InUse {
-    path: PathBuf,
-    text: Arc<KnownText>,
-    loaded: jiff::Timestamp,
-    history: Option<ConfigHistory>,
-    recorder: Value,
-    /// `true` if this process may change the file (`admin.edit`).
-    may_edit: bool,
-}
-
-/// A change to make.
-pub(super) struct Change {
-    text: String,
-    /// The tags of the text that it replaces, as in `If-Match`.
-    if_match: String,
-    origin: AdoptionOrigin,
-}
-
-/// The outcome of a change.
-pub(super) enum Changed {
-    Refused(ReloadOutcome),
-    /// The file cannot be changed, or is another one.
-    Not(EditError),
-    /// In use.
-    Done {
-        verdict: ReloadOutcome,
-        /// The version that keeps it, if it is on disk already.
-        version: Option<String>,
-        /// The tag of the file's text: with the secrets that the request may have left out.
-        tag: String,
-    },
-}
-
-/// The verdict on a text, and the text in use at that moment.
-pub(super) struct CheckedText {
-    verdict: ReloadOutcome,
-    text: Arc<str>,
-    running: Arc<KnownText>,
-    /// The configuration file.
-    path: PathBuf,
-}
 
 /// Answers a call about the configuration; `None` if the path has no such method.
 pub(super) async fn answer(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {

@@ -6,11 +6,10 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, sleep};
 
-use super::admin::AdminCommand;
+use super::Control;
+use super::admin::{AdminCommand, DRAINING, Tested};
 use super::cache::close_disk;
-use super::events::Tested;
 use super::upgrade::Successor;
-use super::{Control, DRAINING};
 use crate::acme::request::DriverEnd;
 use crate::os::words::words;
 use crate::server::Drain;

@@ -10,6 +10,7 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::Control;
+use super::admin::Tested;
 use super::conditions::{Condition, Expiry};
 use crate::admin::api::Answer;
 use crate::config::{Config, Difference};
@@ -42,15 +43,6 @@ pub(super) struct Reporter {
     expiring: Vec<Expiry>,
     /// Promises that clients held at that look, by site and channel.
     held: BTreeMap<(String, String), Seconds>,
-}
-
-/// The outcome of a test.
-#[derive(Debug, Default)]
-pub(super) struct Tested {
-    /// Each hook that was tested, and why it failed.
-    pub(super) hooks: Vec<(String, Option<String>)>,
-    /// The names of all hooks.
-    pub(super) known: Vec<String>,
 }
 
 impl Reporter {

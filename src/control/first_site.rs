@@ -7,9 +7,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::admin::AdminCommand;
+use super::admin::{AdminCommand, PageQuestion};
 use super::config;
-use super::views::PageQuestion;
 use crate::acme::request::ask;
 use crate::admin::api::Answer;
 use crate::host::bare;

@@ -14,8 +14,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use super::Control;
+use super::admin::AdoptionOrigin;
 use crate::config::KnownText;
-use crate::config::history::{Adoption, Bounds, ConfigHistory, Fault, How, Recorded};
+use crate::config::history::{Adoption, Bounds, ConfigHistory, Fault, Recorded};
 use crate::reason::Reason;
 
 /// Versions that wait for the disk; beyond, the oldest is given up.
@@ -24,26 +25,6 @@ const WAITING_MAX: usize = 16;
 const RETRY: Duration = Duration::from_secs(10);
 /// The longest wait of an answer for the id of its version.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The origin of an adoption.
-#[derive(Debug, Clone)]
-pub(super) struct AdoptionOrigin {
-    pub(super) how: How,
-    pub(super) who: String,
-    /// The version that it brings back.
-    pub(super) restores: Option<String>,
-}
-
-impl AdoptionOrigin {
-    pub(super) fn new(how: How, who: impl Into<String>) -> Self {
-        Self { how, who: who.into(), restores: None }
-    }
-
-    /// An adoption that nobody has asked this process for.
-    pub(super) fn own(how: How) -> Self {
-        Self::new(how, crate::os::privileges::user())
-    }
-}
 
 /// A version to keep.
 struct Pending {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::admin::AdminCommand;
+use super::admin::{AdminCommand, WantedKeys};
 use super::promises::{PromiseDates, promised_since};
 use super::{Control, config};
 use crate::acme::request::ask;
@@ -46,36 +46,10 @@ struct WantedKey {
 static MAKING: Mutex<()> = Mutex::new(());
 /// Sites in one answer, if a page of them is asked for.
 const PAGE: usize = 8;
-/// The longest text to search for, in bytes: a host name.
-const SEARCH_MAX: usize = 253;
 /// Files of a folder that are looked at for the CSR of a new key.
 const FILES_MAX: usize = 1000;
 /// The content type of a CSR (RFC 5967).
 const CSR: &str = "application/pkcs10";
-
-/// The part of the list that is wanted.
-pub(super) struct WantedKeys {
-    /// A part of a host name.
-    search: String,
-    /// The page, from 1; `None` for all sites.
-    page: Option<usize>,
-}
-
-impl WantedKeys {
-    fn of(query: &str) -> Result<Self, Answer> {
-        let search = parameter(query, "q").unwrap_or_default().trim().to_lowercase();
-        if search.len() > SEARCH_MAX {
-            let reason = Reason::new(format!("q: longer than {SEARCH_MAX} bytes"));
-            return Err(Answer::refused(StatusCode::BAD_REQUEST, &reason.hint("a part of a host name is enough")));
-        }
-        let page = parameter(query, "page").map(|page| page.parse().unwrap_or(1).max(1));
-        Ok(Self { search, page })
-    }
-
-    fn has(&self, site: &report::SiteReport) -> bool {
-        self.search.is_empty() || site.hosts.iter().any(|host| host.contains(&self.search))
-    }
-}
 
 /// Answers a call about keys; `None` if the path has no such method.
 pub(super) async fn answer(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {

@@ -32,6 +32,7 @@ mod metrics_body;
 mod mixed;
 mod nearby_ledgers;
 mod notes;
+mod obey;
 mod open_ledger;
 mod operator;
 pub mod own_keys;
@@ -44,6 +45,7 @@ mod ramp;
 mod records;
 mod reload;
 pub mod served;
+mod site_state;
 mod socket;
 mod spans;
 mod starting;
@@ -72,6 +74,7 @@ use crate::server::Server;
 use crate::tls::key_process;
 use crate::upstream::dns::Resolver;
 
+use admin::AdoptionOrigin;
 use expiry::Reported;
 use files::SiteFiles;
 use load_history::LoadHistory;
@@ -81,16 +84,16 @@ use operator::Operator;
 use promises::LedgerState;
 use upgrade::Upgrades;
 
+pub use admin::{ReloadOutcome, UpgradeOutcome};
 pub use ending::ProcessEnd;
 pub use files::Refused;
 pub use found_promises::{FoundPromises, begun_with};
 pub use nearby_ledgers::{NearbyLedgers, trusted_users};
 pub use open_ledger::{dates_ahead, hint_to_move, moved, open_ledger, remedy, unreadable_ledger};
 pub use page_listeners::{PageSocket, bind_pages};
-pub use reload::{ReloadOutcome, log_warnings};
+pub use reload::log_warnings;
 pub use starting::{Beginning, StartError};
 pub use takeover::{Listeners, NewProcess};
-pub use upgrade::UpgradeOutcome;
 
 /// The interval between checks of leases, ramps and the clock. A lease lasts at least eight of these.
 const TICK: Duration = Duration::from_millis(500);
@@ -99,8 +102,6 @@ const TICK: Duration = Duration::from_millis(500);
 const LIFE_MIN: Duration = Duration::from_secs(2);
 /// The number of sites logged one by one at the start; nobody would read ten thousand.
 const ANNOUNCED_MAX: usize = 200;
-/// The answer of `/ready` from a process that accepts no connections any more.
-const DRAINING: &str = "draining";
 
 /// Facts about the running process, noted while it serves.
 #[derive(Default)]
@@ -114,7 +115,7 @@ struct Observations {
     /// The labels of metrics of the configuration in use.
     labels: OnceCell<LabelsInUse>,
     /// The states of the sites a moment ago.
-    states: views::RecentStates,
+    states: site_state::RecentStates,
 }
 
 /// The running process: its configuration, its workers and everything around them.
@@ -245,7 +246,7 @@ impl Control {
         let due = self.files.pending.as_ref().map(|p| p.due);
         tokio::select! {
             _ = self.operator.hangup.recv() => {
-                let _ = self.reload(history::AdoptionOrigin::new(How::Signal, "SIGHUP")).await;
+                let _ = self.reload(AdoptionOrigin::new(How::Signal, "SIGHUP")).await;
             }
             _ = self.operator.reopen_asked.recv() => self.reopen_log().await,
             _ = self.upgrades.asked.recv() => self.begin_upgrade(None).await,

@@ -1,15 +1,13 @@
 //! The recent records of the access log, for the admin socket: one by its id, with the reason of its end, or the newest.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Control;
-use super::admin::AdminCommand;
+use super::admin::{AdminCommand, KeptRecords};
 use crate::acme::request::ask;
 use crate::admin::api::Answer;
 use crate::admin::asked::parameter;
@@ -23,17 +21,6 @@ use crate::telemetry::{AccessFormat, LogThread, RecentRecords, RecordsReach};
 const COUNT: usize = 100;
 /// The most records in an answer.
 const COUNT_MAX: usize = 1000;
-
-/// The recent records, and why a record may be missing among them.
-pub(super) struct KeptRecords {
-    recent: Option<Arc<RecentRecords>>,
-    /// Records have ids.
-    has_ids: bool,
-    /// The file with the older records, if it has their ids.
-    file: Option<PathBuf>,
-    /// The start of this process.
-    started: Timestamp,
-}
 
 /// The choice of records by their status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,61 +8,22 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::history::AdoptionOrigin;
+use super::admin::{AdoptionOrigin, Installed, ReloadOutcome};
 use super::notes::differences;
 use super::{Control, Keep, acme, hint_to_move, sandbox_rules};
 use crate::config::edit::{EditError, EditTarget, WrittenConfig};
 use crate::config::report::SiteReport;
 use crate::config::{self, AcceptedByCommand, Changes, Config, Draft, KeptSite, Problems, Stamps};
 use crate::host::HostPattern;
-use crate::keys::pin::Pin;
 use crate::os::read_error;
 use crate::policy::Scheme;
 use crate::reason::pasted::pintle;
-use crate::reason::{Problem, Reason, of_peer, texts};
+use crate::reason::{Problem, Reason};
 use crate::server::{BindError, Bound, bind};
 use crate::telemetry::LogThread;
 
-/// The outcome of a reload, or of a look at a certificate.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub struct ReloadOutcome {
-    /// `true` if it is in use.
-    pub ok: bool,
-    /// Errors and warnings as texts, for programs and commands of older versions.
-    pub problems: Vec<String>,
-    /// Errors and warnings.
-    #[serde(default)]
-    pub reasons: Vec<Problem>,
-    /// The changes.
-    pub notes: Vec<String>,
-}
-
-impl ReloadOutcome {
-    pub(super) fn new(ok: bool, reasons: Vec<Problem>, notes: Vec<String>) -> Self {
-        Self { ok, problems: texts(&reasons), reasons, notes }
-    }
-
-    pub(super) fn refused(reasons: Vec<Problem>) -> Self {
-        Self::new(false, reasons, Vec::new())
-    }
-
-    /// The errors and warnings, whatever the version of the process that found them.
-    #[must_use]
-    pub fn reasons(self) -> Vec<Problem> {
-        of_peer(self.reasons, &self.problems)
-    }
-}
-
 /// Reasons of a refusal that an event has.
 const REASONS_MAX: usize = 5;
-
-/// A certificate that `pintle install` has put in place.
-#[derive(Debug, Clone)]
-pub(super) struct Installed {
-    pub(super) pin: Pin,
-    /// The leaf's serial number, in hexadecimal.
-    pub(super) serial: String,
-}
 
 /// A configuration that was read and not judged yet.
 struct FreshDraft {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
+use super::admin::AdoptionOrigin;
 use super::cache::open_disk;
 use super::files::SiteFiles;
-use super::history::{AdoptionOrigin, Recorder};
+use super::history::Recorder;
 use super::ledger_trouble::LedgerTrouble;
 use super::load_history::LoadHistory;
 use super::notes::Fixed;

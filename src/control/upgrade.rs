@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
 use super::Control;
+use super::admin::UpgradeOutcome;
 use super::cache::{close_disk, open_disk};
 use super::promises::lock;
 use crate::acme::request::DriverEnd;
@@ -44,32 +45,6 @@ const RETAKE_PAUSE: Duration = Duration::from_millis(100);
 const LENT: &str = "an upgrade is under way";
 const OUT_OF_ORDER: &str = "the new process sent a message out of order";
 const TRY_IT: &str = "check that the program file is a pintle for this host: `pintle --version`, then `pintle check`";
-
-/// The outcome of an upgrade.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub struct UpgradeOutcome {
-    /// `true` if the new process serves.
-    pub ok: bool,
-    /// The reasons against it as texts, for programs and commands of older versions.
-    pub problems: Vec<String>,
-    /// The reasons against it.
-    #[serde(default)]
-    pub reasons: Vec<Problem>,
-    /// Notes for the operator.
-    pub notes: Vec<String>,
-    /// The new process's id.
-    pub pid: Option<u32>,
-    /// Its version.
-    pub version: Option<String>,
-}
-
-impl UpgradeOutcome {
-    /// The reasons against it, whatever the version of the process that found them.
-    #[must_use]
-    pub fn reasons(&self) -> Vec<Problem> {
-        of_peer(self.reasons.clone(), &self.problems)
-    }
-}
 
 /// A new process that is being started, and its outcome.
 type StandingBy = JoinHandle<Result<Standby, Vec<Problem>>>;

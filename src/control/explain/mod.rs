@@ -10,7 +10,6 @@ mod steps;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{HeaderName, HeaderValue, Method};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Control;
@@ -21,42 +20,12 @@ use crate::reason::Reason;
 use crate::server::explain::{Explanation, FieldList, Question, RequestBytes, explain};
 use crate::verify::target::Url;
 
+pub use super::admin::DescribedRequest;
+
 /// The peer of a request that names none: an address for documentation.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 /// The longest text of a value in a report, in characters.
 const TEXT_MAX: usize = 8 * 1024;
-
-/// A request to explain, as the operator describes it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DescribedRequest {
-    /// The URL.
-    pub url: String,
-    /// The address of the peer.
-    #[serde(default)]
-    pub from: Option<IpAddr>,
-    /// The fields of the request.
-    #[serde(default)]
-    pub fields: Vec<(String, String)>,
-    /// `true` if it comes by the plain listener, whatever the URL says.
-    #[serde(default)]
-    pub http: bool,
-    /// The method; GET if none is named.
-    #[serde(default)]
-    pub method: Option<String>,
-    /// The PROXY header before the request: a line of version 1, or version 2 as `hex:`.
-    #[serde(default)]
-    pub proxy: Option<String>,
-    /// The fields of the upstream's response.
-    #[serde(default)]
-    pub response_fields: Vec<(String, String)>,
-    /// `true` if it comes over HTTP/2.
-    #[serde(default)]
-    pub http2: bool,
-    /// The name in SNI; that of the URL if none is named.
-    #[serde(default)]
-    pub sni: Option<String>,
-}
 
 /// The inputs of a report.
 pub(super) struct Inputs<'a> {

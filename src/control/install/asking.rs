@@ -6,10 +6,9 @@ use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::carry_out::{InstallFacts, InstallStep, JudgedInstall};
 use crate::acme::request::ask;
 use crate::admin::api::Answer;
-use crate::control::admin::AdminCommand;
+use crate::control::admin::{AdminCommand, InstallFacts, InstallStep, JudgedInstall};
 use crate::install::plan::InstallPlan;
 use crate::reason::Reason;
 

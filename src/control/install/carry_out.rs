@@ -1,88 +1,27 @@
 //! The control thread's part in an installation: its facts, the verdict, the swap and its undoing.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use crate::config::edit::matches;
 use crate::config::report::SiteReport;
-use crate::config::{Config, Draft, Outline, safe_day};
+use crate::config::{Config, Draft, safe_day};
 use crate::control::Control;
-use crate::control::reload::{Installed, ReloadOutcome};
-use crate::install::judge::{InstallContext, InstallVerdict, judge};
-use crate::install::kept::{Before, KeptFiles, as_they_are, die_at, put_back, write};
+use crate::control::admin::{InstallFacts, InstallJob, InstallStep, Installed, JudgedInstall, ReplacedFiles, Swapped};
+use crate::install::judge::{InstallContext, judge};
+use crate::install::kept::{KeptFiles, as_they_are, die_at, put_back, write};
 use crate::install::plan::{InstallPlan, tag_of};
-use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::time::rfc3339;
 use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::policy::promise::{Promise, Promises, Seconds};
 use crate::reason::Reason;
-
-/// A step of an installation.
-pub(in crate::control) enum InstallStep {
-    /// Which pairs are served, and where?
-    Facts(oneshot::Sender<InstallFacts>),
-    /// May this pair be served?
-    Judge { plan: Arc<InstallPlan>, accept: Option<String>, reply: oneshot::Sender<JudgedInstall> },
-    /// Write the files, and serve them.
-    Swap { job: Box<InstallJob>, reply: oneshot::Sender<Swapped> },
-    /// Bring the previous files back. Answers with the failures.
-    Undo { plan: Arc<InstallPlan>, files: Box<ReplacedFiles>, reply: oneshot::Sender<Vec<Reason>> },
-}
-
-/// The control thread's knowledge.
-pub(in crate::control) struct InstallFacts {
-    pub(super) outline: Option<Outline>,
-    /// The served leaf key where each chain is configured.
-    pub(super) pins: HashMap<PathBuf, Pin>,
-    pub(super) allow_keys: bool,
-    /// The TLS listener to look at.
-    pub(super) https: Option<SocketAddr>,
-    /// The listener expects a PROXY header.
-    pub(super) greeting: bool,
-}
-
-/// A verdict, and the lockout that the guard sees.
-pub(in crate::control) struct JudgedInstall {
-    pub(super) verdict: InstallVerdict,
-    /// The broken sets, their end, and the day to accept; `null` if none is broken.
-    pub(super) lockout: Value,
-}
-
-/// An installation to carry out.
-pub(in crate::control) struct InstallJob {
-    pub(super) plan: Arc<InstallPlan>,
-    pub(super) outline: Outline,
-    pub(super) accept: Option<String>,
-    /// The tags of the chains that it replaces.
-    pub(super) if_match: String,
-}
-
-/// The files that were replaced, until the new ones are verified.
-pub(in crate::control) struct ReplacedFiles {
-    pub(super) kept: KeptFiles,
-    before: Vec<Before>,
-}
-
-/// The outcome of a swap.
-pub(in crate::control) enum Swapped {
-    /// The new pair is in use. The leaves that the site serves now are beside it.
-    InUse { outcome: ReloadOutcome, files: Box<ReplacedFiles>, leaves: Vec<CertificateDer<'static>> },
-    /// This process refuses it. The previous files are back, except for these failures.
-    Refused { outcome: ReloadOutcome, failures: Vec<Reason> },
-    /// Somebody else has installed another chain meanwhile, or does so now.
-    Changed(Reason),
-    /// The files cannot be written.
-    Not(Reason),
-}
 
 /// Keeps the old files, and writes the new ones.
 fn replace_files(job: &InstallJob) -> Result<ReplacedFiles, Swapped> {

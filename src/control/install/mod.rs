@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 
-use super::admin::AdminCommand;
+use super::admin::{AdminCommand, InstallFacts, InstallJob, InstallStep, ReplacedFiles, Swapped};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call, INSTALL_MAX};
 use crate::admin::asked::{parameter, wiped};
@@ -24,10 +24,8 @@ use crate::keys::key_file::KeyAlgorithm;
 use crate::reason::{Problem, Reason, texts};
 
 use asking::{Commands, beside, facts, judged, no_site};
-use carry_out::{InstallFacts, InstallJob, ReplacedFiles, Swapped, log};
+use carry_out::log;
 use request::{InstallWish, WishedPair, no_keys};
-
-pub(super) use carry_out::InstallStep;
 
 /// Answers a call about installations; `None` if the path has no such method.
 pub(super) async fn answer(call: Call, commands: &Commands) -> Option<Answer> {

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::asking::{Commands, beside, facts, judged, no_site};
-use super::carry_out::{InstallFacts, JudgedInstall};
 use super::request::no_keys;
 use crate::admin::api::Answer;
 use crate::config::{Outline, SiteOutline};
+use crate::control::admin::{InstallFacts, JudgedInstall};
 use crate::control::views::chain;
 use crate::install::plan::{InstallPlan, chain_of, command, managed, may_write, plan, tag_of};
 use crate::install::previous::{PreviousPair, previous_pairs};

@@ -10,8 +10,8 @@ use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use super::chain;
-use super::refusal::{Answered, PageRefusal};
 use crate::control::Control;
+use crate::control::admin::{Answered, PageRefusal};
 use crate::keys::key_file::{KeyKind, Want, certificates, may_be_private, public_key};
 use crate::keys::pem;
 use crate::keys::pin::Pin;

@@ -7,7 +7,6 @@ mod fingerprint;
 mod overview;
 mod pins;
 mod rates;
-mod refusal;
 mod rotation;
 mod site;
 mod sites;
@@ -19,54 +18,25 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use super::Control;
-use super::admin::AdminCommand;
+use super::admin::refusal::{PageRefusal, parameter, pin};
+use super::admin::{AdminCommand, Answered, PageQuestion, PinsQuestion, RotationQuestion, WantedSites};
 use crate::acme::request::ask;
 use crate::admin::api::Answer;
-use crate::keys::pin::Pin;
 
 pub(super) use doctor::report_of;
 pub(super) use rates::Rates;
-pub(super) use refusal::Answered;
-use refusal::{PageRefusal, parameter};
-pub(super) use sites::RecentStates;
 pub(super) use verify::verify;
-
-/// A question of a page.
-pub(super) enum PageQuestion {
-    /// The state in one glance.
-    Overview,
-    /// Sites, by the page.
-    Sites(sites::WantedSites),
-    /// One site.
-    Site { host: String },
-    /// The effect of a rotation.
-    Rotation(rotation::RotationQuestion),
-    /// The pins of a site for the clients that enforce them.
-    Pins(pins::PinsQuestion),
-    /// The traffic of the last minutes.
-    Rates,
-    /// The pin of a certificate, CSR or public key, and its role.
-    Fingerprint(Zeroizing<Vec<u8>>),
-    /// The roles of a pin.
-    Roles(Pin),
-    /// The findings of the last doctor.
-    Findings,
-    /// The name servers of the configuration.
-    NameServers,
-    /// The address at which this process serves a host.
-    OwnPlace { host: String },
-}
 
 /// Answers a page's GET; `None` if the path is unknown.
 pub(super) async fn shown(path: &str, query: &str, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
     let question = match path {
         "/overview" => Ok(PageQuestion::Overview),
-        "/sites" => sites::WantedSites::of(query).map(PageQuestion::Sites),
+        "/sites" => WantedSites::of(query).map(PageQuestion::Sites),
         "/site" => Ok(PageQuestion::Site { host: parameter(query, "host") }),
-        "/rotation" => rotation::RotationQuestion::of(query).map(PageQuestion::Rotation),
-        "/pins" => pins::PinsQuestion::of(query).map(PageQuestion::Pins),
+        "/rotation" => RotationQuestion::of(query).map(PageQuestion::Rotation),
+        "/pins" => PinsQuestion::of(query).map(PageQuestion::Pins),
         "/rates" => Ok(PageQuestion::Rates),
-        "/fingerprint" => refusal::pin(&parameter(query, "pin"), "pin").map(PageQuestion::Roles),
+        "/fingerprint" => pin(&parameter(query, "pin"), "pin").map(PageQuestion::Roles),
         "/doctor" => Ok(PageQuestion::Findings),
         _ => return None,
     };

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::sites::SiteLevel;
 use crate::control::Control;
 use crate::control::expiry::ExpiryStage;
 use crate::control::promises::held;
+use crate::control::site_state::SiteLevel;
 use crate::control::status::absolute;
 use crate::ledger::time::rfc3339;
 use crate::policy::promise::{DAY, Seconds};

@@ -5,34 +5,13 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::refusal::{Answered, PageRefusal, parameter};
 use crate::control::Control;
+use crate::control::admin::{Answered, PageRefusal, PinsQuestion};
 use crate::control::own_keys::{next_keys, with_own_keys};
 use crate::control::pin_set::{self, WantedExport, backup, find};
 use crate::export::ExportForm;
 use crate::keys::key_file::FILE_MAX;
 use crate::os::{plain_file, read_error};
-use crate::reason::Reason;
-
-/// The question.
-#[derive(Debug, Clone)]
-pub(in crate::control) struct PinsQuestion {
-    host: String,
-    form: ExportForm,
-}
-
-impl PinsQuestion {
-    pub(super) fn of(query: &str) -> Result<Self, PageRefusal> {
-        let form = parameter(query, "form");
-        let form = if form.is_empty() { ExportForm::Header.name().to_owned() } else { form };
-        let form = ExportForm::from_str(&form, false).map_err(|_| {
-            let known: Vec<&str> = ExportForm::value_variants().iter().map(|form| form.name()).collect();
-            let reason = Reason::new(format!("unknown form {form:?}"));
-            PageRefusal::wrong(reason.note(format!("expected one of: {}", known.join(", "))))
-        })?;
-        Ok(Self { host: parameter(query, "host"), form })
-    }
-}
 
 impl Control {
     /// The text of the export, with its warnings.

@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::refusal::{Answered, PageRefusal, parameter, pin};
 use crate::config::report::SiteReport;
 use crate::control::Control;
+use crate::control::admin::{Answered, PageRefusal, RotationQuestion};
 use crate::export::Role;
 use crate::keys::key_file::KeyKind;
 use crate::keys::pin::Pin;
@@ -19,25 +19,6 @@ use crate::reason::Reason;
 const AHEAD_MAX: i64 = 3 * 366;
 /// Sets in one answer, the latest; a page shows fewer.
 const SETS_MAX: usize = 200;
-
-/// The question.
-#[derive(Debug, Clone)]
-pub(in crate::control) struct RotationQuestion {
-    host: String,
-    /// The key; `None` for the first backup, or the live key without one.
-    key: Option<Pin>,
-    /// The day, as text; `None` for today.
-    day: Option<String>,
-}
-
-impl RotationQuestion {
-    pub(super) fn of(query: &str) -> Result<Self, PageRefusal> {
-        let key = parameter(query, "key");
-        let key = if key.trim().is_empty() { None } else { Some(pin(&key, "key")?) };
-        let day = Some(parameter(query, "day")).filter(|day| !day.is_empty());
-        Ok(Self { host: parameter(query, "host"), key, day })
-    }
-}
 
 /// A key that a question can be about.
 struct RotationKey {

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::chain;
-use super::refusal::{Answered, PageRefusal};
 use crate::control::Control;
+use crate::control::admin::{Answered, PageRefusal};
 use crate::control::promises::{HeldSets, PromiseDates};
 use crate::ledger::time::rfc3339;
 use crate::policy::promise::{Promise, Promises};

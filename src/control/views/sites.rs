@@ -1,124 +1,29 @@
 //! The list of sites: searched, by state, the worst first, one page at a time.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use super::refusal::{PageRefusal, parameter};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::acme::step::CertificateStanding;
 use crate::clock::uptime;
 use crate::config::report::{CertificateLack, SiteReport};
 use crate::control::Control;
+use crate::control::admin::WantedSites;
 use crate::control::expiry::{ExpiryStage, time_left};
 use crate::control::promises::{HeldSets, held};
+use crate::control::site_state::{SiteLevel, SiteState};
 use crate::control::status::is_out;
 use crate::ledger::Ramped;
 use crate::ledger::time::rfc3339;
 use crate::policy::promise::{DAY, Seconds};
-use crate::reason::Reason;
 use crate::upstream::{Circuit, Upstream};
 
 /// Sites on one page.
 const PAGE: usize = 40;
-/// The time for which states are shown again: upstreams fail and recover meanwhile.
-const STATES_LIFE: Duration = Duration::from_millis(250);
 /// Days before the end of a certificate from which it is urgent.
 const URGENT_DAYS: i64 = 10;
-/// The longest text to search for, in bytes: a host name.
-const SEARCH_MAX: usize = 253;
-
-/// The need of a site for the operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum SiteLevel {
-    /// Not at all.
-    Fine,
-    /// A decision is due.
-    Warning,
-    /// Clients are refused, or will be soon.
-    Bad,
-}
-
-impl SiteLevel {
-    const ALL: [Self; 3] = [Self::Bad, Self::Warning, Self::Fine];
-
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Fine => "fine",
-            Self::Warning => "warning",
-            Self::Bad => "bad",
-        }
-    }
-
-    /// The number of sites at each level.
-    pub(super) fn counts(states: &[SiteState]) -> Value {
-        let count = |level: Self| states.iter().filter(|state| state.level == level).count();
-        Self::ALL.into_iter().map(|level| (level.word(), count(level))).collect()
-    }
-}
-
-/// The state of a site in a few words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SiteState {
-    pub(super) level: SiteLevel,
-    pub(super) words: Cow<'static, str>,
-}
-
-/// The states of all sites as of a moment ago: a page asks for them twice, and its readers may be many.
-#[derive(Default)]
-pub(in crate::control) struct RecentStates(RefCell<Option<(Instant, Rc<[SiteState]>)>>);
-
-impl RecentStates {
-    /// Forgets them: the sites have changed.
-    pub(in crate::control) fn forget(&self) {
-        self.0.take();
-    }
-
-    fn get(&self, make: impl FnOnce() -> Rc<[SiteState]>) -> Rc<[SiteState]> {
-        if let Some((_, states)) = self.0.borrow().as_ref().filter(|(at, _)| at.elapsed() < STATES_LIFE) {
-            return states.clone();
-        }
-        let states = make();
-        self.0.replace(Some((Instant::now(), states.clone())));
-        states
-    }
-}
-
-/// The part of the list that is wanted.
-#[derive(Debug, Clone, Default)]
-pub(in crate::control) struct WantedSites {
-    /// A part of a host name.
-    search: String,
-    level: Option<SiteLevel>,
-    /// The page, from 1.
-    page: usize,
-}
-
-impl WantedSites {
-    pub(super) fn of(query: &str) -> Result<Self, PageRefusal> {
-        let search = parameter(query, "q").trim().to_lowercase();
-        if search.len() > SEARCH_MAX {
-            let what = format!("q: longer than {SEARCH_MAX} bytes");
-            return Err(PageRefusal::wrong(Reason::new(what).hint("a part of a host name is enough")));
-        }
-        let word = parameter(query, "state");
-        let level = SiteLevel::ALL.into_iter().find(|level| level.word() == word);
-        if level.is_none() && !word.is_empty() {
-            let what = format!("unknown state {word:?}");
-            return Err(PageRefusal::wrong(Reason::new(what).note("expected one of: bad, warning, fine")));
-        }
-        Ok(Self { search, level, page: parameter(query, "page").parse().unwrap_or(1).max(1) })
-    }
-
-    fn has(&self, site: &SiteReport) -> bool {
-        self.search.is_empty() || site.hosts.iter().any(|host| host.contains(&self.search))
-    }
-}
 
 impl Control {
     /// The state of each site, in the order of the configuration.
@@ -247,16 +152,6 @@ fn lesser(site: &SiteReport, upstream: Option<&Upstream>) -> Option<&'static str
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn wanted_parts() {
-        let wanted = WantedSites::of("q=%20Blog&state=warning&page=3").unwrap();
-        assert_eq!((wanted.search.as_str(), wanted.level, wanted.page), ("blog", Some(SiteLevel::Warning), 3));
-        for (query, page) in [("", 1), ("page=0", 1), ("page=x", 1), ("page=-1", 1)] {
-            assert_eq!(WantedSites::of(query).unwrap().page, page, "{query}");
-        }
-        assert!(WantedSites::of("state=red").is_err() && WantedSites::of(&format!("q={}", "a".repeat(254))).is_err());
-    }
 
     #[test]
     fn words_for_the_end() {

@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::PageQuestion;
-use super::refusal::{Answered, PageRefusal, parameter};
 use crate::acme::request::ask;
 use crate::admin::api::Answer;
 use crate::control::Control;
-use crate::control::admin::AdminCommand;
+use crate::control::admin::refusal::parameter;
+use crate::control::admin::{AdminCommand, Answered, PageQuestion, PageRefusal};
 use crate::host::bracketed;
 use crate::policy::Scheme;
 use crate::reason::pasted::pintle;

@@ -20,18 +20,18 @@ pub(in crate::control) struct PageRefusal {
 }
 
 impl PageRefusal {
-    pub(super) fn new(status: StatusCode, kind: &'static str, reason: Reason) -> Self {
+    pub(in crate::control) fn new(status: StatusCode, kind: &'static str, reason: Reason) -> Self {
         Self { status, kind, reason: Box::new(reason) }
     }
 
     /// The host is in no site.
-    pub(super) fn no_site(host: &str) -> Self {
+    pub(in crate::control) fn no_site(host: &str) -> Self {
         let reason = Reason::new(format!("no site has the host {host:?}")).hint("/v1/sites lists the sites");
         Self::new(StatusCode::NOT_FOUND, "no-site", reason)
     }
 
     /// A parameter is wrong.
-    pub(super) fn wrong(reason: Reason) -> Self {
+    pub(in crate::control) fn wrong(reason: Reason) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "wrong", reason)
     }
 
@@ -45,12 +45,12 @@ impl PageRefusal {
 }
 
 /// A parameter of a query, decoded; empty if it is missing.
-pub(super) fn parameter(query: &str, name: &str) -> String {
+pub(in crate::control) fn parameter(query: &str, name: &str) -> String {
     asked::parameter(query, name).unwrap_or_default()
 }
 
 /// The pin of a parameter.
-pub(super) fn pin(text: &str, name: &str) -> Result<Pin, PageRefusal> {
+pub(in crate::control) fn pin(text: &str, name: &str) -> Result<Pin, PageRefusal> {
     text.trim().parse().map_err(|_| {
         let reason = Reason::new(format!("{name}: not a pin"));
         PageRefusal::wrong(reason.hint("44 characters of base64, as `pintle pin` prints them"))
