@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::Control;
 use super::admin::{AcmeCommand, AdminCommand, Installed, ReloadOutcome};
+use super::state::RunningDriver;
 use crate::acme::driver::Driver;
 use crate::acme::driver::end::Ending;
 use crate::acme::facts::NextKey;
@@ -30,34 +31,6 @@ use crate::policy::promise::Promises;
 use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason, shell_word};
 use crate::tls::certificate::Chain;
-
-/// The driver, once a certificate is to be obtained.
-#[derive(Default)]
-pub(super) struct Desk {
-    running: Option<RunningDriver>,
-}
-
-struct RunningDriver {
-    driver: Driver,
-    requests: mpsc::Receiver<DriverRequest>,
-}
-
-impl Desk {
-    /// Waits for a question of the driver; forever without one.
-    pub(super) async fn request(&mut self) -> DriverRequest {
-        match &mut self.running {
-            Some(running) => match running.requests.recv().await {
-                Some(request) => request,
-                None => {
-                    tracing::error!("ACME: the thread has ended because of a bug; the next reload starts it again");
-                    self.running = None;
-                    std::future::pending().await
-                }
-            },
-            None => std::future::pending().await,
-        }
-    }
-}
 
 impl Control {
     /// Gives the driver the settings in use. Starts it if it is needed for the first time. Only the process that serves

@@ -3,19 +3,19 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::api::CommandChannel;
-use super::face::{AdminConnection, AdminShared, Caller, answer};
-use super::visitors::{PatientStream, VisitorListener, listen};
+use super::face::{AdminConnection, AdminShared, answer};
+use super::state::{AcceptedConnection, AdminStream, AdminTask};
+use super::visitors::{PatientStream, listen};
 use crate::admin::Pages;
 use crate::config::admin::SharedAccess;
 use crate::config::admin_https::SharedAdminHttps;
@@ -23,28 +23,6 @@ use crate::os::priority;
 
 /// Time limit for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A task for the thread.
-pub(super) enum AdminTask {
-    /// Serve this connection.
-    Connection(AcceptedConnection),
-    /// Serve what this listener accepts.
-    Listener(VisitorListener),
-}
-
-/// A connection that the control thread has accepted.
-pub(super) struct AcceptedConnection {
-    pub(super) socket: AdminStream,
-    pub(super) caller: Caller,
-    /// The permit for the connection, given back when it ends.
-    pub(super) permit: OwnedSemaphorePermit,
-}
-
-/// The socket of a connection, without a runtime.
-pub(super) enum AdminStream {
-    Unix(UnixStream),
-    Tcp(std::net::TcpStream),
-}
 
 /// Starts the thread. It ends once the sender is dropped. `connections` bounds those that wait for it.
 ///

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Control;
 use super::expiry::{ExpiryStage, left};
 use super::promises::is_sent;
+use super::state::{Condition, Expiry, HEADER};
 use crate::clock::uptime;
 use crate::config::report::SiteReport;
 use crate::events::EventKind;
@@ -20,42 +21,6 @@ use crate::upstream::{Circuit, Upstream};
 
 /// Promises that end within this time, or within a quarter of their lifetime, end soon.
 const SOON: Seconds = 7 * 86_400;
-
-/// A state that has begun, and may end.
-pub(super) struct Condition {
-    /// The event of its beginning.
-    pub(super) begins: EventKind,
-    /// The site, certificate, upstream or promise; empty for the whole process.
-    pub(super) subject: String,
-    /// Another version of the same condition is reported anew.
-    pub(super) version: i64,
-    /// The facts.
-    pub(super) data: Value,
-}
-
-impl Condition {
-    fn new(begins: EventKind, subject: &str, data: Value) -> Self {
-        Self { begins, subject: subject.to_owned(), version: 0, data }
-    }
-
-    fn with(self, version: i64) -> Self {
-        Self { version, ..self }
-    }
-
-    /// Returns the event of the end; `None` if another event says it.
-    pub(super) fn end_of(begins: EventKind) -> Option<EventKind> {
-        match begins {
-            EventKind::CertificateRefused => Some(EventKind::CertificateAccepted),
-            EventKind::UpstreamDown => Some(EventKind::UpstreamUp),
-            EventKind::PinsWithheld => Some(EventKind::PinsSent),
-            EventKind::LedgerUnwritable => Some(EventKind::LedgerWritable),
-            EventKind::ClockDoubted => Some(EventKind::ClockTrusted),
-            EventKind::ConfigRefused => Some(EventKind::ConfigLoaded),
-            EventKind::LogUnwritten => Some(EventKind::LogWritten),
-            _ => None,
-        }
-    }
-}
 
 impl Control {
     /// All present conditions, except those of promises.
@@ -217,31 +182,6 @@ fn is_down(upstream: &Upstream, now: u64) -> bool {
     let known = upstream.addresses.known();
     !known.is_empty() && known.iter().all(|address| upstream.health.address(*address, now).0)
 }
-
-/// A promise that ends soon and is not renewed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Expiry {
-    site: String,
-    channel: String,
-    until: Seconds,
-}
-
-impl Expiry {
-    pub(super) fn condition(&self) -> Condition {
-        let Self { site, channel, until } = self;
-        let hint = match channel.as_str() {
-            HEADER => "nothing to do if the pins were withdrawn on purpose; `pintle status` has the reason".to_owned(),
-            form => format!("to renew it: pintle export --site {site} --as {form}"),
-        };
-        let data = json!({
-            "site": site, "channel": channel, "until": rfc3339(*until),
-            "what": "the last pins that clients hold end, and are not renewed", "hint": hint,
-        });
-        Condition::new(EventKind::PromiseExpiring, &format!("{site} {channel}"), data).with(*until)
-    }
-}
-
-const HEADER: &str = "header";
 
 /// Promises by site and channel, each with its end.
 type Held = BTreeMap<(String, String), Seconds>;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, interval, sleep};
 use super::Control;
 use super::admin::{AdminCommand, DRAINING, Tested};
 use super::cache::close_disk;
-use super::upgrade::Successor;
+use super::state::Successor;
 use crate::acme::request::DriverEnd;
 use crate::os::words::words;
 use crate::server::Drain;

@@ -1,106 +1,29 @@
 //! Events for hooks: what has begun or ended since the last look, and single happenings.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::Control;
 use super::admin::Tested;
-use super::conditions::{Condition, Expiry};
+use super::conditions::promises;
+use super::state::{Expiry, with_host};
 use crate::admin::api::Answer;
 use crate::config::{Config, Difference};
-use crate::events::{Event, EventKind, Hooks, programs};
+use crate::events::{Event, EventKind};
 use crate::ledger::time::rfc3339;
 use crate::ledger::{Burnt, Record};
-use crate::os::usage::host_name;
 use crate::os::words::words;
-use crate::policy::promise::Seconds;
 use crate::reason::{Kind, Problem};
-use crate::upstream::dns::NameServers;
 
 /// The time between two looks, and between two looks at the promises.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_PROMISES: Duration = Duration::from_secs(5);
 /// The time that events have when this process ends.
 const END: Duration = Duration::from_secs(5);
-
-/// The hooks, and the conditions that were reported to them.
-pub(super) struct Reporter {
-    pub(super) hooks: Hooks,
-    /// By kind and subject: the version, and the facts.
-    begun: HashMap<(EventKind, String), (i64, Value)>,
-    /// Why the last reload was refused.
-    pub(super) refusal: Vec<String>,
-    has_started: bool,
-    looked: Option<Instant>,
-    looked_at_promises: Option<Instant>,
-    /// Promises that end soon, as of the last look at them.
-    expiring: Vec<Expiry>,
-    /// Promises that clients held at that look, by site and channel.
-    held: BTreeMap<(String, String), Seconds>,
-}
-
-impl Reporter {
-    pub(super) fn new(servers: NameServers) -> Self {
-        Self {
-            hooks: Hooks::new(servers),
-            begun: HashMap::new(),
-            refusal: Vec::new(),
-            has_started: false,
-            looked: None,
-            looked_at_promises: None,
-            expiring: Vec::new(),
-            held: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn emit(&self, kind: EventKind, data: Value) {
-        tracing::debug!(event = kind.name(), "event");
-        self.hooks.emit(Event::new(kind, with_host(data)));
-    }
-
-    /// Reports the differences to the last look.
-    fn compare(&mut self, conditions: Vec<Condition>) {
-        let mut before = std::mem::take(&mut self.begun);
-        for Condition { begins, subject, version, data, .. } in conditions {
-            let key = (begins, subject);
-            let known = before.remove(&key);
-            if known.is_none_or(|(known, _)| known != version) {
-                self.emit(begins, data.clone());
-            }
-            self.begun.insert(key, (version, data));
-        }
-        for ((begins, _), (_, data)) in before {
-            if let Some(kind) = Condition::end_of(begins) {
-                self.emit(kind, without_remedy(data));
-            }
-        }
-    }
-}
-
-/// Adds the name of this host, which all of an operator's hosts send to one receiver.
-fn with_host(data: Value) -> Value {
-    let mut with = Map::from_iter([("host".to_owned(), json!(host_name()))]);
-    if let Value::Object(data) = data {
-        with.extend(data);
-    }
-    Value::Object(with)
-}
-
-/// The facts of a condition that has ended.
-fn without_remedy(mut data: Value) -> Value {
-    if let Some(data) = data.as_object_mut() {
-        for key in ["what", "hint", "reasons", "error"] {
-            data.remove(key);
-        }
-    }
-    data
-}
 
 impl Control {
     /// Gives the hooks of the configuration to the thread that delivers. Only the process that serves calls this.
@@ -140,7 +63,7 @@ impl Control {
         let now = self.now();
         let (held, expiring) = {
             let ledger = self.ledger();
-            super::conditions::promises(ledger.book(), now)
+            promises(ledger.book(), now)
         };
         let before = std::mem::replace(&mut self.reporter.held, held);
         for ((site, channel), until) in before {
@@ -239,22 +162,4 @@ pub(super) fn tested(tested: Option<Tested>) -> Answer {
         })
         .collect();
     Answer::json(status, json!({ "ok": ok && !hooks.is_empty(), "hooks": hooks, "known": tested.known }))
-}
-
-/// The programs of hooks that this process did not start with.
-pub(super) fn new_programs(config: &Config) -> impl Iterator<Item = &Path> {
-    config.hooks.iter().filter_map(|hook| hook.target.program()).filter(|program| !programs::knows(program))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn facts_of_events() {
-        let data = json!({ "site": "a.example", "what": "x", "hint": "y", "reasons": ["z"], "error": "e" });
-        assert_eq!(without_remedy(data.clone()), json!({ "site": "a.example" }));
-        let with = with_host(data);
-        assert_eq!((with["site"].as_str(), with["host"].as_str().is_some()), (Some("a.example"), true));
-    }
 }

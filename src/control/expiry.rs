@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::Control;
 use crate::acme::due::left_at_renewal;
 use crate::config::report;
 use crate::keys::pin::Pin;
@@ -51,7 +50,7 @@ impl ExpiryStage {
 }
 
 /// The times of the thresholds, without the end.
-fn thresholds(certificate: &report::CertificateReport) -> impl Iterator<Item = Seconds> {
+pub(super) fn thresholds(certificate: &report::CertificateReport) -> impl Iterator<Item = Seconds> {
     let end = certificate.not_after.as_second();
     let lifetime = end.saturating_sub(certificate.not_before.as_second()).max(0);
     DAYS.iter().map(move |days| {
@@ -91,18 +90,18 @@ pub(super) fn time_left(certificate: &report::CertificateReport, now: Seconds) -
 #[derive(Default)]
 pub(super) struct Reported {
     /// By site.
-    stages: HashMap<String, Vec<ReportedCertificate>>,
+    pub(super) stages: HashMap<String, Vec<ReportedCertificate>>,
     /// The next threshold of any certificate; `None` after a change of certificates.
-    next: Option<Seconds>,
+    pub(super) next: Option<Seconds>,
 }
 
 /// A certificate in use.
-struct ReportedCertificate {
-    serial: String,
-    pin: Pin,
-    stage: ExpiryStage,
+pub(super) struct ReportedCertificate {
+    pub(super) serial: String,
+    pub(super) pin: Pin,
+    pub(super) stage: ExpiryStage,
     /// The time at which it was first seen in use.
-    since: Seconds,
+    pub(super) since: Seconds,
 }
 
 impl Reported {
@@ -116,54 +115,13 @@ impl Reported {
         self.seen(site, certificate).map(|seen| seen.since)
     }
 
-    fn seen(&self, site: &report::SiteReport, certificate: &report::CertificateReport) -> Option<&ReportedCertificate> {
+    pub(super) fn seen(
+        &self,
+        site: &report::SiteReport,
+        certificate: &report::CertificateReport,
+    ) -> Option<&ReportedCertificate> {
         let of_site = self.stages.get(site.name())?;
         of_site.iter().find(|seen| seen.pin == certificate.pin && seen.serial == certificate.serial)
-    }
-}
-
-impl Control {
-    /// Logs each threshold that a certificate has passed, once. A jump of the clock over several thresholds reports the
-    /// last of them.
-    pub(super) fn watch_endings(&mut self) {
-        let now = self.now();
-        if self.observed.endings.next.is_some_and(|next| now < next) {
-            return;
-        }
-        let mut stages = HashMap::new();
-        let mut next = Seconds::MAX;
-        for site in self.config.sites() {
-            let mut of_site = Vec::with_capacity(site.certificates.len());
-            for certificate in &site.certificates {
-                let ends = std::iter::once(certificate.not_after.as_second());
-                next = thresholds(certificate).chain(ends).filter(|time| *time > now).fold(next, Seconds::min);
-                let stage = ExpiryStage::of(certificate, now);
-                let seen = self.observed.endings.seen(site, certificate);
-                let (known, since) =
-                    seen.map_or_else(|| (ExpiryStage::default(), now), |seen| (seen.stage, seen.since));
-                if stage > known {
-                    log(site, certificate, stage, now);
-                }
-                let (serial, pin) = (certificate.serial.clone(), certificate.pin);
-                // A clock that is set back repeats no report.
-                of_site.push(ReportedCertificate { serial, pin, stage: stage.max(known), since });
-            }
-            stages.insert(site.name().to_owned(), of_site);
-        }
-        self.observed.endings.stages = stages;
-        self.observed.endings.next = Some(next);
-    }
-}
-
-fn log(site: &report::SiteReport, certificate: &report::CertificateReport, stage: ExpiryStage, now: Seconds) {
-    let (site, file) = (site.name(), certificate.file());
-    let (serial, not_after) = (certificate.serial.as_str(), certificate.not_after.to_string());
-    let hint = remedy(site, certificate);
-    if stage == ExpiryStage::ENDED {
-        tracing::error!(site, file, serial, not_after, hint, "certificate has expired: clients refuse it");
-    } else {
-        let left = left(certificate, now);
-        tracing::warn!(site, file, serial, not_after, left, hint, "certificate is about to expire");
     }
 }
 

@@ -1,10 +1,8 @@
 //! The HTTP face of the admin listener: who asks, for what, and whether they may.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::api::CommandChannel;
 use super::metrics_body;
-use super::token::Token;
+use super::state::Caller;
 use super::visitors::VisitorPlaces;
 use crate::admin::api::{Answer, Api as _, Call, JSON, find, without_version};
 use crate::admin::asked::{parameter, wipe};
@@ -30,7 +28,7 @@ use crate::admin::session::{LINK_LIFE, PageSession};
 use crate::admin::{self, AnswerBody, PageReader, Pages};
 use crate::config::TOKEN;
 use crate::config::admin::{AdminRole, is_name};
-use crate::config::admin_https::{AdminHttps, SharedAdminHttps};
+use crate::config::admin_https::SharedAdminHttps;
 use crate::telemetry::exposition::Exposition;
 
 /// The longest body of a form, in bytes.
@@ -51,20 +49,6 @@ pub(super) const WHO: &str = "pintle-who";
 const OWNER: &str = "owner";
 /// The protocol that a connection changes to before it carries a browser's requests.
 pub(super) const BROWSER: &str = "pintle-browser";
-
-/// The origin of a request.
-pub(super) enum Caller {
-    /// From the Unix socket, by a process of this user or of root.
-    Owner,
-    /// From the Unix socket, by a process of another user, whatever the file's permissions.
-    Stranger,
-    /// From a browser, through `pintle page`: a session decides.
-    Browser,
-    /// From this host over TCP; the token or a session decides.
-    Tcp { token: Arc<Token>, from: SocketAddr },
-    /// Over TLS; a session or a certificate decides.
-    Visitor { from: SocketAddr, https: Arc<AdminHttps>, client: ClientProof },
-}
 
 /// A connection of the admin listener.
 pub(super) struct AdminConnection {

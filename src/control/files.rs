@@ -1,18 +1,17 @@
 //! Certificates that change on disk: read once they have settled, used if they are fit, and refused
 //! with one log line if they are not.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::adopt::NotAdopted;
-use super::watch::FileWatch;
+use super::state::{ChangedFiles, LOOK_AGAIN, Refused, SiteFiles, candidate, is_burnt};
 use super::{Control, Keep};
-use crate::config::{Config, Draft, KeptSite, LastGood, Problems};
+use crate::config::{Config, KeptSite, Problems};
 use crate::ledger::time::wall;
-use crate::policy::promise::{Promise, Seconds};
-use crate::reason::{Kind, Problem, Reason};
+use crate::policy::promise::Promise;
+use crate::reason::{Problem, Reason};
 
 /// The quiet time after which changed files are read,
 const QUIET: Duration = Duration::from_millis(300);
@@ -20,37 +19,6 @@ const QUIET: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// An unreadable or mismatched file may be half written. It is reported only after this quiet time.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Refused files are judged again after this time, since a promise may have ended, or a date have
-/// come.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-
-/// The files of the sites: watched, read, refused; and copies of the pairs in use.
-pub(super) struct SiteFiles {
-    pub(super) watch: FileWatch,
-    pub(super) pending: Option<ChangedFiles>,
-    /// Sites whose files are unfit to be served, by their first name.
-    pub(super) refused: BTreeMap<String, Refused>,
-    /// The reason why the files on disk cannot be served at all.
-    unservable: Vec<String>,
-    /// Copies of the pairs in use; `None` without state.directory.
-    pub(super) copies: Option<LastGood>,
-    /// The time of the last retry of failed copies.
-    pub(super) copied: Instant,
-}
-
-impl SiteFiles {
-    /// Nothing is watched yet.
-    pub(super) fn new(draft: &Draft, config: &Config, copies: Option<LastGood>) -> Self {
-        Self {
-            watch: FileWatch::start(),
-            pending: None,
-            refused: at_start(draft, config),
-            unservable: Vec::new(),
-            copies,
-            copied: Instant::now(),
-        }
-    }
-}
 
 impl SiteFiles {
     /// Logs the sites that have no certificate, or do not serve all their names with it, at the start.
@@ -82,33 +50,6 @@ impl Refused {
             }
         }
     }
-}
-
-/// Files that have changed.
-pub(super) struct ChangedFiles {
-    first: Instant,
-    last: Instant,
-    /// The time at which pintle reads them.
-    pub(super) due: Instant,
-}
-
-/// A site whose files are unfit to be served.
-#[derive(Debug, Clone)]
-pub struct Refused {
-    /// The reasons, with remedies.
-    pub reasons: Vec<Reason>,
-    /// `true` if promises would be broken.
-    pub by_guard: bool,
-    /// `true` if the key is burnt.
-    pub burnt: bool,
-    /// `true` if the site has no certificate at all.
-    pub lacks: bool,
-    /// Names that the certificate would lock readers out of, while it serves all others.
-    pub apart: Vec<String>,
-    /// The time of the refusal, by the wall clock.
-    pub since: Seconds,
-    candidate: String,
-    pub(super) look_again: Instant,
 }
 
 impl Control {
@@ -233,37 +174,9 @@ impl Control {
     }
 }
 
-/// The sites that a start found unfit, and serves from copies.
-fn at_start(draft: &Draft, config: &Config) -> BTreeMap<String, Refused> {
-    let refused = |kept: &KeptSite| {
-        let reasons =
-            kept.problems.iter().filter(|p| p.is_error()).map(|p| draft.problems().placed(p).reason).collect();
-        let (by_guard, lacks, candidate) = (kept.by_guard, kept.lacks, candidate(kept));
-        let look_again = Instant::now() + LOOK_AGAIN;
-        let (burnt, apart, since) = (is_burnt(kept), kept.apart.clone(), wall());
-        (kept.site.clone(), Refused { reasons, by_guard, burnt, lacks, apart, since, candidate, look_again })
-    };
-    config.kept.iter().map(refused).collect()
-}
-
-/// Identifies refused files independently of the messages: dates in them move as promises are
-/// renewed, and places move as the file is edited.
-fn candidate(kept: &KeptSite) -> String {
-    if kept.by_guard && !kept.certificates.is_empty() {
-        return kept.certificates.iter().map(|c| format!("{} {} {};", c.serial, c.pin, c.not_after)).collect();
-    }
-    let errors = kept.problems.iter().filter(|p| p.is_error());
-    errors.map(|p| p.reason.what.as_str()).collect::<Vec<_>>().join("\n")
-}
-
 /// All problems of a site, each with its place and remedy.
 fn reasons(kept: &KeptSite, problems: &Problems) -> Vec<Reason> {
     kept.problems.iter().filter(|p| p.is_error()).map(|p| problems.placed(p).reason).collect()
-}
-
-/// `true` if a key is burnt.
-fn is_burnt(kept: &KeptSite) -> bool {
-    kept.problems.iter().any(|problem| problem.is_error() && problem.kind == Kind::BurntKey)
 }
 
 fn errors(problems: &Problems) -> Vec<String> {

@@ -15,6 +15,7 @@ mod conditions;
 mod difference;
 mod ending;
 mod events;
+mod expiring;
 mod expiry;
 mod face;
 pub mod explain;
@@ -25,7 +26,6 @@ mod history;
 mod install;
 mod keys;
 mod ledger_trouble;
-mod load_history;
 mod merge;
 mod metrics;
 mod metrics_body;
@@ -34,7 +34,6 @@ mod nearby_ledgers;
 mod notes;
 mod obey;
 mod open_ledger;
-mod operator;
 pub mod own_keys;
 mod page_listeners;
 pub mod pin_set;
@@ -47,8 +46,10 @@ mod reload;
 pub mod served;
 mod site_state;
 mod socket;
+mod socket_file;
 mod spans;
 mod starting;
+mod state;
 mod status;
 mod succession;
 mod takeover;
@@ -58,41 +59,28 @@ mod views;
 mod visitors;
 mod watch;
 
-use std::cell::{OnceCell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::history::How;
-use crate::config::{AcceptedByCommand, CheckContext, Config, Draft, KnownText, MayLack, Problems, Stamps, StandIn};
+use crate::config::{AcceptedByCommand, CheckContext, Config, Draft, MayLack, Problems, Stamps, StandIn};
 use crate::policy::Scheme;
-use crate::server::Server;
 use crate::tls::key_process;
-use crate::upstream::dns::Resolver;
 
 use admin::AdoptionOrigin;
-use expiry::Reported;
-use files::SiteFiles;
-use load_history::LoadHistory;
-use metrics::LabelsInUse;
-use notes::Fixed;
-use operator::Operator;
-use promises::LedgerState;
-use upgrade::Upgrades;
 
 pub use admin::{ReloadOutcome, UpgradeOutcome};
 pub use ending::ProcessEnd;
-pub use files::Refused;
 pub use found_promises::{FoundPromises, begun_with};
 pub use nearby_ledgers::{NearbyLedgers, trusted_users};
 pub use open_ledger::{dates_ahead, hint_to_move, moved, open_ledger, remedy, unreadable_ledger};
-pub use page_listeners::{PageSocket, bind_pages};
+pub use page_listeners::bind_pages;
 pub use reload::log_warnings;
 pub use starting::{Beginning, StartError};
+pub use state::{Control, PageSocket, ProcessCounts, Refused};
 pub use takeover::{Listeners, NewProcess};
 
 /// The interval between checks of leases, ramps and the clock. A lease lasts at least eight of these.
@@ -102,46 +90,6 @@ const TICK: Duration = Duration::from_millis(500);
 const LIFE_MIN: Duration = Duration::from_secs(2);
 /// The number of sites logged one by one at the start; nobody would read ten thousand.
 const ANNOUNCED_MAX: usize = 200;
-
-/// Facts about the running process, noted while it serves.
-#[derive(Default)]
-struct Observations {
-    /// The certificates that were reported, since they are about to end.
-    endings: Reported,
-    /// The traffic of the last minutes.
-    rates: views::Rates,
-    /// The last report of `pintle doctor`.
-    doctor: Option<serde_json::Value>,
-    /// The labels of metrics of the configuration in use.
-    labels: OnceCell<LabelsInUse>,
-    /// The states of the sites a moment ago.
-    states: site_state::RecentStates,
-}
-
-/// The running process: its configuration, its workers and everything around them.
-pub struct Control {
-    /// Jobs beside this thread may hold it and the configuration in use.
-    draft: Arc<Draft>,
-    config: Arc<Config>,
-    fixed: Fixed,
-    server: Server,
-    resolver: Rc<Resolver>,
-    promises: LedgerState,
-    files: SiteFiles,
-    operator: Operator,
-    upgrades: Upgrades,
-    counts: ProcessCounts,
-    acme: acme::Desk,
-    reporter: events::Reporter,
-    recorder: history::Recorder,
-    loads: LoadHistory,
-    observed: Observations,
-    draining: bool,
-    /// No site may be without a certificate.
-    strict: bool,
-    /// The text in use, or a former one.
-    known_text: RefCell<Option<Arc<KnownText>>>,
-}
 
 /// The sites that keep their present pairs if the files on disk are unfit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,21 +102,6 @@ enum Keep {
     Unfit,
     /// Also sites with a shorter chain, which may be half written; except the named sites.
     UnfitAndShorter(Vec<String>),
-}
-
-/// Counters since the start.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct ProcessCounts {
-    /// Certificates that came into use after the start.
-    pub rotations: u64,
-    /// Refused certificates.
-    pub rotations_refused: u64,
-    /// Lockouts that the operator has accepted.
-    pub lockouts_accepted: u64,
-    /// Successful reloads.
-    pub reloads: u64,
-    /// Refused reloads.
-    pub reloads_refused: u64,
 }
 
 impl Control {
@@ -242,7 +175,7 @@ impl Control {
     }
 
     /// Handles one event. Returns the successor once it has taken over.
-    async fn step(&mut self, tick: &mut tokio::time::Interval) -> Option<upgrade::Successor> {
+    async fn step(&mut self, tick: &mut tokio::time::Interval) -> Option<state::Successor> {
         let due = self.files.pending.as_ref().map(|p| p.due);
         tokio::select! {
             _ = self.operator.hangup.recv() => {

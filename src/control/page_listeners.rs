@@ -1,7 +1,6 @@
 //! The sockets of the pages over TLS: bound before permissions are dropped, opened and closed with the configuration, and
 //! handed over in an upgrade.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
@@ -9,41 +8,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Control;
-use super::admin_thread::AdminTask;
-use super::visitors::VisitorListener;
+use super::state::{AdminTask, OpenPageListener, PageSocket, VisitorListener};
 use crate::config::Config;
-use crate::config::admin_https::SharedAdminHttps;
 use crate::ledger::time::wall;
 use crate::os::words::words;
-
-/// A bound socket for the pages.
-#[derive(Debug)]
-pub struct PageSocket {
-    /// The configured address.
-    pub asked: SocketAddr,
-    /// The socket.
-    pub socket: TcpListener,
-}
-
-/// An open listener.
-struct OpenPageListener {
-    is: PageSocket,
-    address: SocketAddr,
-    /// Closes the listener when it is dropped.
-    _open: oneshot::Sender<Infallible>,
-}
-
-/// The listeners of the pages over TLS.
-#[derive(Default)]
-pub(super) struct PageListeners {
-    open: Vec<OpenPageListener>,
-    /// Sockets that wait for their use.
-    pub(super) bound: Vec<PageSocket>,
-    /// The settings in use.
-    pub(super) https: SharedAdminHttps,
-    /// The faults that have been logged.
-    reported: Vec<String>,
-}
 
 /// Takes the lent sockets that a configuration names, and binds the others that it can. The control thread reports the rest.
 #[must_use]
@@ -63,21 +31,6 @@ fn bind_one(asked: SocketAddr) -> io::Result<PageSocket> {
     let socket = TcpListener::bind(asked)?;
     socket.set_nonblocking(true)?;
     Ok(PageSocket { asked, socket })
-}
-
-impl PageListeners {
-    /// Closes all listeners.
-    pub(super) fn close(&mut self) {
-        self.open.clear();
-        self.bound.clear();
-    }
-
-    /// The sockets, for the next process.
-    pub(super) fn shared(&self) -> io::Result<Vec<PageSocket>> {
-        let share =
-            |open: &OpenPageListener| Ok(PageSocket { asked: open.is.asked, socket: open.is.socket.try_clone()? });
-        self.open.iter().map(share).collect()
-    }
 }
 
 impl Control {

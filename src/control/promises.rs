@@ -1,7 +1,6 @@
 //! Promises while pintle serves: the ledger and its file, the clock that judges, and the leases of the pins.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +12,8 @@ use tokio::time::Instant;
 use super::Control;
 use super::ledger_trouble::LedgerTrouble;
 use crate::keys::pin::Pin;
-use crate::ledger::leases::{LeaseRenewal, Leases};
-use crate::ledger::time::{ClockReading, ClockStep, Time};
+use crate::ledger::leases::LeaseRenewal;
+use crate::ledger::time::{ClockReading, ClockStep};
 use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, boot, repair, set_id};
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::{pasted, shell_word};
@@ -25,41 +24,6 @@ const LEDGER_LOOK: Duration = Duration::from_secs(5);
 const NAMED_MAX: usize = 20;
 /// The interval at which the ledger gets a date if nothing else is written, in seconds.
 const DATED_EVERY: Seconds = 86400;
-
-/// The ledger, the leases, and what has delayed a ramp.
-pub(super) struct LedgerState {
-    pub(super) ledger: Arc<Mutex<Ledger>>,
-    pub(super) time: RefCell<Time>,
-    pub(super) leases: RefCell<Leases>,
-    /// The reason why pins are withheld; `None` while they are sent.
-    pub(super) trouble: Option<LedgerTrouble>,
-    /// Failed attempts to write the ledger.
-    pub(super) errors: Cell<u64>,
-    /// The last attempt to write the ledger failed. A doubt about the clock changes nothing here.
-    pub(super) is_unwritable: Cell<bool>,
-    /// The time of the last check of the ledger's file.
-    looked_at: Instant,
-    /// The reports of failed pins that have been counted, by site.
-    pub(super) reported: HashMap<String, u64>,
-    /// By site, the last step of its ramp that reports have delayed.
-    pub(super) waited: BTreeMap<String, usize>,
-}
-
-impl LedgerState {
-    pub(super) fn new(ledger: Ledger, time: Time, leases: Leases, trouble: Option<LedgerTrouble>) -> Self {
-        Self {
-            ledger: Arc::new(Mutex::new(ledger)),
-            time: RefCell::new(time),
-            leases: RefCell::new(leases),
-            is_unwritable: Cell::new(trouble.as_ref().is_some_and(|trouble| !trouble.by_clock)),
-            trouble,
-            errors: Default::default(),
-            looked_at: Instant::now(),
-            reported: HashMap::new(),
-            waited: BTreeMap::new(),
-        }
-    }
-}
 
 /// The outcome of an attempt to write the ledger.
 enum WriteOutcome {

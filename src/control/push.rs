@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::Control;
-use super::operator::Push;
+use super::state::Push;
 use crate::graphite::Graphite;
 use crate::ledger::time::wall;
 use crate::telemetry::exposition::Format;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::socket_file::make_folder;
 use super::watch::Ways;
 use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
 use crate::events::HookTarget;
@@ -26,7 +27,7 @@ const DEVICES: [&str; 2] = ["/dev", "/proc"];
 pub fn make_socket_folder(config: &Config) {
     if let Some(folder) = socket_folder(config) {
         // If it fails, so does the socket, which names the error.
-        let _ = super::socket::make_folder(folder);
+        let _ = make_folder(folder);
     }
 }
 

@@ -1,48 +1,12 @@
 //! Spans that go to a collector.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
-
 use super::Control;
+use super::state::Spans;
 #[cfg(feature = "otlp")]
 use crate::otlp::SpanExporter;
 use crate::telemetry::exposition::Exposition;
-use crate::telemetry::trace::{SpanBatch, SpanCounters, SpanSink, channel};
-
-/// The workers' queue of spans, and the thread that sends them, from the first configuration that wants it.
-pub(super) struct Spans {
-    pub(super) sink: SpanSink,
-    numbers: Arc<SpanCounters>,
-    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "held, so that the queue stays open"))]
-    batches: Option<mpsc::Receiver<SpanBatch>>,
-    #[cfg(feature = "otlp")]
-    exporter: Option<SpanExporter>,
-}
-
-impl Default for Spans {
-    fn default() -> Self {
-        let (sink, batches) = channel();
-        Self {
-            sink,
-            numbers: Arc::default(),
-            batches: Some(batches),
-            #[cfg(feature = "otlp")]
-            exporter: None,
-        }
-    }
-}
-
-impl Spans {
-    /// Sends the last spans, once no worker makes any.
-    pub(super) fn finish(self) {
-        #[cfg(feature = "otlp")]
-        if let Some(exporter) = self.exporter {
-            exporter.finish();
-        }
-    }
-}
 
 impl Control {
     /// Starts, changes or ends the sending of spans. Only the process that serves calls this.

@@ -10,17 +10,12 @@ use tokio::time::timeout;
 
 use super::admin::AdoptionOrigin;
 use super::cache::open_disk;
-use super::files::SiteFiles;
-use super::history::Recorder;
 use super::ledger_trouble::LedgerTrouble;
-use super::load_history::LoadHistory;
-use super::notes::Fixed;
-use super::operator::Operator;
-use super::page_listeners::PageSocket;
-use super::promises::{LedgerState, sent_sets};
+use super::promises::sent_sets;
 use super::reload::log_warnings;
-use super::spans::Spans;
-use super::upgrade::Upgrades;
+use super::state::{
+    Desk, Fixed, LedgerState, LoadHistory, Operator, PageSocket, Recorder, Reporter, SiteFiles, Spans, Upgrades,
+};
 use super::{Control, ProcessCounts, adopt};
 use crate::config::history::How;
 use crate::config::{AccessTarget, CheckContext, Config, Draft, LastGood, MayLack, StandIn};
@@ -142,8 +137,8 @@ impl Control {
             operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log, spans),
             upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo, beginning.tie),
             counts: ProcessCounts { lockouts_accepted: config.accepted.len() as u64, ..ProcessCounts::default() },
-            acme: super::acme::Desk::default(),
-            reporter: super::events::Reporter::new(config.name_servers.clone()),
+            acme: Desk::default(),
+            reporter: Reporter::new(config.name_servers.clone()),
             loads: LoadHistory::begin(),
             draining: false,
             config: Arc::new(config),

@@ -11,8 +11,9 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::cache::open_disk;
 use super::open_ledger::{open_ledger_with, remedy, unreadable_ledger};
-use super::page_listeners::{PageSocket, bind_pages};
+use super::page_listeners::bind_pages;
 use super::starting::{Beginning, Parts, StartError, promise};
+use super::state::PageSocket;
 use super::upgrade::records;
 use super::{Control, prove, reload};
 use crate::config::{AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, ServedBefore, StandIn};

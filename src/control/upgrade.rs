@@ -4,14 +4,12 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
@@ -20,6 +18,7 @@ use super::Control;
 use super::admin::UpgradeOutcome;
 use super::cache::{close_disk, open_disk};
 use super::promises::lock;
+use super::state::{Standby, StandingBy, Successor, Upgrade};
 use crate::acme::request::DriverEnd;
 use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
@@ -27,7 +26,6 @@ use crate::handover::{Channel, Go, HandoverAnswer, Hello, Launcher, Released, Se
 use crate::keys::pem;
 use crate::ledger::time::wall;
 use crate::ledger::{Ledger, OpenError, Record};
-use crate::os::supervisor::Tie;
 use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, of_peer, texts};
@@ -45,78 +43,6 @@ const RETAKE_PAUSE: Duration = Duration::from_millis(100);
 const LENT: &str = "an upgrade is under way";
 const OUT_OF_ORDER: &str = "the new process sent a message out of order";
 const TRY_IT: &str = "check that the program file is a pintle for this host: `pintle --version`, then `pintle check`";
-
-/// A new process that is being started, and its outcome.
-type StandingBy = JoinHandle<Result<Standby, Vec<Problem>>>;
-
-/// Upgrades: how one is asked for, what starts the new process, and the one under way.
-pub(super) struct Upgrades {
-    /// SIGUSR2.
-    pub(super) asked: Signal,
-    pub(super) launcher: Option<Arc<Mutex<Launcher>>>,
-    /// `true` for a demo, which has no launcher by design.
-    pub(super) is_demo: bool,
-    /// The container or service that ends with this process, so that another one cannot take over.
-    pub(super) tie: Option<Tie>,
-    /// The reason why no upgrade is possible; `None` while there is a launcher.
-    pub(super) no_launcher: Option<String>,
-    pub(super) under_way: Option<Upgrade>,
-    /// After an upgrade: ends when the previous process has given up its name.
-    pub(super) released: Option<JoinHandle<()>>,
-}
-
-impl Upgrades {
-    pub(super) fn new(asked: Signal, launcher: Option<Launcher>, is_demo: bool, tie: Option<Tie>) -> Self {
-        let why = if is_demo {
-            "a demo has none: stop it with Ctrl-C, and start it again"
-        } else {
-            "there has been none since the start"
-        };
-        Self {
-            asked,
-            is_demo,
-            tie,
-            no_launcher: launcher.is_none().then(|| tie.map_or_else(|| why.to_owned(), |tie| tie.to_string())),
-            launcher: launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
-            under_way: None,
-            released: None,
-        }
-    }
-}
-
-/// An upgrade that is under way.
-pub(super) struct Upgrade {
-    standing_by: StandingBy,
-    called_off: Arc<AtomicBool>,
-    reply: Option<oneshot::Sender<UpgradeOutcome>>,
-}
-
-/// A new process that has checked everything, and waits.
-pub(super) struct Standby {
-    channel: Channel,
-    pid: u32,
-    version: String,
-    kept: Vec<(SocketAddr, bool)>,
-    notes: Vec<String>,
-    /// Its `state.directory`, in the form of [`HandoverAnswer::Ready`].
-    state: Option<Vec<PathBuf>>,
-}
-
-/// The process that serves now.
-pub(super) struct Successor {
-    channel: Channel,
-    pub(super) pid: u32,
-    /// The listeners that it has taken over.
-    pub(super) kept: Vec<(SocketAddr, Scheme)>,
-    /// It sends pins that chains of this process break.
-    pub(super) rotates: bool,
-}
-
-impl Drop for Upgrade {
-    fn drop(&mut self) {
-        self.called_off.store(true, Ordering::Relaxed);
-    }
-}
 
 impl Control {
     /// Has a new process started, unless an upgrade is under way.

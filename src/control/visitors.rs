@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,13 +14,13 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::admin_thread::serve;
-use super::face::{AdminConnection, AdminShared, Caller};
+use super::face::{AdminConnection, AdminShared};
+use super::state::{Caller, VisitorListener};
 use crate::admin::attempts::LogInNetwork;
 use crate::admin::entrance::ClientProof;
 use crate::config::admin_https::{AdminHttps, AdminHttpsLimits, AdminTls};
@@ -30,13 +29,6 @@ use crate::config::admin_https::{AdminHttps, AdminHttpsLimits, AdminTls};
 const STALL: Duration = Duration::from_secs(30);
 /// A pause after an error of the listener.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// A listener for the thread of the pages.
-pub(super) struct VisitorListener {
-    pub(super) socket: std::net::TcpListener,
-    /// Ends when the listener must close: its other end is dropped.
-    pub(super) open: oneshot::Receiver<Infallible>,
-}
 
 /// The places of connections that are in use.
 #[derive(Default)]

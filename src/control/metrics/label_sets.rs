@@ -1,21 +1,10 @@
 //! The labels of the sites and certificates in use. A configuration's labels are written with its first scrape.
 
-use std::sync::Arc;
-
 use super::Control;
 use crate::config::report::{CertificateReport, SiteReport};
+use crate::control::state::LabelsInUse;
 use crate::server::NO_SITE;
 use crate::telemetry::exposition::{Exposition, LabelSets, SeriesColumn};
-
-/// The labels of one configuration.
-pub(in crate::control) struct LabelsInUse {
-    /// `site` for each site, and last for requests to none.
-    pub(super) sites: Arc<LabelSets>,
-    /// `site` and `algorithm` for each certificate.
-    certificates: Arc<LabelSets>,
-    /// All facts about each certificate.
-    pub(super) certificate_infos: Arc<LabelSets>,
-}
 
 impl Control {
     pub(super) fn label_sets(&self) -> &LabelsInUse {

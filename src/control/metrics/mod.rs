@@ -13,8 +13,6 @@ mod upstreams;
 use super::Control;
 use crate::telemetry::exposition::{Exposition, Format};
 
-pub(super) use label_sets::LabelsInUse;
-
 impl Control {
     /// Collects all metrics. Another thread writes their text.
     pub(super) fn metrics(&self, format: Format) -> Exposition {

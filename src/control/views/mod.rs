@@ -6,7 +6,6 @@ mod doctor;
 mod fingerprint;
 mod overview;
 mod pins;
-mod rates;
 mod rotation;
 mod site;
 mod sites;
@@ -24,7 +23,6 @@ use crate::acme::request::ask;
 use crate::admin::api::Answer;
 
 pub(super) use doctor::report_of;
-pub(super) use rates::Rates;
 pub(super) use verify::verify;
 
 /// Answers a page's GET; `None` if the path is unknown.

@@ -30,7 +30,7 @@ struct RateSample {
 
 /// The traffic between two samples.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct RatePoint {
+pub(in crate::control) struct RatePoint {
     requests: f64,
     /// Answers with a status of 500 or above, in percent of the requests.
     failed: f64,
@@ -84,12 +84,12 @@ impl Rates {
     }
 
     /// The requests per second of a site, once two samples know it.
-    pub(super) fn of_site(&self, index: usize) -> Option<f64> {
+    pub(in crate::control) fn of_site(&self, index: usize) -> Option<f64> {
         self.sites.get(index).copied()
     }
 
     /// The points, the oldest first.
-    pub(super) fn json(&self, connections: usize) -> Value {
+    pub(in crate::control) fn json(&self, connections: usize) -> Value {
         let point = |point: &RatePoint| {
             json!({
                 "requests": rounded(point.requests), "failed": rounded(point.failed), "connections": point.connections,

@@ -6,9 +6,9 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::admin::AdminCommand;
-use super::socket::AdminListener;
+use super::listener::AdminListener;
 use super::spans::Spans;
+use crate::control::admin::AdminCommand;
 use crate::graphite::{Graphite, GraphiteCounters};
 use crate::os::systemd::Notify;
 use crate::telemetry::LogThread;
@@ -17,33 +17,33 @@ use crate::telemetry::LogThread;
 const COMMANDS: usize = 16;
 
 /// Signals and commands of the operator, and the places where pintle answers.
-pub(super) struct Operator {
+pub(in crate::control) struct Operator {
     /// SIGHUP: reload.
-    pub(super) hangup: Signal,
+    pub(in crate::control) hangup: Signal,
     /// SIGUSR1: reopen the logs.
-    pub(super) reopen_asked: Signal,
-    pub(super) commands: mpsc::Receiver<AdminCommand>,
+    pub(in crate::control) reopen_asked: Signal,
+    pub(in crate::control) commands: mpsc::Receiver<AdminCommand>,
     /// For the connections of the admin socket.
-    pub(super) sender: mpsc::Sender<AdminCommand>,
-    pub(super) listener: AdminListener,
-    pub(super) notify: Notify,
+    pub(in crate::control) sender: mpsc::Sender<AdminCommand>,
+    pub(in crate::control) listener: AdminListener,
+    pub(in crate::control) notify: Notify,
     /// The time of the last notification to the service manager's watchdog.
-    pub(super) shown: Instant,
-    pub(super) access_log: Option<LogThread>,
+    pub(in crate::control) shown: Instant,
+    pub(in crate::control) access_log: Option<LogThread>,
     /// The thread that sends metrics, if it is wanted.
-    pub(super) push: Option<Push>,
-    pub(super) graphite_numbers: Arc<GraphiteCounters>,
-    pub(super) spans: Spans,
+    pub(in crate::control) push: Option<Push>,
+    pub(in crate::control) graphite_numbers: Arc<GraphiteCounters>,
+    pub(in crate::control) spans: Spans,
 }
 
 /// The thread that sends metrics, and the time of the next ones.
-pub(super) struct Push {
-    pub(super) graphite: Graphite,
-    pub(super) due: Instant,
+pub(in crate::control) struct Push {
+    pub(in crate::control) graphite: Graphite,
+    pub(in crate::control) due: Instant,
 }
 
 impl Operator {
-    pub(super) fn new(
+    pub(in crate::control) fn new(
         hangup: Signal,
         reopen_asked: Signal,
         notify: Notify,
