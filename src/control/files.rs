@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Control;
 use super::adopt::NotAdopted;
+use super::building::Keep;
 use super::state::{ChangedFiles, LOOK_AGAIN, Refused, SiteFiles, candidate, is_burnt};
-use super::{Control, Keep};
 use crate::config::{Config, KeptSite, Problems};
 use crate::ledger::time::wall;
 use crate::policy::promise::Promise;

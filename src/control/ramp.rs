@@ -4,7 +4,8 @@
 //! reports: if they come from several networks, they delay each step of the pins once, so that the
 //! operator has time to look. They cannot prevent a step.
 
-use super::{Control, Keep};
+use super::Control;
+use super::building::Keep;
 use crate::config::report;
 use crate::ledger::{Ramp, Ramped, Record};
 use crate::os::words::words;

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::admin::{AdoptionOrigin, Installed, ReloadOutcome};
+use super::building::Keep;
 use super::notes::differences;
-use super::{Control, Keep, acme, hint_to_move, sandbox_rules};
+use super::open_ledger::hint_to_move;
+use super::{Control, acme, sandbox_rules};
 use crate::config::edit::{EditError, EditTarget, WrittenConfig};
 use crate::config::report::SiteReport;
 use crate::config::{self, AcceptedByCommand, Changes, Config, Draft, KeptSite, Problems, Stamps};
@@ -125,6 +127,13 @@ impl Control {
         tracing::info!(notes = what_changed, how = origin.how.word(), who = origin.who, "reloaded");
         self.keep_version(origin, reasons.len(), &notes);
         ReloadOutcome::new(true, reasons, notes)
+    }
+
+    /// Gives the settings in use to the threads that send events, metrics and spans.
+    pub(super) fn drive_senders(&mut self) {
+        self.drive_hooks();
+        self.drive_graphite();
+        self.drive_spans();
     }
 
     /// Reopens the access log, for logrotate.

@@ -15,10 +15,12 @@ mod spans;
 mod upgrade;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::{Config, Draft, KnownText};
+use crate::policy::Scheme;
 use crate::server::Server;
 use crate::upstream::dns::Resolver;
 
@@ -78,4 +80,12 @@ pub struct ProcessCounts {
     pub reloads: u64,
     /// Refused reloads.
     pub reloads_refused: u64,
+}
+
+impl Control {
+    /// The listeners' addresses, with the ports that the kernel chose.
+    #[must_use]
+    pub fn listening(&self) -> &[(SocketAddr, Scheme)] {
+        self.server.listening()
+    }
 }
