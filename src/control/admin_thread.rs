@@ -1,28 +1,21 @@
 //! The thread of the admin listener: it reads requests, renders pages and writes answers, so that neither the control thread
 //! nor a worker waits for a reader. The control thread only accepts the connections.
 
-use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
-use hyper::rt::{Read, Write};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::api::CommandChannel;
-use super::face::{AdminConnection, AdminShared, answer};
+use super::face::{AdminConnection, AdminShared, serve};
 use super::state::{AcceptedConnection, AdminStream, AdminTask};
 use super::visitors::{PatientStream, listen};
 use crate::admin::Pages;
 use crate::config::admin::SharedAccess;
 use crate::config::admin_https::SharedAdminHttps;
 use crate::os::priority;
-
-/// Time limit for a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the thread. It ends once the sender is dropped. `connections` bounds those that wait for it.
 ///
@@ -66,20 +59,4 @@ async fn connect(AcceptedConnection { socket, caller, permit }: AcceptedConnecti
             Err(_) => return,
         },
     };
-}
-
-/// Serves a connection, which may become that of a browser.
-pub(super) async fn serve(
-    stream: impl Read + Write + Unpin + Send + 'static,
-    connection: AdminConnection,
-) -> hyper::Result<()> {
-    let connection = &connection;
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(request, connection).await) });
-    hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .keep_alive(false)
-        .serve_connection(stream, service)
-        .with_upgrades()
-        .await
 }

@@ -1,6 +1,7 @@
 //! The HTTP face of the admin listener: who asks, for what, and whether they may.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,12 +15,15 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
+use hyper::rt::{Read, Write};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
 use serde_json::{Value, json};
 
 use super::api::CommandChannel;
 use super::metrics_body;
 use super::state::Caller;
-use super::visitors::VisitorPlaces;
+use super::visitor_places::VisitorPlaces;
 use crate::admin::api::{Answer, Api as _, Call, JSON, find, without_version};
 use crate::admin::asked::{parameter, wipe};
 use crate::admin::entrance::{ClientProof, PageVisitor, is_entrance};
@@ -39,6 +43,8 @@ const LOG_IN_MAX: usize = 4 << 10;
 const TEXT_MAX: usize = 128 << 10;
 /// Room for a body whose length the client does not say, in bytes.
 const BODY_ROOM: usize = 16 << 10;
+/// Time limit for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The header that commands over TCP must carry: a browser asks before it sends it elsewhere.
@@ -90,8 +96,24 @@ impl Caller {
     }
 }
 
+/// Serves a connection, which may become that of a browser.
+pub(super) async fn serve(
+    stream: impl Read + Write + Unpin + Send + 'static,
+    connection: AdminConnection,
+) -> hyper::Result<()> {
+    let connection = &connection;
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(request, connection).await) });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(stream, service)
+        .with_upgrades()
+        .await
+}
+
 /// Answers a request of the admin listener: the API's, or that for a page.
-pub(super) async fn answer(request: Request<Incoming>, connection: &AdminConnection) -> Response<AnswerBody> {
+async fn answer(request: Request<Incoming>, connection: &AdminConnection) -> Response<AnswerBody> {
     let mut response = answer_by_caller(request, connection).await;
     if let Caller::Visitor { https, .. } = &connection.caller
         && let Some(policy) = https.hsts.as_ref().and_then(|policy| HeaderValue::try_from(policy).ok())
@@ -289,7 +311,7 @@ fn change_to_browser(parts: Parts, connection: &AdminConnection) -> Response<Ans
     };
     tokio::task::spawn_local(async move {
         if let Ok(upgraded) = upgrade.await {
-            let _ = super::admin_thread::serve(upgraded, browser).await;
+            let _ = serve(upgraded, browser).await;
         }
     });
     let mut response = Response::new(admin::body(""));

@@ -59,6 +59,7 @@ mod takeover;
 mod token;
 mod upgrade;
 mod views;
+mod visitor_places;
 mod visitors;
 mod watch;
 

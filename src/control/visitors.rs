@@ -1,8 +1,6 @@
 //! Readers on other hosts: the listeners of the pages over TLS, on the thread of the pages. Their connections have places of
 //! their own, so that strangers keep no command of the operator waiting.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,51 +16,17 @@ use tokio::task::spawn_local;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::admin_thread::serve;
-use super::face::{AdminConnection, AdminShared};
+use super::face::{AdminConnection, AdminShared, serve};
 use super::state::{Caller, VisitorListener};
+use super::visitor_places::VisitorPlace;
 use crate::admin::attempts::LogInNetwork;
 use crate::admin::entrance::ClientProof;
-use crate::config::admin_https::{AdminHttps, AdminHttpsLimits, AdminTls};
+use crate::config::admin_https::{AdminHttps, AdminTls};
 
 /// The longest time that a client may take no byte of its answer.
 const STALL: Duration = Duration::from_secs(30);
 /// A pause after an error of the listener.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The places of connections that are in use.
-#[derive(Default)]
-pub(super) struct VisitorPlaces {
-    taken: RefCell<HashMap<LogInNetwork, usize>>,
-}
-
-/// A place, given back when it is dropped.
-struct VisitorPlace {
-    network: LogInNetwork,
-    places: Rc<VisitorPlaces>,
-}
-
-impl VisitorPlaces {
-    /// Takes a place; `None` if all are taken, or all of this network.
-    fn take(self: &Rc<Self>, network: LogInNetwork, limits: AdminHttpsLimits) -> Option<VisitorPlace> {
-        let mut taken = self.taken.borrow_mut();
-        let all: usize = taken.values().sum();
-        let own = taken.get(&network).copied().unwrap_or_default();
-        (all < limits.connections && own < limits.connections_per_client).then_some(())?;
-        taken.insert(network, own + 1);
-        Some(VisitorPlace { network, places: self.clone() })
-    }
-}
-
-impl Drop for VisitorPlace {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken.borrow_mut();
-        match taken.get_mut(&self.network) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => _ = taken.remove(&self.network),
-        }
-    }
-}
 
 /// Accepts connections until the listener must close.
 pub(super) async fn listen(listener: VisitorListener, shared: Rc<AdminShared>) {
@@ -164,27 +128,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let tried = Pin::new(&mut self.inner).poll_shutdown(cx);
         self.within(cx, tried)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_in_all_and_for_one_network() {
-        let places = Rc::new(VisitorPlaces::default());
-        let network = |last: u8| LogInNetwork::V4([192, 0, 2, last]);
-        let limits = AdminHttpsLimits { connections: 3, connections_per_client: 2, handshake: STALL };
-        let take = |last| places.take(network(last), limits);
-        let (first, second) = (take(1).unwrap(), take(1).unwrap());
-        assert!(take(1).is_none());
-        let third = take(2).unwrap();
-        assert!(take(3).is_none());
-        drop(first);
-        drop(second);
-        assert!(take(3).is_some());
-        drop(third);
-        assert!(places.taken.borrow().is_empty());
     }
 }

@@ -10,14 +10,7 @@ use std::fmt::Write as _;
 use code::{Source, functions, tokens, types};
 
 /// Circles that stay, with the reason: the folder, and the modules that lead to each other.
-const CIRCLES: &[(&str, &str)] = &[
-    // The methods of one type, `Control`, by subject: each file adds some, and calls those of others.
-    (
-        "control",
-        "acme admin admin_thread adopt api cache client conditions config ending events expiry explain face files first_site history \
-         install keys metrics mod notes operator page_listeners promises records reload sandbox_rules served socket spans starting status takeover upgrade views visitors",
-    ),
-];
+const CIRCLES: &[(&str, &str)] = &[];
 
 /// The longest function, in lines from its name to its closing brace.
 const FUNCTION_MAX: usize = 60;
