@@ -13,7 +13,7 @@ const SEARCH_MAX: usize = 253;
 /// The part of the list that is wanted.
 pub(in crate::control) struct WantedKeys {
     /// A part of a host name.
-    pub(in crate::control) search: String,
+    search: String,
     /// The page, from 1; `None` for all sites.
     pub(in crate::control) page: Option<usize>,
 }

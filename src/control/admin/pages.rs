@@ -43,7 +43,7 @@ pub(in crate::control) enum PageQuestion {
 #[derive(Debug, Clone, Default)]
 pub(in crate::control) struct WantedSites {
     /// A part of a host name.
-    pub(in crate::control) search: String,
+    search: String,
     pub(in crate::control) level: Option<SiteLevel>,
     /// The page, from 1.
     pub(in crate::control) page: usize,

@@ -20,8 +20,8 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// A version to keep.
 pub(in crate::control) struct Pending {
-    pub(in crate::control) text: Arc<KnownText>,
-    pub(in crate::control) adoption: Adoption,
+    text: Arc<KnownText>,
+    adoption: Adoption,
 }
 
 /// A version on its way to the disk, and what has become of it.
@@ -30,15 +30,15 @@ pub(in crate::control) type Attempt = JoinHandle<(Pending, Result<Recorded, Faul
 /// The versions that are not on disk yet.
 #[derive(Default)]
 pub(in crate::control) struct Recorder {
-    pub(in crate::control) history: Option<ConfigHistory>,
-    pub(in crate::control) waiting: VecDeque<Pending>,
+    history: Option<ConfigHistory>,
+    waiting: VecDeque<Pending>,
     pub(in crate::control) attempt: Option<Attempt>,
     /// The newest version on disk, by its commit.
     pub(in crate::control) newest: Option<String>,
-    pub(in crate::control) trouble: Option<Reason>,
+    trouble: Option<Reason>,
     /// Versions given up since the start.
-    pub(in crate::control) lost: u64,
-    pub(in crate::control) retry_at: Option<Instant>,
+    lost: u64,
+    retry_at: Option<Instant>,
 }
 
 impl Recorder {
