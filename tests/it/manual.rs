@@ -155,3 +155,19 @@ fn actions_are_pinned() {
         assert!(uses.len() > 3 && text.contains("\npermissions:"), "{file}");
     }
 }
+
+/// A build runs the code of every crate. Of the jobs of a release, only the one that runs none of it may publish and
+/// attest.
+#[test]
+fn no_build_may_publish() {
+    let text = fs::read_to_string(root().join(".github/workflows/release.yml")).unwrap();
+    let (builds, publish) = text.split_once("\n  publish:\n").unwrap();
+    assert!(builds.contains("dist/program") && builds.contains("\npermissions: {}\n"), "{builds}");
+    for right in [": write", "github.token", "secrets."] {
+        assert!(!builds.contains(right), "{right}: {builds}");
+    }
+    for code in ["actions/checkout", "dist/", "cargo"] {
+        assert!(!publish.contains(code), "{code}: {publish}");
+    }
+    assert!(publish.contains("attestations: write") && publish.contains("SHA256SUMS"), "{publish}");
+}
