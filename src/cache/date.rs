@@ -10,6 +10,8 @@ const MONTHS: [&[u8]; 12] =
 const DAYS: [&[u8]; 7] = [b"monday", b"tuesday", b"wednesday", b"thursday", b"friday", b"saturday", b"sunday"];
 /// The longest date: `Wednesday, 06-Nov-94 08:49:37 GMT`.
 const LENGTH_MAX: usize = 33;
+/// The most words of a date.
+const PARTS_MAX: usize = 6;
 
 /// Reads a date, in seconds since 1970. `now` (the same) decides the century of two-digit years: a
 /// date more than 50 years ahead is in the past.
@@ -17,12 +19,12 @@ const LENGTH_MAX: usize = 33;
 /// `None` if it is not a date. Such an Expires is in the past (RFC 9111 section 5.3).
 #[must_use]
 pub fn parse(value: &[u8], now: i64) -> Option<i64> {
-    if value.len() > LENGTH_MAX {
-        return None;
-    }
-    let lower = value.to_ascii_lowercase();
-    let parts: Vec<&[u8]> = lower.split(|b| *b == b' ').collect();
-    match *parts.as_slice() {
+    let mut lower = [0; LENGTH_MAX];
+    let lower = lower.get_mut(..value.len())?;
+    lower.copy_from_slice(value);
+    lower.make_ascii_lowercase();
+    let mut parts = [&[][..]; PARTS_MAX];
+    match *split(lower, b' ', &mut parts)? {
         // Sun, 06 Nov 1994 08:49:37 GMT
         [day, date, month, year, time, b"gmt"] => {
             let day = day.strip_suffix(b",")?;
@@ -33,8 +35,8 @@ pub fn parse(value: &[u8], now: i64) -> Option<i64> {
         // Sunday, 06-Nov-94 08:49:37 GMT
         [day, date, time, b"gmt"] => {
             DAYS.contains(&day.strip_suffix(b",")?).then_some(())?;
-            let parts: Vec<&[u8]> = date.split(|b| *b == b'-').collect();
-            let [date, month, year] = *parts.as_slice() else { return None };
+            let mut parts = [&[][..]; 3];
+            let [date, month, year] = *split(date, b'-', &mut parts)? else { return None };
             (date.len() == 2 && year.len() == 2).then_some(())?;
             let at = |century: i16| seconds(century + number(year)?, month_of(month)?, number(date)?, time);
             let ahead = i64::from(50 * 366) * 86_400;
@@ -45,6 +47,16 @@ pub fn parse(value: &[u8], now: i64) -> Option<i64> {
         [day, month, date, time, year] if date.len() == 2 => asctime(day, month, date, time, year),
         _ => None,
     }
+}
+
+/// Splits a text without an allocation. `None` if there are more parts than room.
+fn split<'p, 't>(text: &'t [u8], at: u8, room: &'p mut [&'t [u8]]) -> Option<&'p [&'t [u8]]> {
+    let mut count = 0;
+    for part in text.split(|b| *b == at) {
+        *room.get_mut(count)? = part;
+        count += 1;
+    }
+    room.get(..count)
 }
 
 fn asctime(day: &[u8], month: &[u8], date: &[u8], time: &[u8], year: &[u8]) -> Option<i64> {
@@ -58,14 +70,17 @@ fn month_of(name: &[u8]) -> Option<i8> {
 }
 
 fn number(digits: &[u8]) -> Option<i16> {
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
+    let add = |sum: i16, digit: &u8| match digit {
+        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(i16::from(digit - b'0')),
+        _ => None,
+    };
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 /// `time` is `08:49:37`; second 60 is a leap second.
 fn seconds(year: i16, month: i8, date: i16, time: &[u8]) -> Option<i64> {
-    let parts: Vec<&[u8]> = time.split(|b| *b == b':').collect();
-    let [hour, minute, second] = *parts.as_slice() else { return None };
+    let mut parts = [&[][..]; 3];
+    let [hour, minute, second] = *split(time, b':', &mut parts)? else { return None };
     ([hour, minute, second].iter().all(|part| part.len() == 2)).then_some(())?;
     let small = |digits| number(digits).and_then(|n| i8::try_from(n).ok());
     let (hour, minute, second) = (small(hour)?, small(minute)?, small(second)?);

@@ -1,6 +1,8 @@
 //! The directives of Cache-Control (RFC 9111 section 5.2), and of the fields that are for caches
 //! like this one (RFC 9213).
 
+use std::borrow::Cow;
+
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use crate::message::Fields;
@@ -173,17 +175,13 @@ fn is_age(name: &str) -> bool {
 }
 
 /// All values of a field as one list.
-fn joined(fields: &Fields, name: &[u8]) -> Vec<u8> {
-    let mut all = Vec::new();
-    for (_, held, value) in fields.iter() {
-        if held.eq_ignore_ascii_case(name) {
-            if !all.is_empty() {
-                all.extend_from_slice(b", ");
-            }
-            all.extend_from_slice(value);
-        }
-    }
-    all
+fn joined<'f>(fields: &'f Fields, name: &[u8]) -> Cow<'f, [u8]> {
+    let mut values = fields.iter().filter(|(_, held, _)| held.eq_ignore_ascii_case(name)).map(|(.., value)| value);
+    let first = Cow::from(values.next().unwrap_or_default());
+    values.fold(first, |all, value| match all.is_empty() {
+        true => value.into(),
+        false => [&all[..], value].join(&b", "[..]).into(),
+    })
 }
 
 /// The lower of two ages. One that cannot be read is 0 (RFC 9111 section 4.2.1).

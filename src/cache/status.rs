@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+/// The room for a usual member, in bytes.
+const MEMBER_USUAL: usize = 64;
+
 /// Why a request went to the origin (RFC 9211 section 2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardReason {
@@ -62,7 +65,8 @@ impl Status {
     /// Writes the list member of this cache.
     #[must_use]
     pub fn member(self) -> String {
-        let mut text = String::from("pintle");
+        let mut text = String::with_capacity(MEMBER_USUAL);
+        text.push_str("pintle");
         match self.forwarded {
             None => text.push_str("; hit"),
             Some(reason) => {

@@ -93,6 +93,17 @@ impl Fields {
         }
     }
 
+    /// Returns a copy that grows in buffers which the thread keeps: a clone has none to spare.
+    #[must_use]
+    pub fn working_copy(&self) -> Self {
+        let mut copy = Self::default();
+        copy.warm();
+        copy.names = self.names;
+        copy.raw.extend_from_slice(&self.raw);
+        copy.list.extend_from_slice(&self.list);
+        copy
+    }
+
     /// Adds a field at the end.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         self.warm();

@@ -98,6 +98,19 @@ impl RequestHead {
         *self = Self { fields, ..Self::default() };
     }
 
+    /// Returns a copy for changes: see [`Fields::working_copy`].
+    #[must_use]
+    pub fn working_copy(&self) -> Self {
+        let Self { method, target, host, .. } = self;
+        Self {
+            method: method.clone(),
+            fields: self.fields.working_copy(),
+            target: target.clone(),
+            host: host.clone(),
+            ..*self
+        }
+    }
+
     /// Returns path and query, beginning with `/`, or `*`. Percent-encoded where necessary, and
     /// otherwise as received.
     #[must_use]

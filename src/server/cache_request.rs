@@ -140,7 +140,7 @@ impl CacheRequest {
         stored: Option<&StoredResponse>,
         page: Option<&CachedPage>,
     ) -> RequestHead {
-        let mut own = head.clone();
+        let mut own = head.working_copy();
         own.fields.retain(|field, name| !field.is_named() && passes(name, page, self.varied.as_deref()));
         let encoding = if self.compresses { Encoding::Identity } else { Encoding::of(&head.fields) };
         own.fields.push(b"Accept-Encoding", encoding.value());
