@@ -238,6 +238,14 @@ impl HostPattern {
         self.wildcard
     }
 
+    /// The wildcard that covers an exact name; `None` if no wildcard can.
+    #[must_use]
+    pub fn wildcard_above(&self) -> Option<Self> {
+        let (_, above) = self.exact()?.split_once('.')?;
+        let is_name = above.contains('.') && self.address().is_none();
+        is_name.then(|| Self { wildcard: true, name: above.into() })
+    }
+
     /// The address, if the name is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
@@ -424,6 +432,23 @@ mod tests {
         assert!(is_within("a.wordpress.com", "wordpress.com") && is_within("wordpress.com", "wordpress.com"));
         assert!(is_below("a.wordpress.com", "wordpress.com") && !is_below("wordpress.com", "wordpress.com"));
         assert!(!is_within("notwordpress.com", "wordpress.com") && !is_within("wordpress.com.evil", "wordpress.com"));
+    }
+
+    #[test]
+    fn wildcards_above() {
+        for (name, above) in [
+            ("a.w.example", Some("*.w.example")),
+            ("b.a.w.example", Some("*.a.w.example")),
+            ("w.example", None),
+            ("localhost", None),
+            ("*.w.example", None),
+            ("192.0.2.1", None),
+            ("[2001:db8::1]", None),
+        ] {
+            let found = HostPattern::parse(name).unwrap().wildcard_above();
+            assert_eq!(found, above.map(|above| HostPattern::parse(above).unwrap()), "{name}");
+            assert!(found.is_none_or(|found| found.matches(name)), "{name}");
+        }
     }
 
     #[test]

@@ -99,6 +99,9 @@ pub struct Problem {
     /// The site that it is about, by its first name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// The pin of the key that it refuses, as it would break promises.
+    #[serde(skip)]
+    pub key: Option<Box<str>>,
     /// The name of a fault that several sites share, each with its own file, host or value.
     #[serde(skip)]
     pub shared: Option<SharedFault>,
@@ -358,6 +361,13 @@ impl Problem {
     #[must_use]
     pub fn about(mut self, path: &Path) -> Self {
         self.path = Some(path.to_owned());
+        self
+    }
+
+    /// Names the key that it refuses.
+    #[must_use]
+    pub fn of_key(mut self, pin: impl Into<Box<str>>) -> Self {
+        self.key = Some(pin.into());
         self
     }
 

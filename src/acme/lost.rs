@@ -25,15 +25,16 @@ impl LostKey {
     }
 }
 
-/// Returns the live key that was served last, in PEM, if its file is lost: a fresh one would be a rotation. Adds the loss to
-/// `lost`.
-pub(super) fn served_key(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<LostKey>) -> Option<String> {
-    let state = certificate.state()?;
+/// Returns the live key that was served last, in PEM, if its file is lost: a fresh one would be a rotation. Also returns the
+/// loss.
+pub(super) fn served_key(certificate: &Managed, choice: KeyChoice) -> (Option<String>, Option<LostKey>) {
     let is_compromised = certificate.compromised().iter().any(|file| file.exists());
-    if choice != KeyChoice::Live || is_compromised || !certificate.chain().exists() {
-        return None;
-    }
+    let Some(state) = certificate.state().filter(|_| choice == KeyChoice::Live && !is_compromised) else {
+        return (None, None);
+    };
     let key = LastGood::of(state).key(&certificate.chain(), &certificate.hosts);
-    lost.push(LostKey { file: certificate.key(), is_restored: key.is_some() });
-    key.map(|key| key.as_str().to_owned())
+    // The whole folder may be lost, and the copy is there. Without either, there was no key.
+    let was_there = key.is_some() || certificate.chain().exists();
+    let loss = was_there.then(|| LostKey { file: certificate.key(), is_restored: key.is_some() });
+    (key.map(|key| key.as_str().to_owned()), loss)
 }

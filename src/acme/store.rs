@@ -139,8 +139,14 @@ fn make_missing(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<LostKey
     if path.symlink_metadata().is_ok() {
         return Ok(());
     }
-    let adopted = certificate.adopt.as_ref().filter(|_| choice == KeyChoice::Live).map(|file| adopt(file, certificate));
-    let pem = match adopted.transpose()?.flatten().or_else(|| lost::served_key(certificate, choice, lost)) {
+    let (served, loss) = lost::served_key(certificate, choice);
+    // The operator's key is the first live one. A key that was served comes before it.
+    let adopted = match certificate.adopt.as_ref().filter(|_| choice == KeyChoice::Live && served.is_none()) {
+        Some(file) => adopt(file, certificate)?,
+        None => None,
+    };
+    lost.extend(loss.filter(|_| adopted.is_none()));
+    let pem = match served.or(adopted) {
         Some(pem) => pem,
         None => generate(certificate.algorithm).map_err(|error| format!("no key could be made: {error}"))?,
     };

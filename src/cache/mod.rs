@@ -16,6 +16,7 @@ pub mod encoded;
 pub mod encoding;
 pub mod filling;
 pub mod freshness;
+pub mod handed;
 pub mod key;
 pub mod page;
 pub mod partial;

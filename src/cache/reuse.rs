@@ -127,7 +127,11 @@ fn without_only(
     let own = said.stale_while_revalidate;
     let window = own.or_else(|| stale.while_revalidate.filter(|_| stale.despite_s_maxage || !states_s_maxage(said)));
     let is_within = window.is_some_and(|seconds| clock.stale_for() < seconds);
-    if is_within && !is_forbidden { ReuseDecision::WhileRevalidate } else { ReuseDecision::Validate(Because::Stale) }
+    // A client that wants a newer page waits for it (RFC 9111 section 5.2.1).
+    match is_within && !is_forbidden && !insists {
+        true => ReuseDecision::WhileRevalidate,
+        false => ReuseDecision::Validate(Because::Stale),
+    }
 }
 
 /// The client does not accept the stored response (RFC 9111 section 5.2.1).
@@ -243,6 +247,11 @@ mod tests {
             (65, "max-age=60, proxy-revalidate", "max-stale", ReuseDecision::Validate(IsStale)),
             (65, "s-maxage=60", "max-stale", ReuseDecision::Validate(IsStale)),
             (65, "max-age=60, no-cache", "max-stale", ReuseDecision::Validate(Because::NoCache)),
+            (65, "max-age=60, stale-while-revalidate=10", "max-age=64", ReuseDecision::Validate(IsStale)),
+            (65, "max-age=60, stale-while-revalidate=10", "max-age=65", ReuseDecision::WhileRevalidate),
+            (65, "max-age=60, stale-while-revalidate=10", "min-fresh=1", ReuseDecision::Validate(IsStale)),
+            (65, "max-age=60, stale-while-revalidate=10", "only-if-cached", ReuseDecision::WhileRevalidate),
+            (65, "max-age=60, stale-while-revalidate=10", "only-if-cached, max-age=0", ReuseDecision::Nothing),
             (5, "max-age=60", "only-if-cached", ReuseDecision::Fresh),
             (65, "max-age=60", "only-if-cached", ReuseDecision::Nothing),
             (65, "max-age=60", "only-if-cached, max-stale", ReuseDecision::MaxStale),

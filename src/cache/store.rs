@@ -17,12 +17,15 @@ use super::disk::{PageFileName, Recalled, SiteDisk};
 
 use super::changes::PageChanges;
 use super::editors::KnownEditors;
+use super::handed::HandedChanges;
+use super::key::parts;
 use super::page::{CachedPage, StoredResponse};
 use super::partial::StoredParts;
 use super::purge::PurgeScope;
 use super::purge_pace::PurgePace;
 use super::stored_head::StoredHead;
 use super::under_way::UnderWay;
+use crate::handover::HandedChange;
 use crate::message::Fields;
 
 pub use super::counts::CachePart;
@@ -59,6 +62,8 @@ pub struct Store {
     pub editors: KnownEditors,
     /// The pace of soft purges of everything.
     pub purge_pace: PurgePace,
+    /// The changes that the next process has to hear of.
+    pub handed: HandedChanges,
     counts: PartCounts,
     /// The reasons for answers that were not from the store.
     pub reasons: ReasonCounts,
@@ -105,6 +110,7 @@ impl Store {
             under_way: UnderWay::new(memory, max_object),
             editors: KnownEditors::default(),
             purge_pace: PurgePace::default(),
+            handed: HandedChanges::default(),
             counts: Default::default(),
             reasons: ReasonCounts::default(),
             background: AtomicUsize::default(),
@@ -267,17 +273,25 @@ impl Store {
         }
     }
 
-    /// Requires validation of all variants of a key: an unsafe method has changed it.
-    pub fn invalidate(&self, key: &[u8]) {
+    /// Requires validation of all variants of a page: an unsafe method has changed it. `others` are
+    /// its keys under other names of the site.
+    pub fn invalidate(&self, key: &[u8], others: &[Vec<u8>]) {
         let mut changes = self.writing();
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        changes.note(key, generation);
-        self.under_way.forget(key);
-        if let Some(page) = self.pages.peek(key) {
-            page.variants().iter().for_each(|stored| stored.invalidate());
+        changes.note(key, !others.is_empty(), generation);
+        self.handed.note(|| HandedChange::Page(key.to_vec()));
+        let all = || std::iter::once(key).chain(others.iter().map(Vec::as_slice));
+        for key in all() {
+            self.under_way.forget(key);
+            if let Some(page) = self.pages.peek(key) {
+                page.variants().iter().for_each(|stored| stored.invalidate());
+            }
         }
         if let Some(disk) = self.disk() {
-            disk.purge(&PurgeScope::page(key), true);
+            // The name that a proxy states does not matter there.
+            let asked: HashSet<&[u8]> = all().map(|key| parts(key).0).collect();
+            let scopes = asked.into_iter().map(|asked| PurgeScope::Page(asked.to_vec(), parts(key).1.to_vec()));
+            scopes.for_each(|scope| _ = disk.purge(&scope, true));
         }
     }
 
@@ -287,6 +301,10 @@ impl Store {
         let mut changes = self.writing();
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         changes.note_many(generation);
+        self.handed.note(|| match purge {
+            PurgeScope::Group(origin, group) => HandedChange::Group(origin.clone(), group.clone()),
+            _ => HandedChange::All,
+        });
         self.under_way.forget_all();
         let on_disk = self.disk().map(|disk| disk.purge(purge, is_soft)).unwrap_or_default();
         if *purge == PurgeScope::Site && is_soft {
@@ -450,19 +468,39 @@ mod tests {
         store.purge(&PurgeScope::Tag(b"none".to_vec()), false);
         assert!(!store.put(&key("/new"), stored("", 1), before) && !has(&store, "/new"));
         let before = store.generation();
-        store.invalidate(&key("/new"));
+        store.invalidate(&key("/new"), &[]);
         assert!(!store.put(&key("/new"), stored("", 1), before));
         let before = store.generation();
-        store.invalidate(&key("/other"));
+        store.invalidate(&key("/other"), &[]);
         assert!(store.put(&key("/new"), stored("", 1), before), "that was another page");
         for n in 0..crate::cache::changes::CHANGES_MAX + 1 {
-            store.invalidate(&key(&format!("/{n}")));
+            store.invalidate(&key(&format!("/{n}")), &[]);
         }
         assert!(!store.put(&key("/new"), stored("", 1), before), "the first changes are forgotten");
         assert!(store.put(&key("/new"), stored("", 1), store.generation()) && has(&store, "/new"));
         let one = store.find(&key("/new"), &Fields::default()).unwrap();
         store.remove(&key("/new"), &one);
         assert!(!has(&store, "/new"));
+    }
+
+    #[test]
+    fn a_page_that_has_changed_under_another_name() {
+        let store = filled();
+        let other = crate::cache::key::key(b"www.a.example", None, None, b"/a");
+        let third = crate::cache::key::key(b"b.example", None, None, b"/a");
+        let before = store.generation();
+        store.invalidate(&other, &[key("/a")]);
+        let is_invalid = |target: &str| store.find(&key(target), &Fields::default()).unwrap().is_invalid(store.epoch());
+        assert!(is_invalid("/a") && !is_invalid("/a/b"));
+        // What was asked for before is not stored, under any name.
+        for key in [&key("/a"), &other, &third] {
+            assert!(!store.put(key, stored("", 1), before));
+        }
+        assert!(store.put(&key("/a"), stored("", 1), store.generation()));
+        // Without other names, it is a change of this page only.
+        let before = store.generation();
+        store.invalidate(&other, &[]);
+        assert!(!store.put(&other, stored("", 1), before) && store.put(&key("/a"), stored("", 1), before));
     }
 
     /// Scanners ask for each URL once. The pages that readers ask for stay.

@@ -22,9 +22,10 @@ impl OpenedLedger {
     /// Opens the ledger. A new ledger begins with promises from other folders, or with promises that may be lost. A demo's
     /// ledger begins empty.
     pub(super) fn open(draft: &Draft, nearby: &NearbyLedgers, is_demo: bool) -> Result<Self, Reason> {
-        let (ledger, notices) = open_ledger(draft)?;
+        let (mut ledger, notices) = open_ledger(draft)?;
         let first = if is_demo { FirstPromises::default() } else { FirstPromises::of(draft, nearby, ledger.book()) };
-        let ledger = first.begin(draft, ledger);
+        // In memory until pintle serves: a start that fails writes no copy of them, and the next one looks again.
+        ledger.begin_with(first.records());
         Ok(Self { ledger, notices, first })
     }
 
@@ -54,7 +55,7 @@ pub(super) fn begun(
     // A chain may break them.
     let loaded = loaded.inspect_err(|_| first.reasons().iter().for_each(warn))?;
     let left_out = first.left_out.clone();
-    let first = if is_demo { None } else { FirstLedger::of(&loaded.config, first, ledger.book()) };
+    let first = if is_demo { None } else { FirstLedger::of(&loaded.config, first) };
     let ahead = dates_ahead(loaded.draft.path(), ledger.book());
     Ok((loaded, ledger, LedgerRemarks { notices, ahead, first, left_out }))
 }

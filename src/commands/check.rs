@@ -184,7 +184,7 @@ fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
 
 /// The first ledger, if there is none yet. A running process knows its promises, wherever they are.
 fn first_ledger(config: &Config, known: &KnownPromises) -> Option<FirstLedger> {
-    if known.is_whole { None } else { FirstLedger::of(config, known.first.clone(), &known.book) }
+    if known.is_whole { None } else { FirstLedger::of(config, known.first.clone()) }
 }
 
 /// The warnings about other folders' ledgers.
@@ -300,7 +300,7 @@ struct Anyway {
 /// The start of `pintle run` with files that this check refuses, if it would start.
 fn start_in_spite(draft: &Draft, known: &KnownPromises) -> Option<Anyway> {
     // A start brings no line of accept_lockout_until, and has no other process beside it.
-    let context = CheckContext { days_in_use: None, ..context(draft, known, &Like::start(false)) };
+    let context = CheckContext { days_in_use: None, named: None, ..context(draft, known, &Like::start(false)) };
     let (config, _) = draft.build(&context);
     let config = config?;
     let is_clash = |site: &&report::SiteReport| {

@@ -1,5 +1,7 @@
 //! The promises that a new ledger begins with: those of other folders' ledgers, or those that may be lost.
 
+use std::path::PathBuf;
+
 use super::lost_ledger::LostLedger;
 use crate::config::Draft;
 use crate::control::{FoundPromises, NearbyLedgers, begun_with};
@@ -15,27 +17,39 @@ pub(super) struct FirstPromises {
     pub(super) lost: Option<LostLedger>,
     /// The errors about other folders' ledgers.
     pub(super) left_out: Vec<Reason>,
+    /// Folders of root beside the state into which this user cannot look.
+    pub(super) unseen: Vec<PathBuf>,
+    /// Promises in other folders that are over, by a clock that may be ahead.
+    over: Vec<Record>,
 }
 
 impl FirstPromises {
-    /// Promises count as lost only if no other folder has a ledger about the sites.
+    /// Promises may be lost although another folder has a ledger about the sites: it may be an old copy of the lost one.
     pub(super) fn of(draft: &Draft, nearby: &NearbyLedgers, book: &Book) -> Self {
         let found = FoundPromises::of(draft, nearby);
-        let is_found = found.as_ref().is_some_and(FoundPromises::are_about_sites);
-        let lost = if is_found { None } else { LostLedger::of(draft, book) };
-        Self { found, lost, left_out: nearby.left_out().to_vec() }
+        let lost = LostLedger::of(draft, book);
+        let unseen = nearby.unseen().to_vec();
+        Self { found, lost, left_out: nearby.left_out().to_vec(), unseen, over: nearby.over().to_vec() }
     }
 
     /// Returns the promises, with accepted lockouts and burnt keys, as records.
     pub(super) fn records(&self) -> Vec<Record> {
         let found = self.found.iter().flat_map(FoundPromises::records);
-        found.chain(self.lost.iter().flat_map(LostLedger::records)).collect()
+        let lost = self.lost.iter().flat_map(LostLedger::records);
+        found.chain(lost).chain(self.over.iter().cloned()).collect()
     }
 
     /// Returns the warnings about all of them.
     pub(super) fn reasons(&self) -> Vec<Reason> {
-        let begins = self.found.iter().map(FoundPromises::reason).chain(self.lost.iter().map(LostLedger::reason));
+        let begins = self.found_reason().into_iter().chain(self.lost.iter().map(LostLedger::reason));
         begins.chain(self.left_out.iter().cloned()).collect()
+    }
+
+    /// The warning about promises in other folders. If promises are lost, its remedies do not apply: the other folder's ledger,
+    /// or an empty one, would hide the loss.
+    pub(super) fn found_reason(&self) -> Option<Reason> {
+        let reason = self.found.as_ref()?.reason();
+        Some(if self.lost.is_some() { Reason { hints: Vec::new(), commands: Vec::new(), ..reason } } else { reason })
     }
 
     /// Begins a ledger with these promises.

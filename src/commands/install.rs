@@ -8,18 +8,18 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::results::Results;
-use super::{KnownPromises, ledger, look_at_book, no_such_site, pin, settle, warn};
+use super::{KnownPromises, Like, context, ledger, look_at_book, no_such_site, pin, settle, warn};
 use crate::config::{self, AdminAddress, CheckContext, Draft, MayLack, Outline, SiteOutline};
 use crate::control::ReloadOutcome;
 use crate::control::client::{ClientError, ask};
 use crate::control::served::{CertificateToJudge, ask_for_judgement};
 use crate::host::ascii;
-use crate::install::judge::{InstallContext, accepted, judge};
+use crate::install::judge::{InstallContext, accepted, judge, lockouts_by};
 use crate::install::kept::{Before, KeptFiles, as_they_are, die_at, put_back, write};
 use crate::install::plan::{GivenFile, GivenPair, InstallPlan, plan};
 use crate::install::{previous, probe};
 use crate::keys::key_file::KeyAlgorithm;
-use crate::ledger::Record;
+use crate::ledger::{Accepted, Record};
 use crate::os::read_error;
 use crate::os::words::words;
 use crate::reason::Reason;
@@ -128,7 +128,7 @@ fn judge_and_install(path: &Path, options: &Options, results: &mut Results) -> b
     results.set("site", plan.site.clone());
     results.set("pin", plan.chain.pin().to_string());
     results.set("dry_run", options.dry_run);
-    let is_fit = preflight(&draft, &known, &plan, options, results);
+    let (is_fit, lockouts) = preflight(&draft, &known, &plan, options, results);
     let (is_fit, is_refused) = match is_fit.then(|| ask_before(&draft, &plan, options)).flatten() {
         None => (is_fit, false),
         Some(Ok(verdict)) => {
@@ -151,33 +151,46 @@ fn judge_and_install(path: &Path, options: &Options, results: &mut Results) -> b
             &format!("if the configuration has changed since, `{}` first", pintle("reload")),
         ),
         (false, _) => results.fail(&"not installed: see above"),
-        (true, true) => true,
-        (true, false) => carry_out(&draft, &plan, options, results),
+        (true, true) => {
+            say_accepted(&lockouts, results);
+            true
+        }
+        (true, false) => carry_out(&draft, &plan, options, &lockouts, results),
     }
 }
 
-/// Judges the pair by the files, and prints its problems.
+/// Judges the pair by the files, and prints its problems. Returns the lockouts that are accepted, too.
 fn preflight(
     draft: &Draft,
     known: &KnownPromises,
     plan: &InstallPlan,
     options: &Options,
     results: &mut Results,
-) -> bool {
+) -> (bool, Vec<Accepted>) {
     let (book, now, accept) = (&known.book, known.now, options.accept.as_deref());
     let verdict = judge(draft, plan, &InstallContext { book, now, served: None, accept });
     results.found_elsewhere(&verdict.problems);
-    if !verdict.accepted.is_empty() {
-        results.say(format!("the lockout is accepted for {}", verdict.accepted.join(", ")));
-        results.set("accepted", verdict.accepted.clone());
-    }
     if verdict.has_other_errors {
         warn(&Reason::new(format!("{}: has other errors", draft.path().display())).command(pintle("check")));
     }
-    verdict.ok
+    (verdict.ok, verdict.accepted)
 }
 
-fn carry_out(draft: &Draft, plan: &InstallPlan, options: &Options, results: &mut Results) -> bool {
+fn say_accepted(lockouts: &[Accepted], results: &mut Results) {
+    let sites: Vec<&str> = lockouts.iter().map(|lockout| lockout.site.as_str()).collect();
+    if !sites.is_empty() {
+        results.say(format!("the lockout is accepted for {}", sites.join(", ")));
+        results.set("accepted", sites);
+    }
+}
+
+fn carry_out(
+    draft: &Draft,
+    plan: &InstallPlan,
+    options: &Options,
+    lockouts: &[Accepted],
+    results: &mut Results,
+) -> bool {
     let before = as_they_are(plan);
     let kept = match KeptFiles::keep(plan.places_of_files()) {
         Ok(kept) => kept,
@@ -198,7 +211,7 @@ fn carry_out(draft: &Draft, plan: &InstallPlan, options: &Options, results: &mut
     }
     let running = draft.admin().map(|address| (swap(&address, plan, options), address));
     die_at(plan.files.len() + 1);
-    match bring_into_use(draft, plan, options, running, &before, results) {
+    match bring_into_use(draft, plan, (options, lockouts), running, &before, results) {
         (OldFiles::Previous, ok) => {
             kept.become_previous(plan).iter().for_each(warn);
             ok
@@ -232,7 +245,7 @@ enum OldFiles {
 fn bring_into_use(
     draft: &Draft,
     plan: &InstallPlan,
-    options: &Options,
+    (options, lockouts): (&Options, &[Accepted]),
     running: Option<(Result<ReloadOutcome, ClientError>, AdminAddress)>,
     before: &[Before],
     results: &mut Results,
@@ -254,7 +267,9 @@ fn bring_into_use(
             // The preflight has printed its warnings.
             verdict.notes.into_iter().for_each(|note| results.say(note));
             results.say("loaded by the running process");
-            both(verify(&address, plan, &options.host, results))
+            let is_recorded = has_recorded(draft, plan, (options, lockouts), results);
+            let (old, is_verified) = both(verify(&address, plan, &options.host, results));
+            (old, is_recorded && is_verified)
         }
         Some((Ok(verdict), _)) => {
             let back = put_back(plan, before, plan.files.len());
@@ -289,23 +304,67 @@ fn swap(address: &AdminAddress, plan: &InstallPlan, options: &Options) -> Result
 
 /// Without a running process, this command records the accepted lockout.
 fn not_running(draft: &Draft, plan: &InstallPlan, options: &Options, what_now: &str, results: &mut Results) -> bool {
-    if let (Some(accept), true) = (accepted(plan, options.accept.as_deref()), draft.state().is_some()) {
-        let KnownPromises { book, now, .. } = match look_at_book(draft) {
-            Ok(known) => known,
-            Err(error) => return results.fail(&error),
+    if options.accept.is_some() && draft.state().is_some() {
+        let lockouts = match accepted_alone(draft, plan, options) {
+            Ok(Some(lockouts)) => lockouts,
+            Ok(None) => {
+                let what =
+                    "the files are in place, but the lockout is not accepted: the configuration has other errors";
+                return results.fail_with_hint(&what, &pintle("check"));
+            }
+            Err(error) => return results.refuse(&error),
         };
-        // Another site may be without a certificate.
-        let context = CheckContext { accept: Some(accept), may_lack: MayLack::All, ..CheckContext::new(&book, now) };
-        let Some(config) = draft.build(&context).0 else {
-            let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
-            return results.fail_with_hint(&what, &pintle("check"));
-        };
-        if let Err(why) = ledger::add(draft, config.accepted.into_iter().map(Record::Accepted).collect()) {
+        let records = lockouts.iter().cloned().map(Record::Accepted).collect();
+        if let Err(why) = ledger::add(draft, records) {
             return results.fail(&why);
         }
+        say_accepted(&lockouts, results);
     }
     results.say(what_now);
     true
+}
+
+/// Says if the running process has recorded the lockouts. If not, the file has the chain for names for which the
+/// process does not: only a reload brings these.
+fn has_recorded(
+    draft: &Draft,
+    plan: &InstallPlan,
+    (options, lockouts): (&Options, &[Accepted]),
+    results: &mut Results,
+) -> bool {
+    if lockouts.is_empty() {
+        return true;
+    }
+    let KnownPromises { book, now, .. } = match look_at_book(draft) {
+        Ok(known) => known,
+        Err(error) => return results.refuse(&error),
+    };
+    let context = InstallContext { book: &book, now, served: None, accept: options.accept.as_deref() };
+    let left = judge(draft, plan, &context).accepted;
+    if left.is_empty() {
+        say_accepted(lockouts, results);
+        return true;
+    }
+    let sites: Vec<&str> = left.iter().map(|lockout| lockout.site.as_str()).collect();
+    let what = format!(
+        "the lockout is not accepted for {}: the running process has not loaded what the file says of this chain",
+        sites.join(", ")
+    );
+    let line = |Accepted { site, until, .. }: &Accepted| {
+        format!("accept_lockout_until = \"{until}\" in [[site]] of {site}, then `{}`", pintle("reload"))
+    };
+    results.refuse(&Reason::new(what).hints(left.iter().map(line)))
+}
+
+/// The lockouts by this pair that the operator accepts while pintle is stopped; `None` if the configuration has other
+/// errors. An unfit pair of another site is none, if a start would do without it.
+fn accepted_alone(draft: &Draft, plan: &InstallPlan, options: &Options) -> Result<Option<Vec<Accepted>>, Reason> {
+    let (accept, known) = (accepted(plan, options.accept.as_deref()), look_at_book(draft)?);
+    let alone =
+        CheckContext { accept: accept.clone(), may_lack: MayLack::All, ..CheckContext::new(&known.book, known.now) };
+    let at_start = CheckContext { accept, ..context(draft, &known, &Like::start(false)) };
+    let built = draft.build(&alone).0.or_else(|| draft.build(&at_start).0);
+    Ok(built.map(|config| lockouts_by(plan, Some(config))))
 }
 
 /// Checks what is served, as a client does.

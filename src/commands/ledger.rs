@@ -11,7 +11,7 @@ use super::first_promises::FirstPromises;
 use super::forecast::{BrokenHere, BurntHere, Forecast, forecast};
 use super::{KnownPromises, fail_with_hint, glance_at_book, read, refuse, warn};
 use crate::config::{Draft, UnknownPair};
-use crate::control::client::ask;
+use crate::control::client::{ClientError, ask};
 use crate::control::served::Objection;
 use crate::control::{NearbyLedgers, remedy, unreadable_ledger};
 use crate::ledger::time::{rfc3339, timestamp, wall};
@@ -129,6 +129,7 @@ fn word(promise: &Promise) -> &str {
         PromiseChannel::Header(Mode::Enforce) => "enforce",
         PromiseChannel::Header(Mode::ReportOnly) => "report-only",
         PromiseChannel::Header(Mode::Withdraw) => "withdraw",
+        PromiseChannel::Assumed => "assumed",
         PromiseChannel::Export { .. } => "export",
     }
 }
@@ -156,7 +157,7 @@ fn print_table(promises: &[&Promise], now: Seconds) {
         let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
         let export = match &promise.channel {
             PromiseChannel::Export { form, id, .. } => format!(" ({form}, {id})"),
-            PromiseChannel::Header(_) => String::new(),
+            PromiseChannel::Header(_) | PromiseChannel::Assumed => String::new(),
         };
         println!(
             "{:3}  {:12}  {:11}  {:16}  {:16}  {:16}  {}{below}{export}",
@@ -312,7 +313,7 @@ fn add_with(
     more: impl FnOnce(&[Record], &Book) -> Vec<Record>,
 ) -> Result<usize, Reason> {
     match add_to_file_with(draft, records.clone(), more)? {
-        Some(news) => Ok(news),
+        Some(news) => Ok(add_to_other(draft, &records)?.max(news)),
         None => add_remotely(draft, &records),
     }
 }
@@ -361,6 +362,20 @@ fn with_found(draft: &Draft, ledger: Ledger) -> Ledger {
     let first = FirstPromises::of(draft, &NearbyLedgers::look(draft), ledger.book());
     first.reasons().iter().for_each(warn);
     first.begin(draft, ledger)
+}
+
+/// Adds the records to the book of a process that answers although it does not hold this ledger: it could
+/// not open the file, or serves with another `state.directory`. Returns the number of those that were new
+/// to it.
+fn add_to_other(draft: &Draft, records: &[Record]) -> Result<usize, Reason> {
+    let Some(address) = draft.admin() else { return Ok(0) };
+    match ask(&address, Method::GET, "/ready", String::new()) {
+        // If it has no token for this configuration, it is another pintle, or another program.
+        Err(ClientError::NotRunning(_) | ClientError::Elsewhere(_)) => Ok(0),
+        _ => add_remotely(draft, records).map_err(|reason| {
+            reason.note("the ledger of state.directory has the records: once that is mended, try again")
+        }),
+    }
 }
 
 fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, Reason> {

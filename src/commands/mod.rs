@@ -54,7 +54,10 @@ use http::{Method, StatusCode};
 use tracing::Level;
 
 use self::first_promises::FirstPromises;
-use crate::config::{self, AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, Problems, StandIn};
+use crate::config::{
+    self, AdminAddress, CheckContext, Config, DaysInUse, Draft, HandedCopies, LastGood, MayLack, NamedKeys, Problems,
+    StandIn,
+};
 use crate::control::admin::PromisesInForce as Answer;
 use crate::control::client::{ClientError, ask_for};
 use crate::control::{NearbyLedgers, dates_ahead, moved, remedy, unreadable_ledger};
@@ -203,7 +206,7 @@ fn count_of_errors(draft: &Draft, problems: &Problems) -> Reason {
 
 /// The inputs of a start: the promises, and the pairs served last.
 fn context<'a>(draft: &Draft, known: &'a KnownPromises, like: &Like) -> CheckContext<'a> {
-    let last_good = draft.state().map(|state| LastGood::of(&state));
+    let last_good = LastGood::with_handed(draft.state().as_deref(), known.copies.clone());
     let Like { stand_in, may_lack } = like.clone();
     CheckContext {
         last_good,
@@ -211,6 +214,7 @@ fn context<'a>(draft: &Draft, known: &'a KnownPromises, like: &Like) -> CheckCon
         may_lack,
         days_in_use: known.days.clone(),
         pages_in_use: known.pages.clone(),
+        named: known.named.as_ref(),
         ..CheckContext::new(&known.book, known.now)
     }
 }
@@ -242,6 +246,10 @@ struct KnownPromises {
     days: Option<DaysInUse>,
     /// The chains of the pages over TLS of the process that an upgrade replaces.
     pages: Option<Vec<Chain>>,
+    /// The keys that its refusals have named; `None` if it does not say.
+    named: Option<NamedKeys>,
+    /// The pairs that the process which an upgrade replaces hands over.
+    copies: HandedCopies,
     /// The promises that a start would begin a new ledger with.
     first: FirstPromises,
 }
@@ -252,12 +260,22 @@ impl KnownPromises {
         if let Some(doubt) = doubt {
             warn(&doubt.to_string().into());
         }
-        Self { is_whole: false, ..Self::whole(book, now, None) }
+        Self { is_whole: false, ..Self::whole(book, now) }
     }
 
     /// The knowledge of the running process.
-    fn whole(book: Book, now: Seconds, days: Option<DaysInUse>) -> Self {
-        Self { book, now, damage: None, is_whole: true, days, pages: None, first: FirstPromises::default() }
+    fn whole(book: Book, now: Seconds) -> Self {
+        Self {
+            book,
+            now,
+            damage: None,
+            is_whole: true,
+            days: None,
+            pages: None,
+            named: None,
+            copies: HandedCopies::default(),
+            first: FirstPromises::default(),
+        }
     }
 
     /// Adds the promises that a start would find in other folders, or assume.
@@ -318,9 +336,9 @@ fn settle(draft: &Draft, only_tell: bool) {
 fn ask_for_book(address: &AdminAddress) -> Option<KnownPromises> {
     match ask_for(address, Method::GET, "/ledger", String::new(), BOOK_PATIENCE) {
         Ok((StatusCode::OK, answer)) => {
-            let Answer { now, lines, days } = serde_json::from_str(&answer).ok()?;
+            let Answer { now, lines, days, named } = serde_json::from_str(&answer).ok()?;
             let (book, _) = crate::ledger::read_book(lines.concat().as_bytes());
-            Some(KnownPromises::whole(book, now, days))
+            Some(KnownPromises { days, named, ..KnownPromises::whole(book, now) })
         }
         // An older pintle has no answer to this.
         Ok(_) | Err(ClientError::NotRunning(_)) => None,

@@ -26,6 +26,8 @@ const STATE_FILES: [&str; 7] =
     [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD, acme::FOLDER];
 /// The folders among these files.
 const STATE_FOLDERS: [&str; 2] = [LAST_GOOD, acme::FOLDER];
+/// The beginning of all names of the ledger's files.
+const LEDGERS: &str = "ledger.";
 /// The folders there that pintle has created, and that it can do without. They have many files.
 const STATE_TREES: [&str; 3] = [history::FOLDER, history::NEW_FOLDER, disk::FOLDER];
 
@@ -51,6 +53,8 @@ pub(super) struct Own {
     last_good: Vec<PathBuf>,
     /// `true` if root can create pintle's own folder in it, or beside it.
     is_roots: bool,
+    /// A process has the ledger in it.
+    is_held: bool,
 }
 
 /// The folders in which the user creates files while it serves, as the caller finds them.
@@ -62,6 +66,7 @@ pub(super) fn folders(draft: &Draft) -> Vec<Own> {
         entries: list(&path),
         last_good: list(&path.join(LAST_GOOD)).unwrap_or_default(),
         is_roots: is_roots_alone(above(&path)).unwrap_or(false),
+        is_held: ledger::is_held(&path),
         path,
         key,
         socket,
@@ -154,10 +159,7 @@ fn of_state_folder(folder: &Path, what: &str, is: &Metadata, account: &UserAccou
     }
     let hint = match user_name(is.uid()) == *user {
         true => format!("chmod u+rwx {at}"),
-        // Links, and other names of other users' files, stay as they are.
-        false => {
-            format!("find {at} \\( -type d -o -type f -links 1 \\) -exec chown -h {user}:{group} {{}} +")
-        }
+        false => given(&at, user, group),
     };
     Reason::new(what).hint(hint)
 }
@@ -168,16 +170,24 @@ impl Own {
         if self.socket.is_some() { Vec::new() } else { STATE_FILES.iter().map(|name| self.path.join(name)).collect() }
     }
 
-    /// A remedy for a folder: its owner becomes the user if root has it with nothing but pintle's
-    /// files in it; otherwise another folder.
+    /// A remedy for a folder: its owner becomes the user if it has nothing but pintle's files in it, and no other process has
+    /// its ledger; otherwise another folder.
     fn remedy(&self, metadata: &Metadata, account: &UserAccount) -> String {
         let UserAccount { user, group, .. } = account;
-        let trees: Vec<PathBuf> = STATE_TREES.iter().map(|name| self.path.join(name)).collect();
+        let trees = STATE_TREES.iter().chain([&acme::FOLDER]);
+        let trees: Vec<PathBuf> = trees.map(|name| self.path.join(name)).collect();
         let mut known = self.known_files();
         known.extend(self.socket.iter().chain(&trees).cloned());
-        let is_ours = |entry: &&PathBuf| known.contains(entry) || entry.file_name().is_some_and(|n| n == "admin.sock");
+        let is_ours = |entry: &&PathBuf| {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy();
+            known.contains(entry) || name == "admin.sock" || self.socket.is_none() && name.starts_with(LEDGERS)
+        };
         let entries = self.entries.iter().flatten();
-        if self.entries.is_none() || metadata.uid() != 0 || !entries.clone().all(|entry| is_ours(&entry)) {
+        let is_all_ours = self.entries.is_some() && entries.clone().all(|entry| is_ours(&entry));
+        if is_all_ours && metadata.uid() != 0 && !self.is_held && !self.own_files().is_empty() {
+            return self.taken_over(account);
+        }
+        if !is_all_ours || metadata.uid() != 0 {
             return self.another(account);
         }
         let inside =
@@ -191,11 +201,24 @@ impl Own {
         there.fold(own, |own, tree| format!("{own} && chown -hR {user}:{group} {}", shell_path(tree)))
     }
 
+    /// The files that pintle has created in the state, as far as they are there: they belong together.
+    fn own_files(&self) -> Vec<PathBuf> {
+        let entries = || self.entries.iter().flatten();
+        self.known_files().into_iter().filter(|file| entries().any(|entry| entry == file)).collect()
+    }
+
+    /// The command that gives the user a whole state of another user. Root takes the folder first, so that nobody exchanges
+    /// anything in it meanwhile. Links, and other names of other users' files, stay as they are.
+    fn taken_over(&self, account: &UserAccount) -> String {
+        let UserAccount { user, group, .. } = account;
+        let at = shell_path(&fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone()));
+        format!("chown -h root:root {at} && chmod 700 {at} && {}", given(&at, user, group))
+    }
+
     /// The setting for a folder of pintle's own.
     fn another(&self, account: &UserAccount) -> String {
         let UserAccount { user, group, .. } = account;
-        // Beside the obstacle, or inside the folder of another user.
-        let own = above(&self.path).join("pintle");
+        let own = self.own_folder();
         let setting = match &self.socket {
             Some(socket) => {
                 let name = socket.file_name().map(PathBuf::from).unwrap_or_default();
@@ -203,22 +226,34 @@ impl Own {
             }
             None => format!("directory = \"{}\" in [state]", own.display()),
         };
-        let mut steps = Vec::new();
-        let ledger = self.path.join(ledger::FILE);
-        let has_ledger = self.socket.is_none() && self.entries.iter().flatten().any(|entry| *entry == ledger);
-        if has_ledger || !self.is_roots {
-            steps.push(format!("install -d -o {user} -g {group} -m 700 {}", shell_path(&own)));
-        }
-        if has_ledger {
-            let moved = own.join(ledger::FILE);
-            steps.push(format!("mv {} {}", shell_path(&ledger), shell_path(&moved)));
-            steps.push(format!("chown -h {user}:{group} {}", shell_path(&moved)));
-        }
-        match steps.is_empty() {
-            true => format!("{setting}, a folder that pintle makes for itself"),
-            false => format!("{}; then {setting}", steps.join(" && ")),
-        }
+        let files = if self.is_held { Vec::new() } else { self.own_files() };
+        let at = shell_path(&own);
+        let steps = match files.is_empty() {
+            true if self.is_roots => return format!("{setting}, a folder that pintle makes for itself"),
+            true => format!("install -d -o {user} -g {group} -m 700 {at}"),
+            false => {
+                let files: String = files.iter().map(|file| format!("{} ", shell_path(file))).collect();
+                format!("install -d -m 700 {at} && mv {files}{at}/ && {}", given(&at, user, group))
+            }
+        };
+        format!("{steps}; then {setting}")
     }
+
+    /// Beside the obstacle, or inside the folder of another user, if the user may enter it.
+    fn own_folder(&self) -> PathBuf {
+        let inside = above(&self.path);
+        if access(inside, Access::EXEC_OK).is_ok() {
+            return inside.join("pintle");
+        }
+        let beside = folder_of(&self.path).join("pintle");
+        if beside == self.path { beside.with_extension("new") } else { beside }
+    }
+}
+
+/// The command that gives a user a folder with everything in it. Links, and other names of other users' files, stay as they
+/// are.
+fn given(at: &str, user: &str, group: &str) -> String {
+    format!("find {at} \\( -type d -o -type f -links 1 \\) -exec chown -h {user}:{group} {{}} +")
 }
 
 /// The reason why this process could not open its access log, for a check by the user that serves.

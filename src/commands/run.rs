@@ -10,7 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::begun_ledger::{LedgerRemarks, OpenedLedger, begun};
 use super::drop_privileges::drop_privileges;
-use super::{KnownPromises, Like, LoadedConfig, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge};
+use super::first_promises::FirstPromises;
+use super::{
+    KnownPromises, Like, LoadedConfig, Output, Unfit, fail, fail_with_hint, judge, keys, read, refuse, try_judge,
+};
 use crate::acme::hook;
 use crate::acme::lost::LostKey;
 use crate::config::history::How;
@@ -174,27 +177,24 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (NewProcess,
         Err(reason) => return refused(&newcomer, vec![reason.into()]),
     };
     settle(&draft);
+    // As at a start, if no folder was in use.
+    let nearby = newcomer.may_be_first().then(|| NearbyLedgers::look(&draft));
     let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning { strict, ..Beginning::default() }) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
     let Ok(troubles) = drop_privileges(&draft, allow_root) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
-    let lost = match prepare_keys(&draft, &troubles) {
+    let prepared = make_state(&newcomer, &draft, &troubles).and_then(|()| prepare_keys(&draft, &troubles));
+    let lost = match prepared {
         Ok(lost) => lost,
         Err(trouble) => return refused(&newcomer, vec![trouble.into()]),
     };
-    let (days, pages) = (newcomer.days(), newcomer.pages_in_use());
-    let known =
-        |draft: &Draft| newcomer.book(draft).map(|book| KnownPromises { days, pages, ..KnownPromises::of_book(book) });
+    let first = begin_with(&mut newcomer, &draft, nearby.as_ref());
     let like = Like { stand_in: StandIn::Always, may_lack: if strict { MayLack::None } else { newcomer.may_lack() } };
-    let LoadedConfig { draft, config, problems } = match try_judge(draft, known, &like) {
+    let LoadedConfig { draft, config, problems } = match try_judge(draft, |draft| known_by(&newcomer, draft), &like) {
         Ok(loaded) => loaded,
-        Err(unfit) => {
-            let problems = unfit.problems.iter().flat_map(|all| all.shown());
-            let errors = problems.filter(Problem::is_error).chain([unfit.reason.into()]);
-            return refused(&newcomer, errors.collect());
-        }
+        Err(unfit) => return refused(&newcomer, errors_of(&unfit, &first)),
     };
     if !troubles.is_empty() {
         return refused(&newcomer, troubles.into_iter().map(Problem::from).collect());
@@ -213,6 +213,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (NewProcess,
     let warnings = log_warnings(&problems.shown());
     let beginning = Beginning { how: How::Upgrade, warnings, ..beginning };
     lost.iter().for_each(LostKey::log);
+    tell_of_first(&first);
     tell_of_start(no_launcher);
     block_on(log, async {
         // The serving process reports why this one does not serve.
@@ -222,6 +223,57 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (NewProcess,
         control.announce();
         Ok(control)
     })
+}
+
+/// The errors of a configuration that is not taken over to, and where promises come from that a chain may break.
+fn errors_of(unfit: &Unfit, first: &FirstPromises) -> Vec<Problem> {
+    let problems = unfit.problems.iter().flat_map(|all| all.shown());
+    let errors = problems.filter(Problem::is_error).chain([unfit.reason.clone().into()]);
+    errors.chain(first.reasons().into_iter().map(|reason| Problem::warning(&(0..0), reason))).collect()
+}
+
+/// Makes the state's folder.
+fn make_state(newcomer: &NewProcess, draft: &Draft, troubles: &[Reason]) -> Result<(), Reason> {
+    // With troubles, nobody takes over, and all of them are named.
+    let is_usable = troubles.is_empty() && !draft.problems().has_errors();
+    if is_usable { newcomer.make_state(draft) } else { Ok(()) }
+}
+
+/// Adds the promises that a first ledger begins with. There are none if the serving process has a folder.
+fn begin_with(newcomer: &mut NewProcess, draft: &Draft, nearby: Option<&NearbyLedgers>) -> FirstPromises {
+    // The judgement reports a ledger that cannot be read.
+    let Some((nearby, book)) = nearby.zip(newcomer.book(draft).ok()) else { return FirstPromises::default() };
+    let first = FirstPromises::of(draft, nearby, &book);
+    newcomer.begin_with(first.records());
+    first
+}
+
+/// Logs where the promises of a first ledger come from.
+fn tell_of_first(first: &FirstPromises) {
+    first.found_reason().iter().for_each(|reason| tell_of_new(reason, false));
+    first.lost.iter().for_each(|lost| tell_of_new(&lost.reason(), true));
+    first.left_out.iter().for_each(tell_of_left_out);
+}
+
+fn tell_of_new(reason: &Reason, is_lost: bool) {
+    let (problem, hint) = (reason.line(), reason.hint_line());
+    match is_lost {
+        true => tracing::error!(problem, hint, "the ledger is lost: the previous keys are assumed to be promised"),
+        false => tracing::warn!(problem, hint, "the ledger is new"),
+    }
+}
+
+fn tell_of_left_out(reason: &Reason) {
+    let (problem, hint) = (reason.line(), reason.hint_line());
+    tracing::error!(problem, hint, "promises in another folder may be missing");
+}
+
+/// The knowledge of the process that this one takes over from.
+fn known_by(newcomer: &NewProcess, draft: &Draft) -> Result<KnownPromises, Reason> {
+    let book = newcomer.book(draft)?;
+    let (days, pages) = (newcomer.days(), newcomer.pages_in_use());
+    let (named, copies) = (newcomer.named(), newcomer.copies());
+    Ok(KnownPromises { days, pages, named, copies, ..KnownPromises::of_book(book) })
 }
 
 /// Before anybody reads a key, and as the user that started this process, who may have installed
@@ -347,17 +399,9 @@ fn tell(remarks: &LedgerRemarks, lost: &[LostKey], no_launcher: Option<std::io::
         tracing::warn!(problem, hint, "the ledger has dates ahead of the clock");
     }
     if let Some(first) = &remarks.first {
-        let reason = first.reason();
-        let (problem, hint) = (reason.line(), reason.hint_line());
-        match first.is_lost() {
-            true => tracing::error!(problem, hint, "the ledger is lost: the previous keys are assumed to be promised"),
-            false => tracing::warn!(problem, hint, "the ledger is new"),
-        }
+        tell_of_new(&first.reason(), first.is_lost());
     }
-    for reason in &remarks.left_out {
-        let (problem, hint) = (reason.line(), reason.hint_line());
-        tracing::error!(problem, hint, "promises in another folder may be missing");
-    }
+    remarks.left_out.iter().for_each(tell_of_left_out);
     for notice in &remarks.notices {
         tracing::warn!(%notice, "ledger");
     }

@@ -15,14 +15,14 @@ use super::remote::UPGRADE_PATIENCE;
 use super::results::Results;
 use super::{Like, Output, look_at_book, print, read, try_judge};
 use crate::config::edit::{EditError, EditTarget, WrittenConfig, tag};
-use crate::config::history::{ConfigVersion, secrets, short};
+use crate::config::history::{ConfigHistory, ConfigVersion, secrets, short};
 use crate::config::{AdminAddress, Draft};
 use crate::control::client::{ClientError, PATIENCE, ask_if};
 use crate::control::config::{encoded, offline};
 use crate::control::{ReloadOutcome, UpgradeOutcome};
 use crate::os::read_error;
 use crate::reason::pasted::pintle;
-use crate::reason::{Problem, Reason};
+use crate::reason::{Problem, Reason, shell_word};
 
 /// The largest configuration file, in bytes.
 const FILE_MAX: u64 = 64 << 20;
@@ -72,7 +72,7 @@ type ConfigAnswer = (StatusCode, Value);
 
 impl<'a> ConfigAsking<'a> {
     fn of(path: &'a Path, output: &'a Output) -> Result<Self, Reason> {
-        let draft = read(path)?;
+        let draft = read(path).map_err(|reason| if path.exists() { reason } else { reason.hint(of_lost(path)) })?;
         let address = draft.admin();
         Ok(Self { path, draft, address, output })
     }
@@ -118,6 +118,17 @@ impl<'a> ConfigAsking<'a> {
         let (status, body) = asked.unwrap_or_else(|| offline(&self.draft, name, query));
         if status == StatusCode::OK { Ok(body) } else { Err(reason_of(status, &body)) }
     }
+}
+
+/// The way to the history of a file that is gone, which named the folder of the history.
+fn of_lost(path: &Path) -> String {
+    let history = ConfigHistory::of(Path::new("STATE"), path);
+    let named = shell_word(&format!("HEAD:{}", history.name()));
+    format!(
+        "if it is lost: `git -C {} show {named}` prints its last version, without secrets (STATE is its \
+         state.directory, such as /var/lib/pintle)",
+        history.path().display()
+    )
 }
 
 /// The reason in the answer of a failure.

@@ -181,6 +181,12 @@ impl ConfigHistory {
         &self.path
     }
 
+    /// The name of the configuration file in its versions.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Adds a version, unless the newest one has the same text and came into use by pintle. `masked` is its text without
     /// secrets; `None` if it is not TOML.
     ///

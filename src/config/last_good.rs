@@ -3,6 +3,7 @@
 
 mod batch;
 mod contents;
+mod handed;
 mod index;
 mod name;
 mod pair;
@@ -27,9 +28,10 @@ use crate::os::privileges;
 use crate::reason::{shell_path, shell_word};
 
 pub use self::batch::CopiesWritten;
-pub(super) use self::contents::Breaches;
-pub use self::index::CopyIndex;
+pub(super) use self::contents::{Breaches, Pinned, noted_key};
+pub use self::handed::HandedCopies;
 pub(super) use self::index::FormerCopies;
+pub use self::index::{CopyIndex, PinnedName};
 pub(super) use self::name::{CopyName, ServedPair};
 pub use self::pair::{Fresh, key_in_pem};
 pub(super) use self::pair::{KeyText, Pair, read_key};
@@ -53,6 +55,8 @@ pub struct LastGood {
     writing: Arc<Mutex<()>>,
     /// A pair could not be copied when that was last tried.
     failed: Arc<AtomicBool>,
+    /// Copies that another process has handed over. They are not in the folder.
+    handed: HandedCopies,
 }
 
 /// A copy whose site is gone.
@@ -68,7 +72,33 @@ impl LastGood {
     /// The copies in a folder of the state.
     #[must_use]
     pub fn of(state: &Path) -> Self {
-        Self { folder: state.join(FOLDER), wanted: Arc::default(), writing: Arc::default(), failed: Arc::default() }
+        Self::in_folder(state.join(FOLDER))
+    }
+
+    fn in_folder(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            wanted: Arc::default(),
+            writing: Arc::default(),
+            failed: Arc::default(),
+            handed: HandedCopies::default(),
+        }
+    }
+
+    /// The copies in a folder of the state, if there is one, and those that another process has handed over. `None` without
+    /// either.
+    #[must_use]
+    pub fn with_handed(state: Option<&Path>, handed: HandedCopies) -> Option<Self> {
+        match state {
+            Some(state) => Some(Self { handed, ..Self::of(state) }),
+            None => (!handed.is_empty()).then(|| Self { handed, ..Self::in_folder(PathBuf::new()) }),
+        }
+    }
+
+    /// Returns `true` without a folder: another process has handed all copies over.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.folder.as_os_str().is_empty()
     }
 
     /// Returns `true` if a pair could not be copied when that was last tried.
@@ -201,14 +231,12 @@ impl LastGood {
     /// The remedies if copies are out of reach: in a folder of another user, or in one that somebody has moved aside.
     #[must_use]
     pub fn remedies(&self) -> Vec<String> {
-        let (folder, state) = (shell_path(&self.folder), shell_path(plain_file::folder_of(&self.folder)));
+        if self.is_in_memory() {
+            return Vec::new();
+        }
+        let folder = shell_path(&self.folder);
         let is_closed = self.names().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-        let own = is_closed.then(|| {
-            format!(
-                "{folder} may have the pair that was served last, and this user cannot read it; as root: find {folder} \
-                 \\( -type d -o -type f -links 1 \\) -exec chown -h --reference={state} {{}} +"
-            )
-        });
+        let own = is_closed.then(|| self.hint_to_read());
         let aside = PathBuf::from(format!("{}{ASIDE}", self.folder.display()));
         let back = self.owner_of_both(&aside).map(|owner| {
             let (from, user) = (shell_path(&aside), shell_word(&privileges::user_name(owner)));
@@ -217,6 +245,29 @@ impl LastGood {
             format!("{from} may have the pair that was served last: {by}cp -an {from}/. {folder}/, then restart pintle")
         });
         own.into_iter().chain(back).collect()
+    }
+
+    /// The error for a copy that this user cannot read: nobody knows then what was served.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<io::Error> {
+        let is_there = |error: &io::Error| error.kind() != io::ErrorKind::NotFound;
+        match self.names() {
+            Ok(names) => {
+                let copies = names.iter().filter(|name| CopyName::parse_any(name).is_some());
+                copies.filter_map(|name| read(&self.folder.join(name)).map(Zeroizing::new).err()).find(is_there)
+            }
+            Err(error) => Some(error).filter(is_there),
+        }
+    }
+
+    /// The remedy if another user owns the copies.
+    #[must_use]
+    pub fn hint_to_read(&self) -> String {
+        let (folder, state) = (shell_path(&self.folder), shell_path(plain_file::folder_of(&self.folder)));
+        format!(
+            "{folder} may have the pair that was served last, and this user cannot read it; as root: find {folder} \
+             \\( -type d -o -type f -links 1 \\) -exec chown -h --reference={state} {{}} +"
+        )
     }
 
     /// The user who owns the folder of the copies and the one that was moved aside; `None` unless both are such folders.

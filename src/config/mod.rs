@@ -33,12 +33,15 @@ pub use acme::{Acme, Authority, Managed};
 pub use build::refusal::{OwnKey, Refusal, safe_day};
 pub use build::report;
 pub use build::{
-    AcceptedByCommand, AccessTarget, CheckContext, Config, DaysInUse, KeptSite, MayLack, ServedBefore, StandIn,
+    AcceptedByCommand, AccessTarget, CheckContext, Config, DaysInUse, KeptSite, MayLack, NamedKeys, ServedBefore,
+    StandIn,
 };
 pub use changes::{Changes, Difference};
 pub use draft::{AdminAddress, Draft, TOKEN, read};
 pub use known_text::KnownText;
-pub use last_good::{CopiesWritten, CopyIndex, FOLDER as LAST_GOOD, FormerCopy, Fresh, LastGood, key_in_pem};
+pub use last_good::{
+    CopiesWritten, CopyIndex, FOLDER as LAST_GOOD, FormerCopy, Fresh, HandedCopies, LastGood, PinnedName, key_in_pem,
+};
 pub use lines::Lines;
 pub use names::REFERENCE;
 pub use outline::{Outline, SiteOutline};

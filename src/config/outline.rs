@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Draft;
 use super::file::SiteTable;
 use super::problem::At;
-use crate::host::HostPattern;
+use crate::host::{HostMap, HostPattern};
 
 /// A configuration, before any file that it names is read.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Outline {
     pub state_directory: Option<PathBuf>,
     /// The sites that have a name, in the order of the file.
     pub sites: Vec<SiteOutline>,
+    /// From name to site; of two sites with the same name, the first.
+    by_host: HostMap<usize>,
 }
 
 /// One `[[site]]`, with paths as written.
@@ -41,8 +43,8 @@ impl Outline {
     #[must_use]
     pub fn site(&self, host: &str) -> Option<&SiteOutline> {
         let wanted = HostPattern::parse(host).ok()?;
-        let has = |test: &dyn Fn(&HostPattern) -> bool| self.sites.iter().find(|s| s.hosts.iter().any(test));
-        has(&|pattern| *pattern == wanted).or_else(|| wanted.exact().and_then(|name| has(&|p| p.matches(name))))
+        let at = self.by_host.get_pattern(&wanted).or_else(|| self.by_host.get(wanted.exact()?))?;
+        self.sites.get(*at)
     }
 
     /// The path that a text of the file means.
@@ -100,7 +102,14 @@ impl Draft {
                 .flat_map(texts)
                 .collect(),
         };
-        let sites = file.sites.iter().map(site).filter(|site| !site.hosts.is_empty()).collect();
-        Some(Outline { folder: self.folder.clone(), state_directory: self.state(), sites })
+        let sites: Vec<_> = file.sites.iter().map(site).filter(|site| !site.hosts.is_empty()).collect();
+        let mut by_host = HostMap::default();
+        // The last one that is inserted stays.
+        for (at, site) in sites.iter().enumerate().rev() {
+            for host in &site.hosts {
+                by_host.insert(host, at);
+            }
+        }
+        Some(Outline { folder: self.folder.clone(), state_directory: self.state(), sites, by_host })
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::keys::key_file::{FILE_MAX, private_pin, public_key};
+use crate::keys::key_file::{FILE_MAX, PublicKey, public_half, public_key};
 use crate::keys::pin::Pin;
 use crate::os::plain_file::{self, folder_of};
 use crate::os::read_error;
@@ -28,6 +28,15 @@ pub struct UnusableKeyFile {
 ///
 /// If there is one, and it cannot be read, or holds no private key.
 pub fn read(file: &Path) -> Result<Option<Pin>, UnusableKeyFile> {
+    read_public(file).map(|key| key.map(|key| key.pin))
+}
+
+/// Reads the public half of a private key; `None` if there is no such file.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_public(file: &Path) -> Result<Option<PublicKey>, UnusableKeyFile> {
     let unusable = |why: String, is_forbidden| UnusableKeyFile { file: file.to_owned(), why, is_forbidden };
     let contents = match plain_file::read(file, FILE_MAX) {
         Ok(contents) => contents,
@@ -42,8 +51,8 @@ pub fn read(file: &Path) -> Result<Option<Pin>, UnusableKeyFile> {
             return Err(unusable(read_error::describe(&error), is_forbidden));
         }
     };
-    match (private_pin(&contents), public_key(&contents)) {
-        (Some(pin), _) => Ok(Some(pin)),
+    match (public_half(&contents), public_key(&contents)) {
+        (Some(key), _) => Ok(Some(key)),
         (None, _) if contents.is_empty() => Err(unusable("the file is empty".to_owned(), false)),
         (None, Ok(_)) => Err(unusable("no private key in it".to_owned(), false)),
         (None, Err(error)) => Err(unusable(error.to_string(), false)),

@@ -165,7 +165,7 @@ impl Problems {
         let mut shown: Vec<(Problem, Vec<&Problem>)> = Vec::new();
         let mut known = HashMap::new();
         for problem in self.sorted() {
-            if problem.severity == Severity::Warning && problem.site.is_some() {
+            if problem.severity == Severity::Warning && (problem.site.is_some() || problem.shared.is_some()) {
                 let same = match &problem.shared {
                     Some(shared) => (shared.name, &None),
                     None => (problem.reason.what.as_str(), &problem.path),
@@ -191,6 +191,10 @@ impl Problems {
     /// `the same for shop.example.com (line 13), blog.example.com (line 25), and 7 more`
     fn others(&self, more: &[&Problem]) -> Option<String> {
         let named = more.iter().take(NAMED_MAX).map(|problem| {
+            // It has no place in the file.
+            if let (None, Some(shared)) = (&problem.site, &problem.shared) {
+                return shared.about.clone();
+            }
             let line = self.line_and_column(problem.span.start).0;
             let site = problem.site.as_deref().unwrap_or_default();
             let own = problem.shared.as_ref().map(|shared| shared.about.as_str()).filter(|about| *about != site);
@@ -287,6 +291,18 @@ mod tests {
         let open = "c.toml:1:1: 0.key: open; the same for my key of b.example (line 2), 2.key of c.example (line 3), \
                     3.key of d.example (line 4), and 1 more (hint: chmod o= 0.key 'my key' 2.key 3.key 4.key)";
         assert_eq!(shown, [open, "c.toml:6:1: z.example is odd"]);
+    }
+
+    #[test]
+    fn warnings_without_a_place_share_one() {
+        let mut problems = Problems::new(Path::new("c.toml"), "a\n".into());
+        for name in ["a.example", "b.example", "c.example", "d.example", "e.example"] {
+            problems.insert(Problem::warning(&(0..0), format!("{name} is odd")).shared("odd name", name));
+        }
+        let shown: Vec<String> = problems.shown().iter().map(|problem| problem.reason.what.clone()).collect();
+        assert_eq!(shown, ["a.example is odd"]);
+        let note = "the same for b.example, c.example, d.example, and 1 more";
+        assert_eq!(problems.shown()[0].reason.notes, [note]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! of the pair in `last-good/` tells which one was served. Without a copy, as after a full disk, the last set of pins that
 //! the site sent tells if the pair on disk was.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use super::build::by_name;
@@ -127,6 +127,7 @@ impl Draft {
         let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let promises = Promises::alive(book.promises().iter(), now);
         let at = noted_at(book, now);
+        let last = book.sent_last(is_own);
         for ((site, hosts), except) in file.sites.iter().zip(&hosts).zip(&except) {
             let Some(label) = hosts.first().map(ToString::to_string) else { continue };
             for path in site.certificates.iter().filter_map(|pair| pair.chain.as_ref()) {
@@ -138,7 +139,7 @@ impl Draft {
                 let pair = PairInUse { label: label.clone(), names: SiteNames { hosts, except }, chain: &chain };
                 let needed = pair.excuses(new, book, &promises, at);
                 let Some(first) = needed.first() else { continue };
-                if is_known || self.was_sent_last(site, &label, chain.pin(), &is_own, book) {
+                if is_known || self.was_sent_last(site, &label, chain.pin(), &last) {
                     excuses.records.extend(needed);
                 } else {
                     let is_burnt = first.sets.is_empty();
@@ -150,21 +151,13 @@ impl Draft {
     }
 
     /// `true` if the last set of pins that a site sent names a key, and not as a backup: the site served that key.
-    fn was_sent_last(
-        &self,
-        site: &SiteTable,
-        label: &str,
-        pin: Pin,
-        is_own: impl Fn(&Promise) -> bool,
-        book: &Book,
-    ) -> bool {
-        let last = book.sent_last(label, is_own);
+    fn was_sent_last(&self, site: &SiteTable, label: &str, pin: Pin, last: &HashMap<&str, &Promise>) -> bool {
         let listed = site.hpkp.iter().flat_map(|hpkp| hpkp.listed());
         let is_backup = |file: &super::At<String>| {
             let contents = read_key(&self.folder.join(&file.value));
             contents.is_some_and(|contents| public_key(&contents).is_ok_and(|key| key.pin == pin))
         };
-        last.is_some_and(|last| last.pins.binary_search(&pin).is_ok()) && !listed.into_iter().any(is_backup)
+        last.get(label).is_some_and(|last| last.pins.binary_search(&pin).is_ok()) && !listed.into_iter().any(is_backup)
     }
 }
 

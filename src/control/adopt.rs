@@ -145,8 +145,9 @@ impl Control {
         match self.record_judged(records).await {
             Ok(true) => {}
             Ok(false) => {
-                // The copies of its pairs go again.
+                // The copies of its pairs go again, and the others name what is served now.
                 self.forget_other_pairs(&self.config);
+                self.keep_pairs(None);
                 return Err(NotAdopted::LedgerChanged);
             }
             // The pairs in use stay in use, and so do their copies.
@@ -204,15 +205,9 @@ impl Control {
     /// Copies the pairs in use, except those that `beside` serves, too, so that the next start has
     /// them whatever happens to their files. Runs on a thread that may wait for the disk.
     pub(super) fn keep_pairs(&self, beside: Option<&Config>) -> Option<JoinHandle<()>> {
+        let copies = self.files.copies.as_ref()?;
         let now = self.promises.time.borrow().judged(ClockReading::take());
-        let fresh = self.config.fresh_pairs(beside, self.ledger().book(), now);
-        match &self.files.copies {
-            Some(copies) => copy(fresh, copies),
-            None => {
-                fresh.forget();
-                None
-            }
-        }
+        copy(self.config.fresh_pairs(beside, self.ledger().book(), now), copies)
     }
 
     /// Copies the pairs in use again if that has failed, as on a full disk, or if copies were

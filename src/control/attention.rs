@@ -26,11 +26,15 @@ struct Item {
 impl Control {
     /// All present problems: those of the process, then renewals that are overdue and compromised keys, then the others.
     pub(super) fn attention(&self) -> Vec<Value> {
-        let mut items = self.of_process();
-        items.extend(self.outlooks().iter().flat_map(of_outlook));
-        let now = self.now();
-        for (site, upstream) in self.sites() {
-            self.of_site(site, now, &mut items);
+        self.attention_of(|_| true)
+    }
+
+    /// The same, but of the sites at these places in the configuration only.
+    pub(super) fn attention_of(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<Value> {
+        let (mut items, outlooks, now) = (self.of_process(), self.outlooks(), self.now());
+        items.extend(outlooks.iter().flat_map(of_outlook));
+        for (_, (site, upstream)) in self.sites().enumerate().filter(|(at, _)| is_wanted(*at)) {
+            self.of_site(site, &outlooks, now, &mut items);
             items.extend(upstream.and_then(of_upstream).map(|reason| Item::of(site, reason)));
         }
         let shown = |item: Item| {
@@ -59,10 +63,9 @@ impl Control {
         reasons.into_iter().map(|reason| Item { site: None, reason }).collect()
     }
 
-    fn of_site(&self, site: &SiteReport, now: Seconds, items: &mut Vec<Item>) {
-        let outlooks = self.outlooks();
-        let waits =
-            of_site(&outlooks, site.name()).iter().any(|o| o.standing == CertificateStanding::Missing && fails(o));
+    fn of_site(&self, site: &SiteReport, outlooks: &[Outlook], now: Seconds, items: &mut Vec<Item>) {
+        let outlooks = of_site(outlooks, site.name());
+        let waits = outlooks.iter().any(|o| o.standing == CertificateStanding::Missing && fails(o));
         let mut add = |reason: Reason| items.push(Item::of(site, reason));
         match site.lacks_certificate {
             // The outlook says more.
@@ -74,8 +77,7 @@ impl Control {
             }
             None => {}
         }
-        let is_managed = !of_site(&outlooks, site.name()).is_empty();
-        uncovered(site, is_managed).into_iter().for_each(&mut add);
+        uncovered(site, !outlooks.is_empty()).into_iter().for_each(&mut add);
         for reason in self.files.refused.get(site.name()).into_iter().flat_map(|refused| &refused.reasons) {
             add(Reason {
                 what: format!("certificate refused: {}", reason.line()),

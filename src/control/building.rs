@@ -37,6 +37,7 @@ impl Control {
     ) -> (Option<Config>, Problems) {
         let now = self.now();
         let ledger = self.ledger();
+        let named = self.files.named.borrow();
         let context = CheckContext {
             before: Some(&*self.config),
             keeps_sites: !matches!(keep, Keep::NoPair | Keep::Nothing),
@@ -48,6 +49,7 @@ impl Control {
             },
             accept,
             looked,
+            named: Some(&*named),
             ..CheckContext::new(ledger.book(), now)
         };
         draft.build(&context)

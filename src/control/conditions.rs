@@ -191,7 +191,7 @@ pub(super) fn promises(book: &Book, now: Seconds) -> (Held, Vec<Expiry>) {
     let mut last: BTreeMap<(&str, &str), (&Promise, bool)> = BTreeMap::new();
     for promise in book.promises().iter().filter(|promise| promise.is_alive(now)) {
         let channel = match &promise.channel {
-            PromiseChannel::Header(_) => HEADER,
+            PromiseChannel::Header(_) | PromiseChannel::Assumed => HEADER,
             PromiseChannel::Export { form, .. } => form,
         };
         let sent = is_sent(promise, now);

@@ -9,8 +9,10 @@ use tokio::time::{Instant, interval, sleep};
 use super::Control;
 use super::admin::{AdminCommand, DRAINING, Tested};
 use super::cache::close_disk;
+use super::changed_pages::{heard_changes, tell_changes};
 use super::state::Successor;
 use crate::acme::request::DriverEnd;
+use crate::handover::Channel;
 use crate::os::words::words;
 use crate::server::Drain;
 
@@ -50,8 +52,9 @@ impl Control {
         let acme = self.end_acme(how).await;
         self.operator.push = None;
         let hooks_end = spawn_local(self.end_hooks(successor.as_ref().map(|successor| successor.pid)));
+        let mut to_successor = None;
         match successor {
-            Some(successor) => self.make_way_for(successor).await,
+            Some(successor) => to_successor = self.make_way_for(successor).await,
             None => {
                 self.server.drain(Drain::Stop);
                 tracing::info!(?limit, "draining: no new connections, running requests may finish");
@@ -73,14 +76,18 @@ impl Control {
                 }
                 _ = self.operator.reopen_asked.recv() => self.reopen_log().await,
                 Some(command) = self.operator.commands.recv() => self.answer_at_the_end(command),
+                pages = heard_changes(&mut self.upgrades.heard) => self.apply_changes(&pages),
                 _ = look.tick() => {}
             }
+            tell_changes(&self.config, &mut to_successor).await;
             if reported_at.elapsed() >= PROGRESS {
                 reported_at = Instant::now();
                 self.report_draining();
             }
             self.show_life();
         }
+        // First: the new process answers with these pages meanwhile.
+        tell_changes(&self.config, &mut to_successor).await;
         if let Some(acme) = acme {
             acme.finish().await;
         }
@@ -90,6 +97,7 @@ impl Control {
         self.leave_disk().await;
         let requests = self.server.counters().requests.get();
         self.server.finish()?;
+        tell_changes(&self.config, &mut to_successor).await;
         self.operator.spans.finish();
         tracing::info!(requests, "stopped");
         Ok(ProcessEnd::Drained)
@@ -118,8 +126,8 @@ impl Control {
         self.operator.notify.status(&format!("draining: {} left", crate::reason::counted(connections, "connection")));
     }
 
-    /// Stops accepting, and then tells the successor.
-    async fn make_way_for(&mut self, successor: Successor) {
+    /// Stops accepting, and then tells the successor. Returns the channel to it.
+    async fn make_way_for(&mut self, successor: Successor) -> Option<Channel> {
         let limit = self.config.snapshot.limits.drain;
         let rotates = successor.rotates;
         self.server.drain(Drain::HandOver { kept: successor.kept.clone().into(), rotates });
@@ -130,7 +138,7 @@ impl Control {
         );
         // Only then may the successor send pins that the chains here break.
         self.server.accepts_no_more().await;
-        self.make_way(successor).await;
+        self.make_way(successor).await
     }
 
     /// Leaves a ledger from which the next start knows every promise. If the clock was set a moment ago, the corrected dates

@@ -1,6 +1,7 @@
 //! Certificates that change on disk: read once they have settled, used if they are fit, and refused
 //! with one log line if they are not.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use super::Control;
 use super::adopt::NotAdopted;
 use super::building::Keep;
-use super::state::{ChangedFiles, LOOK_AGAIN, Refused, SiteFiles, candidate, is_burnt};
+use super::state::{ChangedFiles, LOOK_AGAIN, Refused, SiteFiles, candidate, is_burnt, remember};
 use crate::config::{Config, KeptSite, Problems};
 use crate::ledger::time::wall;
 use crate::policy::promise::Promise;
@@ -125,11 +126,16 @@ impl Control {
         Duration::from_secs(seconds.saturating_add(1))
     }
 
-    /// `true` if a site's files are the same ones whose refusal was reported before.
-    pub(super) fn is_known_refusal(&self, kept: &KeptSite) -> bool {
-        let candidate = candidate(kept);
-        // The order of the site's names may have changed, and with it the first one.
-        self.files.refused.values().any(|known| known.candidate == candidate)
+    /// The files whose refusal was reported before ([`candidate`]), whatever their site: the order of its names may have
+    /// changed, and with it the first one.
+    pub(super) fn known_refusals(&self) -> HashSet<&str> {
+        self.files.refused.values().map(|known| known.candidate.as_str()).collect()
+    }
+
+    /// Remembers the keys that refusals name: from now on, a line of `accept_lockout_until` may be about them.
+    pub(super) fn naming_keys(&self, refusals: Vec<Problem>) -> Vec<Problem> {
+        remember(&mut self.files.named.borrow_mut(), &refusals);
+        refusals
     }
 
     pub(super) async fn note_refusals(
@@ -138,6 +144,7 @@ impl Control {
         problems: &Problems,
         settled: impl Fn(&str) -> bool,
     ) {
+        remember(self.files.named.get_mut(), kept.iter().flat_map(|kept| &kept.problems));
         let mut before = std::mem::take(&mut self.files.refused);
         self.observed.states.forget();
         for site in kept {

@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::nearby_ledgers::{NearbyLedger, NearbyLedgers};
-use crate::config::Draft;
+use crate::config::{Draft, acme};
 use crate::ledger::time::judged_now;
-use crate::ledger::{Book, FILE, HEAD, LOCK, Ledger, News, Record, is_new};
+use crate::ledger::{Book, FILE, HEAD, LOCK, Ledger, MOVED, News, Record, is_new, is_unused};
 use crate::os::privileges::user_name;
 use crate::os::words::words;
 use crate::reason::{Reason, shell_path, shell_word};
@@ -28,10 +28,10 @@ pub struct FoundPromises {
 }
 
 impl FoundPromises {
-    /// The promises that were found. `None` if the configuration's own folder has a ledger by now, or if there are none.
+    /// The promises that were found. `None` if the configuration's own ledger was in use, or if there are none.
     #[must_use]
     pub fn of(draft: &Draft, nearby: &NearbyLedgers) -> Option<Self> {
-        let folder = draft.state().filter(|folder| is_new(folder))?;
+        let folder = draft.state().filter(|folder| is_unused(folder))?;
         let NearbyLedgers { counting, user, by_root, .. } = nearby;
         let (user, by_root) = (*user, *by_root);
         let mut found = Self { folder, user, by_root, others: Vec::new(), book: Book::default() };
@@ -58,25 +58,20 @@ impl FoundPromises {
         self.book.records()
     }
 
-    /// Returns `true` if one of them binds a configured site.
-    #[must_use]
-    pub fn are_about_sites(&self) -> bool {
-        self.others.iter().any(|other| other.is_about_sites)
-    }
-
     /// Returns the warning, with the ways to keep everything and to forget them.
     #[must_use]
     pub fn reason(&self) -> Reason {
         let named_if = |is_about| named(self.others.iter().filter(|other| other.is_about_sites == is_about));
         let (about_sites, others) = (named_if(true), named_if(false));
+        let lacks = if is_new(&self.folder) { "has no ledger" } else { "has no ledger that was in use" };
         let folder = self.folder.display();
         let reason = match about_sites.is_empty() {
             true => Reason::new(format!(
-                "{folder} has no ledger, and {others} has one with promises for other sites: the new ledger begins \
+                "{folder} {lacks}, and {others} has one with promises for other sites: the new ledger begins \
                  with them, and they count once such a site is here"
             )),
             false => Reason::new(format!(
-                "{folder} has no ledger, and {about_sites} has one with promises for these sites: they count, and \
+                "{folder} {lacks}, and {about_sites} has one with promises for these sites: they count, and \
                  the new ledger begins with them"
             )),
         };
@@ -111,8 +106,17 @@ impl FoundPromises {
         if own.as_ref().is_some_and(|own| !own.is_dir() || own.uid() != other.owner) {
             return None;
         }
-        let copy = format!("cp -an {from}/. {to}/");
         let by = self.as_user(other.owner, &from);
+        let each = if self.is_for_root(other.owner) { by.as_str() } else { "" };
+        let acme = other.folder.join(acme::FOLDER);
+        // A start may have made other keys since: these stay beside the old ones.
+        let keys = match acme.is_dir() {
+            true => format!("cp -a --backup=numbered {} {to}/ && {each}", shell_path(&acme)),
+            false => String::new(),
+        };
+        let [aside, file] = [MOVED, FILE].map(|name| shell_path(&self.folder.join(name)));
+        let back = if other.is_moved { format!(" && {each}mv -n {aside} {file}") } else { String::new() };
+        let copy = format!("{keys}cp -an {from}/. {to}/{back}");
         Some(match (self.is_for_root(other.owner), own) {
             (true, Some(_)) => format!("{by}{copy}"),
             (true, None) => {

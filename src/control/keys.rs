@@ -237,8 +237,9 @@ fn make_for(outline: &Outline, host: &str, role: Role, algorithm: Algorithm) -> 
 impl Control {
     /// The keys of the sites, with their promises.
     pub(super) fn keys(&self, wanted: &WantedKeys) -> Value {
+        let has_text = wanted.in_names();
         let found: Vec<usize> =
-            self.config.sites().enumerate().filter(|(_, site)| wanted.has(site)).map(|(at, _)| at).collect();
+            self.config.sites().enumerate().filter(|(_, site)| has_text(site)).map(|(at, _)| at).collect();
         let pages = found.len().div_ceil(PAGE).max(1);
         let (page, count) = wanted.page.map_or((1, found.len()), |page| (page.min(pages), PAGE));
         let shown: BTreeSet<usize> = found.iter().skip((page - 1) * PAGE).take(count).copied().collect();
@@ -246,10 +247,14 @@ impl Control {
         let names: Vec<_> = shown.iter().filter_map(|at| self.config.names_of(*at)).collect();
         let now = self.now();
         let ledger = self.ledger();
-        let alive = Promises::alive(ledger.book().promises(), now);
+        let promises = ledger.book().promises();
+        let alive = match wanted.page {
+            Some(_) => Promises::alive_near(promises, &names, now),
+            None => Promises::alive(promises, now),
+        };
         let sites = self.config.sites().enumerate().filter(|(at, _)| shown.contains(at));
         let sites: Vec<&report::SiteReport> = sites.map(|(_, site)| site).collect();
-        let labels: HashSet<&str> = sites.iter().map(|site| site.name()).collect();
+        let labels: HashSet<&str, foldhash::fast::RandomState> = sites.iter().map(|site| site.name()).collect();
         let since = promised_since(ledger.book(), |site| labels.contains(site));
         let acme = self.config.acme.iter().flat_map(|acme| &acme.certificates);
         let managed: HashSet<&str> = acme.map(|of| of.site.as_str()).collect();

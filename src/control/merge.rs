@@ -15,6 +15,8 @@ impl Control {
     pub(super) async fn merge(&mut self, records: Vec<Record>) -> Result<usize, Reason> {
         let now = self.now();
         repair::fit_to_merge(&records, now)?;
+        // A command may have written them already, where this process cannot.
+        let _ = self.keep_ledger().await;
         let mut other = Book::default();
         for record in records.into_iter().filter(Record::travels) {
             other.apply(record);
@@ -55,7 +57,8 @@ impl Control {
     pub(super) fn known(&self) -> PromisesInForce {
         let now = self.now();
         let lines = self.ledger().book().records().map(|record| record.line()).collect();
-        PromisesInForce { now, lines, days: Some(self.config.days()) }
+        let named = Some(self.files.named.borrow().clone());
+        PromisesInForce { now, lines, days: Some(self.config.days()), named }
     }
 
     /// The pins that a site has promised, and since when.

@@ -12,7 +12,9 @@ use super::open_ledger::hints_to_read;
 use crate::config::Draft;
 use crate::host::HostPattern;
 use crate::ledger::time::judged_now;
-use crate::ledger::{Book, FILE, HEAD, MOVED, Notice, OpenError, Record, glance, is_held, is_new, unreadable};
+use crate::ledger::{
+    Book, FILE, HEAD, MOVED, Notice, OpenError, Record, glance, glance_aside, is_held, is_unused, unreadable,
+};
 use crate::os::privileges::{USER, UserAccount, is_root, user_name};
 use crate::os::words::words;
 use crate::policy::promise::{Promise, Seconds};
@@ -37,6 +39,10 @@ pub struct NearbyLedgers {
     /// Root has looked.
     pub(super) by_root: bool,
     left_out: Vec<Reason>,
+    /// The promises of folders in which all are over, by a clock that may be ahead.
+    over: Vec<Record>,
+    /// Folders of root beside the state into which this user cannot look.
+    unseen: Vec<PathBuf>,
 }
 
 /// A ledger that counts.
@@ -47,8 +53,12 @@ pub(super) struct NearbyLedger {
     pub(super) owner: u32,
     /// Another pintle uses it now.
     pub(super) is_held: bool,
+    /// An upgrade has moved its ledger elsewhere: it has the promises until then.
+    pub(super) is_moved: bool,
     /// One of its promises binds a configured site.
     pub(super) is_about_sites: bool,
+    /// Clients may hold one of its promises.
+    is_alive: bool,
     pub(super) records: Vec<Record>,
 }
 
@@ -71,23 +81,29 @@ fn this_user() -> u32 {
 }
 
 impl NearbyLedgers {
-    /// Looks for them. None are found if the configuration's own folder has a ledger.
+    /// Looks for them. None are found if the configuration's own folder has a ledger that was in use.
     #[must_use]
     pub fn look(draft: &Draft) -> Self {
-        let Some(folder) = draft.state().filter(|folder| is_new(folder)) else { return Self::default() };
+        let Some(folder) = draft.state().filter(|folder| is_unused(folder)) else { return Self::default() };
         let of_state = fs::metadata(&folder).ok().map(|folder| folder.uid());
         let user = of_state.or_else(|| serving_user(draft)).unwrap_or_else(this_user);
         let mut found = Self { user, by_root: is_root(), ..Self::default() };
         let rules = NearbyRules { draft, hosts: draft.hosts(), trusted: trusted_users(draft), user };
         let all = folders_nearby(draft.path(), &folder);
+        let beside = fs::canonicalize(folder.parent().unwrap_or(&folder)).ok();
+        let is_beside = |other: &&PathBuf| other.parent() == beside.as_deref();
+        found.unseen = all.iter().filter(is_beside).filter(|other| is_closed_roots(other)).cloned().collect();
         let mut ledgers = all.iter().filter_map(|other| rules.sight(other));
         for sight in ledgers.by_ref().take(LEDGERS_MAX) {
             match sight {
                 NearbySight::Closed(other, error) => found.left_out.push(unread(&other.join(FILE), &error)),
-                NearbySight::There(other, is) => {
-                    let (counting, left_out) = rules.judge(other, &is);
-                    found.counting.extend(counting);
+                NearbySight::There(other, is, name) => {
+                    let (counts, left_out) = rules.judge(other, &is, name);
                     found.left_out.extend(left_out);
+                    match counts {
+                        Some(other) if other.is_alive => found.counting.push(other),
+                        other => found.over.extend(other.into_iter().flat_map(|other| other.records)),
+                    }
                 }
             }
         }
@@ -108,13 +124,26 @@ impl NearbyLedgers {
     pub fn left_out(&self) -> &[Reason] {
         &self.left_out
     }
+
+    /// The promises of folders in which all are over, by a clock that may be ahead.
+    #[must_use]
+    pub fn over(&self) -> &[Record] {
+        &self.over
+    }
+
+    /// The folders of root beside the state into which this user cannot look: they may have a ledger.
+    #[must_use]
+    pub fn unseen(&self) -> &[PathBuf] {
+        &self.unseen
+    }
 }
 
 /// A folder that has a ledger, or may have one.
 enum NearbySight {
     /// It is a trusted user's, and closed for this one.
     Closed(PathBuf, io::Error),
-    There(PathBuf, Metadata),
+    /// With the name of the ledger's file.
+    There(PathBuf, Metadata, &'static str),
 }
 
 /// The rules by which folders are judged.
@@ -131,8 +160,8 @@ impl NearbyRules<'_> {
         let is = fs::symlink_metadata(other).ok().filter(Metadata::is_dir)?;
         let looks = [FILE, HEAD].map(|name| other.join(name).symlink_metadata());
         if looks.iter().any(Result::is_ok) {
-            let is_moved = looks.first().is_some_and(Result::is_err) && other.join(MOVED).exists();
-            return (!is_moved).then(|| NearbySight::There(other.to_owned(), is));
+            let is_moved = looks.first().is_some_and(Result::is_err) && other.join(MOVED).symlink_metadata().is_ok();
+            return Some(NearbySight::There(other.to_owned(), is, if is_moved { MOVED } else { FILE }));
         }
         let is_ours = is.uid() != 0 && self.trusted.contains(&is.uid());
         let errors = looks.into_iter().filter_map(Result::err);
@@ -141,17 +170,19 @@ impl NearbyRules<'_> {
     }
 
     /// The ledger of a folder, if it counts, and the error, if there is one.
-    fn judge(&self, folder: PathBuf, is: &Metadata) -> (Option<NearbyLedger>, Option<Reason>) {
-        let distrust = self.distrust(&folder, is);
-        let (book, notices) = match glance(&folder, FILE_MAX) {
+    fn judge(&self, folder: PathBuf, is: &Metadata, name: &str) -> (Option<NearbyLedger>, Option<Reason>) {
+        let distrust = self.distrust(&folder, is, name);
+        let (file, is_moved) = (folder.join(name), name == MOVED);
+        let looked = if is_moved { glance_aside(&folder, FILE_MAX) } else { glance(&folder, FILE_MAX) };
+        let (book, notices) = match looked {
             Ok(found) => found,
             // Anybody can make a file that nobody can read.
             Err(_) if distrust.is_some() => return (None, None),
+            Err(error) if is_moved => return (None, Some(unread(&file, &error))),
             Err(error) => return (None, Some(unread(&unreadable(&folder), &error))),
         };
         let (now, _) = judged_now(book.newest());
         let is_about_sites = is_about(&book, &self.hosts, now);
-        let file = folder.join(FILE);
         let merge = |at: &Path| {
             format!("pintle ledger merge{} {}", option_for(self.draft.path()), shell_word(&at.display().to_string()))
         };
@@ -170,15 +201,18 @@ impl NearbyRules<'_> {
         });
         let is_own = is.uid() == 0 || is.uid() == self.user;
         // A running pintle's folder was never that of this configuration.
-        let records = if is_held && !is_about_sites { None } else { taken(&book, now, is_own) };
+        if is_held && !is_about_sites {
+            return (None, damage);
+        }
+        let is_alive = book.records().any(|record| is_promise(&record, |promise| promise.is_alive(now)));
+        let records = taken(&book, is_own && is_alive);
         let owner = is.uid();
-        let counting = records.map(|records| NearbyLedger { folder, owner, is_held, is_about_sites, records });
-        (counting, damage)
+        (Some(NearbyLedger { folder, owner, is_held, is_moved, is_about_sites, is_alive, records }), damage)
     }
 
     /// The reason why a folder's ledger does not count.
-    fn distrust(&self, folder: &Path, is: &Metadata) -> Option<String> {
-        let files = [FILE, HEAD].map(|name| folder.join(name));
+    fn distrust(&self, folder: &Path, is: &Metadata, name: &str) -> Option<String> {
+        let files = [name, HEAD].map(|name| folder.join(name));
         let files = files.iter().filter_map(|file| Some((file.as_path(), fs::symlink_metadata(file).ok()?)));
         let mut all = vec![(folder, is.clone())];
         all.extend(files);
@@ -194,6 +228,13 @@ impl NearbyRules<'_> {
     }
 }
 
+/// Returns `true` for a folder of root, if this user cannot look into it.
+fn is_closed_roots(other: &Path) -> bool {
+    let is_roots = fs::symlink_metadata(other).is_ok_and(|is| is.is_dir() && is.uid() == 0);
+    let look = || other.join(FILE).symlink_metadata();
+    is_roots && look().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// The error for a file that cannot be read.
 fn unread(file: &Path, error: &io::Error) -> Reason {
     let what = format!("{}: cannot read the promises: {}", file.display(), words(error));
@@ -201,28 +242,24 @@ fn unread(file: &Path, error: &io::Error) -> Reason {
 }
 
 /// `true` if clients of some hosts may hold a promise of a ledger.
-fn is_about(book: &Book, hosts: &[HostPattern], now: Seconds) -> bool {
+pub(super) fn is_about(book: &Book, hosts: &[HostPattern], now: Seconds) -> bool {
     let binds = |promise: &Promise| promise.is_alive(now) && hosts.iter().any(|host| promise.binds(host, &[]));
     book.records().any(|record| is_promise(&record, binds))
 }
 
-/// The records of a ledger that are taken along; `None` without a promise that clients may hold. The dates are those of
-/// its clock, as at a start in its folder. With `is_own`, the user's decisions go along, too: the folder may have been
-/// moved.
-fn taken(book: &Book, now: Seconds, is_own: bool) -> Option<Vec<Record>> {
-    let is_alive = |promise: &Promise| promise.is_alive(now);
+/// The records of a ledger that are taken along: all promises, as the clock that shows one to be over may be wrong. The dates
+/// are those of its clock, as at a start in its folder. With `is_own`, the user's decisions go along, too: the folder may have
+/// been moved.
+fn taken(book: &Book, is_own: bool) -> Vec<Record> {
     // A lockout that was accepted there stays accepted: the chain may be in use.
     let goes_along = |record: &Record| {
         matches!(record, Record::Accepted(_) | Record::Replaced(_) | Record::Burnt(_) | Record::Unknown(_))
     };
-    if !book.records().any(|record| is_promise(&record, is_alive)) {
-        return None;
-    }
     let taken = |record: Record| match record {
-        Record::Unknown(json) if !is_own => Record::strictest(&json).filter(is_alive).map(Record::Promise),
-        record => (is_promise(&record, is_alive) || is_own && goes_along(&record)).then_some(record),
+        Record::Unknown(json) if !is_own => Record::strictest(&json).map(Record::Promise),
+        record => (is_promise(&record, |_| true) || is_own && goes_along(&record)).then_some(record),
     };
-    Some(book.records().filter_map(taken).collect())
+    book.records().filter_map(taken).collect()
 }
 
 /// `true` if a record is a promise, perhaps a newer version's, that is meant.
@@ -287,9 +324,8 @@ mod tests {
         let mut book = Book::default();
         [&burnt, &promise].into_iter().for_each(|record| _ = book.apply(record.clone()));
         let now = wall();
-        assert_eq!(taken(&book, now, false), Some(vec![promise.clone()]));
-        assert_eq!(taken(&book, now, true), Some(vec![promise, burnt]));
-        assert_eq!(taken(&book, now + 2000, true), None);
+        assert_eq!(taken(&book, false), std::slice::from_ref(&promise));
+        assert_eq!(taken(&book, true), [promise, burnt]);
         let others = [HostPattern::parse("b.example").unwrap()];
         assert!(is_about(&book, &hosts, now) && !is_about(&book, &others, now));
     }

@@ -42,7 +42,7 @@ impl Control {
                 let _ = reply.send(explained);
             }
             AdminCommand::Keys { wanted, reply } => _ = reply.send(self.keys(&wanted)),
-            AdminCommand::Outline(reply) => _ = reply.send(self.draft.outline()),
+            AdminCommand::Outline(reply) => _ = reply.send(self.outline()),
             AdminCommand::Config(reply) => self.config_in_use(reply),
             AdminCommand::CheckConfig { text, reply } => _ = reply.send(self.check_config(text)),
             AdminCommand::ChangeConfig { change, reply } => {

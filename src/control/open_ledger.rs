@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::config::Draft;
 use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{day, wall};
-use crate::ledger::{Book, Ledger, Notice, OpenError};
+use crate::ledger::{Book, FILE, HEAD, Ledger, MOVED, Notice, OpenError, is_set_aside};
 use crate::os::plain_file;
 use crate::os::words::words;
 use crate::reason::pasted::option_for;
@@ -49,7 +49,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
     match unlocked(open) {
         Ok(opened) => Ok(opened),
         Err(error @ OpenError::Damaged(_)) => {
-            let is_there = folder.join(crate::ledger::FILE).exists();
+            let is_there = folder.join(FILE).exists();
             let copy = is_there.then(|| format!("a copy is kept as {}", crate::ledger::DAMAGED));
             Err(lost(draft, &folder, &error, copy))
         }
@@ -81,7 +81,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
 
 /// The refusal of a ledger that may have lost promises.
 fn lost(draft: &Draft, folder: &Path, error: &OpenError, note: Option<String>) -> Reason {
-    let reason = Reason::new(format!("{}: {error}", folder.join(crate::ledger::FILE).display()));
+    let reason = Reason::new(format!("{}: {error}", folder.join(FILE).display()));
     let reason = note.into_iter().fold(reason, |reason, note| reason.note(note));
     reason.hints(moved(folder)).hints(remedy(draft.path()))
 }
@@ -121,19 +121,33 @@ pub fn hint_to_move(from: &Path, to: &Path) -> String {
     )
 }
 
-/// The remedy if an upgrade has moved the ledger from this folder to another one.
+/// The remedies if an upgrade has moved the ledger from this folder to another one.
 #[must_use]
-pub fn moved(folder: &Path) -> Option<String> {
-    let aside = folder.join(crate::ledger::MOVED);
-    aside.exists().then(|| {
+pub fn moved(folder: &Path) -> Vec<String> {
+    // After an upgrade that came back, nobody needs the old file.
+    if !is_set_aside(folder) {
+        return Vec::new();
+    }
+    let [aside, file] = [MOVED, FILE].map(|name| folder.join(name));
+    vec![
         format!(
             "an upgrade has moved the ledger to another state.directory ({} is the old file): stop the process that uses \
-             that one, and copy its {} and {} here",
+             that one, and copy its {FILE} and {HEAD} here",
             aside.display(),
-            crate::ledger::FILE,
-            crate::ledger::HEAD
-        )
-    })
+        ),
+        format!(
+            "if there was no other one, or it is lost, the old file has all promises from before that upgrade: mv {} {}",
+            shell_path(&aside),
+            shell_path(&file)
+        ),
+    ]
+}
+
+/// The reason against a configuration without `state.directory`, while the process in use has one.
+#[must_use]
+pub(super) fn state_is_gone(old: &Path) -> Reason {
+    let what = "state.directory is gone: the next start would forget the promises of [site.hpkp]";
+    Reason::new(what).hint(format!("put it back: directory = \"{}\" in [state]", old.display()))
 }
 
 /// The reason to look at a ledger's dates: this machine's clock was ahead once, or another node's

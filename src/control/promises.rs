@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,10 +10,11 @@ use tokio::time::Instant;
 
 use super::Control;
 use super::ledger_trouble::LedgerTrouble;
+use super::unopened_ledger::{hear, reopen};
 use crate::keys::pin::Pin;
 use crate::ledger::leases::LeaseRenewal;
 use crate::ledger::time::{ClockReading, ClockStep};
-use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, boot, repair, set_id};
+use crate::ledger::{Accepted, Book, Ledger, Record, boot, repair, set_id};
 use crate::policy::promise::{Promise, PromiseChannel, Seconds};
 use crate::reason::{pasted, shell_word};
 
@@ -48,10 +48,13 @@ pub(super) struct HeldSets {
     pub(super) until: Seconds,
 }
 
-/// The sets that clients may hold, by site.
-pub(super) fn held(book: &Book, now: Seconds) -> HashMap<&str, HeldSets> {
-    let mut held: HashMap<&str, HeldSets> = HashMap::new();
-    for promise in book.promises().iter().filter(|promise| promise.is_alive(now)) {
+/// Facts by site; names of ten thousand are looked up for one page.
+pub(super) type BySite<'b, T> = HashMap<&'b str, T, foldhash::fast::RandomState>;
+
+/// The sets that clients may hold, of some sites.
+pub(super) fn held(book: &Book, now: Seconds, is_wanted: impl Fn(&str) -> bool) -> BySite<'_, HeldSets> {
+    let mut held = BySite::<HeldSets>::default();
+    for promise in book.promises().iter().filter(|promise| promise.is_alive(now) && is_wanted(&promise.site)) {
         let of_site = held.entry(&promise.site).or_default();
         of_site.sets += 1;
         of_site.until = promise.honoured_until().max(of_site.until);
@@ -192,12 +195,20 @@ impl Control {
     async fn write_unless_foreign(&self, records: Vec<Record>, any: bool) -> io::Result<WriteOutcome> {
         let (ledger, folder) = (self.promises.ledger.clone(), self.fixed.state.clone());
         let (now, undoubted) = self.times();
+        // After an upgrade, the file is the new process's.
+        let hears = !self.draining;
         let written = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
-            let mut foreign = match folder.filter(|_| ledger.is_broken() && !records.is_empty()) {
-                Some(folder) => reopen(&mut ledger, &folder, now)?,
-                None => Vec::new(),
-            };
+            let mut foreign = Vec::new();
+            if let Some(folder) = folder.filter(|_| ledger.is_broken()) {
+                if hears {
+                    foreign = hear(&mut ledger, &folder, undoubted);
+                }
+                if !records.is_empty() && (any || foreign.is_empty()) {
+                    // With `any`, the caller has judged what was heard, and `records` has it.
+                    foreign.extend(reopen(&mut ledger, &folder, now)?);
+                }
+            }
             foreign.extend(ledger.foreign(undoubted)?);
             if !any && !foreign.is_empty() {
                 let beyond = ledger.beyond().to_vec();
@@ -361,26 +372,6 @@ pub(super) fn tell_of_excuses(excuses: &[Accepted]) {
             ),
         }
     }
-}
-
-/// Opens a ledger that could not be opened before, as the disk may work again. Returns the records of others in its file,
-/// which the book lacked.
-fn reopen(ledger: &mut Ledger, folder: &Path, now: Seconds) -> io::Result<Vec<Record>> {
-    let mut opened = match Ledger::open(folder, now) {
-        Ok((opened, _)) => opened,
-        // The known reason says more: an upgrade may be under way.
-        Err(OpenError::Locked) => return Ok(Vec::new()),
-        Err(OpenError::Io(error)) => return Err(io::Error::other(format!("{}: {error}", folder.display()))),
-        // What is lost may be a promise that this process never knew.
-        Err(damage @ OpenError::Damaged(_)) => return Err(io::Error::other(damage)),
-    };
-    let foreign = ledger.book().news(opened.book()).into_iter().filter(Record::travels).collect();
-    opened.believe(ledger.book().records().collect());
-    let all = opened.book().records().collect();
-    opened.record(all)?;
-    opened.note_served();
-    *ledger = opened;
-    Ok(foreign)
 }
 
 /// Logs promises of others with impossible dates. They bind as if they were sent until today.

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use super::admin::{AdoptionOrigin, Installed, ReloadOutcome};
 use super::building::Keep;
 use super::notes::differences;
-use super::open_ledger::hint_to_move;
+use super::open_ledger::{hint_to_move, state_is_gone};
+use super::state::candidate;
 use super::{Control, acme, sandbox_rules};
 use crate::config::edit::{EditError, EditTarget, WrittenConfig};
 use crate::config::report::SiteReport;
 use crate::config::{self, AcceptedByCommand, Changes, Config, Draft, KeptSite, Problems, Stamps};
-use crate::host::HostPattern;
 use crate::os::read_error;
 use crate::policy::Scheme;
 use crate::reason::pasted::pintle;
@@ -190,17 +190,18 @@ impl Control {
     /// Judges a draft: the configuration that may be put into use, or the reasons against it. Changes nothing.
     pub(super) fn judge_draft(&self, draft: &Draft, looked: Stamps) -> Result<(Config, Problems), Vec<Problem>> {
         let (config, problems) = self.resolve_with(draft, looked, Keep::Nothing, None);
-        let Some(config) = config else { return Err(problems.shown()) };
+        let Some(config) = config else { return Err(self.naming_keys(problems.shown())) };
         // Only changes are refused. Files that were refused before do not delay other changes, and neither do pins that are
         // withheld since a start.
+        let (known, withheld) = (self.known_refusals(), config.going_on_without_pins(&self.config));
         let is_as_before = |kept: &KeptSite| {
-            kept.lacks || self.is_known_refusal(kept) || config.goes_on_without_pins(&self.config, &kept.site)
+            kept.lacks || known.contains(candidate(kept).as_str()) || withheld.contains(kept.site.as_str())
         };
         if !config.kept.iter().all(is_as_before) {
             let (fit, problems) = self.resolve_with(draft, Stamps::default(), Keep::NoPair, None);
             // A pair may lack names that are refused already.
             if fit.is_none() {
-                return Err(problems.shown());
+                return Err(self.naming_keys(problems.shown()));
             }
         }
         let beyond = sandbox_rules::beyond(draft, &config, &self.config);
@@ -213,7 +214,7 @@ impl Control {
             };
             return Err(beyond.into_iter().map(with_way).collect());
         }
-        match self.moves_ledger(&config) {
+        match self.moves_ledger(&config).or_else(|| self.begins_ledger(draft, &config)) {
             Some(reason) => Err(vec![reason.into()]),
             None => Ok((config, problems)),
         }
@@ -255,13 +256,11 @@ impl Control {
     /// The reason against another `state.directory`: a restart would silently begin an empty ledger there.
     fn moves_ledger(&self, config: &Config) -> Option<Reason> {
         let old = self.fixed.state.as_deref().filter(|old| config.state.as_deref() != Some(old))?;
-        if self.ledger().book().promises().is_empty() {
+        let now = self.now();
+        if !self.ledger().book().promises().iter().any(|promise| promise.is_alive(now)) {
             return None;
         }
-        let Some(new) = config.state.as_deref() else {
-            let what = "state.directory is gone: the next start would forget the promises of [site.hpkp]";
-            return Some(Reason::new(what).hint(format!("put it back: directory = \"{}\" in [state]", old.display())));
-        };
+        let Some(new) = config.state.as_deref() else { return Some(state_is_gone(old)) };
         let what = format!(
             "state.directory: a reload cannot move the ledger from {} to {}, and a restart would begin an empty one there",
             old.display(),
@@ -277,7 +276,7 @@ impl Control {
     }
 
     /// The way to upgrade this process to a configuration with another admin socket: `pintle upgrade` looks for the new one.
-    fn upgrade_by_signal(&self, config: &Config) -> Option<String> {
+    pub(super) fn upgrade_by_signal(&self, config: &Config) -> Option<String> {
         let is_needed = config.admin != self.config.admin && self.upgrades.launcher.is_some();
         is_needed.then(|| {
             format!(
@@ -366,11 +365,7 @@ impl Control {
 
     /// The first name of the site that has a host, or whose wildcard covers it.
     pub(super) fn site_of(&self, host: &str) -> Option<String> {
-        let host = HostPattern::parse(host).ok()?.to_string();
-        let snapshot = &self.config.snapshot;
-        let by_name = || snapshot.by_host.get(&host).and_then(|index| snapshot.sites.get(*index)).map(|s| s.label());
-        let listed = self.config.sites().find(|s| s.hosts.contains(&host)).map(|s| s.name().to_owned());
-        listed.or_else(by_name)
+        self.config.sites().nth(self.place_of(host)?).map(|site| site.name().to_owned())
     }
 }
 

@@ -317,6 +317,6 @@ impl Control {
         // A hint may name the key in use, too, if another chain replaces it here.
         let is_old = |p: &Problem| old.iter().any(|o| (&o.reason.what, &o.span) == (&p.reason.what, &p.span));
         let is_own = |p: &&Problem| p.is_error() && (p.path.as_ref() == Some(&path) || !is_old(p));
-        new.sorted().into_iter().filter(is_own).map(|p| new.placed(p)).collect()
+        self.naming_keys(new.sorted().into_iter().filter(is_own).map(|p| new.placed(p)).collect())
     }
 }

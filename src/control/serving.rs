@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::Control;
 use super::admin::AdoptionOrigin;
 use super::adopt::announce_site;
+use super::changed_pages::heard_changes;
 use super::ending::ProcessEnd;
 use super::state::Successor;
 use super::takeover::released;
@@ -93,6 +94,7 @@ impl Control {
                 self.drive_senders();
             }
             request = self.acme.request() => self.answer_acme(request).await,
+            pages = heard_changes(&mut self.upgrades.heard) => self.apply_changes(&pages),
             Some(command) = self.operator.commands.recv() => self.obey(command).await,
             () = self.files.watch.changed() => self.files_changed(),
             () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {

@@ -240,6 +240,8 @@ pub(super) async fn promise(
         let what = "another program has put promises into the ledger meanwhile: nobody has judged by them";
         return Err(StartError(Reason::new(what).hint("try again")));
     }
+    // What a new ledger begins with. A failure is tried again.
+    let _ = ledger.keep();
     // A lockout that is not in the ledger is not accepted, and the copies stay.
     adopt::record_decisions(&mut ledger, config)
         .map_err(|e| StartError(format!("the ledger: {}", words(&e)).into()))?;

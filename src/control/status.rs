@@ -121,8 +121,14 @@ impl Control {
         self.config.sites().zip(upstreams)
     }
 
+    /// The place in the configuration of the site that has a host, or whose wildcard covers it.
+    pub(super) fn place_of(&self, host: &str) -> Option<usize> {
+        let (host, by_host) = (HostPattern::parse(host).ok()?, &self.config.snapshot.by_host);
+        by_host.get_pattern(&host).or_else(|| by_host.get(host.exact()?)).copied()
+    }
+
     fn all_sites(&self, book: &Book, now: Seconds) -> Vec<Value> {
-        let (alive, held) = (Promises::alive(book.promises(), now), held(book, now));
+        let (alive, held) = (Promises::alive(book.promises(), now), held(book, now, |_| true));
         let (reports, since) = (self.server.reports().counts(), promised_since(book, |_| true));
         let sites = self.sites().zip(self.bound()).map(|((site, upstream), (hosts, except))| {
             let counted = (held.get(site.name()).copied(), reports.get(site.name()).copied().unwrap_or_default());

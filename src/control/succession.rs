@@ -1,19 +1,57 @@
-//! The promises of the process that has taken over, seen from the previous one: pins that its chains break, and a ledger in
-//! another folder.
+//! The promises of the process that takes over, seen from the previous one: the ledger that it is lent, pins that the chains
+//! here break, and a ledger in another folder.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::Control;
-use super::promises::{is_sent, sent_sets};
-use crate::ledger::set_id;
+use super::promises::{is_sent, lock, sent_sets};
 use crate::ledger::time::wall;
+use crate::ledger::{Ledger, OpenError, set_id};
 use crate::os::words::words;
 use crate::policy::promise::Promise;
 
+/// The number of attempts, and the pause between them, to take the ledger back after a failed upgrade.
+const RETAKE_TRIES: usize = 20;
+const RETAKE_PAUSE: Duration = Duration::from_millis(100);
+/// The ledger's error while another process has it.
+const LENT: &str = "an upgrade is under way";
+
 impl Control {
+    /// Releases the ledger's file. Pins are sent while their leases hold, which are on disk.
+    pub(super) fn lend_ledger(&mut self) {
+        let mut ledger = lock(&self.promises.ledger);
+        if ledger.is_durable() {
+            let book = ledger.book().clone();
+            *ledger = Ledger::broken(book, LENT.into());
+        }
+    }
+
+    /// Takes the ledger back, with the records that the other process may have written: they are promised, though not sent.
+    pub(super) async fn retake_ledger(&mut self) {
+        let Some(folder) = self.fixed.state.clone().filter(|_| self.ledger().is_broken()) else { return };
+        for _ in 0..RETAKE_TRIES {
+            let (folder, known) = (folder.clone(), self.ledger().book().clone());
+            match spawn_blocking(move || Ledger::mend(&folder, known, wall())).await {
+                Ok(Ok((opened, _))) => {
+                    *lock(&self.promises.ledger) = opened;
+                    return;
+                }
+                Ok(Err(OpenError::Locked)) => sleep(RETAKE_PAUSE).await,
+                // It stays unwritable, and is retried with each record.
+                Ok(Err(error)) => {
+                    return tracing::error!(%error, "cannot reopen the ledger: check free space and permissions");
+                }
+                Err(_) => return,
+            }
+        }
+        tracing::error!("cannot reopen the ledger: another process has it");
+    }
+
     /// `true` if the new process sends pins that chains of this one break, or if that is unknown. Until it hears that this
     /// process accepts no more, it does not send them.
     pub(super) async fn is_rotated(&self, theirs: Option<Vec<PathBuf>>) -> bool {
@@ -37,7 +75,12 @@ impl Control {
     pub(super) async fn set_ledger_aside(&self, theirs: Option<Vec<PathBuf>>) {
         let (Some(theirs), Some(own)) = (theirs, self.fixed.state.clone()) else { return };
         let moved = spawn_blocking(move || {
-            if are_one(&theirs, &own) {
+            // The only ledger stays where it is. A new process with another user may have a folder that is closed here.
+            let is_there = |theirs: &PathBuf| match std::fs::metadata(theirs.join(crate::ledger::FILE)) {
+                Ok(file) => file.len() > 0,
+                Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            };
+            if are_one(&theirs, &own) || !theirs.iter().any(is_there) {
                 return Ok(None);
             }
             match std::fs::rename(own.join(crate::ledger::FILE), own.join(crate::ledger::MOVED)) {
@@ -60,7 +103,7 @@ impl Control {
 }
 
 /// `true` if a `state.directory`, in the form of [`crate::handover::HandoverAnswer::Ready`], is this folder.
-fn are_one(theirs: &[PathBuf], own: &Path) -> bool {
+pub(super) fn are_one(theirs: &[PathBuf], own: &Path) -> bool {
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     theirs.iter().any(|theirs| real(theirs) == real(own))
 }

@@ -4,21 +4,29 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::cache::open_disk;
+use super::changed_pages::{HEARD_MAX, hear_changes};
 use super::open_ledger::{open_ledger_with, remedy, unreadable_ledger};
 use super::page_listeners::bind_pages;
 use super::starting::{Beginning, Parts, StartError, promise};
 use super::state::PageSocket;
 use super::upgrade::records;
 use super::{Control, prove, reload};
-use crate::config::{AdminAddress, CheckContext, Config, DaysInUse, Draft, LastGood, MayLack, ServedBefore, StandIn};
+use crate::config::{
+    AdminAddress, CheckContext, Config, DaysInUse, Draft, HandedCopies, LastGood, MayLack, NamedKeys, ServedBefore,
+    StandIn,
+};
 use crate::handover::channel::ChannelError;
-use crate::handover::{Channel, Go, HandoverAnswer, Hello, Released, ServedSite, VARIABLE, VERSION};
+use crate::handover::{
+    ChangedPages, Channel, Go, HandedCounts, HandoverAnswer, Hello, Released, ServedSite, TicketKey, VARIABLE, VERSION,
+};
 use crate::host::HostPattern;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
@@ -41,14 +49,22 @@ pub struct NewProcess {
     channel: Arc<Mutex<Channel>>,
     lent: Vec<Lent>,
     pages: Vec<PageSocket>,
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     /// `true` if these records are all promises.
     whole: bool,
+    /// The old process's `state.directory`, in the form of [`Hello`].
+    pub(super) state: Option<Vec<PathBuf>>,
+    /// The promises that a first `state.directory` begins with.
+    pub(super) first: Vec<Record>,
     may_lack: MayLack,
     /// The days in `accept_lockout_until` that the old process serves with.
     days: Option<DaysInUse>,
     /// The chains of its pages over TLS.
     pages_in_use: Option<Vec<Chain>>,
+    /// The keys that its refusals have named.
+    named: Option<NamedKeys>,
+    /// The pairs in use that this process would find nowhere.
+    copies: HandedCopies,
 }
 
 impl NewProcess {
@@ -71,9 +87,13 @@ impl NewProcess {
             pages: Vec::new(),
             records: Vec::new(),
             whole: false,
+            state: None,
+            first: Vec::new(),
             may_lack: MayLack::None,
             days: None,
             pages_in_use: None,
+            named: None,
+            copies: HandedCopies::default(),
         };
         match newcomer.take(hello) {
             Ok(()) => Ok(Some(newcomer)),
@@ -92,9 +112,11 @@ impl NewProcess {
         }
         self.records =
             records(&hello.ledger).map_err(|e| format!("cannot read the promises of the other process: {e}"))?;
-        self.whole = hello.whole;
+        (self.whole, self.state) = (hello.whole, hello.state);
         self.days = hello.served.as_ref().map(|served| days_of(served));
         self.may_lack = hello.served.map_or(MayLack::None, may_lack);
+        self.named = hello.named.map(|named| named.into_iter().collect());
+        self.copies = HandedCopies::of(hello.copies);
         let chain = |pem: String| Chain::from_pem(pem.as_bytes()).ok();
         self.pages_in_use = hello.pages_chains.map(|chains| chains.into_iter().filter_map(chain).collect());
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,6 +157,34 @@ impl NewProcess {
         self.pages_in_use.clone()
     }
 
+    /// The keys that the old process's refusals have named; `None` if it does not say.
+    #[must_use]
+    pub fn named(&self) -> Option<NamedKeys> {
+        self.named.clone()
+    }
+
+    /// The pairs that the old process hands over.
+    #[must_use]
+    pub fn copies(&self) -> HandedCopies {
+        self.copies.clone()
+    }
+
+    /// The inputs of the second judgement: a promise or a file may have changed since the first one.
+    fn second_look<'c>(&'c self, config: &'c Config, book: &'c Book, strict: bool) -> CheckContext<'c> {
+        let (now, _) = judged_now(book.newest());
+        CheckContext {
+            before: Some(config),
+            is_served: false,
+            last_good: LastGood::with_handed(config.state.as_deref(), self.copies()),
+            stand_in: StandIn::Always,
+            may_lack: if strict { MayLack::None } else { self.may_lack() },
+            days_in_use: self.days(),
+            pages_in_use: self.pages_in_use(),
+            named: self.named.as_ref(),
+            ..CheckContext::new(book, now)
+        }
+    }
+
     /// The contents of the ledger, without taking it.
     ///
     /// # Errors
@@ -154,7 +204,7 @@ impl NewProcess {
             }
             None => Book::default(),
         };
-        for record in self.records.iter().cloned() {
+        for record in self.records.iter().chain(&self.first).cloned() {
             book.apply(record);
         }
         Ok(book)
@@ -172,7 +222,9 @@ impl NewProcess {
 
     /// Tells the old process why it must continue.
     pub fn fail(&self, problems: Vec<Problem>) {
-        let answer = HandoverAnswer::Failed { reasons: texts(&problems), problems };
+        let key = |problem: &Problem| Some((problem.site.clone()?, problem.key.as_deref()?.to_owned()));
+        let named = problems.iter().filter(|problem| problem.is_error()).filter_map(key).collect();
+        let answer = HandoverAnswer::Failed { reasons: texts(&problems), problems, named };
         let _ = self.channel.lock().unwrap_or_else(PoisonError::into_inner).send(&answer, &[], SEND);
     }
 
@@ -187,14 +239,18 @@ impl NewProcess {
         waiting.await.unwrap_or_else(|panic| Err(ChannelError::Io(io::Error::other(panic))))
     }
 
-    /// Reports that this process serves. It serves even if nobody hears that.
-    fn report_serving(&self) -> JoinHandle<()> {
-        let channel = self.channel.clone();
-        spawn_blocking(move || {
-            let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Reports that this process serves. A failure changes nothing. Returns the wait for the old process to give up
+    /// its name, and what that one changes until it ends.
+    fn report_serving(&self) -> (Option<JoinHandle<()>>, Option<Receiver<ChangedPages>>) {
+        let (own, (sender, heard)) = (self.channel.clone(), channel(HEARD_MAX));
+        let releasing = spawn_blocking(move || {
+            let mut channel = own.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = channel.send(&HandoverAnswer::Serving, &[], SEND);
             let _ = channel.receive::<Released>(Some(RELEASE), None);
-        })
+            drop(channel);
+            hear_changes(own, sender);
+        });
+        (Some(releasing), Some(heard))
     }
 }
 
@@ -248,21 +304,9 @@ impl Control {
             HandoverAnswer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes, state: Some(state) };
         let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string().into()])?;
 
-        let (ledger, before) = ledger(&draft, &go)?;
-        config.tickets().take_over(go.tickets);
-        let (now, _) = judged_now(ledger.book().newest());
-        let context = CheckContext {
-            before: Some(&config),
-            is_served: false,
-            last_good: config.state.as_deref().map(LastGood::of),
-            stand_in: StandIn::Always,
-            may_lack: if beginning.strict { MayLack::None } else { newcomer.may_lack() },
-            days_in_use: newcomer.days(),
-            pages_in_use: newcomer.pages_in_use(),
-            ..CheckContext::new(ledger.book(), now)
-        };
-        // A promise or a file may have changed since the first look.
-        let (again, problems) = draft.build(&context);
+        let (ledger, before) = ledger(&draft, &go, newcomer)?;
+        continue_with(&config, go.tickets, go.rates);
+        let (again, problems) = draft.build(&newcomer.second_look(&config, ledger.book(), beginning.strict));
         let Some(mut config) = again else { return Err(problems.shown()) };
         config.names.extend(names);
         let promised =
@@ -272,12 +316,13 @@ impl Control {
         open_disk(&config, None);
         server.listen(bound.addresses(), bound);
         let mut control = Self::of_parts(draft, config, parts, promised, server, Beginning { pages, ..beginning });
+        control.files.named.get_mut().extend(newcomer.named().into_iter().flatten());
         match control.config.admin {
             // The other process holds the port for another moment.
             Some(AdminAddress::Tcp { .. }) => control.operator.listener.wait(),
             _ => control.replace_admin_listener(),
         }
-        control.upgrades.released = Some(newcomer.report_serving());
+        (control.upgrades.released, control.upgrades.heard) = newcomer.report_serving();
         Ok(control)
     }
 }
@@ -330,22 +375,33 @@ fn problems_of(StartError(why): StartError) -> Vec<Problem> {
 
 /// Takes the ledger for this process, with the old process's records, and returns these, too. If those are all, the file
 /// may be in any state, or missing.
-fn ledger(draft: &Draft, go: &Go) -> Result<(Ledger, Book), Vec<Problem>> {
-    let known = records(&go.ledger)
+fn ledger(draft: &Draft, go: &Go, newcomer: &NewProcess) -> Result<(Ledger, Book), Vec<Problem>> {
+    let mut known = records(&go.ledger)
         .map_err(|error| vec![format!("cannot read the promises of the other process: {error}").into()])?;
     let mut book = Book::default();
     for record in &known {
         book.apply(record.clone());
     }
-    let (mut ledger, notices) =
-        open_ledger_with(draft, go.whole.then(|| book.clone())).map_err(|why| vec![why.into()])?;
+    known.extend(newcomer.first.iter().cloned());
+    let mut all = book.clone();
+    newcomer.first.iter().for_each(|record| _ = all.apply(record.clone()));
+    let (mut ledger, notices) = open_ledger_with(draft, go.whole.then_some(all)).map_err(|why| vec![why.into()])?;
     for notice in notices {
         tracing::warn!(%notice, "ledger");
     }
     if !go.whole && ledger.record(known.clone()).is_err() {
         ledger.believe(known);
     }
+    newcomer.must_hold(draft, &mut ledger).map_err(|why| vec![why.into()])?;
     Ok((ledger, book))
+}
+
+/// Continues with what the old process has in memory: the keys of its tickets, and its counts of clients.
+fn continue_with(config: &Config, tickets: Vec<TicketKey>, rates: Option<HandedCounts>) {
+    config.tickets().take_over(tickets);
+    if let (Some(own), Some(handed)) = (&config.snapshot.rates, &rates) {
+        own.counts.take_over(handed);
+    }
 }
 
 fn days_of(served: &[ServedSite]) -> DaysInUse {
@@ -355,12 +411,13 @@ fn days_of(served: &[ServedSite]) -> DaysInUse {
 
 fn may_lack(served: Vec<ServedSite>) -> MayLack {
     let parse = |host: &String| HostPattern::parse(host).ok();
-    let site = |ServedSite { hosts, missing, apart, replaced, .. }| {
+    let site = |ServedSite { hosts, missing, apart, replaced, unserved_below, .. }| {
         let own = hosts.iter().filter(|host| !apart.contains(host));
         ServedBefore {
             hosts: own.filter_map(parse).collect(),
             missing,
             replaced: replaced.iter().filter_map(parse).collect(),
+            unserved_below: unserved_below.map(|names| names.iter().filter_map(parse).collect()),
         }
     };
     MayLack::AllBut(served.into_iter().map(site).collect())

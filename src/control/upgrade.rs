@@ -12,20 +12,21 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::sleep;
 
 use super::Control;
 use super::admin::UpgradeOutcome;
 use super::cache::{close_disk, open_disk};
-use super::promises::lock;
+use super::changed_pages::{note_changes, note_no_changes};
 use super::state::{Standby, StandingBy, Successor, Upgrade};
 use crate::acme::request::DriverEnd;
+use crate::config::LastGood;
 use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
-use crate::handover::{Channel, Go, HandoverAnswer, Hello, Launcher, Released, ServedSite, Sockets, VERSION};
+use crate::handover::{
+    Channel, Go, HandedCopy, HandoverAnswer, Hello, Launcher, Released, ServedSite, Sockets, VERSION,
+};
 use crate::keys::pem;
-use crate::ledger::time::wall;
-use crate::ledger::{Ledger, OpenError, Record};
+use crate::ledger::Record;
 use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, of_peer, texts};
@@ -35,12 +36,8 @@ const SEND: Duration = Duration::from_secs(10);
 /// Time limit between the release of the ledger and the new process's service. Everything is
 /// checked before; a look at recent changes and a few writes remain.
 const TAKE_OVER: Duration = Duration::from_secs(15);
-/// The number of attempts, and the pause between them, to take the ledger back after a failed
-/// upgrade.
-const RETAKE_TRIES: usize = 20;
-const RETAKE_PAUSE: Duration = Duration::from_millis(100);
-/// The ledger's error while another process has it.
-const LENT: &str = "an upgrade is under way";
+/// The wait for the exit status of a process that is about to end.
+const END_WAIT: Duration = Duration::from_millis(100);
 const OUT_OF_ORDER: &str = "the new process sent a message out of order";
 const TRY_IT: &str = "check that the program file is a pintle for this host: `pintle --version`, then `pintle check`";
 
@@ -78,6 +75,9 @@ impl Control {
             served: Some(self.served_sites()),
             pages: Vec::new(),
             pages_chains: self.pages_chains(),
+            named: Some(self.files.named.borrow().iter().cloned().collect()),
+            copies: self.copies_to_hand_over(),
+            state: Some(self.fixed.state.iter().cloned().collect()),
         };
         let mut files = Vec::new();
         for shared in self.server.shared() {
@@ -124,14 +124,9 @@ impl Control {
         if let Err(error) = self.keep_ledger().await {
             tracing::warn!(error = %words(&error), "cannot write the ledger's file: the new process gets its contents");
         }
-        let go = Go {
-            tickets: self.config.tickets().keys(),
-            chains: Vec::new(),
-            ledger: self.known().lines,
-            whole: true,
-            since: Some(self.promises.time.borrow().since()),
-        };
+        let go = self.go();
         self.lend_ledger();
+        note_changes(&self.config);
         if let Some(closing) = close_disk(&self.config) {
             let _ = closing.await;
         }
@@ -156,6 +151,7 @@ impl Control {
             Err(mut reasons) => {
                 reasons.extend(self.give_up_successor().await.ok().flatten().map(Problem::from));
                 self.retake_ledger().await;
+                note_no_changes(&self.config);
                 open_disk(&self.config, None);
                 // The new process may have replaced these copies.
                 self.forget_other_pairs(&self.config);
@@ -169,7 +165,7 @@ impl Control {
 
     /// The sites with a certificate: the new process must not be without one for them.
     fn served_sites(&self) -> Vec<ServedSite> {
-        let mut days = self.config.days();
+        let (mut days, mut below) = (self.config.days(), self.config.unserved_below());
         let with_certificate = self.config.sites().filter(|site| !site.certificates.is_empty());
         let served = with_certificate.map(|site| {
             // A name that another pair serves must be served again.
@@ -181,10 +177,21 @@ impl Control {
                 missing: site.missing.iter().filter_map(|missing| missing.path.clone()).collect(),
                 apart,
                 replaced,
+                unserved_below: Some(site.hosts.iter().filter_map(|host| below.remove(host)).flatten().collect()),
                 accept_lockout_until: days.remove(site.name()),
             }
         });
         served.collect()
+    }
+
+    /// The pairs in use that the new process would find nowhere: their files have others, and no folder has copies.
+    fn copies_to_hand_over(&self) -> Vec<HandedCopy> {
+        let has_all = |copies: &LastGood| !copies.has_failed() && !copies.is_incomplete();
+        if self.files.copies.as_ref().is_some_and(has_all) {
+            return Vec::new();
+        }
+        let now = self.now();
+        self.config.pairs_to_hand_over(self.ledger().book(), now)
     }
 
     /// The chains that the pages over TLS are served with, in the form of [`Hello::pages_chains`].
@@ -194,35 +201,16 @@ impl Control {
         Some(certificates.iter().map(|one| pem::certificates(one.der())).collect())
     }
 
-    /// Releases the ledger's file. Pins are sent while their leases hold, which are on disk.
-    fn lend_ledger(&mut self) {
-        let mut ledger = lock(&self.promises.ledger);
-        if ledger.is_durable() {
-            let book = ledger.book().clone();
-            *ledger = Ledger::broken(book, LENT.into());
+    /// The message that tells the new process to take over.
+    fn go(&self) -> Go {
+        Go {
+            tickets: self.config.tickets().keys(),
+            chains: Vec::new(),
+            ledger: self.known().lines,
+            whole: true,
+            since: Some(self.promises.time.borrow().since()),
+            rates: self.config.snapshot.rates.as_ref().map(|rates| rates.counts.hand_over()),
         }
-    }
-
-    /// Takes the ledger back, with the records that the other process may have written: they are
-    /// promised, though not sent.
-    async fn retake_ledger(&mut self) {
-        let Some(folder) = self.fixed.state.clone().filter(|_| self.ledger().is_broken()) else { return };
-        for _ in 0..RETAKE_TRIES {
-            let (folder, known) = (folder.clone(), self.ledger().book().clone());
-            match spawn_blocking(move || Ledger::mend(&folder, known, wall())).await {
-                Ok(Ok((opened, _))) => {
-                    *lock(&self.promises.ledger) = opened;
-                    return;
-                }
-                Ok(Err(OpenError::Locked)) => sleep(RETAKE_PAUSE).await,
-                // It stays unwritable, and is retried with each record.
-                Ok(Err(error)) => {
-                    return tracing::error!(%error, "cannot reopen the ledger: check free space and permissions");
-                }
-                Err(_) => return,
-            }
-        }
-        tracing::error!("cannot reopen the ledger: another process has it");
     }
 
     /// Ends a new process that does not serve. Returns an error if it may still run.
@@ -243,6 +231,7 @@ impl Control {
     }
 
     fn upgrade_failed(&self, reply: Option<oneshot::Sender<UpgradeOutcome>>, reasons: Vec<Problem>) {
+        let reasons = self.naming_keys(reasons);
         for Problem { reason, .. } in reasons.iter().filter(|problem| problem.is_error()) {
             tracing::error!(
                 reason = reason.line(),
@@ -255,8 +244,8 @@ impl Control {
         }
     }
 
-    /// Tells the service manager and the successor that this process has no name any more.
-    pub(super) async fn make_way(&mut self, successor: Successor) {
+    /// Tells the service manager and the successor that this process has no name any more. Returns the channel.
+    pub(super) async fn make_way(&mut self, successor: Successor) -> Option<Channel> {
         self.close_admin_listener();
         if let Some(launcher) = self.upgrades.launcher.take().and_then(|l| Arc::try_unwrap(l).ok()) {
             let launcher = launcher.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -264,7 +253,8 @@ impl Control {
         }
         let Successor { mut channel, pid, .. } = successor;
         self.operator.notify.successor(pid);
-        let _ = spawn_blocking(move || channel.send(&Released {}, &[], SEND)).await;
+        let released = spawn_blocking(move || channel.send(&Released {}, &[], SEND).map(|()| channel)).await;
+        released.ok()?.ok()
     }
 }
 
@@ -296,14 +286,14 @@ fn stand_by(
         Ok(HandoverAnswer::Ready { version, kept, notes, state }) => {
             return Ok(Standby { channel, pid, version, kept, notes, state });
         }
-        Ok(HandoverAnswer::Failed { reasons, problems }) => {
+        Ok(HandoverAnswer::Failed { reasons, problems, named }) => {
             let _ = launcher.kill();
-            return Err(of_peer(problems, &reasons));
+            return Err(refused(problems, &reasons, named));
         }
         Ok(HandoverAnswer::Serving) => Reason::new(OUT_OF_ORDER),
         Err(ChannelError::Ended) => {
             // It may be about to end: its exit status is worth the wait.
-            std::thread::sleep(RETAKE_PAUSE);
+            std::thread::sleep(END_WAIT);
             let how = launcher.kill().unwrap_or_else(|why| why);
             let what = format!("the new process ended before it was ready ({how})");
             return Err(vec![Reason::new(what).hint(TRY_IT).into()]);
@@ -319,6 +309,18 @@ fn stand_by(
     Err(vec![reason.into()])
 }
 
+/// The reasons of a new process that fails, with the keys that they refuse.
+fn refused(problems: Vec<Problem>, reasons: &[String], named: Vec<(String, String)>) -> Vec<Problem> {
+    let mut problems = of_peer(problems, reasons);
+    for (site, key) in named {
+        let is_its = |problem: &&mut Problem| problem.site.as_ref() == Some(&site) && problem.key.is_none();
+        if let Some(problem) = problems.iter_mut().find(is_its) {
+            problem.key = Some(key.into());
+        }
+    }
+    problems
+}
+
 /// Tells the new process to take over, and waits until it serves.
 fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<Problem>> {
     let Standby { mut channel, pid, kept, .. } = standby;
@@ -329,7 +331,7 @@ fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<Problem>> {
             let kept = kept.into_iter().map(|(a, tls)| (a, scheme(tls))).collect();
             Ok(Successor { channel, pid, kept, rotates: false })
         }
-        Ok(HandoverAnswer::Failed { reasons, problems }) => Err(of_peer(problems, &reasons)),
+        Ok(HandoverAnswer::Failed { reasons, problems, named }) => Err(refused(problems, &reasons, named)),
         Ok(HandoverAnswer::Ready { .. }) => Err(vec![OUT_OF_ORDER.into()]),
         Err(ChannelError::Ended) => Err(vec!["the new process ended while taking over".into()]),
         Err(error) => Err(vec![format!("the new process did not take over: {error}").into()]),

@@ -157,7 +157,10 @@ impl Channel {
             }
             if let Some(at) = self.received.iter().skip(looked).position(|b| *b == b'\n').map(|at| at + looked) {
                 let line: Zeroizing<Vec<u8>> = Zeroizing::new(self.received.drain(..=at).collect());
-                return serde_json::from_slice(&line).map_err(|error| ChannelError::Unknown(error.to_string()));
+                // Its own text may quote the message, which may have a key.
+                let place =
+                    |error: serde_json::Error| format!("{:?} error at byte {}", error.classify(), error.column());
+                return serde_json::from_slice(&line).map_err(|error| ChannelError::Unknown(place(error)));
             }
             looked = self.received.len();
             if called_off.is_some_and(|off| off.load(Ordering::Relaxed)) {

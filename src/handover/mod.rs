@@ -5,12 +5,14 @@
 //! [`HandoverAnswer::Ready`]. The old one releases the ledger and sends [`Go`]. The new one takes over and
 //! answers [`HandoverAnswer::Serving`]. The old one stops accepting, and sends [`Released`] once it has no
 //! listener and no name any more. Until `Serving`, the old process can continue as if nothing had
-//! happened. A process that sees the channel close before that ends, or continues alone.
+//! happened. A process that sees the channel close before that ends, or continues alone. While its
+//! last requests finish, the old process sends [`ChangedPages`]; the channel ends with it.
 
 pub mod channel;
 pub mod helper;
 pub mod launcher;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -53,6 +55,30 @@ pub struct Hello {
     /// certificate, and from a version that does not say.
     #[serde(default)]
     pub pages_chains: Option<Vec<String>>,
+    /// The keys that refusals have named: each with its site, as a pin. `None` from a version that does not say.
+    #[serde(default)]
+    pub named: Option<Vec<(String, String)>>,
+    /// The pairs in use that neither their files nor a folder of copies has.
+    #[serde(default)]
+    pub copies: Vec<HandedCopy>,
+    /// Its `state.directory`: no element if it has none. `None` from a version that does not say.
+    #[serde(default)]
+    pub state: Option<Vec<PathBuf>>,
+}
+
+/// The copy of a pair in use, with its key. No debug output contains it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct HandedCopy {
+    /// The name of its file, if it were in the folder of copies.
+    pub name: String,
+    /// Its contents: chain and key in PEM.
+    pub contents: Zeroizing<String>,
+}
+
+impl fmt::Debug for HandedCopy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandedCopy").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// A site that clients reach over TLS.
@@ -68,6 +94,9 @@ pub struct ServedSite {
     /// The hosts that another pair than its own serves, as its own would lock readers out there.
     #[serde(default)]
     pub replaced: Vec<String>,
+    /// The names below its wildcards for which TLS is refused; `None` if the process does not say.
+    #[serde(default)]
+    pub unserved_below: Option<Vec<String>>,
     /// Its `accept_lockout_until`.
     #[serde(default)]
     pub accept_lockout_until: Option<String>,
@@ -111,6 +140,9 @@ pub enum HandoverAnswer {
         /// The reasons.
         #[serde(default)]
         problems: Vec<Problem>,
+        /// The keys that they refuse, by the sites' first names.
+        #[serde(default)]
+        named: Vec<(String, String)>,
     },
 }
 
@@ -131,6 +163,31 @@ pub struct Go {
     /// The time at which this machine's clock began to date promises, in seconds since 1970.
     #[serde(default)]
     pub since: Option<i64>,
+    /// The counts of clients behind limits of requests. `None` without such limits, and from a version that keeps them.
+    #[serde(default)]
+    pub rates: Option<HandedCounts>,
+}
+
+/// The counts of clients behind limits of requests.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct HandedCounts {
+    /// The secret that clients are hashed with.
+    pub secret: [u64; 2],
+    /// The clients that have spent the largest part of their bursts.
+    pub clients: Vec<HandedCount>,
+}
+
+/// The count of one client under one rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedCount {
+    /// The hash of the client and the rule.
+    pub key: u64,
+    /// Nanoseconds until its burst is whole again.
+    pub left: u64,
+    /// The same of a client that has spent its burst.
+    pub tolerance: u64,
+    /// A request of it was refused since its burst was whole.
+    pub refused: bool,
 }
 
 /// A session ticket key. No debug output contains it.
@@ -147,3 +204,37 @@ pub struct TicketKey {
 /// Sent when the old process has neither a listener nor a name any more.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Released {}
+
+/// Stored pages that requests to the old process have changed: the new one has stored them, too.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ChangedPages {
+    /// The site's name.
+    #[serde(default)]
+    pub site: String,
+    /// The changes, in their order.
+    #[serde(default)]
+    pub changes: Vec<HandedChange>,
+}
+
+/// A change of stored pages: each is validated before its next use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HandedChange {
+    /// The page of a key, under all names of its site.
+    Page(Vec<u8>),
+    /// The pages of an origin in a group.
+    Group(Vec<u8>, Vec<u8>),
+    /// All pages of the site.
+    All,
+}
+
+impl HandedChange {
+    /// The bytes of its names.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Page(key) => key.len(),
+            Self::Group(origin, group) => origin.len() + group.len(),
+            Self::All => 0,
+        }
+    }
+}

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::plan::InstallPlan;
 use crate::config::{AcceptedByCommand, CheckContext, Config, Draft, LastGood};
-use crate::ledger::Book;
+use crate::ledger::{Accepted, Book};
 use crate::policy::promise::Seconds;
 use crate::reason::Problem;
 
@@ -20,8 +20,8 @@ pub struct InstallVerdict {
     pub problems: Vec<Problem>,
     /// The configuration has other errors, which are not the pair's.
     pub has_other_errors: bool,
-    /// The sites at which the lockout is accepted, by their first names: those that have this chain file.
-    pub accepted: Vec<String>,
+    /// The lockouts that are accepted, at the sites that have this chain file. The ledger has none of them yet.
+    pub accepted: Vec<Accepted>,
 }
 
 /// The inputs of a judgement.
@@ -77,6 +77,13 @@ pub fn judge(draft: &Draft, plan: &InstallPlan, context: &InstallContext<'_>) ->
         ok: !own.iter().any(|problem| problem.is_error()),
         problems: own.into_iter().map(|problem| problems.placed(problem)).collect(),
         has_other_errors: others.into_iter().any(Problem::is_error),
-        accepted: config.into_iter().flat_map(|config| config.accepted).map(|accepted| accepted.site).collect(),
+        accepted: lockouts_by(plan, config),
     }
+}
+
+/// The lockouts by this pair that a configuration accepts. A line of another site is about another key.
+#[must_use]
+pub fn lockouts_by(plan: &InstallPlan, config: Option<Config>) -> Vec<Accepted> {
+    let all = config.into_iter().flat_map(|config| config.accepted);
+    all.filter(|lockout| lockout.pin == plan.chain.pin()).collect()
 }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::copies::{OLD, OLD_MODE, OldCopies, old_of, undone_of};
 use super::previous;
-use crate::config::{CheckContext, Draft, Outline};
+use crate::config::{CheckContext, Draft, LastGood, Outline};
 use crate::keys::key_file::{FILE_MAX, private_pin};
 use crate::ledger::Book;
 use crate::os::plain_file;
@@ -164,7 +164,9 @@ impl ChainJudge<'_> {
         let mut instead: HashMap<PathBuf, Zeroizing<Vec<u8>>> =
             chains.map(|path| (path.clone(), read(&path))).collect();
         instead.insert(place.path.clone(), Zeroizing::new(contents.to_vec()));
-        let context = CheckContext { instead, chains_alone: true, ..CheckContext::new(&book, now) };
+        // As for an installation: the copies tell which names the previous pair does not serve either.
+        let last_good = self.draft.state().map(|state| LastGood::of(&state));
+        let context = CheckContext { instead, chains_alone: true, last_good, ..CheckContext::new(&book, now) };
         let (_, problems) = self.draft.build(&context);
         let mut refusals =
             problems.sorted().into_iter().filter(|p| p.is_error() && p.path.as_ref() == Some(&place.path));

@@ -220,7 +220,13 @@ pub fn has_private_key(contents: &[u8]) -> bool {
 /// Returns the pin of a file's private key, whatever certificates are beside it; `None` if it has no private key.
 #[must_use]
 pub fn private_pin(contents: &[u8]) -> Option<Pin> {
-    Some(public_key(private_key(contents).ok()?.secret_der()).ok()?.pin)
+    public_half(contents).map(|key| key.pin)
+}
+
+/// Returns the public half of a file's private key, as [`private_pin`] does.
+#[must_use]
+pub fn public_half(contents: &[u8]) -> Option<PublicKey> {
+    public_key(private_key(contents).ok()?.secret_der()).ok()
 }
 
 /// Returns all certificates of a file, each with its line in PEM. Ignores private keys beside them.

@@ -73,7 +73,9 @@ impl SetKey {
 /// Returns the time at which a promise was last recorded.
 pub(super) fn written(promise: &Promise) -> Seconds {
     match promise.channel {
-        PromiseChannel::Header(_) => promise.last_sent.saturating_sub(ahead(promise.max_age)).max(promise.first_sent),
+        PromiseChannel::Header(_) | PromiseChannel::Assumed => {
+            promise.last_sent.saturating_sub(ahead(promise.max_age)).max(promise.first_sent)
+        }
         PromiseChannel::Export { .. } => promise.last_sent,
     }
 }
@@ -209,10 +211,17 @@ impl Book {
         self.promises.iter().filter(holds).map(|p| p.first_sent).min()
     }
 
-    /// Returns the set of pins that a site sent last in its header, among those that `counts` admits.
-    pub fn sent_last(&self, site: &str, counts: impl Fn(&Promise) -> bool) -> Option<&Promise> {
-        let is_own = |p: &&Promise| p.site == site && matches!(p.channel, PromiseChannel::Header(_));
-        self.promises.iter().filter(|p| is_own(p) && counts(p)).max_by_key(|p| written(p))
+    /// Returns the set of pins that each site sent last in its header, among those that `counts` admits, by the site.
+    pub fn sent_last(&self, counts: impl Fn(&Promise) -> bool) -> HashMap<&str, &Promise> {
+        let mut last: HashMap<&str, &Promise> = HashMap::new();
+        let is_header = |p: &&Promise| matches!(p.channel, PromiseChannel::Header(_));
+        for promise in self.promises.iter().filter(is_header).filter(|p| counts(p)) {
+            let known = last.entry(&promise.site).or_insert(promise);
+            if written(promise) >= written(known) {
+                *known = promise;
+            }
+        }
+        last
     }
 
     /// Returns the progress of a ramp.

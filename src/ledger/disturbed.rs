@@ -46,6 +46,15 @@ impl<D: Disk> Ledger<D> {
         Ok(self.foreign.clone())
     }
 
+    /// The same for a ledger that could not be opened, of what its file has now: the caller may read it
+    /// all the same.
+    pub fn hear(&mut self, found: &Book, now: Option<Seconds>) -> Vec<Record> {
+        self.now = now;
+        let news = self.unknown_of(found);
+        self.note_foreign(news);
+        std::mem::take(&mut self.foreign)
+    }
+
     /// Returns the foreign records with impossible dates, unchanged, until the file is written anew.
     #[must_use]
     pub fn beyond(&self) -> &[Record] {
@@ -89,8 +98,12 @@ impl<D: Disk> Ledger<D> {
     /// tried ones: the next start would know them, too.
     fn unknown_in(&mut self, contents: &[u8]) -> Vec<Record> {
         // Doubtful records are ignored: everything that was written here is in memory.
+        self.unknown_of(&file::read(contents, None).book)
+    }
+
+    /// The same of a book.
+    fn unknown_of(&mut self, found: &Book) -> Vec<Record> {
         let mut theirs = Book::default();
-        let found = file::read(contents, None).book;
         found.records().filter(Record::travels).for_each(|record| _ = theirs.apply(record));
         let mut tried = self.tried.clone();
         let is_foreign = |record: &Record| tried.apply(record.clone());

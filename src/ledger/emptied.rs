@@ -65,7 +65,7 @@ fn a_first_record_that_does_not_fit_leaves_no_empty_file() {
 }
 
 /// An older pair of both files is put back, from before and from after a loss that somebody has
-/// accepted. Another folder's pair is no older one.
+/// accepted. Another ledger's pair is no older one, but the own records are gone.
 #[test]
 fn an_older_pair_is_noticed() {
     let records = sample(6).0;
@@ -100,6 +100,24 @@ fn an_older_pair_is_noticed() {
     std::fs::write(path(FILE), "").unwrap();
     std::fs::remove_file(path(HEAD)).unwrap();
     assert_eq!(losses(folder.path()), [Notice::Emptied]);
-    put(&read(&folder_with(&records[..1])));
+    let other = read(&folder_with(&records[..1]));
+    put(&other);
+    assert_eq!(losses(folder.path()), [Notice::OtherLedger { newest: 10 }]);
+    std::fs::remove_file(path(HEAD)).unwrap();
+    assert_eq!(losses(folder.path()), [Notice::OtherLedger { newest: 10 }]);
+    // The own one is beside it, as after an upgrade to another folder: both count.
+    put(&other);
+    std::fs::write(path(MOVED), &accepted[0]).unwrap();
+    assert_eq!(losses(folder.path()), []);
+    let (ledger, notices) = Ledger::open(folder.path(), 0).unwrap();
+    let known = |files: &[Vec<u8>; 2]| ledger.book().news(&read_book(&files[0]).0).is_empty();
+    assert!(notices.is_empty() && known(&other) && known(&accepted), "{notices:?}");
+    drop(ledger);
+    std::fs::remove_file(path(MOVED)).unwrap();
+    assert_eq!(losses(folder.path()), []);
+    // Somebody accepts the loss.
+    put(&accepted);
+    assert!(matches!(losses(folder.path())[..], [Notice::OtherLedger { .. }]));
+    drop(Ledger::mend(folder.path(), Book::default(), 0).unwrap());
     assert_eq!(losses(folder.path()), []);
 }

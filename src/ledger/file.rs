@@ -10,9 +10,9 @@
 //! updated afterwards.
 //!
 //! Somebody may put an older pair of both files back. So the lock's file, which nobody backs up,
-//! has a *note* of the newest number, and of the id of the ledger that it counts the records of:
-//! a ledger from elsewhere, with another id, is none of its business. The note is written last, and
-//! may be behind.
+//! has a *note* of the newest number, and of the id of the ledger that it counts the records of. A
+//! ledger with another id has come in the place of the own one, whose records are lost. The note is
+//! written last, and may be behind.
 
 use serde::Deserialize;
 
@@ -73,16 +73,20 @@ pub(super) struct NewestRecord {
     pub(super) id: String,
     /// The number of the record.
     pub(super) seq: u64,
+    /// pintle has served from the folder: only commands, or starts that have failed, have written otherwise.
+    pub(super) is_served: bool,
 }
 
 impl NewestRecord {
+    /// Of the same length in both cases. Older versions read the sign as a part of the number.
     pub(super) fn text(&self) -> String {
-        format!("{:0>ID_LEN$} {:020}\n", self.id, self.seq)
+        let Self { id, seq, is_served } = self;
+        if *is_served { format!("{id:0>ID_LEN$} {seq:020}\n") } else { format!("{id:0>ID_LEN$} {seq:+020}\n") }
     }
 
     pub(super) fn read(contents: &[u8]) -> Option<Self> {
         let (id, seq) = std::str::from_utf8(contents).ok()?.strip_suffix('\n')?.split_once(' ')?;
-        Some(Self { id: id.to_owned(), seq: seq.parse().ok()? })
+        Some(Self { id: id.to_owned(), seq: seq.parse().ok()?, is_served: !seq.starts_with('+') })
     }
 }
 

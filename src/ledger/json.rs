@@ -97,6 +97,8 @@ enum ModeJson {
     Enforce,
     ReportOnly,
     Withdraw,
+    /// An older version reads it as `Enforce`.
+    Assumed,
 }
 
 /// A line in JSON. Lines of the file also have a position in its chain; older lines and exchanged
@@ -201,11 +203,12 @@ pub(super) fn strictest(json: &str) -> Option<Promise> {
     let any: AnyPromise = serde_json::from_str(json).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let channel = match any.kind.as_str() {
-        "promise" => PromiseChannel::Header(match any.mode.as_str() {
-            Some("report-only") => Mode::ReportOnly,
-            Some("withdraw") => Mode::Withdraw,
-            _ => Mode::Enforce,
-        }),
+        "promise" => match any.mode.as_str() {
+            Some("report-only") => PromiseChannel::Header(Mode::ReportOnly),
+            Some("withdraw") => PromiseChannel::Header(Mode::Withdraw),
+            Some("assumed") => PromiseChannel::Assumed,
+            _ => PromiseChannel::Header(Mode::Enforce),
+        },
         "export" => PromiseChannel::Export {
             form: text(&any.form).unwrap_or_default(),
             id: text(&any.id).unwrap_or_default(),
@@ -271,6 +274,7 @@ fn promise_json(promise: &Promise) -> RecordJson {
                 Mode::Withdraw => ModeJson::Withdraw,
             },
         },
+        PromiseChannel::Assumed => RecordJson::Promise { set, mode: ModeJson::Assumed },
         PromiseChannel::Export { form, id, leaf_only } => {
             RecordJson::Export { set, form: form.clone(), id: id.clone(), leaf_only: *leaf_only }
         }
@@ -281,12 +285,13 @@ fn of_json(text: RecordJson) -> Option<Record> {
     Some(match text {
         RecordJson::Format { version } => Record::Format(version),
         RecordJson::Promise { set, mode } => {
-            let mode = match mode {
-                ModeJson::Enforce => Mode::Enforce,
-                ModeJson::ReportOnly => Mode::ReportOnly,
-                ModeJson::Withdraw => Mode::Withdraw,
+            let channel = match mode {
+                ModeJson::Enforce => PromiseChannel::Header(Mode::Enforce),
+                ModeJson::ReportOnly => PromiseChannel::Header(Mode::ReportOnly),
+                ModeJson::Withdraw => PromiseChannel::Header(Mode::Withdraw),
+                ModeJson::Assumed => PromiseChannel::Assumed,
             };
-            Record::Promise(promise_of(set, PromiseChannel::Header(mode))?)
+            Record::Promise(promise_of(set, channel)?)
         }
         RecordJson::Export { set, form, id, leaf_only } => {
             Record::Promise(promise_of(set, PromiseChannel::Export { form, id, leaf_only })?)

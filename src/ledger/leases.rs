@@ -178,7 +178,8 @@ fn lease(promise: &Promise, now: Seconds, uptime: u64) -> (Record, Granted) {
 /// most now. An export ends on its written date, whatever the clock was.
 pub(super) fn redated(book: &Book, behind: Behind, now: Seconds) -> Vec<Record> {
     let late = |promise: &Promise| {
-        let concerns = promise.channel == PromiseChannel::Header(Mode::Enforce) && promise.last_sent > behind.since;
+        let dated = matches!(promise.channel, PromiseChannel::Header(Mode::Enforce) | PromiseChannel::Assumed);
+        let concerns = dated && promise.last_sent > behind.since;
         let last_sent = promise.last_sent.saturating_add(behind.seconds).min(now.saturating_add(1));
         (concerns && last_sent > promise.last_sent).then(|| Record::Promise(Promise { last_sent, ..promise.clone() }))
     };

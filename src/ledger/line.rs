@@ -128,6 +128,7 @@ pub(super) mod tests {
         prop_oneof![
             prop_oneof![Just(Mode::Enforce), Just(Mode::ReportOnly), Just(Mode::Withdraw)]
                 .prop_map(PromiseChannel::Header),
+            Just(PromiseChannel::Assumed),
             ("[a-z]{1,8}", "[a-z0-9-]{1,12}", any::<bool>()).prop_map(|(form, id, leaf_only)| PromiseChannel::Export {
                 form,
                 id,

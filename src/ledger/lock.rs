@@ -1,13 +1,35 @@
 //! The lock's file of a folder from which pintle serves.
 
-use super::Ledger;
 use super::disk::Disk;
+use super::file::NewestRecord;
 use super::names::SERVED;
+use super::{Ledger, Record};
 
 impl<D: Disk> Ledger<D> {
+    /// Adds the records that a new ledger begins with. They are written with the next ones, or by [`Self::keep`].
+    pub fn begin_with(&mut self, records: Vec<Record>) {
+        self.suspect |= self.is_durable() && !records.is_empty();
+        self.believe(records);
+    }
+
+    /// Returns the error of a ledger that could not be opened.
+    #[must_use]
+    pub fn why_broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// Notes the newest record beside the files. A note that is behind is as good as an older one.
+    pub(super) fn note(&mut self) {
+        let (seq, is_served) = (self.position.seq, self.is_served);
+        if let (Some(disk), Some(id)) = (&mut self.disk, self.id.clone()) {
+            let _ = disk.note(&NewestRecord { id, seq, is_served }.text());
+        }
+    }
+
     /// Notes in the lock's file that pintle serves from this folder. Until then, a start leaves nothing there that shows
     /// use: the next one must not take a failed one for proof that nothing was lost.
     pub fn note_served(&mut self) {
+        self.is_served = true;
         if self.position.seq > 0 && self.id.is_some() {
             // The number of the newest record says more.
             self.note();
@@ -21,7 +43,7 @@ impl<D: Disk> Ledger<D> {
 mod tests {
     use super::super::names::UNSERVED;
     use super::super::tests::sample;
-    use super::super::{LOCK, has_served, look};
+    use super::super::{LOCK, has_served, is_unused, look};
     use super::*;
 
     /// Only a start that has served, or a record, leaves the proof.
@@ -37,6 +59,20 @@ mod tests {
         open().note_served();
         assert!(has_served(folder.path()));
         drop(open());
+        assert!(has_served(folder.path()) && look(folder.path()).unwrap().1.is_empty());
+        // A command has begun the ledger.
+        let folder = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path(), 0).unwrap();
+        ledger.record(sample(1).0).unwrap();
+        drop(ledger);
+        let open = || Ledger::open(folder.path(), 0).unwrap().0;
+        let known = open().book().len();
+        assert!(known > 0 && !has_served(folder.path()) && is_unused(folder.path()));
+        let mut ledger = open();
+        ledger.note_served();
+        assert!(has_served(folder.path()) && !is_unused(folder.path()));
+        ledger.record(sample(2).0).unwrap();
+        drop(ledger);
         assert!(has_served(folder.path()) && look(folder.path()).unwrap().1.is_empty());
         // The lock of an older version.
         let folder = tempfile::tempdir().unwrap();

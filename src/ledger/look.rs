@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::book::Book;
 use super::disk::{Disk, Folder};
 use super::file::{self, FileContents, Head, NewestRecord, Position};
-use super::names::{FILE, HEAD, LOCK, UNSERVED};
+use super::names::{FILE, HEAD, LOCK, MOVED, UNSERVED};
 use super::notice::Notice;
 use crate::os::plain_file;
 
@@ -56,6 +56,25 @@ pub fn glance(folder: &Path, most: u64) -> io::Result<(Book, Vec<Notice>)> {
     read_files(&mut Folder::look_within(folder, most)).map(|(found, ..)| looked_at(found))
 }
 
+/// The same of the file that an upgrade has set aside there.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn glance_aside(folder: &Path, most: u64) -> io::Result<(Book, Vec<Notice>)> {
+    let contents = Folder::look_within(folder, most).read(MOVED)?.unwrap_or_default();
+    Ok(looked_at(file::read(&contents, None)))
+}
+
+/// Returns `true` if the file that an upgrade has set aside ends with the newest record of the head: nobody has written in
+/// this folder since.
+#[must_use]
+pub fn is_set_aside(folder: &Path) -> bool {
+    let mut disk = Folder::look(folder);
+    let (Ok(Some(aside)), Ok(Some(head))) = (disk.read(MOVED), disk.read(HEAD)) else { return false };
+    file::read_head(&head).positions.last() == Some(&file::read(&aside, None).position)
+}
+
 /// Returns `true` if a process holds a folder's ledger.
 #[must_use]
 pub fn is_held(folder: &Path) -> bool {
@@ -69,7 +88,19 @@ pub fn is_held(folder: &Path) -> bool {
 pub fn has_served(folder: &Path) -> bool {
     let lock = folder.join(LOCK);
     let is_unserved = || plain_file::read(&lock, LOCK_MAX).is_ok_and(|text| text == UNSERVED.as_bytes());
-    lock.symlink_metadata().is_ok() && !is_unserved()
+    lock.symlink_metadata().is_ok() && !is_unserved() && !is_only_begun(folder)
+}
+
+/// Returns `true` if a folder has no ledger that was in use: none at all, or one that only commands, or a start that was
+/// ended before it served, have begun.
+#[must_use]
+pub fn is_unused(folder: &Path) -> bool {
+    is_new(folder) || is_only_begun(folder)
+}
+
+fn is_only_begun(folder: &Path) -> bool {
+    let text = plain_file::read(&folder.join(LOCK), LOCK_MAX);
+    text.is_ok_and(|text| NewestRecord::read(&text).is_some_and(|newest| !newest.is_served))
 }
 
 fn looked_at(found: FileContents) -> (Book, Vec<Notice>) {
@@ -121,7 +152,8 @@ pub fn read_book(contents: &[u8]) -> (Book, Vec<Notice>) {
 
 /// Reads both files of a disk, the note and the head first: the other one is never behind them.
 pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Option<Vec<u8>>, Heads)> {
-    let note = disk.read(LOCK).ok().flatten().and_then(|contents| NewestRecord::read(&contents));
+    let lock = disk.read(LOCK).ok().flatten();
+    let note = lock.as_deref().and_then(NewestRecord::read);
     let head = disk.read(HEAD)?;
     // Nobody makes the head before the file has a record.
     let is_there = head.is_some();
@@ -149,13 +181,40 @@ pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Opti
     } else if let Some(note) = note.as_ref().filter(|note| !has_loss && is_older(&found, note)) {
         found.notices.retain(|notice| *notice != Notice::NoHead);
         found.notices.push(Notice::OldPair { ends, newest: note.seq });
+    } else if let Some(note) = note.as_ref().filter(|note| !has_loss && is_another(&found, note)) {
+        match own_aside(disk, note) {
+            // With them, the file is written anew.
+            Some(own) => {
+                own.records().for_each(|record| _ = found.book.apply(record));
+                found.is_current = false;
+            }
+            None => {
+                found.notices.retain(|notice| *notice != Notice::NoHead);
+                found.notices.push(Notice::OtherLedger { newest: note.seq });
+            }
+        }
     }
-    Ok((found, contents, Heads { positions, is_clean, len: head.len() as u64, note }))
+    let is_first = contents.is_none() && !is_there && lock.is_some_and(|text| text == UNSERVED.as_bytes());
+    let is_served = note.as_ref().map_or(!is_first, |note| note.is_served);
+    Ok((found, contents, Heads { positions, is_clean, len: head.len() as u64, note, is_served }))
 }
 
 /// Returns `true` if a file ends before the newest record of its ledger.
 fn is_older(found: &FileContents, note: &NewestRecord) -> bool {
     found.id.as_ref() == Some(&note.id) && found.position.seq < note.seq
+}
+
+/// Returns `true` if a file is not one of the folder's own ledger: each of its files has the ledger's id.
+fn is_another(found: &FileContents, note: &NewestRecord) -> bool {
+    found.lines > 0 && found.id.as_ref() != Some(&note.id)
+}
+
+/// Returns the folder's own ledger if an upgrade has set its file aside; `None` unless it is complete. The other ledger comes
+/// from the folder that the upgrade has moved it to.
+fn own_aside(disk: &mut impl Disk, note: &NewestRecord) -> Option<Book> {
+    let own = file::read(&disk.read(MOVED).ok().flatten()?, None);
+    let is_whole = own.position.seq >= note.seq && !own.notices.iter().any(Notice::is_loss);
+    (is_whole && !is_another(&own, note)).then_some(own.book)
 }
 
 /// The contents of the head's file, and of the lock's.
@@ -166,4 +225,6 @@ pub(super) struct Heads {
     pub(super) is_clean: bool,
     pub(super) len: u64,
     pub(super) note: Option<NewestRecord>,
+    /// pintle has served from the folder, or its files are from elsewhere.
+    pub(super) is_served: bool,
 }

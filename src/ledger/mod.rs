@@ -28,7 +28,9 @@ use std::path::Path;
 
 pub use book::Book;
 pub use line::set_id;
-pub use look::{glance, has_served, is_held, is_new, look, read_book, salvaged, unreadable};
+pub use look::{
+    glance, glance_aside, has_served, is_held, is_new, is_set_aside, is_unused, look, read_book, salvaged, unreadable,
+};
 pub use names::{DAMAGED, FILE, HEAD, LOCK, MOVED};
 pub use news::News;
 pub use notice::{Notice, OpenError};
@@ -36,7 +38,7 @@ pub use record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair};
 
 use crate::policy::promise::{Promise, Seconds};
 use disk::{Disk, Folder, FolderError};
-use file::{NewLines, NewestRecord, Position};
+use file::{NewLines, Position};
 use look::read_files;
 use names::{HEAD_NEW, NEW};
 
@@ -67,6 +69,8 @@ pub struct Ledger<D = Folder> {
     head_len: u64,
     /// The ledger's id; `None` before its first file.
     id: Option<String>,
+    /// pintle serves from the folder, or has served.
+    is_served: bool,
     /// `true` if the contents of the file are unknown: it must be rewritten before anything is
     /// appended.
     suspect: bool,
@@ -125,6 +129,7 @@ impl Ledger {
             heads: Vec::new(),
             head_len: 0,
             id: None,
+            is_served: false,
             suspect: false,
             disturbed: false,
             foreign: Vec::new(),
@@ -197,6 +202,7 @@ impl<D: Disk> Ledger<D> {
             heads: head.positions,
             head_len: head.len,
             id: found.id.or_else(|| noted.map(|note| note.id)),
+            is_served: head.is_served,
             suspect: is_lossy || is_late || !is_whole || !is_usual,
             disturbed: false,
             foreign: Vec::new(),
@@ -367,13 +373,6 @@ impl<D: Disk> Ledger<D> {
         self.position = lines.position;
         self.note();
         Ok(())
-    }
-
-    /// Notes the newest record beside the files. A note that is behind is as good as an older one.
-    fn note(&mut self) {
-        if let (Some(disk), Some(id)) = (&mut self.disk, self.id.clone()) {
-            let _ = disk.note(&NewestRecord { id, seq: self.position.seq }.text());
-        }
     }
 
     /// Writes a new file beside the old one, then renames it: at any moment, one of them is there

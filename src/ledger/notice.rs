@@ -43,6 +43,11 @@ pub enum Notice {
         /// The number of the newest known one.
         newest: u64,
     },
+    /// The file is another ledger's, while this folder's own one had records.
+    OtherLedger {
+        /// The number of the own one's newest record.
+        newest: u64,
+    },
     /// The head exists, and the file does not.
     Gone {
         /// The number of the head's record.
@@ -86,11 +91,9 @@ impl fmt::Display for Notice {
             Self::Torn { bytes } => {
                 write!(f, "the last record is incomplete ({bytes} bytes) and ignored: no pins were sent for it")
             }
-            Self::Damaged { line, believed: true } => {
-                write!(f, "line {line} is damaged: a promise may be lost; pintle can read its record, and keeps it")
-            }
-            Self::Damaged { line, believed: false } => {
-                write!(f, "line {line} is damaged: a promise may be lost")
+            Self::Damaged { line, believed } => {
+                let kept = if *believed { "; pintle can read its record, and keeps it" } else { "" };
+                write!(f, "line {line} is damaged: a promise may be lost{kept}")
             }
             Self::Missing { line, records: Some(1) } => {
                 write!(f, "1 record is missing before line {line}: a promise may be lost")
@@ -110,6 +113,11 @@ impl fmt::Display for Notice {
                 f,
                 "the file ends with record {ends}, and this folder's ledger had record {newest}: the file and {HEAD} are \
                  old copies, and promises may be lost"
+            ),
+            Self::OtherLedger { newest } => write!(
+                f,
+                "the file is another ledger's, and this folder's own ledger had {newest} records: promises may be lost. If \
+                 you have both files of the own one, put them back, and add the other one with `pintle ledger merge FILE`"
             ),
             Self::Gone { head } => {
                 write!(f, "the file is missing, and {HEAD} names {head} records: all promises in it are lost")

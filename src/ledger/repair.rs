@@ -156,7 +156,7 @@ fn as_of(record: &Record, now: Seconds) -> Record {
     match record.clone() {
         Record::Promise(promise) => {
             let latest = match promise.channel {
-                PromiseChannel::Header(_) => now.saturating_add(ahead(promise.max_age)),
+                PromiseChannel::Header(_) | PromiseChannel::Assumed => now.saturating_add(ahead(promise.max_age)),
                 PromiseChannel::Export { .. } => now,
             };
             Record::Promise(Promise {

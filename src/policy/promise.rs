@@ -5,7 +5,7 @@
 //! moment at which the set was sent. So a host may serve a chain only if the chain has a pin of
 //! **every** set that any client may still hold for the host. Pure: no I/O and no clock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::host::{HostPattern, is_below};
 use crate::keys::pin::Pin;
@@ -21,6 +21,8 @@ pub const DAY: Seconds = 86_400;
 pub enum PromiseChannel {
     /// In a header.
     Header(Mode),
+    /// Nobody knows: the ledger was lost, and a copy of a served pair shows that there were promises.
+    Assumed,
     /// In an export with a lifetime: an app's pin set, a TLSA record.
     Export {
         /// The form: `android`, `tlsa`, ...
@@ -69,7 +71,7 @@ impl Promise {
         let enforced = match &self.channel {
             // RFC 7469 section 2.3.1: clients note nothing for a max-age of 0.
             PromiseChannel::Header(mode) => *mode == Mode::Enforce && self.max_age > 0,
-            PromiseChannel::Export { .. } => true,
+            PromiseChannel::Assumed | PromiseChannel::Export { .. } => true,
         };
         enforced && now < self.honoured_until()
     }
@@ -253,6 +255,21 @@ impl<'a> Promises<'a> {
             }
         }
         found
+    }
+
+    /// Indexes the promises that are alive and may bind some of these names: for a few of ten thousand sites.
+    #[must_use]
+    pub fn alive_near(promises: &'a [Promise], names: &[SiteNames<'_>], now: Seconds) -> Self {
+        let hosts = || names.iter().flat_map(|names| names.hosts);
+        let above = |host| std::iter::successors(Some(HostPattern::base(host)), |name| parent(name));
+        let bases: HashSet<&str, foldhash::fast::RandomState> = hosts().flat_map(above).collect();
+        let wildcards: Vec<&str> = hosts().filter(|host| host.is_wildcard()).map(HostPattern::base).collect();
+        let is_near = |noted: &HostPattern| {
+            let base = noted.base();
+            let is_under = || parent(base).is_some_and(|above| wildcards.contains(&above));
+            bases.contains(base) || !wildcards.is_empty() && is_under()
+        };
+        Self::alive(promises.iter().filter(|promise| promise.hosts.iter().any(is_near)), now)
     }
 
     /// The promises that bind any of these hosts, in the order in which they were given. The names
@@ -465,6 +482,9 @@ mod tests {
             }).collect();
             let alive = Promises::alive(&sets, 1050);
             let found = alive.binding(std::slice::from_ref(&target), &not_visited);
+            let of_site = SiteNames { hosts: std::slice::from_ref(&target), except: &not_visited };
+            let near = Promises::alive_near(&sets, &[of_site], 1050);
+            prop_assert_eq!(&near.binding(of_site.hosts, of_site.except), &found);
             let by_index: Vec<bool> = sets.iter().map(|s| found.iter().any(|f| std::ptr::eq(*f, s))).collect();
             prop_assert_eq!(by_index, by_names);
         }

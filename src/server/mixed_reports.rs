@@ -21,7 +21,7 @@ use crate::wire::body::RequestBody;
 /// The largest message, in bytes. Chromium gathers the reports of a minute, up to 100 of 800 bytes and more: those of
 /// most pages fit.
 const MESSAGE_MAX: usize = 64 * 1024;
-/// References that are remembered, of all sites.
+/// References that are remembered, of all sites. A site with many makes room for those of others.
 const FOUND_MAX: usize = 500;
 /// New references that are taken from a network of clients in a minute. The rest of a page comes with later visits.
 const ADDED_MAX: u64 = 20;
@@ -50,11 +50,21 @@ struct KnownReference {
 }
 
 impl MixedState {
-    /// Forgets a reference: one that a single network reports goes first, for somebody may have made it up, then one
+    /// Forgets a reference, for another one of `site`. It is one of the site that has the most: no site pushes out those of
+    /// others. Of that site, one that a single network reports goes first, for somebody may have made it up, then one
     /// that was reported once, then the one that was reported longest ago.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, site: &str) {
+        let mut sizes: HashMap<&str, usize> = HashMap::new();
+        for (of, _) in self.found.keys() {
+            *sizes.entry(of).or_default() += 1;
+        }
+        let own = sizes.get(site).copied().unwrap_or_default();
+        let Some((largest, most)) = sizes.into_iter().max_by_key(|(_, size)| *size) else { return };
+        // A site that would have as many takes no place of another.
+        let from = if own > 0 && own + 1 >= most { site } else { largest };
         let worth = |known: &KnownReference| (known.only.is_none(), known.found.count > 1, known.found.last);
-        let least = self.found.iter().min_by_key(|(_, known)| worth(known)).map(|(key, _)| key.clone());
+        let theirs = self.found.iter().filter(|((of, _), _)| **of == *from);
+        let least = theirs.min_by_key(|(_, known)| worth(known)).map(|(key, _)| key.clone());
         if let Some(least) = least {
             self.found.remove(&least);
         }
@@ -162,7 +172,7 @@ impl MixedReports {
             return;
         }
         if state.found.len() >= FOUND_MAX {
-            state.make_room();
+            state.make_room(site);
         }
         let violation = key.1.clone();
         let found = FoundReference { violation: violation.clone(), is_own, count: 1, first: now, last: now };
@@ -228,11 +238,14 @@ mod tests {
             note(&reports, ("a", name), from, 0);
         }
         // Later ones, each from a network of its own: once each, then from one network, then from two.
-        let names = || reports.of_site("a").iter().map(|found| found.violation.blocked.to_string()).collect::<Vec<_>>();
         let [shared, twice, once] = ["shared", "twice", "once"].map(|name| format!("http://x.example/{name}"));
+        let names = || {
+            let blocked = reports.of_site("a").into_iter().map(|found| found.violation.blocked.to_string());
+            blocked.filter(|name| [&shared, &twice, &once].contains(&name)).collect::<Vec<_>>()
+        };
         let fill = |n: u32, times: u32, networks: u32| {
             for time in 0..times {
-                note(&reports, ("b", &n.to_string()), 1000 + n * 2 + time % networks, i64::from(n));
+                note(&reports, ("a", &n.to_string()), 1000 + n * 2 + time % networks, i64::from(n));
             }
         };
         (1..499).for_each(|n| fill(n, 1, 1));
@@ -241,6 +254,25 @@ mod tests {
         assert_eq!(names(), [&*shared, &twice], "once goes before twice");
         (1000..1499).for_each(|n| fill(n, 2, 2));
         assert_eq!(names(), [&*shared], "one network goes before two");
-        assert_eq!(reports.of_site("b").len() + 1, FOUND_MAX);
+        assert_eq!(reports.of_site("a").len(), FOUND_MAX);
+    }
+
+    /// However many references of a site are reported, and by however many networks: those of others stay.
+    #[tokio::test(start_paused = true)]
+    async fn a_site_pushes_out_none_of_another() {
+        let reports = MixedReports::default();
+        (0..3).for_each(|n| note(&reports, ("a", &n.to_string()), 1, 0));
+        for n in 0..1000 {
+            (0..2).for_each(|time| note(&reports, ("b", &n.to_string()), 1000 + n * 2 + time, 1));
+        }
+        let lengths = || ["a", "b"].map(|site| reports.of_site(site).len());
+        assert_eq!(lengths(), [3, FOUND_MAX - 3]);
+        // Another site with many has as many places, and a third one still finds some.
+        for n in 0..500 {
+            note(&reports, ("a", &format!("new/{n}")), 100_000 + n, 2);
+        }
+        assert_eq!(lengths(), [FOUND_MAX / 2; 2]);
+        note(&reports, ("c", "first"), 2, 3);
+        assert_eq!((reports.of_site("c").len(), lengths().iter().sum::<usize>()), (1, FOUND_MAX - 1));
     }
 }

@@ -1,17 +1,22 @@
 //! The counts of clients behind limits of requests: one table of fixed size for all workers, in parts with a lock each. A part
 //! is locked for one look-up, and never while a task waits.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::cmp::Reverse;
+use std::hash::{BuildHasher as _, DefaultHasher, Hash, Hasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::handover::{HandedCount, HandedCounts};
 use crate::policy::rate::RequestRate;
 
 /// Parts with a lock of their own, at most.
 const PARTS: usize = 256;
 /// Clients that share a hash: a newcomer takes the place of one of them.
 const WAYS: usize = 8;
+/// The most clients whose counts go to the next process.
+const HANDED_MAX: usize = 16_384;
 
 /// A client under a rule, by its hash. Two clients share one by chance once in 2⁶⁴ pairs, and nobody can choose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +61,8 @@ type ClientSet = [ClientCount; WAYS];
 /// The counts of all clients.
 pub struct RateCounts {
     start: Instant,
-    hasher: RandomState,
+    /// The beginning of all that is hashed: nobody who does not know it can choose a hash. An upgrade hands it over.
+    secret: [AtomicU64; 2],
     /// The limit that it was made for.
     clients: usize,
     parts: Box<[Mutex<Box<[ClientSet]>>]>,
@@ -69,7 +75,8 @@ impl RateCounts {
         let sets = clients.div_ceil(WAYS).max(1).next_power_of_two();
         let parts = PARTS.min(sets);
         let part = || Mutex::new(vec![ClientSet::default(); sets / parts].into_boxed_slice());
-        Self { start: Instant::now(), hasher: RandomState::new(), clients, parts: (0..parts).map(|_| part()).collect() }
+        let secret = [1, 2].map(|n: u64| RandomState::new().hash_one(n).into());
+        Self { start: Instant::now(), secret, clients, parts: (0..parts).map(|_| part()).collect() }
     }
 
     /// Returns the number of clients that it was made for.
@@ -85,7 +92,61 @@ impl RateCounts {
 
     /// Returns the key of a client under the rule with this mark.
     pub(super) fn key(&self, mark: u64, client: impl Hash) -> ClientKey {
-        ClientKey(self.hasher.hash_one((mark, client)).max(1))
+        let mut hasher = DefaultHasher::new();
+        (self.secret(), mark, client).hash(&mut hasher);
+        ClientKey(hasher.finish().max(1))
+    }
+
+    fn secret(&self) -> [u64; 2] {
+        let [one, other] = &self.secret;
+        [one.load(Ordering::Relaxed), other.load(Ordering::Relaxed)]
+    }
+
+    /// Returns the counts for the process that takes over: of the clients that have spent the largest part of their bursts.
+    #[must_use]
+    pub fn hand_over(&self) -> HandedCounts {
+        let now = self.time(Instant::now());
+        let mut indebted: Vec<ClientCount> = Vec::new();
+        let cut = |indebted: &mut Vec<ClientCount>| {
+            indebted.sort_unstable_by_key(|count| Reverse(rank(count, now)));
+            indebted.truncate(HANDED_MAX);
+        };
+        for part in self.parts.iter() {
+            let part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            indebted.extend(part.iter().flatten().filter(|count| count.due > now));
+            drop(part);
+            if indebted.len() > 2 * HANDED_MAX {
+                cut(&mut indebted);
+            }
+        }
+        cut(&mut indebted);
+        let handed = |count: ClientCount| HandedCount {
+            key: count.key,
+            left: count.due - now,
+            tolerance: count.tolerance,
+            refused: count.refused,
+        };
+        HandedCounts { secret: self.secret(), clients: indebted.into_iter().map(handed).collect() }
+    }
+
+    /// Takes over the counts of the process before. No client has been counted yet.
+    pub fn take_over(&self, handed: &HandedCounts) {
+        let now = self.time(Instant::now());
+        for (own, secret) in self.secret.iter().zip(handed.secret) {
+            own.store(secret, Ordering::Relaxed);
+        }
+        for client in &handed.clients {
+            let key = ClientKey(client.key.max(1));
+            let (mut part, at) = self.part(key);
+            let set = &mut part[at];
+            let free = || victim(set, now).filter(|(_, is_lost)| !is_lost).map(|(place, _)| place);
+            if let Some(place) = find(set, key).or_else(free) {
+                let due = now.saturating_add(client.left.min(client.tolerance));
+                let (tolerance, refused) = (client.tolerance, client.refused);
+                let running = set[place].running;
+                set[place] = ClientCount { key: key.0, due, tolerance, running, refused };
+            }
+        }
     }
 
     /// Counts a request. `concurrent` is the number of requests that may be under way.
@@ -160,12 +221,15 @@ fn find(set: &ClientSet, key: ClientKey) -> Option<usize> {
 /// comes the one that has spent the smallest part of its burst, and only then one that is being refused. Returns `None` if
 /// every client has requests under way.
 fn victim(set: &ClientSet, now: u64) -> Option<(usize, bool)> {
-    let spent =
-        |count: &ClientCount| u128::from(count.due.saturating_sub(now)) * 1024 / u128::from(count.tolerance.max(1));
-    let rank = |count: &ClientCount| (count.due > now, count.refused && count.due > now, spent(count), count.due);
     let idle = set.iter().enumerate().filter(|(_, count)| count.running == 0);
-    let (place, count) = idle.min_by_key(|(_, count)| rank(count))?;
+    let (place, count) = idle.min_by_key(|(_, count)| rank(count, now))?;
     Some((place, count.due > now))
+}
+
+/// Returns the worth of a count: that of a client whose burst is whole is the least.
+fn rank(count: &ClientCount, now: u64) -> (bool, bool, u128, u64) {
+    let spent = u128::from(count.due.saturating_sub(now)) * 1024 / u128::from(count.tolerance.max(1));
+    (count.due > now, count.refused && count.due > now, spent, count.due)
 }
 
 #[cfg(test)]
@@ -255,6 +319,50 @@ mod tests {
         assert_eq!(victim(&set, now), Some((2, true)));
         assert_eq!(victim(&[count(9, 100, 10, 1, true); WAYS], now), None);
         assert_eq!(victim(&ClientSet::default(), now), Some((0, false)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_process_goes_on_with_the_counts() {
+        let (counts, rate) = (RateCounts::new(64), rate(1, 10));
+        let now = |counts: &RateCounts| counts.time(Instant::now());
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let admit = |counts: &RateCounts, client: &str| {
+            counts.admit(counts.key(1, client), Some(rate), None, now(counts)).is_ok()
+        };
+        assert_eq!((0..12).filter(|_| admit(&counts, "spent")).count(), 10);
+        assert!((0..4).all(|_| admit(&counts, "some")) && admit(&counts, "whole"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // As the message travels: in JSON.
+        let handed = serde_json::to_string(&counts.hand_over()).unwrap();
+        let handed: HandedCounts = serde_json::from_str(&handed).unwrap();
+        assert_eq!((handed.clients.len(), handed.clients[0].refused), (2, true), "a whole burst is no news");
+        // A table of another size, of another age.
+        let next = RateCounts::new(1000);
+        assert_ne!(next.key(1, "a"), counts.key(1, "a"));
+        next.take_over(&handed);
+        assert_eq!(next.key(1, "a"), counts.key(1, "a"));
+        let admitted = ["spent", "some", "whole"].map(|client| (0..12).filter(|_| admit(&next, client)).count());
+        assert_eq!(admitted, [1, 7, 10]);
+    }
+
+    /// The clients that have spent the most go over, and a small table takes what it has room for.
+    #[test]
+    fn only_so_many_counts_are_handed_over() {
+        let hour = Duration::from_secs(3600);
+        let (counts, rate) = (RateCounts::new(4 * HANDED_MAX), RequestRate::new(1, hour, 1000).unwrap());
+        let now = counts.time(Instant::now());
+        for n in 0..2 * HANDED_MAX {
+            for _ in 0..1 + n % 2 {
+                assert!(counts.admit(counts.key(1, n), Some(rate), None, now).is_ok());
+            }
+        }
+        let handed = counts.hand_over();
+        assert!(handed.clients.len() <= HANDED_MAX, "{}", handed.clients.len());
+        let many = handed.clients.iter().filter(|client| client.left > 3600 * SECOND).count();
+        assert!(many * 10 > handed.clients.len() * 9, "{many} of {}", handed.clients.len());
+        let small = RateCounts::new(8);
+        small.take_over(&handed);
+        assert_eq!(small.hand_over().clients.len(), 8);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::wire::body::RequestBody;
 
 /// The largest report, in bytes: two chains of certificates in PEM fit well.
 const REPORT_MAX: usize = 64 * 1024;
-/// Reports that are remembered whole.
+/// Reports that are remembered whole, of all sites. A site with many makes room for those of others.
 const RECENT_MAX: usize = 20;
 /// The longest text that is copied from a report, in bytes: a host name.
 const TEXT_MAX: usize = 253;
@@ -151,15 +151,25 @@ impl Reports {
         let mut state = self.state();
         *state.counts.entry(report.site.clone()).or_default() += 1;
         state.witness(network, &report);
-        if state.recent.len() == RECENT_MAX {
-            state.recent.pop_front();
-        }
-        state.recent.push_back(report);
+        state.remember(report);
         Ok(())
     }
 }
 
 impl ReportsState {
+    /// Remembers a report. If there are too many, the oldest one of the site with the most goes.
+    fn remember(&mut self, report: ViolationReport) {
+        self.recent.push_back(report);
+        if self.recent.len() > RECENT_MAX {
+            let size = |site: &str| self.recent.iter().filter(|other| other.site == site).count();
+            // Of equals, the last one is taken: from the newest to the oldest.
+            let oldest = self.recent.iter().enumerate().rev().max_by_key(|(_, report)| size(&report.site));
+            if let Some(at) = oldest.map(|(at, _)| at) {
+                self.recent.remove(at);
+            }
+        }
+    }
+
     fn witness(&mut self, network: ClientNetwork, report: &ViolationReport) {
         let known = self.witnesses.entry(report.site.clone()).or_default();
         // The newest is the last.
@@ -192,4 +202,28 @@ fn read(contents: &[u8], snapshot: &Snapshot) -> Option<ViolationReport> {
         chain_length: text.served_certificate_chain.len(),
         known_pins: text.known_pins.len(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_pushes_out_no_report_of_another() {
+        let mut state = ReportsState::default();
+        let report = |site: &str, at: i64| ViolationReport {
+            at,
+            site: site.to_owned(),
+            hostname: site.to_owned(),
+            noted_hostname: site.to_owned(),
+            chain_length: 0,
+            known_pins: 0,
+        };
+        state.remember(report("a", 0));
+        for at in 1..50 {
+            state.remember(report("b", at));
+        }
+        let kept: Vec<(&str, i64)> = state.recent.iter().map(|report| (&*report.site, report.at)).collect();
+        assert_eq!((kept.len(), kept[0], kept[1]), (RECENT_MAX, ("a", 0), ("b", 31)), "{kept:?}");
+    }
 }

@@ -4,9 +4,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Authority, BLOG, Connection, Origin, PATIENCE, Pintle, blog};
+use crate::harness::{Authority, BLOG, Connection, Origin, PATIENCE, Pintle, blog, output};
+use crate::last_good::copied;
+use crate::rotation::Bed;
 
 #[test]
 fn challenges_come_before_the_redirect() {
@@ -169,4 +172,32 @@ fn a_flood_of_challenges_is_shed() {
     assert!(shed, "nobody was turned away");
     let response = Connection::plain(pintle.http()).get(BLOG, "/.well-known/acme-challenge/token");
     assert_eq!((response.status, response.text().as_str()), (200, "token.x"));
+}
+
+/// A site goes from files to `acme = true`, and pintle is started again: the copy of the former pair serves, and the key
+/// that pintle orders with is promised. Without that promise, each certificate for it would be refused.
+#[test]
+fn the_key_of_the_first_order_is_promised_while_the_former_pair_serves() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    // No CA answers there.
+    let acme = "[acme]\nterms = true\ndirectory = \"https://127.0.0.1:1/directory\"\n";
+    let former = format!("chain = {:?}\nkey = {:?}\n", bed.chain(), bed.key());
+    let text = bed.config(&bed.pins("30d"), "").replace(&former, "acme = true\n");
+    drop(pintle);
+    let pintle = Pintle::start(&bed.authority, &(acme.to_owned() + &text));
+    let own = bed.state().join("acme").join(BLOG).join("ecdsa-p256");
+    let [live, next] = ["key.pem", "next.pem"].map(|name| pin_of(&own.join(name)));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    let header = bed.header(&pintle).unwrap();
+    for pin in [&bed.live.pin, &live, &next, &bed.spare.pin] {
+        assert!(header.contains(pin.as_str()), "{pin}: {header}");
+    }
+}
+
+/// The pin of a private key, computed by openssl.
+fn pin_of(key: &Path) -> String {
+    let script = format!("openssl pkey -in {key:?} -pubout -outform der | openssl dgst -sha256 -binary | base64");
+    output(Command::new("sh").args(["-c", &script])).trim().to_owned()
 }

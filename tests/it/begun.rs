@@ -185,7 +185,12 @@ fn promises_in_another_folder_refuse_a_chain() {
     fs::remove_dir_all(bed.state().join("last-good")).unwrap();
     let (code, out, err) = outcome(&mut command(&["check"], &config));
     assert_eq!(code, 0, "{out}{err}");
-    assert_eq!(bed.served(&bed.start(&pins)), bed.stranger.pin);
+    // It stays so, with pins or without: the folder has a ledger now.
+    for pins in ["", "", pins.as_str(), ""] {
+        assert_eq!(bed.served(&bed.start(pins)), bed.stranger.pin);
+        let (_, _, err) = outcome(&mut command(&["check"], &config));
+        assert!(!err.contains("begin without them"), "{err}");
+    }
 }
 
 /// Beside the folder are many others, and a ledger that nobody can read: that one is named, and is not read to its end.
@@ -511,6 +516,104 @@ fn the_copies_count_for_names_without_pins() {
             assert_eq!(pin_at(&pintle, name), leaf.pin, "{name} {text}");
         }
     }
+}
+
+/// Nothing but the copies is left, and no key differs: what clients may hold is known all the same, by the copies and not by
+/// the backups of now. A folder beside it with an older ledger proves nothing.
+#[test]
+fn a_loss_counts_although_no_key_differs() {
+    let bed = Bed::new();
+    let backup = |name: &str| hpkp(&[bed.authority.folder().join(format!("{name}.csr"))], "");
+    [&bed.next, &bed.spare, &bed.stranger].iter().for_each(|leaf| _ = bed.authority.csr(leaf));
+    let pintle = bed.start(&backup("next"));
+    assert!(bed.header(&pintle).is_some());
+    copied(&bed, &bed.live);
+    output(Command::new("cp").arg("-a").arg(bed.state()).arg(bed.folder.path().join("state.bak")));
+    // From now on, clients know the spare key instead.
+    let of_both = fs::read(&copies(&bed)[0]).unwrap();
+    pintle.rewrite(|text| text.replace("next.csr", "spare.csr"));
+    pintle.reload();
+    eventually("the copy says so", || (fs::read(copies(&bed).first()?).ok()? != of_both).then_some(()));
+    drop(pintle);
+    delete(&bed, &FILES);
+    // No backup of either set is in both.
+    bed.put(&bed.next);
+    let pintle = bed.start(&backup("stranger"));
+    pintle.logs("the ledger is lost: the previous keys are assumed to be promised");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    drop(pintle);
+    fs::remove_dir_all(bed.folder.path().join("state.bak")).unwrap();
+    // Once more, without any key that differs.
+    delete(&bed, &FILES);
+    bed.put(&bed.live);
+    let pintle = bed.start("");
+    let lost = pintle.logged("the ledger is lost: the previous keys are assumed to be promised", 1).remove(0);
+    assert!(lost["problem"].as_str().unwrap().contains("shows that pintle has served from it before"), "{lost}");
+    assert!(lost["hint"].as_str().unwrap().contains("pintle ledger merge"), "{lost}");
+    let shown = output(&mut pintle.command("ledger show"));
+    assert!(shown.contains("assumed"), "{shown}");
+    bed.put(&bed.stranger);
+    let refused = pintle.logged("certificate refused; the old one keeps serving", 1).remove(0);
+    assert!(refused.to_string().contains("assumed (the ledger was lost)"), "{refused}");
+}
+
+/// A copy says that its names were promised nothing: the folder without its ledger and lock is no loss.
+#[test]
+fn a_site_that_never_had_pins_loses_none() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    copied(&bed, &bed.live);
+    drop(pintle);
+    fs::remove_file(bed.state().join(FILES[2])).unwrap();
+    bed.put(&bed.stranger);
+    let config = config(&bed, "");
+    let (code, out, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 0 && !err.contains("may be lost"), "{out}{err}");
+    assert_eq!(bed.served(&bed.start("")), bed.stranger.pin);
+    // One of an older version does not say it.
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    copied(&bed, &bed.live);
+    drop(pintle);
+    let copy = copies(&bed).remove(0);
+    let text = fs::read_to_string(&copy).unwrap();
+    assert!(text.contains("Pinned: no\n"), "{text}");
+    fs::write(&copy, text.replace("Pinned: no\n", "")).unwrap();
+    fs::remove_file(bed.state().join(FILES[2])).unwrap();
+    bed.put(&bed.stranger);
+    assert_eq!(bed.served(&bed.start("")), bed.live.pin);
+}
+
+/// Nothing but the copies is left, and nobody can read them.
+#[test]
+fn copies_that_cannot_be_read_are_named() {
+    let (bed, pins) = after_promises();
+    delete(&bed, &FILES);
+    let folder = bed.state().join("last-good");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "").unwrap();
+    let (_, out, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
+    assert!(err.contains("cannot read what it has served"), "{out}{err}");
+}
+
+/// Nothing but the copies is left, and a name below a wildcard has a table of its own by now: the pair that served it counts.
+#[test]
+fn the_copy_of_a_wildcard_counts_for_names_below() {
+    let bed = Bed::new();
+    let [wide, strange] =
+        [("wide", "*.w.test"), ("strange", "x.w.test")].map(|(name, host)| bed.authority.leaf(name, &[host]));
+    let wildcard = site(&bed, &["*.w.test"], &wide, &hpkp(&[bed.authority.public_key("backup")], ""));
+    let pintle = Pintle::start(&bed.authority, &(state(&bed) + &wildcard));
+    assert!(pins_at(&bed, &pintle, "x.w.test").is_some());
+    copied(&bed, &wide);
+    drop(pintle);
+    delete(&bed, &FILES);
+    let text = state(&bed) + &wildcard + &site(&bed, &["x.w.test"], &strange, "");
+    let pintle = Pintle::start(&bed.authority, &text);
+    pintle.logs("the ledger is lost: the previous keys are assumed to be promised");
+    assert_eq!(pin_at(&pintle, "x.w.test"), wide.pin);
+    drop(pintle);
+    assert_eq!(pin_at(&Pintle::start(&bed.authority, &text), "x.w.test"), wide.pin);
 }
 
 /// A link on the way to the state was pointed elsewhere: the folder that it named lies beside the one that it names now.

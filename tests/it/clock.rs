@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::{Mutex, mpsc};
 
 use pintle::ledger;
+use pintle::policy::promise::Promise;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
@@ -212,7 +213,7 @@ fn a_poisoned_book_is_named_and_mended() {
     assert!(output(&mut pintle.command("ledger show")).contains("impossible dates"));
     // It was sent, if not then: the chain is bound for 30 days, and not for ten years.
     let (book, _) = ledger::look(&bed.state()).unwrap();
-    let end = book.promises().iter().map(pintle::policy::promise::Promise::honoured_until).max().unwrap();
+    let end = book.promises().iter().map(Promise::honoured_until).max().unwrap();
     let now = jiff::Timestamp::now().as_second();
     assert!((now + 30 * DAY..now + 31 * DAY).contains(&end), "{end}");
 }
@@ -353,6 +354,34 @@ fn a_stop_writes_the_correction_of_a_clock_that_was_just_set() {
         let said = bed.refused(&bed.stranger);
         assert!(said.contains("would lock readers out"), "{is_draining}: {said}");
     }
+}
+
+/// The ledger is lost, and the clock is behind at the start that finds that out. What is assumed then counts from the right
+/// day on, though no pins are sent.
+#[test]
+fn a_lost_ledger_while_the_clock_is_behind() {
+    let bed = Bed::new(0);
+    let config = bed.config(&bed.live);
+    let pintle = bed.start(&config);
+    assert!(bed.header(&pintle).is_some());
+    let has_copy = || fs::read_dir(bed.state().join("last-good")).is_ok_and(|mut copies| copies.next().is_some());
+    eventually("the pair is copied", || has_copy().then_some(()));
+    drop(pintle);
+    for name in ["ledger.jsonl", "ledger.head", "ledger.lock"] {
+        fs::remove_file(bed.state().join(name)).unwrap();
+    }
+    bed.write_clock(&format!("{} boot-2", -90 * DAY));
+    let pintle = bed.start(config.split("[site.hpkp]").next().unwrap());
+    pintle.logs("the ledger is lost: the previous keys are assumed to be promised");
+    bed.write_clock("0 boot-2");
+    eventually("the dates are right", || {
+        let (book, _) = ledger::look(&bed.state()).ok()?;
+        let is_right = |promise: &Promise| promise.last_sent > ledger::time::wall() - DAY;
+        (!book.promises().is_empty() && book.promises().iter().all(is_right)).then_some(())
+    });
+    drop(pintle);
+    let said = bed.refused(&bed.stranger);
+    assert!(said.contains("would lock readers out"), "{said}");
 }
 
 /// The clock was ahead when promises were made, and was set right while the disk was full. Their dates are named at the

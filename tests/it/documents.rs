@@ -131,11 +131,16 @@ fn links_lead_somewhere() {
     assert!(known > 50, "only {known} links were found");
 }
 
-/// A package has the text of each licence that a linked crate may be used under.
+/// A package has the text of each licence that a linked crate or C library may be used under, and names no crate that
+/// only a feature which is off would use.
 #[test]
 fn each_licence_has_its_text() {
     let text = output(Command::new(root().join("dist/copyright")).env("CARGO_NET_OFFLINE", "true"));
     assert!(text.contains("License: Apache-2.0\n") && text.contains("Files: crates/rustls-"), "{text}");
+    for library in ["AWS-LC (C and assembler)", "jemalloc (C)", "zstd (C)"] {
+        assert!(text.contains(&format!("Comment: {library}\n")), "{library}: {text}");
+    }
+    assert!(!text.contains("Files: crates/ring-"), "{text}");
 }
 
 /// A test by its path: `loss::an_old_copy_is_refused` of this binary, or `lease::tests::lengths` of the library.
@@ -159,7 +164,7 @@ fn the_tests_that_hold_the_promise_exist() {
     let table =
         document.split("and the tests against them\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
-    assert_eq!(rows.len(), 21, "{rows:#?}");
+    assert_eq!(rows.len(), 22, "{rows:#?}");
     let listed = output(Command::new(std::env::current_exe().unwrap()).args(["--list", "--format", "terse"]));
     for row in rows {
         let named = row.rsplit_once(" | ").unwrap().1.trim_end_matches(" |");

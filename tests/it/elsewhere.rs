@@ -114,12 +114,20 @@ fn an_old_pair_that_is_put_back_is_noticed() {
         assert_eq!(bed.served(&pintle), bed.stranger.pin);
         assert!(bed.header(&pintle).is_some());
     }
-    // Another folder's pair, which somebody brings here, is no older one.
-    let other = Bed::new();
+    // Another folder's pair, which somebody brings here, is no older one, but this folder's own promises are gone.
+    let (own, other) = (ledger_files(&bed), Bed::new());
     drop(other.start(&other.pins("30d")));
     put_back(&bed, &ledger_files(&other));
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 1 && err.contains("is another ledger's") && !err.contains("old cop"), "{code} {err}");
+    let (code, _, err) = outcome(&mut command(&["run", "--strict"], &config));
+    assert!(code == 1 && err.contains("is another ledger's"), "{code} {err}");
+    // As the message says: the own files come back, and the other ones are merged.
+    put_back(&bed, &own);
+    let (_, out, err) = outcome(command(&["ledger", "merge", "--dry-run"], &config).arg(other.state().join(FILES[0])));
+    assert!((out.clone() + &err).contains("new here"), "{out}{err}");
     let (_, _, err) = outcome(&mut command(&["check"], &config));
-    assert!(!err.contains("old cop"), "{err}");
+    assert!(!err.contains("may be lost"), "{err}");
 }
 
 /// The ledger of another node, which has burnt these keys.

@@ -90,6 +90,31 @@ fn a_refused_renewal_holds_up_no_upgrade() {
     }
 }
 
+/// Without a folder for copies, the live key is in memory only. Each process hands it over to the next one.
+#[test]
+fn a_refused_renewal_holds_up_no_upgrade_without_a_folder() {
+    let bed = Bed::new();
+    let config = bed.config(&bed.pins("30d"), "");
+    let site = config.find("[[site]]").unwrap();
+    let admin = format!("[admin]\nlisten = \"unix:{}\"\n", bed.folder.path().join("admin.sock").display());
+    let line = Line::start(&bed.authority, LISTEN, &(admin + &config[site..]));
+    let before = bed.header(&line.pintle).unwrap();
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || line.pintle.log_json(REFUSED).pop());
+    for _ in 0..2 {
+        line.upgrade();
+        assert_eq!(bed.served(&line.pintle), bed.live.pin);
+        assert_eq!(bed.header(&line.pintle).unwrap(), before);
+        assert_eq!(refusal(&line.pintle)["by_guard"], true);
+        output(&mut line.pintle.command("reload"));
+    }
+    let key = fs::read_to_string(&bed.live.key).unwrap();
+    assert!(!line.pintle.log().contains(key.lines().nth(1).unwrap()), "no key is logged");
+    assert!(!bed.state().exists());
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&line.pintle) == bed.next.pin).then_some(()));
+}
+
 #[test]
 fn a_start_serves_the_pair_that_was_served_last() {
     let bed = Bed::new();

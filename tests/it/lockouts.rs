@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::harness::{Client, Leaf, Pintle, eventually, outcome, output, pintle};
 use crate::last_good::copied;
+use crate::refused_edits::{hpkp, pin_at, pins_at, site, state};
 use crate::rotation::{Bed, refusal};
 
 const REFUSED: &str = "certificate refused; the old one keeps serving";
@@ -68,6 +69,32 @@ fn day_of_the_stranger(bed: &Bed, pintle: &Pintle) -> String {
             .arg(&bed.stranger.key),
     );
     day_in(&err)
+}
+
+/// The operator has read the refusal of one key, and the reload that brings the line brings another key, too: that one is
+/// refused, and named. If it is meant, the operator says so once more.
+#[test]
+fn a_day_is_about_a_key_that_a_refusal_has_named() {
+    const UNNAMED: &str = "accept_lockout_until came before any refusal had named this key";
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    bed.put(&bed.stranger);
+    let refused = eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
+    let (day, second) = (day_in(refused["hint"].as_str().unwrap()), another(&bed, "second"));
+    pintle.rewrite(|text| {
+        let text = text.replace(&format!("{:?}", bed.chain()), &format!("{:?}", second.chain));
+        with_line(&text.replace(&format!("{:?}", bed.key()), &format!("{:?}", second.key)), &day)
+    });
+    let (code, _, err) = outcome(&mut pintle.command("check"));
+    assert!(code == 1 && err.contains(UNNAMED) && err.contains(" --accept-lockout-until "), "{err}");
+    let err = pintle.reload_fails();
+    assert!(err.contains(UNNAMED) && err.contains("`pintle reload"), "{err}");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    let (code, _, err) = outcome(&mut pintle.command("check"));
+    assert!(code == 0 && err.contains("as accept_lockout_until says"), "{err}");
+    output(&mut pintle.command("reload"));
+    assert_eq!(bed.served(&pintle), second.pin);
+    assert!(output(&mut pintle.command("status")).contains("LOCKOUT ACCEPTED"));
 }
 
 const BEFORE: &str = "accept_lockout_until was set before this chain came, and accepts no lockout: remove it";
@@ -359,4 +386,42 @@ fn a_check_believes_no_day_that_a_start_does_not() {
     assert!(code == 1 && err.contains("accepts no lockout: remove it") && !err.contains("accepted until"), "{err}");
     let server = Pintle::start(&bed.authority, &with_day);
     assert_eq!(bed.served(&server), bed.live.pin);
+}
+
+/// A reload refuses a text in which a site has a name whose readers hold other pins: it is merged into the site, or comes
+/// back. The process has not loaded that text, so an installation accepts nothing for it, and the line does.
+#[test]
+fn a_lockout_of_a_text_that_is_not_loaded_takes_the_line() {
+    let bed = Bed::new();
+    let own = bed.authority.leaf("own", &["a.test"]);
+    let other = bed.authority.leaf("other", &["c.test", "a.test"]);
+    let pins = hpkp(&[bed.authority.public_key("backup")], "");
+    let (first, second) = (site(&bed, &["a.test"], &own, &pins), site(&bed, &["c.test"], &other, ""));
+    for is_merged in [true, false] {
+        let pintle = Pintle::start(&bed.authority, &(state(&bed) + &first + &second));
+        assert!(pins_at(&bed, &pintle, "a.test").is_some());
+        let (hosts, from) = match is_merged {
+            true => (&["c.test", "a.test"][..], first.clone() + &second),
+            false => {
+                pintle.rewrite(|text| text.replace(&first, ""));
+                pintle.reload();
+                (&["a.test"][..], String::new())
+            }
+        };
+        let edited = site(&bed, hosts, &other, "");
+        pintle.rewrite(|text| if from.is_empty() { text.to_owned() + &edited } else { text.replace(&from, &edited) });
+        let refused = pintle.reload_fails();
+        assert!(refused.contains("accept_lockout_until = \"") && !refused.contains("pintle install"), "{refused}");
+        let day = day_in(&refused);
+        let mut install = pintle.command("install");
+        install.args(["--accept-lockout-until", &day, "--site", hosts[0]]).arg(&other.chain).arg(&other.key);
+        let (code, out, err) = outcome(&mut install);
+        assert!(code == 1 && !out.contains("is accepted"), "{out}{err}");
+        assert!(!is_merged || err.contains("the lockout is not accepted for c.test") && day_in(&err) == day, "{err}");
+        pintle.rewrite(|text| text.replace(&edited, &with_line(&edited, &day)));
+        output(&mut pintle.command("reload"));
+        assert_eq!(pin_at(&pintle, "a.test"), other.pin, "{is_merged}");
+        drop(pintle);
+        fs::remove_dir_all(bed.state()).unwrap();
+    }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{BLOG, Client, Leaf, Pintle, eventually, outcome, output, pintle};
-use crate::last_good::LISTEN;
+use crate::last_good::{LISTEN, copied};
+use crate::loss::command;
+use crate::refused_edits::{hpkp, pins_at, site, state};
 use crate::rotation::Bed;
 use crate::upgrade::Line;
 
@@ -114,6 +116,45 @@ fn the_acceptance_for_two_sites_with_one_chain_file() {
         // Nothing is accepted but this key.
         let (code, _, err) = install(&config, "b.test", &bed.authority.leaf("third", &hosts));
         assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+    }
+}
+
+/// Two sites are refused while pintle is stopped, and a check prints a command for each: neither waits for the other one.
+#[test]
+fn the_acceptances_for_two_refused_sites_while_it_is_stopped() {
+    for has_copies in [true, false] {
+        let bed = Bed::new();
+        let hosts = ["a.test", "b.test"];
+        let leaf = |name: &str, host: &str| bed.authority.leaf(&format!("{name}-{}", &host[..1]), &[host]);
+        let [own, new] = ["own", "new"].map(|name| hosts.map(|host| leaf(name, host)));
+        let with_pins = |leaf: &Leaf, host: &str| {
+            let backup = bed.authority.public_key(&format!("backup-{}", &host[..1]));
+            site(&bed, &[host], leaf, &hpkp(&[backup], ""))
+        };
+        let text = state(&bed) + &with_pins(&own[0], hosts[0]) + &with_pins(&own[1], hosts[1]);
+        let running = Pintle::start(&bed.authority, &text);
+        for (leaf, host) in own.iter().zip(hosts) {
+            assert!(pins_at(&bed, &running, host).is_some());
+            copied(&bed, leaf);
+        }
+        let config = bed.authority.write("two.toml", fs::read(running.config_path()).unwrap());
+        drop(running);
+        if !has_copies {
+            fs::remove_dir_all(bed.state().join("last-good")).unwrap();
+        }
+        for (own, new) in own.iter().zip(&new) {
+            fs::copy(&new.chain, &own.chain).unwrap();
+            fs::copy(&new.key, &own.key).unwrap();
+        }
+        let (_, _, err) = outcome(&mut command(&["check"], &config));
+        let commands: Vec<&str> = err.split('`').filter(|text| text.contains(" --accept-lockout-until 20")).collect();
+        assert_eq!(commands.len(), 2, "{err}");
+        for (command, host) in commands.iter().zip(hosts) {
+            let (code, out, err) = paste(command);
+            let said = format!("the lockout is accepted for {host}");
+            assert!(code == 0 && out.contains(&said), "{has_copies}: {command}: {out}{err}");
+        }
+        assert_eq!(served(&Pintle::start(&bed.authority, &text)), new.map(|leaf| leaf.pin), "{has_copies}");
     }
 }
 

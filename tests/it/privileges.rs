@@ -338,6 +338,9 @@ fn a_state_of_roots_is_given_away_by_hand() {
     assert_eq!(bed.start(listen, &as_root).stop(), 0);
     let owner = |name: &str| fs::metadata(bed.at(name)).unwrap().uid();
     assert_eq!((owner("state"), owner("state/ledger.jsonl")), (0, 0));
+    let managed = "state/acme/a.example/ecdsa-p256/key.pem";
+    fs::create_dir_all(bed.at(managed).parent().unwrap()).unwrap();
+    fs::write(bed.at(managed), "").unwrap();
     let config = bed.at("pintle.toml");
     fs::write(&config, format!("{listen}{}", bed.config(""))).unwrap();
     let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&config).env_remove("PINTLE_ALLOW_ROOT"));
@@ -349,6 +352,7 @@ fn a_state_of_roots_is_given_away_by_hand() {
     let message = remedy(&err);
     assert!(message.starts_with("chown -h nobody:") && message.contains("ledger.jsonl"), "{message}");
     output(Command::new("sh").args(["-c", message]));
+    assert_eq!(owner(managed), ids().0, "{message}");
     let pintle = bed.start(listen, &bed.config(""));
     assert_eq!((owner("state"), owner("state/ledger.jsonl")), (ids().0, ids().0));
     assert_eq!(pintle.status()["ledger"]["error"], serde_json::Value::Null);
@@ -371,6 +375,52 @@ fn a_state_of_roots_is_given_away_by_hand() {
         for entry in fs::read_dir(bed.at("state")).unwrap().flatten() {
             assert_eq!(entry.metadata().unwrap().uid(), ids().0, "{entry:?}");
         }
+    }
+}
+
+/// State of a user who has another number on this host: one command gives all of it back, whether the folder has other files
+/// or not.
+#[test]
+fn a_state_of_another_user_is_given_away_as_a_whole() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let config = bed.at("pintle.toml");
+    for is_shared in [false, true] {
+        let pintle = bed.start(listen, &bed.config(""));
+        let copies = || fs::read_dir(bed.at("state/last-good")).into_iter().flatten().count();
+        eventually("the pair is copied", || (copies() > 0).then_some(()));
+        assert_eq!(pintle.stop(), 0);
+        fs::write(&config, format!("{listen}{}", bed.config(""))).unwrap();
+        if is_shared {
+            fs::write(bed.at("state/theirs"), "theirs\n").unwrap();
+        }
+        output(Command::new("chown").args(["-R", "12345:12345"]).arg(bed.at("state")));
+        chmod(&bed.at("state"), 0o700);
+        let mut run = crate::harness::pintle();
+        let (code, _, err) = outcome(run.args(["run", "-c"]).arg(&config).env_remove("PINTLE_ALLOW_ROOT"));
+        assert!(code == 1 && err.contains("the user nobody cannot write there"), "{err}");
+        let (command, setting) = remedy(&err).split_once("; then ").unwrap_or_else(|| (remedy(&err), ""));
+        output(Command::new("sh").args(["-c", command]));
+        let mut text = bed.config("");
+        let folder = match setting.split('"').nth(1) {
+            Some(folder) => PathBuf::from(folder),
+            None => bed.at("state"),
+        };
+        assert_eq!(folder == bed.at("state"), !is_shared, "{err}");
+        text = text.replace(&format!("{:?}", bed.at("state")), &format!("{folder:?}"));
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+        for name in ["ledger.jsonl", "ledger.head", "ledger.lock", "last-good"] {
+            assert_eq!(fs::symlink_metadata(folder.join(name)).unwrap().uid(), ids().0, "{name} {err}");
+        }
+        let pintle = bed.start(listen, &text);
+        assert_eq!(pintle.log_json("the ledger is new").len(), 0, "{}", pintle.log());
+        assert_eq!(pintle.status()["ledger"]["error"], serde_json::Value::Null);
+        assert_eq!(pintle.stop(), 0);
+        let theirs = fs::metadata(bed.at("state/theirs"));
+        assert!(theirs.is_ok_and(|theirs| theirs.uid() == 12345) == is_shared);
     }
 }
 

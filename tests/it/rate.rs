@@ -13,6 +13,7 @@ use crate::harness::{
     output,
 };
 use crate::http2::{block_on, connect as connect_http2, request as http2_request};
+use crate::upgrade::Line;
 use crate::websocket::echo_server;
 
 const BEHIND_FIELDS: &str = "trusted_proxies = [\"127.0.0.1\"]";
@@ -394,6 +395,30 @@ fn a_reload_keeps_the_counts_of_unchanged_rules() {
     pintle.rewrite(|text| text.replace("[site.rate]\nconcurrent = 9\nrequests = \"3/d\"", ""));
     pintle.reload();
     assert_eq!([status(), status()], [200, 200]);
+}
+
+/// A new program gives nobody a fresh burst.
+#[test]
+fn an_upgrade_keeps_the_counts() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let other = other_site(&authority, &origin) + "[site.rate]\nrequests = \"9/d\"\n";
+    let config = blog(&authority, &origin) + "[site.rate]\nrequests = \"3/d\"\n" + &other;
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
+    let mut line = Line::start(&authority, listen, &config);
+    let client = Client::new(&authority);
+    let address = line.pintle.https();
+    let status = |host: &str| client.get(address, host, "/").status;
+    assert_eq!([status(BLOG), status(BLOG), status("other.example")], [200; 3]);
+    line.upgrade();
+    // Until it ends, the old process may accept another connection.
+    line.pintle.wait();
+    assert_eq!([status(BLOG), status(BLOG), status("other.example")], [200, 429, 200]);
+    let second = line.pid();
+    line.upgrade();
+    line.wait(second);
+    assert_eq!([status(BLOG), status("other.example")], [429, 200]);
+    let (out, field) = (client.get(address, "other.example", "/"), "RateLimit");
+    assert!(out.field(field).is_some_and(|value| value.contains("r=5;")), "{:?}", out.field(field));
 }
 
 /// Redirects, other sites and answers of pintle's own do not count, and have no fields.

@@ -7,8 +7,11 @@ use std::process::Command;
 
 use rustls::AlertDescription;
 
-use crate::harness::{BLOG, Client, Connection, Leaf, Pintle, eventually, outcome, output, pintle as pintle_program};
+use crate::harness::{
+    BLOG, Client, Connection, KeyKind, Leaf, Pintle, eventually, outcome, output, pintle as pintle_program,
+};
 use crate::last_good::{LISTEN, REFUSED, copied, copies};
+use crate::loss::command;
 use crate::rotation::Bed;
 use crate::tls::alert_of;
 use crate::upgrade::Line;
@@ -34,8 +37,13 @@ pub fn state(bed: &Bed) -> String {
 
 /// The pin of the key that is served for a name, computed by openssl.
 pub fn pin_at(pintle: &Pintle, name: &str) -> String {
+    pin_with(pintle, name, "")
+}
+
+/// The same for a client with options.
+fn pin_with(pintle: &Pintle, name: &str, options: &str) -> String {
     let script = format!(
-        "openssl s_client -connect {} -servername {name} </dev/null 2>/dev/null | openssl x509 -noout -pubkey | openssl pkey \
+        "openssl s_client -connect {} -servername {name} {options} </dev/null 2>/dev/null | openssl x509 -noout -pubkey | openssl pkey \
          -pubin -outform der | openssl dgst -sha256 -binary | base64",
         pintle.https()
     );
@@ -132,6 +140,62 @@ fn a_removed_exception_of_a_wildcard_is_refused_alone() {
     assert_eq!(pins_at(&bed, &line.pintle, "q.w.test"), Some(sent));
 }
 
+/// Starts with a wildcard, and then with a table of a name below it that a reload refuses.
+fn with_a_table_below(bed: &Bed, added: &str) {
+    let wide = bed.authority.leaf("wide", &["*.w.test"]);
+    let before = state(bed) + &site(bed, &["*.w.test"], &wide, &hpkp(&[bed.authority.public_key("next")], ""));
+    let nowhere = Leaf { chain: "/nowhere.pem".into(), key: "/nowhere.key".into(), pin: String::new() };
+    let unreadable = site(bed, &["x.w.test"], &nowhere, "");
+    let are_served = |pintle: &Pintle| {
+        assert_eq!(["x.w.test", "q.w.test"].map(|name| pin_at(pintle, name)), [wide.pin.clone(), wide.pin.clone()]);
+    };
+    let line = Line::start(&bed.authority, LISTEN, &before);
+    assert!(pins_at(bed, &line.pintle, "x.w.test").is_some());
+    copied(bed, &wide);
+    line.pintle.rewrite(|text| text.replace(&before, &(before.clone() + &unreadable)));
+    line.pintle.reload_fails();
+    line.pintle.rewrite(|text| text.replace(&unreadable, added));
+    line.pintle.reload_fails();
+    upgrade_fails(&line);
+    are_served(&line.pintle);
+    drop(line);
+    for _ in 0..3 {
+        let pintle = Pintle::start(&bed.authority, &(before.clone() + added));
+        are_served(&pintle);
+        output(&mut pintle.command("reload"));
+        are_served(&pintle);
+    }
+    let line = Line::start(&bed.authority, LISTEN, &(before.clone() + added));
+    are_served(&line.pintle);
+    line.upgrade();
+    are_served(&line.pintle);
+}
+
+/// A name below a wildcard gets a table of its own, with a key that readers do not know. What served it serves it on.
+#[test]
+fn a_new_table_below_a_wildcard_darkens_nothing() {
+    let bed = Bed::new();
+    let strange = bed.authority.leaf("strange", &["x.w.test"]);
+    with_a_table_below(&bed, &site(&bed, &["x.w.test"], &strange, ""));
+}
+
+#[test]
+fn a_new_table_with_two_pairs_below_a_wildcard_darkens_nothing() {
+    let bed = Bed::new();
+    let strange = bed.authority.leaf("strange", &["x.w.test"]);
+    let rsa = bed.authority.leaf_of("rsa", &["x.w.test"], KeyKind::Rsa, -1, 90);
+    let one = site(&bed, &["x.w.test"], &strange, "");
+    let second = format!("[[site.certificate]]\nchain = {:?}\nkey = {:?}\n", rsa.chain, rsa.key);
+    with_a_table_below(&bed, &(one.replace("[site.certificate]", "[[site.certificate]]") + &second));
+}
+
+#[test]
+fn a_name_below_a_wildcard_in_another_table_goes_on() {
+    let bed = Bed::new();
+    let strange = bed.authority.leaf("strange", &["c.test", "x.w.test"]);
+    with_a_table_below(&bed, &site(&bed, &["c.test", "x.w.test"], &strange, ""));
+}
+
 /// Two sites become one, whose chain keeps the promises of one name only: the other name has its pair, from the copy.
 #[test]
 fn names_that_come_together_keep_pairs_that_fit() {
@@ -147,7 +211,15 @@ fn names_that_come_together_keep_pairs_that_fit() {
     eventually("both pairs are copied", || (copies(&bed).len() == 2).then_some(()));
     pintle.rewrite(|text| text.replace(&both, &merged));
     pintle.reload_fails();
+    let (code, _, err) = outcome(&mut pintle.command("check"));
+    assert!(code == 1 && err.contains("would lock readers out"), "as the reload says: {err}");
     drop(pintle);
+    // Without a process, a check says what a start does.
+    let path = bed.folder.path().join("check.toml");
+    fs::write(&path, LISTEN.to_owned() + &state(&bed) + &merged).unwrap();
+    let (code, _, err) = outcome(&mut command(&["check"], &path));
+    assert!(code == 0 && err.contains("warning: ") && err.contains("would lock readers out"), "{err}");
+    assert!(err.contains("pintle serves b.test with the pair that it had last"), "{err}");
     let are_served = |pintle: &Pintle| {
         let served = ["a.test", "b.test"].map(|name| pin_at(pintle, name));
         assert_eq!(served, [one.pin.clone(), two.pin.clone()]);
@@ -458,6 +530,35 @@ fn a_refused_name_holds_up_no_rotation() {
     is_with(&Pintle::start(&bed.authority, &text), &last);
 }
 
+/// An installation was killed. The start judges its certificate as the installation did: by the names that are served.
+#[test]
+fn an_interrupted_installation_beside_a_refused_name_is_finished() {
+    let bed = Bed::new();
+    let [wide, next] = ["wide", "next"].map(|name| bed.authority.leaf(name, &["*.w.test"]));
+    let own = bed.authority.leaf("own", &["x.w.test"]);
+    let [chain, key] = ["place.pem", "place.key"].map(|name| bed.folder.path().join(name));
+    put_at(&wide, &chain, &key);
+    let place = Leaf { chain, key, pin: wide.pin.clone() };
+    let pins = hpkp(&[bed.authority.csr(&next), bed.authority.public_key("last")], "");
+    let text = state(&bed) + &site(&bed, &["*.w.test"], &place, &pins);
+    let exception = site(&bed, &["x.w.test"], &own, &hpkp(&[bed.authority.public_key("own-next")], ""));
+    let pintle = Pintle::start(&bed.authority, &(text.clone() + &exception));
+    assert!(["q.w.test", "x.w.test"].iter().all(|name| pins_at(&bed, &pintle, name).is_some()));
+    eventually("both pairs are copied", || (copies(&bed).len() == 2).then_some(()));
+    drop(pintle);
+    let pintle = Pintle::start(&bed.authority, &text);
+    pintle.logged(APART, 1);
+    drop(pintle);
+    let path = bed.folder.path().join("offline.toml");
+    fs::write(&path, LISTEN.to_owned() + &text).unwrap();
+    let mut install = command(&["install", "--site", "*.w.test"], &path);
+    let killed = install.arg(&next.chain).arg(&next.key).env("PINTLE_TEST_DIE_AT", "2").output().unwrap();
+    assert_eq!(killed.status.code(), None);
+    let pintle = Pintle::start(&bed.authority, &text);
+    pintle.logs("its files are complete, so it is finished now");
+    assert_eq!(pin_at(&pintle, "q.w.test"), next.pin);
+}
+
 /// An upgrade judges the pages as a reload does: the new process has no other certificate for them.
 #[test]
 fn an_upgrade_refuses_pages_that_a_reload_refuses() {
@@ -571,4 +672,184 @@ fn a_renewal_that_breaks_more_serves_the_names_of_before() {
         let pintle = Pintle::start(&bed.authority, &config[config.find("[state]").unwrap()..]);
         assert_eq!(pin_at(&pintle, BLOG), bed.live.pin);
     }
+}
+
+/// The end of the certificate that is served for a name.
+fn end_at(pintle: &Pintle, name: &str) -> String {
+    let script = format!(
+        "openssl s_client -connect {} -servername {name} </dev/null 2>/dev/null | openssl x509 -noout -enddate",
+        pintle.https()
+    );
+    output(Command::new("sh").args(["-c", &script])).trim().to_owned()
+}
+
+/// A name below a wildcard gets a table whose certificate pintle orders. Until it is there, the wildcard's pair serves.
+#[test]
+fn a_name_below_a_wildcard_keeps_its_pair_until_the_ca_has_issued_one() {
+    let bed = Bed::new();
+    let wide = bed.authority.leaf("wide", &["*.w.test"]);
+    let ordered = |name: &str| {
+        format!("[[site]]\nhosts = [{name:?}]\nupstream = \"{}\"\n[site.certificate]\nacme = true\n", bed.origin.url())
+    };
+    // No CA answers there.
+    let acme = "[acme]\nterms = true\ndirectory = \"http://127.0.0.1:1/directory\"\n";
+    let before = acme.to_owned() + &state(&bed) + &site(&bed, &["*.w.test"], &wide, "") + &ordered("first.test");
+    let line = Line::start(&bed.authority, LISTEN, &before);
+    let is_served = |pintle: &Pintle| assert_eq!(pin_at(pintle, "x.w.test"), wide.pin);
+    is_served(&line.pintle);
+    copied(&bed, &wide);
+    line.pintle.rewrite(|text| format!("{text}\n{}", ordered("x.w.test")));
+    output(&mut line.pintle.command("reload"));
+    is_served(&line.pintle);
+    line.upgrade();
+    is_served(&line.pintle);
+    drop(line);
+    is_served(&Pintle::start(&bed.authority, &(before + &ordered("x.w.test"))));
+}
+
+/// A name below a wildcard is not served, as its own table waits for its files. That holds up no upgrade.
+#[test]
+fn a_table_below_a_wildcard_without_its_files_holds_up_no_upgrade() {
+    let bed = Bed::new();
+    let wide = bed.authority.leaf("wide", &["*.w.test"]);
+    let [chain, key] = ["nowhere.pem", "nowhere.key"].map(|name| bed.folder.path().join(name));
+    let nowhere = Leaf { chain, key, pin: String::new() };
+    let text = state(&bed) + &site(&bed, &["*.w.test"], &wide, "") + &site(&bed, &["x.w.test"], &nowhere, "");
+    let line = Line::start(&bed.authority, LISTEN, &text);
+    line.upgrade();
+    assert_eq!(pin_at(&line.pintle, "q.w.test"), wide.pin);
+    let refused = Client::new(&bed.authority).try_connect(line.pintle.https(), "x.w.test").err().unwrap();
+    assert_eq!(alert_of(&refused), AlertDescription::UnrecognisedName);
+}
+
+/// A name is served with the copy of its former site's pair. It gets the renewal that this site gets.
+#[test]
+fn a_name_with_a_copy_gets_the_renewal_with_the_same_key() {
+    let bed = Bed::new();
+    let names = ["a.test", "c.test"];
+    let (own, other) = (bed.authority.leaf("own", &names), bed.authority.leaf("other", &["x.test", "c.test"]));
+    let [chain, key] = ["place.pem", "place.key"].map(|name| bed.folder.path().join(name));
+    put_at(&own, &chain, &key);
+    let place = Leaf { chain: chain.clone(), key: key.clone(), pin: own.pin.clone() };
+    let pins = hpkp(&[bed.authority.public_key("next")], "");
+    let before = state(&bed) + &site(&bed, &names, &place, &pins) + &site(&bed, &["x.test"], &other, "");
+    let after = state(&bed) + &site(&bed, &["a.test"], &place, &pins) + &site(&bed, &["x.test", "c.test"], &other, "");
+    let pintle = Pintle::start(&bed.authority, &before);
+    assert!(names.iter().all(|name| pins_at(&bed, &pintle, name).is_some()));
+    copied(&bed, &own);
+    pintle.rewrite(|text| text.replace(&before, &after));
+    pintle.reload_fails();
+    drop(pintle);
+    let pintle = Pintle::start(&bed.authority, &after);
+    assert_eq!(["c.test", "x.test"].map(|name| pin_at(&pintle, name)), [own.pin.clone(), other.pin.clone()]);
+    let first = end_at(&pintle, "c.test");
+    put_at(&bed.authority.renew("renewed", &own.key, &names, 95), &chain, &key);
+    let second = eventually("the renewal is served", || Some(end_at(&pintle, "c.test")).filter(|end| *end != first));
+    assert_eq!(end_at(&pintle, "a.test"), second);
+    output(&mut pintle.command("reload"));
+    assert_eq!(end_at(&pintle, "c.test"), second);
+    drop(pintle);
+    let pintle = Pintle::start(&bed.authority, &after);
+    assert_eq!(names.map(|name| end_at(&pintle, name)), [second.clone(), second]);
+}
+
+/// A name had a table of its own, and was served by the wildcard above it since. It shares what that one gets.
+#[test]
+fn a_name_without_a_table_goes_the_way_of_its_wildcard() {
+    let bed = Bed::new();
+    let wide = bed.authority.leaf("wide", &["*.w.test", "c.test"]);
+    let other = bed.authority.leaf("other", &["*.w.test", "c.test", "a.test"]);
+    let [next, last] = ["next", "last"].map(|name| bed.authority.public_key(name));
+    let below = site(&bed, &["x.w.test"], &wide, &hpkp(&[next.clone(), last], ""));
+    let both = site(&bed, &["*.w.test", "c.test"], &wide, &hpkp(&[next], "")) + &site(&bed, &["a.test"], &other, "");
+    let merged = state(&bed) + &site(&bed, &["*.w.test", "c.test", "a.test"], &other, "");
+    let pintle = Pintle::start(&bed.authority, &(state(&bed) + &both + &below));
+    assert!(["q.w.test", "x.w.test", "c.test"].iter().all(|name| pins_at(&bed, &pintle, name).is_some()));
+    copied(&bed, &wide);
+    pintle.rewrite(|text| text.replace(&below, ""));
+    output(&mut pintle.command("reload"));
+    eventually("the wildcard's copy is for the name, too", || {
+        let pairs =
+            copies(&bed).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "pem"));
+        pairs
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .all(|copy| !copy.contains("Except: "))
+            .then_some(())
+    });
+    pintle.rewrite(|text| text.replace(&(state(&bed) + &both), &merged));
+    pintle.reload_fails();
+    drop(pintle);
+    let are_served = |pintle: &Pintle| {
+        let served = ["q.w.test", "x.w.test", "c.test", "a.test"].map(|name| pin_at(pintle, name));
+        assert_eq!(served, [&wide.pin, &wide.pin, &wide.pin, &other.pin].map(String::clone));
+    };
+    for _ in 0..2 {
+        are_served(&Pintle::start(&bed.authority, &merged));
+    }
+    let line = Line::start(&bed.authority, LISTEN, &merged);
+    line.upgrade();
+    are_served(&line.pintle);
+}
+
+/// With a key process, no copy has a key. The text names other files, and those of before are still there.
+#[test]
+fn other_files_that_a_reload_refuses_darken_nothing_with_a_key_process() {
+    let bed = Bed::new();
+    let text = |leaf: &Leaf| {
+        format!("[tls]\nkey_process = true\n{}", bed.config_of(&leaf.chain, &leaf.key, &bed.pins("30d"), ""))
+    };
+    let pintle = Pintle::start(&bed.authority, &text(&bed.live));
+    assert!(bed.header(&pintle).is_some());
+    eventually("the pair is copied", || (copies(&bed).len() == 1).then_some(()));
+    pintle.rewrite(|known| known.replace(&text(&bed.live), &text(&bed.stranger)));
+    let refused = pintle.reload_fails();
+    assert!(!refused.contains("no copy has the live key"), "its file is there: {refused}");
+    drop(pintle);
+    for _ in 0..2 {
+        let pintle = Pintle::start(&bed.authority, &text(&bed.stranger));
+        assert_eq!(bed.served(&pintle), bed.live.pin);
+        output(&mut pintle.command("reload"));
+        assert_eq!(bed.served(&pintle), bed.live.pin);
+    }
+}
+
+/// A site has a pair for each kind of key, and the text names other files for both.
+#[test]
+fn each_of_two_refused_pairs_has_its_own_stand_in() {
+    let bed = Bed::new();
+    let two = |one: &Leaf, rsa: &Leaf| {
+        let second = format!("[[site.certificate]]\nchain = {:?}\nkey = {:?}\n", rsa.chain, rsa.key);
+        let pins = second + &hpkp(&[bed.authority.public_key("next")], "");
+        state(&bed) + &site(&bed, &["a.test"], one, &pins).replacen("[site.certificate]", "[[site.certificate]]", 1)
+    };
+    let rsa = |name: &str| bed.authority.leaf_of(name, &["a.test"], KeyKind::Rsa, -1, 90);
+    let (own, own_rsa) = (bed.authority.leaf("own", &["a.test"]), rsa("own-rsa"));
+    let (before, after) = (two(&own, &own_rsa), two(&bed.authority.leaf("strange", &["a.test"]), &rsa("strange-rsa")));
+    let pintle = Pintle::start(&bed.authority, &before);
+    assert!(pins_at(&bed, &pintle, "a.test").is_some());
+    eventually("both pairs are copied", || (copies(&bed).len() == 2).then_some(()));
+    pintle.rewrite(|text| text.replace(&before, &after));
+    pintle.reload_fails();
+    drop(pintle);
+    for _ in 0..2 {
+        let pintle = Pintle::start(&bed.authority, &after);
+        let with = |algorithm: &str| pin_with(&pintle, "a.test", &format!("-tls1_3 -sigalgs {algorithm}"));
+        assert_eq!(["ECDSA+SHA256", "RSA-PSS+SHA256"].map(with), [own.pin.clone(), own_rsa.pin.clone()]);
+    }
+}
+
+/// Many sites are removed at once: one warning is enough.
+#[test]
+fn many_removed_sites_share_a_warning() {
+    let bed = Bed::new();
+    let names = ["a.test", "b.test", "c.test", "d.test", "e.test"];
+    let (all, rest) = (bed.authority.leaf("all", &names), bed.authority.leaf("rest", &["z.test"]));
+    let pins = hpkp(&[bed.authority.public_key("next")], "");
+    let sites: String = names.iter().map(|name| site(&bed, &[*name], &all, &pins)).collect();
+    let pintle = Pintle::start(&bed.authority, &(state(&bed) + &site(&bed, &["z.test"], &rest, "") + &sites));
+    assert!(names.iter().all(|name| pins_at(&bed, &pintle, name).is_some()));
+    pintle.rewrite(|text| text.replace(&sites, ""));
+    let (code, out, err) = outcome(&mut pintle.command("reload"));
+    assert_eq!((code, err.matches("no site serves").count()), (0, 1), "{out}{err}");
+    assert!(err.contains("the same for b.test (until 20") && err.contains("and 1 more"), "{err}");
 }

@@ -317,11 +317,11 @@ fn smashing_magazine_october_2016() {
     let pintle = bed.start(&year(&[&next, &spare]));
     let promised = bed.header(&pintle).unwrap();
     assert!(promised.contains("max-age=31536000; includeSubDomains") && promised.contains(&bed.live.pin), "{promised}");
-    // The new key, and the new pins, at once.
-    bed.put(&bed.stranger);
+    // The new key, and the new pins, at once: the key last, as pintle watches its files, and not the configuration.
     let text = fs::read_to_string(pintle.config_path()).unwrap();
     let fresh = [bed.authority.public_key("fresh"), bed.authority.public_key("fresher")];
     fs::write(pintle.config_path(), text.replace(&year(&[&next, &spare]), &year(&[&fresh[0], &fresh[1]]))).unwrap();
+    bed.put(&bed.stranger);
     let (code, _, err) = outcome(&mut pintle.command("reload"));
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("would lock readers out"), "{err}");

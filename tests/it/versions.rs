@@ -356,3 +356,14 @@ fn an_upgrade_is_an_adoption() {
     // The same text is no new version.
     assert_eq!(versions(&line.pintle, 2)[0]["how"], "upgrade");
 }
+
+/// The file named the folder of its history, and is gone.
+#[test]
+fn a_lost_file_has_a_history() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("pintle.toml");
+    for word in ["show", "restore"] {
+        let (code, out, err) = outcome(pintle().args(["config", word, "HEAD", "-c"]).arg(&path));
+        assert!(code == 1 && err.contains("`git -C STATE/config.git show HEAD:pintle.toml`"), "{word}: {out}{err}");
+    }
+}

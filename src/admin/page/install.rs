@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::error::failed;
 use super::moment::Moment;
-use super::value::{WayOut, count, list, some, text, ways_out};
+use super::value::{WayOut, count, grouped, list, some, text, ways_out};
 use crate::admin::api::{Answer, Api, Call};
 use crate::admin::asked::{PageRequest, encoded};
 use crate::admin::reply::{Page, PageFrame};
@@ -34,9 +34,36 @@ struct InstallView {
     /// The list to choose a site from; empty if there is one.
     choices: Vec<SiteChoice>,
     find: String,
-    more: usize,
+    turn: PageTurn,
     site: Option<SiteToInstall>,
     outcome: Option<InstallOutcome>,
+}
+
+/// The place of the shown part in the list.
+#[derive(Default)]
+struct PageTurn {
+    found: String,
+    page: usize,
+    pages: usize,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+impl PageTurn {
+    fn of(listed: &Value, find: &str) -> Self {
+        let (page, pages) = (count(listed, "page"), count(listed, "pages"));
+        let link = |page: usize| match find {
+            "" => format!("{PATH}?page={page}"),
+            find => format!("{PATH}?q={}&page={page}", encoded(find)),
+        };
+        Self {
+            found: grouped(count(listed, "found")),
+            page,
+            pages,
+            before: (page > 1).then(|| link(page - 1)),
+            after: (page < pages).then(|| link(page + 1)),
+        }
+    }
 }
 
 /// A site of the list.
@@ -131,14 +158,6 @@ async fn shown(
     status: StatusCode,
 ) -> Page {
     let find = asked.query.get("q").unwrap_or_default();
-    let listed = api.call(Call::get("/v1/sites").with("q", find)).await;
-    if !listed.is_ok() {
-        return failed(asked, &listed);
-    }
-    let all = count(&listed.body, "all");
-    let sites = list(&listed.body, "sites");
-    let lone = sites.first().filter(|_| all == 1).map(|site| text(site, "site"));
-    let host = if host.is_empty() { lone.unwrap_or_default() } else { host.to_owned() };
     let mut view = InstallView {
         frame: PageFrame::new(asked, "Install a certificate", PATH),
         answer_bold: String::new(),
@@ -146,18 +165,29 @@ async fn shown(
         step: 1,
         choices: Vec::new(),
         find: find.to_owned(),
-        more: 0,
+        turn: PageTurn::default(),
         site: None,
         outcome: None,
     };
+    let mut host = host.to_owned();
+    // Whoever has chosen needs no list of ten thousand.
     if host.is_empty() {
-        view.more = count(&listed.body, "found").saturating_sub(sites.len());
-        view.choices = sites.iter().map(choice).collect();
-        view.answer = match all {
-            0 => "No site yet: there is nothing to install a certificate for.".to_owned(),
-            _ => "Choose the site. Nothing changes before you have seen the verdict.".to_owned(),
+        let page = asked.query.get("page").unwrap_or("1");
+        let listed = api.call(Call::get("/v1/sites").with("q", find).with("page", page)).await;
+        if !listed.is_ok() {
+            return failed(asked, &listed);
+        }
+        let (all, sites) = (count(&listed.body, "all"), list(&listed.body, "sites"));
+        let Some(lone) = sites.first().filter(|_| all == 1) else {
+            view.turn = PageTurn::of(&listed.body, find);
+            view.choices = sites.iter().map(choice).collect();
+            view.answer = match all {
+                0 => "No site yet: there is nothing to install a certificate for.".to_owned(),
+                _ => "Choose the site. Nothing changes before you have seen the verdict.".to_owned(),
+            };
+            return Page::of(&view).with_status(status);
         };
-        return Page::of(&view).with_status(status);
+        host = text(lone, "site");
     }
     let answer = api.call(Call::get("/v1/install").with("site", &host)).await;
     if !answer.is_ok() {
@@ -165,7 +195,7 @@ async fn shown(
     }
     let may_install = asked.session.may(AdminRole::Operate);
     let mut site = site_of(&answer, may_install);
-    site.has_others = all > 1;
+    site.has_others = count(&answer.body, "sites") > 1;
     (view.answer_bold, view.answer, view.step) = headline(&site, outcome.as_ref());
     (view.site, view.outcome) = (Some(site), outcome);
     Page::of(&view).with_status(status)

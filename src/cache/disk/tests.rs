@@ -234,11 +234,11 @@ fn changes_reach_what_waits() {
     for target in ["/kept", "/changed", "/purged", "/tagged"] {
         first.put(target, "ETag: \"x\"\r\nCache-Tag: t\r\n", b"x");
     }
-    first.store.invalidate(&key_of("/changed"));
+    first.store.invalidate(&key_of("/changed"), &[]);
     first.store.purge(&PurgeScope::Url(b"a.example".to_vec(), b"/purged".to_vec()), false);
     first.service.keep(vec![first.disk.id().to_owned()]);
     first.settled().unwrap();
-    first.store.invalidate(&key_of("/tagged"));
+    first.store.invalidate(&key_of("/tagged"), &[]);
     first.end();
     let second = Process::start(dir.path());
     for (target, want) in [("/kept", Some(false)), ("/changed", Some(true)), ("/purged", None), ("/tagged", Some(true))]

@@ -1,10 +1,11 @@
 //! `[admin.https]`: the pages over TLS, for readers on other hosts.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::admin_pins::{self, BrokenByPages};
+use super::admin_pins;
 use super::certificates::{PrivateKey, certify_problem, chain_file, key_problem, read_chain, read_key};
 use super::checker::Checker;
 use super::entry::SiteEntry;
@@ -35,8 +36,8 @@ pub(super) struct AdminHttpsPlan {
     site: Option<usize>,
     /// Certificates of its own, if they are fit.
     own: Option<CertificateSet>,
-    /// `true` if they break promises already. Pins of a site that break in the same way are then no objection.
-    breaks: bool,
+    /// The names at which they break promises already. Further pins that bind these are no objection.
+    broken: HashSet<String>,
     /// The role of clients with certificates, if there may be any, and their authority, if its file is fit.
     clients: Option<(AdminRole, Option<Arc<ClientAuthority>>)>,
     troubles: Vec<Reason>,
@@ -78,20 +79,21 @@ pub(super) fn plan(around: &PageInputs<'_>, r: &mut Checker<'_>) -> Option<Admin
     }
     let chain = table.chain.as_ref().map(|chain| r.path(&chain.value)).unwrap_or_default();
     let broken = certificates.as_ref().and_then(|own| admin_pins::broken(table, own, &chain, around.context));
-    let (breaks, is_refused) = (broken.is_some(), broken.as_ref().is_some_and(|broken| broken.is_refused));
-    if let Some(BrokenByPages { problem, .. }) = broken {
-        troubles.push(r.problems.placed(&problem).reason);
-        r.report(problem);
+    let is_refused = broken.as_ref().is_some_and(|broken| broken.is_refused);
+    let mut names = HashSet::new();
+    if let Some(found) = broken {
+        troubles.push(r.problems.placed(&found.problem).reason);
+        r.report(found.problem);
+        names = found.names;
     }
     let own = certificates.filter(|_| !is_refused);
-    Some(AdminHttpsPlan { listen, site, own, breaks, clients, troubles, stamps })
+    Some(AdminHttpsPlan { listen, site, own, broken: names, clients, troubles, stamps })
 }
 
 impl AdminHttpsPlan {
     /// The objection to a site's pins that bind the pages, whose own certificate has none of their keys.
     pub(super) fn clash(&self, table: &SiteTable, entry: &SiteEntry, now: Seconds) -> Option<Problem> {
-        let own = self.own.as_ref().filter(|_| !self.breaks)?;
-        admin_pins::clash(own, table, entry, now)
+        admin_pins::clash((self.own.as_ref()?, &self.broken), table, entry, now)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The own certificate of the pages over TLS, judged by the pins of the sites: these bind a name on every port (RFC 7469
 //! section 2.6), and `includeSubDomains` binds the names below.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::entry::SiteEntry;
@@ -8,8 +9,10 @@ use crate::config::CheckContext;
 use crate::config::admin_https::AdminHttps;
 use crate::config::file::{AdminHttpsTable, SiteTable};
 use crate::host::HostPattern;
-use crate::ledger::time::minute_from;
+use crate::ledger::Book;
+use crate::ledger::time::{minute, minute_from};
 use crate::policy::promise::{Promise, Seconds};
+use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason};
 use crate::tls::CertificateSet;
 use crate::tls::certificate::Chain;
@@ -23,6 +26,8 @@ pub(super) struct BrokenByPages {
     pub(super) problem: Problem,
     /// The pages do not get it: they keep what they have.
     pub(super) is_refused: bool,
+    /// Its names at which it breaks them.
+    pub(super) names: HashSet<String>,
 }
 
 /// Judges the certificate of the pages. It is refused if a reload, an upgrade, or a change of its files brings it, and the
@@ -60,14 +65,16 @@ pub(super) fn broken(
     // Without a certificate in use, the pages of an old text get this one, as at a start.
     let is_refused = breaks_more && (has_other_files || in_use.is_some());
     let sites = listed(broken.iter().map(|(promise, _)| promise.site.clone()).collect());
-    let names = listed(broken.into_iter().flat_map(|(_, names)| names).collect());
+    let way = way_for_this_key(chain, &broken, &sites, context.book);
+    let names: HashSet<String> = broken.into_iter().flat_map(|(_, names)| names).collect();
     let reason = Reason::new(format!(
-        "admin.https.chain: would lock readers out of the pages at {names}: the pins of {sites} bind every port, are held \
+        "admin.https.chain: would lock readers out of the pages at {}: the pins of {sites} bind every port, are held \
          until {}, and this chain has none of their keys ({})",
+        listed(names.iter().cloned().collect()),
         minute_from(until),
         chain.pin()
     ))
-    .hint(format!("add the key of this chain to backups of {sites}, and reload"))
+    .hint(way)
     .hint("site = \"...\" instead of chain and key in [admin.https], for the certificate of a site")
     .hint("get a certificate for another name, which no site's pins bind");
     let span = table.chain.as_ref().map_or(&table.span, |chain| &chain.span);
@@ -76,14 +83,40 @@ pub(super) fn broken(
         (true, false) => Problem::warning(span, reason.note(KEPT)),
         (false, _) => Problem::warning(span, reason.note("pintle serves the pages with it all the same")),
     };
-    Some(BrokenByPages { problem, is_refused })
+    Some(BrokenByPages { problem, is_refused, names })
 }
 
-/// The objection to a site's pins that the certificate would break once they are sent.
-pub(super) fn clash(set: &CertificateSet, table: &SiteTable, entry: &SiteEntry, now: Seconds) -> Option<Problem> {
+/// The way and the time in which the certificate's own key becomes usable.
+fn way_for_this_key(chain: &Chain, broken: &[(&Promise, Vec<String>)], sites: &str, book: &Book) -> String {
+    let from = minute_from(broken.iter().map(|(promise, _)| promise.honoured_until()).max().unwrap_or_default());
+    let since = broken.iter().map(|(promise, _)| book.promised_since(&promise.site, chain.pin()));
+    // Of several sites, the last one counts.
+    match since.collect::<Option<Vec<Seconds>>>().and_then(|since| since.into_iter().max()) {
+        Some(since) => format!(
+            "wait: the key of this chain is promised by {sites} since {}; it is usable from {from}, when no client holds \
+             older pins. Restart pintle after that, or `{}`",
+            minute(since),
+            pintle("reload")
+        ),
+        None => format!(
+            "add the key of this chain to backups of {sites}, and `{}`: it is usable from {from} at the earliest, and until \
+             then a restart locks readers out",
+            pintle("reload")
+        ),
+    }
+}
+
+/// The objection to a site's pins that the certificate would break once they are sent. There is none for names at which it
+/// breaks promises already.
+pub(super) fn clash(
+    (set, known): (&CertificateSet, &HashSet<String>),
+    table: &SiteTable,
+    entry: &SiteEntry,
+    now: Seconds,
+) -> Option<Problem> {
     let chain = &set.first()?.chain;
     let promise = &entry.pledge.as_ref()?.promise;
-    let names = broken_names(chain, promise);
+    let names: Vec<String> = broken_names(chain, promise).into_iter().filter(|name| !known.contains(name)).collect();
     let is_alive = || Promise { first_sent: now, last_sent: now, ..promise.clone() }.is_alive(now);
     if names.is_empty() || !is_alive() {
         return None;

@@ -1,24 +1,23 @@
 //! The order of the checks: globals, each site by itself, then the guard over all sites together.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::builder::Builder;
+use super::builder::{Builder, BuilderIndexes};
 use super::candidate::Candidate;
 use super::checker::Checker;
 use super::entry::{SiteEntry, by_name};
 use super::files_ahead::FilesAhead;
 use super::globals::globals;
 use super::hosts::hosts;
-use super::keep::{keep_unfit, mark_shorter, note_missing, note_refused};
+use super::keep::{KeptSites, keep_unfit, mark_shorter, note_missing, note_refused};
 use super::stand_in::CandidateChange;
 use super::stand_in_copies::StandInCopies;
 use super::{assemble, guard, planning, suites, unserved};
 use crate::config::file::ConfigFile;
 use crate::config::problem::{At, Problems};
-use crate::config::{CheckContext, Config, Draft, KeptSite};
+use crate::config::{CheckContext, Config, Draft};
 use crate::host::HostPattern;
 use crate::ledger::time::{DOUBT, wall};
 use crate::policy::promise::others;
@@ -57,8 +56,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         globals: &globals,
         except: others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>()),
         before: by_name(context.before.map_or(&[], |before| &before.entries)),
-        by_host: OnceCell::new(),
-        served_before: OnceCell::new(),
+        indexes: BuilderIndexes::default(),
         copies: &copies,
         reuse: planning::Reuse::of(context.before),
         upstreams: context.before.map(|b| b.upstreams.clone()).unwrap_or_default(),
@@ -92,7 +90,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
         news.extend(candidate.news.into_iter().map(|problem| (entry.site.label(), problem)));
         entries.push(entry);
     }
-    let outcome = assemble::AssembleOutcome { admitted, kept, news };
+    let outcome = assemble::AssembleOutcome { admitted, kept: kept.into_list(), news };
     assemble::assemble((draft, context), globals, (entries, upstreams), outcome)
 }
 
@@ -105,8 +103,8 @@ fn files_ahead(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>) -> 
 }
 
 /// Lets unfit sites keep what they have, or a part of it.
-fn keep(candidates: &mut [Candidate], context: &CheckContext<'_>) -> Vec<KeptSite> {
-    let mut kept = Vec::new();
+fn keep(candidates: &mut [Candidate], context: &CheckContext<'_>) -> KeptSites {
+    let mut kept = KeptSites::default();
     for candidate in candidates.iter_mut() {
         note_refused(candidate, context, &mut kept);
     }

@@ -16,6 +16,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, set_id};
 use crate::policy::guard::Breach;
 use crate::policy::promise::{Promise, PromiseChannel};
+use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason};
 
 /// The note about a pair that is as good or bad as the one in use.
@@ -49,6 +50,8 @@ pub(super) struct AllSites<'a> {
     pub(super) sent: HashSet<String>,
     /// The names of all sites of the file.
     pub(super) names: HashSet<&'a HostPattern>,
+    /// The set that each site sent last, if a promise is broken.
+    pub(super) last: Option<&'a HashMap<&'a str, &'a Promise>>,
     /// The sites of the configuration in use.
     pub(super) before: &'a EntriesByName<'a>,
     pub(super) context: &'a CheckContext<'a>,
@@ -126,27 +129,14 @@ impl BrokenPromises<'_> {
                 admitted.accepted.push(self.accepted(refusal));
                 return None;
             }
-            Acceptance::Another { given, wanted } => Some(format!(
-                "accept_lockout_until is {given:?}, should be {wanted:?} for this chain; without a lockout, remove it"
-            )),
-            Acceptance::BeforeTheChain => {
-                refusal.by_command = true;
-                Some("accept_lockout_until was set before this chain came, and accepts no lockout: remove it".into())
-            }
-            Acceptance::Used(pin) => {
-                refusal.by_command = true;
-                Some(format!("accept_lockout_until accepted the key {pin}, and accepts no other one: remove it"))
-            }
-            Acceptance::None => {
-                // At a start, a line would not count.
-                let is_unserved = context.served().is_none() && context.days_in_use.is_none();
-                refusal.by_command = is_unserved && !self.counts_line;
-                None
+            Acceptance::Not(why) => {
+                refusal.by_command = why.is_by_command(&refusal, self.counts_line, context);
+                why.note()
             }
         };
         let notes: Vec<String> = note.into_iter().collect();
         let reason = notes.iter().fold(refusal.reason(), |reason, note| reason.note(note.clone()));
-        problems.insert(Problem::error(span, reason).about(path));
+        problems.insert(Problem::error(span, reason).about(path).of_key(refusal.pin.to_string()));
         Some((refusal, notes))
     }
 
@@ -172,8 +162,7 @@ impl BrokenPromises<'_> {
     /// tells, unless the site has sent another set since.
     fn is_sent(&self, promise: &Promise) -> bool {
         let is_leased = || {
-            let is_last =
-                || self.all.context.book.sent_last(&promise.site, |_| true).is_some_and(|last| last == promise);
+            let is_last = || self.all.last.and_then(|last| last.get(promise.site.as_str())) == Some(&promise);
             matches!(promise.channel, PromiseChannel::Header(_))
                 && promise.last_sent >= self.all.context.now
                 && is_last()
@@ -186,7 +175,7 @@ impl BrokenPromises<'_> {
         let is_backup = self.entry.plan.pins.iter().flat_map(|p| &p.backups).any(|b| b.key.pin == pin);
         Refusal {
             site: label.clone(),
-            files: self.files(),
+            files: if self.is_in_text_alone(broken) { Vec::new() } else { self.files() },
             shared: self.all.shared.get(self.loaded),
             chain: self.all.context.shown(&self.loaded.path).to_string(),
             pin,
@@ -210,6 +199,21 @@ impl BrokenPromises<'_> {
         let is_there = |site: &str| HostPattern::parse(site).is_ok_and(|site| self.all.names.contains(&site));
         let sites: BTreeSet<&String> = broken.iter().map(|promise| &promise.site).collect();
         sites.into_iter().filter(|site| !is_there(site)).cloned().collect()
+    }
+
+    /// `true` if the serving process has no such pair for the names that these promises bind: an installation would be about
+    /// the text that it has loaded, and accept nothing for this one.
+    fn is_in_text_alone(&self, broken: &[&Promise]) -> bool {
+        if self.all.context.served().is_none() {
+            return false;
+        }
+        let Some(in_use) = self.all.before.get(self.entry.report.name()) else { return true };
+        let path = &self.loaded.path;
+        let has_pair =
+            in_use.pairs().iter().any(|pair| pair.path == *path) || in_use.missing().any(|missing| missing == path);
+        let (names, known) = (self.entry.served_names(), in_use.hosts().iter().collect::<HashSet<_>>());
+        let is_bound = |host: &HostPattern| broken.iter().any(|promise| promise.binds(host, names.except));
+        !has_pair || names.hosts.iter().any(|host| !known.contains(host) && is_bound(host))
     }
 
     /// The files that `pintle install` gets: those of an installation that is being judged, otherwise those in place.
@@ -236,16 +240,56 @@ enum Acceptance {
     Excused,
     /// It names the right day.
     Given,
-    /// It names another day.
-    Another {
-        given: String,
-        wanted: String,
-    },
-    /// It names the right day, but was there before the chain: the operator may not have seen this refusal.
+    Not(NotAccepted),
+}
+
+/// The reason why a lockout is not accepted.
+enum NotAccepted {
+    /// The line names another day.
+    Another { given: String, wanted: String },
+    /// The line names the right day, but was there before the chain: the operator may not have seen this refusal.
     BeforeTheChain,
+    /// The line names the right day, but no refusal has named this key: the operator may have seen that of another key.
+    Unnamed,
     /// The day was used for this key.
     Used(Pin),
-    None,
+    /// There is no line.
+    NoLine,
+}
+
+impl NotAccepted {
+    /// `true` if a line would not count, but only a command.
+    fn is_by_command(&self, refusal: &Refusal, counts_line: bool, context: &CheckContext<'_>) -> bool {
+        match self {
+            Self::Another { .. } => false,
+            Self::BeforeTheChain | Self::Unnamed | Self::Used(_) => true,
+            // At a start, a line would not count. Beside a process that has not refused this key, a reload that brings the
+            // line would refuse it first.
+            Self::NoLine => {
+                let is_start = context.days_in_use.is_none() && !counts_line;
+                context.served().is_none() && (is_start || !context.has_named(&refusal.site, refusal.pin))
+            }
+        }
+    }
+
+    fn note(&self) -> Option<String> {
+        Some(match self {
+            Self::Another { given, wanted } => format!(
+                "accept_lockout_until is {given:?}, should be {wanted:?} for this chain; without a lockout, remove it"
+            ),
+            Self::BeforeTheChain => {
+                "accept_lockout_until was set before this chain came, and accepts no lockout: remove it".into()
+            }
+            Self::Unnamed => format!(
+                "accept_lockout_until came before any refusal had named this key: if you mean this key, `{}` once more",
+                pintle("reload")
+            ),
+            Self::Used(pin) => {
+                format!("accept_lockout_until accepted the key {pin}, and accepts no other one: remove it")
+            }
+            Self::NoLine => return None,
+        })
+    }
 }
 
 fn acceptance(
@@ -269,16 +313,20 @@ fn acceptance(
     };
     if let Some(accepted) = context.accept.as_ref().filter(is_meant) {
         let (given, wanted) = (accepted.day.clone(), refusal.day_of_command());
-        return if given == wanted { Acceptance::Given } else { Acceptance::Another { given, wanted } };
+        return match given == wanted {
+            true => Acceptance::Given,
+            false => Acceptance::Not(NotAccepted::Another { given, wanted }),
+        };
     }
     match table.accept_lockout_until.as_ref().map(|at| &at.value) {
-        Some(given) if *given != day => Acceptance::Another { given: given.clone(), wanted: day },
+        Some(given) if *given != day => Acceptance::Not(NotAccepted::Another { given: given.clone(), wanted: day }),
         Some(_) => match book.accepted_instead(&site, refusal.pin, &day) {
-            Some(pin) => Acceptance::Used(pin),
-            None if !counts_line => Acceptance::BeforeTheChain,
+            Some(pin) => Acceptance::Not(NotAccepted::Used(pin)),
+            None if !counts_line => Acceptance::Not(NotAccepted::BeforeTheChain),
+            None if !context.has_named(&site, refusal.pin) => Acceptance::Not(NotAccepted::Unnamed),
             None => Acceptance::Given,
         },
-        None => Acceptance::None,
+        None => Acceptance::Not(NotAccepted::NoLine),
     }
 }
 

@@ -9,19 +9,34 @@ use super::candidate::{self, Basis, Candidate};
 use super::checker::Checker;
 use super::entry::{ByHost, EntriesByName, SiteEntry};
 use super::globals::Globals;
+use super::held_pins::HeldPins;
 use super::loaded::LoadedCertificate;
 use super::plan::NameApart;
 use super::planning::{Reuse, SiteToPlan};
-use super::stand_in::{CandidateChange, MayLackHere, ServedLast, StandIns};
+use super::stand_in::{CandidateChange, MayLackHere, ServedLast, SitesInUse, StandIns};
 use super::stand_in_copies::StandInCopies;
 use super::upstream::Upstreams;
 use crate::config::file::{ConfigFile, SiteTable};
 use crate::config::problem::At;
 use crate::config::{CheckContext, Draft, MayLack, ServedBefore, StandIn};
 use crate::host::HostPattern;
+use crate::policy::promise::Promise;
 
 /// The sites that an earlier process served, by all their names.
 type ServedByHost<'a> = HashMap<&'a HostPattern, &'a ServedBefore, foldhash::fast::RandomState>;
+
+/// Indexes for all sites, each made once somebody asks.
+#[derive(Default)]
+pub(super) struct BuilderIndexes<'a> {
+    /// The sites of the configuration in use by all their names.
+    by_host: OnceCell<ByHost<'a>>,
+    /// The sites that an earlier process served, by all their names.
+    served_before: OnceCell<ServedByHost<'a>>,
+    /// The set of pins that each site sent last.
+    sent_last: OnceCell<HashMap<&'a str, &'a Promise>>,
+    /// The ends of promises in headers.
+    held_pins: OnceCell<HeldPins<'a>>,
+}
 
 /// Makes candidates of sites.
 pub(super) struct Builder<'a> {
@@ -33,10 +48,7 @@ pub(super) struct Builder<'a> {
     pub(super) globals: &'a Globals,
     pub(super) except: Vec<Vec<HostPattern>>,
     pub(super) before: EntriesByName<'a>,
-    /// The sites of the configuration in use by all their names.
-    pub(super) by_host: OnceCell<ByHost<'a>>,
-    /// The sites that an earlier process served, by all their names.
-    pub(super) served_before: OnceCell<ServedByHost<'a>>,
+    pub(super) indexes: BuilderIndexes<'a>,
     pub(super) copies: &'a StandInCopies<'a>,
     pub(super) reuse: Reuse,
     pub(super) upstreams: Upstreams,
@@ -51,7 +63,7 @@ impl Builder<'_> {
         let except = self.except.get(index).cloned().unwrap_or_default();
         let names = self.names.get(index).map_or(&[][..], Vec::as_slice);
         let may_lack = self.may_lack(index);
-        let stand_ins = StandIns::of(self.served_as(names), self.copies, change, may_lack, (names, table));
+        let stand_ins = StandIns::of(self.in_use_for(names), self.copies, change, may_lack, (names, table));
         let (draft, file, globals) = (self.draft, self.file, self.globals);
         let site = SiteToPlan { draft, file, index, hosts, globals, stand_ins: &stand_ins };
         let planned = self.reuse.plan(&site, &mut self.upstreams, r);
@@ -77,45 +89,71 @@ impl<'a> Builder<'a> {
         names.iter().find_map(|name| self.in_use(name)).filter(|_| self.context.is_served)
     }
 
+    /// The sites that clients see now: the one with these names, and one that serves a name of them.
+    fn in_use_for(&self, names: &[HostPattern]) -> SitesInUse<'a> {
+        let serving = || names.iter().find_map(|name| self.serving(name));
+        SitesInUse { own: self.served_as(names), serving: self.context.served().and_then(|_| serving()) }
+    }
+
+    /// The set of pins that each site sent last in its header.
+    pub(super) fn sent_last(&self) -> &HashMap<&'a str, &'a Promise> {
+        self.indexes.sent_last.get_or_init(|| self.context.book.sent_last(|_| true))
+    }
+
+    /// The ends of the promises in headers.
+    pub(super) fn held_pins(&self) -> &HeldPins<'a> {
+        self.indexes.held_pins.get_or_init(|| HeldPins::of(self.context.book.promises(), self.context.now))
+    }
+
     /// The site of the configuration in use with this name.
     fn in_use(&self, name: &HostPattern) -> Option<&'a Arc<SiteEntry>> {
         let find = || {
             let entries = self.context.before.iter().flat_map(|before| &before.entries);
             entries.flat_map(|entry| entry.hosts().iter().map(move |host| (host, entry))).collect()
         };
-        self.by_host.get_or_init(find).get(name).copied()
+        self.indexes.by_host.get_or_init(find).get(name).copied()
+    }
+
+    /// The site of the configuration in use that serves a name now: its own one, or that of the wildcard above it.
+    fn serving(&self, name: &HostPattern) -> Option<&'a Arc<SiteEntry>> {
+        // A site without any pair in its text leaves TLS for its names to a wildcard.
+        let own = self.in_use(name).filter(|own| own.plan.set.is_some() || own.plan.lack.is_some());
+        let entry = own.or_else(|| self.in_use(&name.wildcard_above()?))?;
+        let is_refused = entry.plan.refused_names().any(|refused| refused == name);
+        (entry.plan.set.is_some() && !is_refused).then_some(entry)
+    }
+
+    /// The site that served a name in the earlier process: its own one, or that of the wildcard above it.
+    fn serving_before(&self, served: &'a [ServedBefore], name: &HostPattern) -> Option<&'a ServedBefore> {
+        let by_host = self.served_before(served);
+        by_host.get(name).copied().or_else(|| {
+            let above = by_host.get(&name.wildcard_above()?).copied()?;
+            above.unserved_below.as_ref().is_some_and(|names| !names.contains(name)).then_some(above)
+        })
     }
 
     /// The sites that an earlier process served, by all their names.
     fn served_before(&self, served: &'a [ServedBefore]) -> &ServedByHost<'a> {
         let find = || served.iter().flat_map(|site| site.hosts.iter().map(move |host| (host, site))).collect();
-        self.served_before.get_or_init(find)
+        self.indexes.served_before.get_or_init(find)
     }
 
     /// The pairs that a site may be without: all, if none of its names has a certificate now, and otherwise those that it
-    /// lacks already.
+    /// lacks already, beside another one.
     fn may_lack(&self, index: usize) -> MayLackHere<'a> {
         let names = self.names.get(index).map_or(&[][..], Vec::as_slice);
         match (&self.context.may_lack, self.context.served()) {
-            (MayLack::None, _) => MayLackHere::Only(Vec::new()),
-            (_, Some(_)) => {
+            (MayLack::None, _) => MayLackHere::None,
+            (_, Some(_)) if names.iter().any(|name| self.serving(name).is_some()) => {
                 let own: Vec<&'a Arc<SiteEntry>> = names.iter().filter_map(|name| self.in_use(name)).collect();
-                match own.iter().any(|entry| entry.plan.set.is_some()) {
-                    true => MayLackHere::Only(own.into_iter().flat_map(|entry| entry.missing()).collect()),
-                    false => MayLackHere::Any,
-                }
+                MayLackHere::Served(own.into_iter().flat_map(|entry| entry.missing()).collect())
             }
-            (MayLack::All, None) => MayLackHere::Any,
-            (MayLack::AllBut(served), None) => {
+            (MayLack::AllBut(served), None) if names.iter().any(|n| self.serving_before(served, n).is_some()) => {
                 let by_host = self.served_before(served);
                 let own: Vec<&'a ServedBefore> = names.iter().filter_map(|name| by_host.get(name).copied()).collect();
-                match own.is_empty() {
-                    true => MayLackHere::Any,
-                    false => MayLackHere::Only(
-                        own.into_iter().flat_map(|site| &site.missing).map(PathBuf::as_path).collect(),
-                    ),
-                }
+                MayLackHere::Served(own.into_iter().flat_map(|site| &site.missing).map(PathBuf::as_path).collect())
             }
+            (MayLack::All | MayLack::AllBut(_), _) => MayLackHere::Any,
         }
     }
 
@@ -136,7 +174,7 @@ impl<'a> Builder<'a> {
     pub(super) fn served(&self, candidate: &Candidate, pair: &LoadedCertificate) -> Option<ServedLast> {
         self.of_site(candidate, |stand_ins, table| {
             let table = table.certificates.get(pair.at)?;
-            stand_ins.served(table, pair.at, &pair.path, &self.draft.folder)
+            stand_ins.served(table, pair.at, &pair.path, &self.draft.folder, Some(&pair.chain))
         })
     }
 
@@ -145,7 +183,7 @@ impl<'a> Builder<'a> {
         let pin = pair.chain.pin();
         self.of_site(candidate, |stand_ins, table| {
             let table = table.certificates.get(pair.at)?;
-            let here = stand_ins.served(table, pair.at, &pair.path, &self.draft.folder);
+            let here = stand_ins.served(table, pair.at, &pair.path, &self.draft.folder, Some(&pair.chain));
             here.filter(|served| served.loaded.chain.pin() == pin)
                 .or_else(|| stand_ins.served_with(pin, table, pair.at, &pair.path, &self.draft.folder))
         })
@@ -180,16 +218,24 @@ impl<'a> Builder<'a> {
         }
         match &self.context.may_lack {
             // A judgement alone serves nothing, and its caller knows that no name would be lost.
-            MayLack::None => self.context.stand_in == StandIn::Never,
+            MayLack::None if self.context.stand_in == StandIn::Never => true,
+            // A start without `--strict` would serve the names apart. It refuses those without a pair, which is a fault.
+            MayLack::None if self.context.is_check() => self.have_pairs(candidate, names),
+            MayLack::None => false,
             MayLack::All => true,
             MayLack::AllBut(served) => {
-                let by_host = self.served_before(served);
-                let served: BTreeSet<HostPattern> =
-                    names.iter().filter(|name| by_host.contains_key(*name)).cloned().collect();
-                served.iter().all(|name| by_host.get(name).is_some_and(|site| site.replaced.contains(name)))
-                    && self.substitutes(candidate, &served).iter().all(|apart| apart.substitute.is_some())
+                let before = |name: &HostPattern| self.serving_before(served, name);
+                let known: BTreeSet<HostPattern> =
+                    names.iter().filter(|name| before(name).is_some()).cloned().collect();
+                known.iter().all(|name| before(name).is_some_and(|site| site.replaced.contains(name)))
+                    && self.have_pairs(candidate, &known)
             }
         }
+    }
+
+    /// `true` if pairs that served names of a site before may serve all of these.
+    fn have_pairs(&self, candidate: &Candidate, names: &BTreeSet<HostPattern>) -> bool {
+        self.substitutes(candidate, names).iter().all(|apart| apart.substitute.is_some())
     }
 
     fn of_site<T>(
@@ -200,7 +246,7 @@ impl<'a> Builder<'a> {
         let names = &candidate.plan.hosts;
         names.first()?;
         let table = self.file.sites.get(candidate.index)?;
-        let (none, may_lack) = (CandidateChange::default(), MayLackHere::Only(Vec::new()));
-        find(&StandIns::of(self.served_as(names), self.copies, &none, may_lack, (names, table)), table)
+        let (none, may_lack) = (CandidateChange::default(), MayLackHere::None);
+        find(&StandIns::of(self.in_use_for(names), self.copies, &none, may_lack, (names, table)), table)
     }
 }

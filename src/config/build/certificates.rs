@@ -62,6 +62,22 @@ impl Pairs {
             self.loaded.extend(stand_ins.served_until(pair, at, &path, folder));
         }
     }
+
+    /// Reports the missing pairs as errors if nothing is left to serve, and clients reach the site now.
+    fn refuse_to_lack_all(&mut self, table: &SiteTable, stand_ins: &StandIns<'_>, r: &mut Checker<'_>) {
+        let is_dark = self.loaded.is_empty() && self.missing.iter().any(|pair| pair.has_key);
+        if !is_dark || !stand_ins.are_served() {
+            return;
+        }
+        for missing in std::mem::take(&mut self.missing) {
+            r.problems.extend(missing.problems);
+            if missing.lack == CertificateLack::NotYet {
+                let what = "site.certificate: clients reach a name of this site now, and nothing is left to serve it until the \
+                            CA has issued a certificate";
+                r.error(&table.span, Reason::new(what).hint("until then, name the chain and key that serve it now"));
+            }
+        }
+    }
 }
 
 /// Loads a site's pairs. The pair that was served last replaces an unfit one, if that is allowed.
@@ -88,10 +104,9 @@ pub(super) fn build(
         let is_awaited = pair.managed.is_some() && here.is_none() && !problems.has_errors();
         let is_refused = problems.has_errors() || stand_ins.is_forced(at) || dropped.is_some() || is_awaited;
         let path = pair.chain.as_ref().map(|chain| r.path(&chain.value));
-        let served = path
-            .as_ref()
-            .filter(|_| dropped.is_none() && (is_refused || stand_ins.are_in_use()))
-            .and_then(|path| stand_ins.served(pair, at, path, r.folder))
+        let is_asked = dropped.is_none() && (is_refused || stand_ins.are_in_use());
+        let served = (path.as_ref().filter(|_| is_asked))
+            .and_then(|path| stand_ins.served(pair, at, path, r.folder, here.as_ref().map(|here| &*here.chain)))
             .map(|served| served.loaded);
         awaited = awaited.or_else(|| Some((pair, at, path.clone().filter(|_| is_awaited)?)));
         let unchanged = here.as_ref().zip(served.as_ref()).is_some_and(|(here, served)| here.is(served));
@@ -105,7 +120,7 @@ pub(super) fn build(
                 if !unchanged && stand_ins.are_in_use() {
                     hint_at_memory(&served, &mut problems);
                 }
-                pairs.replace(at, problems, unchanged, here.as_ref(), served);
+                pairs.replace(at, problems, unchanged, here.as_ref(), stand_ins.renewed(served));
             }
             _ if is_awaited || is_refused && stand_ins.may_lack(path.as_deref()) => pairs.missing.push(MissingPair {
                 path,
@@ -123,13 +138,13 @@ pub(super) fn build(
         }
     }
     pairs.keep_until_obtained(awaited, stand_ins, r.folder);
+    pairs.refuse_to_lack_all(table, stand_ins, r);
     pairs
 }
 
 /// Adds a hint if the key process has the only copy of a key: the key's file has another one, or none.
 fn hint_at_memory(served: &LoadedCertificate, problems: &mut [Problem]) {
-    let Some((keys, file)) = key_process::running().zip(served.key.as_deref()) else { return };
-    if keys.load(file).map_or(true, |key| key.pin() != served.chain.pin()) {
+    if served.is_in_memory_alone() {
         let errors = problems.iter_mut().filter(|problem| problem.is_error());
         errors.for_each(|problem| problem.reason.hints.push(ONLY_IN_MEMORY.to_owned()));
     }
@@ -185,7 +200,7 @@ fn load_pair(
         return None;
     };
     let folder = r.folder;
-    let lacked = |names: &[HostPattern]| stand_ins.lacked(names, table, at, &path, folder);
+    let lacked = |names: &[HostPattern]| stand_ins.lacked(names, &chain, table, at, &path, folder);
     let faults = judge(table, chain_at, &path, &chain, (hosts, &lacked), r);
     let certificate = match &key {
         Some((key_at, key)) => match key.certify(chain.clone()) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::entry::{SiteEntry, by_name};
 use super::needed_copies::{NeededCopies, fresh_replacing, replacing};
+use super::noted_promises::NotedPromises;
 use super::report::{self, DaysInUse};
 use super::upstream::Upstreams;
 use crate::cache::disk::DiskService;
@@ -16,11 +17,12 @@ use crate::config::acme::Acme;
 use crate::config::admin::AdminAccess;
 use crate::config::admin_https::AdminHttps;
 use crate::config::draft::AdminAddress;
-use crate::config::last_good::{Breaches, Fresh, LastGood, Pair, ServedPair};
+use crate::config::last_good::{Fresh, LastGood, Pair, ServedPair};
 use crate::config::process::Process;
-use crate::config::stamp::Stamp;
+use crate::config::stamp::{Stamp, Stamps};
 use crate::events::{Hook, HookLimits};
 use crate::graphite;
+use crate::handover::HandedCopy;
 use crate::lease::Lease;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp, set_id};
@@ -164,6 +166,21 @@ impl Config {
         self.sites().filter_map(|site| Some((site, site.lacks_certificate?)))
     }
 
+    /// The names that pintle refuses TLS for, by the wildcards above them.
+    #[must_use]
+    pub fn unserved_below(&self) -> HashMap<String, Vec<String>> {
+        let mut below: HashMap<String, Vec<String>> = HashMap::new();
+        for entry in &self.entries {
+            let all = entry.hosts().iter().filter(|_| entry.plan.lack.is_some());
+            for name in all.chain(entry.plan.refused_names()) {
+                if let Some(above) = name.wildcard_above() {
+                    below.entry(above.to_string()).or_default().push(name.to_string());
+                }
+            }
+        }
+        below
+    }
+
     /// The limits of hooks.
     #[must_use]
     pub fn hook_limits(&self) -> HookLimits {
@@ -202,14 +219,16 @@ impl Config {
         self.entries.iter().flat_map(|entry| entry.plan.files()).chain(pages)
     }
 
-    /// Returns `true` if a site continues without its pins, as it did before, with the same text.
+    /// Returns the sites that continue without their pins, as they did before, with the same text, by their first names.
     #[must_use]
-    pub fn goes_on_without_pins(&self, before: &Self, site: &str) -> bool {
-        let withheld = |config: &Self| {
-            let entry = config.entries.iter().find(|entry| entry.report.name() == site)?;
-            entry.made_from.withheld.map(|_| entry.plan.source)
+    pub fn going_on_without_pins(&self, before: &Self) -> HashSet<&str> {
+        let known = by_name(&before.entries);
+        let withheld = |entry: &SiteEntry| entry.made_from.withheld.map(|_| entry.plan.source);
+        let goes_on = |entry: &&Arc<SiteEntry>| {
+            let before = known.get(entry.report.name()).and_then(|before| withheld(before));
+            before.is_some() && withheld(entry) == before
         };
-        withheld(self).is_some_and(|source| withheld(before) == Some(source))
+        self.entries.iter().filter(goes_on).map(|entry| entry.report.name()).collect()
     }
 
     /// The pairs that it serves, and the pairs that serve single names instead.
@@ -268,32 +287,45 @@ impl Config {
         pairs.any(|(entry, pair)| !entry.breaks(pair, &promises).is_empty())
     }
 
-    /// The pairs that it serves and another configuration does not; and all that break promises, which other nodes may
-    /// have made since.
+    /// The pairs that it serves and that are not in their files any more, with their keys: for the process that takes over.
+    #[must_use]
+    pub fn pairs_to_hand_over(&self, book: &Book, now: Seconds) -> Vec<HandedCopy> {
+        let (promises, unlooked) = (NotedPromises::of(book, now, &self.pledges, &[]), Stamps::default());
+        let changed = self.entries.iter().filter(|entry| !entry.plan.is_current(&unlooked));
+        let pairs = changed.flat_map(|entry| entry.pairs().iter().map(move |pair| (entry, pair)));
+        let handed = pairs.filter_map(|(entry, pair)| {
+            let breaches = promises.text(entry, promises.broken_by(entry, pair));
+            pair.clone().into_pair(entry.report.name().to_owned(), breaches).to_hand_over()
+        });
+        handed.collect()
+    }
+
+    /// The pairs that it serves and another configuration does not; those whose copies do not note its promises; and all
+    /// that break promises, which other nodes may have made since.
     #[must_use]
     pub fn fresh_pairs(&self, beside: Option<&Self>, book: &Book, now: Seconds) -> Fresh {
         let before = beside.iter().flat_map(|config| &config.entries).flat_map(|entry| {
             entry.pairs().iter().map(move |l| ((entry.report.name(), l.path.as_path()), (Arc::as_ptr(&l.chain), entry)))
         });
         let known: HashMap<_, (_, &Arc<SiteEntry>), foldhash::fast::RandomState> = before.collect();
-        let promises = Promises::alive(book.promises(), now);
+        let promises = NotedPromises::of(book, now, &self.pledges, beside.map_or(&[], |config| &config.pledges));
         // They come first: after that, the other copies may be for fewer names.
         let mut fresh: Vec<Pair> =
             fresh_replacing(&self.entries, beside.map_or(&[], |config| &config.entries), &promises);
         for entry in &self.entries {
-            let site = entry.report.name();
+            let (site, are_noted) = (entry.report.name(), promises.are_noted(entry.served_names()));
             for (at, l) in entry.pairs().iter().enumerate() {
                 let is_known = known.get(&(site, l.path.as_path())).is_some_and(|(chain, before)| {
                     *chain == Arc::as_ptr(&l.chain)
-                        && (Arc::ptr_eq(&before.plan, &entry.plan)
-                            || before.plan.served_hosts() == entry.plan.served_hosts())
+                        && before.plan.served_hosts() == entry.plan.served_hosts()
+                        && before.except() == entry.except()
                 });
-                let breaks = entry.breaks(l, &promises);
+                let breaks = promises.broken_by(entry, l);
                 let is_listed = entry.pairs().iter().take(at).any(|other| other.path == l.path);
-                if (breaks.is_empty() && is_known) || is_listed {
+                if (breaks.is_empty() && is_known && are_noted) || is_listed {
                     continue;
                 }
-                fresh.push(l.clone().into_pair(site.to_owned(), Breaches::of(entry.served_names(), breaks)));
+                fresh.push(l.clone().into_pair(site.to_owned(), promises.text(entry, breaks)));
             }
         }
         Fresh(fresh)

@@ -1,6 +1,6 @@
 //! The inputs of the checks, beside the file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -54,7 +54,13 @@ pub struct CheckContext<'a> {
     /// The chains of the pages over TLS of the process that an upgrade replaces: none without such pages. `None` if there
     /// is no such process, or if it does not say.
     pub pages_in_use: Option<Vec<Chain>>,
+    /// The keys that refusals of the running process have named: a line of `accept_lockout_until` is about one of them.
+    /// `None` if there is no such process, or if it does not say.
+    pub named: Option<&'a NamedKeys>,
 }
+
+/// Keys that refusals have named: each with its site (the first name), as a pin.
+pub type NamedKeys = HashSet<(String, String)>;
 
 /// A lockout that the operator accepts by a command.
 #[derive(Debug, Clone)]
@@ -88,6 +94,7 @@ impl<'a> CheckContext<'a> {
             accept: None,
             days_in_use: None,
             pages_in_use: None,
+            named: None,
         }
     }
 }
@@ -103,9 +110,19 @@ impl<'a> CheckContext<'a> {
         self.stand_in == StandIn::Always && self.is_alone()
     }
 
+    /// `true` for a check while no process serves. It says what a start would do.
+    pub(super) fn is_check(&self) -> bool {
+        self.stand_in == StandIn::Unchanged && self.is_alone()
+    }
+
     /// `true` if no process serves: at a start, and in a command before it.
     pub(super) fn is_alone(&self) -> bool {
         self.before.is_none() && self.days_in_use.is_none() && !matches!(self.may_lack, MayLack::AllBut(_))
+    }
+
+    /// `true` if a refusal has named this key of a site, so that the operator can have meant it.
+    pub(super) fn has_named(&self, site: &str, pin: Pin) -> bool {
+        self.named.is_none_or(|named| named.contains(&(site.to_owned(), pin.to_string())))
     }
 
     /// The configuration that clients see now, if this process serves one.
@@ -147,4 +164,7 @@ pub struct ServedBefore {
     pub missing: Vec<PathBuf>,
     /// The names that another pair than its own serves.
     pub replaced: Vec<HostPattern>,
+    /// The names below its wildcards that nobody serves: refused, or those of sites without a certificate. `None` if the
+    /// previous process does not say.
+    pub unserved_below: Option<HashSet<HostPattern>>,
 }

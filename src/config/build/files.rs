@@ -20,6 +20,10 @@ use crate::reason::{Kind, Problem, Reason, shell_word};
 pub(super) const ONLY_IN_MEMORY: &str = "with tls.key_process, no copy has the live key: put its file back before a restart or \
                                          an upgrade, which would be refused";
 
+/// The hint for a refused pair of a site that is without a certificate, as no copy has its live key.
+pub(super) const IN_NO_COPY: &str =
+    "with tls.key_process, no copy has the live key: put its file back, and restart pintle";
+
 /// The permission bits of a file.
 pub(super) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)

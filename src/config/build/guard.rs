@@ -10,17 +10,19 @@ use super::burnt;
 use super::candidate::Candidate;
 use super::checker::Checker;
 use super::entry::SiteEntry;
-use super::files::ONLY_IN_MEMORY;
+use super::files::{IN_NO_COPY, ONLY_IN_MEMORY};
+use super::keep::KeptSites;
 use super::loaded::LoadedCertificate;
 use super::refusal::Refusal;
 use super::settle::{SiteObjection, Words, settle};
 use super::unserved::{kept_aside, warn_of_removal};
+use crate::config::CheckContext;
 use crate::config::file::SiteTable;
-use crate::config::{CheckContext, KeptSite};
 use crate::host::HostPattern;
 use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
 use crate::reason::{Problem, Reason};
+use crate::tls::key_process;
 
 /// Judges all sites against all existing promises, and all that they would make now. Adds an error to each that fails.
 ///
@@ -29,7 +31,7 @@ use crate::reason::{Problem, Reason};
 pub(super) fn admit(
     candidates: &mut [Candidate],
     builder: &mut Builder<'_>,
-    kept: &mut Vec<KeptSite>,
+    kept: &mut KeptSites,
     r: &mut Checker<'_>,
 ) -> Admitted {
     let mut changes = HashMap::new();
@@ -83,8 +85,8 @@ fn judge(
             for problem in problems {
                 let list = if problem.is_error() { &mut errors } else { &mut warnings };
                 let mut problem = Problem { site: Some(entry.site.label()), ..problem };
-                let has_more = pair.is_some() && problem.is_error();
-                let extra = if has_more { more_hints(builder, entry) } else { Vec::new() };
+                let refused = pair.filter(|_| problem.is_error());
+                let extra = refused.map(|pair| more_hints(builder, candidate, pair)).unwrap_or_default();
                 problem.reason.hints.extend(extra.iter().cloned());
                 let refusal = refusal.clone().map(|(refusal, notes)| Words { refusal, notes, hints: extra });
                 list.push(SiteObjection { site: *index, pair, is_wanted, problem, refusal });
@@ -126,6 +128,7 @@ fn all_sites<'s>(builder: &'s Builder<'_>, sites: &'s [JudgedSite<'_>], breaches
         shared: SharedChains::of(sites.iter().map(|(_, _, entry, _)| &***entry), breaches),
         sent: sent_from_now_on(entries, builder.context),
         names: builder.names.iter().flatten().filter(|_| is_asked).collect(),
+        last: is_asked.then(|| builder.sent_last()),
         before: &builder.before,
         context: builder.context,
     }
@@ -158,13 +161,13 @@ fn further_problems(
     builder: &Builder<'_>,
     r: &mut Checker<'_>,
 ) -> Vec<Problem> {
-    let (context, mut problems) = (builder.context, r.problems.scratch());
+    let mut problems = r.problems.scratch();
     if is_idle {
         warn_of_idle_acceptance(table, &mut problems);
     }
-    warn_of_removal(table, entry, context, &mut problems);
+    warn_of_removal(table, entry, builder, &mut problems);
     let pages = builder.globals.admin_https.as_ref().filter(|_| !is_kept);
-    problems.extend(pages.and_then(|pages| pages.clash(table, entry, context.now)));
+    problems.extend(pages.and_then(|pages| pages.clash(table, entry, builder.context.now)));
     problems.into_list()
 }
 
@@ -189,12 +192,30 @@ fn against_clash(
 }
 
 /// Further hints for a site whose pair is refused.
-fn more_hints(builder: &Builder<'_>, entry: &SiteEntry) -> Vec<String> {
-    // An installation has not replaced the key yet.
-    let is_replaced = builder.draft.has_key_process() && builder.context.instead.is_empty();
-    let in_memory = is_replaced.then(|| ONLY_IN_MEMORY.to_owned());
+fn more_hints(builder: &Builder<'_>, candidate: &Candidate, pair: usize) -> Vec<String> {
+    let at_key = hint_at_key(builder, candidate, pair).map(str::to_owned);
     let out_of_reach = builder.copies.remedies().iter().cloned();
-    kept_aside(builder.copies.former(), entry.hosts()).into_iter().chain(in_memory).chain(out_of_reach).collect()
+    let aside = kept_aside(builder.copies.former(), &candidate.plan.hosts);
+    aside.into_iter().chain(at_key).chain(out_of_reach).collect()
+}
+
+/// The hint for a refused pair of a site whose live key no copy has.
+fn hint_at_key(builder: &Builder<'_>, candidate: &Candidate, pair: usize) -> Option<&'static str> {
+    let context = builder.context;
+    // An installation has not replaced the key yet.
+    if !builder.draft.has_key_process() || !context.instead.is_empty() {
+        return None;
+    }
+    match builder.served_as(&candidate.plan.hosts) {
+        Some(before) if before.plan.set.is_some() => {
+            let is_replaced = |pair: &LoadedCertificate| key_process::running().is_none() || pair.is_in_memory_alone();
+            before.pairs().iter().any(is_replaced).then_some(ONLY_IN_MEMORY)
+        }
+        Some(_) => Some(IN_NO_COPY),
+        None if context.served().is_some() => None,
+        None if context.is_start() => (!builder.has_other_pair(candidate, pair)).then_some(IN_NO_COPY),
+        None => Some(ONLY_IN_MEMORY),
+    }
 }
 
 /// Warns of `accept_lockout_until` if the site's chains break nothing.

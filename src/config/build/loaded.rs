@@ -35,6 +35,12 @@ impl LoadedCertificate {
         self.der() == other.der() && self.certificate.is_some() == other.certificate.is_some()
     }
 
+    /// `true` if the key process has the only copy of its key: the key's file has another one, or none.
+    pub(super) fn is_in_memory_alone(&self) -> bool {
+        let Some((keys, file)) = key_process::running().zip(self.key.as_deref()) else { return false };
+        keys.load(file).map_or(true, |key| key.pin() != self.chain.pin())
+    }
+
     fn der(&self) -> &[CertificateDer<'static>] {
         self.certificate.as_ref().map_or_else(|| self.chain.der(), |certificate| certificate.der())
     }
@@ -46,8 +52,7 @@ impl LoadedCertificate {
             breaches,
             path: self.path.clone(),
             pin: self.chain.pin(),
-            // A key that another process has is not read by this one, not even for a copy.
-            key: self.key.as_deref().filter(|_| key_process::running().is_none()).map(Path::to_owned),
+            key: self.key.as_deref().map(Path::to_owned),
             text: self.text.clone(),
             chain: Box::new(move || pem::certificates(self.der())),
         }

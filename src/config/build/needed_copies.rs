@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::entry::SiteEntry;
+use super::noted_promises::NotedPromises;
 use crate::config::last_good::{Breaches, CopyName, KeyText, Pair, ServedPair};
 use crate::host::HostPattern;
 use crate::keys::pem;
@@ -14,7 +15,7 @@ use crate::policy::promise::{Promises, Seconds, SiteNames};
 use crate::tls::Certificate;
 
 /// Stands for the path of the chain in the names of copies that are for single names: no site has these pairs.
-const APART: &str = "/apart";
+pub(super) const APART: &str = "/apart";
 
 /// The names that are served, and the promises: what a copy is needed for.
 pub(super) struct NeededCopies<'a> {
@@ -61,7 +62,7 @@ pub(super) fn replacing(entry: &SiteEntry) -> impl Iterator<Item = ServedPair<'_
 pub(super) fn fresh_replacing(
     entries: &[Arc<SiteEntry>],
     before: &[Arc<SiteEntry>],
-    promises: &Promises<'_>,
+    promises: &NotedPromises<'_>,
 ) -> Vec<Pair> {
     let known = before.iter().flat_map(|entry| &entry.plan.apart);
     let known: HashSet<(&HostPattern, *const Certificate)> =
@@ -72,18 +73,21 @@ pub(super) fn fresh_replacing(
             let Some(substitute) = &apart.substitute else { continue };
             let hosts = std::slice::from_ref(&apart.name);
             // All that a start looks for when it judges the copy.
-            let breaks = promises.broken_by(hosts, &[], &substitute.chain.certain);
-            if breaks.is_empty() && known.contains(&(&apart.name, Arc::as_ptr(substitute))) {
+            let breaks = promises.known().broken_by(hosts, &[], &substitute.chain.certain);
+            let alone = || SiteNames { hosts, except: &[] };
+            let is_known = known.contains(&(&apart.name, Arc::as_ptr(substitute)));
+            if breaks.is_empty() && is_known && promises.are_noted(alone()) {
                 continue;
             }
             let certificate = substitute.clone();
             fresh.push(Pair {
                 site: apart.label.clone(),
-                breaches: Breaches::of(SiteNames { hosts, except: entry.except() }, breaks),
+                breaches: Breaches::of(SiteNames { hosts, except: entry.except() }, breaks)
+                    .bound_by(&promises.binding(alone())),
                 path: APART.into(),
                 pin: substitute.chain.pin(),
-                // Another copy has it.
-                key: Some(APART.into()),
+                // Another copy has it, if no file does.
+                key: Some(apart.key.as_deref().unwrap_or_else(|| Path::new(APART)).to_owned()),
                 text: KeyText::default(),
                 chain: Box::new(move || pem::certificates(certificate.der())),
             });

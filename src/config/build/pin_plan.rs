@@ -84,7 +84,7 @@ impl PinPlan {
 pub(super) struct Backup {
     pub(super) file: String,
     pub(super) key: PublicKey,
-    /// Its place in `backups`.
+    /// Its place in `backups`; `usize::MAX` for a live key that waits for its certificate.
     pub(super) at: usize,
 }
 

@@ -17,9 +17,11 @@ use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
 use crate::keys::key_file::Want;
+use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Mode, is_report_uri};
 use crate::policy::ramp::Steps;
 use crate::reason::{Problem, Reason};
+use crate::tls::key_process;
 
 /// The age that pins get if the file does not say.
 const MAX_AGE: Duration = Duration::from_secs(30 * 86400);
@@ -36,7 +38,7 @@ pub(super) fn plan(
     let mode = r.choice("site.hpkp.mode", hpkp.mode.as_ref(), &words, Mode::Enforce);
     let site = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
     let sends_none = loaded.is_empty() && lacks_pair;
-    let (backups, lacks_backups) = backups_of(table, hpkp, &site, sends_none, stand_ins, r);
+    let (mut backups, lacks_backups) = backups_of(table, hpkp, &site, sends_none, stand_ins, r);
     let report_uri = report_uri(hpkp, mode, hosts, r);
     let steps = ramp(&hpkp.ramp, "site.hpkp", hpkp.max_age.as_ref(), r);
     if loaded.is_empty() {
@@ -58,6 +60,8 @@ pub(super) fn plan(
     // A file may have been overwritten with the other one's key.
     let forgives_twice = has_twice && stand_ins.were_served(table, |text| r.path(text));
     let include_subdomains = hpkp.include_subdomains.as_ref().is_some_and(|i| i.value);
+    let waiting = waiting_keys(table, loaded, &backups, r);
+    backups.extend(waiting);
     Some(PinPlan {
         site: site.into(),
         mode,
@@ -72,6 +76,34 @@ pub(super) fn plan(
         renews_itself: !hpkp.own.is_empty(),
         lacks_pair,
     })
+}
+
+/// The live keys of pairs that pintle obtains, while another pair serves in their place: after a change from files to
+/// `acme = true`, or if pintle had to make a new key. Unless they are promised, each certificate for them is refused.
+fn waiting_keys(
+    table: &SiteTable,
+    loaded: &[LoadedCertificate],
+    backups: &[Backup],
+    r: &mut Checker<'_>,
+) -> Vec<Backup> {
+    let mut waiting = Vec::new();
+    for at in table.certificates.iter().filter(|table| table.managed.is_some()).filter_map(|table| table.key.as_ref()) {
+        let path = r.path(&at.value);
+        r.stamps.push((path.clone(), Stamp::of(&path)));
+        let key = match key_process::running() {
+            // This process may not read it.
+            Some(keys) => keys.load(&path).ok().and_then(|key| key.public_half()),
+            None => own_key::read_public(&path).ok().flatten(),
+        };
+        let is_known = |pin: Pin| {
+            loaded.iter().any(|loaded| loaded.chain.pin() == pin)
+                || backups.iter().chain(&waiting).any(|backup| backup.key.pin == pin)
+        };
+        if let Some(key) = key.filter(|key| !is_known(key.pin)) {
+            waiting.push(Backup { file: at.value.clone(), key, at: usize::MAX });
+        }
+    }
+    waiting
 }
 
 /// The backups, and `true` if some are missing that an earlier process has had. The site is then served without pins,

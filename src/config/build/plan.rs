@@ -1,7 +1,7 @@
 //! The part of a site that follows from its text and its files alone.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::hsts::HstsPlan;
@@ -62,6 +62,8 @@ pub(super) struct NameApart {
     pub(super) label: String,
     /// The pair that it was served with last; `None` if its visitors get no certificate.
     pub(super) substitute: Option<Arc<Certificate>>,
+    /// The file of that pair's key, if it is known.
+    pub(super) key: Option<Box<Path>>,
 }
 
 impl SitePlan {

@@ -22,7 +22,8 @@ const NAMES_MAX: usize = 10;
 pub struct Refusal {
     /// The site, by its first name.
     pub site: String,
-    /// The files of the pair, as `pintle install` takes them; empty if pintle obtains the certificate.
+    /// The files of the pair, as `pintle install` takes them; empty if it would accept nothing: pintle obtains the
+    /// certificate, or the serving process has not loaded the text that has this pair for these names.
     pub files: Vec<String>,
     /// The chain's file.
     pub chain: String,
@@ -116,7 +117,7 @@ impl Refusal {
         }
     }
 
-    /// The command that accepts the lockout; `None` if pintle obtains the certificate, so that nobody installs it.
+    /// The command that accepts the lockout; `None` if none does.
     fn command(&self) -> Option<String> {
         if self.files.is_empty() {
             return None;
@@ -165,8 +166,9 @@ impl Refusal {
                 "wait: this chain is usable from {from}, when the last of these promises ends; they are no longer sent"
             ),
             OwnKey::Unknown => format!(
-                "name this chain's own key in backups of {} now (`pintle reload` promises it); it is usable from {from}",
-                senders.join(", ")
+                "name this chain's own key in backups of {} now (`{}` promises it); it is usable from {from}",
+                senders.join(", "),
+                pintle("reload")
             ),
         }
     }
@@ -217,6 +219,7 @@ fn described(promise: &Promise, still_sent: bool) -> String {
     let below = if promise.include_subdomains { " and all names below" } else { "" };
     let (what, verb) = match &promise.channel {
         PromiseChannel::Header(_) => (String::new(), "sent"),
+        PromiseChannel::Assumed => (String::new(), "assumed (the ledger was lost)"),
         PromiseChannel::Export { form, id, .. } => (format!(" (export {id} for {form})"), "given out"),
     };
     let (still, at_least) = if still_sent { (" and still sent", " at least") } else { ("", "") };

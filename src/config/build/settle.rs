@@ -8,13 +8,14 @@ use super::builder::Builder;
 use super::candidate::Candidate;
 use super::checker::Checker;
 use super::entry::SiteEntry;
-use super::keep::{keep, keep_apart, keep_unfit, stays_in_use};
+use super::keep::{KeptSites, keep, keep_apart, keep_unfit, stays_in_use};
 use super::loaded::LoadedCertificate;
 use super::refusal::Refusal;
 use super::report::Withheld;
 use super::stand_in::{CandidateChange, RefusedPair};
+use super::stand_in_copies::PairsByKey;
+use crate::config::StandIn;
 use crate::config::last_good::CopyIndex;
-use crate::config::{KeptSite, StandIn};
 use crate::host::HostPattern;
 use crate::ledger::set_id;
 use crate::reason::{Kind, Problem, Severity};
@@ -67,15 +68,16 @@ pub(super) fn settle(
     candidates: &mut [Candidate],
     changes: &mut HashMap<usize, CandidateChange>,
     builder: &mut Builder<'_>,
-    kept: &mut Vec<KeptSite>,
+    kept: &mut KeptSites,
     r: &mut Checker<'_>,
 ) -> bool {
     let context = builder.context;
+    builder.copies.note_pairs(|| pairs_by_key(candidates));
     let Some(candidate) = candidates.get_mut(objection.site).filter(|c| !c.is_kept) else { return false };
     let change = changes.entry(objection.site).or_default();
     // Names that are apart already count for nothing against a pair, whether it is to be served or only judged.
     if let Some(pair) = objection.pair.filter(|_| !objection.is_wanted)
-        && (context.served().is_some() || loses_nothing(objection, candidate, pair, builder))
+        && parts_first(objection, candidate, pair, builder)
         && part(objection, candidate, change, builder)
     {
         serve_apart((objection, pair), candidate, change, builder, kept, r);
@@ -121,6 +123,17 @@ pub(super) fn settle(
     true
 }
 
+/// The pairs of all fit sites by their keys.
+fn pairs_by_key(candidates: &[Candidate]) -> PairsByKey {
+    let mut by_key = PairsByKey::new();
+    for pair in candidates.iter().filter_map(|candidate| candidate.entry.as_ref()).flat_map(|entry| entry.pairs()) {
+        if let Some(certificate) = &pair.certificate {
+            by_key.entry(pair.chain.pin()).or_default().push((certificate.clone(), pair.key.clone()));
+        }
+    }
+    by_key
+}
+
 /// Makes a candidate again. Returns the pairs on disk that are not served now.
 fn rebuild(
     candidate: &mut Candidate,
@@ -143,17 +156,24 @@ fn serve_apart(
     candidate: &mut Candidate,
     change: &CandidateChange,
     builder: &mut Builder<'_>,
-    kept: &mut Vec<KeptSite>,
+    kept: &mut KeptSites,
     r: &mut Checker<'_>,
 ) {
     let refused = candidate.plan.pair(pair).map(LoadedCertificate::report);
     rebuild(candidate, change, builder, r);
     let mut problem = apart::with_ways(&objection.problem, &candidate.plan.apart);
-    if builder.context.stand_in == StandIn::Never {
+    if builder.context.stand_in != StandIn::Always {
         // A judgement of the pair: it is fit for the site.
         problem.severity = Severity::Warning;
     }
     keep_apart(candidate, problem, refused, kept);
+}
+
+/// `true` if it comes first that names are served apart from a pair. A start first looks for another pair of the site.
+fn parts_first(objection: &SiteObjection, candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> bool {
+    builder.context.served().is_some()
+        || loses_nothing(objection, candidate, pair, builder)
+        || builder.context.is_check() && !builder.has_other_pair(candidate, pair)
 }
 
 /// `true` if the pair that was served last where this one is configured breaks the same promises, and was served for none
@@ -213,5 +233,5 @@ fn was_served(candidate: &Candidate, builder: &Builder<'_>) -> bool {
     let hosts = &candidate.plan.hosts;
     let has_copy = |copies: &CopyIndex<'_>| candidate.plan.loaded.iter().any(|l| copies.read(&l.path, hosts).is_some());
     let label = hosts.first().map(ToString::to_string).unwrap_or_default();
-    builder.copies.index().is_some_and(has_copy) || builder.context.book.sent_last(&label, |_| true).is_some()
+    builder.copies.index().is_some_and(has_copy) || builder.sent_last().contains_key(label.as_str())
 }

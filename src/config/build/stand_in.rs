@@ -11,29 +11,30 @@ use super::loaded::LoadedCertificate;
 use super::plan::NameApart;
 use super::report;
 use super::report::CertificateLack;
-use super::stand_in_copies::StandInCopies;
+use super::stand_in_copies::{StandInCopies, certificate_of};
 use crate::config::file::{CertificateTable, SiteTable};
-use crate::config::last_good::{Breaches, CopyIndex, KeyText, read_key};
+use crate::config::last_good::{Breaches, CopyIndex, KeyText};
 use crate::config::{CheckContext, StandIn};
 use crate::host::HostPattern;
+use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::policy::promise::{Promise, SiteNames};
 use crate::reason::Problem;
-use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
 use crate::tls::key_process;
 
 /// The pairs of one site that were served last.
 pub(super) struct StandIns<'a> {
     before: Option<&'a Arc<SiteEntry>>,
+    /// The site that serves a name of it now: itself, or that of a wildcard.
+    serving: Option<&'a Arc<SiteEntry>>,
     copies: &'a StandInCopies<'a>,
     context: &'a CheckContext<'a>,
     change: &'a CandidateChange,
     may_lack: MayLackHere<'a>,
     /// The site's names.
     hosts: &'a [HostPattern],
-    /// The site has one pair.
-    has_one: bool,
+    table: &'a SiteTable,
 }
 
 /// The ways in which a candidate must differ from its text and files.
@@ -49,19 +50,30 @@ pub(super) struct CandidateChange {
     pub(super) withhold: Option<report::Withheld>,
 }
 
+/// The sites that clients see now, by the names of one site.
+pub(super) struct SitesInUse<'a> {
+    /// The one with these names.
+    pub(super) own: Option<&'a Arc<SiteEntry>>,
+    /// One that serves a name of them: their own, or that of a wildcard.
+    pub(super) serving: Option<&'a Arc<SiteEntry>>,
+}
+
 /// The pairs that one site may be without.
 pub(super) enum MayLackHere<'a> {
     /// All of them.
     Any,
-    /// The pairs with these chains.
-    Only(Vec<&'a Path>),
+    /// None of them.
+    None,
+    /// Clients reach a name of the site now: the pairs with these chains, beside another one.
+    Served(Vec<&'a Path>),
 }
 
 impl MayLackHere<'_> {
     pub(super) fn includes(&self, path: Option<&Path>) -> bool {
         match self {
             Self::Any => true,
-            Self::Only(chains) => path.is_some_and(|path| chains.contains(&path)),
+            Self::None => false,
+            Self::Served(chains) => path.is_some_and(|path| chains.contains(&path)),
         }
     }
 }
@@ -133,30 +145,16 @@ impl ServedLast {
     }
 }
 
-/// Makes a certificate of a copy. With a key process, the key comes from its own file only, even if a copy made earlier
-/// has one: this process must have no key. Otherwise the file is used if the copy has no key.
-fn certificate_of(contents: &[u8], key: &Path) -> Option<Certificate> {
-    let chain = || Chain::from_pem(contents).ok();
-    match key_process::running() {
-        Some(keys) => Certificate::with_signer(chain()?, Arc::new(keys.load(key).ok()?)).ok(),
-        None => {
-            let whole = Certificate::new(chain()?, contents).ok();
-            whole.or_else(|| Certificate::new(chain()?, &read_key(key)?).ok())
-        }
-    }
-}
-
 impl<'a> StandIns<'a> {
     /// The stand-ins of one site.
     pub(super) fn of(
-        before: Option<&'a Arc<SiteEntry>>,
+        SitesInUse { own, serving }: SitesInUse<'a>,
         copies: &'a StandInCopies<'a>,
         change: &'a CandidateChange,
         may_lack: MayLackHere<'a>,
-        (hosts, table): (&'a [HostPattern], &SiteTable),
+        (hosts, table): (&'a [HostPattern], &'a SiteTable),
     ) -> Self {
-        let has_one = table.certificates.len() == 1;
-        Self { before, copies, context: copies.context(), change, may_lack, hosts, has_one }
+        Self { before: own, serving, copies, context: copies.context(), change, may_lack, hosts, table }
     }
 
     /// `true` if the site may be without the pair with this chain.
@@ -164,24 +162,76 @@ impl<'a> StandIns<'a> {
         self.may_lack.includes(path)
     }
 
+    /// `true` if clients reach a name of the site now: it must not lose all of its pairs.
+    pub(super) fn are_served(&self) -> bool {
+        matches!(self.may_lack, MayLackHere::Served(_))
+    }
+
     /// The guard's objections to a pair that is to be left out.
     pub(super) fn dropped(&self, at: usize) -> Option<&'a [Problem]> {
         self.change.dropped.get(&at).map(Vec::as_slice)
     }
 
-    /// The pair that was served last where this one is configured, whatever the file holds now. While no process serves, its
-    /// copy may be one of another path.
-    pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<ServedLast> {
-        let read = || self.copies.index()?.read(path, self.hosts).or_else(|| self.served_elsewhere(table));
-        self.served_where(|l| l.path == path, read, (table, at, path, folder))
+    /// The pair that was served last where this one is configured, whatever the file holds now (`here`, if it is a chain).
+    /// While no process serves, its copy may be one of another path.
+    pub(super) fn served(
+        &self,
+        table: &CertificateTable,
+        at: usize,
+        path: &Path,
+        folder: &Path,
+        here: Option<&Chain>,
+    ) -> Option<ServedLast> {
+        let elsewhere = || self.served_elsewhere((table, at), here, folder);
+        let read = || self.copies.index()?.read(path, self.hosts).or_else(elsewhere);
+        self.served_where(self.before, |l| l.path == path, read, (table, at, path, folder))
     }
 
-    /// While no process serves: the copy of the pair that the whole site was served with last, although its text names other
-    /// files now. A reload may have refused them.
-    fn served_elsewhere(&self, table: &CertificateTable) -> Option<Zeroizing<Vec<u8>>> {
-        let is_meant = self.context.is_alone() && self.has_one && table.managed.is_none() && table.key.is_some();
+    /// While no process serves: the copy of a pair that the whole site was served with last, although its text names other
+    /// files now, or has it in a table of its own. A reload may have refused them. Each of several pairs gets a copy with a
+    /// key of its kind, as some clients know one kind only. If there is none, the first one gets any copy, unless another pair
+    /// has one at its own path.
+    fn served_elsewhere(
+        &self,
+        (pair, at): (&CertificateTable, usize),
+        here: Option<&Chain>,
+        folder: &Path,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        let is_meant = self.context.is_alone() && pair.managed.is_none() && pair.key.is_some();
         let first = self.hosts.first().filter(|_| is_meant)?;
-        self.copies.contents_for(first, self.hosts)
+        let pairs = self.table.certificates.as_slice();
+        if pairs.len() == 1 {
+            return self.copies.contents_for(first, self.hosts, |_| true);
+        }
+        let in_place: Vec<Pin> = pairs.iter().filter_map(|pair| self.copied_at(pair, folder)).collect();
+        let is_rsa = |chain: &Chain| matches!(chain.leaf.algorithm, KeyAlgorithm::Rsa(_));
+        let is_alike =
+            |copy: &Chain| here.is_some_and(|here| is_rsa(here) == is_rsa(copy)) && !in_place.contains(&copy.pin());
+        let alike = self.copies.contents_for(first, self.hosts, is_alike);
+        alike.or_else(|| self.copies.contents_for(first, self.hosts, |_| at == 0 && in_place.is_empty()))
+    }
+
+    /// The leaf key of the copy of a pair at its own path.
+    fn copied_at(&self, pair: &CertificateTable, folder: &Path) -> Option<Pin> {
+        let chain = folder.join(&pair.chain.as_ref()?.value);
+        let copy = self.copies.index()?.read(&chain, self.hosts)?;
+        Chain::from_pem(&copy).ok().map(|chain| chain.pin())
+    }
+
+    /// The pair of another site that renews one which stands in, or that one: its own files are refused, and may stay so
+    /// until it ends.
+    pub(super) fn renewed(&self, served: LoadedCertificate) -> LoadedCertificate {
+        if self.is_forced(served.at) { self.latest(served) } else { served }
+    }
+
+    fn latest(&self, served: LoadedCertificate) -> LoadedCertificate {
+        let Some(known) = served.certificate.clone() else { return served };
+        let (certificate, key) = self.copies.renewed(self.hosts, (known.clone(), served.key.clone()));
+        if Arc::ptr_eq(&certificate, &known) {
+            return served;
+        }
+        let chain = certificate.chain.clone();
+        LoadedCertificate { key, text: KeyText::default(), chain, certificate: Some(certificate), ..served }
     }
 
     /// The names that the site's pairs must not serve, with what is served instead.
@@ -198,14 +248,15 @@ impl<'a> StandIns<'a> {
             self.before.iter().flat_map(|before| &before.plan.apart).map(|apart| (&apart.name, apart)).collect();
         let hosts: HashSet<&HostPattern> = self.hosts.iter().collect();
         let substitute = |name: &HostPattern| match self.before {
-            Some(_) => known.get(name)?.substitute.clone(),
-            // A name below a wildcard was that of a site which is gone.
-            None => self.copies.pair_for(name).filter(|_| hosts.contains(name)),
+            Some(_) => known.get(name).and_then(|known| Some((known.substitute.clone()?, known.key.clone()))),
+            None if hosts.contains(name) => self.copies.pair_for(name),
+            // A name below a wildcard was that of a site which is gone. The wildcard may have served it since.
+            None => self.copies.pair_below(name),
         };
-        let apart = |name: &HostPattern| NameApart {
-            name: name.clone(),
-            label: name.to_string(),
-            substitute: substitute(name),
+        let apart = |name: &HostPattern| {
+            let pair = substitute(name).map(|pair| self.copies.renewed(std::slice::from_ref(name), pair));
+            let (substitute, key) = pair.unzip();
+            NameApart { name: name.clone(), label: name.to_string(), substitute, key: key.flatten() }
         };
         names.iter().map(apart).collect()
     }
@@ -215,12 +266,13 @@ impl<'a> StandIns<'a> {
     pub(super) fn lacked(
         &self,
         names: &[HostPattern],
+        here: &Chain,
         table: &CertificateTable,
         at: usize,
         path: &Path,
         folder: &Path,
     ) -> bool {
-        let Some(served) = self.served(table, at, path, folder) else { return false };
+        let Some(served) = self.served(table, at, path, folder, Some(here)) else { return false };
         let chain = &served.loaded.chain;
         match self.before {
             Some(before) => {
@@ -241,10 +293,11 @@ impl<'a> StandIns<'a> {
         folder: &Path,
     ) -> Option<ServedLast> {
         let read = || self.copies.index()?.read_with(pin, self.hosts);
-        self.served_where(|l| l.chain.pin() == pin, read, (table, at, path, folder))
+        self.served_where(self.before, |l| l.chain.pin() == pin, read, (table, at, path, folder))
     }
 
-    /// The pair that was served last, wherever its files were, if it is for all names of the site.
+    /// The pair that serves a name of the site now, or served it last, wherever its files were, or that renews this pair. Other
+    /// names wait for theirs.
     pub(super) fn served_until(
         &self,
         table: &CertificateTable,
@@ -252,27 +305,28 @@ impl<'a> StandIns<'a> {
         path: &Path,
         folder: &Path,
     ) -> Option<LoadedCertificate> {
+        let covers = |l: &LoadedCertificate| self.hosts.iter().any(|host| l.chain.leaf.covers_pattern(host));
         let read = || self.copies.index()?.read_any(self.hosts);
-        let served = self.served_where(|_| true, read, (table, at, path, folder))?.loaded;
-        self.hosts.iter().all(|host| served.chain.leaf.covers_pattern(host)).then_some(served)
+        let served = self.served_where(self.serving, covers, read, (table, at, path, folder))?.loaded;
+        covers(&served).then(|| self.latest(served))
     }
 
     fn served_where(
         &self,
+        before: Option<&Arc<SiteEntry>>,
         is_meant: impl Fn(&LoadedCertificate) -> bool,
         read: impl FnOnce() -> Option<Zeroizing<Vec<u8>>>,
         (table, at, path, folder): (&CertificateTable, usize, &Path, &Path),
     ) -> Option<ServedLast> {
-        let key = table.key.as_ref().map(|key| folder.join(&key.value).into_boxed_path());
-        if let Some(before) = self.before {
+        if let Some(before) = before {
             // The pair in use is known. A copy on disk may be older.
             let is_like = |l: &&LoadedCertificate| is_meant(l) && l.certificate.is_some() == table.key.is_some();
             let known = before.plan.loaded.iter().find(is_like);
             let by = By::Site(before.clone());
             return known.map(|l| ServedLast {
+                // Its key is where it was, whatever the text says now.
                 loaded: LoadedCertificate {
                     at,
-                    key,
                     path: path.to_owned(),
                     is_managed: table.managed.is_some(),
                     ..l.clone()
@@ -282,11 +336,11 @@ impl<'a> StandIns<'a> {
         }
         let contents = read()?;
         let by = By::Copy(Breaches::read(&contents));
-        let (chain, certificate) = match &key {
-            None => (Arc::new(Chain::from_pem(&contents).ok()?), None),
-            Some(key) => {
-                let certificate = Arc::new(certificate_of(&contents, key)?);
-                (certificate.chain.clone(), Some(certificate))
+        let (chain, certificate, key) = match table.key.as_ref().map(|key| folder.join(&key.value)) {
+            None => (Arc::new(Chain::from_pem(&contents).ok()?), None, None),
+            Some(configured) => {
+                let (certificate, key) = certificate_of(&contents, Some(configured.as_path()))?;
+                (certificate.chain.clone(), Some(certificate), key)
             }
         };
         let text = if key_process::running().is_some() { KeyText::default() } else { KeyText::new(&contents) };

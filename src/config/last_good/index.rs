@@ -1,6 +1,6 @@
 //! The copies of one folder, listed once and read once, however many sites ask for theirs.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use super::contents::Breaches;
-use super::name::{CopyName, of_path, of_pin, of_site};
+use super::contents::{Breaches, Pinned};
+use super::name::{CopyName, FORMER, of_path, of_pin, of_site};
 use super::{FormerCopy, LastGood, read};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -24,12 +24,39 @@ const FEW: usize = 8;
 pub struct CopyIndex<'c> {
     copies: &'c LastGood,
     listed: OnceCell<ListedCopies>,
-    by_host: OnceCell<HashMap<HostPattern, Vec<usize>>>,
+    copied: OnceCell<CopiedNames>,
+    /// The leaf keys that somebody asked for; `None` for a copy without a chain.
+    pins: RefCell<HashMap<usize, Option<Pin>>>,
     former: OnceCell<FormerCopies>,
     remedies: OnceCell<Vec<String>>,
     /// The files that were read.
     #[cfg(test)]
     pub(super) reads: std::cell::Cell<usize>,
+}
+
+/// The names that copies were made for.
+#[derive(Debug, Default)]
+struct CopiedNames {
+    by_host: HashMap<HostPattern, Vec<usize>>,
+    /// The names that the wildcards of a copy did not cover.
+    except: HashMap<usize, HashSet<HostPattern>>,
+    /// The copies' notes on promises.
+    pinned: HashMap<usize, Pinned>,
+}
+
+/// A name whose clients may hold pins, as far as copies tell.
+#[derive(Debug, Clone)]
+pub struct PinnedName {
+    /// The name.
+    pub host: HostPattern,
+    /// The names that a wildcard did not cover.
+    pub except: Vec<HostPattern>,
+    /// The leaf keys that were served.
+    pub keys: Vec<Pin>,
+    /// The pins that all promises have; `None` if a copy of an older version does not tell.
+    pub pins: Option<Vec<Pin>>,
+    /// The names below it are bound, too.
+    pub below: bool,
 }
 
 /// The names of the copies, the newest first, and their places by what the names say.
@@ -95,9 +122,11 @@ impl ListedCopies {
         let written = |name: &String| -> Option<SystemTime> {
             fs::symlink_metadata(copies.folder.join(name)).and_then(|file| file.modified()).ok()
         };
-        let mut names = copies.names().unwrap_or_default();
-        names.retain(|name| CopyName::parse_any(name).is_some());
-        names.sort_by_cached_key(|name| Reverse((written(name), name.clone())));
+        let mut in_folder = copies.names().unwrap_or_default();
+        in_folder.retain(|name| CopyName::parse_any(name).is_some() && !copies.handed.has(name));
+        in_folder.sort_by_cached_key(|name| Reverse((written(name), name.clone())));
+        // The other process serves those that it hands over now.
+        let names: Vec<String> = copies.handed.names().cloned().chain(in_folder).collect();
         let mut listed = Self::default();
         for (at, name) in names.iter().enumerate() {
             // Copies of sites that are gone replace no pair.
@@ -163,7 +192,8 @@ impl<'c> CopyIndex<'c> {
         Self {
             copies,
             listed: OnceCell::new(),
-            by_host: OnceCell::new(),
+            copied: OnceCell::new(),
+            pins: RefCell::default(),
             former: OnceCell::new(),
             remedies: OnceCell::new(),
             #[cfg(test)]
@@ -177,10 +207,47 @@ impl<'c> CopyIndex<'c> {
         self.best(hosts, &Meant::Path(of_path(chain)))
     }
 
-    /// The leaf keys of all copies, by the names that these were served for.
+    /// The leaf keys of the copies of pairs that served a name.
     #[must_use]
-    pub fn keys_by_host(&self) -> HashMap<HostPattern, Vec<Pin>> {
-        self.by_names(|_, contents| Chain::from_pem(contents).ok().map(|chain| chain.pin()))
+    pub fn keys_of(&self, host: &HostPattern) -> Vec<Pin> {
+        self.serving(host).into_iter().filter_map(|at| self.pin(at)).collect()
+    }
+
+    /// The names whose clients may hold pins: all names of copies that do not deny it.
+    #[must_use]
+    pub fn pinned_names(&self) -> Vec<PinnedName> {
+        let mut hosts: Vec<&HostPattern> = self.copied().by_host.keys().collect();
+        hosts.sort_unstable();
+        hosts.into_iter().filter_map(|host| self.pinned_name(host)).collect()
+    }
+
+    fn pinned_name(&self, host: &HostPattern) -> Option<PinnedName> {
+        let (copied, places) = (self.copied(), self.serving(host));
+        let notes: Vec<&Pinned> =
+            places.iter().filter_map(|at| copied.pinned.get(at)).filter(|pinned| **pinned != Pinned::No).collect();
+        let mut keys: Vec<Pin> = places.iter().filter_map(|at| self.pin(*at)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        if notes.is_empty() || keys.is_empty() {
+            return None;
+        }
+        let (mut pins, mut is_below): (Option<Vec<Pin>>, bool) = (None, false);
+        let mut is_told = true;
+        for note in notes {
+            let Pinned::Yes { pins: of_copy, below } = note else {
+                is_told = false;
+                continue;
+            };
+            is_below |= *below;
+            match &mut pins {
+                Some(pins) => pins.retain(|pin| of_copy.contains(pin)),
+                None => pins = Some(of_copy.clone()),
+            }
+        }
+        let except = self.made_for(host).first().and_then(|at| copied.except.get(at));
+        let mut except: Vec<HostPattern> = except.into_iter().flatten().cloned().collect();
+        except.sort_unstable();
+        Some(PinnedName { host: host.clone(), except, keys, pins: pins.filter(|_| is_told), below: is_below })
     }
 
     /// The chain and key that a site with these names served last with this leaf key, wherever the chain is configured.
@@ -195,7 +262,26 @@ impl<'c> CopyIndex<'c> {
 
     /// The places of the copies that were made for a name, the newest first; those of sites that are gone, too.
     pub(in crate::config) fn made_for(&self, host: &HostPattern) -> &[usize] {
-        self.by_host().get(host).map_or(&[], Vec::as_slice)
+        self.copied().by_host.get(host).map_or(&[], Vec::as_slice)
+    }
+
+    /// The places of the copies of pairs that served a name, the best first: those that were made for it. Without one whose
+    /// site is there, also those of the wildcard above it, unless the name was an exception.
+    pub(in crate::config) fn serving(&self, host: &HostPattern) -> Vec<usize> {
+        let own = self.made_for(host);
+        let is_former = |at: &usize| self.listed().names.get(*at).is_some_and(|name| name.ends_with(FORMER));
+        let Some(above) = host.wildcard_above().filter(|_| own.iter().all(is_former)) else { return own.to_vec() };
+        let except = &self.copied().except;
+        let covers = |at: &&usize| !except.get(*at).is_some_and(|names| names.contains(host));
+        let mut found: Vec<usize> = own.iter().chain(self.made_for(&above).iter().filter(covers)).copied().collect();
+        found.sort_by_key(is_former);
+        found
+    }
+
+    /// `true` if the copy at a place was made of a chain with this path.
+    pub(in crate::config) fn is_of_path(&self, at: usize, chain: &Path) -> bool {
+        let name = self.listed().names.get(at).and_then(|name| CopyName::parse_any(name));
+        name.is_some_and(|name| name.path() == of_path(chain))
     }
 
     /// The contents of the copy at a place.
@@ -203,7 +289,14 @@ impl<'c> CopyIndex<'c> {
         let name = self.listed().names.get(at)?;
         #[cfg(test)]
         self.reads.set(self.reads.get() + 1);
-        read(&self.copies.folder.join(name)).ok().map(Zeroizing::new)
+        let in_folder = || read(&self.copies.folder.join(name)).ok().map(Zeroizing::new);
+        self.copies.handed.get(name).or_else(in_folder)
+    }
+
+    /// The leaf key of the copy at a place.
+    fn pin(&self, at: usize) -> Option<Pin> {
+        let of_copy = || Chain::from_pem(&self.contents(at)?).ok().map(|chain| chain.pin());
+        *self.pins.borrow_mut().entry(at).or_insert_with(of_copy)
     }
 
     /// The copies whose sites are gone.
@@ -237,7 +330,11 @@ impl<'c> CopyIndex<'c> {
             let fitting = few.iter().copied().filter(|at| self.contents(*at).is_some_and(|found| is_for(&found)));
             return fitting.collect();
         }
-        let of_names: BTreeSet<usize> = hosts.iter().flat_map(|host| self.made_for(host)).copied().collect();
+        let served = |host: &HostPattern| match meant {
+            Meant::Any => self.serving(host),
+            Meant::Path(_) | Meant::Key(_) => self.made_for(host).to_vec(),
+        };
+        let of_names: BTreeSet<usize> = hosts.iter().flat_map(served).collect();
         of_names.into_iter().filter(|at| listed.is_meant(*at, meant)).collect()
     }
 
@@ -250,20 +347,22 @@ impl<'c> CopyIndex<'c> {
         self.listed.get_or_init(|| ListedCopies::of(self.copies))
     }
 
-    fn by_host(&self) -> &HashMap<HostPattern, Vec<usize>> {
-        self.by_host.get_or_init(|| self.by_names(|at, _| Some(at)))
-    }
-
-    /// A fact about each copy, by the names that it was made for. The function gets the copy's place and contents.
-    fn by_names<T: Copy>(&self, fact: impl Fn(usize, &[u8]) -> Option<T>) -> HashMap<HostPattern, Vec<T>> {
-        let mut known: HashMap<HostPattern, Vec<T>> = HashMap::new();
-        for at in 0..self.listed().names.len() {
-            let Some(contents) = self.contents(at) else { continue };
-            let Some(fact) = fact(at, &contents) else { continue };
-            for host in Breaches::read(&contents).known_hosts() {
-                known.entry(host.clone()).or_default().push(fact);
+    fn copied(&self) -> &CopiedNames {
+        self.copied.get_or_init(|| {
+            let mut copied = CopiedNames::default();
+            for at in 0..self.listed().names.len() {
+                let Some(contents) = self.contents(at) else { continue };
+                let breaches = Breaches::read(&contents);
+                for host in breaches.known_hosts() {
+                    copied.by_host.entry(host.clone()).or_default().push(at);
+                }
+                let except = breaches.names().except;
+                if !except.is_empty() {
+                    copied.except.insert(at, except.iter().cloned().collect());
+                }
+                copied.pinned.insert(at, breaches.pinned().clone());
             }
-        }
-        known
+            copied
+        })
     }
 }

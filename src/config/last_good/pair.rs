@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rustls::pki_types::PrivateKeyDer;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::batch::CopiesWritten;
-use super::contents::Breaches;
+use super::contents::{Breaches, key_note};
 use super::name::ServedPair;
 use super::{LastGood, read};
 use crate::keys::key_file::{FILE_MAX, private_key, private_pin};
@@ -38,7 +38,7 @@ pub(in crate::config) struct Pair {
 /// The key of a pair as it was read: its file may change, and its copy may be deleted, at any moment.
 #[derive(Clone, Default)]
 pub(in crate::config) struct KeyText {
-    text: Arc<Mutex<Option<Zeroizing<String>>>>,
+    text: Option<Arc<Zeroizing<String>>>,
     /// It is known to be the key of the leaf.
     is_of_leaf: bool,
 }
@@ -49,17 +49,13 @@ impl KeyText {
     }
 
     pub(in crate::config) fn of(text: Zeroizing<String>, is_of_leaf: bool) -> Self {
-        Self { text: Arc::new(Mutex::new(Some(text))), is_of_leaf }
+        Self { text: Some(Arc::new(text)), is_of_leaf }
     }
 
     /// The key, if it is that of a leaf with this pin.
     fn get(&self, pin: Pin) -> Option<Zeroizing<String>> {
-        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        if self.is_of_leaf { Some(text) } else { key_of(text.as_bytes(), pin) }
-    }
-
-    fn forget(&self) {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let text = self.text.as_ref()?;
+        if self.is_of_leaf { Some((**text).clone()) } else { key_of(text.as_bytes(), pin) }
     }
 }
 
@@ -70,13 +66,6 @@ impl Fresh {
         self.0.is_empty()
     }
 
-    /// Forgets the keys, if there is no place for copies.
-    pub fn forget(self) {
-        for pair in self.0 {
-            pair.text.forget();
-        }
-    }
-
     /// Copies the pairs. A copy lacks the key if that is not here, or no longer readable: it then has the chain only.
     ///
     /// # Errors
@@ -85,7 +74,7 @@ impl Fresh {
     pub fn keep(self, copies: &LastGood) -> io::Result<CopiesWritten> {
         let mut batch = copies.begin();
         for pair in self.0 {
-            let Some(mut contents) = pair.contents(copies) else { continue };
+            let Some(mut contents) = pair.contents(Some(copies)) else { continue };
             batch.add(pair.served(), &contents);
             contents.zeroize();
         }
@@ -94,19 +83,23 @@ impl Fresh {
 }
 
 impl Pair {
-    fn served(&self) -> ServedPair<'_> {
+    pub(super) fn served(&self) -> ServedPair<'_> {
         ServedPair { site: &self.site, chain: &self.path, pin: self.pin }
     }
 
     /// The contents of its copy; `None` if there is a copy already that may have the only key.
-    fn contents(&self, copies: &LastGood) -> Option<Vec<u8>> {
-        let mut contents = self.breaches.text().into_bytes();
-        let here = self.text.get(self.pin);
-        let key = here.or_else(|| read_key(self.key.as_deref()?).and_then(|key| key_of(&key, self.pin)));
-        // A pair in use whose key is in the key process has its key in its own file: no copy needs it.
+    pub(super) fn contents(&self, copies: Option<&LastGood>) -> Option<Vec<u8>> {
+        // A pair in use whose key is in the key process has its key in its own file, which its copy names. This process does
+        // not read it.
         let is_elsewhere = key_process::running().is_some();
-        let path = copies.path(self.served());
-        if key.is_none() && !is_elsewhere && fs::exists(&path).unwrap_or(false) {
+        let note = self.key.as_deref().filter(|_| is_elsewhere).map(key_note).unwrap_or_default();
+        let mut contents = (self.breaches.text() + &note).into_bytes();
+        let here = self.text.get(self.pin);
+        let in_file = || read_key(self.key.as_deref().filter(|_| !is_elsewhere)?);
+        let key = here.or_else(|| in_file().and_then(|key| key_of(&key, self.pin)));
+        let path = copies.map(|copies| copies.path(self.served()));
+        let is_there = |path: &PathBuf| fs::exists(path).unwrap_or(false);
+        if let Some(path) = path.filter(|path| key.is_none() && !is_elsewhere && is_there(path)) {
             let known = read(&path).map(Zeroizing::new).ok()?;
             let begin = known.windows(ARMOUR.len()).position(|at| at == ARMOUR).unwrap_or_default();
             contents.extend_from_slice(&known[begin..]);
@@ -114,7 +107,7 @@ impl Pair {
         }
         contents.extend_from_slice((self.chain)().as_bytes());
         // The site had another first name, or the file another path: its previous copy has the key.
-        let of_copy = || copies.with_key(self.pin).and_then(|known| key_of(&known, self.pin));
+        let of_copy = || copies?.with_key(self.pin).and_then(|known| key_of(&known, self.pin));
         let key = key.or_else(|| of_copy().filter(|_| self.key.is_some() && !is_elsewhere));
         contents.extend_from_slice(key.as_ref().map_or(&[], |key| key.as_bytes()));
         Some(contents)

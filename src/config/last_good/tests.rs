@@ -260,6 +260,36 @@ fn many_sites_read_each_copy_once() {
     assert_eq!(index.reads.get(), 40 * (1 + 2 + 3));
 }
 
+/// A name below a wildcard was served by the wildcard's pair, unless it was an exception, or had a site of its own.
+#[test]
+fn names_below_a_wildcard_are_found() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let [wide, except, own] =
+        [&["*.w.example"][..], &["x.w.example"], &["own.w.example"]].map(|names: &[&str]| hosts(names));
+    let wildcard = Breaches::of(SiteNames { hosts: &wide, except: &except }, Vec::new()).text() + &key;
+    let of_own = Breaches::of(of_site(&own), Vec::new()).text() + &key;
+    let chain = Path::new("/etc/a.pem");
+    copies.keep(served("*.w.example", chain, Pin::of_spki(b"a")), wildcard.as_bytes()).unwrap();
+    copies.keep(served("own.w.example", chain, Pin::of_spki(b"b")), of_own.as_bytes()).unwrap();
+    let found = |name: &str| {
+        let index = CopyIndex::of(&copies);
+        let contents = index.serving(&hosts(&[name])[0]).into_iter().filter_map(|at| index.contents(at));
+        contents.map(|contents| Breaches::read(&contents).known_hosts().to_vec()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("q.w.example"), std::slice::from_ref(&wide));
+    assert_eq!(found("own.w.example"), std::slice::from_ref(&own));
+    assert_eq!(found("*.w.example"), std::slice::from_ref(&wide));
+    for other in ["x.w.example", "a.q.w.example", "w.example"] {
+        assert!(found(other).is_empty(), "{other}");
+    }
+    // Its site is gone: the wildcard serves the name.
+    let kept = served("*.w.example", chain, Pin::of_spki(b"a"));
+    copies.retain([kept].into_iter(), std::iter::empty(), |_, _| true).unwrap();
+    assert_eq!(found("own.w.example"), [wide, own]);
+}
+
 #[test]
 fn copies_of_sites_that_are_gone_are_found_by_their_names() {
     let state = tempfile::TempDir::new().unwrap();

@@ -19,8 +19,8 @@ use crate::reason::Reason;
 
 /// A step of an installation.
 pub(in crate::control) enum InstallStep {
-    /// Which pairs are served, and where?
-    Facts(oneshot::Sender<InstallFacts>),
+    /// Which pairs does the site of this host have, and where?
+    Facts { host: String, reply: oneshot::Sender<InstallFacts> },
     /// May this pair be served?
     Judge { plan: Arc<InstallPlan>, accept: Option<String>, reply: oneshot::Sender<JudgedInstall> },
     /// Write the files, and serve them.
@@ -31,8 +31,8 @@ pub(in crate::control) enum InstallStep {
 
 /// The control thread's knowledge.
 pub(in crate::control) struct InstallFacts {
-    pub(in crate::control) outline: Option<Outline>,
-    /// The served leaf key where each chain is configured.
+    pub(in crate::control) outline: Option<Arc<Outline>>,
+    /// The served leaf key where each chain of the site is configured.
     pub(in crate::control) pins: HashMap<PathBuf, Pin>,
     pub(in crate::control) allow_keys: bool,
     /// The TLS listener to look at.
@@ -51,7 +51,7 @@ pub(in crate::control) struct JudgedInstall {
 /// An installation to carry out.
 pub(in crate::control) struct InstallJob {
     pub(in crate::control) plan: Arc<InstallPlan>,
-    pub(in crate::control) outline: Outline,
+    pub(in crate::control) outline: Arc<Outline>,
     pub(in crate::control) accept: Option<String>,
     /// The tags of the chains that it replaces.
     pub(in crate::control) if_match: String,

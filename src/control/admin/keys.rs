@@ -29,7 +29,8 @@ impl WantedKeys {
         Ok(Self { search, page })
     }
 
-    pub(in crate::control) fn has(&self, site: &report::SiteReport) -> bool {
-        self.search.is_empty() || site.hosts.iter().any(|host| host.contains(&self.search))
+    /// Looks for the text in the names of a site.
+    pub(in crate::control) fn in_names(&self) -> impl Fn(&report::SiteReport) -> bool {
+        super::in_names(&self.search)
     }
 }

@@ -12,11 +12,15 @@ mod records;
 pub(super) mod refusal;
 mod served;
 
+use std::sync::Arc;
+
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use crate::config::{DaysInUse, Outline};
+use crate::config::report::SiteReport;
+use crate::config::{DaysInUse, NamedKeys, Outline};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
 use crate::policy::promise::Seconds;
@@ -92,7 +96,7 @@ pub(super) enum AdminCommand {
         reply: oneshot::Sender<Value>,
     },
     /// The sites and their files, as the configuration in use names them.
-    Outline(oneshot::Sender<Option<Outline>>),
+    Outline(oneshot::Sender<Option<Arc<Outline>>>),
     /// The configuration in use, and where it is.
     Config(oneshot::Sender<InUse>),
     /// Judge a text as if it were the configuration file.
@@ -160,4 +164,13 @@ pub struct PromisesInForce {
     /// The days in `accept_lockout_until` of the configuration in use.
     #[serde(default)]
     pub days: Option<DaysInUse>,
+    /// The keys that refusals have named.
+    #[serde(default)]
+    pub named: Option<NamedKeys>,
+}
+
+/// Looks for a text in the names of a site: of ten thousand of them, so it is prepared once.
+fn in_names(text: &str) -> impl Fn(&SiteReport) -> bool {
+    let finder = Finder::new(text);
+    move |site| text.is_empty() || site.hosts.iter().any(|host| finder.find(host.as_bytes()).is_some())
 }

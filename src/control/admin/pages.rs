@@ -65,8 +65,9 @@ impl WantedSites {
         Ok(Self { search, level, page: parameter(query, "page").parse().unwrap_or(1).max(1) })
     }
 
-    pub(in crate::control) fn has(&self, site: &SiteReport) -> bool {
-        self.search.is_empty() || site.hosts.iter().any(|host| host.contains(&self.search))
+    /// Looks for the text in the names of a site.
+    pub(in crate::control) fn in_names(&self) -> impl Fn(&SiteReport) -> bool {
+        super::in_names(&self.search)
     }
 }
 

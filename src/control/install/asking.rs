@@ -14,8 +14,9 @@ use crate::reason::Reason;
 
 pub(super) type Commands = mpsc::Sender<AdminCommand>;
 
-pub(super) async fn facts(commands: &Commands) -> Result<InstallFacts, Answer> {
-    ask(commands, |reply| AdminCommand::Install(InstallStep::Facts(reply))).await.ok_or_else(Answer::gone)
+pub(super) async fn facts(host: &str, commands: &Commands) -> Result<InstallFacts, Answer> {
+    let facts = |reply| AdminCommand::Install(InstallStep::Facts { host: host.to_owned(), reply });
+    ask(commands, facts).await.ok_or_else(Answer::gone)
 }
 
 pub(super) async fn judged(

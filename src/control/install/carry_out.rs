@@ -107,7 +107,7 @@ impl Control {
     /// Carries out a step.
     pub(in crate::control) async fn obey_install(&mut self, step: InstallStep) {
         match step {
-            InstallStep::Facts(reply) => _ = reply.send(self.install_facts()),
+            InstallStep::Facts { host, reply } => _ = reply.send(self.install_facts(&host)),
             InstallStep::Judge { plan, accept, reply } => {
                 let _ = self.keep_ledger().await;
                 let judging = self.judging(plan, accept);
@@ -125,12 +125,18 @@ impl Control {
         }
     }
 
-    fn install_facts(&self) -> InstallFacts {
+    fn install_facts(&self, host: &str) -> InstallFacts {
+        let outline = self.outline();
+        let own = outline.iter().filter_map(|outline| Some((outline, outline.site(host)?)));
+        let own = own.flat_map(|(outline, site)| site.certificates.iter().map(move |(chain, _)| outline.path(chain)));
+        let own: Vec<PathBuf> = own.collect();
+        // Another site may have the same file. Of ten thousand, few do.
         let certificates = self.config.sites().flat_map(|site| &site.certificates);
+        let certificates = certificates.filter(|one| own.iter().any(|path| path == Path::new(&one.path)));
         let snapshot = &self.config.snapshot;
         InstallFacts {
-            outline: self.draft.outline(),
             pins: certificates.map(|one| (PathBuf::from(&one.path), one.pin)).collect(),
+            outline,
             allow_keys: self.config.admin_access.allow_keys,
             https: self.listening().iter().find(|(_, scheme)| *scheme == Scheme::Https).map(|(address, _)| *address),
             greeting: snapshot.proxy_protocol && snapshot.trust.contains(IpAddr::V4(Ipv4Addr::LOCALHOST)),

@@ -45,7 +45,7 @@ async fn asked(call: Call, commands: &Commands) -> Result<Answer, Answer> {
         return Err(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &why));
     }
     let wish = InstallWish::read(&wiped(body))?;
-    let facts = facts(commands).await?;
+    let facts = facts(&wish.site, commands).await?;
     if wish.has_key()
         && let Some(reason) = no_keys(&wish.site, facts.allow_keys, is_confidential)
     {

@@ -32,7 +32,7 @@ struct WayBack {
 
 /// The answer about a site: its pairs, the way back, and whether this process may install.
 pub(super) async fn shown(host: &str, commands: &Commands) -> Result<Answer, Answer> {
-    let facts = facts(commands).await?;
+    let facts = facts(host, commands).await?;
     let host = host.to_owned();
     let (mut body, tag, ways) = beside(move || of_site(&host, &facts)).await??;
     for way in ways {
@@ -55,7 +55,7 @@ fn of_site(host: &str, facts: &InstallFacts) -> Result<(Value, String, Vec<WayBa
     let keys = no_keys(&label, facts.allow_keys, true);
     let mut body = json!({
         "site": label, "hosts": site.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), "tag": tag,
-        "pairs": pairs, "managed": site.is_managed(), "allow_keys": keys.is_none(),
+        "pairs": pairs, "managed": site.is_managed(), "allow_keys": keys.is_none(), "sites": outline.sites.len(),
         "command": command(&label, "CHAIN KEY"), "previous_command": command(&label, "--previous"),
     });
     if site.is_managed() {

@@ -1,19 +1,22 @@
 //! The files of the sites.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::{Config, Draft, KeptSite, LastGood};
+use crate::config::{Config, Draft, KeptSite, LastGood, NamedKeys};
 use crate::control::watch::FileWatch;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
-use crate::reason::{Kind, Reason};
+use crate::reason::{Kind, Problem, Reason};
 
 /// Refused files are judged again after this time, since a promise may have ended, or a date have
 /// come.
 pub(in crate::control) const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// The number of refused keys that are remembered. After that, pintle forgets them, and each is refused once more.
+const NAMED_MAX: usize = 100_000;
 
 /// The files of the sites: watched, read, refused; and copies of the pairs in use.
 pub(in crate::control) struct SiteFiles {
@@ -21,6 +24,8 @@ pub(in crate::control) struct SiteFiles {
     pub(in crate::control) pending: Option<ChangedFiles>,
     /// Sites whose files are unfit to be served, by their first name.
     pub(in crate::control) refused: BTreeMap<String, Refused>,
+    /// The keys that refusals have named.
+    pub(in crate::control) named: RefCell<NamedKeys>,
     /// The reason why the files on disk cannot be served at all.
     pub(in crate::control) unservable: Vec<String>,
     /// Copies of the pairs in use; `None` without state.directory.
@@ -32,10 +37,13 @@ pub(in crate::control) struct SiteFiles {
 impl SiteFiles {
     /// Nothing is watched yet.
     pub(in crate::control) fn new(draft: &Draft, config: &Config, copies: Option<LastGood>) -> Self {
+        let mut named = NamedKeys::default();
+        remember(&mut named, config.kept.iter().flat_map(|kept| &kept.problems));
         Self {
             watch: FileWatch::start(),
             pending: None,
             refused: at_start(draft, config),
+            named: RefCell::new(named),
             unservable: Vec::new(),
             copies,
             copied: Instant::now(),
@@ -68,6 +76,16 @@ pub struct Refused {
     pub since: Seconds,
     pub(in crate::control) candidate: String,
     pub(in crate::control) look_again: Instant,
+}
+
+pub(in crate::control) fn remember<'p>(named: &mut NamedKeys, problems: impl IntoIterator<Item = &'p Problem>) {
+    let refusals = problems.into_iter().filter(|problem| problem.is_error());
+    for key in refusals.filter_map(|problem| Some((problem.site.clone()?, problem.key.as_deref()?.to_owned()))) {
+        if named.len() >= NAMED_MAX {
+            named.clear();
+        }
+        named.insert(key);
+    }
 }
 
 /// The sites that a start found unfit, and serves from copies.

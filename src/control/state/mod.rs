@@ -27,7 +27,7 @@ use crate::upstream::dns::Resolver;
 pub(super) use acme::{Desk, RunningDriver};
 pub(super) use events::{Condition, Expiry, HEADER, Reporter, with_host};
 pub use files::Refused;
-pub(super) use files::{ChangedFiles, LOOK_AGAIN, SiteFiles, candidate, is_burnt};
+pub(super) use files::{ChangedFiles, LOOK_AGAIN, SiteFiles, candidate, is_burnt, remember};
 pub(super) use fixed::Fixed;
 pub(super) use history::Recorder;
 pub use listener::PageSocket;
@@ -36,7 +36,7 @@ pub(super) use listener::{
     Thread, VisitorListener,
 };
 pub(super) use load_history::LoadHistory;
-pub(super) use observed::{LabelsInUse, Observations};
+pub(super) use observed::{KnownOutline, LabelsInUse, Observations};
 pub(super) use operator::{Operator, Push};
 pub(super) use promises::LedgerState;
 pub(super) use spans::Spans;

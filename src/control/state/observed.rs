@@ -1,9 +1,10 @@
 //! Facts about the running process, noted while it serves.
 
-use std::cell::OnceCell;
-use std::sync::Arc;
+use std::cell::{OnceCell, RefCell};
+use std::sync::{Arc, Weak};
 
 use super::rates::Rates;
+use crate::config::{Draft, Outline};
 use crate::control::expiry::Reported;
 use crate::control::site_state::RecentStates;
 use crate::telemetry::exposition::LabelSets;
@@ -21,6 +22,8 @@ pub(in crate::control) struct Observations {
     pub(in crate::control) labels: OnceCell<LabelsInUse>,
     /// The states of the sites a moment ago.
     pub(in crate::control) states: RecentStates,
+    /// The outline of the configuration in use, once a page has asked for it.
+    pub(in crate::control) outline: KnownOutline,
 }
 
 /// The labels of one configuration.
@@ -32,3 +35,7 @@ pub(in crate::control) struct LabelsInUse {
     /// All facts about each certificate.
     pub(in crate::control) certificate_infos: Arc<LabelSets>,
 }
+
+/// The outline that was made last, and the draft that it is of.
+#[derive(Default)]
+pub(in crate::control) struct KnownOutline(pub(in crate::control) RefCell<Option<(Weak<Draft>, Arc<Outline>)>>);

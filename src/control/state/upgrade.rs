@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::signal::unix::Signal;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::control::admin::UpgradeOutcome;
-use crate::handover::{Channel, Launcher};
+use crate::handover::{ChangedPages, Channel, Launcher};
 use crate::os::supervisor::Tie;
 use crate::policy::Scheme;
 use crate::reason::Problem;
@@ -32,6 +32,8 @@ pub(in crate::control) struct Upgrades {
     pub(in crate::control) under_way: Option<Upgrade>,
     /// After an upgrade: ends when the previous process has given up its name.
     pub(in crate::control) released: Option<JoinHandle<()>>,
+    /// Stored pages that the previous process changes until it ends.
+    pub(in crate::control) heard: Option<mpsc::Receiver<ChangedPages>>,
 }
 
 impl Upgrades {
@@ -49,6 +51,7 @@ impl Upgrades {
             launcher: launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
             under_way: None,
             released: None,
+            heard: None,
         }
     }
 }

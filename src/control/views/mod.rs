@@ -4,6 +4,7 @@
 pub(super) mod chain;
 mod doctor;
 mod fingerprint;
+mod outline;
 mod overview;
 mod pins;
 mod rotation;
@@ -78,7 +79,6 @@ impl Control {
 
     /// The index of the site that a host belongs to.
     fn index_of(&self, host: &str) -> Result<usize, PageRefusal> {
-        let name = self.site_of(host).ok_or_else(|| PageRefusal::no_site(host))?;
-        self.config.sites().position(|site| site.name() == name).ok_or_else(|| PageRefusal::no_site(host))
+        self.place_of(host).ok_or_else(|| PageRefusal::no_site(host))
     }
 }

@@ -1,12 +1,12 @@
 //! The state in one glance: what needs the operator first, and the next dates of all sites.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::control::expiry::ExpiryStage;
-use crate::control::promises::held;
+use crate::control::promises::{BySite, held};
 use crate::control::site_state::SiteLevel;
 use crate::control::status::absolute;
 use crate::ledger::time::rfc3339;
@@ -58,11 +58,14 @@ impl Control {
     pub(super) fn overview(&self) -> Value {
         let now = self.now();
         let states = self.states(now);
-        let mut attention = self.attention();
-        // Mostly, few sites need any.
-        let named: HashSet<&str> = attention.iter().filter_map(|item| item["site"].as_str()).collect();
-        let levels = self.config.sites().zip(&*states).map(|(site, state)| (site.name(), state.level));
-        let levels: HashMap<&str, SiteLevel> = levels.filter(|(site, _)| named.contains(site)).collect();
+        // Mostly, few of ten thousand sites need any.
+        let needs_it = |at: usize| states.get(at).is_none_or(|state| state.level > SiteLevel::Fine);
+        let mut attention = self.attention_of(needs_it);
+        let named = attention.iter().filter_map(|item| item["site"].as_str());
+        let named: HashSet<&str, foldhash::fast::RandomState> = named.collect();
+        let levels = self.config.sites().zip(&*states).filter(|_| !named.is_empty());
+        let levels = levels.map(|(site, state)| (site.name(), state.level));
+        let levels: BySite<'_, SiteLevel> = levels.filter(|(site, _)| named.contains(site)).collect();
         let level_of = |item: &Value| match item["site"].as_str() {
             Some(site) => levels.get(site).copied().unwrap_or(SiteLevel::Warning),
             None => SiteLevel::Bad,
@@ -100,7 +103,16 @@ impl Control {
         for outlook in self.outlooks().iter() {
             dates.add(outlook.due, DateKind::RenewalDue, &outlook.site, false);
         }
-        for (site, held) in held(book, now) {
+        let mut held = held(book, now, |_| true);
+        for site in self.config.sites() {
+            if let Some(held) = held.remove(site.name()) {
+                dates.add(held.until, DateKind::PinsEnd, site.name(), false);
+            }
+        }
+        // Those of sites that are gone. The first one of a day is named: always the same.
+        let mut gone: Vec<_> = held.into_iter().collect();
+        gone.sort_unstable_by_key(|(site, _)| *site);
+        for (site, held) in gone {
             dates.add(held.until, DateKind::PinsEnd, site, false);
         }
         let coming = dates.0.into_iter().filter(|(_, (at, ..))| *at >= now).take(DATES_MAX);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::config::report::SiteReport;
 use crate::control::Control;
 use crate::control::admin::{Answered, PageRefusal, RotationQuestion};
+use crate::control::promises::promised_since;
 use crate::export::Role;
 use crate::keys::key_file::KeyKind;
 use crate::keys::pin::Pin;
@@ -103,12 +104,13 @@ impl Control {
         let rows = (1..).zip(&sets).skip(older).map(|(number, judged)| set(number, judged, &roles, now));
         let ends = site.certificates.iter().map(|c| c.not_after).min();
         let if_promised_today = rfc3339(if_promised_today(&answer, now));
+        let since = promised_since(ledger.book(), |of| of == site.name());
         let candidate = |key: &RotationKey| {
             let safe = ask(Some(key.pin), now).safe_from;
             json!({
                 "pin": key.pin.to_string(), "role": key.role, "file": key.file, "algorithm": key.algorithm,
                 "csr": key.has_csr,
-                "promised_since": ledger.book().promised_since(site.name(), key.pin).map(rfc3339),
+                "promised_since": since.get(&(site.name(), key.pin)).copied().map(rfc3339),
                 "safe_from": safe_from(safe), "is_safe_now": safe == SafeFrom::Now,
                 "if_promised_today": if_promised_today,
             })
@@ -154,6 +156,7 @@ fn set(number: usize, judged: &JudgedSet, roles: &dyn Fn(&Pin) -> Option<&'stati
     let promise = &judged.set;
     let (channel, form, id) = match &promise.channel {
         PromiseChannel::Header(_) => ("header", None, None),
+        PromiseChannel::Assumed => ("assumed", None, None),
         PromiseChannel::Export { form, id, .. } => ("export", Some(form), Some(id)),
     };
     let pins = promise.pins.iter().map(|pin| json!({ "pin": pin.to_string(), "role": roles(pin) }));

@@ -3,9 +3,11 @@
 use serde_json::json;
 
 use super::chain;
+use crate::clock::uptime;
 use crate::control::Control;
 use crate::control::admin::{Answered, PageRefusal};
-use crate::control::promises::{HeldSets, PromiseDates};
+use crate::control::promises::{HeldSets, PromiseDates, promised_since};
+use crate::keys::pin::Pin;
 use crate::ledger::time::rfc3339;
 use crate::policy::promise::{Promise, Promises};
 
@@ -15,7 +17,7 @@ impl Control {
         let index = self.index_of(host)?;
         let now = self.now();
         let (site, upstream) = self.sites().nth(index).ok_or_else(|| PageRefusal::no_site(host))?;
-        let state = self.state_of(site, upstream, &self.outlooks(), now);
+        let state = self.state_of(site, upstream, &self.outlooks(), (now, uptime()));
         let reports = self.server.reports();
         let ledger = self.ledger();
         let book = ledger.book();
@@ -24,8 +26,9 @@ impl Control {
         let held = ends.iter().max().map(|until| HeldSets { sets: ends.len(), until: *until });
         let names = self.config.names_of(index).ok_or_else(|| PageRefusal::no_site(host))?;
         let alive = Promises::alive(book.promises().iter().filter(|set| names.bound_by(set)), now);
-        let dates = |pin| PromiseDates {
-            since: book.promised_since(site.name(), pin),
+        let since = promised_since(book, |of| of == site.name());
+        let dates = |pin: Pin| PromiseDates {
+            since: since.get(&(site.name(), pin)).copied(),
             usable_from: alive.safe_from(names.hosts, names.except, pin),
         };
         let count = reports.counts().get(site.name()).copied().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The list of sites: searched, by state, the worst first, one page at a time.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use jiff::Timestamp;
@@ -29,18 +30,18 @@ impl Control {
     /// The state of each site, in the order of the configuration.
     pub(super) fn states(&self, now: Seconds) -> Rc<[SiteState]> {
         self.observed.states.get(|| {
-            let outlooks = self.outlooks();
-            self.sites().map(|(site, upstream)| self.state_of(site, upstream, &outlooks, now)).collect()
+            let (outlooks, times) = (self.outlooks(), (now, uptime()));
+            self.sites().map(|(site, upstream)| self.state_of(site, upstream, &outlooks, times)).collect()
         })
     }
 
-    /// The state of one site: its worst problem.
+    /// The state of one site: its worst problem. The times are that of judgements, and the uptime.
     pub(super) fn state_of(
         &self,
         site: &SiteReport,
         upstream: Option<&Upstream>,
         outlooks: &[Outlook],
-        now: Seconds,
+        (now, up): (Seconds, u64),
     ) -> SiteState {
         let outlooks = of_site(outlooks, site.name());
         let fails = |outlook: &&Outlook| outlook.failing_since.is_some() || outlook.problem.is_some();
@@ -64,33 +65,34 @@ impl Control {
         };
         of_certificate
             .or_else(|| self.files.refused.contains_key(site.name()).then(|| bad("Renewal refused")))
-            .or_else(|| upstream.is_some_and(is_failing).then(|| bad("Upstream fails")))
+            .or_else(|| upstream.is_some_and(|upstream| is_failing(upstream, up)).then(|| bad("Upstream fails")))
             .or_else(|| outlooks.iter().any(Outlook::is_overdue).then(|| bad("Renewal overdue")))
             .or_else(ending)
-            .or_else(|| lesser(site, upstream).map(warn))
+            .or_else(|| lesser(site, upstream, up).map(warn))
             .unwrap_or_else(|| SiteState { level: SiteLevel::Fine, words: "Fine".into() })
     }
 
     /// The list.
     pub(super) fn listed_sites(&self, wanted: &WantedSites) -> Value {
         let now = self.now();
-        let states = self.states(now);
+        let (states, has_text) = (self.states(now), wanted.in_names());
         let mut found: Vec<(usize, &SiteReport, &SiteState)> = self
             .config
             .sites()
             .zip(&*states)
             .enumerate()
             .map(|(at, (site, state))| (at, site, state))
-            .filter(|(_, site, state)| wanted.has(site) && wanted.level.is_none_or(|level| state.level == level))
+            .filter(|(_, site, state)| wanted.level.is_none_or(|level| state.level == level) && has_text(site))
             .collect();
         // The order of the configuration within a level: it is the operator's own.
         found.sort_by_key(|(at, _, state)| (std::cmp::Reverse(state.level), *at));
         let pages = found.len().div_ceil(PAGE).max(1);
         let page = wanted.page.min(pages);
+        let shown = || found.iter().skip((page - 1) * PAGE).take(PAGE);
+        let names: HashSet<&str, foldhash::fast::RandomState> = shown().map(|(_, site, _)| site.name()).collect();
         let ledger = self.ledger();
-        let held = held(ledger.book(), now);
-        let rows = found.iter().skip((page - 1) * PAGE).take(PAGE);
-        let rows = rows.map(|(at, site, state)| self.row(*at, site, state, held.get(site.name()), now));
+        let held = held(ledger.book(), now, |site| names.contains(site));
+        let rows = shown().map(|(at, site, state)| self.row(*at, site, state, held.get(site.name()), now));
         json!({
             "sites": rows.collect::<Vec<_>>(), "found": found.len(), "page": page, "pages": pages, "all": states.len(),
             "states": SiteLevel::counts(&states),
@@ -109,7 +111,7 @@ impl Control {
             "pins": site.hpkp.is_some(), "pins_withheld": site.withheld.is_some(),
             "promised_until": held.filter(|held| held.until > now).map(|held| rfc3339(held.until)),
             "upstream": site.upstream.as_ref().map(|upstream| &upstream.url),
-            "upstream_fails": upstream.map(is_failing),
+            "upstream_fails": upstream.map(|upstream| is_failing(upstream, uptime())),
             "hsts": site.hsts,
             "hsts_ramp": ramp.map(|ramp| json!({ "step": ramp.step + 1, "steps": ramp.steps })),
             "requests_per_second": self.observed.rates.of_site(at),
@@ -118,8 +120,8 @@ impl Control {
 }
 
 /// `true` unless the circuit of an upstream is closed.
-fn is_failing(upstream: &Upstream) -> bool {
-    upstream.health.circuit(uptime()) != Circuit::Closed
+fn is_failing(upstream: &Upstream, up: u64) -> bool {
+    upstream.health.circuit(up) != Circuit::Closed
 }
 
 /// `Ends in 9 days`
@@ -128,11 +130,10 @@ fn ends_in(time: Option<String>) -> String {
 }
 
 /// A problem that locks nobody out yet.
-fn lesser(site: &SiteReport, upstream: Option<&Upstream>) -> Option<&'static str> {
-    let now = uptime();
+fn lesser(site: &SiteReport, upstream: Option<&Upstream>, up: u64) -> Option<&'static str> {
     let is_partly_out = |upstream: &Upstream| {
         let known = upstream.addresses.known();
-        known.iter().any(|address| is_out(upstream, *address, now))
+        known.iter().any(|address| is_out(upstream, *address, up))
     };
     if !site.refused_names.is_empty() {
         Some("Some names refused")

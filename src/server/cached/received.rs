@@ -17,7 +17,7 @@ use super::super::worker::Worker;
 use super::editors::{is_editors, learn, purge_all};
 use crate::cache::SiteCache;
 use crate::cache::freshness::ReceivedAt;
-use crate::cache::key::{names, origin, with_target};
+use crate::cache::key::{names, origin, same_page, site_names, with_target};
 use crate::cache::page::StoredResponse;
 use crate::cache::profile::CacheProfile;
 use crate::cache::purge::PurgeScope;
@@ -226,19 +226,25 @@ fn is_safe(method: &Method) -> bool {
 }
 
 /// Invalidates what an unsafe method may have changed (RFC 9111 section 4.4): the target, the URLs of the same origin that
-/// the answer names, and what the program's profile knows.
+/// the answer names, and what the program's profile knows. The exact names of a site are names of one origin: the operator
+/// says so.
 fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
     let head = turn.head;
     let own = |target: &[u8]| {
         let target = target.split(|b| *b == b'#').next().unwrap_or_default();
         key_of(turn, &cache.rules.query.apply(target))
     };
+    let hosts = turn.asked.site.as_ref().map(|site| site.hosts.as_slice()).unwrap_or_default();
+    let is_stated = !turn.asked.view.shared.trust.is_empty();
+    let change = |key: &[u8]| cache.store.invalidate(key, &same_page(key, hosts, is_stated));
     let key = own(head.target_bytes());
-    cache.store.invalidate(&key);
+    change(&key);
+    let others = site_names(&key, hosts);
+    let known = || names(&key).chain(others.iter().map(Vec::as_slice));
     for name in [Name::Location, Name::ContentLocation] {
         let url = reply.head.fields.get(name);
-        if let Some(target) = url.and_then(|url| names(&key).find_map(|own| same_origin(url, own, head))) {
-            cache.store.invalidate(&own(&target));
+        if let Some(target) = url.and_then(|url| known().find_map(|own| same_origin(url, own, head))) {
+            change(&own(&target));
         }
     }
     // RFC 9875 sections 2 and 3: groups of the same origin.
@@ -256,7 +262,7 @@ fn changed(cache: &SiteCache, reply: &Reply, turn: &Turn<'_>) {
             for path in paths.filter(|path| path.starts_with(b"/")).take(PURGED_MAX) {
                 match path.strip_suffix(b"*") {
                     Some(_) => purge_all(&cache.store, turn),
-                    None => cache.store.invalidate(&with_target(&own(b"/"), path)),
+                    None => change(&with_target(&own(b"/"), path)),
                 }
             }
         }

@@ -17,6 +17,7 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
 use super::protocol::{self, KeyRequest, LoadedKey, TIMEOUT};
+use crate::keys::key_file::{PublicKey, public_key};
 use crate::keys::pin::Pin;
 use crate::reason::Reason;
 
@@ -158,6 +159,12 @@ impl RemoteKey {
     #[must_use]
     pub fn pin(&self) -> Pin {
         self.pin
+    }
+
+    /// Returns its public half.
+    #[must_use]
+    pub fn public_half(&self) -> Option<PublicKey> {
+        public_key(&self.public).ok()
     }
 }
 

@@ -266,7 +266,7 @@ fn pages_outlive_an_upgrade() {
 }
 
 /// Ends the process that serves now, which may not be the child of this test.
-fn end_all(pintle: &Pintle) {
+pub(super) fn end_all(pintle: &Pintle) {
     if let Some(pid) = pintle.status()["pid"].as_u64() {
         assert!(send_signal("TERM", pid));
         eventually("it has ended", || (outcome(&mut pintle.command("status")).0 != 0).then_some(()));

@@ -35,6 +35,13 @@ fn responses_that_are_stored() {
         ("/c7", "200 OK", "Cache-Control: max-age=60\r\nAge: 60\r\n", false),
         ("/c8", "200 OK", "Cache-Control: max-age=60\r\nContent-Security-Policy: script-src 'nonce-x'\r\n", false),
         ("/c9", "200 OK", "Cache-Control: max-age=60\r\nContent-Type: text/event-stream\r\n", false),
+        ("/d1", "200 OK", "Cache-Control: must-understand, no-store, max-age=60\r\n", true),
+        ("/d2", "299 Odd", "Cache-Control: must-understand, no-store, max-age=60\r\n", false),
+        ("/d3", "200 OK", "Cache-Control: x=\"a,max-age=0\", max-age=60\r\n", true),
+        ("/d4", "200 OK", "Cache-Control: max-age=60\r\nCache-Control: max-age=0\r\n", false),
+        ("/d5", "200 OK", "Cache-Control: max-age=99999999999999999999\r\n", true),
+        ("/d6", "200 OK", "Cache-Control: max-age=-1\r\n", false),
+        ("/d7", "200 OK", "Cache-Control: max-age=1.5\r\n", false),
     ];
     for (path, status, fields, _) in cases {
         bed.page(path, status, fields, &format!("body of {path}"));

@@ -5,10 +5,13 @@ mod deceived;
 mod disk;
 mod fresh;
 mod model;
+mod names;
 mod poison;
 mod purge;
+mod requirements;
 mod seams;
 mod stale;
+mod upgraded;
 mod waiting;
 
 use std::collections::HashMap;

@@ -124,6 +124,14 @@ impl Browser {
         self.command("POST", &format!("/element/{element}/click"), &json!({}));
     }
 
+    /// Presses a key, by its character.
+    #[track_caller]
+    pub fn press(&self, key: char) {
+        let strokes = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
+        let keyboard = json!([{ "type": "key", "id": "keyboard", "actions": strokes }]);
+        self.command("POST", "/actions", &json!({ "actions": keyboard }));
+    }
+
     /// The value of an expression of JavaScript.
     #[track_caller]
     pub fn evaluate(&self, expression: &str) -> Value {

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::admin::{Bed, get};
-use crate::harness::{Authority, BLOG, KeyKind, Pintle, eventually, outcome, output};
+use crate::harness::{Authority, BLOG, Client, KeyKind, Pintle, blog_at, eventually, free_port, outcome, output};
 
 /// A subject, a host and a log line of somebody who wishes to run a script.
 const XSS: &str = "<script>hurt()</script><img src=x onerror=hurt()>";
@@ -211,4 +211,64 @@ fn explain_is_a_form() {
     assert!(page.contains("Decisions") && page.contains("Fields to the upstream"), "{page}");
     assert!(get(&bed.socket(), "/explain?url=nothing").contains("role=\"alert\""));
     assert!(get(&bed.socket(), &format!("/explain?url=https%3A%2F%2F{BLOG}&from=me")).contains("is not an IP address"));
+}
+
+/// An exact name is found before a wildcard, and a wildcard by its own name and by those that it covers.
+#[test]
+fn sites_are_found_by_each_of_their_names() {
+    let bed = Bed::new();
+    let hosts = ["*.example.com", "*.deep.example.com"];
+    let wild = bed.authority.leaf("wild", &hosts);
+    let (chain, key, upstream) = (&wild.chain, &wild.key, bed.origin.url());
+    let site = format!("[[site]]\nhosts = {hosts:?}\nupstream = {upstream:?}\n[site.certificate]\n");
+    let config = bed.config("") + &format!("{site}chain = {chain:?}\nkey = {key:?}\n");
+    let _pintle = Pintle::start(&bed.authority, &config);
+    for (asked, site) in [
+        (BLOG, BLOG),
+        ("other.example.com", hosts[0]),
+        (hosts[0], hosts[0]),
+        ("a.deep.example.com", hosts[0]),
+        (hosts[1], hosts[0]),
+    ] {
+        for path in ["/v1/site?host=", "/v1/rotation?host=", "/v1/install?site="] {
+            assert_eq!(json(&bed.socket(), &format!("{path}{asked}"))["site"], site, "{path}{asked}");
+        }
+    }
+    assert_eq!(json(&bed.socket(), &format!("/v1/install?site={BLOG}"))["sites"], 2);
+    for nobody in ["a.b.example.com", "example.com", "*.b.example.com"] {
+        assert_eq!(json(&bed.socket(), &format!("/v1/site?host={nobody}"))["kind"], "no-site", "{nobody}");
+    }
+}
+
+/// A page looks at the sites with a problem only, and misses none.
+#[test]
+fn a_failing_upstream_is_said_wherever_its_site_is_shown() {
+    let bed = Bed::new();
+    let nobody = blog_at(&bed.authority, &format!("http://127.0.0.1:{}", free_port()));
+    let (fine, upstream) = (bed.authority.leaf("fine", &["fine.example.com"]), bed.origin.url());
+    let config = format!(
+        "[state]\ndirectory = {:?}\n[[site]]\nhosts = [\"fine.example.com\"]\nupstream = {upstream:?}\n\
+         [site.certificate]\nchain = {:?}\nkey = {:?}\n{nobody}",
+        bed.socket().parent().unwrap(),
+        fine.chain,
+        fine.key
+    );
+    let pintle = Pintle::start(&bed.authority, &config);
+    let (socket, client) = (bed.socket(), Client::new(&bed.authority));
+    eventually("its upstream fails", || {
+        client.get(pintle.https(), BLOG, "/");
+        get(&socket, "/v1/overview").contains("its upstream fails").then_some(())
+    });
+    let problems = |path: &str| -> Vec<Value> {
+        let answer = json(&socket, path);
+        let items = answer["attention"].as_array().unwrap().clone();
+        items.into_iter().map(|item| serde_json::json!([item["site"], item["what"], item["hints"]])).collect()
+    };
+    assert_eq!(problems("/v1/overview"), problems("/v1/status"));
+    let page = get(&socket, "/");
+    let words = ["One site needs you now, blog.example.com first.", "Upstream fails"];
+    assert!(words.iter().all(|words| page.contains(words)), "{page}");
+    let page = get(&socket, &format!("/site/{BLOG}"));
+    let words = ["The upstream fails: requests get 503", "waits for the next try"];
+    assert!(words.iter().all(|words| page.contains(words)) && !page.contains(">used<"), "{page}");
 }

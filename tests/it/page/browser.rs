@@ -9,6 +9,21 @@ use std::path::PathBuf;
 use crate::admin::{Bed, get};
 use crate::harness::{BLOG, Browser, Pintle, eventually, policies};
 
+/// Keys, as WebDriver names them.
+const TAB: char = '\u{e004}';
+const ENTER: char = '\u{e007}';
+/// More stops of the Tab key than any page has.
+const STOPS_MAX: usize = 200;
+/// Notes the control that has the focus. Gives `null` for none, and the control if its focus cannot be seen.
+const STOP: &str = "(() => { const e = document.activeElement; if (!e || e === document.body) return null; \
+     e.dataset.reached = ''; const style = getComputedStyle(e), box = e.getBoundingClientRect(); \
+     const seen = style.outlineStyle !== 'none' && box.width > 2 && box.bottom > 0 && box.top < innerHeight; \
+     return seen ? '' : e.outerHTML.slice(0, 200); })()";
+/// The controls that were not reached.
+const MISSED: &str = "[...document.querySelectorAll('a[href], button:enabled, input:enabled:not([type=hidden]), \
+     select, textarea, summary, [tabindex=\"0\"]')].filter(e => e.checkVisibility() && !('reached' in e.dataset))\
+     .map(e => e.outerHTML.slice(0, 200))";
+
 /// Puts a port of loopback in front of the admin socket.
 fn relay(socket: PathBuf) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -107,4 +122,39 @@ fn the_browser_checks_and_installs() {
     says("Rolled back. ");
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|line| line.contains("favicon")), "{complaints:?}");
+}
+
+/// Every control is reached by the Tab key alone, and is seen then; none keeps the focus. A link skips the menu.
+#[test]
+fn every_control_is_reached_by_keyboard() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &(bed.config("") + &policies(&bed.authority)));
+    let base = format!("http://{}", relay(bed.socket()));
+    let browser = Browser::start(&bed.authority, pintle.https(), pintle.http());
+    let [site, install] = ["/site/", "/install?site="].map(|page| format!("{page}{BLOG}"));
+    let rotate = format!("/keys/rotate?site={BLOG}");
+    for page in ["/", &site, &install, "/keys", &rotate, "/config", "/explain", "/fingerprint", "/doctor", "/logs"] {
+        browser.go(&format!("{base}{page}"));
+        browser.press(TAB);
+        assert_eq!(browser.evaluate("document.activeElement.className"), "skip", "{page}");
+        let mut unseen = Vec::new();
+        let ends = (0..STOPS_MAX).any(|_| {
+            let stop = browser.evaluate(STOP);
+            if stop.is_null() {
+                return true;
+            }
+            unseen.extend(Some(stop).filter(|stop| stop != ""));
+            browser.press(TAB);
+            false
+        });
+        assert!(ends, "{page}: the focus does not come to the end");
+        assert!(unseen.is_empty(), "{page}: a focus that is not seen: {unseen:?}");
+        assert_eq!(browser.evaluate(MISSED), serde_json::json!([]), "{page}: not reached");
+    }
+    browser.go(&format!("{base}/"));
+    browser.press(TAB);
+    browser.press(ENTER);
+    eventually("the focus skips the menu", || (browser.evaluate("document.activeElement.id") == "main").then_some(()));
+    browser.press(TAB);
+    assert_eq!(browser.evaluate("document.querySelector('main').contains(document.activeElement)"), true);
 }

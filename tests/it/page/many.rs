@@ -35,6 +35,9 @@ fn pages_stay_short_with_ten_thousand_sites() {
         "/?page=250",
         "/?q=7777",
         "/?state=fine",
+        "/install",
+        "/install?page=250",
+        "/install?q=7777",
         "/keys",
         "/keys?page=800",
         "/keys?find=7777",
@@ -52,7 +55,10 @@ fn pages_stay_short_with_ten_thousand_sites() {
         let page = get(&socket, &format!("{path}{host}"));
         assert!(page.contains(host) && page.len() < PAGE_MAX, "{path}: {} bytes", page.len());
     }
-    assert!(get(&socket, "/?q=7777").contains(host) && get(&socket, "/keys?find=7777").contains(host));
+    for page in ["/?q=7777", "/keys?find=7777", "/install?q=7777"] {
+        assert!(get(&socket, page).contains(host), "{page}");
+    }
+    assert!(get(&socket, "/install?page=250").contains("Page 250 of 250, 10,000 sites"));
     let json = |path: &str| serde_json::from_str::<Value>(&get(&socket, path)).unwrap();
     let last = json("/v1/keys?page=1250");
     let shown = last["sites"].as_array().unwrap();

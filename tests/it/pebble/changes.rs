@@ -179,4 +179,14 @@ fn a_lost_key_comes_back_from_the_copy() {
         code == 0 && !error.contains("an attacker who takes over") && !out.contains("an attacker who takes over"),
         "{error}"
     );
+    // All files of ACME are gone.
+    drop(pintle);
+    fs::remove_dir_all(bed.state().join("acme")).unwrap();
+    let pintle = bed.run();
+    pintle.logged("the key was lost: restored from the copy of the served pair", 1);
+    assert_eq!(fs::read_to_string(&key).unwrap().trim(), before.trim());
+    // The copy of the pair serves until a renewal is due, or the operator asks for one.
+    renew(&bed);
+    obtained(&pintle, 1);
+    assert_eq!(bed.spki("ecdsa-p256"), pin, "the key");
 }

@@ -182,6 +182,7 @@ pub(super) fn sets(answer: &Value, now: i64) -> Vec<SetRow> {
             state: match (is_over, set["is_sent"] == true, set["channel"] == "export") {
                 (true, ..) => "ended".to_owned(),
                 (_, true, _) => "being sent".to_owned(),
+                _ if set["channel"] == "assumed" => "assumed".to_owned(),
                 (_, _, true) => format!("exported {}", last.day),
                 _ => format!("sent until {}", last.day),
             },

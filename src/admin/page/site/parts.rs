@@ -88,6 +88,10 @@ pub(super) fn notices(site: &Value, now: i64) -> Vec<SiteNotice> {
         let ways = hints.into_iter().map(WayOut::sentence).collect();
         found.push(SiteNotice { level, what, since: None, keeps, ways });
     };
+    if ["open", "half-open"].iter().any(|circuit| site["upstream_health"]["circuit"] == *circuit) {
+        let hint = "Start it, or mend upstream in the configuration. pintle tries again by itself.".to_owned();
+        add("bad", "The upstream fails: requests get 503".to_owned(), vec![hint]);
+    }
     if let Some(error) = some(site, "ledger_error") {
         let hint = "Check free space and permissions of state.directory. Everything else continues.".to_owned();
         add("bad", format!("Pins are withheld: {error}"), vec![hint]);
@@ -212,12 +216,14 @@ impl UpstreamView {
     pub(super) fn of(site: &Value) -> Option<Self> {
         let url = some(site, "upstream")?;
         let health = &site["upstream_health"];
+        let is_closed = health["circuit"].as_str().is_none_or(|circuit| circuit == "closed");
         let address = |one: &Value| {
             let out = one["left_out_for"].as_u64().unwrap_or_default();
             let (state, class) = match (one["check_fails"] == true, out) {
                 (true, _) => ("its check fails".to_owned(), "t-bad"),
                 (false, 1..) => (format!("left out for {}", duration(out)), "t-warn"),
-                (false, 0) => ("used".to_owned(), "t-ok"),
+                (false, 0) if is_closed => ("used".to_owned(), "t-ok"),
+                (false, 0) => ("waits for the next try".to_owned(), "t-warn"),
             };
             UpstreamAddress { address: text(one, "address"), state, class }
         };
@@ -233,7 +239,10 @@ impl UpstreamView {
             // Perhaps nobody has asked it yet.
             _ => ("ok", "No failure seen"),
         };
-        let tried = health["tried_in"].as_u64().map(|seconds| format!("pintle tries again in {}", duration(seconds)));
+        let tried = health["tried_in"].as_u64().map(|seconds| match seconds {
+            0 => "the next request tries it again".to_owned(),
+            seconds => format!("pintle tries again in {}", duration(seconds)),
+        });
         let failed = (failures > 0).then(|| format!("{} in a row", counted(failures, "failure")));
         let check = (health["checked"] == true).then(|| "a check asks it at intervals".to_owned());
         let note: Vec<String> = tried.into_iter().chain(failed).chain(check).collect();
@@ -331,6 +340,10 @@ mod tests {
         assert_eq!((out.level, out.addresses[0].state.as_str()), ("warn", "left out for 30 seconds"));
         let open = of(json!({ "circuit": "open", "tried_in": 5, "failures_in_a_row": 3 }));
         assert_eq!((open.level, open.note.as_str()), ("bad", "pintle tries again in 5 seconds, 3 failures in a row"));
+        let address = json!([{ "address": "192.0.2.1:443" }]);
+        let open = of(json!({ "circuit": "open", "tried_in": 0, "addresses": address }));
+        assert_eq!((open.level, open.note.as_str()), ("bad", "the next request tries it again"));
+        assert_eq!((open.addresses[0].state.as_str(), open.addresses[0].class), ("waits for the next try", "t-warn"));
         assert!(UpstreamView::of(&json!({})).is_none());
     }
 
