@@ -80,10 +80,7 @@ impl Control {
                 _ = look.tick() => {}
             }
             tell_changes(&self.config, &mut to_successor).await;
-            if reported_at.elapsed() >= PROGRESS {
-                reported_at = Instant::now();
-                self.report_draining();
-            }
+            self.report_draining(&mut reported_at);
             self.show_life();
         }
         // First: the new process answers with these pages meanwhile.
@@ -120,7 +117,12 @@ impl Control {
         self.config.disk.iter().for_each(|service| service.end());
     }
 
-    fn report_draining(&self) {
+    /// Reports the progress once in a while.
+    fn report_draining(&self, reported_at: &mut Instant) {
+        if reported_at.elapsed() < PROGRESS {
+            return;
+        }
+        *reported_at = Instant::now();
         let connections = self.server.connections();
         tracing::info!(connections, "draining");
         self.operator.notify.status(&format!("draining: {} left", crate::reason::counted(connections, "connection")));

@@ -692,7 +692,7 @@ fn a_name_below_a_wildcard_keeps_its_pair_until_the_ca_has_issued_one() {
         format!("[[site]]\nhosts = [{name:?}]\nupstream = \"{}\"\n[site.certificate]\nacme = true\n", bed.origin.url())
     };
     // No CA answers there.
-    let acme = "[acme]\nterms = true\ndirectory = \"http://127.0.0.1:1/directory\"\n";
+    let acme = "[acme]\nterms = true\ndirectory = \"https://127.0.0.1:1/directory\"\n";
     let before = acme.to_owned() + &state(&bed) + &site(&bed, &["*.w.test"], &wide, "") + &ordered("first.test");
     let line = Line::start(&bed.authority, LISTEN, &before);
     let is_served = |pintle: &Pintle| assert_eq!(pin_at(pintle, "x.w.test"), wide.pin);

@@ -330,15 +330,14 @@ fn an_upgrade_takes_no_certificate_away() {
     let line = Line::start(&two.authority, LISTEN, &format!("{admin}{config}"));
     line.upgrade();
     is_without(&two, &line.pintle);
-    // Without a state folder, nothing could stand in for the good site's files.
+    // Without a state folder, no copy could stand in for the good site's files: the old process hands the pair over.
     let chain = fs::read(&two.blog.chain).unwrap();
-    fs::write(&two.blog.chain, "").unwrap();
-    let (code, _, err) = outcome(&mut line.pintle.command("upgrade"));
-    assert!(code == 1 && err.contains("blog.pem"), "{err}");
-    assert_eq!(Client::new(&two.authority).get(line.pintle.https(), BLOG, "/").status, 200);
-    fs::write(&two.blog.chain, chain).unwrap();
-    line.upgrade();
-    is_without(&two, &line.pintle);
+    for contents in [&b""[..], &chain] {
+        fs::write(&two.blog.chain, contents).unwrap();
+        line.upgrade();
+        assert_eq!(Client::new(&two.authority).get(line.pintle.https(), BLOG, "/").status, 200);
+        is_without(&two, &line.pintle);
+    }
 }
 
 /// A pair that would break a promise is not served, and stops no other site either.

@@ -10,7 +10,8 @@ use super::hsts::ramp;
 use super::loaded::LoadedCertificate;
 use super::pair_files::BackupFile;
 use super::pin_plan::{Backup, PinPlan, key_new};
-use super::stand_in::StandIns;
+use super::report::CertificateLack;
+use super::stand_in::{MissingPair, StandIns};
 use crate::config::file::{HpkpTable, SiteTable};
 use crate::config::own_key;
 use crate::config::problem::At;
@@ -26,10 +27,30 @@ use crate::tls::key_process;
 /// The age that pins get if the file does not say.
 const MAX_AGE: Duration = Duration::from_secs(30 * 86400);
 
+/// The pairs of a site that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MissingPairs {
+    None,
+    /// The CA has not issued their certificates yet.
+    Awaited,
+    /// Nobody knows their keys.
+    Some,
+}
+
+impl MissingPairs {
+    pub(super) fn of(missing: &[MissingPair]) -> Self {
+        match missing.iter().all(|pair| pair.lack == CertificateLack::NotYet) {
+            _ if missing.is_empty() => Self::None,
+            true => Self::Awaited,
+            false => Self::Some,
+        }
+    }
+}
+
 pub(super) fn plan(
     table: &SiteTable,
     hosts: &[At<HostPattern>],
-    (loaded, lacks_pair): (&[LoadedCertificate], bool),
+    (loaded, missing): (&[LoadedCertificate], MissingPairs),
     stand_ins: &StandIns<'_>,
     r: &mut Checker<'_>,
 ) -> Option<PinPlan> {
@@ -37,7 +58,7 @@ pub(super) fn plan(
     let words = [("enforce", Mode::Enforce), ("report-only", Mode::ReportOnly), ("withdraw", Mode::Withdraw)];
     let mode = r.choice("site.hpkp.mode", hpkp.mode.as_ref(), &words, Mode::Enforce);
     let site = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
-    let sends_none = loaded.is_empty() && lacks_pair;
+    let sends_none = loaded.is_empty() && missing != MissingPairs::None;
     let (mut backups, lacks_backups) = backups_of(table, hpkp, &site, sends_none, stand_ins, r);
     let report_uri = report_uri(hpkp, mode, hosts, r);
     let steps = ramp(&hpkp.ramp, "site.hpkp", hpkp.max_age.as_ref(), r);
@@ -60,7 +81,7 @@ pub(super) fn plan(
     // A file may have been overwritten with the other one's key.
     let forgives_twice = has_twice && stand_ins.were_served(table, |text| r.path(text));
     let include_subdomains = hpkp.include_subdomains.as_ref().is_some_and(|i| i.value);
-    let waiting = waiting_keys(table, loaded, &backups, r);
+    let (waiting, lacks_key) = waiting_keys(table, loaded, &backups, r);
     backups.extend(waiting);
     Some(PinPlan {
         site: site.into(),
@@ -74,20 +95,27 @@ pub(super) fn plan(
         lacks_backups,
         forgives_twice,
         renews_itself: !hpkp.own.is_empty(),
-        lacks_pair,
+        lacks_pair: match missing {
+            MissingPairs::None => false,
+            // Their keys are promised.
+            MissingPairs::Awaited => lacks_key,
+            MissingPairs::Some => true,
+        },
     })
 }
 
 /// The live keys of pairs that pintle obtains, while another pair serves in their place: after a change from files to
-/// `acme = true`, or if pintle had to make a new key. Unless they are promised, each certificate for them is refused.
+/// `acme = true`, or if pintle had to make a new key. Unless they are promised, each certificate for them is refused. Also
+/// returns `true` if the key of a pair that is not there is unknown.
 fn waiting_keys(
     table: &SiteTable,
     loaded: &[LoadedCertificate],
     backups: &[Backup],
     r: &mut Checker<'_>,
-) -> Vec<Backup> {
-    let mut waiting = Vec::new();
-    for at in table.certificates.iter().filter(|table| table.managed.is_some()).filter_map(|table| table.key.as_ref()) {
+) -> (Vec<Backup>, bool) {
+    let (mut waiting, mut lacks_key) = (Vec::new(), false);
+    for (index, pair) in table.certificates.iter().enumerate().filter(|(_, pair)| pair.managed.is_some()) {
+        let Some(at) = &pair.key else { continue };
         let path = r.path(&at.value);
         r.stamps.push((path.clone(), Stamp::of(&path)));
         let key = match key_process::running() {
@@ -99,11 +127,13 @@ fn waiting_keys(
             loaded.iter().any(|loaded| loaded.chain.pin() == pin)
                 || backups.iter().chain(&waiting).any(|backup| backup.key.pin == pin)
         };
-        if let Some(key) = key.filter(|key| !is_known(key.pin)) {
-            waiting.push(Backup { file: at.value.clone(), key, at: usize::MAX });
+        match key {
+            Some(key) if is_known(key.pin) => {}
+            Some(key) => waiting.push(Backup { file: at.value.clone(), key, at: usize::MAX }),
+            None => lacks_key |= !loaded.iter().any(|loaded| loaded.at == index),
         }
     }
-    waiting
+    (waiting, lacks_key)
 }
 
 /// The backups, and `true` if some are missing that an earlier process has had. The site is then served without pins,

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::checker::{Checker, of_site};
 use super::globals::Globals;
+use super::pins::MissingPairs;
 use super::plan::{NameApart, SitePlan, shifted};
 use super::report::{CertificateLack, Missing};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
@@ -107,8 +108,11 @@ fn make(
     let certificates::Pairs { loaded, refused, missing } =
         certificates::build(table, &names, globals.fit.as_ref(), stand_ins, r);
     let apart = stand_ins.apart();
-    let lacks_pair = !missing.is_empty() || apart::keep_pins_back(table, &names, &apart);
-    let pins = pins::plan(table, hosts, (&loaded, lacks_pair), stand_ins, r);
+    let missing_pairs = match apart::keep_pins_back(table, &names, &apart) {
+        true => MissingPairs::Some,
+        false => MissingPairs::of(&missing),
+    };
+    let pins = pins::plan(table, hosts, (&loaded, missing_pairs), stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
     let target = upstream::build(table, &names, collects, upstreams, r);
