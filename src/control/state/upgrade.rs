@@ -76,7 +76,7 @@ pub(in crate::control) struct Standby {
     pub(in crate::control) version: String,
     pub(in crate::control) kept: Vec<(SocketAddr, bool)>,
     pub(in crate::control) notes: Vec<String>,
-    /// Its `state.directory`, in the form of [`HandoverAnswer::Ready`].
+    /// Its `state.directory`, in the form of `HandoverAnswer::Ready`.
     pub(in crate::control) state: Option<Vec<PathBuf>>,
 }
 
