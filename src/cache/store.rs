@@ -492,7 +492,7 @@ mod tests {
         store.invalidate(&other, &[key("/a")]);
         let is_invalid = |target: &str| store.find(&key(target), &Fields::default()).unwrap().is_invalid(store.epoch());
         assert!(is_invalid("/a") && !is_invalid("/a/b"));
-        // What was asked for before is not stored, under any name.
+        // A response to an earlier request is not stored, under any name.
         for key in [&key("/a"), &other, &third] {
             assert!(!store.put(key, stored("", 1), before));
         }

@@ -240,7 +240,7 @@ pub(super) async fn promise(
         let what = "another program has put promises into the ledger meanwhile: nobody has judged by them";
         return Err(StartError(Reason::new(what).hint("try again")));
     }
-    // What a new ledger begins with. A failure is tried again.
+    // Writes the first records of a new ledger. After a failure, the next write tries again.
     let _ = ledger.keep();
     // A lockout that is not in the ledger is not accepted, and the copies stay.
     adopt::record_decisions(&mut ledger, config)

@@ -20,7 +20,7 @@ pub(super) fn reopen(ledger: &mut Ledger, folder: &Path, now: Seconds) -> io::Re
         // The known reason says more: an upgrade may be under way.
         Err(OpenError::Locked) => return Ok(Vec::new()),
         Err(OpenError::Io(error)) => return Err(io::Error::other(format!("{}: {}", folder.display(), words(&error)))),
-        // What is lost may be a promise that this process never knew.
+        // A lost record may be a promise that this process never knew.
         Err(damage @ OpenError::Damaged(_)) => return Err(io::Error::other(damage)),
     };
     let foreign = ledger.book().news(opened.book()).into_iter().filter(Record::travels).collect();

@@ -60,12 +60,12 @@ fn a_refused_key_of_the_pages_has_a_date() {
         assert_eq!(code, 0, "{out}{err}");
         out + &err
     };
-    let told = reloaded();
+    let text = reloaded();
     let way = "add the key of this chain to backups of a.test";
-    assert!(told.contains(way) && told.contains("usable from 20"), "{told}");
+    assert!(text.contains(way) && text.contains("usable from 20"), "{text}");
     pintle.rewrite(|text| text.replace(&before, &after));
     reloaded();
-    let told = reloaded();
-    assert!(told.contains("wait: the key of this chain is promised by a.test since 20"), "{told}");
-    assert!(told.contains("usable from 20") && !told.contains("add the key"), "{told}");
+    let text = reloaded();
+    assert!(text.contains("wait: the key of this chain is promised by a.test since 20"), "{text}");
+    assert!(text.contains("usable from 20") && !text.contains("add the key"), "{text}");
 }

@@ -84,8 +84,8 @@ impl PinPlan {
 pub(super) struct Backup {
     pub(super) file: String,
     pub(super) key: PublicKey,
-    /// Its place in `backups`; `usize::MAX` for a live key that waits for its certificate.
-    pub(super) at: usize,
+    /// Its place in `backups`; `None` for a live key that waits for its certificate.
+    pub(super) at: Option<usize>,
 }
 
 /// The command that makes a site's next key.
@@ -108,8 +108,9 @@ fn report(
     let shortest = loaded.iter().map(|l| l.chain.leaf.not_after).min().unwrap_or(r.now);
     let lifetime = u64::try_from(shortest.duration_since(r.now).as_secs()).unwrap_or(0);
     let listed = |at: usize| hpkp.listed().nth(at).map_or(&hpkp.span, |b| &b.span).clone();
-    let place =
-        |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or_else(|| hpkp.span.clone(), |b| listed(b.at));
+    let place = |pin: Pin| {
+        backups.iter().rev().find(|b| b.key.pin == pin).and_then(|b| b.at).map_or_else(|| hpkp.span.clone(), listed)
+    };
     let findings = judge(&chains, &pins, plan.goal, lifetime);
     let standing = standing(&findings);
     for finding in findings {

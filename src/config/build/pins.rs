@@ -50,7 +50,7 @@ impl MissingPairs {
 pub(super) fn plan(
     table: &SiteTable,
     hosts: &[At<HostPattern>],
-    (loaded, missing): (&[LoadedCertificate], MissingPairs),
+    (loaded, are_own, missing): (&[LoadedCertificate], bool, MissingPairs),
     stand_ins: &StandIns<'_>,
     r: &mut Checker<'_>,
 ) -> Option<PinPlan> {
@@ -81,7 +81,8 @@ pub(super) fn plan(
     // A file may have been overwritten with the other one's key.
     let forgives_twice = has_twice && stand_ins.were_served(table, |text| r.path(text));
     let include_subdomains = hpkp.include_subdomains.as_ref().is_some_and(|i| i.value);
-    let (waiting, lacks_key) = waiting_keys(table, loaded, &backups, r);
+    // The key of a pair that serves is read already.
+    let (waiting, lacks_key) = if are_own { (Vec::new(), false) } else { waiting_keys(table, loaded, &backups, r) };
     backups.extend(waiting);
     Some(PinPlan {
         site: site.into(),
@@ -129,7 +130,7 @@ fn waiting_keys(
         };
         match key {
             Some(key) if is_known(key.pin) => {}
-            Some(key) => waiting.push(Backup { file: at.value.clone(), key, at: usize::MAX }),
+            Some(key) => waiting.push(Backup { file: at.value.clone(), key, at: None }),
             None => lacks_key |= !loaded.iter().any(|loaded| loaded.at == index),
         }
     }
@@ -152,7 +153,8 @@ fn backups_of(
     let stamps = std::mem::take(&mut own.stamps);
     r.stamps.extend(stamps);
     // Without its own next key, a promise would have no backup.
-    let lacks_own = backups.iter().filter(|backup| backup.at < hpkp.own.len()).count() < hpkp.own.len();
+    let lacks_own =
+        backups.iter().filter(|backup| backup.at.is_some_and(|at| at < hpkp.own.len())).count() < hpkp.own.len();
     let lacks = problems.has_errors() && (sends_none || stand_ins.were_served(table, |text| r.path(text)));
     if lacks {
         problems.forgive();
@@ -194,7 +196,7 @@ fn backups(hpkp: &HpkpTable, r: &mut Checker<'_>) -> Vec<Backup> {
             let problem = private_backup(at, &path, r);
             r.report(problem);
         }
-        backups.push(Backup { file: at.value.clone(), key, at: place });
+        backups.push(Backup { file: at.value.clone(), key, at: Some(place) });
     }
     backups
 }

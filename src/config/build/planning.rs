@@ -112,7 +112,8 @@ fn make(
         true => MissingPairs::Some,
         false => MissingPairs::of(&missing),
     };
-    let pins = pins::plan(table, hosts, (&loaded, missing_pairs), stand_ins, r);
+    let are_own = refused.is_empty() && missing.is_empty();
+    let pins = pins::plan(table, hosts, (&loaded, are_own, missing_pairs), stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
     let target = upstream::build(table, &names, collects, upstreams, r);
@@ -134,7 +135,7 @@ fn make(
         unlogged: table.log.as_ref().is_some_and(|log| !log.value),
         buffers_requests: table.buffer_request.as_ref().is_some_and(|buffer| buffer.value),
         lack: lack(&missing).filter(|_| served.is_empty()),
-        has_stand_ins: !refused.is_empty() || !missing.is_empty() || !apart.is_empty(),
+        has_stand_ins: !are_own || !apart.is_empty(),
         served: served_hosts(&names, &uncovered, &apart),
         uncovered,
         apart,

@@ -109,7 +109,7 @@ impl Control {
                 dates.add(held.until, DateKind::PinsEnd, site.name(), false);
             }
         }
-        // Those of sites that are gone. The first one of a day is named: always the same.
+        // Promises of removed sites. The page names the first one of a day, so the order must not vary.
         let mut gone: Vec<_> = held.into_iter().collect();
         gone.sort_unstable_by_key(|(site, _)| *site);
         for (site, held) in gone {

@@ -192,7 +192,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// What tells it from another response for the same requests.
+    /// The properties in which it differs from another response for the same requests.
     fn state(&self) -> (usize, i64, Option<usize>) {
         (self.page.version, self.at, self.language)
     }
@@ -227,7 +227,7 @@ impl Kept {
     }
 }
 
-/// What a client asks for: the page, its head, or a part of it.
+/// The part of a page that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
@@ -598,7 +598,7 @@ fn ask(
     }
     let page = match found {
         Answer::Asked(..) | Answer::Failed(_) => model.pages[&path].body(),
-        // What the model answers for the whole page.
+        // The model's answer for the whole page.
         _ => before.find(path, language).map(|at| before.kept[&path][at].page.body()).unwrap_or_default(),
     };
     prop_assert!(has_fields_of(&got, part, &page), "step {}: {:?}\n{:?}", step, got, before);
