@@ -16,8 +16,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    self, Output, acme, check, demo, doctor, explain, export, health, init, install, key, keys, ledger, pages, pin,
-    remote, repair, revoke, run, status, verify, versions, watch,
+    self, Output, acme, check, decline, demo, doctor, explain, export, health, init, install, key, keys, ledger, pages,
+    pin, remote, repair, revoke, run, status, verify, versions, watch,
 };
 use crate::config::{DEFAULT_PATHS, is_found};
 use crate::export::ExportForm;
@@ -50,8 +50,8 @@ enum Command {
     /// Look at a hosted blog, and write a first configuration for it
     ///
     /// Sends at most eight requests to the blog: over https and http, under its own name and under yours. Writes a
-    /// commented file. A line about the upstream is active only if the answers prove it; `upstream` is always active.
-    /// It never overwrites a file. On a terminal, it asks for missing names.
+    /// commented file. Lines that the answers do not prove are commented out, all but `upstream`. It never overwrites a
+    /// file. On a terminal, it asks for missing names.
     Init(InitArgs),
     /// Serve the sites of the configuration
     Run(RunArgs),
@@ -118,8 +118,8 @@ enum Command {
     /// Explain what pintle does with a request: every decision in order, with the line of the configuration behind it
     ///
     /// It runs the same code that serves requests, and sends nothing. Without --live, it reads the configuration, and
-    /// answers for a process that starts now and can write its ledger. With --request, the running process explains why
-    /// a request of its access log ended as it did.
+    /// assumes a process that has just started and can write its ledger. With --request, the running process explains
+    /// why a request of its access log ended as it did.
     Explain(ExplainArgs),
     /// Check this host for faults that break edge proxies: kernel settings, neighbours, drivers, limits, clock, upstreams
     ///
@@ -368,6 +368,7 @@ fn ledger(command: LedgerCommand) -> ExitCode {
             let options = ledger::Merge { files, dry_run, as_json: json };
             with_config(config, |path| ledger::merge(path, &options))
         }
+        LedgerCommand::Decline { config, files } => with_config(config, |path| decline::decline(path, &files)),
     }
 }
 

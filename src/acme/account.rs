@@ -9,6 +9,7 @@ use instant_acme::{Account, AccountCredentials, ExternalAccountKey, Key, NewAcco
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::budget::OrderBudget;
 use super::client::AcmeClient;
@@ -23,6 +24,10 @@ use crate::ledger::time::wall;
 use crate::os::words::words;
 use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_path};
+
+/// One task at a time opens an account: the first orders of several sites share one, and an external account binding may
+/// serve only once.
+static OPENING: Mutex<()> = Mutex::const_new(());
 
 /// The file of an account.
 #[derive(Clone, Serialize, Deserialize)]
@@ -135,6 +140,7 @@ pub async fn open(
 ) -> Result<Account, StepFault> {
     let http = || Box::new(client.clone());
     let directory = authority.directory.clone();
+    let _alone = OPENING.lock().await;
     let stored = Stored::read(folder, &directory)?;
     if let Some((stored, url)) = stored.as_ref().and_then(|stored| Some((stored, stored.url.clone()?))) {
         let credentials = json!({"id": url, "key_pkcs8": stored.key, "urls": known.document()});

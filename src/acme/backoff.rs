@@ -138,7 +138,7 @@ impl Attempts {
         let is_beyond = self.failures >= FAILURES_MAX;
         self.stopped |= is_beyond;
         if self.stopped {
-            wait = Some(longer(if is_beyond { WEEK } else { DAY }, random));
+            wait = Some(if is_beyond { longer(WEEK, random) } else { within_a_day(longer(DAY, random)) });
         }
         let wait = match (wait, retry_after) {
             // The CA's own time, or an hour.
@@ -146,7 +146,7 @@ impl Attempts {
             (Some(wait), retry_after) => wait.max(retry_after.unwrap_or(0)),
             (None, retry_after) => {
                 let least = if remedy == AcmeRemedy::Candidate { LADDER[2] } else { 0 };
-                longer(ladder(self.failures, left).max(least), random).max(retry_after.unwrap_or(0))
+                within_a_day(longer(ladder(self.failures, left).max(least), random)).max(retry_after.unwrap_or(0))
             }
         };
         self.wait = wait;
@@ -223,6 +223,12 @@ fn ladder(failures: u32, left: Option<Seconds>) -> Seconds {
     *wait
 }
 
+/// Returns a wait of a day and a bit as one that is shorter than a day by that bit: a plan looks a day ahead at most, and
+/// would name an earlier time than that of the next attempt.
+fn within_a_day(wait: Seconds) -> Seconds {
+    if wait > DAY { 2 * DAY - wait } else { wait }
+}
+
 /// Returns a wait that is up to a tenth longer. `random` is from 0 to 1.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "at most a few days of seconds")]
@@ -288,6 +294,18 @@ mod tests {
         }
     }
 
+    /// `acme plan` looks a day ahead: the log and the plan name the same time.
+    #[test]
+    fn no_wait_is_longer_than_a_day() {
+        for (remedy, least) in [(AcmeRemedy::Operator, DAY * 9 / 10), (AcmeRemedy::Temporary, DAY * 9 / 10)] {
+            let mut attempts = Attempts::default();
+            for _ in 0..5 {
+                attempts.failed(failure(remedy), 1000, None, 0.75);
+            }
+            assert!((1000 + least..1000 + DAY).contains(&attempts.retry()), "{remedy:?}: {}", attempts.retry());
+        }
+    }
+
     #[test]
     fn what_is_tried_once_is_not_tried_for_ever() {
         let mut attempts = Attempts::default();
@@ -344,8 +362,8 @@ mod tests {
     }
 
     proptest! {
-        /// Attempts end or wait, a wait is a day and a tenth at most, and each failure in a row waits
-        /// a minute at least.
+        /// Attempts end or wait, a wait is a day at most, and each failure in a row waits a minute at
+        /// least.
         #[test]
         fn waits_are_bounded(
             left in prop::option::of(-1000 * DAY..1000 * DAY),
@@ -358,7 +376,7 @@ mod tests {
                 attempts.failed(AttemptFailure { retry_after, ..failure(AcmeRemedy::Validation) }, 5000, left, random);
             }
             let at = attempts.retry();
-            prop_assert!((60..=DAY + DAY / 10).contains(&(at - 5000)), "{}", at - 5000);
+            prop_assert!((60..=DAY).contains(&(at - 5000)), "{}", at - 5000);
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::budget::OrderBudget;
 use super::facts::{Checked, PreflightVerdict, Way};
 use super::fault::StepFault;
-use super::preflight::{self, CaaIssuer, Ports, PreflightFinding, PreflightOrder, Probe, words};
+use super::preflight::{self, CaaIssuer, Ports, PreflightFinding, PreflightOrder, Probe, Subject, words};
 use super::request::{DriverRequest, ServedCertificates, ask};
 use super::work::{CertificateWork, Surroundings};
 use super::{account, hook};
@@ -164,8 +164,8 @@ impl Checking<'_> {
         CaaIssuer { title: authority.name.clone(), identities, account: stored.and_then(|stored| stored.url) }
     }
 
-    /// Asks an authority for its names in DNS records. Registers an account at the first authority if its record must be
-    /// set before the first order.
+    /// Asks an authority for its names in DNS records. Registers an account at the first authority if a record must name it
+    /// before the first order.
     async fn ask(&self, authority: &Authority, at: usize) -> Result<Vec<String>, StepFault> {
         let settings = &self.around.settings;
         let (client, directory) = self.around.reach(authority).await?;
@@ -174,13 +174,25 @@ impl Checking<'_> {
             let stored = account::Stored::read(&settings.folder, &authority.directory).ok().flatten();
             stored.is_some_and(|stored| stored.url.is_some())
         };
-        let is_wanted = at == 0 && settings.challenges.contains(&Method::DnsPersist01);
+        let is_wanted = at == 0 && (settings.challenges.contains(&Method::DnsPersist01) || self.is_barred());
         if let Some(budget) = self.budgets.get(at).filter(|_| is_wanted && !has_account()) {
             let email = settings.email.as_deref();
-            account::open(&settings.folder, authority, email, &client, budget, &directory).await?;
+            // The order tries again, and says why there is none.
+            if let Err(fault) = account::open(&settings.folder, authority, email, &client, budget, &directory).await {
+                let (authority, problem) = (&authority.name, fault.reason.full_line());
+                tracing::debug!(authority, problem, "preflight without an account");
+            }
         }
         account::note_identities(&settings.folder, &authority.directory, &identities)?;
         Ok(identities)
+    }
+
+    /// Returns `true` if CAA records forbade the order at the last check: they may name an account that is gone, and only a
+    /// new one shows which they must name.
+    fn is_barred(&self) -> bool {
+        let record = self.work.record.borrow();
+        let mut findings = record.checked.iter().flat_map(|checked| &checked.findings);
+        findings.any(|finding| finding.subject == Subject::Caa && finding.severity == Severity::Error)
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::client::AcmeClient;
 use super::fault::StepFault;
 use super::problem::AcmeProblem;
+use crate::config::Authority;
 use crate::reason::Reason;
 use crate::reason::pasted::pintle;
 
@@ -40,7 +41,7 @@ impl Directory {
         Some(format!("{}/{id}", base.trim_end_matches('/')))
     }
 
-    pub(super) fn profiles(&self) -> Vec<&str> {
+    fn profiles(&self) -> Vec<&str> {
         let profiles = self.0["meta"]["profiles"].as_object();
         profiles.into_iter().flat_map(|profiles| profiles.keys()).map(String::as_str).collect()
     }
@@ -51,8 +52,26 @@ impl Directory {
         listed.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).take(IDENTITIES_MAX).collect()
     }
 
-    pub(super) fn needs_eab(&self) -> bool {
-        self.0["meta"]["externalAccountRequired"] == true
+    /// Returns what is missing if the authority wants an external account binding, and has none.
+    pub(super) fn lacks_eab(&self, authority: &Authority, is_fallback: bool) -> Option<String> {
+        if self.0["meta"]["externalAccountRequired"] != true || authority.eab.is_some() {
+            return None;
+        }
+        let key = if is_fallback { "fallback_eab" } else { "eab" };
+        Some(format!(
+            "{} needs an external account binding: {key} = {{ key_id = \"...\", hmac_key_file = \"...\" }} in [acme]",
+            authority.name
+        ))
+    }
+
+    /// Returns what is wrong if the authority does not offer a profile.
+    pub(super) fn lacks_profile(&self, authority: &Authority, profile: &str) -> Option<String> {
+        let offered = self.profiles();
+        if offered.contains(&profile) {
+            return None;
+        }
+        let offer = if offered.is_empty() { "no profiles".to_owned() } else { offered.join(", ") };
+        Some(format!("acme.profile: {} does not offer {profile:?}; it offers {offer}", authority.name))
     }
 
     pub(super) fn has_renewal_info(&self) -> bool {

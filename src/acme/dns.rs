@@ -17,8 +17,6 @@ use crate::reason::Reason;
 
 /// The time between two looks at the name servers.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The most aliases that are followed.
-const ALIASES_MAX: usize = 8;
 /// The most issuers of a dns-persist-01 challenge.
 const ISSUERS_MAX: usize = 10;
 /// The longest string of a TXT record, in bytes.
@@ -107,7 +105,7 @@ pub async fn visible(records: &[TxtRecord], lookup: &Lookup, limit: Duration) ->
     for record in records {
         let (mut target, mut servers) = (String::new(), Vec::new());
         loop {
-            let now = follow(lookup, &record.name).await;
+            let now = lookup.owner(&record.name).await;
             // An alias may come with the record.
             if now != target {
                 servers = lookup.authoritative(&now).await;
@@ -147,18 +145,6 @@ fn clean(hook: &HookProcess, records: &[TxtRecord]) {
             tracing::warn!(name = record.name, error, hint = "remove the record by hand", "dns hook left a record");
         }
     }
-}
-
-/// Follows the aliases of a name.
-async fn follow(lookup: &Lookup, name: &str) -> String {
-    let mut at = name.to_owned();
-    for _ in 0..ALIASES_MAX {
-        match lookup.alias(&at).await.records().into_iter().next() {
-            Some(next) if next != at => at = next,
-            _ => break,
-        }
-    }
-    at
 }
 
 /// Names the servers that lack the record.

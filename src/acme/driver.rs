@@ -119,6 +119,9 @@ struct Done {
 /// A certificate's folder.
 type CertificateFolder = PathBuf;
 
+/// The settings that the control thread gives.
+type GivenSettings = watch::Receiver<Option<Arc<Acme>>>;
+
 /// The thread's state.
 struct DriverThread {
     settings: Option<Arc<Acme>>,
@@ -173,7 +176,7 @@ impl DriverThread {
 
     async fn run(
         mut self,
-        mut settings: watch::Receiver<Option<Arc<Acme>>>,
+        mut settings: GivenSettings,
         mut inbox: mpsc::Receiver<Message>,
         end: oneshot::Receiver<DriverEnd>,
         stopped: oneshot::Sender<()>,
@@ -210,7 +213,7 @@ impl DriverThread {
                         look = Instant::now();
                     }
                 }
-                () = sleep_until(look) => look = Instant::now() + self.look(&finished).await.max(PAUSE),
+                () = sleep_until(look) => look = Instant::now() + self.look(&finished, &settings).await.max(PAUSE),
             }
         }
         let how = end.await.unwrap_or(DriverEnd::Stop);
@@ -294,7 +297,7 @@ impl DriverThread {
     }
 
     /// Makes all plans, and begins what they say. Returns the time until the next look.
-    async fn look(&mut self, finished: &mpsc::Sender<Done>) -> Duration {
+    async fn look(&mut self, finished: &mpsc::Sender<Done>, changes: &GivenSettings) -> Duration {
         let wanted = self.settings.as_ref().map_or(0, |settings| settings.certificates.len());
         if self.certificates.len() < wanted {
             self.set(self.settings.clone());
@@ -304,6 +307,10 @@ impl DriverThread {
             return LOOK;
         }
         self.ask_control().await;
+        // The answer is about newer settings: a site that is gone would seem to lack a certificate.
+        if changes.has_changed().unwrap_or(false) {
+            return Duration::ZERO;
+        }
         let Some(settings) = self.settings.clone() else { return LOOK };
         let now = wall();
         let mut soonest = now + 3600;

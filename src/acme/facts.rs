@@ -289,6 +289,13 @@ impl CertificateFacts {
         self.names.iter().filter(|name| !chain.names.contains(name)).cloned().collect()
     }
 
+    /// Returns `true` if the chain in use is from a CA that is no longer configured: the CA for tests, for instance.
+    #[must_use]
+    pub fn has_left_its_ca(&self) -> bool {
+        let from = self.chain.as_ref().and_then(|chain| chain.from.as_ref());
+        from.is_some_and(|from| !self.cas.is_empty() && self.cas.iter().all(|ca| ca.directory != *from))
+    }
+
     /// Returns the compromised key once another one serves.
     #[must_use]
     pub fn retired(&self) -> Option<&Compromise> {

@@ -1,11 +1,15 @@
 //! The failure of an order that the authority has judged, or does not know any more.
 
+use std::path::Path;
+
 use instant_acme::Order;
 use serde_json::Value;
 
 use super::client::AcmeClient;
 use super::fault::{StepFault, signed};
-use super::problem::{AcmeProblem, AcmeRemedy, MALFORMED, Subproblem};
+use super::problem::{AcmeProblem, AcmeRemedy, MALFORMED, Subproblem, UNAUTHORIZED};
+use crate::reason::pasted::pintle;
+use crate::reason::shell_path;
 
 /// An order that was not made, perhaps because it names the certificate that it replaces.
 pub(super) fn not_made(fault: StepFault, has_replaces: bool, client: &AcmeClient) -> StepFault {
@@ -22,6 +26,18 @@ pub(super) fn not_made(fault: StepFault, has_replaces: bool, client: &AcmeClient
         other => other,
     };
     StepFault { remedy, ends_order: true, ..fault }
+}
+
+/// An order that the account may not make, as if the authority has closed it (RFC 8555 section 7.3.6): no name was validated
+/// yet. `file` is the account's.
+pub(super) fn barred(fault: StepFault, file: &Path, site: &str) -> StepFault {
+    if fault.remedy != AcmeRemedy::Validation || fault.kind != UNAUTHORIZED {
+        return fault;
+    }
+    let (from, to) = (shell_path(file), shell_path(&file.with_extension("old")));
+    let renew = pintle(format_args!("acme renew --site {site}"));
+    let hint = format!("if the CA has closed the account, for another one: mv {from} {to}; then: {renew}");
+    StepFault { remedy: AcmeRemedy::Operator, reason: Box::new(fault.reason.hint(hint)), ..fault }
 }
 
 /// An open order that the authority does not show any more counts as one failure.

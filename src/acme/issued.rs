@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::pem;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 use crate::tls::certificate::Chain;
@@ -94,6 +95,11 @@ pub(super) fn note(known: &mut Vec<Issued>, new: Issued, now: Seconds) {
 /// Returns the certificates of a key that are neither revoked nor expired.
 pub(super) fn open(known: &[Issued], pin: Pin, now: Seconds) -> Vec<Issued> {
     known.iter().filter(|issued| issued.pin == pin && issued.is_open(now)).cloned().collect()
+}
+
+/// Returns certificates in PEM, without those whose record is damaged.
+pub(super) fn in_pem(known: &[Issued]) -> String {
+    known.iter().filter_map(Issued::der).map(|der| pem::written("CERTIFICATE", &der)).collect()
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ const ATTEMPT: Duration = Duration::from_secs(4);
 const RECORDS_MAX: usize = 64;
 /// The most name servers of a zone that are asked.
 const SERVERS_MAX: usize = 8;
+/// The most aliases that are followed.
+const ALIASES_MAX: usize = 8;
 /// A name that exists wherever DNS does.
 const ROOT_SERVER: &str = "a.root-servers.net";
 /// The port of DNS.
@@ -124,8 +126,20 @@ impl Lookup {
         .await
     }
 
+    /// Returns the name that has the records of this one: itself, or the last of its aliases.
+    pub async fn owner(&self, name: &str) -> String {
+        let mut at = name.to_owned();
+        for _ in 0..ALIASES_MAX {
+            match self.alias(&at).await.records().into_iter().next() {
+                Some(next) if next != at => at = next,
+                _ => break,
+            }
+        }
+        at
+    }
+
     /// Looks up the name that this one is an alias of.
-    pub async fn alias(&self, name: &str) -> LookupAnswer<String> {
+    async fn alias(&self, name: &str) -> LookupAnswer<String> {
         self.ask(name, RecordType::CNAME, |data| match data {
             RData::CNAME(cname) => Some(cname.0.to_ascii().trim_end_matches('.').to_owned()),
             _ => None,

@@ -1,10 +1,11 @@
-//! Certificates by themselves (RFC 8555): when to order, with which key, and at which CA.
+//! Automatic certificates (RFC 8555): when to order, with which key, and at which CA.
 //!
 //! Renewal is not rotation: pintle renews on the live key. It changes over to the next key only
 //! after every living promise has contained that key for long enough. `plan` decides, from facts and
 //! the time; it performs no I/O.
 
 pub mod account;
+pub mod asked;
 pub mod backoff;
 pub mod budget;
 mod checking;

@@ -19,7 +19,7 @@ use super::directory::Directory;
 use super::facts::OpenOrder;
 use super::fault::{StepFault, signed};
 use super::hook;
-use super::invalid::{gone, invalid, not_made};
+use super::invalid::{barred, gone, invalid, not_made};
 use super::problem::AcmeRemedy;
 use super::prove::prove;
 use super::step::KeyChoice;
@@ -99,12 +99,8 @@ async fn make(
             record.authorities.entry(authority.directory.clone()).or_default().has_renewal_info = has_renewal_info;
         })?;
     }
-    if directory.needs_eab() && authority.eab.is_none() {
-        let key = if wanted.is_fallback { "fallback_eab" } else { "eab" };
-        return Err(StepFault::operator(format!(
-            "{} needs an external account binding: {key} = {{ key_id = \"...\", hmac_key_file = \"...\" }} in [acme]",
-            authority.name
-        )));
+    if let Some(what) = directory.lacks_eab(authority, wanted.is_fallback) {
+        return Err(StepFault::operator(what));
     }
     let open = work.record.borrow().order.clone().filter(|order| order.ca == authority.directory);
     let url = open.and_then(|order| order.url);
@@ -178,16 +174,11 @@ fn check_account_key(work: &CertificateWork, folder: &Path, authority: &Authorit
 
 fn profile(around: &Surroundings, wanted: &OrderSubject, directory: &Directory) -> Result<Option<String>, StepFault> {
     let Some(profile) = &around.settings.profile else { return Ok(None) };
-    let offered = directory.profiles();
-    if offered.contains(&profile.as_str()) {
-        return Ok(Some(profile.clone()));
-    }
+    let Some(what) = directory.lacks_profile(&wanted.authority, profile) else { return Ok(Some(profile.clone())) };
     if wanted.is_fallback {
         return Ok(None);
     }
-    let offer = if offered.is_empty() { "no profiles".to_owned() } else { offered.join(", ") };
-    let text = format!("acme.profile: {} does not offer {profile:?}; it offers {offer}", wanted.authority.name);
-    Err(StepFault { remedy: AcmeRemedy::Profile, ..StepFault::here(text) })
+    Err(StepFault { remedy: AcmeRemedy::Profile, ..StepFault::here(what) })
 }
 
 fn identifier(name: &str) -> Identifier {
@@ -276,14 +267,16 @@ async fn begin(
     let is_possible = |fault: &StepFault| fault.remedy == AcmeRemedy::WithoutReplaces && fault.retry_after.is_none();
     let ask = CountedOrder { names: &names, replaces: false };
     let has_room = || budget.borrow().delay_of(ask, wanted.emergency, wall()).is_none();
+    let file = store::file_of(folder, "account", directory);
+    let judged = |fault: StepFault| barred(fault, &file, &work.certificate.site);
     let mut order = match made {
         Err(fault) if is_possible(&fault) && has_room() => {
             store::count(folder, directory, budget, |budget| budget.take_order(wall()))?;
             begun.replaces = false;
             leave_out_replaces(work, &begun, &fault)?;
-            send(account, &names, None, profile, client).await?
+            send(account, &names, None, profile, client).await.map_err(judged)?
         }
-        made => made?,
+        made => made.map_err(judged)?,
     };
     let url = Some(order.url().to_owned());
     work.change(|record| record.order = Some(OpenOrder { url, ..begun }))?;

@@ -43,6 +43,8 @@ pub struct Outlook {
     pub is_stopped: bool,
     /// The window in which the CA wants it renewed, from its start to its end; `None` if the CA names none.
     pub window: Option<(Seconds, Seconds)>,
+    /// `true` if the last preflight found that the CA cannot validate the names, or may not issue.
+    pub is_path_broken: bool,
     /// The fault of a key that cannot be used, with its remedies.
     pub key_fault: Option<Reason>,
     /// The key that is compromised, with the step that pintle is at.
@@ -134,6 +136,7 @@ impl Outlook {
             next_try,
             is_stopped: stop.is_some(),
             window: facts.info.window.as_ref().map(|window| (window.start, window.end)),
+            is_path_broken: broken.is_some_and(|broken| broken.names == facts.names && !broken.expired),
             key_fault: facts.key_fault(),
             compromised: compromised(facts),
             unrevoked: unrevoked(certificate, record, now),

@@ -389,7 +389,9 @@ fn changeover(facts: &CertificateFacts, now: Seconds) -> Option<Changeover> {
     if facts.asked.rotate {
         return Some(Changeover { cause: Cause::Asked, wanted: now, from: usable.max(now) });
     }
-    let wanted = facts.live_since.saturating_add(facts.rotate_every?);
+    // Before the first certificate, or with a lost record, nobody knows since when: the next certificate begins the time.
+    let since = Some(facts.live_since).filter(|since| *since > 0)?;
+    let wanted = since.saturating_add(facts.rotate_every?);
     Some(Changeover { cause: Cause::RotateEvery, wanted, from: usable.max(wanted) })
 }
 
@@ -418,6 +420,9 @@ fn goal(
     }
     if facts.live.is_some_and(|live| live != chain.pin) {
         goals.push(urgent(now, OrderReason::OtherKey));
+    }
+    if facts.has_left_its_ca() {
+        goals.push(Goal { at: now, why: OrderReason::OtherCa, is_urgent: is_due });
     }
     if facts.asked.renew {
         goals.push(Goal { at: now, why: OrderReason::Asked, is_urgent: is_due });

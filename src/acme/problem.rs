@@ -71,6 +71,8 @@ const TABLE: &[(&str, AcmeRemedy)] = &[
 
 /// The type of a request that the CA does not understand.
 pub const MALFORMED: &str = "malformed";
+/// The type of a request that the account may not make, and of an answer to a challenge that is not the expected one.
+pub const UNAUTHORIZED: &str = "unauthorized";
 /// The type of an error of the CA itself.
 pub const SERVER_INTERNAL: &str = "serverInternal";
 /// The type of a problem that says that its subproblems decide.

@@ -15,7 +15,8 @@ use crate::ledger::time::wall;
 use crate::reason::Reason;
 
 impl Task {
-    /// Revokes the certificates of the compromised key, one after the other. A failure is tried again later.
+    /// Revokes the certificates of the compromised key, one after the other. A failure is tried again later, and keeps no
+    /// other CA from its part.
     pub(super) async fn revoke(&self) -> Result<(), StepFault> {
         let Some(compromise) = &self.facts.compromise else { return Ok(()) };
         match self.revoke_all(compromise.pin).await {
@@ -33,8 +34,15 @@ impl Task {
         // From here on, nobody may serve or promise the key, however long the CA takes.
         self.record_as_burnt(pin).await?;
         let open = issued::open(&self.work.record.borrow().issued, pin, wall());
+        let mut failed: Vec<(String, StepFault)> = Vec::new();
         for issued in open {
-            self.revoke_one(&issued).await?;
+            if failed.iter().any(|(from, _)| *from == issued.from) {
+                continue;
+            }
+            if let Err(fault) = self.revoke_one(&issued).await {
+                failed.push((issued.from, fault));
+                continue;
+            }
             self.work.change(|record| {
                 let is_it = |known: &&mut Issued| known.serial == issued.serial && known.from == issued.from;
                 record.issued.iter_mut().filter(is_it).for_each(|known| known.is_revoked = true);
@@ -50,7 +58,12 @@ impl Task {
             let (site, algorithm) = (self.facts.site.clone(), self.facts.algorithm.clone());
             self.ask(|reply| DriverRequest::Revoked { site, algorithm, issued: Box::new(issued), reply }).await?;
         }
-        Ok(())
+        // One that another try may cure comes first: pintle tries again.
+        let is_final = |fault: &StepFault| fault.remedy == AcmeRemedy::Operator;
+        match failed.into_iter().map(|(_, fault)| fault).min_by_key(is_final) {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
     }
 
     /// Makes sure that the running process does not serve the key any more.
@@ -134,6 +147,12 @@ impl Task {
         let pin = compromise.pin;
         self.record_as_burnt(pin).await?;
         let now = wall();
+        let open = issued::open(&self.work.record.borrow().issued, pin, now);
+        if !open.is_empty() {
+            let certificate = &self.work.certificate;
+            let kept = store::keep_unrevoked(certificate, &open);
+            kept.map_err(|error| StepFault::here(store::words(&certificate.folder, &error)))?;
+        }
         let is_done = self.work.change(|record| {
             let certificates: Vec<Issued> = record.issued.iter().filter(|issued| issued.pin == pin).cloned().collect();
             record.issued.retain(|issued| issued.pin != pin);

@@ -153,6 +153,8 @@ pub enum OrderReason {
     Names(Vec<String>),
     /// The certificate belongs to another key than the live one.
     OtherKey,
+    /// The certificate is from a CA that is no longer configured.
+    OtherCa,
     /// The CA's window; with the page that explains it, if any.
     Window(Option<String>),
     /// The part of the lifetime that is left.
@@ -267,6 +269,7 @@ impl fmt::Display for OrderReason {
             Self::First => f.write_str("first certificate"),
             Self::Names(names) => write!(f, "new name {}", names.join(", ")),
             Self::OtherKey => f.write_str("the certificate is not for the live key"),
+            Self::OtherCa => f.write_str("the certificate is from a CA that is no longer in [acme]"),
             Self::Window(None) => f.write_str("the CA's renewal window"),
             Self::Window(Some(page)) => write!(f, "the CA's renewal window, see {page}"),
             Self::Lifetime => f.write_str("part of the lifetime left"),

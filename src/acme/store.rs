@@ -18,7 +18,7 @@ use super::budget::OrderBudget;
 use super::facts::{Checked, Compromise, OpenOrder, OperatorRequests, Way};
 use super::fault::StepFault;
 use super::hook;
-use super::issued::{Issued, RetiredKey};
+use super::issued::{self, Issued, RetiredKey};
 use super::lost::{self, LostKey};
 use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
@@ -258,6 +258,12 @@ pub fn keep_compromised(certificate: &Managed, pin: Pin) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts the certificates that no CA has revoked beside the copy of their key, if there is one: the operator needs them.
+pub(super) fn keep_unrevoked(certificate: &Managed, unrevoked: &[Issued]) -> io::Result<()> {
+    let [key, chain] = certificate.compromised();
+    if key.exists() { write(&chain, issued::in_pem(unrevoked).as_bytes()) } else { Ok(()) }
 }
 
 /// Removes the copies of a compromised key and of its chain.

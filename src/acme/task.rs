@@ -16,14 +16,14 @@ use super::outlook::remedy_text;
 use super::preflight::PreflightFinding;
 use super::problem::{AcmeRemedy, SERVER_INTERNAL};
 use super::renewal_info::{NoAnswer, RenewalInfo, SuggestedWindow};
-use super::request::{DriverRequest, ask};
-use super::step::{Abandoned, CertificatePlan, KeyChoice, NextStep};
+use super::request::{CandidateKey, DriverRequest, ask};
+use super::step::{Abandoned, CertificatePlan, KeyChoice, NextStep, OrderReason};
 use super::store::CertificateRecord;
 use super::words::time;
 use super::work::{CertificateWork, OrderSubject, Surroundings};
 use super::{account, store};
-use crate::config::Authority;
 use crate::config::acme::Method;
+use crate::config::{Authority, Managed};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::os::words::words;
@@ -216,6 +216,9 @@ impl Task {
         let emergency = self.facts.cas.get(ca).filter(|_| is_emergency).map(|ca| ca.open);
         let (authority, is_fallback) = (authority.clone(), ca > 0);
         let wanted = OrderSubject { authority, key, pin, replaces, emergency, is_fallback };
+        if let Some(fault) = self.refused_ahead(pin).await? {
+            return self.failed(&wanted, &fault, budget);
+        }
         let done = match order::run(&self.work, &wanted, &self.around, budget).await {
             Ok(OrderEnd::Later) => return Ok(()),
             Ok(OrderEnd::Issued(pem, chain)) => {
@@ -230,6 +233,23 @@ impl Task {
             Ok(chain) => self.succeeded(&wanted, &chain),
             Err(fault) => self.failed(&wanted, &fault, budget),
         }
+    }
+
+    /// The refusal of a certificate for another key than that of the pair in use, as far as it is known before: an order would
+    /// be spent in vain. Pins may name its issuer, so a certificate that is due, or asked for, is ordered all the same.
+    async fn refused_ahead(&self, pin: Pin) -> Result<Option<StepFault>, StepFault> {
+        let is_needed = self.plan.why != OrderReason::OtherKey || self.facts.asked.renew;
+        if is_needed || self.facts.order.is_some() || self.accepted(pin).is_some() {
+            return Ok(None);
+        }
+        let Managed { site, hosts, .. } = &self.work.certificate;
+        let asked = CandidateKey { site: site.clone(), hosts: hosts.clone(), pin };
+        let locked_out = self.ask(|reply| DriverRequest::LockedOut { asked, reply }).await?;
+        let until = locked_out.into_iter().map(|clients| clients.until).max();
+        Ok(until.map(|until| StepFault {
+            remedy: AcmeRemedy::Candidate,
+            ..StepFault::here(format!("not ordered yet: the live key would lock readers out until {}", time(until)))
+        }))
     }
 
     /// Puts a chain in place and in use, if the configuration admits it.

@@ -181,6 +181,8 @@ pub struct Call {
     /// `true` if nobody on the way can read the call: it came over a Unix socket, a loopback address or TLS. The admin
     /// listener sets it.
     pub is_confidential: bool,
+    /// `true` if the caller may see the secrets of the configuration: with the role `configure`. The admin listener sets it.
+    pub shows_secrets: bool,
 }
 
 impl Call {
@@ -188,7 +190,8 @@ impl Call {
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         let (query, body, accept, who) = (String::new(), Bytes::new(), String::new(), String::new());
-        Self { method, path: path.into(), query, body, if_match: None, accept, who, is_confidential: false }
+        let (if_match, is_confidential, shows_secrets) = (None, false, false);
+        Self { method, path: path.into(), query, body, if_match, accept, who, is_confidential, shows_secrets }
     }
 
     /// A question: GET.

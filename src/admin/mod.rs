@@ -27,9 +27,10 @@ pub mod reply;
 pub mod router;
 pub mod session;
 
-use std::convert::Infallible;
+use std::io;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -48,13 +49,13 @@ use crate::config::admin::SharedAccess;
 /// The caching of assets: their paths name their contents.
 const FOR_GOOD: &str = "private, max-age=31536000, immutable";
 
-/// The body of an answer: bytes, or a stream of events.
-pub type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
+/// The body of an answer: bytes, or a stream of metrics, which may break off.
+pub type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A body of bytes.
 #[must_use]
 pub fn body(bytes: impl Into<Bytes>) -> AnswerBody {
-    Full::new(bytes.into()).boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// The reader of a request, before their permissions are looked at.
@@ -138,6 +139,32 @@ impl Pages {
             return respond(page::error::show(&asked, StatusCode::FORBIDDEN, what, way_out));
         }
         respond(found(api, &asked).await)
+    }
+
+    /// Answers a request for a page whose form was not read, with the reason as a status code.
+    #[must_use]
+    pub fn unread(
+        &self,
+        parts: &Parts,
+        session: PageSession,
+        status: StatusCode,
+        visitor: &PageVisitor,
+    ) -> Response<AnswerBody> {
+        let asked = PageRequest {
+            method: parts.method.clone(),
+            path: parts.uri.path().to_owned(),
+            query: FormFields::default(),
+            form: FormFields::default(),
+            session,
+            is_confidential: visitor.is_confidential(),
+        };
+        let (what, way_out) = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                ("Too long: a form has 1 MiB at most", "Nothing was changed. Go back, and choose another file.")
+            }
+            _ => ("The form did not arrive whole", "Nothing was changed. Go back, and send it again."),
+        };
+        respond(page::error::show(&asked, status, what, way_out))
     }
 }
 

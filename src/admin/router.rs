@@ -148,6 +148,7 @@ impl<A: Api> Api for OfReader<'_, A> {
                     .call(Call {
                         who: self.asked.session.who.clone(),
                         is_confidential: self.asked.is_confidential,
+                        shows_secrets: self.asked.session.may(AdminRole::Configure),
                         ..call
                     })
                     .await

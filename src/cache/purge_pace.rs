@@ -1,5 +1,5 @@
-//! The pace of soft purges of everything that changes ask for: somebody who edits makes many requests, and each purge has the
-//! origin asked for every page anew.
+//! The pace of soft purges of a whole site, which changes of pages cause: an editor makes many requests, and after each
+//! purge, pintle asks the origin for every page again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

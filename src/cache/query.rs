@@ -1,5 +1,5 @@
-//! QueryRules for parameters of the query: which are dropped, and whether they are sorted. The request to
-//! the origin has the same query as the key.
+//! The rules for parameters of the query: which are dropped, and whether they are sorted. The request to the origin has
+//! the same query as the key.
 
 use std::borrow::Cow;
 

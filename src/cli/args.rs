@@ -53,7 +53,8 @@ pub(super) struct RunArgs {
 pub(super) struct CheckAllArgs {
     #[command(flatten)]
     pub(super) check: CheckArgs,
-    /// Also connect to each upstream, and check its name, port, certificate and answer
+    /// Also connect to each upstream, and check its name, port, certificate and answer; and ask each CA of
+    /// `[acme]` whether it wants another setting
     #[arg(long)]
     pub(super) connect: bool,
     #[command(flatten)]
@@ -185,7 +186,8 @@ pub(super) struct ExportArgs {
     /// Print JSON, like --as json
     #[arg(long)]
     pub(super) json: bool,
-    /// The time for which clients enforce it, recorded as a promise [default: max_age of [site.hpkp], or 90d]
+    /// The time for which clients enforce the pins; pintle records it as a promise [default: max_age of [site.hpkp], or
+    /// 90d]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(super) life: Option<Duration>,
     /// Another backup besides those of [site.hpkp]: a certificate, CSR, public or private key
@@ -289,7 +291,7 @@ pub(super) enum LedgerCommand {
     Repair {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Continue with the readable part of a damaged ledger, and accept that promises may be lost: today's date
+        /// Continue with the readable part of a damaged ledger, although promises may be lost; DATE is today's date
         #[arg(long, value_name = "DATE")]
         accept_loss: Option<String>,
         /// Correct impossible dates as shown, and confirm that this machine's clock is right
@@ -314,6 +316,14 @@ pub(super) enum LedgerCommand {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Do not count the promises of other folders' ledgers, as no client holds them
+    Decline {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The ledgers of the other folders
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
     },
 }
 

@@ -310,6 +310,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "ledger decline",
+        &[(
+            "Do not count the promises of a test in the folder beside it",
+            "sudo pintle ledger decline /var/lib/pintle-test/ledger.jsonl",
+        )],
+    ),
+    (
         "reload",
         &[
             ("Apply the changed configuration of the service", "sudo pintle reload"),

@@ -294,6 +294,8 @@ pub fn account(path: &Path, as_json: bool) -> ExitCode {
     };
     if as_json {
         println!("{:#}", Value::Array(accounts));
+    } else if accounts.is_empty() && draft.managed().is_empty() {
+        println!("no account: no site has acme = true in its [site.certificate]");
     } else if accounts.is_empty() {
         println!("no account yet: pintle registers one before its first order");
     } else {

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use super::first_ledger::FirstLedger;
 use super::first_promises::FirstPromises;
+use super::lost_ledger::{LostLedger, refusal};
 use super::{KnownPromises, LoadedConfig, warn};
 use crate::config::Draft;
-use crate::control::{NearbyLedgers, dates_ahead, open_ledger};
+use crate::control::{NearbyLedgers, dates_ahead, open_ledger, open_ledger_with};
 use crate::ledger::{Ledger, Notice};
 use crate::reason::Reason;
 
@@ -22,8 +23,17 @@ impl OpenedLedger {
     /// Opens the ledger. A new ledger begins with promises from other folders, or with promises that may be lost. A demo's
     /// ledger begins empty.
     pub(super) fn open(draft: &Draft, nearby: &NearbyLedgers, is_demo: bool) -> Result<Self, Reason> {
-        let (mut ledger, notices) = open_ledger(draft)?;
+        let mut replaced = None;
+        let (mut ledger, notices) = open_ledger(draft).or_else(|reason| {
+            let Some(lost) = LostLedger::of_replaced(draft) else { return Err(reason) };
+            // The file gets them now: after that, nothing shows any more that it is not the own one.
+            open_ledger_with(draft, Some(replaced.insert(lost).book()))
+        })?;
         let first = if is_demo { FirstPromises::default() } else { FirstPromises::of(draft, nearby, ledger.book()) };
+        let first = first.instead_of(replaced);
+        if let Some(reason) = refusal(first.lost.as_ref(), draft) {
+            return Err(reason);
+        }
         // In memory until pintle serves: a start that fails writes no copy of them, and the next one looks again.
         ledger.begin_with(first.records());
         Ok(Self { ledger, notices, first })

@@ -7,18 +7,19 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::attempts::{self, UpstreamAttempts};
+use super::attempts::{self, ConnectAttempts};
 use super::drop_privileges::{Ahead, look_ahead};
 use super::first_ledger::FirstLedger;
 use super::reach::{keys_in_reach, writes_beside};
-use super::{KnownPromises, Like, LoadedConfig, context, load, look_at_book, print, refuse, warn};
+use super::{
+    KnownPromises, Like, context, count_of_errors, look_at_book, print, print_problems, read, refuse, settle, warn,
+};
 use crate::acme::held::{FirstAttempts, last_preflight, waiting};
 use crate::acme::preflight::PreflightFinding;
-use crate::config::{self, CheckContext, Config, Draft, Managed, Problems, report};
+use crate::config::{CheckContext, Config, Draft, Managed, Problems, report};
 use crate::host::both_forms;
 use crate::ledger::time::minute;
 use crate::os::privileges::UserAccount;
-use crate::os::read_error;
 use crate::policy::hpkp;
 use crate::reason::pasted::pintle;
 use crate::reason::{Problem, Reason, Severity, counted};
@@ -36,46 +37,41 @@ pub struct Options {
     pub allow_root: bool,
     /// `true` for JSON.
     pub as_json: bool,
-    /// `true` to connect to the upstreams.
+    /// `true` to connect to the upstreams, and to the authorities.
     pub connect: bool,
 }
 
-/// Checks a configuration. Exit code 0 if it can be served, and, if asked for, if every upstream answers.
+/// Checks a configuration. Exit code 0 if it can be served, and, if asked for, if every upstream answers and no authority
+/// wants another setting.
 pub fn check(path: &Path, options: Options) -> ExitCode {
     let Options { allow_root, as_json, connect } = options;
     if as_json {
         return check_json(path, allow_root, connect);
     }
-    let mut known = None;
-    let look = |draft: &Draft| {
-        tell_of_unfinished(draft);
-        let looked = look_at_book(draft)?;
-        Ok(known.insert(looked).clone())
+    let draft = match read(path) {
+        Ok(draft) => draft,
+        Err(reason) => return refuse(&reason),
     };
-    let loaded = load(path, look);
-    if let (Err(_), Some(known), Ok(draft)) = (&loaded, &known, config::read(path)) {
-        start_in_spite(&draft, known).iter().for_each(|without| print::note(&without.to_string()));
+    settle(&draft, true);
+    let known = match look_at_book(&draft) {
+        Ok(known) => known,
+        Err(reason) => return refuse(&reason),
+    };
+    let (config, problems) = draft.build(&context(&draft, &known, &Like::CHECK));
+    print_problems(&problems);
+    if config.is_none() {
+        refuse(&count_of_errors(&draft, &problems));
+        start_in_spite(&draft, &known).iter().for_each(|without| print::note(&without.to_string()));
         known.first.reasons().iter().for_each(warn);
     }
-    let Ahead { mut troubles, forbidden, readable: mut warned, account } =
-        known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
-    troubles.extend(known.as_ref().and_then(|known| known.damage.clone()));
-    let mut first = None;
-    if let Ok(LoadedConfig { draft, config, .. }) = &loaded {
-        warned.extend(of_files(draft, config, account.as_ref()));
-        first = known.as_ref().and_then(|known| first_ledger(config, known));
-        warned.extend(first.as_ref().and_then(|first| suspicious(draft, first)));
-        warned.extend(known.iter().flat_map(|known| left_out(draft, known)));
+    let findings = Findings::of(&draft, &known, config.as_ref(), allow_root);
+    let Findings { troubles, forbidden, warned, first } = &findings;
+    for problem in forbidden.iter().chain(warned) {
+        let placed = draft.problems().placed(problem);
+        print::reason(&placed.reason, placed.severity);
     }
-    print_placed(path, forbidden.iter().chain(&warned));
-    for trouble in &troubles {
-        refuse(trouble);
-    }
-    let LoadedConfig { config, problems, .. } = match loaded {
-        Ok(_) if !troubles.is_empty() || !forbidden.is_empty() => return ExitCode::from(1),
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
+    troubles.iter().for_each(|trouble| _ = refuse(trouble));
+    let Some(config) = config.filter(|_| findings.permit_start()) else { return ExitCode::from(1) };
     print_sites(&config, first.as_ref());
     let mut warnings = problems.shown().len() + warned.len();
     let sites = counted(config.sites().len(), "site");
@@ -96,13 +92,34 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Prints problems that were found beside the configuration's own, with their places in its file.
-fn print_placed<'p>(path: &Path, problems: impl Iterator<Item = &'p Problem>) {
-    let mut problems = problems.peekable();
-    let draft = problems.peek().and_then(|_| config::read(path).ok());
-    for problem in problems {
-        let placed = draft.as_ref().map_or_else(|| problem.clone(), |draft| draft.problems().placed(problem));
-        print::reason(&placed.reason, placed.severity);
+/// The findings of a check beside the configuration's own problems.
+struct Findings {
+    /// The problems that keep the serving user from serving.
+    troubles: Vec<Reason>,
+    /// The files that this user cannot read.
+    forbidden: Vec<Problem>,
+    warned: Vec<Problem>,
+    /// The first ledger, if there is none yet.
+    first: Option<FirstLedger>,
+}
+
+impl Findings {
+    /// `config` is the judged configuration, if it can be served.
+    fn of(draft: &Draft, known: &KnownPromises, config: Option<&Config>, allow_root: bool) -> Self {
+        let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(draft, known, allow_root);
+        troubles.extend(known.damage.clone());
+        let first = config.and_then(|config| first_ledger(config, known));
+        if let Some(config) = config {
+            warned.extend(of_files(draft, config, account.as_ref()));
+            warned.extend(first.as_ref().and_then(|first| suspicious(draft, first)));
+            warned.extend(left_out(draft, known));
+        }
+        Self { troubles, forbidden, warned, first }
+    }
+
+    /// Returns `true` if nothing in them keeps pintle from starting.
+    fn permit_start(&self) -> bool {
+        self.troubles.is_empty() && self.forbidden.is_empty()
     }
 }
 
@@ -119,19 +136,12 @@ fn print_sites(config: &Config, first: Option<&FirstLedger>) {
     }
 }
 
-/// Prints the answers of upstreams, and returns their failures, which it prints, too.
-fn print_attempts(attempts: &[UpstreamAttempts]) -> Vec<Problem> {
-    for attempt in attempts {
-        attempt.answers().for_each(|answer| println!("upstream {}: {answer}", attempt.url));
-    }
-    let failed: Vec<Problem> = attempts.iter().flat_map(UpstreamAttempts::problems).collect();
+/// Prints the answers of upstreams and authorities, and returns their failures, which it prints, too.
+fn print_attempts(attempts: &ConnectAttempts) -> Vec<Problem> {
+    attempts.answers().iter().for_each(|answer| println!("{answer}"));
+    let failed = attempts.problems();
     failed.iter().for_each(|problem| print::reason(&problem.reason, problem.severity));
     failed
-}
-
-/// A check changes nothing. A start would.
-fn tell_of_unfinished(draft: &Draft) {
-    super::settle(draft, true);
 }
 
 /// Files that the serving process should not be able to read or change.
@@ -198,12 +208,6 @@ fn suspicious(draft: &Draft, first: &FirstLedger) -> Option<Problem> {
     first.is_suspicious().then(|| Problem::warning(&draft.place_of("state.directory"), first.reason()))
 }
 
-/// Problems of the serving user only, if this process is root.
-fn as_the_user(path: &Path, known: &KnownPromises, allow_root: bool) -> Ahead {
-    let Ok(draft) = config::read(path) else { return Default::default() };
-    look_ahead(&draft, known, allow_root)
-}
-
 fn print_site(site: &report::SiteReport) {
     println!("{}", site.hosts.iter().map(|host| both_forms(host)).collect::<Vec<_>>().join(", "));
     if let Some(upstream) = &site.upstream {
@@ -241,41 +245,32 @@ fn print_site(site: &report::SiteReport) {
 }
 
 fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
-    let draft = match config::read(path) {
+    let draft = match read(path) {
         Ok(draft) => draft,
-        Err(error) => return refuse_unread(path, &read_error::reason(path, &error)),
+        Err(reason) => return refuse_unread(path, &reason),
     };
-    tell_of_unfinished(&draft);
+    settle(&draft, true);
     let known = match look_at_book(&draft) {
         Ok(known) => known,
         Err(reason) => return refuse_unread(path, &reason),
     };
     let (config, problems) = draft.build(&context(&draft, &known, &Like::CHECK));
     let anyway = if config.is_none() { start_in_spite(&draft, &known) } else { None };
-    let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
-    troubles.extend(known.damage.clone());
-    warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
-    match &config {
-        Some(config) => {
-            let first = first_ledger(config, &known);
-            warned.extend(first.as_ref().and_then(|first| suspicious(&draft, first)));
-            warned.extend(left_out(&draft, &known));
-        }
-        None => {
-            let place = draft.place_of("state.directory");
-            warned.extend(known.first.reasons().into_iter().map(|reason| Problem::warning(&place, reason)));
-        }
+    let mut findings = Findings::of(&draft, &known, config.as_ref(), allow_root);
+    if config.is_none() {
+        let place = draft.place_of("state.directory");
+        findings.warned.extend(known.first.reasons().into_iter().map(|reason| Problem::warning(&place, reason)));
     }
     let attempts = match config.as_ref().filter(|_| connect).map(attempts::try_all).transpose() {
         Ok(attempts) => attempts,
         Err(reason) => return refuse_unread(path, &reason),
     };
-    let is_reached = !attempts.iter().flatten().any(UpstreamAttempts::is_unreachable);
-    let starts = config.is_some() && troubles.is_empty() && forbidden.is_empty();
+    let is_reached = !attempts.iter().flat_map(ConnectAttempts::problems).any(|problem| problem.is_error());
+    let starts = config.is_some() && findings.permit_start();
     let is_fine = starts && is_reached;
     let mut all = problems_json(&problems);
-    all.extend(forbidden.iter().chain(&warned).map(|p| problem_json(&problems, p)));
-    all.extend(troubles.iter().map(|trouble| of_file_json(path, trouble)));
+    all.extend(findings.forbidden.iter().chain(&findings.warned).map(|p| problem_json(&problems, p)));
+    all.extend(findings.troubles.iter().map(|trouble| of_file_json(path, trouble)));
     let sites: Vec<Value> = config.iter().flat_map(Config::sites).map(site_json).collect();
     let mut answer = json!({
         "ok": is_fine, "starts": starts || anyway.is_some(),
@@ -283,7 +278,7 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
         "withheld": anyway.as_ref().map(|anyway| &anyway.withheld), "problems": all, "sites": sites,
     });
     if let Some(attempts) = attempts {
-        answer["upstreams"] = attempts.iter().map(UpstreamAttempts::json).collect();
+        (answer["upstreams"], answer["authorities"]) = attempts.json();
     }
     println!("{answer:#}");
     if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) }

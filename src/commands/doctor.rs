@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::status::{list, text};
 use super::{KnownPromises, Like, Output, context, refuse, warn};
 use crate::config::{self, Draft};
 use crate::control::client::ask_for;
@@ -17,7 +18,7 @@ use crate::doctor::checks::{self, CHECKS, DoctorReport, run};
 use crate::doctor::files::HostFiles;
 use crate::doctor::finding::{Finding, FindingSeverity};
 use crate::doctor::gather::HostWatch;
-use crate::doctor::host::{self, Host, RunningProcess, WantedUpstream};
+use crate::doctor::host::{self, Host, OutsideVerdict, OutsideView, RunningProcess, WantedUpstream};
 use crate::doctor::metrics;
 use crate::doctor::upstreams::times;
 use crate::ledger::Book;
@@ -30,6 +31,8 @@ use crate::verify::target::ConnectTo;
 
 /// Time limit for the answer of the running process.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The most findings of a preflight that are shown.
+const OUTSIDE_MAX: usize = 10;
 /// The shortest pause between two rounds.
 const PAUSE_LEAST: Duration = Duration::from_millis(100);
 
@@ -62,6 +65,11 @@ pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCo
     if let Some(path) = path.filter(|path| matches!(path.try_exists(), Ok(false))) {
         let reason = Reason::new(format!("{}: no such file", path.display()));
         return refuse(&reason.hint("name the configuration that pintle runs with: pintle doctor -c FILE"));
+    }
+    // Nothing would be found below it.
+    if !options.root.is_dir() {
+        let reason = Reason::new(format!("{}: no such folder", options.root.display()));
+        return refuse(&reason.hint("name the root of a host's files: pintle doctor --root FOLDER"));
     }
     let mut watch = HostWatch::new(HostFiles::below(&options.root));
     let mut round = 0;
@@ -155,12 +163,46 @@ fn demands(draft: &Draft) -> host::HostDemands {
 
 /// The running process, if it answers.
 fn running(draft: &Draft) -> Option<RunningProcess> {
-    let (status, answer) = ask_for(&draft.admin()?, Method::GET, "/status", String::new(), PATIENCE).ok()?;
-    let answer: Value = serde_json::from_str(&answer).ok().filter(|_| status == StatusCode::OK)?;
+    let status = answer(draft, "/status")?;
+    let plans = answer(draft, "/acme").unwrap_or_default();
     Some(RunningProcess {
-        pid: u32::try_from(answer["pid"].as_u64()?).ok()?,
-        upstream_errors: answer["counters"]["upstream_errors"].as_u64().unwrap_or_default(),
+        pid: u32::try_from(status["pid"].as_u64()?).ok()?,
+        upstream_errors: status["counters"]["upstream_errors"].as_u64().unwrap_or_default(),
+        outside: plans.as_array().into_iter().flatten().filter_map(outside).collect(),
     })
+}
+
+/// An answer of the running process.
+fn answer(draft: &Draft, path: &str) -> Option<Value> {
+    let (status, answer) = ask_for(&draft.admin()?, Method::GET, path, String::new(), PATIENCE).ok()?;
+    serde_json::from_str(&answer).ok().filter(|_| status == StatusCode::OK)
+}
+
+/// The last preflight of a certificate, in the plan of its renewal. `None` if there was none.
+fn outside(plan: &Value) -> Option<OutsideView> {
+    let preflight = &plan["preflight"];
+    let verdict = match preflight["verdict"].as_str()? {
+        "fine" => OutsideVerdict::Fine,
+        "broken" => OutsideVerdict::Broken,
+        _ => OutsideVerdict::Unknown,
+    };
+    // Warnings are not the reason of a failure.
+    let counts = |finding: &&Value| verdict != OutsideVerdict::Broken || finding["severity"] == "error";
+    let findings: Vec<&Value> = list(preflight, "findings").iter().filter(counts).take(OUTSIDE_MAX).collect();
+    let all_of = |key: &str| texts(findings.iter().flat_map(|finding| list(finding, key)));
+    let mut facts = texts(findings.iter().map(|finding| &finding["what"]));
+    facts.extend(all_of("notes"));
+    if facts.is_empty() {
+        facts.push(text(preflight, "text").to_owned());
+    }
+    let mut hints = all_of("hints");
+    hints.dedup();
+    let [site, at] = [text(plan, "site"), text(preflight, "at")].map(str::to_owned);
+    Some(OutsideView { site, at, verdict, facts, hints })
+}
+
+fn texts<'v>(values: impl Iterator<Item = &'v Value>) -> Vec<String> {
+    values.filter_map(|value| value.as_str().map(str::to_owned)).collect()
 }
 
 /// Leaves the report with the running process, for its page. Without a process, or with one that is too old, nobody looks

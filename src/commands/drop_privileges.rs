@@ -1,14 +1,17 @@
 //! From root to the serving user: which user that is, what it must be able to read and write, and
 //! the change itself.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::process::ExitCode;
 
+use super::lost_ledger::{LostLedger, refusal};
 use super::reach::{self, FolderTreatment};
 use super::{KnownPromises, fail, look_at_book, print_problems, refuse};
 use crate::config::{At, CheckContext, Draft, Problems};
 use crate::os::privileges::{self, NoAccount, USER, UserAccount};
 use crate::os::words::words;
-use crate::reason::{Kind, Problem, Reason, shell_word};
+use crate::reason::{Kind, Problem, Reason, shell_path, shell_word};
 
 /// Returns the command that makes a user for pintle.
 pub(super) fn useradd(user: &str) -> String {
@@ -97,10 +100,27 @@ fn prepare(draft: &Draft, account: &UserAccount) {
 
 /// Creates the state folder for the serving user: for commands that write there while no process
 /// serves.
-pub(super) fn make_state(draft: &Draft) {
-    if let (true, Some(state), Ok(Some(account))) = (privileges::is_root(), draft.state(), account(draft, false)) {
-        let _ = account.create_folder(&state);
+///
+/// # Errors
+///
+/// If that user cannot make it: one of root would keep the next start out.
+pub(super) fn make_state(draft: &Draft) -> Result<(), Reason> {
+    let (true, Some(state), Ok(Some(account))) = (privileges::is_root(), draft.state(), account(draft, false)) else {
+        return Ok(());
+    };
+    let _ = account.create_folder(&state);
+    if state.exists() {
+        return Ok(());
     }
+    // Others may have prepared the place, so it is made with the rights of that user alone.
+    let why = match account.as_it(|| DirBuilder::new().recursive(true).mode(0o700).create(&state)) {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => words(&error),
+        None => "this process cannot become that user".to_owned(),
+    };
+    let (user, place) = (shell_word(&account.user), shell_path(&state));
+    let what = format!("{}: the user {} cannot make it: {why}", state.display(), account.user);
+    Err(Reason::new(what).hint(format!("make it: install -d -o {user} -m 700 {place}")))
 }
 
 /// The findings of a check about the serving user.
@@ -133,7 +153,9 @@ pub(super) fn look_ahead(draft: &Draft, known: &KnownPromises, allow_root: bool)
     let folders = reach::folders(draft);
     let looked = account.as_it(|| {
         let (_, problems) = draft.build(&CheckContext::new(&known.book, known.now));
-        let troubles = reach::troubles(draft, &folders, &account, FolderTreatment::Looking);
+        let mut troubles = reach::troubles(draft, &folders, &account, FolderTreatment::Looking);
+        // It may be unable to read what root can.
+        troubles.extend(refusal(LostLedger::of(draft, &known.book).as_ref(), draft));
         (troubles, reach::readable_keys(draft, &account.user), problems)
     });
     let Some((troubles, readable, problems)) = looked else { return Ahead::default() };

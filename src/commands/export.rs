@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::live::{as_served, on_disk, tell_of_reload, warn};
+use super::live::{as_served, on_disk, warn, warn_of_reload};
 use super::{fail, ledger, no_such_site, pin, read, refuse};
 use crate::config::{Config, Draft};
 use crate::control::own_keys::{next_keys, with_own_keys};
@@ -83,7 +83,7 @@ pub fn export(path: &Path, options: &Options) -> ExitCode {
     }) {
         Ok((live, set)) => {
             if served.is_some() {
-                tell_of_reload(report, &live, &set);
+                warn_of_reload(report, &live, &set);
             }
             give_out(&draft, options, &set, served.is_some(), now)
         }
@@ -149,7 +149,7 @@ fn give_out(draft: &Draft, options: &Options, set: &PinSet, is_running: bool, no
             false => reason.hint("the process serves other keys since then: export again"),
         });
     }
-    tell(form, set, promised);
+    print_notes(form, set, promised);
     // Clients would enforce half a file, too.
     match &options.out {
         None => print!("{text}"),
@@ -214,7 +214,7 @@ fn record_promises(draft: &Draft, promises: Vec<Promise>, is_running: bool) -> R
 }
 
 /// Notes for the operator, on standard error.
-fn tell(form: ExportForm, set: &PinSet, promised: bool) {
+fn print_notes(form: ExportForm, set: &PinSet, promised: bool) {
     let name = form.name();
     if form.is_header() {
         eprintln!("note: {}", hpkp::TODAY);

@@ -1,8 +1,8 @@
-//! A state directory without a ledger: the first start, or promises that are in another folder, or lost.
+//! A state directory without a ledger: the first start. Or promises that are in another folder, or lost.
 
 use std::path::{Path, PathBuf};
 
-use super::first_promises::FirstPromises;
+use super::first_promises::{FirstKind, FirstPromises};
 use crate::config::{Config, LAST_GOOD};
 use crate::control::hint_to_move;
 use crate::ledger::is_new;
@@ -11,7 +11,7 @@ use crate::reason::Reason;
 /// The number of folders in one note.
 const UNSEEN_SHOWN: usize = 3;
 
-/// A folder that gets its first ledger.
+/// A folder that gets its first ledger, or promises that its ledger lacks.
 pub(super) struct FirstLedger {
     folder: PathBuf,
     /// The promises that its ledger begins with.
@@ -37,14 +37,23 @@ impl FirstLedger {
         self.first.found.is_some() || self.has_copies
     }
 
-    /// `true` if promises may be lost.
-    pub(super) fn is_lost(&self) -> bool {
-        self.first.lost.is_some()
+    pub(super) fn kind(&self) -> FirstKind {
+        self.first.kind()
     }
 
+    /// The reason before pintle serves.
     pub(super) fn reason(&self) -> Reason {
+        self.reason_with(self.first.found_before())
+    }
+
+    /// The reason once pintle serves.
+    pub(super) fn logged(&self) -> Reason {
+        self.reason_with(self.first.found_reason())
+    }
+
+    fn reason_with(&self, found: Option<Reason>) -> Reason {
         // Promises that may be lost come first.
-        match (&self.first.lost, self.first.found_reason()) {
+        match (&self.first.lost, found) {
             (Some(lost), found) => {
                 return found.into_iter().fold(lost.reason(), |reason, found| reason.note(found.what));
             }

@@ -18,10 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn health(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let mut results = Results::new(as_json);
     let answers = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE];
-    let Some(address) = address_of_running(path, output, &mut results) else { return results.end(false) };
+    let Some((draft, address)) = address_of_running(path, output, &mut results) else { return results.end(false) };
     // No wait for a process that is starting: it is not healthy yet.
     let asked = (Method::GET, "/ready", String::new());
-    let asked = say_to(path, &address, asked, PATIENCE, &answers, &mut results);
+    let asked = say_to((&draft, &address), asked, PATIENCE, &answers, &mut results);
     let is_healthy = match asked {
         Some((StatusCode::OK, _)) => {
             results.say("healthy");

@@ -218,9 +218,13 @@ fn rows(
     };
     let is_own = |chain| !site.given_chains.contains(chain);
     let live = site.certificates.iter().map(|(chain, key)| row(Role::Live, chain, key.as_ref(), is_own(chain)));
-    let backup = |(index, file)| row(Role::of_backup(index), file, None, index < site.own_next);
-    let backups = site.backups.iter().enumerate().map(backup);
-    live.chain(backups).collect()
+    let live: Vec<Row> = live.collect();
+    let backup = |(index, file)| row(Role::Spare, file, None, index < site.own_next);
+    let backups: Vec<Row> = site.backups.iter().enumerate().map(backup).collect();
+    let algorithm = |row: &Row| row.found.as_ref().ok().map(|(key, _)| key.algorithm);
+    let roles = Role::of_backups(live.iter().filter_map(algorithm), backups.iter().map(algorithm));
+    let backups = backups.into_iter().zip(roles).map(|(row, role)| Row { role, ..row });
+    live.into_iter().chain(backups).collect()
 }
 
 fn unreadable(error: io::Error) -> String {

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 use super::first_promises::FirstPromises;
 use super::forecast::{BrokenHere, BurntHere, Forecast, forecast};
+use super::lost_ledger::LostLedger;
 use super::{KnownPromises, fail_with_hint, glance_at_book, read, refuse, warn};
-use crate::config::{Draft, UnknownPair};
+use crate::config::{Draft, LAST_GOOD, LastGood, UnknownPair};
 use crate::control::client::{ClientError, ask};
 use crate::control::served::Objection;
-use crate::control::{NearbyLedgers, remedy, unreadable_ledger};
+use crate::control::{NearbyLedgers, remedies, unreadable_ledger};
 use crate::ledger::time::{rfc3339, timestamp, wall};
-use crate::ledger::{Accepted, Book, Burnt, Ledger, News, OpenError, Record, Repair, repair};
+use crate::ledger::{Accepted, Book, Burnt, Ledger, News, OpenError, Record, Repair, is_unused, repair};
 use crate::os::read_error;
 use crate::os::words::words;
 use crate::policy::hpkp::Mode;
@@ -281,7 +282,7 @@ fn refused_by_start(pair: &UnknownPair, config: &Path) -> Reason {
 }
 
 /// The records of other nodes' files that concern all nodes.
-fn read_others(files: &[std::path::PathBuf]) -> Result<Vec<Record>, Reason> {
+pub(super) fn read_others(files: &[std::path::PathBuf]) -> Result<Vec<Record>, Reason> {
     let (mut records, now) = (Vec::new(), wall());
     for file in files {
         let contents = fs::read(file).map_err(|error| read_error::reason(file, &error))?;
@@ -329,31 +330,58 @@ fn add_to_file_with(
     more: impl FnOnce(&[Record], &Book) -> Vec<Record>,
 ) -> Result<Option<usize>, Reason> {
     let Some(folder) = draft.state() else { return Err("state.directory is not set".into()) };
-    super::drop_privileges::make_state(draft);
-    match Ledger::open(&folder, wall()) {
-        Ok((opened, _)) => {
-            let mut ledger = with_found(draft, opened);
-            let mut other = Book::default();
-            for record in records {
-                other.apply(record);
+    let Some(opened) = open_here(draft, &folder)? else { return Ok(None) };
+    // Whoever starts pintle next looks beside a ledger that was in use.
+    let mut ledger = if is_unused(&folder) { with_found(draft, opened) } else { opened };
+    let mut other = Book::default();
+    for record in records {
+        other.apply(record);
+    }
+    let mut news = ledger.book().news(&other);
+    let count = news.len();
+    let mut merged = ledger.book().clone();
+    news.iter().for_each(|record| _ = merged.apply(record.clone()));
+    let more = more(&news, &merged);
+    note_in_copies(&folder, &news);
+    news.extend(more);
+    ledger.record(news).map_err(|e| format!("{}: {}", folder.join(crate::ledger::FILE).display(), words(&e)))?;
+    Ok(Some(count))
+}
+
+/// Opens a configuration's ledger for a command, unless a process holds it: `None` then.
+pub(super) fn open_here(draft: &Draft, folder: &Path) -> Result<Option<Ledger>, Reason> {
+    super::drop_privileges::make_state(draft)?;
+    let opened = match Ledger::open(folder, wall()) {
+        Err(error @ OpenError::Damaged(_)) => match LostLedger::of_replaced(draft) {
+            Some(lost) => {
+                warn(&lost.reason());
+                Ledger::mend(folder, lost.book(), wall())
             }
-            let mut news = ledger.book().news(&other);
-            let count = news.len();
-            let mut merged = ledger.book().clone();
-            news.iter().for_each(|record| _ = merged.apply(record.clone()));
-            let more = more(&news, &merged);
-            news.extend(more);
-            ledger
-                .record(news)
-                .map_err(|e| format!("{}: {}", folder.join(crate::ledger::FILE).display(), words(&e)))?;
-            Ok(Some(count))
-        }
+            None => Err(error),
+        },
+        opened => opened,
+    };
+    match opened {
+        Ok((ledger, _)) => Ok(Some(ledger)),
         Err(OpenError::Locked) => Ok(None),
         Err(error @ OpenError::Damaged(_)) => {
             let file = folder.join(crate::ledger::FILE);
-            Err(Reason::new(format!("{}: {error}", file.display())).hints(remedy(draft.path())))
+            Err(Reason::new(format!("{}: {error}", file.display())).hints(remedies(draft.path(), folder, &error)))
         }
-        Err(OpenError::Io(error)) => Err(unreadable_ledger(&folder, &error)),
+        Err(OpenError::Io(error)) => Err(unreadable_ledger(folder, &error)),
+    }
+}
+
+/// Notes promises in the copies of pairs, too: if the ledger is lost before the next start, nothing else shows them.
+fn note_in_copies(folder: &Path, news: &[Record]) {
+    let promises = news.iter().filter_map(|record| match record {
+        Record::Promise(promise) => Some(promise),
+        _ => None,
+    });
+    if let Err(error) = LastGood::of(folder).note_promises(promises) {
+        let copies = folder.join(LAST_GOOD);
+        let what = format!("{}: cannot note the promises in the copies: {}", copies.display(), words(&error));
+        warn(&what.into());
     }
 }
 

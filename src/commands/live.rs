@@ -72,7 +72,7 @@ fn site_of<'s>(served: &'s [ServedNow], host: &str) -> Option<&'s ServedNow> {
 }
 
 /// Reports how the files differ from the served state, and what a reload would change.
-pub(super) fn tell_of_reload(files: &report::SiteReport, live: &report::SiteReport, set: &PinSet) {
+pub(super) fn warn_of_reload(files: &report::SiteReport, live: &report::SiteReport, set: &PinSet) {
     let news = files.certificates.iter().filter(|c| live.certificates.iter().all(|l| l.pin != c.pin));
     for certificate in news {
         let served: Vec<String> = live.certificates.iter().map(|c| c.pin.to_string()).collect();

@@ -8,6 +8,7 @@ mod attempts;
 mod begun_ledger;
 pub mod cache;
 pub mod check;
+pub mod decline;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
@@ -54,13 +55,14 @@ use http::{Method, StatusCode};
 use tracing::Level;
 
 use self::first_promises::FirstPromises;
+use self::lost_ledger::{LostLedger, refusal};
 use crate::config::{
     self, AdminAddress, CheckContext, Config, DaysInUse, Draft, HandedCopies, LastGood, MayLack, NamedKeys, Problems,
     StandIn,
 };
 use crate::control::admin::PromisesInForce as Answer;
 use crate::control::client::{ClientError, ask_for};
-use crate::control::{NearbyLedgers, dates_ahead, moved, remedy, unreadable_ledger};
+use crate::control::{NearbyLedgers, dates_ahead, remedies, unreadable_ledger};
 use crate::install::unfinished;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Notice, OpenError};
@@ -152,11 +154,6 @@ impl Like {
     }
 }
 
-/// Reads and checks a configuration by the known promises, and prints its problems.
-fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<KnownPromises, Reason>) -> Result<LoadedConfig, ExitCode> {
-    judge(read(path).map_err(|reason| refuse(&reason))?, known, &Like::CHECK)
-}
-
 /// Reads a configuration.
 fn read(path: &Path) -> Result<Draft, Reason> {
     config::read(path).map_err(|error| read_error::reason(path, &error))
@@ -234,7 +231,6 @@ fn print_problems(problems: &Problems) {
 }
 
 /// The known promises, and the time for judgements.
-#[derive(Clone)]
 struct KnownPromises {
     book: Book,
     now: Seconds,
@@ -278,9 +274,10 @@ impl KnownPromises {
         }
     }
 
-    /// Adds the promises that a start would find in other folders, or assume.
-    fn with_first(mut self, draft: &Draft) -> Self {
-        self.first = FirstPromises::of(draft, &NearbyLedgers::look(draft), &self.book);
+    /// Adds the promises that a start would find in other folders, or assume. `replaced` has those of the ledger that another
+    /// one's file has replaced.
+    fn with_first(mut self, draft: &Draft, replaced: Option<LostLedger>) -> Self {
+        self.first = FirstPromises::of(draft, &NearbyLedgers::look(draft), &self.book).instead_of(replaced);
         let records = self.first.records();
         if !records.is_empty() {
             records.into_iter().for_each(|record| _ = self.book.apply(record));
@@ -297,11 +294,15 @@ impl KnownPromises {
 /// If the file cannot be read, or promises may be lost.
 fn look_at_book(draft: &Draft) -> Result<KnownPromises, Reason> {
     let known = glance_at_book(draft)?;
-    match &known.damage {
-        Some(damage) if !known.is_whole => Err(damage.clone()),
-        _ if known.is_whole => Ok(known),
-        _ => Ok(known.with_first(draft)),
+    if known.is_whole {
+        return Ok(known);
     }
+    let replaced = known.damage.as_ref().and_then(|_| LostLedger::of_replaced(draft));
+    if let (Some(damage), None) = (&known.damage, &replaced) {
+        return Err(damage.clone());
+    }
+    let known = KnownPromises { damage: None, ..known }.with_first(draft, replaced);
+    refusal(known.first.lost.as_ref(), draft).map_or(Ok(known), Err)
 }
 
 /// The same, whatever the state of the file.
@@ -361,7 +362,7 @@ fn look_at(config: &Path, folder: &Path) -> Result<BookAndDamage, Reason> {
     // A running process may be writing its last line: a torn line is not damage.
     let damage = notices.iter().any(Notice::is_loss).then(|| {
         let error = OpenError::Damaged(notices);
-        Reason::new(format!("{}: {error}", file.display())).hints(moved(folder)).hints(remedy(config))
+        Reason::new(format!("{}: {error}", file.display())).hints(remedies(config, folder, &error))
     });
     Ok((book, damage))
 }

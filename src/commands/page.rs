@@ -47,10 +47,10 @@ pub struct Options {
 /// Prints a one-time link. With a Unix socket, then passes the browser's connections on until it is interrupted.
 pub fn page(path: &Path, options: &Options, output: &Output) -> ExitCode {
     let mut results = Results::new(options.as_json);
-    let Some(address) = address_of_running(path, output, &mut results) else { return results.end(false) };
+    let Some((draft, address)) = address_of_running(path, output, &mut results) else { return results.end(false) };
     let command = format!("/page/link?role={}", options.role);
     let message = (Method::POST, command.as_str(), String::new());
-    let Some((_, answer)) = say_to(path, &address, message, PATIENCE, &[StatusCode::OK], &mut results) else {
+    let Some((_, answer)) = say_to((&draft, &address), message, PATIENCE, &[StatusCode::OK], &mut results) else {
         return results.end(false);
     };
     let Some(answer) = results.understood::<Value>(&answer) else { return results.end(false) };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::os::words::words;
 use crate::reason::{Problem, Reason, Severity};
-use crate::telemetry::log::LogFormat;
+use crate::telemetry::log::{LogFormat, is_in_journal};
 
 macro_rules! print {
     ($($text:tt)*) => { $crate::commands::print::to_stdout(format_args!($($text)*)) };
@@ -109,7 +109,7 @@ pub(crate) fn reason(reason: &Reason, severity: Severity) {
         problems.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
     }
     if !has_json() {
-        eprintln!("{}", reason.render(severity, has_color()));
+        eprintln!("{}", of_stderr(severity, reason.render(severity, has_color())));
         return;
     }
     let mut line = of_log(severity, &reason.what);
@@ -131,8 +131,20 @@ pub(crate) fn note(text: &str) {
     if has_json() {
         eprintln!("{}", of_log(Severity::Warning, text));
     } else {
-        eprintln!("{text}");
+        eprintln!("{}", of_stderr(Severity::Warning, text.to_owned()));
     }
+}
+
+/// A text for standard error. In the journal, each line has its severity: `journalctl -p err` shows why a start failed.
+fn of_stderr(severity: Severity, text: String) -> String {
+    if !is_in_journal() {
+        return text;
+    }
+    let level = match severity {
+        Severity::Error => "<3>",
+        Severity::Warning => "<4>",
+    };
+    text.lines().map(|line| format!("{level}{line}")).collect::<Vec<_>>().join("\n")
 }
 
 fn has_json() -> bool {

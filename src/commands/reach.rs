@@ -204,7 +204,9 @@ impl Own {
     /// The files that pintle has created in the state, as far as they are there: they belong together.
     fn own_files(&self) -> Vec<PathBuf> {
         let entries = || self.entries.iter().flatten();
-        self.known_files().into_iter().filter(|file| entries().any(|entry| entry == file)).collect()
+        let history = self.socket.is_none().then(|| self.path.join(history::FOLDER));
+        let files = self.known_files().into_iter().chain(history);
+        files.filter(|file| entries().any(|entry| entry == file)).collect()
     }
 
     /// The command that gives the user a whole state of another user. Root takes the folder first, so that nobody exchanges

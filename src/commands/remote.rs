@@ -133,24 +133,23 @@ pub(super) fn say_to_running(
         std::thread::sleep(START_PAUSE);
         answer = say(method.clone());
     }
-    understood(path, command, answer, answers, results)
+    understood(&draft, command, answer, answers, results)
 }
 
 /// The same, to a process whose address is known.
 pub(super) fn say_to(
-    path: &Path,
-    address: &AdminAddress,
+    (draft, address): (&Draft, &AdminAddress),
     (method, command, body): (Method, &str, String),
     patience: Duration,
     answers: &[StatusCode],
     results: &mut Results,
 ) -> Option<(StatusCode, String)> {
-    understood(path, command, ask_for(address, method, command, body, patience), answers, results)
+    understood(draft, command, ask_for(address, method, command, body, patience), answers, results)
 }
 
 /// An expected answer. Of any other one, the reason has been printed.
 fn understood(
-    path: &Path,
+    draft: &Draft,
     command: &str,
     answer: Result<(StatusCode, String), ClientError>,
     answers: &[StatusCode],
@@ -166,7 +165,7 @@ fn understood(
             results.refuse(&reason.hints(hints.map(str::to_owned)))
         }
         Err(error @ (ClientError::NotRunning(_) | ClientError::Elsewhere(_))) => {
-            results.refuse(&not_found(path, command, &error))
+            results.refuse(&not_found(draft, command, &error))
         }
         Err(error @ ClientError::Forbidden(_)) => {
             results.fail_with_hint(&error, &"ask as the user that runs pintle, or as root")
@@ -177,10 +176,9 @@ fn understood(
 }
 
 /// The reason why nobody answers, with the way to a process that serves this configuration all the same.
-fn not_found(path: &Path, command: &str, error: &ClientError) -> Reason {
+fn not_found(draft: &Draft, command: &str, error: &ClientError) -> Reason {
     let reason = Reason::new(error.to_string());
-    let newest = config::read(path).ok().and_then(|draft| running::newest(&draft));
-    let Some(ServingProcess { id, .. }) = newest else {
+    let Some(ServingProcess { id, .. }) = running::newest(draft) else {
         let start = format!("`{}` starts it", pintle("run"));
         return reason.hint(format!("{start}; if it runs with another configuration, name that with -c"));
     };
@@ -192,10 +190,11 @@ fn not_found(path: &Path, command: &str, error: &ClientError) -> Reason {
         .hint(format!("to have it upgrade, take its promises along, and listen where the file says: kill -USR2 {id}"))
 }
 
-/// The address of the running process. Without one, the reason has been printed.
-pub(super) fn address_of_running(path: &Path, output: &Output, results: &mut Results) -> Option<AdminAddress> {
+/// The configuration, and the address of the running process. Without one, the reason has been printed.
+pub(super) fn address_of_running(path: &Path, output: &Output, results: &mut Results) -> Option<(Draft, AdminAddress)> {
     let draft = draft(path, results)?;
-    address_of(path, &draft, output, results)
+    let address = address_of(path, &draft, output, results)?;
+    Some((draft, address))
 }
 
 /// The configuration. If it cannot be read, the reason has been printed.

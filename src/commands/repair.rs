@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::lost_ledger::LostLedger;
 use super::results::Results;
 use crate::config::{self, Draft};
 use crate::control::unreadable_ledger;
@@ -60,7 +61,7 @@ impl RepairPlan {
         what
     }
 
-    fn tell(&self, results: &mut Results) {
+    fn print(&self, results: &mut Results) {
         for loss in &self.losses {
             results.say(format!("LOST   {loss}"));
         }
@@ -111,7 +112,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut R
         return true;
     }
     results.say(format!("{}: repair plan of {}:", file.display(), day(plan.now)));
-    plan.tell(results);
+    plan.print(results);
     let today = day(plan.now);
     if let Some(given) = accept_loss.filter(|given| *given != today) {
         let reason = Reason::new(format!("--accept-loss is {given}, should be today's date: nothing is changed"));
@@ -154,7 +155,9 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &RepairPlan, with_dates: bool, 
         Ok(salvaged) => salvaged,
         Err(error) => return fail_for(results, folder, &error),
     };
-    let mut ledger = match Ledger::mend(folder, Book::default(), plan.now) {
+    // In the place of another ledger's file, the copies of served pairs know the own promises.
+    let known = LostLedger::of_replaced(draft).map(|lost| lost.book()).unwrap_or_default();
+    let mut ledger = match Ledger::mend(folder, known, plan.now) {
         Ok((ledger, _)) => ledger,
         Err(OpenError::Locked) => {
             return results.fail_with_hint(

@@ -144,6 +144,13 @@ impl Draft {
         names.filter_map(|name| HostPattern::of_site(&name.value).ok()).collect()
     }
 
+    /// `true` if a site sends pins that clients enforce.
+    #[must_use]
+    pub fn sends_pins(&self) -> bool {
+        let tables = self.file.iter().flat_map(|file| &file.sites).filter_map(|site| site.hpkp.as_ref());
+        tables.into_iter().any(|hpkp| hpkp.mode.as_ref().is_none_or(|mode| mode.value == "enforce"))
+    }
+
     /// The folder of the state, as configured. The system's own configuration has a default.
     #[must_use]
     pub fn state(&self) -> Option<PathBuf> {

@@ -18,17 +18,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
-use self::contents::has_key;
+use self::contents::{has_key, ledger_note, noted, noted_ledger};
 use self::name::{FORMER, NEW_SUFFIX, SUFFIX, of_path, of_pin};
 use crate::host::HostPattern;
 use crate::keys::key_file::private_key;
 use crate::keys::pin::Pin;
+use crate::ledger;
 use crate::os::plain_file;
 use crate::os::privileges;
+use crate::policy::promise::{Promise, Promises, Seconds};
 use crate::reason::{shell_path, shell_word};
+use crate::tls::certificate::Chain;
 
 pub use self::batch::CopiesWritten;
-pub(super) use self::contents::{Breaches, Pinned, noted_key};
+pub(super) use self::contents::{BindingPromises, Breaches, Pinned, noted_key};
 pub use self::handed::HandedCopies;
 pub(super) use self::index::FormerCopies;
 pub use self::index::{CopyIndex, PinnedName};
@@ -219,6 +222,30 @@ impl LastGood {
         if changed { File::open(&self.folder)?.sync_all() } else { Ok(()) }
     }
 
+    /// Notes promises that nobody renews in the copies whose names they bind. While pintle serves, it writes such copies
+    /// anew; this is for a ledger that nobody serves with.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub fn note_promises<'p>(&self, promises: impl IntoIterator<Item = &'p Promise>) -> io::Result<()> {
+        let promises = Promises::alive(promises, Seconds::MIN);
+        if promises.is_empty() {
+            return Ok(());
+        }
+        for name in self.names().unwrap_or_default().iter().filter(|name| CopyName::parse_any(name).is_some()) {
+            let path = self.folder.join(name);
+            // One that cannot be read counts as one that does not deny its promises.
+            let Ok(contents) = read(&path).map(Zeroizing::new) else { continue };
+            let breaches = Breaches::read(&contents);
+            let binding = promises.binding(breaches.names().hosts, breaches.names().except);
+            if let Some(changed) = noted(&contents, binding).map(Zeroizing::new) {
+                plain_file::put(&path, &changed, 0o600)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The copies whose sites are gone, while their pairs stand in for names, or promises need their keys.
     #[must_use]
     pub fn former(&self) -> Vec<FormerCopy> {
@@ -258,6 +285,33 @@ impl LastGood {
             }
             Err(error) => Some(error).filter(is_there),
         }
+    }
+
+    /// The ids of the ledgers beside which the copies were written. A copy of an older version, or of
+    /// a first start, has none.
+    #[must_use]
+    pub fn ledger_ids(&self) -> HashSet<String> {
+        let names = self.names().unwrap_or_default();
+        let copies = names.iter().filter(|name| CopyName::parse_any(name).is_some());
+        let contents = copies.filter_map(|name| read(&self.folder.join(name)).map(Zeroizing::new).ok());
+        contents.filter_map(|contents| noted_ledger(&contents)).collect()
+    }
+
+    /// The line for copies about the ledger beside them.
+    fn ledger_note(&self) -> String {
+        ledger::own_id(plain_file::folder_of(&self.folder)).map(|id| ledger_note(&id)).unwrap_or_default()
+    }
+
+    /// A copy that can be read, and has no chain: it is damaged.
+    #[must_use]
+    pub fn damaged(&self) -> Option<PathBuf> {
+        let names = self.names().unwrap_or_default();
+        let copies = names.iter().filter(|name| CopyName::parse_any(name).is_some());
+        let is_damaged = |copy: &PathBuf| {
+            let contents = read(copy).map(Zeroizing::new);
+            contents.is_ok_and(|contents| Chain::from_pem(&contents).is_err())
+        };
+        copies.map(|name| self.folder.join(name)).find(is_damaged)
     }
 
     /// The remedy if another user owns the copies.

@@ -15,7 +15,7 @@ use crate::ledger::leases::LeaseRenewal;
 use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
 use crate::os::words::words;
-use crate::policy::promise::Seconds;
+use crate::policy::promise::{Promise, Seconds};
 use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_word};
 use crate::upstream::check;
@@ -64,7 +64,7 @@ pub(super) fn decisions(config: &Config, book: &Book) -> Vec<Record> {
 /// next start; a lockout that cannot be written is not accepted.
 pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Result<()> {
     for accepted in &config.accepted {
-        tell_of_lockout(&accepted.site, &accepted.until);
+        log_lockout(&accepted.site, &accepted.until);
     }
     let decisions = decisions(config, ledger.book());
     match ledger.record(decisions) {
@@ -123,7 +123,7 @@ fn copy(fresh: Fresh, copies: &LastGood) -> Option<JoinHandle<()>> {
     }))
 }
 
-fn tell_of_lockout(site: &str, until: &str) {
+fn log_lockout(site: &str, until: &str) {
     tracing::warn!(
         site,
         until,
@@ -157,7 +157,7 @@ impl Control {
         self.forget_other_pairs(&config);
         for accepted in &config.accepted {
             self.counts.lockouts_accepted += 1;
-            tell_of_lockout(&accepted.site, &accepted.until);
+            log_lockout(&accepted.site, &accepted.until);
         }
         let names = std::mem::take(&mut config.names);
         let before = std::mem::replace(&mut self.config, Arc::new(config));
@@ -210,6 +210,13 @@ impl Control {
         copy(self.config.fresh_pairs(beside, self.ledger().book(), now), copies)
     }
 
+    /// Copies the pairs in use again whose names promises have bound that are over.
+    pub(super) fn keep_pairs_after(&self, over: &[Promise]) -> Option<JoinHandle<()>> {
+        let copies = self.files.copies.as_ref()?;
+        let now = self.promises.time.borrow().judged(ClockReading::take());
+        copy(self.config.pairs_bound_by(over, self.ledger().book(), now), copies)
+    }
+
     /// Copies the pairs in use again if that has failed, as on a full disk, or if copies were
     /// deleted.
     pub(super) fn look_after_copies(&mut self) {
@@ -246,7 +253,7 @@ fn announce_changes(before: &Config, after: &Config) -> u64 {
         }
         let known: &[_] = old.map_or(&[], |b| &b.promoted);
         for pin in site.promoted.iter().filter(|pin| !known.contains(pin)) {
-            tell_of_promotion(site.name(), &pin.to_string());
+            log_promotion(site.name(), &pin.to_string());
         }
     }
     changed
@@ -263,7 +270,7 @@ pub(super) fn announce_site(site: &report::SiteReport) {
         tracing::info!(site = site.name(), pin = %key.pin, file, "backup pin");
     }
     for pin in &site.promoted {
-        tell_of_promotion(site.name(), &pin.to_string());
+        log_promotion(site.name(), &pin.to_string());
     }
 }
 
@@ -279,7 +286,7 @@ fn announce_certificate(site: &str, certificate: &report::CertificateReport) {
     );
 }
 
-fn tell_of_promotion(site: &str, pin: &str) {
+fn log_promotion(site: &str, pin: &str) {
     let command = pintle(format_args!("key new --role next --site {}", shell_word(site)));
     let hint = format!("`{command}` makes a fresh one; name it in backups");
     tracing::warn!(site, pin, hint, "a backup key is live now: the site needs another next key to rotate to");

@@ -103,7 +103,7 @@ async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -
         }
         "/ledger" => json(ask(commands, AdminCommand::Book).await.map(|known| json!(known))),
         "/served" => json(ask(commands, AdminCommand::Served).await),
-        "/records" => records::shown(query, commands).await,
+        "/records" => records::shown(call, commands).await,
         "/acme" => json(ask(commands, |reply| AdminCommand::Acme(AcmeCommand::Plans(reply))).await),
         _ => return views::shown(path, query, commands).await,
     })
@@ -111,13 +111,13 @@ async fn shown(path: &str, call: &Call, commands: &mpsc::Sender<AdminCommand>) -
 
 /// Carries a command out; `None` if the path is unknown.
 async fn done(path: &str, call: Call, commands: &mpsc::Sender<AdminCommand>) -> Option<Answer> {
-    let (query, body) = (call.query.as_str(), &call.body);
+    let (query, body, shows_secrets) = (call.query.as_str(), &call.body, call.shows_secrets);
     Some(match path {
         "/init" => Box::pin(first_site::init(body, commands)).await,
         "/verify" => Box::pin(views::verify(query, body, commands)).await,
         "/fingerprint" => views::fingerprint(wiped(call.body), commands).await,
         "/reload" => match origin(&call) {
-            Some(origin) => verdict(ask(commands, |reply| AdminCommand::Reload { origin, reply }).await),
+            Some(origin) => verdict(ask(commands, |reply| AdminCommand::Reload { origin, reply }).await, shows_secrets),
             None => Answer::bad("how: neither reload, apply nor restore"),
         },
         "/upgrade" => match ask(commands, AdminCommand::Upgrade).await {
@@ -134,13 +134,14 @@ async fn done(path: &str, call: Call, commands: &mpsc::Sender<AdminCommand>) -> 
             let installed = pin.zip(parameter(query, "serial")).map(|(pin, serial)| Installed { pin, serial });
             let host = parameter(query, "host").unwrap_or_default();
             let accept = parameter(query, "accept_lockout_until");
-            verdict(ask(commands, |reply| AdminCommand::Certificates { host, accept, installed, reply }).await)
+            let looked = ask(commands, |reply| AdminCommand::Certificates { host, accept, installed, reply }).await;
+            verdict(looked, shows_secrets)
         }
         "/hook/test" => {
             let name = parameter(query, "name");
             events::tested(ask(commands, |reply| AdminCommand::TestHooks { name, reply }).await)
         }
-        "/explain" => explain(body, commands).await,
+        "/explain" => explain(body, shows_secrets, commands).await,
         "/doctor" => match views::report_of(body) {
             Some(report) => match ask(commands, |reply| AdminCommand::Findings { report, reply }).await {
                 Some(()) => Answer::json(StatusCode::OK, json!({ "ok": true })),
@@ -148,7 +149,7 @@ async fn done(path: &str, call: Call, commands: &mpsc::Sender<AdminCommand>) -> 
             },
             None => Answer::bad("not a report of `pintle doctor --json`"),
         },
-        "/certificates/judge" => judge(body, commands).await,
+        "/certificates/judge" => judge(body, shows_secrets, commands).await,
         "/ledger" | "/ledger/promise" => ledger(body, path == "/ledger/promise", commands).await,
         #[cfg(debug_assertions)]
         "/attempt" => {
@@ -191,21 +192,21 @@ async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<AdminCommand
     }
 }
 
-async fn explain(body: &[u8], commands: &mpsc::Sender<AdminCommand>) -> Answer {
+async fn explain(body: &[u8], shows_secrets: bool, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     let asked = match serde_json::from_slice(body) {
         Ok(asked) => Box::new(asked),
         Err(error) => return Answer::bad(&error.to_string()),
     };
-    match ask(commands, |reply| AdminCommand::Explain { asked, reply }).await {
+    match ask(commands, |reply| AdminCommand::Explain { asked, shows_secrets, reply }).await {
         Some(Ok(report)) => Answer::json(StatusCode::OK, report),
         Some(Err(reason)) => Answer::bad(&reason.line()),
         None => Answer::gone(),
     }
 }
 
-async fn judge(body: &[u8], commands: &mpsc::Sender<AdminCommand>) -> Answer {
+async fn judge(body: &[u8], shows_secrets: bool, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     match serde_json::from_slice(body) {
-        Ok(asked) => verdict(ask(commands, |reply| AdminCommand::Judge { asked, reply }).await),
+        Ok(asked) => verdict(ask(commands, |reply| AdminCommand::Judge { asked, reply }).await, shows_secrets),
         Err(error) => Answer::bad(&error.to_string()),
     }
 }
@@ -222,9 +223,10 @@ async fn attempt(what: String, with: String) -> Answer {
     Answer::json(StatusCode::OK, json!({ "outcome": outcome }))
 }
 
-fn verdict(verdict: Option<ReloadOutcome>) -> Answer {
+fn verdict(verdict: Option<ReloadOutcome>, shows_secrets: bool) -> Answer {
     match verdict {
         Some(verdict) => {
+            let verdict = if shows_secrets { verdict } else { verdict.without_lines() };
             let status = if verdict.ok { StatusCode::OK } else { StatusCode::CONFLICT };
             Answer::json(status, json!(verdict))
         }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::expiry::{ExpiryStage, left, remedy};
-use super::status::{is_out, todo};
+use super::status::{has_failed_in_a_row, is_out, todo};
 use crate::acme::outlook::{Outlook, OutlookStep, of_site};
 use crate::acme::step::CertificateStanding;
 use crate::clock::uptime;
@@ -15,6 +15,9 @@ use crate::reason::Reason;
 use crate::reason::pasted::pintle;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
+
+/// The remedy for an upstream that fails.
+const MEND_UPSTREAM: &str = "start it, or correct upstream in the configuration; pintle tries again by itself";
 
 /// A present problem.
 struct Item {
@@ -49,6 +52,11 @@ impl Control {
         if let Some(trouble) = &self.promises.trouble {
             let what = trouble.what();
             reasons.push(Reason::new(format!("{what}, pins are withheld: {}", trouble.error)).hint(trouble.hint()));
+        }
+        if self.loads.is_refused {
+            let why = self.reporter.refusal.first().map(|why| format!(": {why}")).unwrap_or_default();
+            let what = format!("the last reload was refused, and the configuration before it is in use{why}");
+            reasons.push(Reason::new(what).command(pintle("check")));
         }
         reasons.extend(self.operator.access_log.as_ref().and_then(LogThread::trouble));
         if self.upgrades.launcher.is_none() && !self.upgrades.is_demo && self.upgrades.tie.is_none() {
@@ -199,7 +207,11 @@ fn of_hook(line: &HookLine) -> Option<Reason> {
 fn of_upstream(upstream: &Upstream) -> Option<Reason> {
     let now = uptime();
     if upstream.health.circuit(now) != Circuit::Closed {
-        return Some(Reason::new("its upstream fails: requests get 503"));
+        return Some(Reason::new("its upstream fails: requests get 503").hint(MEND_UPSTREAM));
+    }
+    if has_failed_in_a_row(upstream) {
+        let requests = crate::reason::counted(upstream.health.failures(), "request");
+        return Some(Reason::new(format!("its upstream has failed {requests} in a row")).hint(MEND_UPSTREAM));
     }
     let known = upstream.addresses.known();
     let out = known.iter().filter(|address| is_out(upstream, **address, now)).count();

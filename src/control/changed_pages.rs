@@ -39,8 +39,8 @@ pub(super) fn note_no_changes(config: &Config) {
     cached_sites(config).for_each(|(_, cache)| cache.store.handed.end());
 }
 
-/// Tells the successor which pages have changed since the last call. Without a channel, nobody hears of them.
-pub(super) async fn tell_changes(config: &Config, successor: &mut Option<Channel>) {
+/// Sends the successor the pages that have changed since the last call. Without a channel, it sends nothing.
+pub(super) async fn send_changes(config: &Config, successor: &mut Option<Channel>) {
     let changed = cached_sites(config).filter_map(|(site, cache)| {
         let changes = cache.store.handed.take();
         (!changes.is_empty()).then(|| ChangedPages { site: site.name.to_string(), changes })

@@ -9,7 +9,7 @@ use tokio::time::{Instant, interval, sleep};
 use super::Control;
 use super::admin::{AdminCommand, DRAINING, Tested};
 use super::cache::close_disk;
-use super::changed_pages::{heard_changes, tell_changes};
+use super::changed_pages::{heard_changes, send_changes};
 use super::state::Successor;
 use crate::acme::request::DriverEnd;
 use crate::handover::Channel;
@@ -79,12 +79,12 @@ impl Control {
                 pages = heard_changes(&mut self.upgrades.heard) => self.apply_changes(&pages),
                 _ = look.tick() => {}
             }
-            tell_changes(&self.config, &mut to_successor).await;
+            send_changes(&self.config, &mut to_successor).await;
             self.report_draining(&mut reported_at);
             self.show_life();
         }
         // First: the new process answers with these pages meanwhile.
-        tell_changes(&self.config, &mut to_successor).await;
+        send_changes(&self.config, &mut to_successor).await;
         if let Some(acme) = acme {
             acme.finish().await;
         }
@@ -94,7 +94,7 @@ impl Control {
         self.leave_disk().await;
         let requests = self.server.counters().requests.get();
         self.server.finish()?;
-        tell_changes(&self.config, &mut to_successor).await;
+        send_changes(&self.config, &mut to_successor).await;
         self.operator.spans.finish();
         tracing::info!(requests, "stopped");
         Ok(ProcessEnd::Drained)

@@ -2,30 +2,29 @@
 
 use std::any::Any;
 use std::convert::Infallible;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, ETAG, IF_MATCH, STRICT_TRANSPORT_SECURITY, UPGRADE,
+    ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, ETAG, EXPECT, IF_MATCH, STRICT_TRANSPORT_SECURITY, UPGRADE,
     WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use serde_json::{Value, json};
 
+use super::admin_body::{body, discard};
 use super::api::CommandChannel;
 use super::metrics_body;
 use super::state::Caller;
 use super::visitor_places::VisitorPlaces;
 use crate::admin::api::{Answer, Api as _, Call, JSON, find, without_version};
-use crate::admin::asked::{parameter, wipe};
+use crate::admin::asked::parameter;
 use crate::admin::entrance::{ClientProof, PageVisitor, is_entrance};
 use crate::admin::guard::{self, CSRF_HEADER, is_safe};
 use crate::admin::session::{LINK_LIFE, PageSession};
@@ -37,16 +36,14 @@ use crate::telemetry::exposition::Exposition;
 
 /// The longest body of a form, in bytes.
 const FORM_MAX: usize = 1 << 20;
-/// The same of somebody who has no session: a name and a password.
+/// The longest form that is waited for before it is refused, in bytes: a browser that still sends shows no answer.
+const UPLOAD_MAX: u64 = 64 << 20;
+/// The longest form of somebody who has no session, in bytes: a name and a password.
 const LOG_IN_MAX: usize = 4 << 10;
 /// The longest form whose text goes back to a reader whose session has ended, in bytes.
 const TEXT_MAX: usize = 128 << 10;
-/// Room for a body whose length the client does not say, in bytes.
-const BODY_ROOM: usize = 16 << 10;
 /// Time limit for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time limit for a body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The header that commands over TCP must carry: a browser asks before it sends it elsewhere.
 pub(super) const HEADER: &str = "pintle-admin";
 /// The header with the name of the user behind a command, for the log.
@@ -87,10 +84,13 @@ impl Caller {
     /// The reason against the field `Host` of a browser.
     fn misnamed(&self, headers: &HeaderMap) -> Option<&'static str> {
         match self {
-            Self::Visitor { https, .. } => (!guard::names(headers, |name| https.covers(name)))
-                .then_some("the field Host has a name that the certificate of the pages does not cover"),
+            Self::Visitor { https, .. } => {
+                let why = "the field Host has a name that the certificate of the pages does not cover: open another";
+                (!guard::names(headers, |name| https.covers(name))).then_some(why)
+            }
             _ => {
-                (!guard::names_this_machine(headers)).then_some("the field Host names another machine (DNS rebinding)")
+                let why = "the field Host names another machine (DNS rebinding): open 127.0.0.1 or localhost";
+                (!guard::names_this_machine(headers)).then_some(why)
             }
         }
     }
@@ -140,23 +140,25 @@ async fn answer_by_caller(request: Request<Incoming>, connection: &AdminConnecti
     if let Some(refusal) = refusal(method, headers, caller) {
         return refusal;
     }
-    let who = who(headers);
+    let owner = PageSession { who: who(headers), role: AdminRole::Configure, csrf: String::new() };
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path();
-    let is_page = admin::is_page(&parts.method, path);
-    let bytes = match body(incoming, body_max(is_page, path)).await {
-        Ok(bytes) => bytes,
-        Err(refusal) => return refusal,
-    };
-    if is_page {
-        let owner = PageSession { who, role: AdminRole::Configure, csrf: String::new() };
+    if admin::is_page(&parts.method, path) {
+        let bytes = match form(incoming, &parts, &owner, connection).await {
+            Ok(bytes) => bytes,
+            Err(refusal) => return refusal,
+        };
         let request = Request::from_parts(parts, bytes);
         return shared.pages.answer(&shared.api, request, PageReader::Owner(owner), &caller.visitor()).await;
     }
+    let bytes = match body(incoming, body_max(path)).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return respond(refusal),
+    };
     match (&parts.method, without_version(path)) {
-        (&Method::POST, "/page/link") => link(parts.uri.query().unwrap_or_default(), &who, shared),
+        (&Method::POST, "/page/link") => link(parts.uri.query().unwrap_or_default(), &owner.who, shared),
         (&Method::POST, "/page/browser") => change_to_browser(parts, connection),
-        _ => called(call(&parts, bytes, who, &caller.visitor()), shared).await,
+        _ => called(call(&parts, bytes, owner, &caller.visitor()), shared).await,
     }
 }
 
@@ -195,18 +197,19 @@ async fn browser(
         return respond(Answer::error(StatusCode::FORBIDDEN, why));
     }
     if admin::is_page(&parts.method, path) {
-        let most = match &session {
-            Some(_) => FORM_MAX,
-            None if is_entrance(&parts.method, path) => LOG_IN_MAX,
+        let read = match &session {
+            Some((reader, _)) => form(incoming, &parts, reader, connection).await,
+            None if is_entrance(&parts.method, path) => body(incoming, LOG_IN_MAX).await.map_err(respond),
             // The session may have ended while its reader wrote: the text goes back to them.
-            None if incoming.size_hint().upper().is_some_and(|length| length <= TEXT_MAX as u64) => TEXT_MAX,
+            None if incoming.size_hint().upper().is_some_and(|length| length <= TEXT_MAX as u64) => {
+                body(incoming, TEXT_MAX).await.map_err(respond)
+            }
             None => {
-                discard(incoming).await;
-                let request = Request::from_parts(parts, Bytes::new());
-                return shared.pages.answer(&shared.api, request, PageReader::Browser(None), &visitor).await;
+                discard(incoming, FORM_MAX as u64).await;
+                Ok(Bytes::new())
             }
         };
-        let bytes = match body(incoming, most).await {
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(refusal) => return refusal,
         };
@@ -217,13 +220,13 @@ async fn browser(
     let session = match caller_of_api(&parts, session, &visitor) {
         Ok(session) => session,
         Err(refusal) => {
-            discard(incoming).await;
+            discard(incoming, FORM_MAX as u64).await;
             return respond(refusal);
         }
     };
-    match body(incoming, body_max(false, path)).await {
-        Ok(bytes) => called(call(&parts, bytes, session.who, &visitor), shared).await,
-        Err(refusal) => refusal,
+    match body(incoming, body_max(path)).await {
+        Ok(bytes) => called(call(&parts, bytes, session, &visitor), shared).await,
+        Err(refusal) => respond(refusal),
     }
 }
 
@@ -255,13 +258,13 @@ fn caller_of_api(
     }
 }
 
-/// The longest body that a path reads.
-fn body_max(is_page: bool, path: &str) -> usize {
-    if is_page { FORM_MAX } else { find(path).map_or(0, |path| path.body) }
+/// The longest body that a path of the API reads.
+fn body_max(path: &str) -> usize {
+    find(path).map_or(0, |path| path.body)
 }
 
 /// The call of the API behind a request. hyper leaves the body out of responses to HEAD.
-fn call(parts: &Parts, body: Bytes, who: String, visitor: &PageVisitor) -> Call {
+fn call(parts: &Parts, body: Bytes, session: PageSession, visitor: &PageVisitor) -> Call {
     let method = if parts.method == Method::HEAD { Method::GET } else { parts.method.clone() };
     let accept = parts.headers.get_all(ACCEPT).iter().filter_map(|field| field.to_str().ok()).collect::<Vec<_>>();
     Call {
@@ -269,7 +272,8 @@ fn call(parts: &Parts, body: Bytes, who: String, visitor: &PageVisitor) -> Call 
         body,
         if_match: parts.headers.get(IF_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned),
         accept: accept.join(","),
-        who,
+        shows_secrets: session.may(AdminRole::Configure),
+        who: session.who,
         is_confidential: visitor.is_confidential(),
         ..Call::new(method, parts.uri.path())
     }
@@ -365,55 +369,21 @@ fn refusal(method: &Method, headers: &HeaderMap, caller: &Caller) -> Option<Resp
     }
 }
 
-/// Collects a body that may have a key or a password: in one place, which nobody else has, so that it can be wiped there.
-async fn whole(incoming: Incoming, max: usize) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-    let known = usize::try_from(incoming.size_hint().lower()).unwrap_or(max).clamp(BODY_ROOM, max.max(BODY_ROOM));
-    let mut whole = BytesMut::with_capacity(known);
-    let mut body = pin!(Limited::new(incoming, max));
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            whole.extend_from_slice(&data);
-            wipe(data);
-        }
-    }
-    Ok(whole.freeze())
-}
-
-/// Reads a body of a refused request, and keeps nothing: a connection that is closed before is reset, and the client never
-/// sees the refusal. A long body is left unread.
-async fn discard(mut incoming: Incoming) {
-    let mut left = FORM_MAX as u64;
-    if incoming.size_hint().lower() > left {
-        return;
-    }
-    let read = async {
-        while let Some(Ok(frame)) = incoming.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-            match left.checked_sub(length) {
-                Some(rest) => left = rest,
-                None => return,
-            }
-        }
+/// Reads the form of a page. The refusal is a page, too.
+async fn form(
+    incoming: Incoming,
+    parts: &Parts,
+    reader: &PageSession,
+    connection: &AdminConnection,
+) -> Result<Bytes, Response<AnswerBody>> {
+    let AdminConnection { caller, shared, .. } = connection;
+    // Whoever waits for 100 (Continue) sends nothing.
+    let is_sending = !parts.headers.contains_key(EXPECT);
+    let read = if is_sending && incoming.size_hint().lower() > FORM_MAX as u64 {
+        discard(incoming, UPLOAD_MAX).await;
+        Err(StatusCode::PAYLOAD_TOO_LARGE)
+    } else {
+        body(incoming, FORM_MAX).await.map_err(|refusal| refusal.status)
     };
-    let _ = tokio::time::timeout(BODY_TIMEOUT, read).await;
-}
-
-/// Reads a body of at most `max` bytes. With 0, leaves it unread.
-async fn body(incoming: Incoming, max: usize) -> Result<Bytes, Response<AnswerBody>> {
-    let too_long = || {
-        let why = format!("the body is longer than {max} bytes");
-        respond(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &why))
-    };
-    if max == 0 {
-        return Ok(Bytes::new());
-    }
-    if incoming.size_hint().lower() > max as u64 {
-        return Err(too_long());
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, whole(incoming, max)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
-        Ok(Err(_)) => Err(respond(Answer::bad("the body is incomplete"))),
-        Err(_) => Err(respond(Answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long"))),
-    }
+    read.map_err(|status| shared.pages.unread(parts, reader.clone(), status, &caller.visitor()))
 }

@@ -1,25 +1,29 @@
-//! A folder without a ledger, while another folder has one with promises for the same sites: somebody has moved the folder,
-//! or named another one. Clients hold these promises wherever the file is. So they count, and the new ledger begins with them.
+//! Promises in other folders' ledgers that a configuration's own lacks: somebody has moved the folder, or named another one,
+//! perhaps for a while only. Clients hold these promises wherever the file is. So they count, and the own ledger has them from
+//! then on.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::nearby_ledgers::{NearbyLedger, NearbyLedgers};
+use super::nearby_ledgers::{NearbyLedger, NearbyLedgers, is_promise};
 use crate::config::{Draft, acme};
 use crate::ledger::time::judged_now;
-use crate::ledger::{Book, FILE, HEAD, LOCK, Ledger, MOVED, News, Record, is_new, is_unused};
+use crate::ledger::{Book, FILE, Ledger, MOVED, News, Record, is_new, is_unused};
 use crate::os::privileges::user_name;
 use crate::os::words::words;
+use crate::reason::pasted::option_for;
 use crate::reason::{Reason, shell_path, shell_word};
 
-/// Promises in the ledgers of other folders, while a configuration's own has none.
+/// Promises in the ledgers of other folders.
 #[derive(Debug, Clone)]
 pub struct FoundPromises {
-    /// The folder without a ledger.
+    /// The configuration's own folder.
     folder: PathBuf,
-    /// The user who owns it, or who will.
-    user: u32,
+    /// It has a ledger that was in use, and was left.
+    is_used: bool,
+    /// The option that names the configuration, for commands.
+    option: String,
     /// The hints are for root.
     by_root: bool,
     /// The folders with these promises.
@@ -28,16 +32,22 @@ pub struct FoundPromises {
 }
 
 impl FoundPromises {
-    /// The promises that were found. `None` if the configuration's own ledger was in use, or if there are none.
+    /// The promises that were found, and that the own ledger lacks. `None` if there are none.
     #[must_use]
-    pub fn of(draft: &Draft, nearby: &NearbyLedgers) -> Option<Self> {
-        let folder = draft.state().filter(|folder| is_unused(folder))?;
-        let NearbyLedgers { counting, user, by_root, .. } = nearby;
-        let (user, by_root) = (*user, *by_root);
-        let mut found = Self { folder, user, by_root, others: Vec::new(), book: Book::default() };
-        for other in counting {
+    pub fn of(draft: &Draft, nearby: &NearbyLedgers, own: &Book) -> Option<Self> {
+        let folder = draft.state().filter(|_| !nearby.counting.is_empty())?;
+        let (is_used, option) = (!is_unused(&folder), option_for(draft.path()));
+        let by_root = nearby.by_root;
+        let mut found = Self { folder, is_used, option, by_root, others: Vec::new(), book: Book::default() };
+        let mut known = own.clone();
+        // The folder may have been moved: what was declined there is declined here.
+        let decisions = nearby.counting.iter().flat_map(|other| &other.records);
+        decisions.filter(|r| matches!(r, Record::Declined(_))).for_each(|record| _ = known.apply(record.clone()));
+        for other in &nearby.counting {
+            let counts = |record: &&Record| !is_promise(record, |promise| known.declines(promise, other.is_held));
             // A copy of a folder says nothing new.
-            let taken = other.records.iter().filter(|record| found.book.apply((*record).clone())).count();
+            let taken =
+                other.records.iter().filter(counts).filter(|record| found.book.apply((*record).clone())).count();
             if taken > 0 {
                 found.others.push(other.clone());
             }
@@ -45,12 +55,22 @@ impl FoundPromises {
         if found.others.is_empty() {
             return None;
         }
-        // As after a merge: refusing a pair that was served last helps nobody.
-        let news = News::of(&found.book.records().collect::<Vec<_>>());
-        let (now, _) = judged_now(found.book.newest());
-        let excuses = draft.excuses(&news, |promise| !news.has(promise), &found.book, now);
-        excuses.records.into_iter().for_each(|excuse| _ = found.book.apply(Record::Accepted(excuse)));
+        // Of a folder that was left, another pair may have been served since.
+        if !is_used {
+            found.excuse(draft, &known);
+        }
         Some(found)
+    }
+
+    /// Notes the lockouts by pairs that were served last, as after a merge: refusing them helps nobody.
+    fn excuse(&mut self, draft: &Draft, own: &Book) {
+        let all: Vec<Record> = self.book.records().collect();
+        let news = News::of(&all);
+        let mut merged = own.clone();
+        all.into_iter().for_each(|record| _ = merged.apply(record));
+        let (now, _) = judged_now(merged.newest());
+        let excuses = draft.excuses(&news, |promise| !news.has(promise), &merged, now);
+        excuses.records.into_iter().for_each(|excuse| _ = self.book.apply(Record::Accepted(excuse)));
     }
 
     /// Returns the promises, with accepted lockouts and burnt keys, as records.
@@ -58,23 +78,18 @@ impl FoundPromises {
         self.book.records()
     }
 
-    /// Returns the warning, with the ways to keep everything and to forget them.
+    /// `true` if the own ledger was in use, and lacks them since its folder was left.
+    #[must_use]
+    pub fn is_addition(&self) -> bool {
+        self.is_used
+    }
+
+    /// Returns the warning, with the way to keep the keys, too.
     #[must_use]
     pub fn reason(&self) -> Reason {
         let named_if = |is_about| named(self.others.iter().filter(|other| other.is_about_sites == is_about));
         let (about_sites, others) = (named_if(true), named_if(false));
-        let lacks = if is_new(&self.folder) { "has no ledger" } else { "has no ledger that was in use" };
-        let folder = self.folder.display();
-        let reason = match about_sites.is_empty() {
-            true => Reason::new(format!(
-                "{folder} {lacks}, and {others} has one with promises for other sites: the new ledger begins \
-                 with them, and they count once such a site is here"
-            )),
-            false => Reason::new(format!(
-                "{folder} {lacks}, and {about_sites} has one with promises for these sites: they count, and \
-                 the new ledger begins with them"
-            )),
-        };
+        let reason = Reason::new(self.what(&about_sites, &others));
         let reason = match about_sites.is_empty() || others.is_empty() {
             true => reason,
             false => reason.note(format!("it also has those of {others} for other sites")),
@@ -85,17 +100,45 @@ impl FoundPromises {
             false => reason.note(format!("another pintle runs with {held}")),
         };
         // The folder of a running process stays where it is, and nobody copies a file that is being written.
-        let is_meant = |other: &&NearbyLedger| !other.is_held && (other.is_about_sites || about_sites.is_empty());
+        let is_meant = |other: &&NearbyLedger| !self.is_used && !other.is_held && self.is_meant(other);
         let copies = self.others.iter().filter(is_meant).filter_map(|other| self.to_copy(other));
         let purpose = match about_sites.is_empty() {
             true => "if it was the state of this configuration, to keep its keys, too",
             false => "to keep the keys, too",
         };
-        let copies = copies.map(|copy| format!("{purpose}: stop pintle, `{copy}`, and start it"));
-        let anew = self.to_begin_anew();
-        reason
-            .hints(copies)
-            .hint(format!("if no client holds them, begin without them: stop pintle, `{anew}`, and start it"))
+        reason.hints(copies.map(|copy| format!("{purpose}: stop pintle, `{copy}`, and start it")))
+    }
+
+    fn what(&self, about_sites: &str, others: &str) -> String {
+        let folder = self.folder.display();
+        if self.is_used {
+            return format!("{about_sites} has promises for these sites that the ledger in {folder} lacks: they count");
+        }
+        let lacks = if is_new(&self.folder) { "has no ledger" } else { "has no ledger that was in use" };
+        match about_sites.is_empty() {
+            true => format!(
+                "{folder} {lacks}, and {others} has one with promises for other sites: the new ledger begins \
+                 with them, and they count once such a site is here"
+            ),
+            false => format!(
+                "{folder} {lacks}, and {about_sites} has one with promises for these sites: they count, and \
+                 the new ledger begins with them"
+            ),
+        }
+    }
+
+    /// Returns the hint to begin without them. Once pintle serves, its ledger has them.
+    #[must_use]
+    pub fn to_decline(&self) -> String {
+        let file = |other: &NearbyLedger| other.folder.join(if other.is_moved { MOVED } else { FILE });
+        let files = self.others.iter().filter(|other| self.is_meant(other)).map(|other| shell_path(&file(other)));
+        let files = files.collect::<Vec<_>>().join(" ");
+        format!("if no client holds them, begin without them: `pintle ledger decline{} {files}`", self.option)
+    }
+
+    /// `true` if a folder has promises for the configured sites, or if none has.
+    fn is_meant(&self, other: &NearbyLedger) -> bool {
+        other.is_about_sites || !self.others.iter().any(|any| any.is_about_sites)
     }
 
     /// The command that copies a folder to this one; `None` if one of them is another user's: root would follow the links
@@ -124,23 +167,6 @@ impl FoundPromises {
             }
             (false, _) => format!("{by}mkdir -p {to} && {copy}"),
         })
-    }
-
-    /// The command after which the folder has an empty ledger of its own.
-    fn to_begin_anew(&self) -> String {
-        let [file, head, lock] = [FILE, HEAD, LOCK].map(|name| shell_path(&self.folder.join(name)));
-        let to = shell_path(&self.folder);
-        let user = fs::metadata(&self.folder).map_or(self.user, |own| own.uid());
-        let by = self.as_user(user, &to);
-        let empty = format!("install -m 600 /dev/null {file}");
-        match self.folder.exists() {
-            // The start has written a new ledger.
-            true => format!("{by}rm -f {head} {lock} && {by}{empty}"),
-            false if self.is_for_root(user) => {
-                format!("install -d -o {} -m 700 {to} && {by}{empty}", shell_word(&user_name(user)))
-            }
-            false => format!("mkdir -p -m 700 {to} && {empty}"),
-        }
     }
 
     /// `true` if root carries a command out for another user.

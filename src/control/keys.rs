@@ -15,7 +15,7 @@ use super::promises::{PromiseDates, promised_since};
 use super::{Control, config};
 use crate::acme::request::ask;
 use crate::admin::api::{Answer, Call};
-use crate::admin::asked::parameter;
+use crate::admin::asked::{encoded, parameter};
 use crate::config::edit::{matches, tag};
 use crate::config::new_key::{Algorithm, KeyFailure, KeyPath, KeyWithCsr, make};
 use crate::config::withdrawal::{LINE, Withdrawal, withdrawn};
@@ -168,13 +168,13 @@ async fn new(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     let Ok(algorithm) = <Algorithm as clap::ValueEnum>::from_str(algorithm, true) else {
         return Answer::bad("algorithm: neither ecdsa-p256, rsa-2048 nor ed25519");
     };
+    let Some(if_match) = call.if_match.clone() else { return no_tag(&wanted.site) };
     let Some(outline) = ask(commands, AdminCommand::Outline).await else { return Answer::gone() };
     let Some(outline) = outline else { return Answer::bad("the configuration cannot be read") };
-    let if_match = call.if_match.clone();
     let made = spawn_blocking(move || {
         // Of two presses of a button, the second finds the key of the first.
         let _one_by_one = MAKING.lock();
-        match refusal(&outline, &wanted.site, role, if_match.as_deref()) {
+        match refusal(&outline, &wanted.site, role, &if_match) {
             Some(refusal) => refusal,
             None => make_for(&outline, &wanted.site, role, algorithm),
         }
@@ -183,15 +183,22 @@ async fn new(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
     made.unwrap_or_else(|panic| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, &panic.to_string()))
 }
 
+/// The refusal of a call that does not say which keys its caller has seen (RFC 6585 section 3).
+fn no_tag(host: &str) -> Answer {
+    let reason = Reason::new("If-Match is missing: whoever makes a key names the keys that they have seen");
+    let reason = reason.hint(format!("If-Match: the tag of the site in GET /v1/keys?page=1&q={}", encoded(host)));
+    Answer::refused(StatusCode::PRECONDITION_REQUIRED, &reason)
+}
+
 /// The refusal of a key that nobody needs: pintle makes it by itself, or somebody has made one since the caller looked.
-fn refusal(outline: &Outline, host: &str, role: Role, if_match: Option<&str>) -> Option<Answer> {
+fn refusal(outline: &Outline, host: &str, role: Role, if_match: &str) -> Option<Answer> {
     let site = outline.site(host)?;
     if site.is_managed() && role != Role::Spare {
         let what = format!("{host}: pintle obtains the certificate of this site, and makes its next key by itself");
         let command = pintle(format_args!("key rotate --site {}", shell_word(host)));
         return Some(Answer::refused(StatusCode::CONFLICT, &Reason::new(what).command(command)));
     }
-    if if_match.is_some_and(|if_match| !matches(if_match, &tag_of(outline, site))) {
+    if !matches(if_match, &tag_of(outline, site)) {
         let what = format!("{host}: a key was made already since you looked");
         let hint = "look at the keys again; then you can make another";
         return Some(Answer::refused(StatusCode::PRECONDITION_FAILED, &Reason::new(what).hint(hint)));
@@ -289,9 +296,11 @@ fn keys_of(site: &report::SiteReport, managed: bool, dates: &dyn Fn(Pin) -> Prom
         row
     });
     // A backup that is live is listed as that.
-    let waiting = site.backups.iter().filter(|(_, key)| !site.promoted.contains(&key.pin));
-    let backups = waiting.enumerate().map(|(index, (file, public))| {
-        let mut row = key(Role::of_backup(index), (public.pin, public.algorithm), json!(file));
+    let waiting = || site.backups.iter().filter(move |(_, key)| !site.promoted.contains(&key.pin));
+    let algorithms = site.certificates.iter().map(|certificate| certificate.algorithm);
+    let roles = Role::of_backups(algorithms, waiting().map(|(_, key)| Some(key.algorithm)));
+    let backups = waiting().zip(roles).map(|((file, public), role)| {
+        let mut row = key(role, (public.pin, public.algorithm), json!(file));
         row["csr"] = json!(public.kind == KeyKind::Csr);
         row
     });

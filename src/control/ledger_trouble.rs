@@ -40,7 +40,7 @@ impl LedgerTrouble {
         Self { error: doubt.to_string(), by_clock: true, is_damaged: false, retry: Instant::now() }
     }
 
-    pub(super) fn tell(&self) {
+    pub(super) fn log(&self) {
         if self.by_clock {
             tracing::error!(
                 error = self.error,

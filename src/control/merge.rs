@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Control;
 use super::admin::PromisesInForce;
-use super::promises::tell_of_excuses;
+use super::promises::log_excuses;
 use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, Book, News, Record, repair};
 use crate::os::words::words;
@@ -29,7 +29,7 @@ impl Control {
         let records: Vec<Record> = news.into_iter().chain(excused).collect();
         self.record(records.clone()).await.map_err(|e| format!("the ledger cannot be written: {}", words(&e)))?;
         self.report_burnt(&records);
-        tell_of_excuses(&excuses);
+        log_excuses(&excuses);
         if count > 0 {
             // The promises of other nodes bind this process, too.
             self.look_at_files().await;

@@ -1,7 +1,10 @@
-//! Ledgers in folders beside the state and the configuration, while the state has none. A folder counts if it is that of a
-//! user whom this pintle trusts anyway: anybody else could have made its promises up. All of its promises are taken along,
-//! as nobody looks there again: those for sites that are not configured bind nobody until they are.
+//! Ledgers in folders beside the state and the configuration: another folder may have been in use last. A folder counts if
+//! it is that of a user whom this pintle trusts anyway: anybody else could have made its promises up. If the state has no
+//! ledger that was in use, all of its promises are taken along: those for sites that are not configured bind nobody until
+//! they are. A folder that was in use looks nowhere, unless a mark in it says which folder has its promises since then: that
+//! one counts if it has promises for the configured sites that the state's ledger lacks.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
@@ -11,9 +14,11 @@ use std::path::{Path, PathBuf, absolute};
 use super::open_ledger::hints_to_read;
 use crate::config::Draft;
 use crate::host::HostPattern;
+use crate::ledger::repair::{bounded, is_beyond};
 use crate::ledger::time::judged_now;
 use crate::ledger::{
-    Book, FILE, HEAD, MOVED, Notice, OpenError, Record, glance, glance_aside, is_held, is_unused, unreadable,
+    Book, FILE, HEAD, LeftMark, MOVED, Notice, OpenError, Record, glance, glance_aside, is_held, is_unused, left_for,
+    look, set_id, unreadable,
 };
 use crate::os::privileges::{USER, UserAccount, is_root, user_name};
 use crate::os::words::words;
@@ -23,6 +28,8 @@ use crate::reason::{Reason, shell_word};
 
 /// The ledgers that are read beside the configuration and the state.
 const LEDGERS_MAX: usize = 200;
+/// The marks that are followed from one folder to the next.
+const MARKS_MAX: usize = 8;
 /// The largest file of another folder's ledger that is read, in bytes.
 const FILE_MAX: u64 = 256 << 20;
 /// The folder that the packages use.
@@ -34,8 +41,6 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 #[derive(Debug, Clone, Default)]
 pub struct NearbyLedgers {
     pub(super) counting: Vec<NearbyLedger>,
-    /// The user who owns the state, or who will.
-    pub(super) user: u32,
     /// Root has looked.
     pub(super) by_root: bool,
     left_out: Vec<Reason>,
@@ -81,15 +86,14 @@ fn this_user() -> u32 {
 }
 
 impl NearbyLedgers {
-    /// Looks for them. None are found if the configuration's own folder has a ledger that was in use.
+    /// Looks for them.
     #[must_use]
     pub fn look(draft: &Draft) -> Self {
-        let Some(folder) = draft.state().filter(|folder| is_unused(folder)) else { return Self::default() };
-        let of_state = fs::metadata(&folder).ok().map(|folder| folder.uid());
-        let user = of_state.or_else(|| serving_user(draft)).unwrap_or_else(this_user);
-        let mut found = Self { user, by_root: is_root(), ..Self::default() };
-        let rules = NearbyRules { draft, hosts: draft.hosts(), trusted: trusted_users(draft), user };
-        let all = folders_nearby(draft.path(), &folder);
+        let Some(folder) = draft.state() else { return Self::default() };
+        let mut found = Self { by_root: is_root(), ..Self::default() };
+        let rules = NearbyRules::of(draft, &folder);
+        let mut all = if rules.is_used { BTreeSet::new() } else { folders_nearby(draft.path(), &folder) };
+        all.extend(promises_taken_to(&folder));
         let beside = fs::canonicalize(folder.parent().unwrap_or(&folder)).ok();
         let is_beside = |other: &&PathBuf| other.parent() == beside.as_deref();
         found.unseen = all.iter().filter(is_beside).filter(|other| is_closed_roots(other)).cloned().collect();
@@ -107,7 +111,7 @@ impl NearbyLedgers {
                 }
             }
         }
-        if let more @ 1.. = ledgers.count() {
+        if let (false, more @ 1..) = (rules.is_used, ledgers.count()) {
             let what = format!(
                 "{} has no ledger, and beside it or the configuration are more than {LEDGERS_MAX} folders with one: {more} \
                  of them are not read",
@@ -117,6 +121,14 @@ impl NearbyLedgers {
             found.left_out.push(Reason::new(what).hint(format!("{hint}{} OTHER/{FILE}", option_for(draft.path()))));
         }
         found
+    }
+
+    /// Opens the marks of folders with promises for these sites: once the own ledger has them, it may get newer ones. A
+    /// folder without a lock's file, or that cannot be written, gets no mark.
+    #[must_use]
+    pub fn left_behind(&self) -> Vec<LeftMark> {
+        let left = self.counting.iter().filter(|other| other.is_about_sites && !other.is_held);
+        left.filter_map(|other| LeftMark::open(&other.folder).ok()).collect()
     }
 
     /// The errors about ledgers that do not count, or that cannot be read.
@@ -151,10 +163,28 @@ struct NearbyRules<'d> {
     draft: &'d Draft,
     hosts: Vec<HostPattern>,
     trusted: BTreeSet<u32>,
+    /// The user who owns the state, or who will.
     user: u32,
+    folder: &'d Path,
+    /// The state's own ledger was in use.
+    is_used: bool,
+    /// Its contents, which somebody may have begun otherwise. They are read once another ledger is found.
+    own: OnceCell<Book>,
 }
 
-impl NearbyRules<'_> {
+impl<'d> NearbyRules<'d> {
+    fn of(draft: &'d Draft, folder: &'d Path) -> Self {
+        let of_state = fs::metadata(folder).ok().map(|folder| folder.uid());
+        let user = of_state.or_else(|| serving_user(draft)).unwrap_or_else(this_user);
+        let (hosts, trusted) = (draft.hosts(), trusted_users(draft));
+        Self { draft, hosts, trusted, user, folder, is_used: !is_unused(folder), own: OnceCell::new() }
+    }
+
+    fn own(&self) -> &Book {
+        // Whoever opens it reports that it cannot be read.
+        self.own.get_or_init(|| look(self.folder).map(|(book, _)| book).unwrap_or_default())
+    }
+
     /// A closed folder of root or of another service is none of pintle's.
     fn sight(&self, other: &Path) -> Option<NearbySight> {
         let is = fs::symlink_metadata(other).ok().filter(Metadata::is_dir)?;
@@ -182,7 +212,12 @@ impl NearbyRules<'_> {
             Err(error) => return (None, Some(unread(&unreadable(&folder), &error))),
         };
         let (now, _) = judged_now(book.newest());
+        let is_held = is_held(&folder);
+        let book = self.counted(&book, is_held);
         let is_about_sites = is_about(&book, &self.hosts, now);
+        if self.is_used && !is_about_sites {
+            return (None, None);
+        }
         let merge = |at: &Path| {
             format!("pintle ledger merge{} {}", option_for(self.draft.path()), shell_word(&at.display().to_string()))
         };
@@ -193,21 +228,39 @@ impl NearbyRules<'_> {
             });
             return (None, reason);
         }
-        let is_held = is_held(&folder);
         let damage = (!is_held && notices.iter().any(Notice::is_loss)).then(|| {
             let what = format!("{}: {}", file.display(), OpenError::Damaged(notices));
             let reason = Reason::new(what).note("the rest of it counts");
             reason.hint(format!("if you have a newer copy of the file: {}", merge(Path::new("COPY"))))
         });
         let is_own = is.uid() == 0 || is.uid() == self.user;
-        // A running pintle's folder was never that of this configuration.
-        if is_held && !is_about_sites {
+        // A running pintle's folder was never that of this configuration, or it is another node's, which has its own ledger.
+        if is_held && (self.is_used || !is_about_sites) {
             return (None, damage);
         }
         let is_alive = book.records().any(|record| is_promise(&record, |promise| promise.is_alive(now)));
         let records = taken(&book, is_own && is_alive);
         let owner = is.uid();
         (Some(NearbyLedger { folder, owner, is_held, is_moved, is_about_sites, is_alive, records }), damage)
+    }
+
+    /// The part of another ledger that the state's own one lacks, without promises that the operator has declined.
+    fn counted(&self, theirs: &Book, is_held: bool) -> Book {
+        let own = self.own();
+        let (now, _) = judged_now(own.newest());
+        let has_set = |promise: &Promise| own.promises().iter().any(|known| set_id(known) == set_id(promise));
+        // In a ledger that is in use, a date that cannot be right would make this machine's clock look wrong. If it has the
+        // set, the own date is the better one: a repair may have corrected it.
+        let dated = |record: Record| match self.is_used && is_beyond(&record, now) {
+            true if is_promise(&record, has_set) => None,
+            true => Some(bounded(record, now)),
+            false => Some(record),
+        };
+        let is_declined = |record: &Record| is_promise(record, |promise| own.declines(promise, is_held));
+        let news = own.news(theirs).into_iter().filter_map(dated).filter(|record| !is_declined(record));
+        let mut counted = Book::default();
+        news.for_each(|record| _ = counted.apply(record));
+        counted
     }
 
     /// The reason why a folder's ledger does not count.
@@ -253,7 +306,8 @@ pub(super) fn is_about(book: &Book, hosts: &[HostPattern], now: Seconds) -> bool
 fn taken(book: &Book, is_own: bool) -> Vec<Record> {
     // A lockout that was accepted there stays accepted: the chain may be in use.
     let goes_along = |record: &Record| {
-        matches!(record, Record::Accepted(_) | Record::Replaced(_) | Record::Burnt(_) | Record::Unknown(_))
+        let is_decision = matches!(record, Record::Accepted(_) | Record::Replaced(_) | Record::Declined(_));
+        is_decision || matches!(record, Record::Burnt(_) | Record::Unknown(_))
     };
     let taken = |record: Record| match record {
         Record::Unknown(json) if !is_own => Record::strictest(&json).map(Record::Promise),
@@ -263,7 +317,7 @@ fn taken(book: &Book, is_own: bool) -> Vec<Record> {
 }
 
 /// `true` if a record is a promise, perhaps a newer version's, that is meant.
-fn is_promise(record: &Record, is_meant: impl Fn(&Promise) -> bool) -> bool {
+pub(super) fn is_promise(record: &Record, is_meant: impl Fn(&Promise) -> bool) -> bool {
     match record {
         Record::Promise(promise) => is_meant(promise),
         Record::Unknown(json) => Record::strictest(json).as_ref().is_some_and(is_meant),
@@ -291,6 +345,20 @@ fn beside_targets(path: &Path) -> Vec<PathBuf> {
     beside.collect()
 }
 
+/// The folders that a folder's promises were taken along to, one after the other, as the marks say. A folder that is gone
+/// has no mark.
+fn promises_taken_to(folder: &Path) -> Vec<PathBuf> {
+    let own = fs::canonicalize(folder).ok();
+    let is_other = |to: &PathBuf| Some(to) != own.as_ref();
+    let marked = |at: &Path| left_for(at).and_then(|to| fs::canonicalize(to).ok()).filter(is_other);
+    let (mut found, mut next) = (Vec::new(), marked(folder));
+    while let Some(at) = next.take().filter(|at| found.len() < MARKS_MAX && !found.contains(at)) {
+        next = marked(&at);
+        found.push(at);
+    }
+    found
+}
+
 fn entries(folder: Option<&Path>) -> Vec<PathBuf> {
     let entries = folder.and_then(|folder| fs::read_dir(folder).ok());
     entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
@@ -300,8 +368,8 @@ fn entries(folder: Option<&Path>) -> Vec<PathBuf> {
 mod tests {
     use super::*;
     use crate::keys::pin::Pin;
-    use crate::ledger::Burnt;
     use crate::ledger::time::wall;
+    use crate::ledger::{Burnt, Declined};
     use crate::policy::hpkp::Mode;
     use crate::policy::promise::PromiseChannel;
 
@@ -325,8 +393,20 @@ mod tests {
         [&burnt, &promise].into_iter().for_each(|record| _ = book.apply(record.clone()));
         let now = wall();
         assert_eq!(taken(&book, false), std::slice::from_ref(&promise));
-        assert_eq!(taken(&book, true), [promise, burnt]);
+        assert_eq!(taken(&book, true), [promise.clone(), burnt]);
         let others = [HostPattern::parse("b.example").unwrap()];
         assert!(is_about(&book, &hosts, now) && !is_about(&book, &others, now));
+        // What is declined counts once it is promised later.
+        let Record::Promise(promise) = promise else { panic!() };
+        let mut own = Book::default();
+        own.apply(Record::Declined(Declined { set: set_id(&promise), at: now }));
+        assert!(own.declines(&promise, false) && own.records().count() == 1);
+        let (renewed, later) = (
+            Promise { last_sent: now + 900_000, ..promise.clone() },
+            Promise { first_sent: now + 9, last_sent: now + 9, ..promise },
+        );
+        assert!(!own.declines(&later, false) && !own.declines(&later, true));
+        // A running neighbour renews its leases.
+        assert!(!own.declines(&renewed, false) && own.declines(&renewed, true));
     }
 }

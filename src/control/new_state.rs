@@ -20,7 +20,7 @@ use crate::config::report::SiteReport;
 use crate::config::{Config, Draft};
 use crate::keys::pin::Pin;
 use crate::ledger::time::judged_now;
-use crate::ledger::{Book, FILE, Ledger, Record, is_new, is_unused, look};
+use crate::ledger::{Book, FILE, Ledger, Record, is_new, look, note_left};
 use crate::os::plain_file::folder_of;
 use crate::os::privileges;
 use crate::os::words::words;
@@ -75,6 +75,15 @@ impl NewProcess {
         }
     }
 
+    /// Marks a folder that the ledger moves to: until this process serves, the old one's has all promises.
+    pub(super) fn note_move(&self, draft: &Draft) {
+        let folder = draft.state().filter(|folder| self.moves_to(folder));
+        if let Some((folder, old)) = folder.zip(self.state.iter().flatten().next()) {
+            // A new folder has no lock's file yet: its start looks beside it.
+            let _ = note_left(&folder, old);
+        }
+    }
+
     fn moves_to(&self, folder: &Path) -> bool {
         self.state.as_ref().is_some_and(|theirs| !are_one(theirs, folder))
     }
@@ -126,19 +135,16 @@ impl Control {
     }
 }
 
-/// The promises that a first ledger in a folder has or would begin with, and where they are.
+/// The promises that a ledger in a folder has, or would get at a start, and where they are.
 fn ledger_of(draft: &Draft, folder: &Path) -> io::Result<(Book, String)> {
     let own = format!("{} has promises for these sites", folder.join(FILE).display());
-    if !is_unused(folder) {
-        return Ok((look(folder)?.0, own));
-    }
+    let mut theirs = if is_new(folder) { Book::default() } else { look(folder)?.0 };
     let parent = folder_of(folder);
     if parent.exists() {
         read_dir(parent)?;
     }
-    // A command, or a start that failed, may have begun one.
-    let mut theirs = if is_new(folder) { Book::default() } else { look(folder)?.0 };
-    let Some(found) = FoundPromises::of(draft, &NearbyLedgers::look(draft)) else { return Ok((theirs, own)) };
+    let nearby = NearbyLedgers::look(draft);
+    let Some(found) = FoundPromises::of(draft, &nearby, &theirs) else { return Ok((theirs, own)) };
     found.records().for_each(|record| _ = theirs.apply(record));
     Ok((theirs, found.reason().what))
 }

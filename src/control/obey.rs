@@ -32,13 +32,13 @@ impl Control {
             AdminCommand::Served(reply) => _ = reply.send(self.served()),
             AdminCommand::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
             AdminCommand::Promised { site, reply } => _ = reply.send(self.promised(&site)),
-            AdminCommand::Explain { asked, reply } => {
-                let report = self.explain(&asked).await;
+            AdminCommand::Explain { asked, shows_secrets, reply } => {
+                let report = self.explain(&asked, shows_secrets).await;
                 let _ = reply.send(report);
             }
             AdminCommand::Records(reply) => _ = reply.send(self.kept_records()),
-            AdminCommand::ExplainRecord { record, reply } => {
-                let explained = self.explain_record(&record).await;
+            AdminCommand::ExplainRecord { record, shows_secrets, reply } => {
+                let explained = self.explain_record(&record, shows_secrets).await;
                 let _ = reply.send(explained);
             }
             AdminCommand::Keys { wanted, reply } => _ = reply.send(self.keys(&wanted)),

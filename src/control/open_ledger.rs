@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::Draft;
+use crate::config::{Draft, LastGood};
 use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{day, wall};
 use crate::ledger::{Book, FILE, HEAD, Ledger, MOVED, Notice, OpenError, is_set_aside};
@@ -20,6 +20,8 @@ use crate::reason::{Reason, shell_path};
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest file behind a link that is looked at.
 const LINKED_MAX: u64 = 256 << 20;
+/// The name that another ledger's file gets, which has come in the place of a folder's own one.
+const OTHER: &str = "ledger.other";
 /// The pause between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -36,7 +38,11 @@ pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), Reason> {
 
 /// The same, with a book of everything that the ledger should contain. With it, nothing can be
 /// lost.
-pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), Reason> {
+///
+/// # Errors
+///
+/// The same.
+pub fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), Reason> {
     let Some(folder) = draft.state() else {
         let mut ledger = Ledger::in_memory();
         ledger.believe(known.iter().flat_map(Book::records).collect());
@@ -83,7 +89,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
 fn lost(draft: &Draft, folder: &Path, error: &OpenError, note: Option<String>) -> Reason {
     let reason = Reason::new(format!("{}: {error}", folder.join(FILE).display()));
     let reason = note.into_iter().fold(reason, |reason, note| reason.note(note));
-    reason.hints(moved(folder)).hints(remedy(draft.path()))
+    reason.hints(remedies(draft.path(), folder, error))
 }
 
 /// Opens a ledger again and again while another process has it, up to [`LOCK_PATIENCE`].
@@ -99,17 +105,35 @@ fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> 
 
 /// The remedies for a ledger that may have lost promises.
 #[must_use]
-pub fn remedy(config: &Path) -> [String; 2] {
+pub fn remedies(config: &Path, folder: &Path, error: &OpenError) -> Vec<String> {
     let (option, today) = (option_for(config), day(wall()));
-    [
-        format!(
+    let notices = if let OpenError::Damaged(notices) = error { notices.as_slice() } else { &[] };
+    let is_other = notices.iter().any(|notice| matches!(notice, Notice::OtherLedger { .. }));
+    let mut remedies = if is_other { put_back(&option, folder) } else { moved(folder) };
+    if !is_other {
+        remedies.push(format!(
             "restore a newer copy of the file, if you have one; `pintle ledger repair{option}` shows the readable part"
-        ),
-        format!(
-            "to continue with this part, and accept that clients who hold a lost promise may be locked out: \
-             pintle ledger repair{option} --accept-loss {today}"
-        ),
-    ]
+        ));
+    }
+    remedies.push(format!(
+        "to continue with {}, and accept that clients who hold a lost promise may be locked out: \
+         pintle ledger repair{option} --accept-loss {today}",
+        if is_other { "the other ledger alone" } else { "this part" }
+    ));
+    remedies
+}
+
+/// The remedies for another ledger's file in the place of a folder's own one.
+fn put_back(option: &str, folder: &Path) -> Vec<String> {
+    let copies = LastGood::of(folder);
+    let is_closed = copies.unreadable().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    let [at, file, other] = [folder.to_owned(), folder.join(FILE), folder.join(OTHER)].map(|path| shell_path(&path));
+    let own = format!(
+        "if you have a copy of this folder's own files (COPY), put them back, and add the promises of the other ledger: \
+         cp {file} {other} && cp COPY/{FILE} COPY/{HEAD} {at}/ && pintle ledger merge{option} {other}"
+    );
+    // With the copies of what was served, a start knows the own promises.
+    is_closed.then(|| copies.hint_to_read()).into_iter().chain([own]).collect()
 }
 
 /// The hint to move a state to another folder by hand.
@@ -122,8 +146,7 @@ pub fn hint_to_move(from: &Path, to: &Path) -> String {
 }
 
 /// The remedies if an upgrade has moved the ledger from this folder to another one.
-#[must_use]
-pub fn moved(folder: &Path) -> Vec<String> {
+fn moved(folder: &Path) -> Vec<String> {
     // After an upgrade that came back, nobody needs the old file.
     if !is_set_aside(folder) {
         return Vec::new();

@@ -183,8 +183,9 @@ fn keys(wanted: &WantedExport, path: &Path, report: &report::SiteReport) -> Resu
         }
         backups.push((name.clone(), *key));
     }
-    for (index, (file, key)) in backups.into_iter().enumerate() {
-        let role = Role::of_backup(index);
+    let live = report.certificates.iter().map(|live| live.algorithm);
+    let roles = Role::of_backups(live, backups.iter().map(|(_, key)| Some(key.algorithm)));
+    for ((file, key), role) in backups.into_iter().zip(roles) {
         add(SiteKey { pin: key.pin, algorithm: key.algorithm, role, file, not_after: None });
     }
     Ok(keys)

@@ -51,15 +51,27 @@ pub(super) struct HeldSets {
 /// Facts by site; names of ten thousand are looked up for one page.
 pub(super) type BySite<'b, T> = HashMap<&'b str, T, foldhash::fast::RandomState>;
 
-/// The sets that clients may hold, of some sites.
-pub(super) fn held(book: &Book, now: Seconds, is_wanted: impl Fn(&str) -> bool) -> BySite<'_, HeldSets> {
+impl HeldSets {
+    fn add(&mut self, promise: &Promise) {
+        self.sets += 1;
+        self.until = promise.honoured_until().max(self.until);
+    }
+}
+
+/// The sets that clients may hold.
+pub(super) fn held(book: &Book, now: Seconds) -> BySite<'_, HeldSets> {
     let mut held = BySite::<HeldSets>::default();
-    for promise in book.promises().iter().filter(|promise| promise.is_alive(now) && is_wanted(&promise.site)) {
-        let of_site = held.entry(&promise.site).or_default();
-        of_site.sets += 1;
-        of_site.until = promise.honoured_until().max(of_site.until);
+    for promise in book.promises().iter().filter(|promise| promise.is_alive(now)) {
+        held.entry(&promise.site).or_default().add(promise);
     }
     held
+}
+
+/// The same of one site; `None` without any: of ten thousand, a page shows few.
+pub(super) fn held_of(book: &Book, now: Seconds, site: &str) -> Option<HeldSets> {
+    let mut held = HeldSets::default();
+    book.of_site(site).filter(|promise| promise.is_alive(now)).for_each(|promise| held.add(promise));
+    (held.sets > 0).then_some(held)
 }
 
 /// The first time at which clients of a site received a pin, by site and pin.
@@ -105,9 +117,11 @@ impl Control {
     pub(super) fn now(&self) -> Seconds {
         let reading = ClockReading::take();
         let mut time = self.promises.time.borrow_mut();
+        let mut is_redated = false;
         match time.step(reading) {
             ClockStep::None => {}
             ClockStep::Forward(behind) => {
+                is_redated = !self.draining;
                 tracing::warn!(
                     seconds = behind.seconds,
                     "the clock was set forward, or this machine slept: promises are written again"
@@ -121,7 +135,13 @@ impl Control {
             // the start are too early.
             ClockStep::Doubtful(_) => self.promises.leases.borrow_mut().revoke(),
         }
-        time.judged(reading)
+        let judged = time.judged(reading);
+        drop(time);
+        if is_redated {
+            // The pairs' copies note the ends of promises.
+            self.keep_pairs(Some(&self.config));
+        }
+        judged
     }
 
     /// The time for judgements, and the same unless the clock is doubted: without another step of the clock.
@@ -183,9 +203,9 @@ impl Control {
             "the file had records that this process did not know, of an older copy or of another node: they are kept, and \
              their promises bind"
         );
-        tell_of_impossible_dates(&beyond);
+        log_impossible_dates(&beyond);
         self.report_burnt(&foreign);
-        tell_of_excuses(&excuses);
+        log_excuses(&excuses);
         // The pairs' copies say the same as the excuses.
         self.keep_pairs(Some(&self.config));
         written.map(drop)
@@ -216,11 +236,11 @@ impl Control {
             }
             if records.is_empty() {
                 let kept = ledger.keep();
-                tell_of_disturbance(&mut ledger);
+                log_disturbance(&mut ledger);
                 return kept.map(|()| WriteOutcome::Done);
             }
             ledger.record(records)?;
-            tell_of_disturbance(&mut ledger);
+            log_disturbance(&mut ledger);
             Ok(WriteOutcome::Done)
         });
         self.counted(written.await.unwrap_or_else(|panic| Err(io::Error::other(panic))))
@@ -244,6 +264,7 @@ impl Control {
             return;
         }
         self.promises.looked_at = Instant::now();
+        self.note_ends();
         if let Err(error) = self.keep_ledger().await {
             self.promises.leases.borrow_mut().revoke();
             self.withhold(LedgerTrouble::new(&error));
@@ -258,10 +279,21 @@ impl Control {
         }
     }
 
+    /// Copies the pairs again whose names a promise has bound that is over: the notes of their copies have its pins, too.
+    fn note_ends(&mut self) {
+        let Some(now) = self.times().1.filter(|_| !self.draining) else { return };
+        let since = std::mem::replace(&mut self.promises.ends_noted, now);
+        let is_over = |promise: &&Promise| promise.is_alive(since) && !promise.is_alive(now);
+        let over: Vec<Promise> = self.ledger().book().promises().iter().filter(is_over).cloned().collect();
+        if !over.is_empty() {
+            self.keep_pairs_after(&over);
+        }
+    }
+
     /// Notes why pins are withheld, and logs it if it is new.
     fn withhold(&mut self, trouble: LedgerTrouble) {
         if self.promises.trouble.as_ref().is_none_or(|known| known.error != trouble.error) {
-            trouble.tell();
+            trouble.log();
         }
         self.promises.trouble = Some(trouble);
     }
@@ -333,7 +365,7 @@ impl Control {
         if let Some(doubt) = doubt {
             if self.promises.trouble.as_ref().is_none_or(|known| !known.by_clock) {
                 let trouble = LedgerTrouble::of_clock(doubt);
-                trouble.tell();
+                trouble.log();
                 self.promises.trouble = Some(trouble);
             }
             return None;
@@ -355,7 +387,7 @@ impl Control {
 }
 
 /// Logs the pairs in use that new records would refuse.
-pub(super) fn tell_of_excuses(excuses: &[Accepted]) {
+pub(super) fn log_excuses(excuses: &[Accepted]) {
     for Accepted { site, pin, until, sets, .. } in excuses {
         match sets.is_empty() {
             true => tracing::error!(
@@ -375,7 +407,7 @@ pub(super) fn tell_of_excuses(excuses: &[Accepted]) {
 }
 
 /// Logs promises of others with impossible dates. They bind as if they were sent until today.
-fn tell_of_impossible_dates(beyond: &[Record]) {
+fn log_impossible_dates(beyond: &[Record]) {
     for record in beyond.iter().take(NAMED_MAX) {
         tracing::error!(
             record = repair::in_words(record),
@@ -388,7 +420,7 @@ fn tell_of_impossible_dates(beyond: &[Record]) {
     }
 }
 
-fn tell_of_disturbance(ledger: &mut Ledger) {
+fn log_disturbance(ledger: &mut Ledger) {
     if ledger.was_disturbed() {
         tracing::warn!("another program has deleted or changed the ledger's file: it is written again");
     }

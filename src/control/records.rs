@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::Control;
 use super::admin::{AdminCommand, KeptRecords};
 use crate::acme::request::ask;
-use crate::admin::api::Answer;
+use crate::admin::api::{Answer, Call};
 use crate::admin::asked::parameter;
 use crate::config::AccessTarget;
 use crate::config::value::show_number;
@@ -48,7 +48,8 @@ impl StatusChoice {
 }
 
 /// Answers `/records`.
-pub(super) async fn shown(query: &str, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+pub(super) async fn shown(call: &Call, commands: &mpsc::Sender<AdminCommand>) -> Answer {
+    let query = call.query.as_str();
     let Some(kept) = ask(commands, AdminCommand::Records).await else { return Answer::gone() };
     let Some(recent) = kept.recent.clone() else {
         let upgrade = pintle("upgrade");
@@ -56,7 +57,7 @@ pub(super) async fn shown(query: &str, commands: &mpsc::Sender<AdminCommand>) ->
         return refused(StatusCode::CONFLICT, "this process keeps no recent records: log.recent is 0", &hints);
     };
     match parameter(query, "id") {
-        Some(id) => one(id, &kept, recent, commands).await,
+        Some(id) => one(id, call.shows_secrets, (&kept, recent), commands).await,
         None => several(query, recent).await,
     }
 }
@@ -68,8 +69,8 @@ fn refused(status: StatusCode, why: &str, hints: &[String]) -> Answer {
 /// One record, and the reason of its end.
 async fn one(
     id: String,
-    kept: &KeptRecords,
-    recent: Arc<RecentRecords>,
+    shows_secrets: bool,
+    (kept, recent): (&KeptRecords, Arc<RecentRecords>),
     commands: &mpsc::Sender<AdminCommand>,
 ) -> Answer {
     // On another thread: there may be many records.
@@ -80,7 +81,7 @@ async fn one(
         Ok(Err(reach)) => return kept.missing(&id, &reach),
         Err(_) => return Answer::gone(),
     };
-    match ask(commands, |reply| AdminCommand::ExplainRecord { record, reply }).await {
+    match ask(commands, |reply| AdminCommand::ExplainRecord { record, shows_secrets, reply }).await {
         Some(explained) => Answer::json(StatusCode::OK, explained),
         None => Answer::gone(),
     }

@@ -23,7 +23,7 @@ use crate::handover::Launcher;
 use crate::lease::Lease;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{ClockReading, Time, judged_now};
-use crate::ledger::{Book, Ledger, boot, set_id};
+use crate::ledger::{Book, Ledger, LeftMark, boot, set_id};
 use crate::os::supervisor::Tie;
 use crate::os::systemd::Notify;
 use crate::os::words::words;
@@ -54,6 +54,8 @@ pub struct Beginning {
     pub warnings: usize,
     /// Bound sockets for the pages over TLS.
     pub pages: Vec<PageSocket>,
+    /// The marks of folders whose promises the ledger takes along.
+    pub left: Vec<LeftMark>,
 }
 
 /// The parts made before anything is bound or promised.
@@ -103,6 +105,7 @@ impl Control {
         let parts = Parts::new(&config)?;
         let (ledger, config) = judged_by_all(&draft, ledger, config, beginning.strict)?;
         let promised = promise(ledger, &config, parts.copies.as_ref(), None, None).await?;
+        mark_left(&beginning.left, &config);
         open_disk(&config, None);
         let server = parts.server(bound, &config)?;
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
@@ -149,7 +152,7 @@ impl Control {
         control.follow_upstreams(names);
         control.files.watch.files(control.config.stamps().cloned().collect());
         if let Some(trouble) = &control.promises.trouble {
-            trouble.tell();
+            trouble.log();
         }
         control
     }
@@ -213,6 +216,15 @@ fn judged_by_all(
             let errors = problems.into_iter().filter(Problem::is_error).map(|problem| problem.reason);
             Err(StartError(Reason::of_all(&errors.collect::<Vec<_>>())))
         }
+    }
+}
+
+/// Marks the folders whose promises the ledger has now: if one of them is named again, its start looks here.
+pub(super) fn mark_left(left: &[LeftMark], config: &Config) {
+    let Some(folder) = config.state.as_deref() else { return };
+    let errors: Vec<io::Error> = left.iter().filter_map(|mark| mark.write(folder).err()).collect();
+    if let Some(error) = errors.first() {
+        tracing::warn!(error = %words(error), "cannot note in another folder that its promises are here now");
     }
 }
 

@@ -13,6 +13,7 @@ use super::promises::{HeldSets, PromiseDates, held, promised_since};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
 use crate::config::{AccessTarget, FormerCopy, LastGood, report};
+use crate::export::Role;
 use crate::host::HostPattern;
 use crate::keys::key_file::PublicKey;
 use crate::keys::pin::Pin;
@@ -24,6 +25,9 @@ use crate::reason::pasted::pintle;
 use crate::reason::{Reason, shell_word};
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
+
+/// Failures in a row that are a problem, and no accident.
+const FAILURES: u32 = 3;
 
 /// The memory of the process and of its allocator, in bytes.
 fn memory() -> Value {
@@ -128,7 +132,7 @@ impl Control {
     }
 
     fn all_sites(&self, book: &Book, now: Seconds) -> Vec<Value> {
-        let (alive, held) = (Promises::alive(book.promises(), now), held(book, now, |_| true));
+        let (alive, held) = (Promises::alive(book.promises(), now), held(book, now));
         let (reports, since) = (self.server.reports().counts(), promised_since(book, |_| true));
         let sites = self.sites().zip(self.bound()).map(|((site, upstream), (hosts, except))| {
             let counted = (held.get(site.name()).copied(), reports.get(site.name()).copied().unwrap_or_default());
@@ -187,7 +191,7 @@ impl Control {
             "promises_alive": held.map_or(0, |held| held.sets),
             "promised_until": held.map(|held| rfc3339(held.until)),
             "accepted_lockouts": book.lockouts().iter().filter(|a| a.site == name && !a.is_over(now) && !book.is_replaced(a)).map(lockout).collect::<Vec<_>>(),
-            "backups": site.backups.iter().enumerate().map(|backup| of_backup(site, backup, dates)).collect::<Vec<_>>(),
+            "backups": backups(site, dates),
             "ramps": site.ramps.iter().map(ramp).collect::<Vec<_>>(),
             "refused": self.files.refused.get(name).map(|refused| json!({
                 "since": rfc3339(refused.since),
@@ -231,21 +235,18 @@ impl Control {
     }
 }
 
-fn of_backup(
-    site: &report::SiteReport,
-    (at, (file, key)): (usize, &(String, PublicKey)),
-    dates: &dyn Fn(Pin) -> PromiseDates,
-) -> Value {
-    let PromiseDates { since, usable_from } = dates(key.pin);
-    let role = match at {
-        _ if site.promoted.contains(&key.pin) => "promoted",
-        0 => "next",
-        _ => "spare",
+fn backups(site: &report::SiteReport, dates: &dyn Fn(Pin) -> PromiseDates) -> Vec<Value> {
+    let live = site.certificates.iter().map(|certificate| certificate.algorithm);
+    let roles = Role::of_backups(live, site.backups.iter().map(|(_, key)| Some(key.algorithm)));
+    let one = |((file, key), role): (&(String, PublicKey), Role)| {
+        let PromiseDates { since, usable_from } = dates(key.pin);
+        let role = if site.promoted.contains(&key.pin) { "promoted" } else { role.name() };
+        json!({
+            "role": role, "file": file, "pin": key.pin.to_string(), "algorithm": key.algorithm.to_string(),
+            "promised_since": since.map(rfc3339), "usable_from": usable_from.map(rfc3339),
+        })
     };
-    json!({
-        "role": role, "file": file, "pin": key.pin.to_string(), "algorithm": key.algorithm.to_string(),
-        "promised_since": since.map(rfc3339), "usable_from": usable_from.map(rfc3339),
-    })
+    site.backups.iter().zip(roles).map(one).collect()
 }
 
 /// The renewal of a certificate that pintle obtains.
@@ -305,6 +306,11 @@ pub(super) fn health(upstream: &Upstream) -> Value {
 
 pub(super) fn is_out(upstream: &Upstream, address: SocketAddr, now: u64) -> bool {
     upstream.health.address(address, now) != (false, Duration::ZERO)
+}
+
+/// `true` if the latest requests to an upstream have all failed: not one by accident.
+pub(super) fn has_failed_in_a_row(upstream: &Upstream) -> bool {
+    upstream.health.failures() >= FAILURES
 }
 
 /// Whole seconds, rounded up.

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::Control;
 use super::promises::{is_sent, lock, sent_sets};
 use crate::ledger::time::wall;
-use crate::ledger::{Ledger, OpenError, set_id};
+use crate::ledger::{FILE, Ledger, MOVED, OpenError, note_left, set_id};
 use crate::os::words::words;
 use crate::policy::promise::Promise;
 
@@ -70,20 +70,22 @@ impl Control {
         self.config.breaks_any(theirs.promises().iter().filter(is_new))
     }
 
-    /// Sets the ledger's file aside if the new process has another `state.directory`. From now on the file is out of date:
-    /// a start in this folder must not believe it. The head stays, so such a start finds the file missing.
+    /// Sets the ledger's file aside if the new process has another `state.directory`, and marks the folder. From now on
+    /// the file is out of date: a start in this folder must not believe it. The head stays, so such a start finds the
+    /// file missing.
     pub(super) async fn set_ledger_aside(&self, theirs: Option<Vec<PathBuf>>) {
         let (Some(theirs), Some(own)) = (theirs, self.fixed.state.clone()) else { return };
         let moved = spawn_blocking(move || {
             // The only ledger stays where it is. A new process with another user may have a folder that is closed here.
-            let is_there = |theirs: &PathBuf| match std::fs::metadata(theirs.join(crate::ledger::FILE)) {
+            let is_there = |theirs: &PathBuf| match std::fs::metadata(theirs.join(FILE)) {
                 Ok(file) => file.len() > 0,
                 Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
             };
-            if are_one(&theirs, &own) || !theirs.iter().any(is_there) {
-                return Ok(None);
-            }
-            match std::fs::rename(own.join(crate::ledger::FILE), own.join(crate::ledger::MOVED)) {
+            let to = theirs.iter().find(|theirs| is_there(theirs));
+            let Some(to) = to.filter(|_| !are_one(&theirs, &own)) else { return Ok(None) };
+            // A process that takes this folder back may die before it serves. The next start looks there then.
+            let _ = note_left(&own, to);
+            match std::fs::rename(own.join(FILE), own.join(MOVED)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 renamed => renamed.map(|()| Some(own)),
             }

@@ -1,9 +1,8 @@
 //! An upgrade, seen from the new process: it checks and proves everything while the old one serves,
 //! then takes the ledger, judges again, records its promises, and serves.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,12 +12,13 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::cache::open_disk;
 use super::changed_pages::{HEARD_MAX, hear_changes};
-use super::open_ledger::{open_ledger_with, remedy, unreadable_ledger};
+use super::open_ledger::{open_ledger_with, remedies, unreadable_ledger};
 use super::page_listeners::bind_pages;
-use super::starting::{Beginning, Parts, StartError, promise};
+use super::starting::{Beginning, Parts, StartError, mark_left, promise};
 use super::state::PageSocket;
+use super::taken_listeners::Listeners;
 use super::upgrade::records;
-use super::{Control, prove, reload};
+use super::{Control, prove};
 use crate::config::{
     AdminAddress, CheckContext, Config, DaysInUse, Draft, HandedCopies, LastGood, MayLack, NamedKeys, ServedBefore,
     StandIn,
@@ -33,7 +33,7 @@ use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::os::words::words;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, texts};
-use crate::server::{Bound, Lent, bind};
+use crate::server::Lent;
 use crate::tls::certificate::Chain;
 use crate::upstream::dns::follow;
 
@@ -198,7 +198,8 @@ impl NewProcess {
                     crate::ledger::look(&folder).map_err(|error| unreadable_ledger(&folder, &error))?;
                 if let (false, true) = (self.whole, notices.iter().any(Notice::is_loss)) {
                     let error = OpenError::Damaged(notices);
-                    return Err(Reason::new(format!("{}: {error}", file.display())).hints(remedy(draft.path())));
+                    let hints = remedies(draft.path(), &folder, &error);
+                    return Err(Reason::new(format!("{}: {error}", file.display())).hints(hints));
                 }
                 book
             }
@@ -311,6 +312,7 @@ impl Control {
         config.names.extend(names);
         let promised =
             promise(ledger, &config, parts.copies.as_ref(), go.since, Some(&before)).await.map_err(problems_of)?;
+        mark_left(&beginning.left, &config);
         server.publish(config.snapshot.clone(), false);
         server.settled().await;
         open_disk(&config, None);
@@ -324,48 +326,6 @@ impl Control {
         }
         (control.upgrades.released, control.upgrades.heard) = newcomer.report_serving();
         Ok(control)
-    }
-}
-
-/// The listeners: passed ones and new ones.
-pub struct Listeners {
-    bound: Bound,
-    /// The listener on loopback for this process's own proof.
-    probed: Bound,
-    kept: Vec<(SocketAddr, bool)>,
-    notes: Vec<String>,
-    /// The sockets of the pages over TLS.
-    pages: Vec<PageSocket>,
-}
-
-impl Listeners {
-    /// The ports of this process to which it connects itself: for its proof, and for a verification that a page asks for.
-    #[must_use]
-    pub fn own_ports(&self, config: &Config) -> BTreeSet<u16> {
-        let mut own = super::sandbox_rules::own_ports(config, &self.bound.addresses());
-        own.extend(self.probed.addresses().iter().map(|(address, _)| address.port()));
-        own
-    }
-
-    fn bind(config: &Config, mut lent: Vec<Lent>) -> Result<Self, Vec<Problem>> {
-        let all: Vec<(SocketAddr, Scheme)> =
-            lent.iter().map(|l| (l.address, l.scheme.unwrap_or(Scheme::Https))).collect();
-        let bound = bind(&config.https, &config.http, config.workers, &mut lent)
-            .map_err(|errors| reload::cannot_listen(&errors, &all))?;
-        let left: Vec<SocketAddr> = lent.iter().map(|l| l.address).collect();
-        let taken = |address: &SocketAddr| all.iter().any(|(a, _)| a == address) && !left.contains(address);
-        let mut notes: Vec<String> =
-            left.iter().map(|address| format!("not listening on {address} any more")).collect();
-        for (address, scheme) in bound.addresses().iter().filter(|(address, _)| !taken(address)) {
-            notes.push(format!("listening on {address} ({})", scheme.as_str()));
-        }
-        // By their scheme in the old process, which must not close them.
-        let kept = all.iter().filter(|(address, _)| taken(address));
-        let kept = kept.map(|(address, scheme)| (*address, *scheme == Scheme::Https)).collect();
-        let probed = bind(&[(Ipv4Addr::LOCALHOST, 0).into()], &[], config.workers, &mut Vec::new());
-        let probed =
-            probed.map_err(|errors| errors.iter().map(|error| error.to_string().into()).collect::<Vec<Problem>>())?;
-        Ok(Self { bound, probed, kept, notes, pages: Vec::new() })
     }
 }
 
@@ -385,6 +345,7 @@ fn ledger(draft: &Draft, go: &Go, newcomer: &NewProcess) -> Result<(Ledger, Book
     known.extend(newcomer.first.iter().cloned());
     let mut all = book.clone();
     newcomer.first.iter().for_each(|record| _ = all.apply(record.clone()));
+    newcomer.note_move(draft);
     let (mut ledger, notices) = open_ledger_with(draft, go.whole.then_some(all)).map_err(|why| vec![why.into()])?;
     for notice in notices {
         tracing::warn!(%notice, "ledger");

@@ -4,7 +4,7 @@ use super::finding::{CheckResults, Finding, Unknown};
 use super::host::Host;
 use super::{
     accept_queue, clock, conntrack, descriptors, docker, huge_pages, key_files, listeners, name_servers, neighbours,
-    nic, ports, pressure, sysctl, units, upstreams,
+    nic, outside, ports, pressure, sysctl, units, upstreams,
 };
 
 /// A check: its name, its subject, and its function.
@@ -33,6 +33,7 @@ pub const CHECKS: &[Check] = &[
     Check { id: "memory", subject: "memory and pressure", check: pressure::check },
     Check { id: "huge-pages", subject: "transparent huge pages", check: huge_pages::check },
     Check { id: "listen", subject: "other programs on our ports", check: listeners::check },
+    Check { id: "outside", subject: "ports 80 and 443, as a CA reaches them", check: outside::check },
     Check { id: "systemd", subject: "overrides of the service", check: units::check },
     Check { id: "keys", subject: "permissions of private keys", check: key_files::check },
 ];

@@ -25,10 +25,10 @@ pub(super) fn check(host: &Host) -> CheckResults {
     } else if host.synchronised == Some(false) {
         let what = "nothing keeps this clock right: the kernel's clock is not synchronised";
         let finding = Finding::warning("clock.unsynchronised", "clock", what);
-        results.push(with_remedy(finding.evidence("timedatectl show: NTPSynchronized=no")));
+        results.push(with_remedy(finding.evidence("timedatectl show, or chronyc tracking: not synchronised")));
     }
     if seen.is_empty() && host.synchronised.is_none() {
-        results.needs("timedatectl, or an upstream that sends Date");
+        results.needs("timedatectl or chronyc, or an upstream that sends Date");
     }
     results
 }

@@ -27,7 +27,9 @@ pub(super) fn check(host: &Host) -> CheckResults {
             .remedy("make the table larger, now", set_now(&setting))
             .remedy(
                 "and at every boot",
-                std::iter::once("printf 'nf_conntrack\\n' > /etc/modules-load.d/nf_conntrack.conf".to_owned())
+                ["mkdir -p /etc/modules-load.d", "printf 'nf_conntrack\\n' > /etc/modules-load.d/nf_conntrack.conf"]
+                    .map(str::to_owned)
+                    .into_iter()
                     .chain(keep(&host.files, &setting)),
             )
     };

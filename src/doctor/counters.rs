@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::files::HostFiles;
 
 /// The counters of a network device that point at lost frames.
-pub const OF_DEVICE: [&str; 9] = [
+pub const OF_DEVICE: [&str; 10] = [
     "rx_packets",
+    "tx_packets",
     "rx_errors",
     "rx_dropped",
     "rx_missed_errors",

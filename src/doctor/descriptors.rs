@@ -95,13 +95,16 @@ mod tests {
                 (OF_HOST, file_nr),
             ]);
             let mut host =
-                Host { running: Some(RunningProcess { pid: 7, upstream_errors: 0 }), ..Host::of_files(files) };
+                Host { running: Some(RunningProcess { pid: 7, ..RunningProcess::default() }), ..Host::of_files(files) };
             host.wanted.open_files = 20_000;
             let found = check(&host).findings;
             assert_eq!(found.first().map(|finding| finding.id), want, "{limit}");
             assert_eq!(found.iter().any(|finding| finding.id == "descriptors.used"), limit == "2");
         }
-        let host = Host { running: Some(RunningProcess { pid: 7, upstream_errors: 0 }), ..Host::of_files(tree(&[]).1) };
+        let host = Host {
+            running: Some(RunningProcess { pid: 7, ..RunningProcess::default() }),
+            ..Host::of_files(tree(&[]).1)
+        };
         assert_eq!(check(&host).unknown, ["permission to read /proc/7/limits"]);
     }
 }

@@ -128,6 +128,13 @@ impl HostFiles {
         Some(fs::read_link(self.place(path)).ok()?.to_str()?.to_owned())
     }
 
+    /// Returns `true` if two paths lead to one file.
+    #[must_use]
+    pub fn are_one(&self, one: &str, other: &str) -> bool {
+        let real = |path| fs::canonicalize(self.place(path)).ok();
+        real(one).is_some_and(|one| real(other) == Some(one))
+    }
+
     /// Returns `true` if the file system of a file is mounted read-only.
     #[must_use]
     pub fn is_read_only(&self, path: &str) -> bool {
@@ -166,6 +173,7 @@ pub(super) mod tests {
         assert_eq!(files.number("/proc/x"), Some(12));
         assert_eq!(files.names("/d"), ["a", "b"]);
         assert!(files.is_there("/d/a") && files.text("/d/a").is_none());
+        assert!(files.are_one("/d/b", "/d/../d/b") && !files.are_one("/d/b", "/null"));
         assert_eq!(files.text("/null").as_deref(), Some(""));
         assert_eq!(files.read("/d").unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert!(files.is_folder("/d") && !files.is_folder("/proc/x") && files.names("/none").is_empty());

@@ -147,6 +147,35 @@ pub struct RunningProcess {
     pub pid: u32,
     /// Requests that failed at an upstream.
     pub upstream_errors: u64,
+    /// Its checks of the way that a CA takes to it, one for each certificate that it obtains.
+    pub outside: Vec<OutsideView>,
+}
+
+/// The result of the last check of the way from a CA to a site: its DNS records, and ports 80 and 443.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutsideView {
+    /// The first name of the site.
+    pub site: String,
+    /// The time of the check.
+    pub at: String,
+    /// The result.
+    pub verdict: OutsideVerdict,
+    /// The result in words, one fact each.
+    pub facts: Vec<String>,
+    /// The remedies in words.
+    pub hints: Vec<String>,
+}
+
+/// The result of a check from outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OutsideVerdict {
+    /// The CA reaches pintle.
+    Fine,
+    /// Nobody can say from here.
+    #[default]
+    Unknown,
+    /// The CA does not reach pintle, or may not issue.
+    Broken,
 }
 
 /// A host.

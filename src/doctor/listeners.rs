@@ -89,7 +89,7 @@ mod tests {
         let table = "sl\n 0: 00000000:01BB 00000000:0000 0A 0:0 0:0 0 0 0 77 1\n";
         let seen = |name: &str, fd: &str, listen: &str, pid: Option<u32>| {
             let (_folder, files) = tree(&[("/proc/net/tcp", table), ("/proc/9/comm", name), ("/proc/9/fd/3", fd)]);
-            let running = pid.map(|pid| RunningProcess { pid, upstream_errors: 0 });
+            let running = pid.map(|pid| RunningProcess { pid, ..RunningProcess::default() });
             let mut host = Host { running, ..Host::of_files(files) };
             host.wanted.listen = vec![listen.parse().unwrap()];
             let results = check(&host);

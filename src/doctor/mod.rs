@@ -22,6 +22,7 @@ mod clock;
 mod name_servers;
 pub mod upstreams;
 mod listeners;
+mod outside;
 mod units;
 mod huge_pages;
 mod key_files;

@@ -2,6 +2,7 @@
 
 use super::finding::{CheckResults, Finding};
 use super::host::Host;
+use super::neighbours::is_silent;
 use super::nic_drivers::{DRIVERS, NicDriver, When};
 
 /// Counters of lost frames, for devices of any driver.
@@ -50,6 +51,7 @@ fn of_device(host: &Host, device: &str, driver: &str) -> Vec<Finding> {
         found.extend(losing(host, device, driver));
     }
     found.extend(flapping(host, device));
+    found.extend(deaf(host, device, driver));
     found
 }
 
@@ -130,10 +132,35 @@ fn flapping(host: &Host, device: &str) -> Option<Finding> {
     })
 }
 
+/// Reports a device that sends to upstreams and receives no packet at all, while connections through it time out.
+fn deaf(host: &Host, device: &str, driver: &str) -> Option<Finding> {
+    let [sent, received] = ["tx_packets", "rx_packets"].map(|counter| format!("{device}.{counter}"));
+    let all = host.after.get(&received)?;
+    let routes = host.network.iter().flat_map(|network| &network.routes).filter(|route| route.link == device);
+    let visits = routes.flat_map(|route| host.visits_at(route.to)).map(|(_, visit)| visit);
+    if host.rise(&sent) == 0 || host.rise(&received) > 0 || !is_silent(visits) {
+        return None;
+    }
+    Some(
+        Finding::warning("nic.receives-nothing", device, format!("{device} sends packets and receives none"))
+            .evidence(format!("rx_packets stood still at {all} while pintle watched"))
+            .evidences(host.rose(&sent))
+            .evidence("connections to the upstreams behind it time out")
+            .evidence(format!("driver {driver}"))
+            .remedy("see the counters of the card", [format!("ethtool -S {device} | grep -v ': 0$'")])
+            .advice(
+                "if the peer, the switch or the flow log of the cloud shows packets to this host, its driver loses \
+                 them: update it, and reboot; otherwise, look at the next hop",
+            ),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::counters::KernelCounters;
     use super::super::files::tests::tree;
+    use super::super::host::{Failed, UpstreamVisit, VisitStep, Visited};
+    use super::super::network::{Network, Route};
     use super::*;
 
     fn ids(contents: &[(&str, &str)], rise: &[(&str, u64)]) -> Vec<&'static str> {
@@ -182,6 +209,39 @@ mod tests {
                 When::Rises(counters) => ids(&[(path, &link)], &[(&format!("eth0.{}", counters[0]), 9)]),
             };
             assert_eq!(found, ["nic.driver"], "{known:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_receives_nothing() {
+        let to: std::net::IpAddr = "192.0.2.80".parse().unwrap();
+        let failed = |timed_out| Failed { step: VisitStep::Tcp, why: "why".into(), timed_out, no_route: false };
+        for (sent, received, failed, link, want) in [
+            (6, 0, Some(failed(true)), "eth0", true),
+            (6, 1, Some(failed(true)), "eth0", false),
+            (0, 0, Some(failed(true)), "eth0", false),
+            (6, 0, Some(failed(false)), "eth0", false),
+            (6, 0, None, "eth0", false),
+            (6, 0, Some(failed(true)), "eth1", false),
+        ] {
+            let (path, other) = driver("other");
+            let (_folder, files) = tree(&[(path, &other)]);
+            let counters = |sent: u64, received: u64| {
+                KernelCounters([("eth0.tx_packets".into(), 9 + sent), ("eth0.rx_packets".into(), 9 + received)].into())
+            };
+            let visit = UpstreamVisit { address: Some((to, 443).into()), failed, ..UpstreamVisit::default() };
+            let host = Host {
+                before: counters(0, 0),
+                after: counters(sent, received),
+                network: Ok(Network {
+                    neighbours: Vec::new(),
+                    routes: vec![Route { to, gateway: None, link: link.into() }],
+                }),
+                visited: vec![Visited { visits: vec![visit], ..Visited::default() }],
+                ..Host::of_files(files)
+            };
+            let found: Vec<&str> = check(&host).findings.iter().map(|finding| finding.id).collect();
+            assert_eq!(found, if want { vec!["nic.receives-nothing"] } else { vec![] }, "{sent} {received} {link}");
         }
     }
 

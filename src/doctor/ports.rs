@@ -14,6 +14,8 @@ const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const TIME_WAIT_MAX: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
 /// The part that is too full, in percent.
 const FULL: u64 = 75;
+/// A wide range of local ports.
+const WIDE: (u64, u64) = (10_240, 65_535);
 
 /// Checks the ports in use towards each address, and the number of connections in TIME_WAIT.
 #[must_use]
@@ -34,9 +36,10 @@ pub(super) fn check(host: &Host) -> CheckResults {
         let ports = last - first + 1;
         let mut full: Vec<_> = towards.iter().filter(|(_, (all, _))| is_full(*all, ports, FULL)).collect();
         full.sort_unstable();
-        results.findings.extend(
-            full.into_iter().map(|((local, remote), counts)| of_address(&host.files, *local, *remote, *counts, ports)),
-        );
+        let found = full
+            .into_iter()
+            .map(|((local, remote), counts)| of_address(&host.files, (*local, *remote), *counts, (first, last)));
+        results.findings.extend(found);
     }
     let late = u64::try_from(sockets.iter().filter(|socket| socket.state == Tcp::TimeWait).count()).unwrap_or(u64::MAX);
     if let Some(max) = host.files.number(TIME_WAIT_MAX).filter(|max| *max > 0)
@@ -60,16 +63,26 @@ pub(super) fn check(host: &Host) -> CheckResults {
     results
 }
 
-fn of_address(files: &HostFiles, local: IpAddr, remote: SocketAddr, (all, late): (u64, u64), ports: u64) -> Finding {
+fn of_address(
+    files: &HostFiles,
+    (local, remote): (IpAddr, SocketAddr),
+    (all, late): (u64, u64),
+    (first, last): (u64, u64),
+) -> Finding {
+    let ports = last - first + 1;
     let what = format!("connections to {remote} use {all} of {ports} local ports");
-    Finding::warning("ports.ephemeral", remote.to_string(), what)
+    let mut finding = Finding::warning("ports.ephemeral", remote.to_string(), what)
         .evidence(format!("/proc/net/tcp: {all} sockets from {local} to {remote}, {late} of them in TIME_WAIT"))
-        .evidence(format!("{RANGE}: {ports} ports"))
-        .remedy(
+        .evidence(format!("{RANGE}: {ports} ports"));
+    let wide = (first.min(WIDE.0), last.max(WIDE.1));
+    if wide != (first, last) {
+        let range = format!("{} {}", wide.0, wide.1);
+        finding = finding.remedy(
             "widen the range, now and at every boot",
-            set_and_keep(files, "net/ipv4/ip_local_port_range", "10240 65535"),
-        )
-        .advice("the upstream closes connections too early: let it keep idle connections longer than pintle does")
+            set_and_keep(files, "net/ipv4/ip_local_port_range", &range),
+        );
+    }
+    finding.advice("the upstream closes connections too early: let it keep idle connections longer than pintle does")
 }
 
 #[cfg(test)]
@@ -94,5 +107,18 @@ mod tests {
             let found: Vec<&str> = check(&Host::of_files(files)).findings.iter().map(|finding| finding.id).collect();
             assert_eq!(found, want.into_iter().collect::<Vec<_>>(), "{count} {state}");
         }
+    }
+
+    #[test]
+    fn no_remedy_makes_the_range_smaller() {
+        let (_folder, files) = tree(&[]);
+        let commands = |range| -> Vec<String> {
+            let between = ("10.0.0.2".parse().unwrap(), "10.0.0.1:80".parse().unwrap());
+            let finding = of_address(&files, between, (50_000, 0), range);
+            finding.remedies.into_iter().flat_map(|remedy| remedy.run).collect()
+        };
+        assert_eq!(commands((32_768, 60_999))[0], "sysctl -w 'net.ipv4.ip_local_port_range=10240 65535'");
+        assert_eq!(commands((1024, 60_999))[0], "sysctl -w 'net.ipv4.ip_local_port_range=1024 65535'");
+        assert_eq!(commands((1024, 65_535)), [""; 0]);
     }
 }

@@ -123,7 +123,8 @@ mod tests {
         all.push(("/proc/7/cgroup".into(), "1:cpu:/x\n0::/system.slice/pintle.service\n".into()));
         let all: Vec<(&str, &str)> = all.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         let (_folder, files) = tree(&all);
-        let host = Host { running: Some(RunningProcess { pid: 7, upstream_errors: 0 }), ..Host::of_files(files) };
+        let host =
+            Host { running: Some(RunningProcess { pid: 7, ..RunningProcess::default() }), ..Host::of_files(files) };
         check(&host).findings.iter().map(|finding| finding.id).collect()
     }
 

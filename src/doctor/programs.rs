@@ -1,4 +1,4 @@
-//! Facts from other programs: iptables, timedatectl and arping. The time and the output of each are limited.
+//! Facts from other programs: iptables, timedatectl, chronyc and arping. The time and the output of each are limited.
 
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -34,12 +34,24 @@ pub fn forward_policy(is_root: bool) -> Forward {
     }
 }
 
-/// Returns the state of the kernel's clock, as systemd reads it; `None` if systemd does not run here.
+/// Returns the state of the kernel's clock, as systemd reads it, or else as chrony sets it; `None`
+/// if neither runs here.
 #[must_use]
 pub fn synchronised() -> Option<bool> {
-    match output("timedatectl", &["show", "--property=NTPSynchronized", "--value"])?.trim() {
+    let by_systemd = output("timedatectl", &["show", "--property=NTPSynchronized", "--value"]);
+    let by_systemd = by_systemd.and_then(|text| match text.trim() {
         "yes" => Some(true),
         "no" => Some(false),
+        _ => None,
+    });
+    by_systemd.or_else(|| leap_status(&output("chronyc", &["-c", "tracking"])?))
+}
+
+/// The state in the output of `chronyc -c tracking`, whose last value is the leap status.
+fn leap_status(tracking: &str) -> Option<bool> {
+    match tracking.trim().rsplit(',').next()? {
+        "Normal" | "Insert second" | "Delete second" => Some(true),
+        "Not synchronised" => Some(false),
         _ => None,
     }
 }
@@ -82,6 +94,18 @@ fn output(name: &str, arguments: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_state_of_chrony() {
+        for (text, want) in [
+            ("C0000201,192.0.2.1,3,1795888294.5,0.0,0.0,0.0,-1.5,0.0,0.1,0.03,0.01,64.2,Normal\n", Some(true)),
+            ("7F7F0101,,0,0.0,0.0,0.0,0.0,0.0,0.0,0.0,1.0,1.0,0.0,Not synchronised\n", Some(false)),
+            ("506 Cannot talk to daemon\n", None),
+            ("", None),
+        ] {
+            assert_eq!(leap_status(text), want, "{text}");
+        }
+    }
 
     #[test]
     fn both_kinds_of_arping() {

@@ -87,7 +87,7 @@ fn of_file(path: &str, text: &str) -> Vec<Finding> {
 
 /// Returns the effect of a line that undoes a protection.
 fn weakens(key: &str, value: &str) -> Option<String> {
-    let is_off = ["no", "false", "off", "0", ""].contains(&value.to_ascii_lowercase().as_str());
+    let is_off = ["no", "n", "false", "f", "off", "0", ""].contains(&value.to_ascii_lowercase().as_str());
     let words = || value.split_whitespace();
     match key {
         _ if SWITCHES.contains(&key) && is_off => Some(format!("{key} is off")),
@@ -127,6 +127,7 @@ mod tests {
         let dropin = format!("/etc/systemd/system/{UNIT}.d/x.conf");
         for (line, want) in [
             ("NoNewPrivileges=no", 1),
+            ("NoNewPrivileges=N", 1),
             ("NoNewPrivileges=yes", 0),
             ("# NoNewPrivileges=no", 0),
             ("ProtectSystem=full", 1),

@@ -26,6 +26,10 @@ pub(super) fn check(host: &Host) -> CheckResults {
         results.findings.extend(slow(visited));
         results.findings.extend(certificate(visited, host.now));
     }
+    let (visited, all) = (host.visited.len(), host.wanted.upstreams.len());
+    if visited < all {
+        results.needs(format!("a look by hand at {} upstreams: doctor visits the first {visited}", all - visited));
+    }
     results
 }
 
@@ -228,6 +232,17 @@ mod tests {
         foreign.failed.as_mut().unwrap().no_route = true;
         assert_eq!(found(vec![visit(FOUR, None), foreign.clone()]), []);
         assert_eq!(found(vec![foreign])[0].0, "upstream.unreachable");
+    }
+
+    #[test]
+    fn upstreams_without_a_visit_are_unknown() {
+        let mut host = Host::of_files(tree(&[]).1);
+        host.wanted.upstreams = vec![WantedUpstream::default(); 3];
+        host.visited = vec![Visited::default()];
+        let results = check(&host);
+        assert_eq!((results.findings, results.unknown.len()), (vec![], 1));
+        host.visited = vec![Visited::default(); 3];
+        assert_eq!(check(&host).unknown, [""; 0]);
     }
 
     #[test]

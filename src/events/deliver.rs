@@ -32,8 +32,8 @@ impl Hooks {
         Self { servers, lines: Arc::default(), thread: None }
     }
 
-    /// Sets the hooks. Unchanged ones keep the events that wait, and those that were disabled are tried again. Starts the
-    /// thread if it is needed for the first time.
+    /// Sets the hooks. They keep the events that wait, by their names if they have changed. Those that were
+    /// disabled are tried again. Starts the thread if it is needed for the first time.
     ///
     /// # Errors
     ///
@@ -44,7 +44,9 @@ impl Hooks {
         let lines: HookLines = hooks.iter().map(|hook| known(hook).unwrap_or_else(|| fresh(hook))).collect();
         lines.iter().for_each(|line| line.enable());
         let is_kept = |line: &Arc<HookLine>| lines.iter().any(|kept| Arc::ptr_eq(kept, line));
-        self.lines.iter().filter(|line| !is_kept(line)).for_each(|line| line.close());
+        for former in self.lines.iter().filter(|line| !is_kept(line)) {
+            former.close(lines.iter().find(|line| line.hook.name == former.hook.name).cloned());
+        }
         self.lines = lines;
         match &self.thread {
             Some((sender, _)) => _ = sender.send_replace(self.lines.clone()),

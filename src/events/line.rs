@@ -46,6 +46,8 @@ struct EventQueue {
     /// The last failure; `None` once something was delivered.
     problem: Option<String>,
     end: LineEnd,
+    /// The line of the same hook after a change of its settings. It takes the events of a closed line.
+    successor: Option<Arc<HookLine>>,
 }
 
 /// The end of a line.
@@ -128,7 +130,8 @@ impl HookLine {
 
     pub(super) fn turn(&self, now: Instant) -> DeliveryTurn {
         let mut queue = self.queue();
-        match queue.end {
+        let end = queue.end;
+        match end {
             LineEnd::Open => {}
             LineEnd::LastTries => {
                 let all = queue.events.len();
@@ -137,8 +140,8 @@ impl HookLine {
                 return queue.events.pop_front().map_or(DeliveryTurn::End, DeliveryTurn::Deliver);
             }
             LineEnd::Closed => {
-                self.count_dropped(queue.events.len());
-                queue.events.clear();
+                drop(queue);
+                self.hand_over();
                 return DeliveryTurn::End;
             }
         }
@@ -226,9 +229,49 @@ impl HookLine {
         self.wake.notify_one();
     }
 
-    /// Gives all events up, and ends.
-    pub(super) fn close(&self) {
-        self.queue().end = LineEnd::Closed;
+    /// Hands all events to the hook's next line, or gives them up, and ends.
+    pub(super) fn close(&self, successor: Option<Arc<Self>>) {
+        let mut queue = self.queue();
+        (queue.end, queue.successor) = (LineEnd::Closed, successor);
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// Hands the events and the counters of a closed line on.
+    fn hand_over(&self) {
+        let mut queue = self.queue();
+        let (events, successor) = (std::mem::take(&mut queue.events), queue.successor.clone());
+        drop(queue);
+        match successor {
+            Some(successor) => successor.take_over(self, events),
+            None => self.count_dropped(events.len()),
+        }
+    }
+
+    /// Takes the events and the counters of the line before. It may have failed because of its settings, so each
+    /// event is due now, with all of its attempts.
+    fn take_over(&self, former: &Self, events: VecDeque<WaitingEvent>) {
+        let counters =
+            [(&self.delivered, &former.delivered), (&self.failed, &former.failed), (&self.dropped, &former.dropped)];
+        for (own, before) in counters {
+            own.fetch_add(before.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+        let mut queue = self.queue();
+        // Not later than the events that wait here: the older ones come first.
+        let now = Instant::now();
+        let due = queue.events.front().map_or(now, |first| first.due.min(now));
+        let wanted =
+            events.into_iter().filter(|waiting| waiting.reply.is_none() && self.hook.wants(waiting.event.kind));
+        for WaitingEvent { event, .. } in wanted.rev() {
+            queue.events.push_front(WaitingEvent { event, tries: 0, due, reply: None });
+        }
+        self.keep_bound(&mut queue);
+        let has_ended = queue.end == LineEnd::Closed;
+        drop(queue);
+        if has_ended {
+            // The settings have changed again meanwhile.
+            self.hand_over();
+        }
         self.wake.notify_one();
     }
 
@@ -360,6 +403,35 @@ mod tests {
         line.enable();
         line.push(event());
         assert_eq!(line.numbers().waiting, 1);
+    }
+
+    #[test]
+    fn a_changed_hook_keeps_its_events() {
+        let lines = [(); 3].map(|()| Arc::new(line(10, &RETRY)));
+        let [first, second, third] = &lines;
+        (0..3).for_each(|_| first.push(event()));
+        let now = Instant::now();
+        first.note(taken(first, now), Tried::Delivered);
+        let under_way = taken(first, now);
+        let mut ids = vec![under_way.event.id.clone()];
+        let mut test = first.push_test(Event::new(EventKind::HookTest, Value::Null));
+        // Changed twice while an attempt is under way; the line between has ended by then.
+        first.close(Some(second.clone()));
+        second.close(Some(third.clone()));
+        assert!(matches!(second.turn(now), DeliveryTurn::End));
+        third.push(event());
+        first.note(under_way, failed(true, Some(100)));
+        assert!(matches!(first.turn(now), DeliveryTurn::End));
+        assert_eq!(third.numbers(), HookCounters { delivered: 1, failed: 1, dropped: 0, waiting: 3 });
+        assert!(test.try_recv().is_err(), "a test is of the hook as it was");
+        let now = Instant::now();
+        let again = taken(third, now);
+        ids.push(again.event.id.clone());
+        assert_eq!((&ids[0], again.tries), (&ids[1], 0));
+        // Without a successor, they are given up.
+        third.close(None);
+        assert!(matches!(third.turn(now), DeliveryTurn::End));
+        assert_eq!(third.numbers().dropped, 2);
     }
 
     #[test]

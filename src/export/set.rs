@@ -25,10 +25,30 @@ pub enum Role {
 }
 
 impl Role {
-    /// Returns the role of a backup by its place in the list: the first one is used first.
+    /// Returns the roles of backups, in their order, by their algorithms and those of the live keys. The first backup is
+    /// used first. A site with live keys of several algorithms uses the first backup of each. The algorithm of a file that
+    /// cannot be read is `None`.
     #[must_use]
-    pub fn of_backup(index: usize) -> Self {
-        if index == 0 { Self::Next } else { Self::Spare }
+    pub fn of_backups(
+        live: impl IntoIterator<Item = KeyAlgorithm>,
+        backups: impl IntoIterator<Item = Option<KeyAlgorithm>>,
+    ) -> Vec<Self> {
+        // The algorithms without a next key.
+        let mut open: Vec<KeyAlgorithm> = Vec::new();
+        for algorithm in live {
+            if !open.contains(&algorithm) {
+                open.push(algorithm);
+            }
+        }
+        let has_several = open.len() > 1;
+        let role = |(index, algorithm): (usize, Option<KeyAlgorithm>)| {
+            let found = open.iter().position(|known| Some(*known) == algorithm);
+            if let Some(found) = found {
+                open.swap_remove(found);
+            }
+            if index == 0 || has_several && found.is_some() { Self::Next } else { Self::Spare }
+        };
+        backups.into_iter().enumerate().map(role).collect()
     }
 
     /// Returns its name on the command line, in files and in JSON.

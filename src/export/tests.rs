@@ -46,6 +46,21 @@ fn names_on_the_command_line() {
     }
 }
 
+/// The first backup is the next key; with live keys of two algorithms, the first one of each.
+#[test]
+fn roles_of_backups() {
+    let (p256, p384, ed) = (KeyAlgorithm::EcdsaP256, KeyAlgorithm::EcdsaP384, KeyAlgorithm::Ed25519);
+    let check = |live: &[KeyAlgorithm], backups: &[Option<KeyAlgorithm>], want: &[Role]| {
+        assert_eq!(Role::of_backups(live.iter().copied(), backups.iter().copied()), want, "{live:?} {backups:?}");
+    };
+    check(&[p256], &[Some(p256), Some(p256), Some(p384)], &[Role::Next, Role::Spare, Role::Spare]);
+    check(&[p256], &[Some(p384), Some(p256)], &[Role::Next, Role::Spare]);
+    check(&[p256, p384], &[Some(p256), Some(p384), Some(p256)], &[Role::Next, Role::Next, Role::Spare]);
+    check(&[p256, p384], &[Some(ed), Some(p256), None], &[Role::Next, Role::Next, Role::Spare]);
+    check(&[p256, p256], &[Some(p256), Some(p256)], &[Role::Next, Role::Spare]);
+    check(&[], &[None, Some(p256)], &[Role::Next, Role::Spare]);
+}
+
 #[test]
 fn every_form_has_every_pin_and_says_which_export_it_is() {
     let set = set(&["a.example", "*.b.example"], false);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::line::set_id;
-use super::record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair, Replaced};
+use super::record::{Accepted, Burnt, ClockNote, Declined, Ramp, Ramped, Record, Repair, Replaced};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::lease::ahead;
@@ -17,6 +17,7 @@ const HISTORY: i64 = 400 * 86400;
 pub struct Book {
     promises: Vec<Promise>,
     by_set: HashMap<SetKey, usize>,
+    by_site: HashMap<String, Vec<usize>>,
     ramps: HashMap<(String, Ramped), Ramp>,
     accepted: Vec<Accepted>,
     /// Burnt keys that were in use when this node heard of that.
@@ -24,6 +25,8 @@ pub struct Book {
     /// By site and key: excuses up to this time are over.
     replaced: HashMap<(String, Pin), Seconds>,
     repairs: Vec<Repair>,
+    /// By set: promises of other folders up to this time do not count.
+    declined: BTreeMap<String, Seconds>,
     /// The last time that a process noted that it keeps this ledger.
     seen: Option<Seconds>,
     /// The newest one of each boot.
@@ -111,6 +114,12 @@ impl Book {
                 is_new
             }
             Record::Burnt(burnt) => self.burn(burnt),
+            Record::Declined(Declined { set, at }) => {
+                let known = self.declined.entry(set).or_insert(Seconds::MIN);
+                let is_new = *known < at;
+                *known = at.max(*known);
+                is_new
+            }
             Record::Clock(note) => self.note_clock(note),
             Record::Unknown(json) => self.foreign(json),
         }
@@ -158,7 +167,9 @@ impl Book {
     fn promise(&mut self, promise: Promise) -> bool {
         let key = SetKey::of(&promise);
         let Some(known) = self.by_set.get(&key).and_then(|at| self.promises.get_mut(*at)) else {
-            self.by_set.insert(key, self.promises.len());
+            let at = self.promises.len();
+            self.by_set.insert(key, at);
+            self.by_site.entry(promise.site.clone()).or_default().push(at);
             self.promises.push(promise);
             return true;
         };
@@ -198,6 +209,12 @@ impl Book {
         &self.promises
     }
 
+    /// Returns the promises of a site, expired ones too, in order of arrival.
+    pub fn of_site(&self, site: &str) -> impl Iterator<Item = &Promise> {
+        let places = self.by_site.get(site).map(Vec::as_slice).unwrap_or_default();
+        places.iter().filter_map(|at| self.promises.get(*at))
+    }
+
     /// Returns the recorded promise of the same set, with its first and last time of sending.
     #[must_use]
     pub fn find(&self, set: &Promise) -> Option<&Promise> {
@@ -207,8 +224,7 @@ impl Book {
     /// Returns the first time at which clients of a site received a pin, through any channel.
     #[must_use]
     pub fn promised_since(&self, site: &str, pin: Pin) -> Option<Seconds> {
-        let holds = |p: &&Promise| p.site == site && p.pins.binary_search(&pin).is_ok();
-        self.promises.iter().filter(holds).map(|p| p.first_sent).min()
+        self.of_site(site).filter(|p| p.pins.binary_search(&pin).is_ok()).map(|p| p.first_sent).min()
     }
 
     /// Returns the set of pins that each site sent last in its header, among those that `counts` admits, by the site.
@@ -269,6 +285,14 @@ impl Book {
         ended.map(|a| Record::Replaced(Replaced { site: a.site.clone(), pin: a.pin, at: a.at })).collect()
     }
 
+    /// Returns `true` if the operator says that no client holds a promise of another folder. If it is made again later, it
+    /// counts, unless a running process only renews it (`is_held`).
+    #[must_use]
+    pub fn declines(&self, promise: &Promise, is_held: bool) -> bool {
+        let made = if is_held { promise.first_sent } else { written(promise) };
+        !self.declined.is_empty() && self.declined.get(&set_id(promise)).is_some_and(|at| made <= *at)
+    }
+
     /// Returns the newest time at which anything was recorded. The end of a lease does not count:
     /// each start would otherwise begin a lease ahead of the previous one.
     #[must_use]
@@ -282,6 +306,7 @@ impl Book {
             .chain(repairs)
             .chain(self.seen)
             .chain(burnt)
+            .chain(self.declined.values().copied())
             .max()
     }
 
@@ -333,6 +358,7 @@ impl Book {
             + self.repairs.len()
             + usize::from(self.seen.is_some())
             + self.burnt.len()
+            + self.declined.len()
             + self.clocks.len()
             + self.unknown.len()
     }
@@ -352,6 +378,7 @@ impl Book {
         let replaced = replaced
             .into_iter()
             .map(|((site, pin), at)| Record::Replaced(Replaced { site: site.clone(), pin: *pin, at: *at }));
+        let declined = self.declined.iter().map(|(set, at)| Record::Declined(Declined { set: set.clone(), at: *at }));
         let is_own = |p: &&Promise| !self.is_derived(p);
         let promises = self.promises.iter().filter(is_own).map(|p| Record::Promise(p.clone()));
         promises
@@ -361,6 +388,7 @@ impl Book {
             .chain(self.repairs.iter().map(|r| Record::Repair(r.clone())))
             .chain(self.seen.map(Record::Seen))
             .chain(self.burnt.values().map(|b| Record::Burnt(b.clone())))
+            .chain(declined)
             .chain(self.clocks.values().map(|c| Record::Clock(c.clone())))
             .chain(self.unknown.iter().map(|u| Record::Unknown(u.clone())))
     }
@@ -374,12 +402,17 @@ impl Book {
         self.accepted.retain(|a| !a.is_over(now) || now.saturating_sub(a.at) < HISTORY);
         self.clocks.retain(|_, note| now.saturating_sub(note.at.div_euclid(1000)) < HISTORY);
         self.by_set = self.promises.iter().enumerate().map(|(at, p)| (SetKey::of(p), at)).collect();
+        self.by_site.clear();
+        for (at, promise) in self.promises.iter().enumerate() {
+            self.by_site.entry(promise.site.clone()).or_default().push(at);
+        }
     }
 
     /// Replaces the promises by others that say the same.
     pub(super) fn replace_promises(&mut self, promises: impl Iterator<Item = Promise>) {
         self.promises.clear();
         self.by_set.clear();
+        self.by_site.clear();
         promises.for_each(|promise| _ = self.promise(promise));
     }
 
@@ -441,6 +474,14 @@ mod tests {
             };
             prop_assert_eq!(times(&ab), times(&ba));
             prop_assert!(ab.news(&other).is_empty() && ab.news(&one).is_empty());
+            let mut kept = ab.clone();
+            kept.forget_history(HISTORY + 100);
+            for book in [&ab, &kept] {
+                for promise in book.promises() {
+                    let of_site: Vec<&Promise> = book.promises().iter().filter(|p| p.site == promise.site).collect();
+                    prop_assert_eq!(book.of_site(&promise.site).collect::<Vec<_>>(), of_site);
+                }
+            }
             // A burnt key stays burnt.
             for burnt in one.burnt_keys().chain(other.burnt_keys()) {
                 prop_assert!(ab.burnt(burnt.pin).is_some_and(|known| known.at <= burnt.at));

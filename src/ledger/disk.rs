@@ -68,6 +68,14 @@ pub trait Disk {
     ///
     /// If it cannot be written.
     fn note(&mut self, text: &str) -> io::Result<()>;
+    /// The same, and removes what follows it in that file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    fn note_alone(&mut self, text: &str) -> io::Result<()> {
+        self.note(text)
+    }
 }
 
 /// A real folder. Its files are for this user alone: they show who was promised what.
@@ -253,6 +261,11 @@ impl Disk for Folder {
     fn note(&mut self, text: &str) -> io::Result<()> {
         self.is_noted = true;
         self.lock.as_ref().map_or(Ok(()), |(_, file)| file.write_all_at(text.as_bytes(), 0))
+    }
+
+    fn note_alone(&mut self, text: &str) -> io::Result<()> {
+        self.note(text)?;
+        self.lock.as_ref().map_or(Ok(()), |(_, file)| file.set_len(text.len() as u64))
     }
 }
 

@@ -85,7 +85,9 @@ impl NewestRecord {
     }
 
     pub(super) fn read(contents: &[u8]) -> Option<Self> {
-        let (id, seq) = std::str::from_utf8(contents).ok()?.strip_suffix('\n')?.split_once(' ')?;
+        // More may follow: the mark of a folder that was left.
+        let end = contents.iter().position(|byte| *byte == b'\n')?;
+        let (id, seq) = std::str::from_utf8(contents.get(..end)?).ok()?.split_once(' ')?;
         Some(Self { id: id.to_owned(), seq: seq.parse().ok()?, is_served: !seq.starts_with('+') })
     }
 }

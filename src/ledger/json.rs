@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair, Replaced};
+use super::record::{Accepted, Burnt, ClockNote, Declined, Ramp, Ramped, Record, Repair, Replaced};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::Mode;
@@ -68,6 +68,10 @@ enum RecordJson {
     Burnt {
         site: String,
         pin: String,
+        at: Timestamp,
+    },
+    Declined {
+        set: String,
         at: Timestamp,
     },
     Clock {
@@ -165,6 +169,7 @@ pub(super) fn of_record(record: &Record) -> String {
         Record::Repair(r) => RecordJson::Repair { what: r.what.clone(), at: time(r.at) },
         Record::Seen(at) => RecordJson::Seen { at: time(*at) },
         Record::Burnt(b) => RecordJson::Burnt { site: b.site.clone(), pin: b.pin.to_string(), at: time(b.at) },
+        Record::Declined(d) => RecordJson::Declined { set: d.set.clone(), at: time(d.at) },
         Record::Clock(c) => RecordJson::Clock {
             boot: c.boot.clone(),
             uptime_ms: c.uptime,
@@ -191,7 +196,17 @@ pub(super) fn is_foreign(json: &str) -> bool {
     serde_json::from_str::<Typed<'_>>(json).is_ok_and(|t| {
         !matches!(
             &*t.kind,
-            "format" | "promise" | "export" | "ramp" | "accepted" | "replaced" | "repair" | "seen" | "burnt" | "clock"
+            "format"
+                | "promise"
+                | "export"
+                | "ramp"
+                | "accepted"
+                | "replaced"
+                | "repair"
+                | "seen"
+                | "burnt"
+                | "declined"
+                | "clock"
         )
     })
 }
@@ -317,6 +332,7 @@ fn of_json(text: RecordJson) -> Option<Record> {
         RecordJson::Burnt { site, pin, at } => {
             Record::Burnt(Burnt { site, pin: pin.parse().ok()?, at: at.as_second() })
         }
+        RecordJson::Declined { set, at } => Record::Declined(Declined { set, at: at.as_second() }),
         RecordJson::Clock { boot, uptime_ms, at, since } => {
             Record::Clock(ClockNote { boot, uptime: uptime_ms, at: at.as_millisecond(), since: since.as_second() })
         }

@@ -119,7 +119,7 @@ pub(super) mod tests {
     use super::*;
     use crate::host::HostPattern;
     use crate::keys::pin::Pin;
-    use crate::ledger::record::{Accepted, ClockNote, Ramp, Ramped, Repair, Replaced};
+    use crate::ledger::record::{Accepted, ClockNote, Declined, Ramp, Ramped, Repair, Replaced};
     use crate::policy::hpkp::Mode;
     use crate::policy::promise::PromiseChannel;
     use proptest::prelude::*;
@@ -201,7 +201,11 @@ pub(super) mod tests {
             .prop_map(|(site, key, at)| Record::Burnt(Burnt { site, pin: Pin::of_spki(&[key]), at }));
         let clock = ("[a-c]", 0u64..100, 0i64..1_000_000_000, 0i64..1_000_000)
             .prop_map(|(boot, uptime, at, since)| Record::Clock(ClockNote { boot, uptime, at, since }));
-        prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown, 1 => repair, 1 => seen, 1 => burnt, 1 => clock]
+        let declined = ("[a-c]{1,2}", 0i64..1_000_000).prop_map(|(set, at)| Record::Declined(Declined { set, at }));
+        prop_oneof![
+            8 => promise, 1 => ramp, 1 => accepted, 1 => unknown, 1 => repair, 1 => seen, 1 => burnt, 1 => declined,
+            1 => clock
+        ]
     }
 
     #[test]

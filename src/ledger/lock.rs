@@ -27,14 +27,18 @@ impl<D: Disk> Ledger<D> {
     }
 
     /// Notes in the lock's file that pintle serves from this folder. Until then, a start leaves nothing there that shows
-    /// use: the next one must not take a failed one for proof that nothing was lost.
+    /// use: the next one must not take a failed one for proof that nothing was lost. If the folder was left, it is in use
+    /// again, and the file has what the other one had.
     pub fn note_served(&mut self) {
         self.is_served = true;
-        if self.position.seq > 0 && self.id.is_some() {
+        let text = match self.id.clone() {
             // The number of the newest record says more.
-            self.note();
-        } else if let Some(disk) = &mut self.disk {
-            let _ = disk.note(SERVED);
+            Some(id) if self.position.seq > 0 => NewestRecord { id, seq: self.position.seq, is_served: true }.text(),
+            _ => SERVED.to_owned(),
+        };
+        let has_all = !self.suspect;
+        if let Some(disk) = &mut self.disk {
+            let _ = if has_all { disk.note_alone(&text) } else { disk.note(&text) };
         }
     }
 }
@@ -68,6 +72,13 @@ mod tests {
         let open = || Ledger::open(folder.path(), 0).unwrap().0;
         let known = open().book().len();
         assert!(known > 0 && !has_served(folder.path()) && is_unused(folder.path()));
+        // It was ended before its note, or somebody has brought the files alone.
+        std::fs::write(folder.path().join(LOCK), UNSERVED).unwrap();
+        assert!(!has_served(folder.path()) && is_unused(folder.path()));
+        std::fs::remove_file(folder.path().join(LOCK)).unwrap();
+        assert!(!has_served(folder.path()) && is_unused(folder.path()));
+        drop(open());
+        assert!(!has_served(folder.path()) && is_unused(folder.path()));
         let mut ledger = open();
         ledger.note_served();
         assert!(has_served(folder.path()) && !is_unused(folder.path()));

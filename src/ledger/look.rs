@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::book::Book;
 use super::disk::{Disk, Folder};
 use super::file::{self, FileContents, Head, NewestRecord, Position};
+use super::left::LOCK_MAX;
 use super::names::{FILE, HEAD, LOCK, MOVED, UNSERVED};
 use super::notice::Notice;
 use crate::os::plain_file;
@@ -19,8 +20,6 @@ use crate::os::plain_file;
 /// between.
 const LOOKS: usize = 4;
 const LOOK_PAUSE: Duration = Duration::from_millis(25);
-/// More than the text of a lock's file, in bytes.
-const LOCK_MAX: u64 = 4096;
 
 /// Reads a folder's ledger without locking it: for commands beside a running server.
 ///
@@ -87,20 +86,38 @@ pub fn is_held(folder: &Path) -> bool {
 #[must_use]
 pub fn has_served(folder: &Path) -> bool {
     let lock = folder.join(LOCK);
-    let is_unserved = || plain_file::read(&lock, LOCK_MAX).is_ok_and(|text| text == UNSERVED.as_bytes());
-    lock.symlink_metadata().is_ok() && !is_unserved() && !is_only_begun(folder)
+    let text = || plain_file::read(&lock, LOCK_MAX);
+    !is_missing(&lock) && !text().is_ok_and(|text| is_unserved(&text))
 }
 
-/// Returns `true` if a folder has no ledger that was in use: none at all, or one that only commands, or a start that was
-/// ended before it served, have begun.
+/// Returns the id of a folder's own ledger, as the lock's file has it; `None` before its first
+/// record.
+#[must_use]
+pub fn own_id(folder: &Path) -> Option<String> {
+    let text = plain_file::read(&folder.join(LOCK), LOCK_MAX).ok()?;
+    NewestRecord::read(&text).map(|newest| newest.id)
+}
+
+/// Returns `true` if no ledger in a folder was in use there, as far as the lock's file tells: there is none, or only
+/// commands, or a start that was ended before it served, have begun one. The same is true of files that somebody has
+/// brought without the lock: nothing shows if they are the newest ones.
 #[must_use]
 pub fn is_unused(folder: &Path) -> bool {
-    is_new(folder) || is_only_begun(folder)
+    is_new(folder) || !has_served(folder)
 }
 
-fn is_only_begun(folder: &Path) -> bool {
-    let text = plain_file::read(&folder.join(LOCK), LOCK_MAX);
-    text.is_ok_and(|text| NewestRecord::read(&text).is_some_and(|newest| !newest.is_served))
+/// Returns `true` if the text of the lock's file says that nobody has served.
+fn is_unserved(text: &[u8]) -> bool {
+    text.starts_with(UNSERVED.as_bytes()) || NewestRecord::read(text).is_some_and(|newest| !newest.is_served)
+}
+
+/// Returns `true` if the file is another ledger's, in the place of this folder's own one, and nothing else is wrong.
+#[must_use]
+pub fn is_replaced(folder: &Path) -> bool {
+    look(folder).is_ok_and(|(_, notices)| {
+        let mut losses = notices.iter().filter(|notice| notice.is_loss()).peekable();
+        losses.peek().is_some() && losses.all(|loss| matches!(loss, Notice::OtherLedger { .. }))
+    })
 }
 
 fn looked_at(found: FileContents) -> (Book, Vec<Notice>) {
@@ -124,12 +141,12 @@ pub fn unreadable(folder: &Path) -> PathBuf {
 /// Returns `true` if a folder has no file of a ledger.
 #[must_use]
 pub fn is_new(folder: &Path) -> bool {
-    [FILE, HEAD].iter().all(|name| {
-        folder
-            .join(name)
-            .symlink_metadata()
-            .is_err_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
-    })
+    [FILE, HEAD].iter().all(|name| is_missing(&folder.join(name)))
+}
+
+fn is_missing(path: &Path) -> bool {
+    let found = path.symlink_metadata();
+    found.is_err_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
 }
 
 /// Returns the promises of a folder's damaged lines: their records are readable, but their
@@ -194,8 +211,7 @@ pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Opti
             }
         }
     }
-    let is_first = contents.is_none() && !is_there && lock.is_some_and(|text| text == UNSERVED.as_bytes());
-    let is_served = note.as_ref().map_or(!is_first, |note| note.is_served);
+    let is_served = lock.is_some_and(|text| !is_unserved(&text));
     Ok((found, contents, Heads { positions, is_clean, len: head.len() as u64, note, is_served }))
 }
 
@@ -225,6 +241,6 @@ pub(super) struct Heads {
     pub(super) is_clean: bool,
     pub(super) len: u64,
     pub(super) note: Option<NewestRecord>,
-    /// pintle has served from the folder, or its files are from elsewhere.
+    /// pintle has served from the folder.
     pub(super) is_served: bool,
 }

@@ -13,6 +13,7 @@ mod file;
 mod fold;
 mod json;
 pub mod leases;
+mod left;
 pub mod line;
 mod lock;
 mod look;
@@ -27,14 +28,16 @@ use std::io;
 use std::path::Path;
 
 pub use book::Book;
+pub use left::{LeftMark, left_for, note_left};
 pub use line::set_id;
 pub use look::{
-    glance, glance_aside, has_served, is_held, is_new, is_set_aside, is_unused, look, read_book, salvaged, unreadable,
+    glance, glance_aside, has_served, is_held, is_new, is_replaced, is_set_aside, is_unused, look, own_id, read_book,
+    salvaged, unreadable,
 };
 pub use names::{DAMAGED, FILE, HEAD, LOCK, MOVED};
 pub use news::News;
 pub use notice::{Notice, OpenError};
-pub use record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair};
+pub use record::{Accepted, Burnt, ClockNote, Declined, Ramp, Ramped, Record, Repair};
 
 use crate::policy::promise::{Promise, Seconds};
 use disk::{Disk, Folder, FolderError};

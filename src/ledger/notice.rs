@@ -116,8 +116,7 @@ impl fmt::Display for Notice {
             ),
             Self::OtherLedger { newest } => write!(
                 f,
-                "the file is another ledger's, and this folder's own ledger had {newest} records: promises may be lost. If \
-                 you have both files of the own one, put them back, and add the other one with `pintle ledger merge FILE`"
+                "the file is another ledger's, and this folder's own ledger had {newest} records: promises may be lost"
             ),
             Self::Gone { head } => {
                 write!(f, "the file is missing, and {HEAD} names {head} records: all promises in it are lost")

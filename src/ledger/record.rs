@@ -27,6 +27,8 @@ pub enum Record {
     Seen(Seconds),
     /// A key was compromised: it never serves again, and does not count as a backup.
     Burnt(Burnt),
+    /// No client holds a promise that another folder's ledger has.
+    Declined(Declined),
     /// The clock by which a process dates promises.
     Clock(ClockNote),
     /// A newer version's record, kept unchanged. [`Record::strictest`] returns the promise in it,
@@ -148,11 +150,28 @@ pub struct Burnt {
     pub at: Seconds,
 }
 
+/// A promise in another folder's ledger that no client holds, as the operator says: it does not count there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Declined {
+    /// Its set, by its id (`set_id`).
+    pub set: String,
+    /// The time of the decision. What is promised later counts.
+    pub at: Seconds,
+}
+
 impl Record {
     /// Returns `true` if the record matters to other nodes, too. A lockout accepted on one node is
     /// not accepted on another, which may be sending these very pins.
     #[must_use]
     pub fn travels(&self) -> bool {
-        !matches!(self, Self::Accepted(_) | Self::Replaced(_) | Self::Repair(_) | Self::Seen(_) | Self::Clock(_))
+        match self {
+            Self::Accepted(_)
+            | Self::Replaced(_)
+            | Self::Repair(_)
+            | Self::Declined(_)
+            | Self::Seen(_)
+            | Self::Clock(_) => false,
+            Self::Format(_) | Self::Promise(_) | Self::Ramp(_) | Self::Burnt(_) | Self::Unknown(_) => true,
+        }
     }
 }

@@ -36,6 +36,7 @@ pub fn date(record: &Record) -> Option<Seconds> {
         Record::Repair(r) => Some(r.at),
         Record::Seen(at) => Some(*at),
         Record::Burnt(b) => Some(b.at),
+        Record::Declined(d) => Some(d.at),
         Record::Unknown(json) => Record::strictest(json).map(|p| written(&p).max(p.first_sent)),
         Record::Clock(_) | Record::Format(_) => None,
     }
@@ -91,6 +92,7 @@ pub fn in_words(record: &Record) -> String {
         Record::Repair(r) => format!("a repair of {}", day(r.at)),
         Record::Seen(at) => format!("the time of {}", day(*at)),
         Record::Burnt(b) => format!("a burnt key of {}, since {}", b.site, day(b.at)),
+        Record::Declined(d) => format!("a promise that was declined on {}", day(d.at)),
         Record::Unknown(json) => match Record::strictest(json) {
             Some(promise) => in_words(&Record::Promise(promise)),
             None => "a record of a newer pintle".into(),
@@ -186,6 +188,10 @@ fn as_of(record: &Record, now: Seconds) -> Record {
         Record::Burnt(mut burnt) => {
             burnt.at = burnt.at.min(now);
             Record::Burnt(burnt)
+        }
+        Record::Declined(mut declined) => {
+            declined.at = declined.at.min(now);
+            Record::Declined(declined)
         }
         // A newer version's promise becomes one of this version.
         Record::Unknown(json) => match Record::strictest(&json) {

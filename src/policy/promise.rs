@@ -65,6 +65,15 @@ impl Promise {
         self.last_sent.saturating_add(i64::try_from(self.max_age).unwrap_or(i64::MAX))
     }
 
+    /// `true` if it is the same set of pins for the same names, whenever either was sent.
+    #[must_use]
+    pub fn is_same_set(&self, other: &Self) -> bool {
+        let Self { site, hosts, except, pins, max_age, include_subdomains, channel, .. } = self;
+        (site, channel, pins, max_age, include_subdomains)
+            == (&other.site, &other.channel, &other.pins, &other.max_age, &other.include_subdomains)
+            && (hosts, except) == (&other.hosts, &other.except)
+    }
+
     /// `true` if a client may refuse a chain because of it.
     #[must_use]
     pub fn is_alive(&self, now: Seconds) -> bool {

@@ -107,12 +107,7 @@ fn break_loop(back: SendsBack, turn: &Turn<'_>, site: &SiteOfView, upstream: &Up
     };
     worker.counters.loops_broken.increment();
     worker.warn_seldom(site.index(), "upstream redirects back", || {
-        let hint = match back {
-            SendsBack::ToItself if upstream.tls.is_some() => {
-                "let the upstream serve this name instead of redirecting to it: upstream_options.host_header names the Host that it gets"
-            }
-            _ => "let the upstream believe X-Forwarded-Proto: docs/guide/wordpress.md has the lines for WordPress",
-        };
+        let hint = back.hint(upstream.tls.is_some());
         tracing::warn!(
             site = site.label(),
             url = format!("https://{}{}", head.authority(), head.path()),

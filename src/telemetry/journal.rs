@@ -35,10 +35,7 @@ pub(super) struct Journal {
 impl Journal {
     /// Returns the journal, if standard error leads there and the socket exists.
     pub(super) fn of_stderr() -> Option<Self> {
-        let stream = std::env::var("JOURNAL_STREAM").ok()?;
-        let stderr = rustix::fs::fstat(rustix::stdio::stderr()).ok()?;
-        // A program in between may have sent standard error elsewhere.
-        if stream != format!("{}:{}", stderr.st_dev, stderr.st_ino) {
+        if !is_stderr() {
             return None;
         }
         let path = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
@@ -55,6 +52,14 @@ impl Journal {
     pub(super) fn name(&self) -> String {
         format!("journal ({})", self.path.display())
     }
+}
+
+/// Returns `true` if standard error leads to the journal.
+pub(super) fn is_stderr() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    // A program in between may have sent standard error elsewhere.
+    rustix::fs::fstat(rustix::stdio::stderr())
+        .is_ok_and(|stderr| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }
 
 /// Turns events into datagrams, and passes them on.

@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::harmless::{harmless, harmless_json};
-use super::journal::{Journal, ToJournal, ToSyslog};
+use super::journal::{self, Journal, ToJournal, ToSyslog};
 use super::sink::LogSink;
 use super::syslog::Syslog;
 use super::writer::LogThread;
@@ -34,6 +34,13 @@ static LOST: OnceLock<Arc<AtomicU64>> = OnceLock::new();
 #[must_use]
 pub fn lost() -> u64 {
     LOST.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
+}
+
+/// Returns `true` if standard error leads to the journal, which takes `<3>` before a line as its
+/// severity (sd-daemon(3)).
+#[must_use]
+pub fn is_in_journal() -> bool {
+    journal::is_stderr()
 }
 
 /// Starts logging: `tracing` events go to standard error, the journal or syslog until the guard is dropped.

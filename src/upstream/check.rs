@@ -76,7 +76,8 @@ impl AnswerRun {
 async fn ask(upstream: &Upstream, check: &HealthCheck, address: SocketAddr) -> Result<(), String> {
     let asking = async {
         let transport = connected(upstream, address).await?;
-        status_of(transport, upstream.http2_only, &check.path, &check.host).await
+        let request = CheckRequest { path: &check.path, host: &check.host, asked: None };
+        head_of(transport, upstream.http2_only, &request).await.map(|head| head.status.as_u16())
     };
     match tokio::time::timeout(check.timeout, asking).await {
         Err(_) => Err(format!("no answer within {} ms", check.timeout.as_millis())),
@@ -86,16 +87,46 @@ async fn ask(upstream: &Upstream, check: &HealthCheck, address: SocketAddr) -> R
     }
 }
 
-/// Requests a page once, on a new connection, and returns the status of the answer.
+/// A request for one page.
+struct CheckRequest<'a> {
+    path: &'a str,
+    /// The Host field.
+    host: &'a str,
+    /// The host that a client would have asked for over https, if the upstream is to see that.
+    asked: Option<&'a str>,
+}
+
+impl CheckRequest<'_> {
+    /// The fields that tell the upstream how the client came.
+    fn forwarded(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let fields = |asked: &str| {
+            [
+                ("X-Forwarded-Proto", "https".to_owned()),
+                ("X-Forwarded-Host", asked.to_owned()),
+                ("Forwarded", format!("host=\"{asked}\";proto=https")),
+            ]
+        };
+        self.asked.map(fields).into_iter().flatten()
+    }
+}
+
+/// Requests the first page once, on a new connection, and returns the head of the answer. `host`
+/// is the Host field. The upstream sees that a client asked for the host `asked` over https.
 ///
 /// # Errors
 ///
 /// The reason, if there is no connection within the connect timeout, or no answer within the response timeout (10 s at
 /// most) after that.
-pub async fn answer_of(upstream: &Upstream, address: SocketAddr, path: &str, host: &str) -> Result<u16, UpstreamError> {
+pub async fn answer_of(
+    upstream: &Upstream,
+    address: SocketAddr,
+    host: &str,
+    asked: &str,
+) -> Result<ResponseHead, UpstreamError> {
     let connecting = tokio::time::timeout(upstream.connect_timeout, connected(upstream, address));
     let transport = connecting.await.unwrap_or(Err(UpstreamError::ConnectTimeout))?;
-    let asking = status_of(transport, upstream.http2_only, path, host);
+    let request = CheckRequest { path: "/", host, asked: Some(asked) };
+    let asking = head_of(transport, upstream.http2_only, &request);
     let limit = upstream.response_timeout.min(ANSWER_PATIENCE);
     tokio::time::timeout(limit, asking).await.unwrap_or(Err(UpstreamError::ResponseTimeout))
 }
@@ -105,20 +136,23 @@ async fn connected(upstream: &Upstream, address: SocketAddr) -> Result<UpstreamT
     secure(upstream, Protocols::Http1, socket).await
 }
 
-async fn status_of(
+async fn head_of(
     mut transport: UpstreamTransport,
     http2_only: bool,
-    path: &str,
-    host: &str,
-) -> Result<u16, UpstreamError> {
+    request: &CheckRequest<'_>,
+) -> Result<ResponseHead, UpstreamError> {
     if http2_only {
-        return status_by_http2(transport, path, host).await;
+        return head_by_http2(transport, request).await;
     }
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
+    let CheckRequest { path, host, .. } = request;
+    let mut text =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n");
+    for (name, value) in request.forwarded() {
+        text.extend([name, ": ", value.as_str(), "\r\n"]);
+    }
+    text.push_str("\r\n");
     let closed = |e| UpstreamError::Closed(Some(e));
-    transport.write_all(request.as_bytes()).await.map_err(closed)?;
+    transport.write_all(text.as_bytes()).await.map_err(closed)?;
     transport.flush().await.map_err(closed)?;
     let (mut received, mut progress) = (BytesMut::new(), ParseProgress::default());
     loop {
@@ -133,7 +167,7 @@ async fn status_of(
                 progress = ParseProgress::default();
                 received.advance(len);
             }
-            Some(_) => return Ok(head.status.as_u16()),
+            Some(_) => return Ok(head),
             None => {
                 if transport.read_buf(&mut received).await.map_err(closed)? == 0 {
                     return Err(UpstreamError::Closed(None));
@@ -143,18 +177,31 @@ async fn status_of(
     }
 }
 
-/// Returns the status of an answer over HTTP/2 without TLS.
-async fn status_by_http2(transport: UpstreamTransport, path: &str, host: &str) -> Result<u16, UpstreamError> {
+/// Returns the head of an answer over HTTP/2 without TLS.
+async fn head_by_http2(
+    transport: UpstreamTransport,
+    request: &CheckRequest<'_>,
+) -> Result<ResponseHead, UpstreamError> {
     let (sender, connection) = h2::client::handshake(transport).await.map_err(UpstreamError::Http2)?;
-    let uri = Uri::builder().scheme("http").authority(host).path_and_query(path).build();
-    let request = uri.and_then(|uri| Request::get(uri).header(USER_AGENT, AGENT).header(ACCEPT, "*/*").body(()));
+    let uri = Uri::builder().scheme("http").authority(request.host).path_and_query(request.path).build();
+    let request = uri.and_then(|uri| {
+        let plain = Request::get(uri).header(USER_AGENT, AGENT).header(ACCEPT, "*/*");
+        request.forwarded().fold(plain, |built, (name, value)| built.header(name, value)).body(())
+    });
     let request = request.map_err(|_| UpstreamError::Malformed("the check has no form in HTTP/2"))?;
     let asked = pin!(async {
         let (response, _) = sender.ready().await?.send_request(request, true)?;
         response.await
     });
     match select(asked, connection).await {
-        Either::Left((answer, _)) => Ok(answer.map_err(UpstreamError::Http2)?.status().as_u16()),
+        Either::Left((answer, _)) => {
+            let answer = answer.map_err(UpstreamError::Http2)?;
+            let mut head = ResponseHead { status: answer.status(), ..ResponseHead::default() };
+            for (name, value) in answer.headers() {
+                head.fields.push(name.as_str().as_bytes(), value.as_bytes());
+            }
+            Ok(head)
+        }
         Either::Right((ended, _)) => Err(ended.err().map_or(UpstreamError::Closed(None), UpstreamError::Http2)),
     }
 }

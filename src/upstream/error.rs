@@ -288,6 +288,11 @@ fn tls_hint(error: &io::Error) -> Option<&'static str> {
         rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => {
             Some("renew the certificate of the upstream")
         }
+        rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion)
+        | rustls::Error::PeerIncompatible(_) => Some("let the upstream speak TLS 1.2 or 1.3"),
+        rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired) => {
+            Some("pintle has no certificate for upstreams: let the upstream accept this host without one")
+        }
         rustls::Error::AlertReceived(_) => Some("set upstream_options.server_name to a name that the upstream serves"),
         _ => None,
     }
@@ -354,6 +359,19 @@ mod tests {
         check(Errno::NETUNREACH, "destination_ip_unroutable");
         check(Errno::MFILE, "connection_limit_reached");
         check(Errno::CONNRESET, "destination_unavailable");
+    }
+
+    #[test]
+    fn each_alert_has_its_own_remedy() {
+        use rustls::AlertDescription as A;
+        let check = |alert: A, want: &str| {
+            let error = UpstreamError::Tls(io::Error::other(rustls::Error::AlertReceived(alert)));
+            assert!(error.hint().is_some_and(|hint| hint.contains(want)), "{error}: {:?}", error.hint());
+        };
+        check(A::ProtocolVersion, "TLS 1.2");
+        check(A::CertificateRequired, "without one");
+        check(A::UnrecognisedName, "upstream_options.server_name");
+        check(A::HandshakeFailure, "upstream_options.server_name");
     }
 
     #[test]

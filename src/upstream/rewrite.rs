@@ -18,6 +18,19 @@ pub enum SendsBack {
     ToItself,
 }
 
+impl SendsBack {
+    /// Returns the remedy. `has_tls` says that the upstream is reached over https.
+    #[must_use]
+    pub const fn hint(self, has_tls: bool) -> &'static str {
+        match self {
+            Self::ToItself if has_tls => {
+                "let the upstream serve this name instead of redirecting to it: upstream_options.host_header names the Host that it gets"
+            }
+            _ => "let the upstream believe X-Forwarded-Proto: docs/guide/wordpress.md has the lines for WordPress",
+        }
+    }
+}
+
 /// Rewrites the names in a response to an https request. Repeats the port that the client named
 /// only if it is one of pintle's.
 ///

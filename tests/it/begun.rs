@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use pintle::ledger::{self, Record};
 use pintle::policy::promise::Promise;
 
 use crate::harness::{BLOG, Pintle, eventually, is_root, outcome, output, pintle};
-use crate::last_good::{copied, copies};
+use crate::last_good::{LISTEN, copied, copies};
 use crate::loss::{command, config, start_fails};
 use crate::refused_edits::{hpkp, pin_at, pins_at, site, state};
 use crate::rotation::Bed;
@@ -174,23 +174,135 @@ fn promises_in_another_folder_refuse_a_chain() {
     let refused = start_fails(&config);
     assert!(refused.contains("would lock readers out") && refused.contains("they count"), "{refused}");
     // With its copies the previous key serves on.
-    let keep = pasted(&refused, "mkdir -p ");
-    paste(&keep);
+    let decline = pasted(&refused, "pintle ledger decline ");
+    paste(&pasted(&refused, "mkdir -p "));
     let pintle = bed.start(&pins);
     assert_eq!(bed.served(&pintle), bed.live.pin);
     drop(pintle);
-    // Nobody holds them, says the operator. The other folder stays where it is.
-    paste(&pasted(&refused, "rm -f "));
+    // The ledger has them: they cannot be declined any more.
+    let (code, _, err) = outcome(&mut pintle_of(&decline));
+    assert!(code == 1 && err.contains("nothing is declined"), "{err}");
+}
+
+/// A pasted command of pintle.
+fn pintle_of(command: &str) -> Command {
+    let mut found = pintle();
+    found.args(command.split(' ').skip(1));
+    found
+}
+
+/// Nobody holds the promises in another folder, says the operator. It stays so, with pins or without.
+#[test]
+fn promises_in_another_folder_are_declined() {
+    let (bed, pins) = after_promises();
+    let old = bed.folder.path().join("old");
+    fs::rename(bed.state(), &old).unwrap();
+    bed.put(&bed.stranger);
+    let config = config(&bed, &pins);
+    let refused = start_fails(&config);
+    let out = output(&mut pintle_of(&pasted(&refused, "pintle ledger decline ")));
+    assert!(out.contains("1 promise declined"), "{out}");
     assert!(old.join(FILES[0]).exists());
-    fs::remove_dir_all(bed.state().join("last-good")).unwrap();
     let (code, out, err) = outcome(&mut command(&["check"], &config));
     assert_eq!(code, 0, "{out}{err}");
-    // It stays so, with pins or without: the folder has a ledger now.
     for pins in ["", "", pins.as_str(), ""] {
         assert_eq!(bed.served(&bed.start(pins)), bed.stranger.pin);
         let (_, _, err) = outcome(&mut command(&["check"], &config));
         assert!(!err.contains("begin without them"), "{err}");
     }
+}
+
+/// Another folder was named for a while, by restarts. What was promised from there counts once the first one is named again,
+/// unless somebody knows better.
+#[test]
+fn a_folder_that_is_named_again() {
+    for is_declined in [false, true] {
+        let (bed, pins) = after_promises();
+        let second = bed.folder.path().join("second");
+        let one = pins.replace(&format!("{:?}, ", bed.next.key.with_extension("csr")), "");
+        let text = bed.config(&one, "").replace(&format!("{:?}", bed.state()), &format!("{second:?}"));
+        let pintle = Pintle::start(&bed.authority, &text);
+        assert!(bed.header(&pintle).is_some_and(|header| !header.contains(&bed.next.pin)));
+        drop(pintle);
+        bed.put(&bed.next);
+        let (code, out, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
+        assert!(code == 1 && err.contains("lacks: they count") && err.contains("would lock readers out"), "{out}{err}");
+        if is_declined {
+            output(&mut pintle_of(&pasted(&err, "pintle ledger decline ")));
+        }
+        for is_first in [true, false] {
+            let pintle = bed.start(&pins);
+            let served = if is_declined { &bed.next } else { &bed.live };
+            assert_eq!(bed.served(&pintle), served.pin, "{is_first}");
+            if is_first && !is_declined {
+                pintle.logs("the promises in another folder count");
+            } else {
+                assert!(!pintle.log().contains("they count"), "{}", pintle.log());
+            }
+        }
+    }
+}
+
+/// Two pintles have folders side by side, and both were in use. A restart serves as before, whatever the other one promises.
+#[test]
+fn a_pintle_beside_another_one_starts_as_before() {
+    let ((bed, pins), (other, theirs)) = (after_promises(), after_promises());
+    let beside = bed.folder.path().join("staging");
+    fs::rename(other.state(), &beside).unwrap();
+    let text = other.config(&theirs.replace("30d", "29d"), "");
+    let text = text.replace(&format!("{:?}", other.state()), &format!("{beside:?}"));
+    let pintle = Pintle::start(&other.authority, &text);
+    assert!(other.header(&pintle).is_some());
+    drop(pintle);
+    let pintle = bed.start(&pins);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert!(!pintle.log().contains("they count"), "{}", pintle.log());
+    drop(pintle);
+    bed.put(&bed.next);
+    let (code, out, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+/// A copy of the folder has accepted a lockout. That says nothing about the clients of this one.
+#[test]
+fn a_lockout_that_a_copy_accepts_is_its_own() {
+    let (bed, pins) = after_promises();
+    let beside = bed.folder.path().join("staging");
+    paste(&format!("cp -a {} {}", bed.state().display(), beside.display()));
+    let moved = |text: String| text.replace(&format!("{:?}", bed.state()), &format!("{beside:?}"));
+    let theirs = bed.folder.path().join("staging.toml");
+    fs::write(&theirs, moved(fs::read_to_string(config(&bed, &pins)).unwrap())).unwrap();
+    let (_, _, err) = outcome(command(&["install", "--dry-run", "--site", BLOG], &theirs).arg(&bed.stranger.chain));
+    let day = err.split("--accept-lockout-until ").nth(1).unwrap()[..10].to_owned();
+    let mut install = command(&["install", "--accept-lockout-until", &day, "--site", BLOG], &theirs);
+    output(install.args([&bed.stranger.chain, &bed.stranger.key]));
+    let pintle = Pintle::start(&bed.authority, &moved(bed.config(&pins, "")));
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+    drop(pintle);
+    assert_eq!(bed.served(&bed.start(&pins)), bed.live.pin);
+}
+
+/// The lock alone is gone. A whole ledger is as good as before; of an older one, the copies show what it lacks.
+#[test]
+fn an_older_pair_without_the_lock() {
+    let (bed, pins) = after_promises();
+    let read = || [FILES[0], FILES[1]].map(|name| fs::read(bed.state().join(name)).unwrap());
+    let (old, of_both) = (read(), fs::read(&copies(&bed)[0]).unwrap());
+    let pintle = bed.start(&pins.replace(&format!("{:?}, ", bed.next.key.with_extension("csr")), ""));
+    eventually("the copy says so", || (fs::read(copies(&bed).first()?).ok()? != of_both).then_some(()));
+    drop(pintle);
+    let (newest, config) = (read(), config(&bed, &pins));
+    delete(&bed, &FILES[2..]);
+    for (files, code_wanted) in [(newest, 0), (old, 1)] {
+        for (name, contents) in FILES.iter().zip(files) {
+            fs::write(bed.state().join(name), contents).unwrap();
+        }
+        let (code, out, err) = outcome(&mut command(&["check"], &config));
+        assert_eq!((code, err.contains("may be lost")), (code_wanted, code_wanted == 1), "{out}{err}");
+        bed.put(&bed.next);
+    }
+    let pintle = bed.start(&pins);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
 }
 
 /// Beside the folder are many others, and a ledger that nobody can read: that one is named, and is not read to its end.
@@ -231,6 +343,38 @@ fn give_away(folder: &Path) {
     output(give.args(["-R", "nobody"]).arg(folder));
 }
 
+/// The state folder is missing, below one of the serving user: a command of root's makes it for that user, or not at all.
+#[test]
+fn a_command_makes_the_folder_of_the_serving_user() {
+    if !is_root("become somebody else") {
+        return;
+    }
+    let bed = Bed::new();
+    let (path, parent) = (config(&bed, ""), bed.folder.path().join("lib"));
+    let (at, other) = (parent.join("state"), bed.folder.path().join("other.jsonl"));
+    fs::create_dir(&parent).unwrap();
+    fs::set_permissions(bed.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&other, "").unwrap();
+    let text = fs::read_to_string(&path).unwrap().replace(&format!("{:?}", bed.state()), &format!("{at:?}"));
+    fs::write(&path, format!("[process]\nuser = \"nobody\"\n{text}")).unwrap();
+    let merge = || {
+        let mut merge = pintle();
+        outcome(merge.args(["ledger", "merge", "-c"]).arg(&path).arg(&other).env_remove("PINTLE_ALLOW_ROOT"))
+    };
+    // Another user's place: the serving user cannot make it there.
+    chown(&parent, Some(12345), None).unwrap();
+    let (code, _, err) = merge();
+    assert!(code == 1 && err.contains("the user nobody cannot make it") && !at.exists(), "{err}");
+    give_away(&parent);
+    let (code, out, err) = merge();
+    assert_eq!(code, 0, "{out}{err}");
+    let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+    for entry in fs::read_dir(&at).unwrap().flatten() {
+        assert_eq!(owner(&entry.path()), owner(&parent), "{entry:?}");
+    }
+    assert_eq!(owner(&at), owner(&parent));
+}
+
 /// Anybody can make a folder with a ledger: another user's does not count, and that is said.
 #[test]
 fn a_folder_of_another_user_does_not_count() {
@@ -261,7 +405,7 @@ fn the_folder_of_a_running_pintle_stays() {
     lock.lock().unwrap();
     let (code, out, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
     assert!(code == 0 && err.contains("another pintle runs with"), "{out}{err}");
-    assert!(!err.contains("cp -an") && !err.contains("mv ") && err.contains("install -m 600"), "{err}");
+    assert!(!err.contains("cp -an") && !err.contains("mv ") && err.contains("pintle ledger decline "), "{err}");
 }
 
 /// The user has changed along with the folder: root looks before it becomes the user, and copies nothing as root.
@@ -386,6 +530,29 @@ fn a_file_that_has_just_come_counts() {
     let answer = crate::admin::post(&bed.state().join("admin.sock"), &format!("/certificates?host={BLOG}"));
     assert!(answer.contains("would lock readers out"), "{answer}");
     assert_eq!(bed.served(&pintle), bed.live.pin);
+}
+
+/// A promise is over while pintle serves: the copies do not name it any more, and the start after a loss assumes none of it.
+#[test]
+fn the_copies_forget_a_promise_that_is_over() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    let text = || fs::read_to_string(&copies(&bed)[0]).unwrap_or_default();
+    let now = ledger::time::wall();
+    let ending = with_another(&bed, |other| {
+        other.pins = vec![bed.live.pin.parse().unwrap(), bed.stranger.pin.parse().unwrap()];
+        other.pins.sort_unstable();
+        (other.max_age, other.first_sent, other.last_sent) = (5, now, now);
+    });
+    let path = bed.folder.path().join("ending.jsonl");
+    fs::write(&path, ending).unwrap();
+    output(pintle.command("ledger merge").arg(&path));
+    eventually("the copy notes it", || text().contains("until=").then_some(()));
+    eventually("the note is as before", || {
+        let text = text();
+        (text.contains("Pinned: yes ") && !text.contains("until=")).then_some(())
+    });
 }
 
 /// A doubtful clock withholds the pins. The file is written anew all the same.
@@ -592,8 +759,83 @@ fn copies_that_cannot_be_read_are_named() {
     let folder = bed.state().join("last-good");
     fs::remove_dir_all(&folder).unwrap();
     fs::write(&folder, "").unwrap();
-    let (_, out, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
-    assert!(err.contains("cannot read what it has served"), "{out}{err}");
+    bed.put(&bed.stranger);
+    let config = config(&bed, &pins);
+    let (code, out, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 1 && err.contains("cannot read what it has served"), "{out}{err}");
+    // Nobody knows which key readers were promised.
+    let err = start_fails(&config);
+    assert!(err.contains("cannot read what it has served"), "{err}");
+    paste(&pasted(&err, "mv "));
+    assert_eq!(bed.served(&bed.start(&pins)), bed.stranger.pin);
+}
+
+/// Nothing but a copy is left, and it is damaged: nobody knows which key readers were promised.
+#[test]
+fn a_damaged_copy_is_no_leave_to_serve_any_key() {
+    for damage in ["", "garbage\n"] {
+        let (bed, pins) = after_promises();
+        copies(&bed).iter().for_each(|copy| fs::write(copy, damage).unwrap());
+        let config = config(&bed, &pins);
+        // With its ledger, the folder needs no copy.
+        let (code, out, err) = outcome(&mut command(&["check"], &config));
+        assert_eq!(code, 0, "{out}{err}");
+        delete(&bed, &FILES);
+        bed.put(&bed.stranger);
+        let err = start_fails(&config);
+        assert!(err.contains("cannot read what it has served") && err.contains("is damaged"), "{err}");
+        paste(&pasted(&err, "mv "));
+        assert_eq!(bed.served(&bed.start(&pins)), bed.stranger.pin);
+    }
+}
+
+/// Starts with a stranger's key in place, so many days later, after the machine was off. `is_lost`: without a ledger.
+fn later(bed: &Bed, config: &str, days: i64, is_lost: bool) -> String {
+    if is_lost {
+        FILES.iter().for_each(|name| _ = fs::remove_file(bed.state().join(name)));
+    }
+    bed.put(&bed.stranger);
+    let clock = bed.folder.path().join("clock");
+    fs::write(&clock, format!("{} boot-{days}", days * 86400)).unwrap();
+    let adapt = |command: &mut Command| _ = command.env("PINTLE_TEST_CLOCK", &clock);
+    bed.served(&Pintle::start_command(&bed.authority, LISTEN, config, adapt))
+}
+
+/// A site sends no pins any more. Its copy says until when clients hold them, as long as the process goes on without a change.
+#[test]
+fn pins_that_are_over_are_no_loss() {
+    let (bed, pins) = after_promises();
+    let pintle = bed.start(&pins);
+    let (with, without) = (bed.config(&pins, ""), bed.config("", ""));
+    pintle.rewrite(|text| text.replace(&with, &without));
+    output(&mut pintle.command("reload"));
+    let has_end = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|copy| copy.contains(" until="));
+    eventually("the copy names the end", || copies(&bed).iter().any(has_end).then_some(()));
+    drop(pintle);
+    for (days, served) in [(20, &bed.live), (40, &bed.stranger)] {
+        assert_eq!(later(&bed, &without, days, true), served.pin, "after {days} days");
+    }
+}
+
+/// An export binds longer than what is assumed after a loss, and its command may come while nobody serves.
+#[test]
+fn an_export_is_assumed_until_its_end() {
+    for is_running in [true, false] {
+        let bed = Bed::new();
+        let pintle = bed.start("");
+        copied(&bed, &bed.live);
+        let running = is_running.then_some(pintle);
+        let text = bed.config("", "");
+        let path = running.as_ref().map_or_else(|| config(&bed, ""), Pintle::config_path);
+        let mut export = command(&["export", "--as", "android", "--life", "100d", "--site", BLOG], &path);
+        output(export.arg("--backup").arg(bed.next.key.with_extension("csr")));
+        let has_end = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|copy| copy.contains(" until="));
+        eventually("the copy names the end", || copies(&bed).iter().any(has_end).then_some(()));
+        drop(running);
+        for (days, is_lost) in [(0, true), (80, false)] {
+            assert_eq!(later(&bed, &text, days, is_lost), bed.live.pin, "{is_running}, after {days} days");
+        }
+    }
 }
 
 /// Nothing but the copies is left, and a name below a wildcard has a table of its own by now: the pair that served it counts.

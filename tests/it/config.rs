@@ -195,6 +195,24 @@ fn what_is_no_configuration() {
     assert_eq!(run.0, 1);
 }
 
+/// The file may be a pipe, which has the text once: every warning has its place in it.
+#[test]
+fn a_configuration_is_read_once() {
+    let authority = Authority::new();
+    let leaf = authority.leaf("blog", &["blog.example.com"]);
+    let site = format!(
+        "[[site]]\nhosts = [\"blog.example.com\"]\nupstream = \"http://127.0.0.1:1\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        leaf.chain, leaf.key
+    );
+    let pins = format!("[site.hpkp]\nmax_age = \"5m\"\nbackups = [{:?}]\n", authority.public_key("spare"));
+    let file = authority.write("piped.toml", site + &pins);
+    let mut check = Command::new("sh");
+    check.env("PINTLE_ALLOW_ROOT", "1").args(["-c", "cat \"$1\" | \"$0\" check -c /dev/stdin"]);
+    let (code, out, err) = outcome(check.arg(pintle().get_program()).arg(&file));
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("/dev/stdin:7:1: warning: state.directory is not set"), "{err}");
+}
+
 /// Two of them on one port would share its connections in silence.
 #[test]
 fn a_port_that_is_taken_is_not_shared() {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use pintle::host::HostPattern;
 use pintle::ledger::{self, Book, Burnt, Record, time};
@@ -11,7 +12,7 @@ use pintle::policy::promise::{Promise, PromiseChannel};
 use serde_json::Value;
 
 use crate::harness::{Authority, BLOG, Leaf, Origin, Pintle, eventually, outcome, output, pintle};
-use crate::last_good::{LISTEN, REFUSED, copied};
+use crate::last_good::{LISTEN, REFUSED, copied, copies};
 use crate::loss::command;
 use crate::rotation::Bed;
 use crate::upgrade::Line;
@@ -114,20 +115,110 @@ fn an_old_pair_that_is_put_back_is_noticed() {
         assert_eq!(bed.served(&pintle), bed.stranger.pin);
         assert!(bed.header(&pintle).is_some());
     }
-    // Another folder's pair, which somebody brings here, is no older one, but this folder's own promises are gone.
-    let (own, other) = (ledger_files(&bed), Bed::new());
+    // Another folder's pair, which somebody brings here, is no older one, but this folder's own promises are gone. Without
+    // the copies of what was served, nobody knows them.
+    let (own, other) = (bed.folder.path().join("own"), Bed::new());
+    fs::create_dir(&own).unwrap();
+    FILES.iter().for_each(|name| _ = fs::copy(bed.state().join(name), own.join(name)).unwrap());
     drop(other.start(&other.pins("30d")));
     put_back(&bed, &ledger_files(&other));
+    fs::remove_dir_all(bed.state().join("last-good")).unwrap();
     let (code, _, err) = outcome(&mut command(&["check"], &config));
     assert!(code == 1 && err.contains("is another ledger's") && !err.contains("old cop"), "{code} {err}");
     let (code, _, err) = outcome(&mut command(&["run", "--strict"], &config));
     assert!(code == 1 && err.contains("is another ledger's"), "{code} {err}");
     // As the message says: the own files come back, and the other ones are merged.
-    put_back(&bed, &own);
-    let (_, out, err) = outcome(command(&["ledger", "merge", "--dry-run"], &config).arg(other.state().join(FILES[0])));
-    assert!((out.clone() + &err).contains("new here"), "{out}{err}");
+    let hint = err.lines().find_map(|line| line.split_once("other ledger: ")).unwrap_or_else(|| panic!("{err}")).1;
+    let (copy, merge) = hint.rsplit_once(" && pintle ").unwrap();
+    output(Command::new("sh").arg("-c").arg(copy.replace("COPY", own.to_str().unwrap())));
+    let out = output(pintle().args(merge.split(' ')));
+    assert!(out.contains("new here"), "{out}");
     let (_, _, err) = outcome(&mut command(&["check"], &config));
     assert!(!err.contains("may be lost"), "{err}");
+    let pintle = bed.start(&pins);
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+}
+
+/// Another ledger's pair comes into a folder that was in use, as at a failover. The copies show what was promised here: both
+/// count, and nothing has to be accepted.
+#[test]
+fn another_ledger_counts_beside_the_copies() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    drop(bed.start(&pins));
+    let (theirs, away) = (ledger_files(&bed), tempfile::TempDir::new().unwrap());
+    fs::rename(bed.state(), away.path().join("old")).unwrap();
+    let pintle = bed.start(&pins.replace(&format!("{:?}, ", bed.next.key.with_extension("csr")), ""));
+    assert!(bed.header(&pintle).is_some_and(|header| !header.contains(&bed.next.pin)));
+    copied(&bed, &bed.live);
+    drop(pintle);
+    put_back(&bed, &theirs);
+    bed.put(&bed.next);
+    let (code, _, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
+    assert!(code == 1 && err.contains("another ledger's file") && err.contains("would lock readers out"), "{err}");
+    assert!(!err.contains("--accept-loss"), "{err}");
+    for is_first in [true, false] {
+        let pintle = bed.start(&pins);
+        assert_eq!(bed.served(&pintle), bed.live.pin, "{is_first}");
+        match is_first {
+            true => _ = pintle.logged("the ledger is lost: the previous keys are assumed to be promised", 1),
+            false => assert!(!pintle.log().contains("the ledger is lost"), "{}", pintle.log()),
+        }
+    }
+    bed.put(&bed.live);
+    let (code, out, err) = outcome(&mut command(&["check"], &config(&bed, &pins)));
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+/// The ledger of another node comes into a folder, and that node has promised other keys for the same name: the pair that was
+/// served last is served on, as after a merge.
+#[test]
+fn another_ledger_darkens_no_served_site() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    bed.put(&bed.stranger);
+    let pintle = bed.start(&pins);
+    assert!(bed.header(&pintle).is_some());
+    drop(pintle);
+    let (theirs, away) = (ledger_files(&bed), tempfile::TempDir::new().unwrap());
+    fs::rename(bed.state(), away.path().join("theirs")).unwrap();
+    bed.put(&bed.live);
+    let pintle = bed.start(&pins);
+    assert!(bed.header(&pintle).is_some());
+    copied(&bed, &bed.live);
+    drop(pintle);
+    put_back(&bed, &theirs);
+    for _ in 0..2 {
+        let pintle = bed.start(&pins);
+        assert_eq!(bed.served(&pintle), bed.live.pin);
+    }
+    // Another key than those in use is refused as ever.
+    bed.put(&bed.stranger);
+    assert_eq!(bed.served(&bed.start(&pins)), bed.live.pin);
+}
+
+/// Another machine's whole folder comes over one that was in use, without the lock: its copies show no promise of this one.
+#[test]
+fn copies_of_another_ledger_know_no_own_promise() {
+    let (bed, other) = (Bed::new(), Bed::new());
+    for bed in [&bed, &other] {
+        drop(bed.start(&bed.pins("30d")));
+        // By then, the ledger has an id.
+        let _pintle = bed.start(&bed.pins("30d"));
+        let text = |copy: &PathBuf| fs::read_to_string(copy).unwrap_or_default();
+        let is_noted =
+            || copies(bed).iter().any(|copy| text(copy).starts_with("Ledger: ") && text(copy).contains("KEY"));
+        eventually("the copy names it", || is_noted().then_some(()));
+    }
+    put_back(&bed, &ledger_files(&other));
+    let config = config(&bed, &bed.pins("30d"));
+    let (_, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(!err.contains("--accept-loss"), "{err}");
+    fs::remove_dir_all(bed.state().join("last-good")).unwrap();
+    let mut copy = Command::new("cp");
+    output(copy.arg("-a").arg(other.state().join("last-good")).arg(bed.state().join("last-good")));
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 1 && err.contains("is another ledger's") && err.contains("--accept-loss"), "{err}");
 }
 
 /// The ledger of another node, which has burnt these keys.

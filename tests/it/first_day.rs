@@ -9,8 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Authority, BLOG, Origin, Pintle, SecureServer, blog, blog_at, eventually, free_port, outcome, output, page, pintle,
-    read_head, send_signal,
+    Authority, BLOG, Origin, Pintle, Reply, SecureServer, blog, blog_at, eventually, free_port, outcome, output, page,
+    pintle, read_head, send_signal,
 };
 
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
@@ -89,6 +89,13 @@ fn check_connects_to_upstreams() {
         silent.local_addr().unwrap()
     );
     check(&lost, 1, &["dns: no name server answered in time", "the name servers of this host"]);
+    // A server that takes connections and says nothing.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (scheme, key) in [("http", "response_timeout"), ("https", "connect_timeout")] {
+        let site = blog_at(&authority, &format!("{scheme}://{}", mute.local_addr().unwrap()));
+        let site = format!("{site}[site.upstream_options]\n{key} = \"1s\"\n");
+        check(&site, 1, &["timed out", &format!("raise upstream_options.{key}")]);
+    }
     // The certificate of a CA that pintle does not trust, of another name, and of both right.
     let leaf = authority.leaf("origin", &["origin.example"]);
     let secure = SecureServer::start(&[&leaf], |_, _| page("", ""));
@@ -103,6 +110,41 @@ fn check_connects_to_upstreams() {
     // A plain request to a port with TLS.
     let plain = blog_at(&authority, &format!("http://{}", secure.address));
     check(&plain, 1, &["write https:// in upstream"]);
+}
+
+/// The upstream answers, and visitors would get no page all the same.
+#[test]
+fn check_names_answers_without_a_page() {
+    let authority = Authority::new();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("pintle.toml");
+    let look = |origin: &Origin| {
+        let site = blog(&authority, origin);
+        fs::write(&path, format!("{LISTEN}[state]\ndirectory = \"state\"\n{site}")).unwrap();
+        let run =
+            |more: &[&str]| outcome(pintle().args(["check", "--connect", "--allow-root", "-c"]).arg(&path).args(more));
+        let ((code, out, err), (_, report, _)) = (run(&[]), run(&["--json"]));
+        assert_eq!(code, 0, "{out}{err}");
+        let report: Value = serde_json::from_str(&report).unwrap();
+        (out + &err, report["upstreams"][0]["addresses"][0]["warning"].clone())
+    };
+    let down = Origin::start(|_| Reply::new("503 Service Unavailable", "", ""));
+    let (text, warning) = look(&down);
+    assert!(text.contains("answers 503") && text.contains("the log of the upstream"), "{text}");
+    assert_eq!(warning, "answers 503");
+    // One that redirects whoever came over https, and one that redirects all others.
+    let redirects = |if_https: bool| {
+        let itself = format!("Location: https://{BLOG}/\r\n");
+        Origin::start(move |asked| match (asked.field("x-forwarded-proto") == Some("https")) == if_https {
+            true => Reply::new("301 Moved Permanently", &itself, ""),
+            false => Reply::ok("page"),
+        })
+    };
+    let (text, warning) = look(&redirects(true));
+    assert!(text.contains("redirect loop: answers 301") && text.contains("believe X-Forwarded-Proto"), "{text}");
+    assert!(warning.is_string(), "{warning}");
+    let (text, warning) = look(&redirects(false));
+    assert!(text.contains("answers 200") && warning.is_null(), "{text}{warning}");
 }
 
 #[test]

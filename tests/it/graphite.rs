@@ -132,8 +132,8 @@ fn check_names_what_is_wrong_with_graphite() {
         ("graphite = \"tcp://[::1]\"\ngraphite_prefix = \"a.b-c.d_1\"\ngraphite_interval = 10", ""),
         ("graphite = \"127.0.0.1:2003\"", "metrics.graphite: invalid address \"127.0.0.1:2003\""),
         ("graphite = \"udp://127.0.0.1\"", "metrics.graphite: invalid address"),
-        ("graphite = \"tcp://a\"\ngraphite_prefix = \"a..b\"", "metrics.graphite_prefix: \"a..b\""),
-        ("graphite = \"tcp://a\"\ngraphite_prefix = \"\"", "metrics.graphite_prefix: \"\""),
+        ("graphite = \"tcp://a\"\ngraphite_prefix = \"a..b\"", "metrics.graphite_prefix: expected letters"),
+        ("graphite = \"tcp://a\"\ngraphite_prefix = \"\"", "metrics.graphite_prefix: expected letters"),
         (
             "graphite = \"tcp://a\"\ngraphite_interval = \"100ms\"",
             "metrics.graphite_interval: must be between 1s and 1d",

@@ -323,6 +323,27 @@ fn status_410_disables_until_the_next_reload() {
     receiver.of_kind("config.loaded", 1);
 }
 
+/// A reload that corrects a hook brings the events that could not be delivered.
+#[test]
+fn a_corrected_hook_gets_the_events_that_wait() {
+    let bed = Bed::new();
+    let receiver = Receiver::start(&bed.leaf, |_, delivery| {
+        let is_right = delivery.target.contains("/right");
+        (if is_right { "204 No Content" } else { "404 Not Found" }).to_owned()
+    });
+    let hook = bed.hook(&format!("https://{}/wrong", receiver.address), "name = \"pager\"\nretry = [\"1h\"]");
+    let pintle = bed.start(&hook);
+    bed.reaches("pintle_hook_attempts_failed_total{hook=\"pager\"}", 1.0);
+    let file = fs::read_to_string(pintle.config_path()).unwrap();
+    fs::write(pintle.config_path(), file.replace("/wrong", "/right")).unwrap();
+    pintle.reload();
+    let got = receiver.of_kind("process.started", 2);
+    assert_eq!(got[0].id(), got[1].id());
+    // No counter falls with the change.
+    bed.reaches("pintle_hook_events_delivered_total{hook=\"pager\"}", 1.0);
+    bed.reaches("pintle_hook_attempts_failed_total{hook=\"pager\"}", 1.0);
+}
+
 /// A receiver that accepts and never answers delays no request; the queue stays within its bound.
 #[test]
 fn a_dead_receiver_delays_nothing() {

@@ -108,12 +108,13 @@ fn the_packaged_example_becomes_a_site() {
     assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
     let lines = text.lines().filter_map(|line| line.strip_prefix("#").filter(|rest| !rest.starts_with(' ')));
     let active: String = lines.map(|line| format!("{line}\n")).collect();
-    for key in ["[[site]]", "hosts = ", "upstream = ", "[site.certificate]"] {
+    for key in ["[[site]]", "hosts = ", "upstream = ", "[site.certificate]\nacme = true\n", "[acme]\nterms = true\n"] {
         assert!(active.contains(key), "{active}");
     }
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("pintle.toml");
-    fs::write(&path, active).unwrap();
+    // In /etc/pintle, the state has a place without this.
+    fs::write(&path, format!("{active}[state]\ndirectory = \"state\"\n")).unwrap();
     let (_, out, err) = outcome(pintle().args(["check", "-c"]).arg(&path));
     // Files and folders are the only things that are missing.
     let errors: Vec<_> = err.lines().filter(|line| line.contains(": error: ")).collect();

@@ -84,6 +84,36 @@ fn an_upgrade_makes_the_folder_that_it_moves_to() {
     assert!(bed.header(&Pintle::start(&bed.authority, &text)).is_some());
 }
 
+/// A process that takes the previous folder back dies before it serves: the file there is whole, and out of date. A mark in
+/// the folder says where the later promises are, however far away.
+#[test]
+fn a_folder_that_was_left_knows_where_its_promises_are() {
+    let (bed, far) = (Bed::new(), tempfile::TempDir::new().unwrap());
+    let line = line(&bed);
+    let new = far.path().join("new");
+    line.pintle.rewrite(|text| with_one_backup(&bed, &moved(&bed, text, &new)));
+    line.upgrade();
+    eventually("the new set is sent", || bed.header(&line.pintle).filter(|pins| !pins.contains(&bed.next.pin)));
+    // The previous process looks at its folder for the last time.
+    line.pintle.logged("stopped", 1);
+    line.signal("KILL");
+    line.wait(line.pid());
+    fs::rename(bed.state().join("ledger.moved"), bed.state().join("ledger.jsonl")).unwrap();
+    bed.put(&bed.next);
+    let pins = bed.pins("30d");
+    let err = start_fails(&config(&bed, &pins));
+    assert!(err.contains("would lock readers out") && err.contains("they count"), "{err}");
+    // Once it has served, its own ledger has them.
+    for is_first in [true, false] {
+        let pintle = bed.start(&pins);
+        assert_eq!(bed.served(&pintle), bed.live.pin, "{is_first}");
+        match is_first {
+            true => pintle.logs("they count"),
+            false => assert!(!pintle.log().contains("they count"), "{}", pintle.log()),
+        }
+    }
+}
+
 #[track_caller]
 fn upgrade_is_refused(bed: &Bed, line: &Line, why: &str) {
     let (code, out, err) = outcome(&mut line.pintle.command("upgrade"));

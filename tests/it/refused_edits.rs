@@ -753,6 +753,56 @@ fn a_name_with_a_copy_gets_the_renewal_with_the_same_key() {
     assert_eq!(names.map(|name| end_at(&pintle, name)), [second.clone(), second]);
 }
 
+/// A name is served with the copy of its former site's pair. That site goes on to the key that both have promised.
+#[test]
+fn a_name_with_a_copy_follows_its_former_site_to_the_next_key() {
+    let bed = Bed::new();
+    let names = ["a.test", "c.test"];
+    let (own, other) = (bed.authority.leaf("own", &names), bed.authority.leaf("other", &["x.test", "c.test"]));
+    let next = bed.authority.leaf_of("next", &names, KeyKind::Ecdsa, -1, 95);
+    let [chain, key] = ["place.pem", "place.key"].map(|name| bed.folder.path().join(name));
+    put_at(&own, &chain, &key);
+    let place = Leaf { chain: chain.clone(), key: key.clone(), pin: own.pin.clone() };
+    let pins = hpkp(&[bed.authority.csr(&next), bed.authority.public_key("last")], "");
+    let before = state(&bed) + &site(&bed, &names, &place, &pins) + &site(&bed, &["x.test"], &other, "");
+    let after = state(&bed) + &site(&bed, &["a.test"], &place, &pins) + &site(&bed, &["x.test", "c.test"], &other, "");
+    let pintle = Pintle::start(&bed.authority, &before);
+    assert!(names.iter().all(|name| pins_at(&bed, &pintle, name).is_some()));
+    copied(&bed, &own);
+    drop(pintle);
+    let pintle = Pintle::start(&bed.authority, &after);
+    let served = |pintle: &Pintle| ["a.test", "c.test", "x.test"].map(|name| pin_at(pintle, name));
+    assert_eq!(served(&pintle), [&own.pin, &own.pin, &other.pin].map(String::clone));
+    put_at(&next, &chain, &key);
+    let both = [&next.pin, &next.pin, &other.pin].map(String::clone);
+    eventually("the next key is served", || (served(&pintle) == both).then_some(()));
+    drop(pintle);
+    assert_eq!(served(&Pintle::start(&bed.authority, &after)), both);
+}
+
+/// A name below a wildcard waits for its first certificate, and the wildcard is renewed meanwhile.
+#[test]
+fn a_name_that_waits_for_the_ca_gets_the_renewal_of_its_wildcard() {
+    let bed = Bed::new();
+    let wide = bed.authority.leaf("wide", &["*.w.test"]);
+    let [chain, key] = ["place.pem", "place.key"].map(|name| bed.folder.path().join(name));
+    put_at(&wide, &chain, &key);
+    let place = Leaf { chain: chain.clone(), key: key.clone(), pin: wide.pin.clone() };
+    let ordered = |name: &str| {
+        format!("[[site]]\nhosts = [{name:?}]\nupstream = \"{}\"\n[site.certificate]\nacme = true\n", bed.origin.url())
+    };
+    // No CA answers there.
+    let acme = "[acme]\nterms = true\ndirectory = \"https://127.0.0.1:1/directory\"\n";
+    let text = acme.to_owned() + &state(&bed) + &site(&bed, &["*.w.test"], &place, "") + &ordered("first.test");
+    let pintle = Pintle::start(&bed.authority, &text);
+    pintle.rewrite(|text| format!("{text}\n{}", ordered("x.w.test")));
+    output(&mut pintle.command("reload"));
+    let first = end_at(&pintle, "x.w.test");
+    put_at(&bed.authority.renew("renewed", &wide.key, &["*.w.test"], 95), &chain, &key);
+    let second = eventually("the renewal is served", || Some(end_at(&pintle, "x.w.test")).filter(|end| *end != first));
+    assert_eq!(end_at(&pintle, "q.w.test"), second);
+}
+
 /// A name had a table of its own, and was served by the wildcard above it since. It shares what that one gets.
 #[test]
 fn a_name_without_a_table_goes_the_way_of_its_wildcard() {
@@ -813,6 +863,24 @@ fn other_files_that_a_reload_refuses_darken_nothing_with_a_key_process() {
     }
 }
 
+/// The same, and the other files are in another folder: the key process does not read the key of before any more.
+#[test]
+fn a_key_process_does_not_find_a_key_in_another_folder() {
+    let bed = Bed::new();
+    let text = |chain: &Path, key: &Path| {
+        format!("[tls]\nkey_process = true\n{}", bed.config_of(chain, key, &bed.pins("30d"), ""))
+    };
+    let (before, after) = (text(&bed.chain(), &bed.key()), text(&bed.stranger.chain, &bed.stranger.key));
+    let pintle = Pintle::start(&bed.authority, &before);
+    assert!(bed.header(&pintle).is_some());
+    eventually("the pair is copied", || (copies(&bed).len() == 1).then_some(()));
+    drop(pintle);
+    let pintle = Pintle::start(&bed.authority, &after);
+    pintle.logs(&format!("no copy has the live key, which was in {}", bed.key().display()));
+    drop(pintle);
+    assert_eq!(bed.served(&Pintle::start(&bed.authority, &before)), bed.live.pin);
+}
+
 /// A site has a pair for each kind of key, and the text names other files for both.
 #[test]
 fn each_of_two_refused_pairs_has_its_own_stand_in() {
@@ -836,6 +904,32 @@ fn each_of_two_refused_pairs_has_its_own_stand_in() {
         let with = |algorithm: &str| pin_with(&pintle, "a.test", &format!("-tls1_3 -sigalgs {algorithm}"));
         assert_eq!(["ECDSA+SHA256", "RSA-PSS+SHA256"].map(with), [own.pin.clone(), own_rsa.pin.clone()]);
     }
+}
+
+/// A refusal by `config apply --upgrade` has named its key, as each other one: the operator may say it once more.
+#[test]
+fn a_refused_upgrade_by_config_apply_names_its_key() {
+    let bed = Bed::new();
+    let line = Line::start(&bed.authority, LISTEN, &bed.config(&bed.pins("30d"), ""));
+    let mut install = line.pintle.command("install");
+    install.args(["--dry-run", "--site", BLOG]).arg(&bed.stranger.chain).arg(&bed.stranger.key);
+    let (_, _, err) = outcome(&mut install);
+    let day = err.split("--accept-lockout-until ").nth(1).unwrap_or_else(|| panic!("{err}"))[..10].to_owned();
+    let second = bed.authority.leaf("second", &[BLOG, "www.example.com"]);
+    let text = fs::read_to_string(line.pintle.config_path()).unwrap();
+    let text = text.replace(&format!("{:?}", bed.chain()), &format!("{:?}", second.chain));
+    let text = text.replace(&format!("{:?}", bed.key()), &format!("{:?}", second.key));
+    let with_line = format!("accept_lockout_until = \"{day}\"\n[site.certificate]");
+    let wanted = bed.folder.path().join("wanted.toml");
+    fs::write(&wanted, text.replacen("[site.certificate]", &with_line, 1)).unwrap();
+    let apply = || outcome(line.pintle.command("config apply").arg(&wanted).args(["--upgrade", "--json"]));
+    let (code, out, err) = apply();
+    assert!(code == 1 && (out.clone() + &err).contains("came before any refusal had named this key"), "{out}{err}");
+    let (code, out, err) = apply();
+    assert_eq!(code, 0, "{out}{err}");
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    line.is_now(u32::try_from(answer["pid"].as_u64().unwrap()).unwrap());
+    assert_eq!(bed.served(&line.pintle), second.pin);
 }
 
 /// Many sites are removed at once: one warning is enough.

@@ -121,6 +121,78 @@ fn events_in_the_journal() {
     }
 }
 
+/// The reasons of a refused start have their severity in the journal, and none in a pipe.
+#[test]
+fn the_severity_of_a_refused_start() {
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("pintle.toml");
+    fs::write(&config, "[listen]\nodd = 1\n").unwrap();
+    for fits in [true, false] {
+        let (mut stderr, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        let meta = fs::File::from(OwnedFd::from(ours.try_clone().unwrap())).metadata().unwrap();
+        let mut command = pintle();
+        command.args(["run", "-c"]).arg(&config).stdin(Stdio::null()).stderr(Stdio::from(OwnedFd::from(ours)));
+        command.env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino() + u64::from(!fits)));
+        assert_eq!(command.status().unwrap().code(), Some(1));
+        drop(command);
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut stderr, &mut text).unwrap();
+        assert!(text.contains("unknown key"), "{text}");
+        let with_severity = text.lines().filter(|line| line.starts_with("<3>")).count();
+        assert_eq!(with_severity, if fits { text.lines().count() } else { 0 }, "{text}");
+    }
+}
+
+/// Starts a journald in a mount namespace, and in it one pintle with `wrong.toml` and one with `pintle.toml`; prints the
+/// event of the second that it serves, and the errors of the first.
+const JOURNALD: &str = r#"set -eu
+pintle=$0 folder=$1
+mount -t tmpfs tmpfs /run
+mkdir -p /run/log/journal /run/systemd/journal /run/systemd/journald.conf.d
+printf '[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\n' >/run/systemd/journald.conf.d/test.conf
+/lib/systemd/systemd-journald 2>/dev/null &
+ours=$!
+trap 'kill $ours' EXIT
+soon() { n=0; until "$@"; do n=$((n + 1)); [ "$n" -lt 600 ] || exit 1; sleep 0.1; done; }
+soon [ -S /run/systemd/journal/stdout ]
+soon journalctl --sync
+start='export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); exec "$0" run -c "$1"'
+if systemd-cat sh -c "$start" "$pintle" "$folder/wrong.toml"; then exit 1; fi
+(exec systemd-cat sh -c "$start" "$pintle" "$folder/pintle.toml") &
+ours="$ours $!"
+served() { journalctl --sync && journalctl -q -o json PINTLE_SITES=1 | grep .; }
+soon served
+journalctl -q -p err -o cat
+"#;
+
+/// A real journald takes events as fields, and the reasons of a refused start by their severity.
+#[test]
+fn a_real_journald() {
+    let has_journald = Path::new("/lib/systemd/systemd-journald").exists();
+    if !crate::harness::is_root("run a journald") || !has_journald || !Path::new("/etc/machine-id").exists() {
+        eprintln!("stepping aside: this needs root, systemd-journald and /etc/machine-id");
+        return;
+    }
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let folder = TempDir::new().unwrap();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n[sandbox]\nconnect = \"any\"\n";
+    let state = format!("[state]\ndirectory = {:?}\n", folder.path().join("state"));
+    fs::write(folder.path().join("pintle.toml"), format!("{listen}{state}{}", blog(&authority, &origin))).unwrap();
+    fs::write(folder.path().join("wrong.toml"), "[listen]\nodd = 1\n").unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", JOURNALD]);
+    command.arg(pintle().get_program()).arg(folder.path()).env("PINTLE_ALLOW_ROOT", "1");
+    let (code, out, err) = outcome(&mut command);
+    assert_eq!(code, 0, "{out}{err}");
+    let (serving, errors) = out.split_once('\n').unwrap();
+    let serving: serde_json::Value = serde_json::from_str(serving).unwrap_or_else(|e| panic!("{e}: {out}"));
+    for (field, value) in [("PRIORITY", "6"), ("SYSLOG_IDENTIFIER", "pintle"), ("_TRANSPORT", "journal")] {
+        assert_eq!(serving[field], value, "{serving:#}");
+    }
+    assert_eq!(serving["MESSAGE_ID"].as_str().map(str::len), Some(32), "{serving:#}");
+    assert!(errors.contains("unknown key") && errors.contains("hint: "), "{out}");
+}
+
 #[test]
 fn what_the_service_manager_hears() {
     let authority = Authority::new();

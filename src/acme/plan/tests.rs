@@ -5,6 +5,8 @@ use super::super::renewal_info::{RenewalInfo, Window};
 use super::*;
 use crate::reason::Reason;
 
+mod open_order;
+
 pub(super) const T0: Seconds = 1_800_000_000;
 pub(super) const HOUR: Seconds = 3600;
 
@@ -86,6 +88,21 @@ fn from_nothing_to_a_certificate() {
     assert_eq!(next(&f, T0).next, NextStep::OperatorsTurn { stop: Stop::NoAuthority, until: T0 + DAY });
 }
 
+/// The first certificate is for the live key, which may be the operator's.
+#[test]
+fn no_changeover_before_the_live_key_has_served() {
+    let mut f = CertificateFacts { chain: None, live_since: 0, rotate_every: Some(30 * DAY), ..facts(T0) };
+    (f.next.as_mut().unwrap().promised_since, f.next.as_mut().unwrap().longest) = (None, 0);
+    let plan = next(&f, T0);
+    assert_eq!(plan.next, NextStep::Order { key: KeyChoice::Live, ca: 0, replaces: None });
+    assert_eq!(plan.changeover, None);
+    // The record of a certificate was lost.
+    f.chain = facts(T0).chain;
+    assert_eq!((next(&f, T0).due, next(&f, T0).changeover), (T0 + 60 * DAY, None));
+    f.live_since = T0;
+    assert_eq!(next(&f, T0).changeover.unwrap().from, T0 + 30 * DAY);
+}
+
 #[test]
 fn a_preflight_that_fails_costs_no_order() {
     let mut f = CertificateFacts { chain: None, ..facts(T0) };
@@ -106,6 +123,27 @@ fn a_preflight_that_fails_costs_no_order() {
     assert!(matches!(next(&f, T0).next, NextStep::Order { .. }));
     f.names.push("c.example".to_owned());
     assert_eq!(next(&f, T0).next, NextStep::Preflight);
+}
+
+/// The certificate of a CA for tests does not stay until its renewal.
+#[test]
+fn another_ca_in_the_configuration() {
+    let from = |ca: Option<&str>| {
+        let mut f = facts(T0);
+        f.chain.as_mut().unwrap().from = ca.map(str::to_owned);
+        f
+    };
+    let mut f = from(Some("staging"));
+    let plan = next(&f, T0);
+    assert_eq!(plan.next, NextStep::Order { key: KeyChoice::Live, ca: 0, replaces: None });
+    assert_eq!((plan.why, plan.standing), (OrderReason::OtherCa, CertificateStanding::Due));
+    // It is no emergency: the second CA is not asked.
+    fail(&mut f, 0, AcmeRemedy::Temporary, T0);
+    assert_eq!(next(&f, T0).next, NextStep::Wait { until: T0 + 60 });
+    // The second CA, and a chain that the operator gave, stay until they are due.
+    for ca in [Some("second"), None] {
+        assert_eq!(next(&from(ca), T0).due, T0 + 60 * DAY, "{ca:?}");
+    }
 }
 
 #[test]
@@ -375,67 +413,4 @@ fn a_burnt_key_is_never_ordered_with() {
     assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Next));
     let f = CertificateFacts { compromise: compromise(2, false), ..facts(T0) };
     assert_eq!(next(&f, T0).next, NextStep::MakeKey(KeyChoice::Next));
-}
-
-#[test]
-fn an_open_order() {
-    let now = T0 + 60 * DAY;
-    let mut f = facts(now);
-    let open = OpenOrder {
-        url: None,
-        ca: "first".to_owned(),
-        key: pin(1),
-        names: f.names.clone(),
-        since: now,
-        expires: Some(now + DAY),
-        poll_from: 0,
-        is_changeover: false,
-        replaces: false,
-        waiting_since: None,
-        is_finalized: false,
-        is_counted: false,
-        seen: 0,
-    };
-    let mut with = |edit: &dyn Fn(&mut OpenOrder)| {
-        let mut order = open.clone();
-        edit(&mut order);
-        f.order = Some(order);
-        next(&f, now).next
-    };
-    assert_eq!(with(&|_| {}), NextStep::Resume);
-    assert_eq!(with(&|o| o.poll_from = now + 9), NextStep::Wait { until: now + 9 });
-    assert_eq!(with(&|o| o.expires = Some(now)), NextStep::Abandon { why: Abandoned::Expired });
-    // The clock may have jumped: the CA is asked once more.
-    let expired = |o: &mut OpenOrder| (o.url, o.expires) = (Some("https://ca/1".to_owned()), Some(now));
-    assert_eq!(with(&expired), NextStep::Resume);
-    let seen = |o: &mut OpenOrder| (o.url, o.expires, o.seen) = (Some("https://ca/1".to_owned()), Some(now), now);
-    assert_eq!(with(&seen), NextStep::Abandon { why: Abandoned::Expired });
-    assert_eq!(with(&|o| o.names.clear()), NextStep::Abandon { why: Abandoned::Names });
-    assert_eq!(with(&|o| o.key = pin(9)), NextStep::Abandon { why: Abandoned::Key });
-    assert_eq!(with(&|o| o.ca.clear()), NextStep::Abandon { why: Abandoned::Authority });
-    // The CA has all that it asked for, and does not issue: another one does.
-    let since = Some(now - STUCK);
-    let processing = |o: &mut OpenOrder| (o.waiting_since, o.is_finalized, o.poll_from) = (since, true, now + 99);
-    assert_eq!(with(&processing), NextStep::Abandon { why: Abandoned::Stuck });
-    assert_eq!(with(&|o| o.waiting_since = since), NextStep::Abandon { why: Abandoned::Stuck });
-    // Nobody noted since when: the process was killed as it asked.
-    let unnoted = |o: &mut OpenOrder| (o.since, o.is_finalized, o.poll_from) = (now - STUCK, true, now + 99);
-    assert_eq!(with(&unnoted), NextStep::Abandon { why: Abandoned::Stuck });
-    let young = |o: &mut OpenOrder| (o.waiting_since, o.poll_from) = (Some(now - STUCK + 9), now + 99);
-    assert_eq!(with(&young), NextStep::Wait { until: now + 9 });
-    // Without another one, the order stays: somebody may have to approve it.
-    let mut alone = f.clone();
-    alone.cas.truncate(1);
-    let mut slow = open.clone();
-    processing(&mut slow);
-    alone.order = Some(slow);
-    assert_eq!(next(&alone, now).next, NextStep::Wait { until: now + 99 });
-    assert_eq!(next(&alone, now).hold, Some(Hold { until: now + 99, cause: HoldCause::Order }));
-    // Its CA is down, and the certificate is due.
-    f.order = Some(open);
-    fail(&mut f, 0, AcmeRemedy::Temporary, now);
-    assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
-    fail(&mut f, 1, AcmeRemedy::RateLimit, now);
-    assert_eq!(next(&f, now).next, NextStep::Wait { until: now + 60 });
-    assert_eq!(next(&f, now + 60).next, NextStep::Resume);
 }

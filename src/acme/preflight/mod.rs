@@ -79,7 +79,9 @@ async fn check_name(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> Vec<Pr
 }
 
 async fn check_addresses(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> Vec<PreflightFinding> {
-    let (v4, v6) = futures_util::join!(lookup.addresses(name, false), lookup.addresses(name, true));
+    let (v4, v6, owner) =
+        futures_util::join!(lookup.addresses(name, false), lookup.addresses(name, true), lookup.owner(name));
+    let owner = owner.as_str();
     let mut failed = Vec::new();
     let mut all = Vec::new();
     for (record, found) in [("A", v4), ("AAAA", v6)] {
@@ -94,7 +96,7 @@ async fn check_addresses(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> V
     }
     let each = all.into_iter().take(ADDRESSES_MAX);
     let probed = stream::iter(each).map(|(record, ip)| async move {
-        let (verdict, finding) = check_address(ask, name, ip, Some(record)).await;
+        let (verdict, finding) = check_address(ask, name, ip, Some((record, owner))).await;
         (record, verdict, finding)
     });
     let probed: Vec<_> = probed.buffered(ADDRESSES_MAX).collect().await;
@@ -118,11 +120,12 @@ async fn check_addresses(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> V
     findings
 }
 
+/// `record` is the type of the address's record, and the name that has it; `None` if the address is the name.
 async fn check_address(
     ask: &PreflightOrder,
     name: &str,
     address: IpAddr,
-    record: Option<&'static str>,
+    record: Option<(&'static str, &str)>,
 ) -> (AddressVerdict, Option<PreflightFinding>) {
     let answer = match ask.method {
         Method::TlsAlpn01 => probe::by_tls(name, address, ask.ports, &ask.probe).await,
@@ -176,12 +179,14 @@ async fn check_caa(ask: &PreflightOrder, name: &str, lookup: &Lookup) -> Option<
         };
         return match (verdict(&ask.issuer), ask.fallback.as_ref().map(|second| (second, verdict(second)))) {
             (caa::CaaVerdict::Refused(refusal), _) => {
-                Some(words::of_caa(ask, name, at, &ask.issuer, &refusal, Severity::Error))
+                let owner = lookup.owner(at).await;
+                Some(words::of_caa(ask, name, (at, owner.as_str()), &ask.issuer, &refusal, Severity::Error))
             }
             (caa::CaaVerdict::Unknown, _) => Some(words::caa_unknown(name, at, &ask.issuer)),
             // An account that is to be made yet matches no URI.
             (_, Some((second, caa::CaaVerdict::Refused(refusal)))) => {
-                Some(words::of_caa(ask, name, at, second, &refusal, Severity::Warning))
+                let owner = lookup.owner(at).await;
+                Some(words::of_caa(ask, name, (at, owner.as_str()), second, &refusal, Severity::Warning))
             }
             (caa::CaaVerdict::Allowed, _) => None,
         };

@@ -105,18 +105,24 @@ pub(in crate::acme) fn no_hook(name: &str) -> PreflightFinding {
     finding(name, Subject::Method, Severity::Error, reason.command(pintle("upgrade")))
 }
 
-/// Puts the verdict about an address into words. `record` is the type of its record; `None` if the
-/// address is the name.
+/// The remedy beside the owner's records, if the owner is another name.
+fn of_alias(name: &str, owner: &str) -> Option<String> {
+    (name != owner).then(|| format!("replace the CNAME of {name} with A and AAAA records of this host"))
+}
+
+/// Puts the verdict about an address into words. `record` is the type of its record, and the name that
+/// has it; `None` if the address is the name.
 pub(super) fn of_address(
     ask: &PreflightOrder,
     name: &str,
-    record: Option<&'static str>,
+    record: Option<(&'static str, &str)>,
     seen: &SeenAddress,
     verdict: AddressVerdict,
 ) -> Option<PreflightFinding> {
     let (address, port) = (seen.address, if ask.method == Method::TlsAlpn01 { ask.ports.tls } else { ask.ports.http });
-    let place = record.map_or_else(|| name.to_owned(), |record| format!("{name}: {record} {address}"));
-    let remove = record.map(|record| format!("correct or remove the record: {name}. IN {record} {address}"));
+    let place = record.map_or_else(|| name.to_owned(), |(record, _)| format!("{name}: {record} {address}"));
+    let remove = record.map(|(record, owner)| format!("correct or remove the record: {owner}. IN {record} {address}"));
+    let remove: Vec<String> = remove.into_iter().chain(record.and_then(|(_, owner)| of_alias(name, owner))).collect();
     let (severity, reason) = match verdict {
         AddressVerdict::Here => return None,
         AddressVerdict::Unknown(why) => {
@@ -160,16 +166,18 @@ pub(super) fn of_address(
     Some(finding(name, Subject::Address, severity, reason))
 }
 
+/// `at` is the name whose records count, and `owner` the name that has them: another one if `at` is an alias.
 pub(super) fn of_caa(
     ask: &PreflightOrder,
     name: &str,
-    at: &str,
+    (at, owner): (&str, &str),
     issuer: &CaaIssuer,
     refusal: &CaaRefusal,
     severity: Severity,
 ) -> PreflightFinding {
     let front = if severity == Severity::Error { "" } else { "no second authority: " };
-    let what = format!("{front}{name}: the CAA records of {at} {refusal}; not {}", issuer.title);
+    let alias = if owner == at { String::new() } else { format!(" (the target of the CNAME of {at})") };
+    let what = format!("{front}{name}: the CAA records of {owner}{alias} {refusal}; not {}", issuer.title);
     let mut reason = Reason::new(what);
     let tag = if name.starts_with("*.") { "issuewild" } else { "issue" };
     let method = ask.method.name();
@@ -184,9 +192,10 @@ pub(super) fn of_caa(
             _ => identity.clone(),
         };
         reason = match refusal {
-            CaaRefusal::Critical(_) => reason.hint(format!("remove that record of {at}")),
-            _ => reason.hint(format!("add: {at}. IN CAA 0 {tag} \"{value}\"")),
+            CaaRefusal::Critical(_) => reason.hint(format!("remove that record of {owner}")),
+            _ => reason.hint(format!("add: {owner}. IN CAA 0 {tag} \"{value}\"")),
         };
+        reason = reason.hints(of_alias(at, owner));
     }
     finding(name, Subject::Caa, severity, reason)
 }

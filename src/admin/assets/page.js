@@ -230,18 +230,24 @@ function editing(form) {
     const checked = text.value;
     const fields = new URLSearchParams(new FormData(form));
     fields.set("do", "check");
+    let page;
     try {
       const answer = await fetch(form.action, { method: "POST", body: fields });
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (text.value !== checked) return;
-      for (const part of ["#verdict", "#difference", "#marks", ".head"]) {
-        const [now, next] = [one(part), one(part, page)];
-        if (now && next) now.replaceChildren(...next.childNodes);
-      }
+      page = new DOMParser().parseFromString(await answer.text(), "text/html");
     } catch {
-      // Without an answer, the button "Check" still works.
+      page = document.implementation.createHTMLDocument();
+    }
+    if (text.value !== checked) return;
+    // Another page has no verdict: the session has ended, for one. The old verdict is about an older text.
+    if (!one("#verdict", page)) return unchecked();
+    for (const part of ["#verdict", "#difference", "#marks", ".head"]) {
+      const [now, next] = [one(part), one(part, page)];
+      if (now && next) now.replaceChildren(...next.childNodes);
     }
   };
+  const unchecked = () => one("#verdict")?.replaceChildren(made("h2", { id: "problems" }, "Problems"),
+    made("div", { class: "verdict v-warn" }, made("h3", {}, icon("warn"), made("span", {}, "This text is not checked")),
+      made("p", {}, "pintle did not answer, or your session has ended. “Check” says more; your text stays.")));
   one("#verdict")?.setAttribute("aria-live", "polite");
   text.addEventListener("input", () => {
     number();
@@ -250,28 +256,37 @@ function editing(form) {
   });
 }
 
+// The longest chain or key, in bytes.
+const FILE_MAX = 256 << 10;
+
 // The check of a certificate: the verdict comes beside the form, which keeps its files.
 function installing(form) {
   const [file, text, outcome] = [one("#file", form), one("#pem", form), one("#outcome")];
   const is_private = async () => {
     const chosen = file.files[0];
-    if (chosen?.size > 1 << 20) return false;
     const bytes = chosen ? new Uint8Array(await chosen.arrayBuffer()) : new TextEncoder().encode(text.value);
     return /PRIVATE KEY/i.test(new TextDecoder("latin1").decode(bytes).replaceAll("\0", ""));
   };
   const show = (words) => { say(words); outcome.focus(); };
+  const refuse = (title, words, command) => {
+    form.reset();
+    outcome.replaceChildren(made("section", { class: "verdict v-bad", "aria-labelledby": "verdict" },
+      made("h2", { id: "verdict" }, icon("bad"), made("span", {}, title)), made("p", {}, words)));
+    if (command) outcome.firstChild.append(made("pre", {}, command));
+    show(title);
+  };
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const checked = new FormData(form, event.submitter);
     try {
+      const long = [...file.files, ...(one("[type=file][name=key]", form)?.files ?? [])].find((chosen) => chosen.size > FILE_MAX);
+      if (long) {
+        return refuse(`${long.name} is too long. It was not sent`, "A chain or a key has a few kilobytes. Choose another file.");
+      }
       if (!("keys" in form.dataset) && await is_private()) {
-        const title = `${file.files[0]?.name ?? "The pasted text"} has a private key. It was not sent`;
-        form.reset();
-        outcome.replaceChildren(made("section", { class: "verdict v-bad", "aria-labelledby": "verdict" },
-          made("h2", { id: "verdict" }, icon("bad"), made("span", {}, title)),
-          made("p", {}, "Private keys stay off this page. On the machine that runs pintle:"),
-          made("pre", {}, one("#by-command", form)?.textContent ?? "sudo pintle install")));
-        return show(title);
+        return refuse(`${file.files[0]?.name ?? "The pasted text"} has a private key. It was not sent`,
+          "Private keys stay off this page. On the machine that runs pintle:",
+          one("#by-command", form)?.textContent ?? "sudo pintle install");
       }
       const answer = await fetch(form.action, { method: "POST", body: checked });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");

@@ -3,6 +3,7 @@
 mod diff;
 mod editor;
 mod event;
+mod problem;
 
 use askama::Template;
 use http::StatusCode;
@@ -18,11 +19,10 @@ use crate::config::history::ConfigVersion;
 use diff::{DiffKind, LineDiff};
 use editor::{EditedLines, EditorLine, Mark, TextPart};
 use event::ConfigEvent;
+use problem::{ShownProblem, is_error};
 
 /// Versions on one page.
 const VERSIONS: usize = 20;
-/// Problems on one page.
-const PROBLEMS_MAX: usize = 50;
 /// The fewest rows of the editor.
 const ROWS_MIN: usize = 8;
 /// The path of the page.
@@ -68,23 +68,6 @@ struct ConfigTrouble {
     hints: Vec<WayOut>,
 }
 
-/// A problem of the text.
-struct ShownProblem {
-    is_error: bool,
-    /// `Line 19`; empty without a place.
-    place: String,
-    what: String,
-    notes: Vec<String>,
-    hints: Vec<WayOut>,
-    fix: Option<FixButton>,
-}
-
-/// The button of a hint.
-struct FixButton {
-    value: String,
-    text: String,
-}
-
 /// A version in the table.
 struct VersionRow {
     version: ConfigVersion,
@@ -96,7 +79,10 @@ struct VersionRow {
 /// The version that is looked at.
 struct OpenedVersion {
     row: VersionRow,
+    /// The change that the version made.
     diff: LineDiff,
+    /// The change that it would make if it were brought back; `None` if it runs.
+    back: Option<LineDiff>,
 }
 
 /// The text of the form, and what is known of it.
@@ -104,7 +90,7 @@ struct EditedText {
     text: String,
     base: String,
     around: usize,
-    /// The lines of the file that the text was edited in; `None` if it is shown whole or anew.
+    /// The lines of the file that the text was edited in; `None` if it is shown anew.
     window: Option<EditedLines>,
     verdict: Option<Value>,
     event: Option<ConfigEvent>,
@@ -175,7 +161,8 @@ pub async fn change(api: &impl Api, asked: &PageRequest) -> Page {
     }
     let around = fix.map_or(first, |(mark, _)| mark.line);
     let is_apply = fix.is_none() && field("do") == "apply";
-    let window = (!is_whole).then(|| EditedLines::of(&file, &text, first, count));
+    let window = if is_whole { EditedLines::whole(&text) } else { EditedLines::of(&file, &text, first, count) };
+    let window = Some(window);
     let draft =
         EditedText { text, base, around, window, verdict: None, event: None, from_file: false, status: StatusCode::OK };
     if is_apply { apply(api, asked, draft, now).await } else { check(api, asked, draft).await }
@@ -195,7 +182,11 @@ pub async fn propose(api: &impl Api, asked: &PageRequest, text: String, around: 
     };
     let file = crate::admin::page::value::text(&now.body, "text");
     let part = editor::part(&file, around);
-    let window = (part.count < part.all).then(|| EditedLines::of(&file, &text, part.first, part.count));
+    let window = match part.count < part.all {
+        true => EditedLines::of(&file, &text, part.first, part.count),
+        false => EditedLines::whole(&text),
+    };
+    let window = Some(window);
     let base = now.etag.unwrap_or_default();
     let draft =
         EditedText { text, base, around, window, verdict: None, event: None, from_file: false, status: StatusCode::OK };
@@ -236,7 +227,9 @@ async fn refused(api: &impl Api, asked: &PageRequest, draft: EditedText, answer:
             EditedText { verdict: Some(answer.body), event: Some(event), ..draft }
         }
         // The lines of a part would be others in the new file.
-        StatusCode::PRECONDITION_FAILED if draft.window.is_some() => return changed_meanwhile(asked),
+        StatusCode::PRECONDITION_FAILED if draft.window.is_some_and(|lines| !lines.is_whole()) => {
+            return changed_meanwhile(asked);
+        }
         StatusCode::PRECONDITION_FAILED => {
             let text = "Your text is below, and the difference shows what it would change in the file as it is now. \
                         Apply again to replace that.";
@@ -277,7 +270,8 @@ pub async fn restore(api: &impl Api, asked: &PageRequest) -> Page {
         let event = ConfigEvent { text, ..ConfigEvent::bad(title) };
         return rendered(api, asked, EditedText { event: Some(event), ..draft }).await;
     }
-    refused(api, asked, draft, answer, now.etag).await
+    let body = problem::elsewhere(answer.body);
+    refused(api, asked, draft, Answer { body, ..answer }, now.etag).await
 }
 
 async fn rendered(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Page {
@@ -295,6 +289,14 @@ async fn rendered(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Pag
         Some(id) => Some(api.call(Call::get(format!("/v1/config/history/{}", encoded(id)))).await),
         None => None,
     };
+    let found = opened.as_ref().filter(|answer| answer.is_ok());
+    let back = match found.and_then(|answer| answer.body["version"]["id"].as_str()) {
+        Some(id) => {
+            let call = Call::get("/v1/config/diff").with("from", "running").with("to", id);
+            text(&api.call(call).await.body, "diff")
+        }
+        None => String::new(),
+    };
     let diff = match draft.verdict.as_ref().and_then(|verdict| verdict["diff"].as_str()) {
         Some(diff) => diff.to_owned(),
         // Mostly, the file is the running version: nobody has to read it again for that.
@@ -303,7 +305,8 @@ async fn rendered(api: &impl Api, asked: &PageRequest, draft: EditedText) -> Pag
     };
     let status = draft.status;
     let draft = with_doubts(draft, &listed, opened.as_ref());
-    Page::of(&view(asked, draft, &state.body, &listed, opened.as_ref(), &diff)).with_status(status)
+    let opened = opened.as_ref().map(|answer| (answer, back.as_str()));
+    Page::of(&view(asked, draft, &state.body, &listed, opened, &diff)).with_status(status)
 }
 
 /// The text with the event that the answers allow: a link may claim a version that there is not.
@@ -323,7 +326,7 @@ fn view(
     draft: EditedText,
     state: &Value,
     listed: &Answer,
-    opened: Option<&Answer>,
+    opened: Option<(&Answer, &str)>,
     unified: &str,
 ) -> ConfigView {
     let verdict = draft.verdict.as_ref();
@@ -333,6 +336,7 @@ fn view(
     let part = draft.window.map_or_else(|| editor::part(&draft.text, around), |lines| lines.part(&draft.text));
     let file = text(state, "file");
     let running = listed.body["running"].as_str();
+    let problems = problem::first_of(reasons);
     let history_trouble = match listed.is_ok() {
         true => trouble(&state["history"]),
         false => trouble(&listed.body),
@@ -352,14 +356,14 @@ fn view(
         base: draft.base,
         part,
         find: asked.query.get("find").unwrap_or_default().to_owned(),
-        problems: reasons.iter().take(PROBLEMS_MAX).map(shown).collect(),
-        more_problems: reasons.len().saturating_sub(PROBLEMS_MAX),
+        more_problems: reasons.len().saturating_sub(problems.len()),
+        problems,
         diff: diff::of(unified),
         diff_title: diff_title.to_owned(),
         next: listed.body["next"].as_str().map(str::to_owned),
         versions: rows(&listed.body, running),
         history_trouble,
-        opened: opened.and_then(|answer| looked_at(answer, running)),
+        opened: opened.and_then(|(answer, back)| looked_at(answer, back, running)),
         may_edit,
         not_writable: trouble(&state["not_writable"]),
     }
@@ -375,14 +379,11 @@ fn rows(listed: &Value, running: Option<&str>) -> Vec<VersionRow> {
     rows
 }
 
-fn looked_at(answer: &Answer, running: Option<&str>) -> Option<OpenedVersion> {
+fn looked_at(answer: &Answer, back: &str, running: Option<&str>) -> Option<OpenedVersion> {
     let version = serde_json::from_value::<ConfigVersion>(answer.body["version"].clone()).ok()?;
     let is_running = running.is_some() && version.text.as_deref() == running;
-    Some(OpenedVersion { row: row(version, is_running), diff: diff::of(&text(&answer.body, "diff")) })
-}
-
-fn is_error(reason: &Value) -> bool {
-    reason["severity"] == "error"
+    let back = (!is_running).then(|| diff::of(back));
+    Some(OpenedVersion { row: row(version, is_running), diff: diff::of(&text(&answer.body, "diff")), back })
 }
 
 fn trouble(value: &Value) -> Option<ConfigTrouble> {
@@ -416,18 +417,4 @@ fn head(file: &str, state: &Value, verdict: Option<&Value>, marks: &[Mark], even
         None => ("warn", "Not loaded", format!("{file} differs from the running version: a reload would load it.")),
     };
     ConfigHead { chip, word, answer, event }
-}
-
-fn shown(reason: &Value) -> ShownProblem {
-    let mark = Mark::of(&reason["place"]);
-    let fix = mark.zip(reason["fix"].as_str());
-    let fix = fix.map(|(mark, text)| FixButton { value: editor::fix_value(mark, text), text: text.to_owned() });
-    ShownProblem {
-        is_error: is_error(reason),
-        place: mark.map(|mark| format!("Line {}", mark.line)).unwrap_or_default(),
-        what: text(reason, "what"),
-        notes: texts(reason, "notes"),
-        hints: ways_out(reason),
-        fix,
-    }
 }

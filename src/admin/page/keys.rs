@@ -116,9 +116,7 @@ pub async fn show(api: &impl Api, asked: &PageRequest) -> Page {
 pub async fn make(api: &impl Api, asked: &PageRequest) -> Page {
     let field = |name: &str| asked.form.get(name).unwrap_or_default();
     let wanted = json!({ "site": field("site"), "role": field("role"), "algorithm": field("algorithm") });
-    let mut call = Call::post("/v1/keys").json(&wanted);
-    call.if_match = asked.form.get("base").filter(|base| !base.is_empty()).map(str::to_owned);
-    let answer = api.call(call).await;
+    let answer = api.call(Call::post("/v1/keys").json(&wanted).if_match(field("base"))).await;
     let body = &answer.body;
     if answer.is_ok() {
         let (site, pin) = (text(body, "site"), text(body, "pin"));

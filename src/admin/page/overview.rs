@@ -169,7 +169,9 @@ fn answer(overview: &Value) -> (String, String) {
         1 => "One site needs".to_owned(),
         count => format!("{} sites need", grouped(count)),
     };
+    let of_process = list(overview, "attention").iter().any(|item| item["site"].is_null());
     let need = match (bad, warning) {
+        (0, 0) if of_process => "pintle itself needs you.".to_owned(),
         (0, 0) => String::new(),
         (0, warning) => format!("{} you soon{first}.", sites(warning)),
         (bad, _) => format!("{} you now{first}.", sites(bad)),
@@ -292,8 +294,8 @@ mod tests {
             let (need, rest) = answer(&overview);
             format!("{need} {rest}").trim().to_owned()
         };
-        assert_eq!(of(0, 0, 1), "The site is fine.");
-        assert_eq!(of(0, 0, 10_000), "All 10,000 sites are fine.");
+        assert_eq!(of(0, 0, 1), "pintle itself needs you. The site is fine.");
+        assert_eq!(answer(&json!({ "sites": 10_000 })), (String::new(), "All 10,000 sites are fine.".to_owned()));
         assert_eq!(of(1, 2, 1), "One site needs you now, a.example first. The other one is fine.");
         assert_eq!(of(0, 2, 4), "2 sites need you soon, a.example first. The other 4 are fine.");
         assert_eq!(of(2, 0, 0), "2 sites need you now, a.example first. Every site has a task.");

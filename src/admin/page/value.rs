@@ -26,6 +26,13 @@ pub fn texts(value: &Value, key: &str) -> Vec<String> {
     list(value, key).iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
+/// The bytes of a text on a page: each character that is escaped takes five (`&#34;`).
+#[must_use]
+pub fn length_on_page(text: &str) -> usize {
+    let escaped = text.bytes().filter(|byte| matches!(byte, b'<' | b'>' | b'&' | b'"' | b'\'')).count();
+    text.len() + 4 * escaped
+}
+
 /// A text whose first letter is a capital.
 #[must_use]
 pub fn capital(text: &str) -> String {
@@ -142,6 +149,13 @@ mod tests {
             (grouped(999).as_str(), grouped(1000).as_str(), grouped(1_234_567).as_str()),
             ("999", "1,000", "1,234,567")
         );
+    }
+
+    #[test]
+    fn lengths_on_a_page() {
+        for (text, length) in [("", 0), ("a b", 3), ("é", 2), ("a = \"b\"", 15), ("<&'>", 20)] {
+            assert_eq!(length_on_page(text), length, "{text}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(in crate::cli) struct PurgeArgs {
     /// Purge the responses with this tag: Cache-Tag, Surrogate-Key or Cache-Groups
     #[arg(long, value_name = "TAG", conflicts_with = "urls")]
     pub(in crate::cli) tag: Option<String>,
-    /// Purge everything of the site with this host; with --tag, its tag only
+    /// Purge all responses of the site with this host; with --tag, only those with the tag
     #[arg(long, alias = "host", value_name = "HOST", conflicts_with = "urls")]
     pub(in crate::cli) site: Option<String>,
     /// Keep the responses in case the upstream fails, and validate them before their next use

@@ -12,7 +12,7 @@ pub(in crate::cli) struct ExplainArgs {
     /// The URL that a client asks for
     #[arg(value_name = "URL", value_parser = parse_url_text, required_unless_present = "request")]
     pub(in crate::cli) url: Option<String>,
-    /// Tell why the request or handshake with this id in the access log ended as it did; asks the running process
+    /// Explain why the request or handshake with this id in the access log ended as it did; asks the running process
     #[arg(long, value_name = "ID", conflicts_with_all = [
         "url", "from", "fields", "http", "method", "proxy", "response_fields", "http2", "sni", "live",
     ])]
@@ -27,7 +27,7 @@ pub(in crate::cli) struct ExplainArgs {
     /// The request arrives on the plain listener, whatever the URL says, as from a TLS offloader
     #[arg(long)]
     pub(in crate::cli) http: bool,
-    /// The method
+    /// The method [default: GET]
     #[arg(long, value_name = "METHOD", value_parser = parse_method)]
     pub(in crate::cli) method: Option<String>,
     /// The request comes over HTTP/2; without it, over HTTP/1.1

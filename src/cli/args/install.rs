@@ -27,7 +27,7 @@ pub(in crate::cli) struct InstallArgs {
     /// Print the verdict, change nothing
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
-    /// Lock out clients that hold older pins: the date that the refusal names
+    /// Lock out clients that hold older pins; DATE is the date that the refusal names
     #[arg(long, alias = "accept_lockout_until", value_name = "DATE", value_parser = parse_date)]
     pub(in crate::cli) accept_lockout_until: Option<String>,
     /// Print JSON

@@ -66,7 +66,7 @@ pub(in crate::cli) struct RevokeArgs {
     /// The role of the compromised key
     #[arg(long, value_enum, default_value_t = CompromisedRole::Live)]
     pub(in crate::cli) key: CompromisedRole,
-    /// Lock out clients that do not know the next key: the date that the refusal names
+    /// Lock out clients that do not know the next key; DATE is the date that the refusal names
     #[arg(long, alias = "accept_lockout_until", value_name = "DATE", value_parser = parse_date)]
     pub(in crate::cli) accept_lockout_until: Option<String>,
     /// Print the effects, change nothing

@@ -32,7 +32,7 @@ pub(in crate::cli) enum AdminSubcommand {
     /// Ask for a password, and print the line with its hash for the configuration
     ///
     /// Asks twice, and shows nothing of what you type. Without a terminal, it reads one line of standard input. The
-    /// hash is by Argon2id with 19 MiB and 2 passes.
+    /// hash is Argon2id with 19 MiB and 2 passes.
     Password {
         /// Print JSON
         #[arg(long)]

@@ -175,19 +175,19 @@ fn finish(
     if options.dry_run {
         // Standard output has the file alone.
         eprintln!("{}", table::render(conclusion));
-        tell(conclusion, output);
+        print_summary(conclusion, output);
         print!("{text}");
         return Ok(());
     }
     println!("{}", table::render(conclusion));
-    tell(conclusion, output);
+    print_summary(conclusion, output);
     println!("wrote {}\n", path.display());
     print!("{}", steps::render(path, conclusion, wishes));
     Ok(())
 }
 
 /// Prints the remarks.
-fn tell(conclusion: &Conclusion, output: &Output) {
+fn print_summary(conclusion: &Conclusion, output: &Output) {
     for note in &conclusion.notes {
         let mut reason = Reason::new(note.text.trim_end_matches(['.', ':']));
         if let Some(code) = note.code {

@@ -48,7 +48,7 @@ pub struct Options {
 pub fn watch(path: &Path, options: Options, output: &Output) -> ExitCode {
     // JSON is for answers only, one a line.
     let mut results = Results::new(false);
-    let Some(address) = address_of_running(path, output, &mut results) else { return results.end(false) };
+    let Some((_, address)) = address_of_running(path, output, &mut results) else { return results.end(false) };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),

@@ -116,11 +116,13 @@ fn traffic(status: &Value, before: Option<(&Value, Duration)>) -> Vec<String> {
     let rate = |name: &str| {
         let Some((before, age)) = before else { return "-".to_owned() };
         let new = total(name).saturating_sub(before["counters"][name].as_u64().unwrap_or_default());
-        format!("{:.1}", new as f64 / age.as_secs_f64().max(0.001))
+        let rate = new as f64 / age.as_secs_f64().max(0.001);
+        if rate < 999.95 { format!("{rate:.1}") } else { format!("{rate:.0}") }
     };
+    // The longest row has four parts, and 80 columns.
     let row = |label: &str, sum: &str, parts: &[(&str, &str)]| {
-        let parts: String = parts.iter().map(|(name, counter)| format!("  {name} {:>6}", rate(counter))).collect();
-        format!("{label:<13}{:>8}/s{parts}  {} in all", rate(sum), total(sum))
+        let parts: String = parts.iter().map(|(name, counter)| format!("  {name} {:>5}", rate(counter))).collect();
+        format!("{label:<11}{:>8}/s{parts}  {} in all", rate(sum), short(total(sum)))
     };
     let classes =
         [("2xx", "responses_2xx"), ("3xx", "responses_3xx"), ("4xx", "responses_4xx"), ("5xx", "responses_5xx")];
@@ -131,6 +133,15 @@ fn traffic(status: &Value, before: Option<(&Value, Duration)>) -> Vec<String> {
             + &format!(", {} open", status["connections"]),
         row("up. errors", "upstream_errors", &[("retries", "upstream_retries"), ("queued", "upstream_queued")]),
     ]
+}
+
+/// A number in at most six characters, as long as there is a unit for it.
+fn short(number: u64) -> String {
+    match number {
+        ..1_000_000 => number.to_string(),
+        1_000_000..999_950_000 => format!("{:.1}M", number as f64 / 1e6),
+        _ => format!("{:.1}G", number as f64 / 1e9),
+    }
 }
 
 /// Each upstream once: those in trouble first.
@@ -293,12 +304,28 @@ mod tests {
     fn rates_are_since_the_answer_before() {
         let (old, new) = (status(1, 0, 100), status(1, 0, 150));
         let rates = scene(&new, Some((&old, Duration::from_secs(2)))).traffic;
-        assert!(rates[0].starts_with("requests         25.0/s  2xx   25.0  3xx    0.0"), "{rates:?}");
+        assert!(rates[0].starts_with("requests       25.0/s  2xx  25.0  3xx   0.0"), "{rates:?}");
         assert!(rates[0].ends_with("150 in all"), "{rates:?}");
         let mut other = old.clone();
         other["pid"] = 8.into();
         assert!(scene(&new, Some((&other, Duration::from_secs(2)))).traffic[0].contains("-/s"));
         assert!(scene(&new, None).traffic[0].contains("-/s"));
+    }
+
+    #[test]
+    fn a_busy_edge_fits_80_columns() {
+        for (requests, want) in [
+            (999_999, "  999999 in all"),
+            (1_234_567, "  1.2M in all"),
+            (123_456_789, "  123.5M in all"),
+            (45_678_901_234, "  45.7G in all"),
+        ] {
+            let (old, new) = (status(1, 0, requests - 99_999), status(1, 0, requests));
+            for row in scene(&new, Some((&old, Duration::from_secs(1)))).traffic {
+                assert!(row.len() <= 80, "{row}");
+                assert!(!row.starts_with("requests") || row.ends_with(want), "{row}");
+            }
+        }
     }
 
     #[test]

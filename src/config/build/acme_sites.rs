@@ -120,7 +120,8 @@ fn unproved(name: &HostPattern, are_listed: bool, challenges: &[Method]) -> Reas
 
 fn is_private(name: &HostPattern) -> bool {
     let base = name.base();
-    !base.contains('.') || PRIVATE.iter().any(|domain| is_within(base, domain))
+    // The Baseline Requirements of the CAs forbid the underscore.
+    !base.contains('.') || base.contains('_') || PRIVATE.iter().any(|domain| is_within(base, domain))
 }
 
 /// Reads a key that is to be adopted, unless that has happened before.
@@ -167,5 +168,7 @@ mod tests {
         check("printer", true);
         check("nas.home.arpa", true);
         check("a.internal", true);
+        check("my_blog.example.com", true);
+        check("*.my_blog.example.com", true);
     }
 }

@@ -14,7 +14,7 @@ use super::hosts::hosts;
 use super::keep::{KeptSites, keep_unfit, mark_shorter, note_missing, note_refused};
 use super::stand_in::CandidateChange;
 use super::stand_in_copies::StandInCopies;
-use super::{assemble, guard, planning, suites, unserved};
+use super::{assemble, guard, planning, settle, suites, unserved};
 use crate::config::file::ConfigFile;
 use crate::config::problem::{At, Problems};
 use crate::config::{CheckContext, Config, Draft};
@@ -65,6 +65,7 @@ fn build(draft: &Draft, file: &ConfigFile, context: &CheckContext<'_>, problems:
     let none = CandidateChange::default();
     let candidates = || (0..file.sites.len()).map(|index| builder.candidate(index, &none, &mut r)).collect();
     let mut candidates: Vec<Candidate> = ahead.during(candidates);
+    settle::renew_awaited(&mut candidates, &mut builder, &mut r);
     let mut kept = keep(&mut candidates, context);
     let entries: Vec<&SiteEntry> = candidates.iter().filter_map(|c| c.entry.as_deref()).collect();
     // One renewed certificate is no reason to refuse all others.

@@ -330,4 +330,22 @@ impl Config {
         }
         Fresh(fresh)
     }
+
+    /// The pairs whose names some promises have bound, with those that bind them now.
+    #[must_use]
+    pub fn pairs_bound_by(&self, over: &[Promise], book: &Book, now: Seconds) -> Fresh {
+        let promises = NotedPromises::of(book, now, &self.pledges, &[]);
+        let over = Promises::alive(over, Seconds::MIN);
+        let is_bound = |names: SiteNames<'_>| !over.binding(names.hosts, names.except).is_empty();
+        let mut fresh: Vec<Pair> = fresh_replacing(&self.entries, &[], &promises);
+        for entry in self.entries.iter().filter(|entry| is_bound(entry.served_names())) {
+            for (at, l) in entry.pairs().iter().enumerate() {
+                if !entry.pairs().iter().take(at).any(|other| other.path == l.path) {
+                    let text = promises.text(entry, promises.broken_by(entry, l));
+                    fresh.push(l.clone().into_pair(entry.report.name().to_owned(), text));
+                }
+            }
+        }
+        Fresh(fresh)
+    }
 }

@@ -18,6 +18,7 @@ use super::settle::{SiteObjection, Words, settle};
 use super::unserved::{kept_aside, warn_of_removal};
 use crate::config::CheckContext;
 use crate::config::file::SiteTable;
+use crate::config::last_good::noted_key;
 use crate::host::HostPattern;
 use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
@@ -193,14 +194,14 @@ fn against_clash(
 
 /// Further hints for a site whose pair is refused.
 fn more_hints(builder: &Builder<'_>, candidate: &Candidate, pair: usize) -> Vec<String> {
-    let at_key = hint_at_key(builder, candidate, pair).map(str::to_owned);
+    let at_key = hint_at_key(builder, candidate, pair);
     let out_of_reach = builder.copies.remedies().iter().cloned();
     let aside = kept_aside(builder.copies.former(), &candidate.plan.hosts);
     aside.into_iter().chain(at_key).chain(out_of_reach).collect()
 }
 
 /// The hint for a refused pair of a site whose live key no copy has.
-fn hint_at_key(builder: &Builder<'_>, candidate: &Candidate, pair: usize) -> Option<&'static str> {
+fn hint_at_key(builder: &Builder<'_>, candidate: &Candidate, pair: usize) -> Option<String> {
     let context = builder.context;
     // An installation has not replaced the key yet.
     if !builder.draft.has_key_process() || !context.instead.is_empty() {
@@ -209,12 +210,29 @@ fn hint_at_key(builder: &Builder<'_>, candidate: &Candidate, pair: usize) -> Opt
     match builder.served_as(&candidate.plan.hosts) {
         Some(before) if before.plan.set.is_some() => {
             let is_replaced = |pair: &LoadedCertificate| key_process::running().is_none() || pair.is_in_memory_alone();
-            before.pairs().iter().any(is_replaced).then_some(ONLY_IN_MEMORY)
+            before.pairs().iter().any(is_replaced).then(|| ONLY_IN_MEMORY.to_owned())
         }
-        Some(_) => Some(IN_NO_COPY),
+        Some(_) => Some(in_no_copy(builder, candidate, pair)),
         None if context.served().is_some() => None,
-        None if context.is_start() => (!builder.has_other_pair(candidate, pair)).then_some(IN_NO_COPY),
-        None => Some(ONLY_IN_MEMORY),
+        None if context.is_start() => {
+            (!builder.has_other_pair(candidate, pair)).then(|| in_no_copy(builder, candidate, pair))
+        }
+        None => Some(ONLY_IN_MEMORY.to_owned()),
+    }
+}
+
+/// The hint for a site without a certificate whose live key no copy has. A copy names the key's file, which may be another
+/// one than the text names by now: the key process reads the folders of the text's keys alone.
+fn in_no_copy(builder: &Builder<'_>, candidate: &Candidate, pair: usize) -> String {
+    let known = || noted_key(&builder.copies.index()?.read_any(&candidate.plan.hosts)?);
+    let named = candidate.plan.pair(pair).and_then(|here| std::path::absolute(here.key.as_deref()?).ok());
+    match known().filter(|known| named.as_ref().is_some_and(|named| named != known)) {
+        Some(known) => format!(
+            "with tls.key_process, no copy has the live key, which was in {}: name this key and its chain in the site again, \
+             and restart pintle",
+            known.display()
+        ),
+        None => IN_NO_COPY.to_owned(),
     }
 }
 

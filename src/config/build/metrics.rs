@@ -68,10 +68,10 @@ fn prefix(given: Option<&At<String>>, r: &mut Checker<'_>) -> String {
     let is_node =
         |node: &str| !node.is_empty() && node.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if given.value.len() > PREFIX_MAX || !given.value.split('.').all(is_node) {
+        // Without the value, which may be a key: everybody who may look reads why a reload was refused.
         let what = format!(
-            "metrics.graphite_prefix: {:?}: expected letters, digits, hyphens and underscores in parts with dots between, at \
-             most {PREFIX_MAX}",
-            given.value
+            "metrics.graphite_prefix: expected letters, digits, hyphens and underscores in parts with dots between, at most \
+             {PREFIX_MAX}"
         );
         r.error_with_hint(&given.span, what, "graphite_prefix = \"servers.edge1.pintle\"");
     }

@@ -2,7 +2,7 @@
 
 use super::entry::SiteEntry;
 use super::loaded::LoadedCertificate;
-use crate::config::last_good::{Breaches, Pinned};
+use crate::config::last_good::{BindingPromises, Breaches, Pinned};
 use crate::ledger::Book;
 use crate::ledger::leases::Pledge;
 use crate::policy::promise::{Promise, Promises, Seconds, SiteNames};
@@ -32,24 +32,28 @@ impl<'a> NotedPromises<'a> {
         Breaches::of(entry.served_names(), breaks).bound_by(&self.binding(entry.served_names()))
     }
 
-    /// `true` if existing copies for these names are at least as strict as new ones: they have no further pins, and bind names
-    /// below if necessary.
+    /// `true` if existing copies for these names note what new ones would, or have fewer pins: they bind names below if
+    /// necessary. Nobody knows if they note promises that end.
     pub(super) fn are_noted(&self, names: SiteNames<'_>) -> bool {
-        let before = Pinned::of(&self.before.binding(names.hosts, names.except));
+        let sent = self.before.binding(names.hosts, names.except);
+        let before = Pinned::of(&BindingPromises { sent, ..BindingPromises::default() });
         match (before, Pinned::of(&self.binding(names))) {
-            (_, Pinned::No) => true,
-            (Pinned::Yes { pins: noted, below: is_noted }, Pinned::Yes { pins, below }) => {
-                (is_noted || !below) && noted.iter().all(|pin| pins.contains(pin))
-            }
+            (Pinned::No, Pinned::No) => true,
+            (
+                Pinned::Yes { pins: noted, below: is_noted, .. },
+                Pinned::Yes { pins, below, sent: true, until: None, .. },
+            ) => (is_noted || !below) && noted.iter().all(|pin| pins.contains(pin)),
             _ => false,
         }
     }
 
     /// The promises that bind names.
-    pub(super) fn binding(&self, names: SiteNames<'_>) -> Vec<&'a Promise> {
-        let mut binding = self.known.binding(names.hosts, names.except);
-        binding.extend(self.pledged.binding(names.hosts, names.except));
-        binding
+    pub(super) fn binding(&self, names: SiteNames<'_>) -> BindingPromises<'a> {
+        let sent = self.pledged.binding(names.hosts, names.except);
+        let mut ending = self.known.binding(names.hosts, names.except);
+        // The ledger has the others up to now.
+        ending.retain(|known| !sent.iter().any(|sent| sent.is_same_set(known)));
+        BindingPromises { sent, ending }
     }
 
     /// The promises of the ledger that an entry's pair breaks.

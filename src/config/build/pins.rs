@@ -68,7 +68,7 @@ pub(super) fn plan(
             r.error_with_hint(
                 &hpkp.span,
                 "site.hpkp: no live key to pin",
-                "name the chain in [site.certificate]; key may be missing where TLS ends in front of pintle",
+                "name the chain in [site.certificate]; leave out key only where TLS ends in front of pintle",
             );
         }
         return None;

@@ -11,7 +11,7 @@ use super::entry::SiteEntry;
 use super::keep::{KeptSites, keep, keep_apart, keep_unfit, stays_in_use};
 use super::loaded::LoadedCertificate;
 use super::refusal::Refusal;
-use super::report::Withheld;
+use super::report::{CertificateLack, Withheld};
 use super::stand_in::{CandidateChange, RefusedPair};
 use super::stand_in_copies::PairsByKey;
 use crate::config::StandIn;
@@ -121,6 +121,22 @@ pub(super) fn settle(
     candidate.problems.push(objection.problem.clone());
     keep_unfit(candidate, context, kept);
     true
+}
+
+/// A site whose own pair has yet to be obtained keeps the one that served it: it takes up what another site has got for
+/// these names since.
+pub(super) fn renew_awaited(candidates: &mut [Candidate], builder: &mut Builder<'_>, r: &mut Checker<'_>) {
+    let waits = |candidate: &Candidate| {
+        let lacks = candidate.missing.iter().any(|pair| pair.lack == CertificateLack::NotYet);
+        lacks && !candidate.plan.loaded.is_empty()
+    };
+    if !candidates.iter().any(waits) {
+        return;
+    }
+    builder.copies.note_pairs(|| pairs_by_key(candidates));
+    for candidate in candidates.iter_mut().filter(|candidate| waits(candidate)) {
+        *candidate = builder.candidate(candidate.index, &CandidateChange::default(), r);
+    }
 }
 
 /// The pairs of all fit sites by their keys.

@@ -11,12 +11,11 @@ use super::loaded::LoadedCertificate;
 use super::plan::NameApart;
 use super::report;
 use super::report::CertificateLack;
-use super::stand_in_copies::{StandInCopies, certificate_of};
+use super::stand_in_copies::{StandInCopies, certificate_of, is_rsa};
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::{Breaches, CopyIndex, KeyText};
 use crate::config::{CheckContext, StandIn};
 use crate::host::HostPattern;
-use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::policy::promise::{Promise, SiteNames};
 use crate::reason::Problem;
@@ -204,7 +203,6 @@ impl<'a> StandIns<'a> {
             return self.copies.contents_for(first, self.hosts, |_| true);
         }
         let in_place: Vec<Pin> = pairs.iter().filter_map(|pair| self.copied_at(pair, folder)).collect();
-        let is_rsa = |chain: &Chain| matches!(chain.leaf.algorithm, KeyAlgorithm::Rsa(_));
         let is_alike =
             |copy: &Chain| here.is_some_and(|here| is_rsa(here) == is_rsa(copy)) && !in_place.contains(&copy.pin());
         let alike = self.copies.contents_for(first, self.hosts, is_alike);

@@ -2,7 +2,7 @@
 //! build, however many sites and names ask.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::needed_copies::APART;
 use crate::config::CheckContext;
 use crate::config::last_good::{Breaches, CopyIndex, FormerCopies, noted_key, read_key};
 use crate::host::HostPattern;
+use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::policy::promise::{Promise, Promises};
 use crate::tls::Certificate;
@@ -40,6 +41,11 @@ pub(super) type PairsByKey = HashMap<Pin, Vec<PairWithKey>>;
 struct CopiedPair {
     pair: PairWithKey,
     breaches: Breaches,
+}
+
+/// `true` for a pair that older clients know, too.
+pub(super) fn is_rsa(chain: &Chain) -> bool {
+    matches!(chain.leaf.algorithm, KeyAlgorithm::Rsa(_))
 }
 
 /// Makes a certificate of a copy. With a key process, the key comes from its own file only, even if a copy made earlier
@@ -129,7 +135,8 @@ impl<'a> StandInCopies<'a> {
     }
 
     /// The pair of a site that renews this one for some hosts, or this one: with the same key, a later end, all names, and
-    /// no further broken promise.
+    /// no further broken promise. Without one of the same key, one that the names' promises name: the former site may have
+    /// gone on to its backup.
     pub(super) fn renewed(&self, hosts: &[HostPattern], known: PairWithKey) -> PairWithKey {
         let chain = &known.0.chain;
         let hosts: Vec<HostPattern> = hosts.iter().filter(|host| chain.leaf.covers_pattern(host)).cloned().collect();
@@ -141,9 +148,22 @@ impl<'a> StandInCopies<'a> {
                 && hosts.iter().all(|host| new.leaf.covers_pattern(host))
                 && broken(new).into_iter().all(|promise| before.contains(&std::ptr::from_ref(promise)))
         };
-        let of_key = self.of_sites.get().and_then(|pairs| pairs.get(&chain.pin()));
-        let found = of_key.into_iter().flatten().filter(is_later).max_by_key(|pair| pair.0.chain.leaf.not_after);
-        found.cloned().unwrap_or(known)
+        let latest = |pins: &[Pin], is_meant: &dyn Fn(&Chain) -> bool| {
+            let pairs = pins.iter().filter_map(|pin| self.of_sites.get()?.get(pin)).flatten();
+            let found = pairs.filter(|pair| is_meant(&pair.0.chain)).filter(is_later);
+            found.max_by_key(|pair| pair.0.chain.leaf.not_after).cloned()
+        };
+        let found = latest(&[chain.pin()], &|_: &Chain| true).or_else(|| {
+            let promised: BTreeSet<Pin> =
+                self.promises.binding(&hosts, &[]).into_iter().flat_map(|promise| &promise.pins).copied().collect();
+            let promised: Vec<Pin> = promised.into_iter().collect();
+            // Of several pairs, each is for the clients that know its kind of key.
+            let is_usable = |new: &Chain| {
+                is_rsa(new) == is_rsa(chain) && self.context.book.burnt(new.pin()).is_none() && broken(new).is_empty()
+            };
+            latest(&promised, &is_usable)
+        });
+        found.unwrap_or(known)
     }
 
     /// The pair of a copy, if it covers some names and breaks no promise there, except those that it broke already.

@@ -14,6 +14,7 @@ use super::name::{CopyName, FORMER, of_path, of_pin, of_site};
 use super::{FormerCopy, LastGood, read};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
 use crate::tls::certificate::Chain;
 
 /// Copies that are read one by one rather than all together.
@@ -57,6 +58,18 @@ pub struct PinnedName {
     pub pins: Option<Vec<Pin>>,
     /// The names below it are bound, too.
     pub below: bool,
+    /// Pins were sent after the copies were written, or may have been: only the ledger knew their end.
+    pub sent: bool,
+    /// The end of the promises that nothing has renewed since.
+    pub until: Option<Seconds>,
+}
+
+impl PinnedName {
+    /// Returns `true` if no client holds pins any more.
+    #[must_use]
+    pub fn is_over(&self, now: Seconds) -> bool {
+        !self.sent && self.until.is_some_and(|until| until <= now)
+    }
 }
 
 /// The names of the copies, the newest first, and their places by what the names say.
@@ -201,6 +214,12 @@ impl<'c> CopyIndex<'c> {
         }
     }
 
+    /// Returns `true` if there is no copy.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.listed().names.is_empty()
+    }
+
     /// The chain and key that a site with these names served last where this chain is configured, in PEM.
     #[must_use]
     pub fn read(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Zeroizing<Vec<u8>>> {
@@ -213,15 +232,16 @@ impl<'c> CopyIndex<'c> {
         self.serving(host).into_iter().filter_map(|at| self.pin(at)).collect()
     }
 
-    /// The names whose clients may hold pins: all names of copies that do not deny it.
+    /// The names whose clients may hold pins: all names of copies that do not deny it. Pins that are over by now do not
+    /// count beside others.
     #[must_use]
-    pub fn pinned_names(&self) -> Vec<PinnedName> {
+    pub fn pinned_names(&self, now: Seconds) -> Vec<PinnedName> {
         let mut hosts: Vec<&HostPattern> = self.copied().by_host.keys().collect();
         hosts.sort_unstable();
-        hosts.into_iter().filter_map(|host| self.pinned_name(host)).collect()
+        hosts.into_iter().filter_map(|host| self.pinned_name(host, now)).collect()
     }
 
-    fn pinned_name(&self, host: &HostPattern) -> Option<PinnedName> {
+    fn pinned_name(&self, host: &HostPattern, now: Seconds) -> Option<PinnedName> {
         let (copied, places) = (self.copied(), self.serving(host));
         let notes: Vec<&Pinned> =
             places.iter().filter_map(|at| copied.pinned.get(at)).filter(|pinned| **pinned != Pinned::No).collect();
@@ -232,13 +252,17 @@ impl<'c> CopyIndex<'c> {
             return None;
         }
         let (mut pins, mut is_below): (Option<Vec<Pin>>, bool) = (None, false);
-        let mut is_told = true;
+        let (mut is_told, mut is_sent, mut end) = (true, false, None);
         for note in notes {
-            let Pinned::Yes { pins: of_copy, below } = note else {
-                is_told = false;
+            let Pinned::Yes { pins: of_copy, below, sent, until, lasting } = note else {
+                (is_told, is_sent) = (false, true);
                 continue;
             };
+            let lasting = lasting.as_ref().filter(|_| until.is_some_and(|until| until <= now));
+            let of_copy = lasting.unwrap_or(of_copy);
             is_below |= *below;
+            is_sent |= *sent;
+            end = end.max(*until);
             match &mut pins {
                 Some(pins) => pins.retain(|pin| of_copy.contains(pin)),
                 None => pins = Some(of_copy.clone()),
@@ -247,7 +271,8 @@ impl<'c> CopyIndex<'c> {
         let except = self.made_for(host).first().and_then(|at| copied.except.get(at));
         let mut except: Vec<HostPattern> = except.into_iter().flatten().cloned().collect();
         except.sort_unstable();
-        Some(PinnedName { host: host.clone(), except, keys, pins: pins.filter(|_| is_told), below: is_below })
+        let (host, pins) = (host.clone(), pins.filter(|_| is_told));
+        Some(PinnedName { host, except, keys, pins, below: is_below, sent: is_sent, until: end })
     }
 
     /// The chain and key that a site with these names served last with this leaf key, wherever the chain is configured.

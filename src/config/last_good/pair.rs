@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::PrivateKeyDer;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::batch::CopiesWritten;
 use super::contents::{Breaches, key_note};
@@ -73,10 +73,14 @@ impl Fresh {
     /// The first failure. All other pairs are copied all the same.
     pub fn keep(self, copies: &LastGood) -> io::Result<CopiesWritten> {
         let mut batch = copies.begin();
+        let note = copies.ledger_note();
         for pair in self.0 {
-            let Some(mut contents) = pair.contents(Some(copies)) else { continue };
-            batch.add(pair.served(), &contents);
-            contents.zeroize();
+            let Some(contents) = pair.contents(Some(copies)).map(Zeroizing::new) else { continue };
+            // It never grows: it has the key.
+            let mut noted = Zeroizing::new(Vec::<u8>::with_capacity(note.len().saturating_add(contents.len())));
+            noted.extend_from_slice(note.as_bytes());
+            noted.extend_from_slice(&contents);
+            batch.add(pair.served(), &noted);
         }
         batch.finish()
     }

@@ -116,6 +116,7 @@ pub(super) enum AdminCommand {
     /// Explain a request.
     Explain {
         asked: Box<DescribedRequest>,
+        shows_secrets: bool,
         reply: oneshot::Sender<Result<Value, Reason>>,
     },
     /// Return the recent records of the access log.
@@ -123,6 +124,7 @@ pub(super) enum AdminCommand {
     /// Tell why a record's request ended as it did.
     ExplainRecord {
         record: Box<Value>,
+        shows_secrets: bool,
         reply: oneshot::Sender<Value>,
     },
     /// Send a test to a hook, or to all. Answers with each hook and its failure.

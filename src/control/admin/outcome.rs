@@ -27,6 +27,14 @@ impl ReloadOutcome {
         Self::new(false, reasons, Vec::new())
     }
 
+    /// The same without the lines of the file: there may be secrets in them.
+    pub(in crate::control) fn without_lines(mut self) -> Self {
+        for place in self.reasons.iter_mut().filter_map(|problem| problem.reason.place.as_mut()) {
+            place.text.clear();
+        }
+        Self::new(self.ok, self.reasons, self.notes)
+    }
+
     /// The errors and warnings, whatever the version of the process that found them.
     #[must_use]
     pub fn reasons(self) -> Vec<Problem> {

@@ -6,10 +6,39 @@ use super::{Inputs, text};
 use crate::message::{folded, folds_to};
 use crate::server::explain::{FateReason, FieldChange, FieldFate};
 
+/// The value of a field for readers who may not see secrets.
+const HIDDEN: &str = "(shown to the role configure only)";
+
+/// `true` if a rule gives the field a value that the reader may not see: often, it is a token for the upstream.
+fn is_hidden(inputs: &Inputs<'_>, change: &FieldChange) -> bool {
+    !inputs.shows_secrets && change.why == FateReason::Rule
+}
+
+/// The head of the request as the upstream gets it.
+pub(super) fn sent(inputs: &Inputs<'_>, head: &[u8]) -> String {
+    let fields = &inputs.found.request_fields;
+    let hidden: Vec<&FieldChange> = fields.iter().filter(|change| is_hidden(inputs, change)).collect();
+    let line = |line: &[u8]| {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        if hidden.iter().any(|change| folds_to(&change.name, &folded(name))) {
+            return format!("{}: {HIDDEN}", text(name));
+        }
+        text(line.strip_suffix(b"\r").unwrap_or(line))
+    };
+    head.split(|byte| *byte == b'\n').map(line).collect::<Vec<_>>().join("\r\n")
+}
+
 /// The fates of the request's fields.
 pub(super) fn of_request(inputs: &Inputs<'_>) -> Vec<Value> {
     let changes = &inputs.found.request_fields;
-    changes.iter().map(|change| row(inputs, "request_headers", change)).collect()
+    let shown = |change: &FieldChange| {
+        let mut row = row(inputs, "request_headers", change);
+        if is_hidden(inputs, change) {
+            row["after"] = vec![HIDDEN; change.after.len()].into();
+        }
+        row
+    };
+    changes.iter().map(shown).collect()
 }
 
 /// The fates of the response's fields, and the rules for fields that the upstream might send.

@@ -40,6 +40,8 @@ pub(super) struct Inputs<'a> {
     pub(super) site: Option<&'a report::SiteReport>,
     /// The reason why the running process sends no pins of this site; `None` from a command.
     pub(super) live: Option<Option<String>>,
+    /// The reader may see the secrets of the configuration.
+    pub(super) shows_secrets: bool,
 }
 
 /// Explains a request without a running process: as a process would decide that has just started, and can write its
@@ -52,22 +54,22 @@ pub async fn explained(draft: &Draft, config: &Config, asked: &DescribedRequest)
     config.pledges.iter().for_each(|pledge| pledge.lease.grant(u64::MAX));
     let https = config.https.iter().map(|address| (*address, Scheme::Https));
     let listening: Vec<_> = https.chain(config.http.iter().map(|address| (*address, Scheme::Http))).collect();
-    report(draft, config, &listening, asked, None).await
+    report((draft, config), &listening, asked, None, true).await
 }
 
 impl Control {
     /// Explains a request by the configuration in use, the leases and the health of upstreams.
-    pub(super) async fn explain(&self, asked: &DescribedRequest) -> Result<Value, Reason> {
-        report(&self.draft, &self.config, self.listening(), asked, Some(self)).await
+    pub(super) async fn explain(&self, asked: &DescribedRequest, shows_secrets: bool) -> Result<Value, Reason> {
+        report((&self.draft, &self.config), self.listening(), asked, Some(self), shows_secrets).await
     }
 }
 
 async fn report(
-    draft: &Draft,
-    config: &Config,
+    (draft, config): (&Draft, &Config),
     listening: &[(SocketAddr, Scheme)],
     asked: &DescribedRequest,
     running: Option<&Control>,
+    shows_secrets: bool,
 ) -> Result<Value, Reason> {
     let url: Url = asked.url.parse().map_err(|error: String| Reason::new(format!("{:?}: {error}", asked.url)))?;
     let question = question(asked, &url, listening)?;
@@ -93,6 +95,7 @@ async fn report(
         lines: &lines,
         site,
         live: running.map(|control| site.and_then(|site| control.why_not_sent(site))),
+        shows_secrets,
     };
     Ok(inputs.report())
 }

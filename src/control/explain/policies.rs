@@ -21,7 +21,7 @@ fn hsts(inputs: &Inputs<'_>) -> Value {
         "value": sent.map(|(_, value)| value),
         "why_not": why_not,
         "notes": notes(inputs, Ramped::Hsts),
-        "at": inputs.lines.at(&["site.hsts.max_age", "site.hsts"]),
+        "at": at(inputs, &["site.hsts.max_age", "site.hsts"]),
     })
 }
 
@@ -35,8 +35,13 @@ fn pins(inputs: &Inputs<'_>) -> Value {
         "value": sent.map(|(_, value)| value),
         "why_not": why_not,
         "notes": notes(inputs, Ramped::Hpkp),
-        "at": inputs.lines.at(&["site.hpkp"]),
+        "at": at(inputs, &["site.hpkp"]),
     })
+}
+
+/// The line of a policy. Without a site, the lines are those of another one.
+fn at(inputs: &Inputs<'_>, keys: &[&str]) -> Option<String> {
+    inputs.site.and_then(|_| inputs.lines.at(keys))
 }
 
 /// The field of the answer that carries a policy.
@@ -57,7 +62,9 @@ fn common(inputs: &Inputs<'_>) -> Option<String> {
         return Some("the scheme is http, and policies go over https only".to_owned());
     }
     if inputs.site.is_none() {
-        return Some("no site has this host".to_owned());
+        let is_early = found.origin.is_none();
+        let why = if is_early { "the request is refused before its host counts" } else { "no site has this host" };
+        return Some(why.to_owned());
     }
     (!found.noted).then(|| "the answer is not for a host of this site on this connection".to_owned())
 }

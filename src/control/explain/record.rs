@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::steps::ExplainStep;
-use super::{DescribedRequest, limits, report};
+use super::{DescribedRequest, limits};
 use crate::config::Lines;
 use crate::control::Control;
 use crate::policy::Scheme;
@@ -30,12 +30,12 @@ struct ExplainedRecord<'a> {
 
 impl Control {
     /// Explains the end of a record's request, and the decisions of the configuration in use about it.
-    pub(in crate::control) async fn explain_record(&self, record: &Value) -> Value {
+    pub(in crate::control) async fn explain_record(&self, record: &Value, shows_secrets: bool) -> Value {
         let site = record["site"].as_str().and_then(|name| self.config.sites().position(|site| site.name() == name));
         let explained = ExplainedRecord { record, control: self, lines: self.draft.lines(site), site };
         let steps: Vec<Value> = explained.steps().iter().map(ExplainStep::json).collect();
         let (explanation, why_not) = match explained.asked() {
-            Ok(asked) => match report(&self.draft, &self.config, self.listening(), &asked, Some(self)).await {
+            Ok(asked) => match self.explain(&asked, shows_secrets).await {
                 Ok(report) => (report, None),
                 Err(reason) => (Value::Null, Some(reason.line())),
             },

@@ -47,7 +47,7 @@ impl Inputs<'_> {
             Decided::Refuse { cause, kind } => Some(json!({ "cause": cause, "kind": kind })),
             _ => None,
         };
-        let sent = found.sent.as_deref().map(text);
+        let sent = found.sent.as_deref().map(|head| fields::sent(self, head));
         let named = |(name, value): &(String, String)| json!({ "name": name, "value": text(value.as_bytes()) });
         let pair = |(name, value): &(Vec<u8>, Vec<u8>)| json!({ "name": text(name), "value": text(value) });
         let answer = found.answer.as_ref().map(|answer| answer.fields.iter().map(pair).collect::<Vec<_>>());

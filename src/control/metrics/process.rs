@@ -1,6 +1,7 @@
 //! Metrics of the process: this build, requests and connections, files, processor and memory, the access log.
 
 use super::Control;
+use crate::control::metrics_body;
 use crate::os::{allocator, usage};
 use crate::telemetry::LogThread;
 use crate::telemetry::exposition::{Exposition, Labels};
@@ -18,6 +19,8 @@ impl Control {
         metrics.counter("lockouts_accepted", "Lockouts that the operator accepted.", counts.lockouts_accepted);
         metrics.counter("reloads", "Reloads.", counts.reloads);
         metrics.counter("reloads_refused", "Reloads that were refused.", counts.reloads_refused);
+        let broken_off = "Scrapes that broke off: the client left, or read nothing for too long.";
+        metrics.counter("scrapes_broken_off", broken_off, metrics_body::broken_off());
         metrics.gauge("connections", "Connections of clients.", self.server.connections() as f64);
         let states = self.connection_states();
         let states = states.iter().map(|(state, count)| (Labels::new(&[("state", state)]), count as f64));
@@ -37,33 +40,8 @@ impl Control {
         self.history_metrics(metrics);
         let started = self.loads.started.as_millisecond() as f64 / 1e3;
         metrics.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.", started);
-        if let Some(memory) = allocator::memory() {
-            let bytes = [
-                ("allocated", "Bytes of the allocator in use by the program.", memory.allocated),
-                ("active", "Bytes of pages with memory in use.", memory.active),
-                ("resident", "Bytes of the allocator in physical memory.", memory.resident),
-                (
-                    "retained",
-                    "Bytes of address space that the allocator keeps without physical memory.",
-                    memory.retained,
-                ),
-            ];
-            for (name, help, value) in bytes {
-                metrics.gauge(&format!("allocator_{name}_bytes"), help, value as f64);
-            }
-        }
-        let Some(usage) = usage::now() else { return };
-        metrics.counters(
-            "process_cpu_seconds",
-            "Processor time, in user and system mode.",
-            &vec![(Labels::default(), usage.cpu_seconds)],
-        );
-        metrics.gauge("process_resident_memory_bytes", "Resident memory.", usage.resident_bytes);
-        metrics.gauge("process_virtual_memory_bytes", "Address space in use.", usage.virtual_bytes);
-        metrics.gauge("process_open_fds", "Open file descriptors.", usage.open_files as f64);
-        if let Some(max) = usage.open_files_max {
-            metrics.gauge("process_max_fds", "The limit of open file descriptors.", max as f64);
-        }
+        allocator_metrics(metrics);
+        usage_metrics(metrics);
     }
 
     fn history_metrics(&self, metrics: &mut Exposition) {
@@ -82,5 +60,33 @@ impl Control {
         metrics.counter("log_lines_lost", "Lost lines of pintle's own log.", crate::telemetry::log::lost());
         let failures = log.map_or(0, LogThread::reopen_failures);
         metrics.counter("access_log_reopen_failures", "Failed attempts to reopen the access log.", failures);
+    }
+}
+
+fn allocator_metrics(metrics: &mut Exposition) {
+    let Some(memory) = allocator::memory() else { return };
+    let bytes = [
+        ("allocated", "Bytes of the allocator in use by the program.", memory.allocated),
+        ("active", "Bytes of pages with memory in use.", memory.active),
+        ("resident", "Bytes of the allocator in physical memory.", memory.resident),
+        ("retained", "Bytes of address space that the allocator keeps without physical memory.", memory.retained),
+    ];
+    for (name, help, value) in bytes {
+        metrics.gauge(&format!("allocator_{name}_bytes"), help, value as f64);
+    }
+}
+
+fn usage_metrics(metrics: &mut Exposition) {
+    let Some(usage) = usage::now() else { return };
+    metrics.counters(
+        "process_cpu_seconds",
+        "Processor time, in user and system mode.",
+        &vec![(Labels::default(), usage.cpu_seconds)],
+    );
+    metrics.gauge("process_resident_memory_bytes", "Resident memory.", usage.resident_bytes);
+    metrics.gauge("process_virtual_memory_bytes", "Address space in use.", usage.virtual_bytes);
+    metrics.gauge("process_open_fds", "Open file descriptors.", usage.open_files as f64);
+    if let Some(max) = usage.open_files_max {
+        metrics.gauge("process_max_fds", "The limit of open file descriptors.", max as f64);
     }
 }

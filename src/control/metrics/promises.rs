@@ -30,7 +30,7 @@ impl Control {
         let repairs = book.repairs().len() as f64;
         metrics.gauge("ledger_repairs", "Faults of the ledger that the operator accepted.", repairs);
         metrics.gauge("ledger_promises", "Sets of pins in the ledger.", promises.len() as f64);
-        let held = held(book, now, |_| true);
+        let held = held(book, now);
         let help = "Sets of pins that clients may hold.";
         let sets = |site: &SiteReport| held.get(site.name()).map_or(0, |held| held.sets) as f64;
         self.site_gauges(metrics, "promises_alive", help, sets);

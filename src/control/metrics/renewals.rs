@@ -27,13 +27,15 @@ impl Control {
         add("renewal_last_failed", help, &|o| Some(flag(o.failing_since.is_some())));
         let help = "1 if pintle does not try again before the operator acts.";
         add("renewal_waits_for_operator", help, &|o| Some(flag(o.is_stopped)));
-        let help = "The begin of the window in which the CA wants a renewal (ARI), in seconds since 1970.";
+        let help = "1 if the last preflight found that the CA cannot validate the names, or may not issue.";
+        add("challenge_path_broken", help, &|o| Some(flag(o.is_path_broken)));
+        let help = "The beginning of the window in which the CA wants a renewal (ARI), in seconds since 1970.";
         add("renewal_window_start_timestamp_seconds", help, &|o| Some(o.window?.0 as f64));
-        let help = "The end of this window, in seconds since 1970.";
+        let help = "The end of the window in which the CA wants a renewal (ARI), in seconds since 1970.";
         add("renewal_window_end_timestamp_seconds", help, &|o| Some(o.window?.1 as f64));
         let help = "Failures in a row to obtain a certificate.";
         add("renewal_failures", help, &|o| Some(f64::from(o.failures)));
-        let help = "When the first of these failures happened, in seconds since 1970.";
+        let help = "When the first of the failures in a row happened, in seconds since 1970.";
         add("renewal_failing_since_timestamp_seconds", help, &|o| Some(o.failing_since? as f64));
         let help = "1 while pintle replaces and revokes a compromised key.";
         add("key_compromised", help, &|o| Some(flag(o.compromised.is_some())));

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::chain;
 use crate::control::Control;
 use crate::control::admin::{Answered, PageRefusal};
+use crate::export::Role;
 use crate::keys::key_file::{KeyKind, Want, certificates, may_be_private, public_key};
 use crate::keys::pem;
 use crate::keys::pin::Pin;
@@ -70,12 +71,14 @@ impl Control {
         let book = ledger.book();
         let mut found = Vec::new();
         for site in self.config.sites() {
-            let backup = site.backups.iter().position(|(_, key)| key.pin == pin);
+            let algorithms = site.certificates.iter().map(|certificate| certificate.algorithm);
+            let roles = Role::of_backups(algorithms, site.backups.iter().map(|(_, key)| Some(key.algorithm)));
+            let backup = site.backups.iter().zip(roles).find(|((_, key), _)| key.pin == pin);
             let since = book.promised_since(site.name(), pin);
             let role = if site.certificates.iter().any(|c| c.pin == pin) {
                 "live"
-            } else if let Some(at) = backup {
-                crate::export::Role::of_backup(at).name()
+            } else if let Some((_, role)) = backup {
+                role.name()
             } else if site.certificates.iter().any(|c| c.pins.contains(&pin)) {
                 "issuer"
             } else if since.is_some() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::control::expiry::ExpiryStage;
-use crate::control::promises::{BySite, held};
+use crate::control::promises::{BySite, HeldSets, held};
 use crate::control::site_state::SiteLevel;
 use crate::control::status::absolute;
 use crate::ledger::time::rfc3339;
@@ -40,13 +40,17 @@ impl DateKind {
 /// The dates of one day and kind: the earliest, how many there are, the first site, and whether one of them is urgent.
 type CountedDay = (Seconds, usize, String, bool);
 
+/// A day with its dates of one kind.
+type ComingDay = ((Seconds, DateKind), CountedDay);
+
 /// Dates to come, by day and kind.
 #[derive(Default)]
 struct ComingDates(BTreeMap<(Seconds, DateKind), CountedDay>);
 
 impl ComingDates {
-    fn add(&mut self, at: Seconds, kind: DateKind, site: &str, is_urgent: bool) {
-        let day = self.0.entry((at.div_euclid(DAY), kind)).or_insert_with(|| (at, 0, site.to_owned(), false));
+    /// Counts a date. The name of its site is looked at only if it is the first one of its day.
+    fn add(&mut self, at: Seconds, kind: DateKind, site: impl FnOnce() -> String, is_urgent: bool) {
+        let day = self.0.entry((at.div_euclid(DAY), kind)).or_insert_with(|| (at, 0, site(), false));
         day.0 = day.0.min(at);
         day.1 += 1;
         day.3 |= is_urgent;
@@ -91,7 +95,7 @@ impl Control {
     fn dates(&self, now: Seconds, book: &crate::ledger::Book) -> Vec<Value> {
         let mut dates = ComingDates::default();
         for site in self.config.sites() {
-            let name = site.name();
+            let name = || site.name().to_owned();
             for certificate in site.certificates.iter().filter(|certificate| !certificate.is_managed) {
                 let is_urgent = ExpiryStage::of(certificate, now) > ExpiryStage::default();
                 dates.add(certificate.not_after.as_second(), DateKind::CertificateEnds, name, is_urgent);
@@ -101,25 +105,42 @@ impl Control {
             }
         }
         for outlook in self.outlooks().iter() {
-            dates.add(outlook.due, DateKind::RenewalDue, &outlook.site, false);
+            dates.add(outlook.due, DateKind::RenewalDue, || outlook.site.clone(), false);
         }
-        let mut held = held(book, now, |_| true);
-        for site in self.config.sites() {
-            if let Some(held) = held.remove(site.name()) {
-                dates.add(held.until, DateKind::PinsEnd, site.name(), false);
-            }
-        }
-        // Promises of removed sites. The page names the first one of a day, so the order must not vary.
-        let mut gone: Vec<_> = held.into_iter().collect();
-        gone.sort_unstable_by_key(|(site, _)| *site);
-        for (site, held) in gone {
-            dates.add(held.until, DateKind::PinsEnd, site, false);
+        let held = held(book, now);
+        for held in held.values() {
+            dates.add(held.until, DateKind::PinsEnd, String::new, false);
         }
         let coming = dates.0.into_iter().filter(|(_, (at, ..))| *at >= now).take(DATES_MAX);
+        let mut coming: Vec<ComingDay> = coming.collect();
+        self.name_ends(&mut coming, &held);
         coming
+            .into_iter()
             .map(|((_, kind), (at, sites, site, is_urgent))| {
                 json!({ "at": rfc3339(at), "what": kind.word(), "site": site, "sites": sites, "is_urgent": is_urgent })
             })
             .collect()
+    }
+
+    /// Names the first site of each day on which pins end: in the order of the configuration. A site that was removed is named if
+    /// the day has no other.
+    fn name_ends(&self, coming: &mut [ComingDay], held: &BySite<'_, HeldSets>) {
+        let mut unnamed: Vec<&mut ComingDay> =
+            coming.iter_mut().filter(|((_, kind), _)| *kind == DateKind::PinsEnd).collect();
+        for site in self.config.sites() {
+            if unnamed.is_empty() {
+                return;
+            }
+            let Some(held) = held.get(site.name()) else { continue };
+            let day = held.until.div_euclid(DAY);
+            if let Some(at) = unnamed.iter().position(|((known, _), _)| *known == day) {
+                let (_, counted) = unnamed.swap_remove(at);
+                counted.2 = site.name().to_owned();
+            }
+        }
+        for ((day, _), counted) in unnamed {
+            let gone = held.iter().filter(|(_, held)| held.until.div_euclid(DAY) == *day).map(|(site, _)| *site);
+            counted.2 = gone.min().unwrap_or_default().to_owned();
+        }
     }
 }

@@ -40,10 +40,12 @@ fn candidates(site: &SiteReport) -> Vec<RotationKey> {
         algorithm: c.algorithm.to_string(),
         has_csr: false,
     });
-    let waiting = site.backups.iter().filter(|(_, key)| !site.promoted.contains(&key.pin));
-    let backups = waiting.enumerate().map(|(at, (file, key))| RotationKey {
+    let waiting = || site.backups.iter().filter(move |(_, key)| !site.promoted.contains(&key.pin));
+    let algorithms = site.certificates.iter().map(|certificate| certificate.algorithm);
+    let roles = Role::of_backups(algorithms, waiting().map(|(_, key)| Some(key.algorithm)));
+    let backups = waiting().zip(roles).map(|((file, key), role)| RotationKey {
         pin: key.pin,
-        role: Role::of_backup(at).name(),
+        role: role.name(),
         file: file.clone(),
         algorithm: key.algorithm.to_string(),
         has_csr: key.kind == KeyKind::Csr,

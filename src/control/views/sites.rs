@@ -1,6 +1,5 @@
 //! The list of sites: searched, by state, the worst first, one page at a time.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 
 use jiff::Timestamp;
@@ -13,9 +12,9 @@ use crate::config::report::{CertificateLack, SiteReport};
 use crate::control::Control;
 use crate::control::admin::WantedSites;
 use crate::control::expiry::{ExpiryStage, time_left};
-use crate::control::promises::{HeldSets, held};
+use crate::control::promises::{HeldSets, held_of};
 use crate::control::site_state::{SiteLevel, SiteState};
-use crate::control::status::is_out;
+use crate::control::status::{has_failed_in_a_row, is_out};
 use crate::ledger::Ramped;
 use crate::ledger::time::rfc3339;
 use crate::policy::promise::{DAY, Seconds};
@@ -43,7 +42,10 @@ impl Control {
         outlooks: &[Outlook],
         (now, up): (Seconds, u64),
     ) -> SiteState {
-        let outlooks = of_site(outlooks, site.name());
+        // Mostly, pintle obtains no certificate, and refuses none: then no name is looked at, of ten thousand.
+        let outlooks = if outlooks.is_empty() { outlooks } else { of_site(outlooks, site.name()) };
+        let refused = &self.files.refused;
+        let is_refused = || !refused.is_empty() && refused.contains_key(site.name());
         let fails = |outlook: &&Outlook| outlook.failing_since.is_some() || outlook.problem.is_some();
         let waits = outlooks.iter().any(|o| o.standing == CertificateStanding::Missing && fails(&o));
         let stages = site.certificates.iter().map(|c| (ExpiryStage::of(c, now), c));
@@ -64,7 +66,7 @@ impl Control {
             Some(SiteState { level: if days < URGENT_DAYS { SiteLevel::Bad } else { SiteLevel::Warning }, words })
         };
         of_certificate
-            .or_else(|| self.files.refused.contains_key(site.name()).then(|| bad("Renewal refused")))
+            .or_else(|| is_refused().then(|| bad("Renewal refused")))
             .or_else(|| upstream.is_some_and(|upstream| is_failing(upstream, up)).then(|| bad("Upstream fails")))
             .or_else(|| outlooks.iter().any(Outlook::is_overdue).then(|| bad("Renewal overdue")))
             .or_else(ending)
@@ -89,10 +91,9 @@ impl Control {
         let pages = found.len().div_ceil(PAGE).max(1);
         let page = wanted.page.min(pages);
         let shown = || found.iter().skip((page - 1) * PAGE).take(PAGE);
-        let names: HashSet<&str, foldhash::fast::RandomState> = shown().map(|(_, site, _)| site.name()).collect();
         let ledger = self.ledger();
-        let held = held(ledger.book(), now, |site| names.contains(site));
-        let rows = shown().map(|(at, site, state)| self.row(*at, site, state, held.get(site.name()), now));
+        let held = |site: &SiteReport| held_of(ledger.book(), now, site.name());
+        let rows = shown().map(|(at, site, state)| self.row(*at, site, state, held(site).as_ref(), now));
         json!({
             "sites": rows.collect::<Vec<_>>(), "found": found.len(), "page": page, "pages": pages, "all": states.len(),
             "states": SiteLevel::counts(&states),
@@ -143,6 +144,8 @@ fn lesser(site: &SiteReport, upstream: Option<&Upstream>, up: u64) -> Option<&'s
         Some("Pins withheld")
     } else if !site.promoted.is_empty() {
         Some("Next key missing")
+    } else if upstream.is_some_and(has_failed_in_a_row) {
+        Some("Upstream fails")
     } else if upstream.is_some_and(is_partly_out) {
         Some("Upstream partly fails")
     } else {

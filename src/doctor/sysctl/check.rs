@@ -241,4 +241,23 @@ mod tests {
         let ids: Vec<&str> = found(&both).iter().map(|finding| finding.id).collect();
         assert_eq!(ids, ["sysctl.drift", "sysctl.disagreement"]);
     }
+
+    #[test]
+    fn a_file_is_edited_where_it_is() {
+        let text = "vm.swappiness = 60net.ipv4.ip_forward=1\nvm.swappiness 60\nnet.ipv4.conf.d0.5.rp_filter = 1";
+        let swappiness = ("/proc/sys/vm/swappiness", "60\n");
+        let device = ("/proc/sys/net/ipv4/conf/d0.5/rp_filter", "1\n");
+        let of = |file: &str, link: (&str, &str)| -> Vec<String> {
+            let all = found(&[swappiness, device, (file, text), link]);
+            all.into_iter().flat_map(|finding| finding.remedies).flat_map(|remedy| remedy.run).collect()
+        };
+        // procps reads the file by both names: each fault is named once, and no remedy replaces the link.
+        let commands = of("/etc/sysctl.conf", ("/etc/sysctl.d/99-sysctl.conf", "-> ../sysctl.conf"));
+        assert_eq!(commands.len(), 4, "{commands:#?}");
+        assert!(commands.iter().all(|run| run.starts_with("sed -i ") && run.ends_with(" /etc/sysctl.conf")));
+        let commands = of("/opt/x.conf", ("/etc/sysctl.d/1.conf", "-> ../../opt/x.conf"));
+        assert_eq!(commands.len(), 4, "{commands:#?}");
+        let (begin, end) = ("sed -i --follow-symlinks ", " /etc/sysctl.d/1.conf");
+        assert!(commands.iter().all(|run| run.starts_with(begin) && run.ends_with(end)), "{commands:#?}");
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::line::{SysctlLine, Tool, key_of, read};
 use super::plan::{LinePlace, PROC, SysctlPlan, Write, running};
 use super::remedy;
-use super::tree::SettingsFile;
+use super::tree::{SettingsFile, is_link_to_old_file};
 use crate::doctor::files::HostFiles;
 use crate::doctor::finding::Finding;
 
@@ -15,30 +15,33 @@ const ROOTS: [&str; 7] = ["net.", "net/", "kernel.", "vm.", "fs.", "user.", "dev
 /// Reports the faults of all lines that a plan leaves out or that the kernel refuses.
 pub(super) fn of_lines(files: &HostFiles, plan: &SysctlPlan, refused: &[Write]) -> Vec<Finding> {
     let mut found = Vec::new();
-    for write in refused.iter().filter(|write| !write.ignores_errors || glue(&write.place.text).is_some()) {
+    let is_once = |place: &LinePlace| !is_link_to_old_file(files, &place.file);
+    let counts = |write: &&Write| !write.ignores_errors || glue(&write.place.text).is_some();
+    for write in refused.iter().filter(counts).filter(|write| is_once(&write.place)) {
         let key = key_of(&write.path);
         let what = format!("{}: the kernel refuses the value of {key}: {:?}", write.place.at(), write.value);
         let finding = Finding::warning("sysctl.refused", &key, what)
             .evidence(write.place.shown())
             .evidence(format!("running value: {}", running(files, &write.path).unwrap_or_default()));
-        found.push(with_line_remedy(finding, &write.place));
+        found.push(with_line_remedy(files, finding, &write.place));
     }
-    for place in &plan.faults {
+    for place in plan.faults.iter().filter(|place| is_once(place)) {
         let what = format!("{}: the line has no \"=\", so no program uses it", place.at());
         let finding = Finding::warning("sysctl.syntax", place.at(), what);
-        found.push(with_line_remedy(finding.evidence(place.shown()), place));
+        found.push(with_line_remedy(files, finding.evidence(place.shown()), place));
     }
-    found.extend(plan.writes.iter().filter_map(|write| split_interface(files, write)));
+    let split = plan.writes.iter().filter_map(|write| Some((split_interface(files, write)?, &write.place)));
+    found.extend(split.filter(|(_, place)| is_once(place)).map(|(finding, _)| finding));
     found.dedup();
     found
 }
 
-fn with_line_remedy(finding: Finding, place: &LinePlace) -> Finding {
+fn with_line_remedy(files: &HostFiles, finding: Finding, place: &LinePlace) -> Finding {
     match glue(&place.text) {
         Some(after) => finding
             .evidence("two lines became one: a line was appended to a file without a final newline")
-            .remedy("break the line in two", [remedy::break_line(place, after)]),
-        None => finding.remedy("make the line a comment", [remedy::comment_out(place)]),
+            .remedy("break the line in two", [remedy::break_line(files, place, after)]),
+        None => finding.remedy("make the line a comment", [remedy::comment_out(files, place)]),
     }
 }
 
@@ -83,7 +86,7 @@ fn split_interface(files: &HostFiles, write: &Write) -> Option<Finding> {
         Finding::warning("sysctl.device-name", key_of(&path), what)
             .evidence(write.place.shown())
             .evidence(format!("{PROC}/{path} exists, {PROC}/{} does not", write.path))
-            .remedy("write the key as a path", [remedy::replace_line(&write.place, &fixed)]),
+            .remedy("write the key as a path", [remedy::replace_line(files, &write.place, &fixed)]),
     )
 }
 
@@ -92,16 +95,15 @@ pub(super) fn of_files(files: &HostFiles, plans: [&SysctlPlan; 2]) -> Vec<Findin
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for file in plans.iter().flat_map(|plan| &plan.files) {
-        let is_link_to_seen = file.path.ends_with("/99-sysctl.conf") && files.link(&file.path).is_some();
-        if !is_link_to_seen && seen.insert(&file.path) {
-            found.extend(newline(file));
-            found.extend(swallowed(file));
+        if !is_link_to_old_file(files, &file.path) && seen.insert(&file.path) {
+            found.extend(newline(files, file));
+            found.extend(swallowed(files, file));
         }
     }
     found
 }
 
-fn newline(file: &SettingsFile) -> Option<Finding> {
+fn newline(files: &HostFiles, file: &SettingsFile) -> Option<Finding> {
     if !file.lacks_newline() {
         return None;
     }
@@ -119,11 +121,11 @@ fn newline(file: &SettingsFile) -> Option<Finding> {
         )
         .evidence(format!("{}:{line}: {}", file.path, last.trim()))
         .evidence(effect)
-        .remedy("end the last line", [remedy::end_last_line(&file.path)]),
+        .remedy("end the last line", [remedy::end_last_line(files, &file.path)]),
     )
 }
 
-fn swallowed(file: &SettingsFile) -> Option<Finding> {
+fn swallowed(files: &HostFiles, file: &SettingsFile) -> Option<Finding> {
     let is_comment = |text: &str| text.trim_start().starts_with(['#', ';']);
     let (at, text, after) = file
         .text
@@ -137,7 +139,7 @@ fn swallowed(file: &SettingsFile) -> Option<Finding> {
         Finding::warning("sysctl.swallowed", place.at(), what)
             .evidence(place.shown())
             .evidence("the line was appended to a file without a final newline")
-            .remedy("break the line in two", [remedy::break_line(&place, after)]),
+            .remedy("break the line in two", [remedy::break_line(files, &place, after)]),
     )
 }
 

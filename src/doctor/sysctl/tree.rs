@@ -29,6 +29,11 @@ impl SettingsFile {
     }
 }
 
+/// Returns `true` for a link to the old file, which procps reads by its own name, too.
+pub(super) fn is_link_to_old_file(files: &HostFiles, path: &str) -> bool {
+    path != OLD_FILE && files.are_one(path, OLD_FILE)
+}
+
 /// Returns the files that a program reads, in its order. Files that cannot be read are in the second list.
 pub(super) fn files(files: &HostFiles, tool: Tool) -> (Vec<SettingsFile>, Vec<String>) {
     // BTreeMap sorts bytewise, as both programs do.

@@ -55,37 +55,37 @@ impl Notify {
 
     /// Reports readiness.
     pub fn ready(&self, status: &str) {
-        self.tell(&format!("READY=1\nSTATUS={status}"));
+        self.send(&format!("READY=1\nSTATUS={status}"));
     }
 
     /// Reports a reload, until [`Self::ready`].
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let usec = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000;
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reloading"));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reloading"));
     }
 
     /// Reports that the process is stopping.
     pub fn stopping(&self, status: &str) {
-        self.tell(&format!("STOPPING=1\nSTATUS={status}"));
+        self.send(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
     /// Names another process as the service's main process.
     pub fn successor(&self, pid: u32) {
-        self.tell(&format!("MAINPID={pid}"));
+        self.send(&format!("MAINPID={pid}"));
     }
 
     /// Sets the status text.
     pub fn status(&self, status: &str) {
-        self.tell(&format!("STATUS={status}"));
+        self.send(&format!("STATUS={status}"));
     }
 
     /// Resets the watchdog.
     pub fn alive(&self) {
-        self.tell("WATCHDOG=1");
+        self.send("WATCHDOG=1");
     }
 
-    fn tell(&self, lines: &str) {
+    fn send(&self, lines: &str) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(lines.as_bytes())
         {

@@ -46,6 +46,9 @@ fn a_configuration_that_is_missing_is_an_error() {
     let (code, text, errors) = outcome(pintle().args(["doctor", "--only", "sysctl", "-c", "missing.toml"]));
     assert_eq!((code, text.as_str()), (1, ""));
     assert!(errors.starts_with("error: missing.toml: no such file\n  hint: "), "{errors}");
+    let (code, text, errors) = outcome(pintle().args(["doctor", "--only", "sysctl", "--root", "/missing"]));
+    assert_eq!((code, text.as_str()), (1, ""));
+    assert!(errors.starts_with("error: /missing: no such folder\n  hint: "), "{errors}");
 }
 
 #[test]

@@ -61,6 +61,13 @@ fn remedies_win_over_the_old_file() {
         assert_eq!(shell.ok(FORWARD), "1", "{program}");
     }
     assert_eq!(ids(&shell.doctor("--only sysctl").0), [""; 0]);
+    // A faulty line of it is one finding, although it has two names, and the link stays one.
+    shell.write("/etc/sysctl.conf", "net.ipv4.ip_forward 1\n");
+    let (report, _) = shell.doctor("--only sysctl");
+    assert_eq!(ids(&report), ["sysctl.syntax"], "{report:#}");
+    shell.ok(&commands(finding(&report, "sysctl.syntax"), 0));
+    assert_eq!(shell.ok("readlink /etc/sysctl.d/99-sysctl.conf"), "../sysctl.conf");
+    assert_eq!(ids(&shell.doctor("--only sysctl").0), [""; 0]);
 }
 
 #[test]
@@ -97,4 +104,38 @@ fn faults_of_lines_and_their_remedies() {
         shell.ok("rm -f /etc/sysctl.d/*");
     }
     assert_eq!(ids(&shell.doctor("--only sysctl").0), [""; 0]);
+}
+
+/// One check finds this alone; its first remedy, as pasted, ends it.
+#[track_caller]
+fn heals(shell: &mut Shell, check: &str, id: &str) {
+    let (report, code) = shell.doctor(&format!("--only {check}"));
+    assert_eq!((ids(&report), code), (vec![id], 1), "{report:#}");
+    // systemd does not run in this namespace, so `systemctl daemon-reload` fails.
+    shell.run(&commands(finding(&report, id), 0));
+    let (report, code) = shell.doctor(&format!("--only {check}"));
+    assert_eq!((ids(&report), code), (vec![], 0), "{report:#}");
+}
+
+#[test]
+fn limits_of_the_kernel_and_their_remedies() {
+    let Some(cable) = Cable::make() else { return };
+    let mut shell = cable.shell();
+    shell.ok("sysctl -w net.core.somaxconn=128");
+    heals(&mut shell, "accept", "accept.somaxconn");
+    let track =
+        "iptables -w -A INPUT -m conntrack --ctstate NEW -j ACCEPT && ls /proc/sys/net/netfilter/nf_conntrack_max";
+    if shell.run(track).0 != 0 {
+        return eprintln!("stepping aside: the firewall's part needs iptables with conntrack");
+    }
+    shell.ok("iptables -w -P FORWARD DROP && ip link add docker0 type bridge && sysctl -w net.ipv4.ip_forward=0");
+    heals(&mut shell, "docker", "docker.forwarding-off");
+    shell.ok("iptables -w -P FORWARD ACCEPT");
+    heals(&mut shell, "docker", "docker.forward-policy");
+    // Real connections in a table whose bound is ours: the kernel has one bound for all namespaces.
+    let send = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 1000 + n))";
+    shell.ok(&format!("python3 -c \"import socket; [{send} for n in range(7)]\""));
+    shell.write("/run/max", "8\n");
+    shell.ok("mount --bind /run/max /proc/sys/net/netfilter/nf_conntrack_max");
+    heals(&mut shell, "conntrack", "conntrack.full");
 }

@@ -189,6 +189,10 @@ fn why_policies_are_not_sent() {
     assert_eq!(why(&offloaded, "pins"), "");
     let misdirected = why(&[&url, "-H", "Host: other.example"], "hsts");
     assert_eq!(misdirected, "no site has this host");
+    let report = draft.ask(&[&url, "-H", "Host: other.example"]);
+    assert!(report["policies"]["hsts"]["at"].is_null(), "no line of another site: {report:#}");
+    let long = format!("{url}{}", "a".repeat(9_000));
+    assert_eq!(why(&[&long], "hsts"), "the request is refused before its host counts");
 }
 
 #[test]

@@ -255,6 +255,12 @@ fn a_failing_upstream_is_said_wherever_its_site_is_shown() {
     );
     let pintle = Pintle::start(&bed.authority, &config);
     let (socket, client) = (bed.socket(), Client::new(&bed.authority));
+    for _ in 0..3 {
+        client.get(pintle.https(), BLOG, "/");
+    }
+    let page = get(&socket, "/");
+    let words = ["One site needs you soon, blog.example.com first.", "in a row", "start it, or correct upstream"];
+    assert!(words.iter().all(|words| page.contains(words)), "{page}");
     eventually("its upstream fails", || {
         client.get(pintle.https(), BLOG, "/");
         get(&socket, "/v1/overview").contains("its upstream fails").then_some(())
@@ -271,4 +277,24 @@ fn a_failing_upstream_is_said_wherever_its_site_is_shown() {
     let page = get(&socket, &format!("/site/{BLOG}"));
     let words = ["The upstream fails: requests get 503", "waits for the next try"];
     assert!(words.iter().all(|words| page.contains(words)) && !page.contains(">used<"), "{page}");
+}
+
+/// The file is not what pintle serves: a restart would meet the refusal.
+#[test]
+fn a_refused_reload_needs_attention_until_the_next_one() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(""));
+    let before = fs::read_to_string(pintle.config_path()).unwrap();
+    fs::write(pintle.config_path(), format!("{before}[limit]\n")).unwrap();
+    pintle.reload_fails();
+    let page = get(&bed.socket(), "/");
+    for words in ["pintle itself needs you.", "the last reload was refused", "limit: unknown key", "pintle check"] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(pintle.status()["attention"].to_string().contains("the last reload was refused"));
+    fs::write(pintle.config_path(), before).unwrap();
+    pintle.reload();
+    let status = pintle.status();
+    assert!(status["attention"].as_array().unwrap().is_empty(), "{status}");
+    assert!(get(&bed.socket(), "/").contains("The site is fine."));
 }

@@ -108,6 +108,8 @@ fn a_text_is_checked_mended_and_applied() {
     let id = page.split("/config?version=").last().unwrap().split('#').next().unwrap().to_owned();
     let page = get(&bed.socket(), &format!("/config?version={id}"));
     assert!(page.contains("Bring back"), "{page}");
+    let (_, back) = page.split_once("What bringing it back would change").unwrap_or_else(|| panic!("{page}"));
+    assert!(back.contains("<del>-idle = &#34;80s&#34;") && back.contains("<ins>+idle = &#34;70s&#34;"), "{back}");
     let base = field(&page, "base");
     let (head, page) = send(&bed, "/config/restore", &[("csrf", ""), ("id", &id), ("base", &base)]);
     assert!(head.starts_with("http/1.1 303"), "{head} {page}");
@@ -193,6 +195,48 @@ fn texts_from_outside_are_escaped_and_long_files_are_edited_in_parts() {
     let (head, page) = send(&bed, "/config", &edit(&page, &changed, "apply", &mut fields));
     assert!(head.starts_with("http/1.1 303"), "{head} {page}");
     assert_eq!(fs::read_to_string(pintle.config_path()).unwrap(), before.replace("70s", "80s"));
+}
+
+/// A text that was shown whole comes back whole, however long it has become: nothing of it is lost, and nothing is mixed with
+/// the file.
+#[test]
+fn an_edit_that_makes_the_text_long_stays_whole() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(&format!("{EDIT}[limits]\nidle = \"70s\"\n")));
+    let before = fs::read_to_string(pintle.config_path()).unwrap();
+    let more: String = (0..600).map(|n| format!("# comment {n} of somebody who explains a lot\n")).collect();
+    let text = format!("{}{more}", before.replace("70s", "80s"));
+    let mut page = get(&bed.socket(), "/config");
+    for what in ["check", "check", "apply"] {
+        let mut fields = Vec::new();
+        let (head, next) = send(&bed, "/config", &edit(&page, &text, what, &mut fields));
+        if what == "apply" {
+            assert!(head.starts_with("http/1.1 303"), "{head} {next}");
+            break;
+        }
+        assert_eq!(next.matches("# comment 599 of").count(), 2, "in the editor, and behind it");
+        assert!(next.contains("idle = &#34;80s&#34;"), "{next}");
+        page = next;
+    }
+    assert_eq!(fs::read_to_string(pintle.config_path()).unwrap(), text);
+}
+
+/// The answer to a check has a bound, too: problems and differences are many, or long.
+#[test]
+fn verdicts_are_short_pages() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(EDIT));
+    let before = fs::read_to_string(pintle.config_path()).unwrap();
+    let page = get(&bed.socket(), "/config");
+    let wrong = |n: usize| format!("{}{before}", (0..n).map(|n| format!("wrong_{n} = 1\n")).collect::<String>());
+    for (text, words) in [
+        (wrong(300), "more: <code>pintle check</code> has them all"),
+        (format!("# {}\n{before}", "<".repeat(1500)), "Can be applied"),
+    ] {
+        let mut fields = Vec::new();
+        let (_, page) = send(&bed, "/config", &edit(&page, &text, "check", &mut fields));
+        assert!(page.contains(words) && page.len() < 60 << 10, "{}: {page}", page.len());
+    }
 }
 
 /// The names in the folder of the configuration.

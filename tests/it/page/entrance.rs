@@ -3,9 +3,9 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use super::client::{PageCommand, Response, fed, get, post};
+use super::client::{PageCommand, Response, fed, get, post, send};
 use crate::admin::Bed;
-use crate::harness::{Pintle, eventually, free_port, outcome, pintle};
+use crate::harness::{BLOG, Pintle, eventually, free_port, outcome, pintle};
 
 pub(super) const PASSWORD: &str = "correct horse battery staple";
 
@@ -123,6 +123,36 @@ fn roles_bound_pages_and_api() {
     assert!(code == 2 && err.contains("view") && err.contains("configure"), "{err}");
     pintle.logs("\"command of the operator\"");
     pintle.logs("\"path\":\"/reload\"");
+}
+
+/// Roles below `configure` see no secret of the configuration: not in a decision, and not in the reason of a refusal.
+#[test]
+fn secrets_are_for_those_who_may_configure() {
+    let bed = Bed::new();
+    let rule = "[site.request_headers.set]\nAuthorization = \"Bearer of-the-upstream\"\n";
+    let pintle = Pintle::start(&bed.authority, &(bed.config("") + rule));
+    let commands = ["view", "operate", "configure"].map(|role| PageCommand::start(&pintle, &["--role", role]));
+    let readers = commands.each_ref().map(|command| {
+        let cookie = format!("Cookie: {}", get(command.address, &command.link, &[]).cookie());
+        let token = format!("Pintle-Csrf: {}", get(command.address, "/", &[&cookie]).token());
+        (command.address, cookie, token)
+    });
+    let question = format!("{{\"url\": \"https://{BLOG}/\"}}");
+    let page = format!("/explain?url=https%3A%2F%2F{BLOG}%2F");
+    for ((at, cookie, token), may) in readers.iter().zip([false, false, true]) {
+        let answer = send(*at, "POST", "/v1/explain", &[cookie, token], question.as_bytes());
+        for answer in [answer, get(*at, &page, &[cookie])] {
+            assert!(answer.code == 200 && answer.body.contains("Authorization"), "{answer:?}");
+            assert_eq!(answer.body.contains("of-the-upstream"), may, "{answer:?}");
+        }
+    }
+    // A reload that is refused names the line, which has the secret.
+    pintle.rewrite(|text| text.replace("of-the-upstream\"", "of-the-upstream\\u0000\""));
+    for ((at, cookie, token), may) in readers.iter().zip([false, false, true]).skip(1) {
+        let answer = post(*at, "/v1/reload", &[cookie, token], "");
+        assert!(answer.code == 409 && answer.body.contains("site.request_headers.set: "), "{answer:?}");
+        assert_eq!(answer.body.contains("of-the-upstream"), may, "{answer:?}");
+    }
 }
 
 #[test]

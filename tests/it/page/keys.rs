@@ -21,7 +21,10 @@ fn keys_are_shown_and_made() {
     assert!(!page.contains("style="), "{page}");
 
     let make = |site: &str, role: &str| {
-        send(&bed, "/keys", &[("csrf", ""), ("site", site), ("role", role), ("algorithm", "ecdsa-p256")])
+        let base = base(&get(&bed.socket(), "/keys"));
+        let fields =
+            [("csrf", ""), ("site", site), ("role", role), ("algorithm", "ecdsa-p256"), ("base", base.as_str())];
+        send(&bed, "/keys", &fields)
     };
     let (head, page) = make(BLOG, "next");
     assert!(head.starts_with("http/1.1 200"), "{head} {page}");
@@ -39,13 +42,17 @@ fn keys_are_shown_and_made() {
     }
 }
 
+/// The tag of the keys that a page shows: of its first site.
+fn base(page: &str) -> String {
+    page.split("name=\"base\" value=\"").nth(1).unwrap().split('"').next().unwrap().replace("&#34;", "\"")
+}
+
 /// A button that is pressed twice, or a page of before that is sent again, makes one key.
 #[test]
 fn a_button_that_is_pressed_twice_makes_one_key() {
     let bed = Bed::new();
     let pintle = Pintle::start(&bed.authority, &bed.config(""));
-    let page = get(&bed.socket(), "/keys");
-    let base = page.split("name=\"base\" value=\"").nth(1).unwrap().split('"').next().unwrap().replace("&#34;", "\"");
+    let base = base(&get(&bed.socket(), "/keys"));
     assert_eq!(base.len(), 34, "{base}");
     let press = || {
         let form = [("site", BLOG), ("role", "next"), ("algorithm", "ecdsa-p256"), ("base", base.as_str())];
@@ -64,6 +71,31 @@ fn a_button_that_is_pressed_twice_makes_one_key() {
     assert!(!again.contains(&base.replace('"', "&#34;")), "{again}");
 }
 
+/// A program, too, says which keys it has seen.
+#[test]
+fn a_key_is_not_made_for_somebody_who_has_not_looked() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(""));
+    let make = |tag: Option<&str>| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "-w", "\n%{http_code}", "--unix-socket"]).arg(bed.socket());
+        curl.args(tag.map(|tag| format!("-HIf-Match: {tag}")));
+        let wish = format!("{{\"site\": \"{BLOG}\", \"role\": \"spare\"}}");
+        let out = output(curl.arg("--data-binary").arg(wish).arg("http://localhost/v1/keys"));
+        let (body, code) = out.rsplit_once('\n').unwrap();
+        (code.parse::<u16>().unwrap(), serde_json::from_str::<serde_json::Value>(body).unwrap())
+    };
+    let (code, answer) = make(None);
+    let hint = answer["hints"][0].as_str().unwrap();
+    assert!(code == 428 && hint.contains("If-Match"), "{code} {answer}");
+    let path = hint.split_once("GET ").unwrap().1;
+    let listed: serde_json::Value = serde_json::from_str(&get(&bed.socket(), path)).unwrap();
+    assert_eq!(make(Some("\"x\"")).0, 412);
+    let tag = listed["sites"][0]["tag"].as_str().unwrap();
+    assert_eq!((make(Some(tag)).0, make(Some(tag)).0), (200, 412));
+    assert_eq!(pintle.logged("key made", 1).len(), 1);
+}
+
 /// The head and the body of an answer to GET.
 fn fetch(bed: &Bed, path: &str) -> (String, String) {
     let mut curl = Command::new("curl");
@@ -77,7 +109,9 @@ fn fetch(bed: &Bed, path: &str) -> (String, String) {
 fn a_csr_is_a_file_to_download() {
     let bed = Bed::new();
     let _pintle = Pintle::start(&bed.authority, &bed.config(""));
-    let (_, page) = send(&bed, "/keys", &[("site", BLOG), ("role", "next"), ("algorithm", "ecdsa-p256")]);
+    let base = base(&get(&bed.socket(), "/keys"));
+    let fields = [("site", BLOG), ("role", "next"), ("algorithm", "ecdsa-p256"), ("base", base.as_str())];
+    let (_, page) = send(&bed, "/keys", &fields);
     let link = page.split("href=\"/keys/csr").nth(1).unwrap().split('"').next().unwrap().replace("&#38;", "&");
     let (head, csr) = fetch(&bed, &format!("/keys/csr{link}"));
     assert!(head.starts_with("http/1.1 200") && head.contains("content-type: application/pkcs10"), "{head}");

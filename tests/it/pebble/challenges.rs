@@ -388,6 +388,25 @@ fn caa_records_that_forbid_the_order() {
     obtained(&pintle, 1);
 }
 
+/// The account went with a lost state, and its successor must be known before the first order.
+#[test]
+fn caa_records_for_an_account_that_is_gone() {
+    let bed = Bed::new(Settings::default());
+    let lost = "pebble.letsencrypt.org; accounturi=https://ca.example/lost";
+    bed.pebble.dns.add_caa("example.com", &[("issue", lost)]);
+    let pintle = bed.start(&bed.acme(&bed.pebble.directory(), ""), &bed.site(&[BLOG], "", ""));
+    pintle.logged("a name cannot be validated", 1);
+    renew(&bed);
+    let said = pintle.logged("a name cannot be validated", 2);
+    let line = "add: example.com. IN CAA 0 issue \"pebble.letsencrypt.org; accounturi=https://localhost:";
+    contains(&said[1]["hint"], &[line]);
+    assert_eq!((order_requests(&bed), pintle.log_json("account registered").len()), (0, 1));
+    let value = said[1]["hint"].as_str().unwrap().split('"').nth(1).unwrap();
+    bed.pebble.dns.add_caa("example.com", &[("issue", value)]);
+    renew(&bed);
+    obtained(&pintle, 1);
+}
+
 #[test]
 fn another_challenge_if_the_first_cannot_work() {
     let bed = Bed::new(Settings::default());

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use super::life::at_rest;
 use super::orders::{Bed, ask_text, obtained, renew};
 use crate::harness::double::{Answer, Double, Step, When};
 use crate::harness::pebble::Settings;
-use crate::harness::{BLOG, Client, Connection, Pintle, blog, eventually, outcome};
+use crate::harness::{BLOG, Client, Connection, Pintle, blog, eventually, outcome, policies};
 
 const MORE: &str = "more.example.com";
 const PINS: &str = "[site.hpkp]\nmax_age = \"30d\"\n";
@@ -57,6 +58,20 @@ fn names_change_their_order_and_the_key_stays() {
 fn plain(pintle: &Pintle, host: &str) -> (u16, Option<String>) {
     let page = Connection::plain(pintle.http()).get(host, "/");
     (page.status, page.field("location").map(str::to_owned))
+}
+
+/// Its certificate is in use no more, which is no reason for another one.
+#[test]
+fn a_site_that_is_removed_orders_nothing() {
+    let bed = Bed::new(Settings::default());
+    let (site, other) = (bed.site(&[BLOG], "", ""), bed.site(&[MORE], "", ""));
+    let pintle = bed.start(&bed.acme(&bed.pebble.directory(), ""), &format!("{site}{other}"));
+    // After the last certificate, the driver looks what is next, in half of the runs while the configuration changes.
+    obtained(&pintle, 2);
+    replace_sites(&pintle, &site);
+    pintle.reload();
+    at_rest(&bed);
+    assert_eq!(pintle.log_json("ordering a certificate").len(), 2);
 }
 
 #[test]
@@ -123,6 +138,22 @@ fn another_algorithm_is_served_once_it_is_there() {
     obtained(&pintle, 1);
     bed.page(&pintle, BLOG);
     assert_eq!(algorithm(&pintle), "rsa-2048");
+}
+
+/// Readers hold pins that lack the key of the order: its certificate would be refused.
+#[test]
+fn no_order_is_spent_on_a_key_that_would_be_refused() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    let given = blog(&bed.authority, &bed.origin) + &policies(&bed.authority);
+    let pintle = bed.start(&bed.acme(&double.directory(), ""), &given);
+    let client = Client::new(&bed.authority);
+    assert!(client.get(pintle.https(), BLOG, "/").field("public-key-pins").is_some());
+    replace_sites(&pintle, &bed.site(&[BLOG], "", PINS));
+    pintle.reload();
+    pintle.logs("not ordered yet: the live key would lock readers out until");
+    assert_eq!(double.count(Step::NewOrder), 0);
+    assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
 }
 
 #[test]

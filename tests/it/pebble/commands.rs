@@ -5,7 +5,7 @@ use std::fs;
 use super::orders::{Bed, obtained, renew};
 use crate::harness::double::{Answer, Double, Step, When};
 use crate::harness::pebble::{Settings, is_current};
-use crate::harness::{BLOG, Pintle, free_port, outcome, output};
+use crate::harness::{BLOG, Pintle, free_port, outcome, output, pintle};
 
 #[test]
 fn plans_renewals_and_accounts() {
@@ -38,6 +38,37 @@ fn plans_renewals_and_accounts() {
         let (code, _, error) = outcome(pintle.command(command).args(["--site", "other.example.com"]));
         assert!(code == 1 && error.contains("hint:"), "{command}: {code} {error}");
     }
+}
+
+/// Before any order.
+#[test]
+fn a_check_asks_the_authority_for_the_settings_that_it_wants() {
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let bed = Bed::new(Settings { eab: vec![("kid-1", key)], ..Settings::default() });
+    let check = |directory: &str, more: &str, form: &[&str]| {
+        let text = format!("{}{}{}", bed.pebble.listen(), bed.acme(directory, more), bed.site(&[BLOG], "", ""));
+        let path = bed.authority.write("check.toml", text);
+        outcome(pintle().args(["check", "--allow-root", "--connect"]).args(form).arg("-c").arg(path))
+    };
+    let directory = bed.pebble.directory();
+    let (code, out, err) = check(&directory, "", &[]);
+    assert!(code == 1 && err.contains("needs an external account binding: eab = {"), "{out}{err}");
+    let eab = format!("eab = {{ key_id = \"kid-1\", hmac_key_file = {:?} }}", bed.authority.write("eab.key", key));
+    let (code, out, err) = check(&directory, &eab, &[]);
+    assert!(code == 0 && out.contains(&format!("authority {directory}: answers")), "{out}{err}");
+    let (code, out, err) = check(&directory, &format!("{eab}\nprofile = \"longlived\""), &["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let authority = &report["authorities"][0];
+    assert!(code == 1 && authority["reachable"] == true, "{out}{err}");
+    assert!(authority["error"].as_str().unwrap().contains("does not offer \"longlived\""), "{out}");
+    // An authority that is down now may be up when pintle orders.
+    let (code, out, err) = check("https://localhost:1/dir", "", &[]);
+    assert!(code == 0 && err.contains("warning: authority https://localhost:1/dir: "), "{out}{err}");
+    assert_eq!(bed.pebble.orders(), 0);
+    // Certificates from elsewhere need no account.
+    let plain = bed.authority.write("plain.toml", format!("[state]\ndirectory = {:?}\n", bed.state()));
+    let accounts = output(pintle().args(["acme", "account", "-c"]).arg(plain));
+    assert!(accounts.contains("no site has acme = true"), "{accounts}");
 }
 
 #[test]

@@ -245,6 +245,25 @@ fn rsa_and_ecdsa_are_two_orders() {
         ["--tlsv1.2", "--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES128-GCM-SHA256", "https://blog.example.com/"];
     output(pintle.curl().arg("--cacert").arg(root).args(old));
     assert_eq!(orders(&bed), 2);
+    // Each has a next key of its own.
+    let keys = output(&mut pintle.command("key list"));
+    let roles: Vec<_> = keys.lines().filter_map(|line| line.trim().split(' ').next()).collect();
+    assert_eq!(roles.iter().filter(|role| matches!(**role, "next" | "spare")).count(), 2, "{keys}");
+    assert!(!roles.contains(&"spare"), "{keys}");
+}
+
+/// tls-alpn-01 has one answer for each name, so the orders of its keys come one after the other. The chain is the first
+/// one that the authority offers, however long it is.
+#[test]
+fn two_orders_of_a_name_by_tls_alpn_01() {
+    let bed = Bed::new(Settings { chain_length: 3, alternate_roots: 2, ..Settings::default() });
+    let acme = bed.acme(&bed.pebble.directory(), "challenges = [\"tls-alpn-01\"]");
+    let pintle = bed.start(&acme, &bed.site(&[BLOG], "algorithms = [\"ecdsa-p256\", \"rsa-2048\"]", ""));
+    obtained(&pintle, 2);
+    assert!(orders(&bed) == 2 && !pintle.log().contains("no certificate obtained"), "{}", pintle.log());
+    let chain = fs::read_to_string(bed.folder("rsa-2048").join("chain.pem")).unwrap();
+    assert_eq!(chain.matches("BEGIN CERTIFICATE").count(), 4, "{chain}");
+    bed.page(&pintle, BLOG);
 }
 
 #[test]
@@ -305,8 +324,11 @@ fn external_accounts() {
         fs::remove_dir_all(bed.state()).unwrap();
     }
     let acme = bed.acme(&bed.pebble.directory(), &eab("kid-1", &file));
-    let pintle = bed.start(&acme, &bed.site(&[BLOG], "", ""));
-    obtained(&pintle, 1);
+    // All sites share one account: at some CAs, a binding serves only once.
+    let sites = [BLOG, "a.example", "b.example"].map(|host| bed.site(&[host], "", ""));
+    let pintle = bed.start(&acme, &sites.concat());
+    obtained(&pintle, 3);
+    assert_eq!(pintle.log_json("account registered").len(), 1);
 }
 
 #[test]
@@ -386,6 +408,26 @@ fn an_authority_that_has_forgotten_the_account() {
     renew(&bed);
     obtained(&pintle, 2);
     bed.page(&pintle, BLOG);
+}
+
+/// No name is at fault, and the printed remedy works.
+#[test]
+fn an_account_that_the_authority_has_closed() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", ""));
+    obtained(&pintle, 1);
+    let closed = Answer::problem(403, "unauthorized", "the account is deactivated");
+    double.answer(Step::NewOrder, When::Always, closed);
+    renew(&bed);
+    let failed = pintle.logged("no certificate obtained", 1);
+    let hint = failed[0]["hint"].as_str().unwrap();
+    let command = hint.split("for another one: ").nth(1).unwrap().split("; then").next().unwrap();
+    assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{hint}");
+    double.behave();
+    renew(&bed);
+    obtained(&pintle, 2);
+    assert_eq!(pintle.log_json("account registered").len(), 2);
 }
 
 #[test]

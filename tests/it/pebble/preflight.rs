@@ -111,6 +111,12 @@ fn addresses_that_do_not() {
     rig.dns.add_aaaa(NAME, &["2001:db8::1"]);
     rig.refused(Subject::Address, &[NAME, "AAAA 2001:db8::1", "does not point here", "IN AAAA 2001:db8::1"]);
     rig.dns.clear_aaaa(NAME);
+    // An alias has no address of its own.
+    rig.dns.set_cname(NAME, "host.example.net");
+    rig.dns.add_a("host.example.net", &["127.0.0.9"]);
+    let remove = "correct or remove the record: host.example.net. IN A 127.0.0.9";
+    rig.refused(Subject::Address, &["blog.example.com: A 127.0.0.9", remove, "replace the CNAME of blog.example.com"]);
+    rig.dns.clear_cname(NAME);
     // Another server, without and with a sign of its network.
     let _other = Origin::start_at(&format!("127.0.0.2:{port}"), |_| {
         Reply::new("404 Not Found", "Server: nginx\r\nSet-Cookie: a=b\r\n", "no")
@@ -205,6 +211,13 @@ fn caa_records() {
     rig.dns.add_caa(NAME, &[("issue", ";")]);
     rig.refused(Subject::Caa, &["forbid", "blog.example.com. IN CAA"]);
     rig.dns.clear_caa(NAME);
+    // An alias has no record of its own.
+    rig.dns.set_cname(NAME, "host.example.net");
+    rig.dns.add_caa("host.example.net", &[("issue", "other.example")]);
+    let whose = "the CAA records of host.example.net (the target of the CNAME of blog.example.com)";
+    let add = "add: host.example.net. IN CAA 0 issue \"ca.example\"";
+    rig.refused(Subject::Caa, &[whose, add, "replace the CNAME of blog.example.com"]);
+    rig.dns.clear_cname(NAME);
     // Wildcards have a tag of their own.
     rig.ask.method = Method::Dns01;
     rig.ask.names = vec!["*.example.com".into()];

@@ -262,9 +262,16 @@ fn a_ca_that_is_no_longer_configured() {
     let (old, stolen) = (in_use(&bed), bed.pin("key.pem"));
     pintle.rewrite(|before| before.replace(&double.directory(), &bed.pebble.directory()));
     pintle.reload();
+    // The other CA is asked at once: the old one may be one for tests.
+    let why = obtained(&pintle, 2)[1]["why"].clone();
+    assert_eq!(why, "the certificate is from a CA that is no longer in [acme]");
+    let new = in_use(&bed);
     let (code, text, error) = revoke(&pintle, &[]);
     assert_eq!(code, 1, "{text}{error}");
-    assert!(text.contains("NOT REVOKED") && text.contains("no longer in [acme]"), "{text}");
+    assert!(text.contains(&format!("NOT REVOKED: {old}")) && text.contains("no longer in [acme]"), "{text}");
+    // It keeps the other CA from nothing.
+    assert_eq!(status(&bed, &new).0, "Revoked");
+    assert!(text.contains(&format!("has revoked {new}")), "{text}");
     // The operator has what is needed to do it by hand, and is told.
     let folder = bed.folder("ecdsa-p256");
     assert_eq!(serial(&folder.join("compromised.chain.pem")), old);

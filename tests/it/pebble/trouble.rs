@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::clock::Clock;
-use super::orders::{Bed, ask, obtained, order_requests, orders, renew};
+use super::orders::{Bed, ask, ask_text, obtained, order_requests, orders, renew};
 use crate::harness::double::{Act, Answer, Double, Step, When};
 use crate::harness::pebble::{Settings, TestDns};
 use crate::harness::{BLOG, Pintle, eventually, outcome, output};
@@ -285,6 +285,13 @@ fn a_wrong_check_of_the_names_is_overridden() {
     let config = pintle.config_path();
     let paste = format!("pintle acme renew --site {BLOG} --despite-preflight -c {}", config.display());
     assert!(text.contains("FAILED, again 20") && text.contains(&paste), "{text}");
+    // Metrics and doctor have it, too.
+    let series = format!("pintle_challenge_path_broken{{site=\"{BLOG}\",algorithm=\"ecdsa-p256\"}}");
+    assert_eq!(crate::metrics::value(&ask_text(&bed, "/metrics"), &series), Some(1.0));
+    let (code, text, _) = outcome(pintle.command("doctor").args(["--json", "--only", "outside"]));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &report["findings"][0]["id"]), (1, &json!("outside.challenge")), "{report:#}");
+    assert!(report["findings"][0]["evidence"].to_string().contains("127.0.0.9"), "{report:#}");
     // A renewal by hand checks again, and orders nothing. The time of a check is a whole second.
     let checked: jiff::Timestamp = found["preflight"]["at"].as_str().unwrap().parse().unwrap();
     eventually("another second", || (jiff::Timestamp::now().as_second() > checked.as_second()).then_some(()));

@@ -3,9 +3,14 @@
 use memchr::{memchr_iter, memchr2_iter};
 use serde_json::Value;
 
-/// The lines and the bytes of a text that one page shows. A longer text is edited in parts.
+use crate::admin::page::value::length_on_page;
+
+/// The lines of a text that one page shows, and their bytes there: in the editor, and once more behind it. A longer text is
+/// edited in parts.
 const LINES_MAX: usize = 400;
-const BYTES_MAX: usize = 16 << 10;
+const BYTES_MAX: usize = 12 << 10;
+/// The bytes that are searched at once for the ends of lines.
+const CHUNK: usize = 16 << 10;
 
 /// A part of a text: whole lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,34 +49,53 @@ impl Mark {
     }
 }
 
-/// The lines of a text, without their ends: those of ten thousand sites are a hundred thousand.
-fn split(text: &str) -> Vec<&str> {
-    let ends = memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
-    let mut start = 0_usize;
-    let line = |end: usize| text.get(std::mem::replace(&mut start, end + 1)..end);
-    ends.filter_map(line).collect()
+/// The place where a line begins, counted from 0. Whole chunks are counted at once: ten thousand sites have a hundred thousand
+/// lines.
+fn begin_of(text: &str, line: usize) -> usize {
+    let (mut left, mut at) = (line, 0);
+    for chunk in text.as_bytes().chunks(CHUNK) {
+        let ends = memchr_iter(b'\n', chunk).count();
+        if ends >= left {
+            let end = left.checked_sub(1).and_then(|before| memchr_iter(b'\n', chunk).nth(before));
+            return at + end.map_or(0, |end| end + 1);
+        }
+        left -= ends;
+        at += chunk.len();
+    }
+    text.len()
+}
+
+/// The first lines of a text, as many as a page has room for: one at least.
+fn fitting(text: &str) -> (usize, &str) {
+    let (mut count, mut end, mut bytes) = (0, 0, 0);
+    for line in text.split('\n').take(LINES_MAX) {
+        bytes += length_on_page(line) + 1;
+        if count > 0 && bytes > BYTES_MAX {
+            break;
+        }
+        end += line.len() + usize::from(count > 0);
+        count += 1;
+    }
+    (count, text.get(..end).unwrap_or_default())
 }
 
 /// The part of a text around a line.
 pub(super) fn part(text: &str, around: usize) -> TextPart {
-    let lines = split(text);
-    let all = lines.len();
-    let (at, mut first, mut end) = (around.clamp(1, all) - 1, 0, all);
-    if all > LINES_MAX || text.len() > BYTES_MAX {
-        // From a little above the line, as far as a page goes.
-        first = at.saturating_sub(LINES_MAX / 8).min(all.saturating_sub(LINES_MAX));
-        let mut bytes = 0;
-        let fits = |line: &&&str| {
-            bytes += line.len() + 1;
-            bytes <= BYTES_MAX
-        };
-        let count = lines[first..].iter().take(LINES_MAX).take_while(fits).count();
-        if first + count <= at {
-            first = at;
-        }
-        end = all.min(first + count.max(1));
+    let all = memchr_iter(b'\n', text.as_bytes()).count() + 1;
+    if all <= LINES_MAX && text.len() <= BYTES_MAX && length_on_page(text) <= BYTES_MAX {
+        return TextPart { first: 1, count: all, text: text.to_owned(), all };
     }
-    TextPart { first: first + 1, count: end - first, text: lines[first..end].join("\n"), all }
+    let from = |line: usize| fitting(text.get(begin_of(text, line)..).unwrap_or_default());
+    // From a little above the line, as far as a page goes.
+    let at = around.clamp(1, all) - 1;
+    let mut first = at.saturating_sub(LINES_MAX / 8).min(all.saturating_sub(LINES_MAX));
+    let (mut count, mut shown) = from(first);
+    if first + count <= at {
+        first = at;
+        (count, shown) = from(first);
+    }
+    // Its last line has no end, and a browser would show half of one as a line more.
+    TextPart { first: first + 1, count, text: shown.strip_suffix('\r').unwrap_or(shown).to_owned(), all }
 }
 
 /// The lines of a file that were edited, and the number of lines that they have become.
@@ -94,11 +118,24 @@ impl EditedLines {
         Self { first, count, edited: (now + count).saturating_sub(all), all }
     }
 
+    /// All lines: a text that was shown whole stays whole, however long it has become. Nothing of it may be lost.
+    pub(super) fn whole(text: &str) -> Self {
+        let all = text.split('\n').count();
+        Self { first: 1, count: all, edited: all, all }
+    }
+
+    /// `true` if no line of the file is outside.
+    pub(super) fn is_whole(self) -> bool {
+        self.first == 1 && self.count >= self.all
+    }
+
     /// The part of the edited text, as a later form replaces it in the file.
     pub(super) fn part(self, text: &str) -> TextPart {
         let Self { first, count, edited, all } = self;
         let lines: Vec<&str> = text.split('\n').skip(first.saturating_sub(1)).take(edited).collect();
-        TextPart { first, count, text: lines.join("\n"), all }
+        let mut text = lines.join("\n");
+        text.truncate(text.strip_suffix('\r').unwrap_or(&text).len());
+        TextPart { first, count, text, all }
     }
 }
 
@@ -107,8 +144,11 @@ pub(super) fn with_part(text: &str, first: usize, count: usize, part: &str) -> O
     let lines: Vec<&str> = text.split('\n').collect();
     let start = first.checked_sub(1)?;
     let (head, rest) = lines.split_at_checked(start)?;
-    let tail = rest.get(count..)?;
-    let all: Vec<&str> = head.iter().copied().chain([part]).chain(tail.iter().copied()).collect();
+    let (replaced, tail) = rest.split_at_checked(count)?;
+    // The last line of a part comes back without its end.
+    let end = if replaced.last().is_some_and(|line| line.ends_with('\r')) { "\r" } else { "" };
+    let part = format!("{part}{end}");
+    let all: Vec<&str> = head.iter().copied().chain([part.as_str()]).chain(tail.iter().copied()).collect();
     Some(all.join("\n"))
 }
 
@@ -200,10 +240,27 @@ mod tests {
         }
         let long = "x".repeat(BYTES_MAX * 2);
         assert_eq!(part(&long, 1).count, 1);
+        let quoted = "\"\"\"\"\"\"\"\"\n".repeat(350);
+        let shown = part(&quoted, 1);
+        assert!(shown.count < 350 && length_on_page(&shown.text) <= BYTES_MAX, "{}", shown.count);
         assert_eq!(with_part("a\nb\nc", 2, 1, "x\ny").unwrap(), "a\nx\ny\nc");
+        // To a browser, CR alone ends a line, too. It sends CR LF.
+        let file = text.replace('\n', "\r\n");
+        let shown = part(&file, 500);
+        let sent = shown.text.replace("\r\n", "\n").replace(['\n', '\r'], "\r\n");
+        assert_eq!(with_part(&file, shown.first, shown.count, &received(&sent, &file)).unwrap(), file);
         for (first, count) in [(0, 1), (4, 1), (1, 9), (usize::MAX, 1)] {
             assert_eq!(with_part("a\nb", first, count, "x"), None, "{first} {count}");
         }
+    }
+
+    #[test]
+    fn lines_begin_after_ends() {
+        let text = "é\n".repeat(CHUNK) + "end";
+        for line in [0, 1, 2, CHUNK / 3, CHUNK / 3 + 1, CHUNK - 1, CHUNK] {
+            assert_eq!(begin_of(&text, line), line * 3, "{line}");
+        }
+        assert_eq!((begin_of(&text, CHUNK + 1), begin_of("", 0), begin_of("", 1)), (text.len(), 0, 0));
     }
 
     #[test]
@@ -217,6 +274,16 @@ mod tests {
             assert_eq!(again.text, shown.text.replacen(from, to, 1));
             assert_eq!(with_part(&file, again.first, again.count, &again.text).unwrap(), text, "{to}");
         }
+    }
+
+    #[test]
+    fn a_whole_text_stays_whole() {
+        let text = "# a long comment of the operator\n".repeat(LINES_MAX * 2);
+        let window = EditedLines::whole(&text);
+        let part = window.part(&text);
+        assert!(window.is_whole() && part.text == text);
+        assert_eq!((part.first, part.count), (1, part.all), "so that its form is that of a whole text");
+        assert!(!EditedLines::of(&text, &text, 2, 10).is_whole());
     }
 
     #[test]

@@ -26,8 +26,9 @@ impl ConfigEvent {
     pub(super) fn applied(id: &str) -> Option<Self> {
         id.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(())?;
         let version = (!id.is_empty()).then(|| id.to_owned());
-        let kept = version.as_ref().map(|id| format!(" It is version {} of the history.", short(id)));
-        let text = format!("pintle serves this text now.{}", kept.unwrap_or_default());
+        let kept = version.as_ref().map(|id| format!(" It is version {}.", short(id)));
+        let way_back = "The history below can bring the version before it back.";
+        let text = format!("pintle serves this text now.{} {way_back}", kept.unwrap_or_default());
         Some(Self { class: "v-ok", icon: "ok", text, version, ..Self::bad("Applied") })
     }
 }

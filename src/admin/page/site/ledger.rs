@@ -8,6 +8,8 @@ use crate::admin::page::value::{capital, count, list, some, text};
 
 /// Sets that a sentence names; it counts the others.
 const NAMED_MAX: usize = 3;
+/// Sets in the table: a page has a bound.
+const SETS_LISTED: usize = 48;
 /// The shortest range of days to ask about.
 const DAYS_MIN: i64 = 30;
 
@@ -162,7 +164,7 @@ pub(super) fn keys(answer: &Value, now: i64) -> Vec<KeyRow> {
     list(answer, "keys").iter().map(row).collect()
 }
 
-/// The sets, the latest first.
+/// The latest sets, the last one first.
 pub(super) fn sets(answer: &Value, now: i64) -> Vec<SetRow> {
     let row = |set: &Value| {
         let roles = list(set, "pins").iter().map(|pin| some(pin, "role").unwrap_or_else(|| short(&text(pin, "pin"))));
@@ -191,7 +193,7 @@ pub(super) fn sets(answer: &Value, now: i64) -> Vec<SetRow> {
             class,
         })
     };
-    list(answer, "sets").iter().rev().filter_map(row).collect()
+    list(answer, "sets").iter().rev().take(SETS_LISTED).filter_map(row).collect()
 }
 
 /// The last day that is worth a question: when all that is promised now has ended.
@@ -221,6 +223,14 @@ mod tests {
         });
         change(&mut answer);
         RotationWords::of(&answer, NOW).unwrap()
+    }
+
+    #[test]
+    fn the_latest_sets_are_listed() {
+        let day = "2026-11-26T00:00:00Z";
+        let set = |n: usize| json!({ "number": n, "first_sent": day, "last_sent": day, "held_until": day });
+        let rows = sets(&json!({ "sets": (1..=200).map(set).collect::<Vec<_>>() }), NOW);
+        assert_eq!((rows.len(), rows[0].number, rows[47].number), (SETS_LISTED, 200, 153));
     }
 
     #[test]

@@ -49,6 +49,8 @@ struct SitePage {
     timeline: Option<Timeline>,
     sets: Vec<SetRow>,
     older: usize,
+    /// Sets that are not in the table either.
+    unlisted: usize,
     export: SiteExport,
     chains: Vec<Vec<ChainLink>>,
     headers: Vec<SentHeader>,
@@ -150,6 +152,7 @@ fn view(
     let keys = ledger::keys(shown, now.at);
     let stranger = some(shown, "key").filter(|_| shown["role"].is_null());
     let hosts = texts(site, "hosts");
+    let (all_sets, sets) = (list(shown, "sets").len(), ledger::sets(shown, now.at));
     Some(SitePage {
         frame: PageFrame::new(asked, name.clone(), "/"),
         level: level(site),
@@ -165,8 +168,9 @@ fn view(
         wrong,
         ask,
         timeline: Timeline::of(shown),
-        sets: ledger::sets(shown, now.at),
-        older: list(shown, "sets").len().saturating_sub(SETS_DRAWN),
+        unlisted: all_sets.saturating_sub(sets.len()),
+        sets,
+        older: all_sets.saturating_sub(SETS_DRAWN),
         export: SiteExport::of(&name, &href, asked, form, pins),
         chains: parts::chains(site, now.at),
         headers: parts::headers(site),
