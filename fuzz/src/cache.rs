@@ -8,6 +8,7 @@ use pintle::cache::encoding::Encoding;
 use pintle::cache::freshness::{ReceivedAt, TimeRules, initial_age, lifetime};
 use pintle::cache::query::QueryRules;
 use pintle::cache::range::{RequestedRange, wanted};
+use pintle::cache::stored_fields::StoredFields;
 use pintle::cache::vary::Variant;
 use pintle::cache::{date, profile};
 use pintle::message::Fields;
@@ -37,7 +38,10 @@ pub fn cache(data: &[u8]) {
         let _ = lifetime(http::StatusCode::OK, &said, &all, received, times);
         assert!(initial_age(&all, received) >= 1 || name == "Age");
         let asked = fields(&[("If-None-Match", &data), ("If-Modified-Since", &data), ("If-Range", &data)]);
-        let held = Validators::of(&all, NOW);
+        let stored = StoredFields::of(&all);
+        let text = |fields: &Fields| fields.iter().map(|(_, name, value)| [name, value].concat()).collect::<Vec<_>>();
+        assert_eq!(text(&stored.unpacked()), text(&all));
+        let held = Validators::of(&stored, NOW);
         let _ = (evaluate(&Method::GET, &asked, held, NOW), range_counts(&asked, held, NOW));
     }
     if let RequestedRange::Parts(parts) = wanted(&data, LENGTH) {

@@ -34,6 +34,9 @@ impl PageChanges {
 
     /// `true` if this key was changed after `generation`.
     pub(super) fn is_changed(&self, key: &[u8], generation: u64) -> bool {
+        if self.by_key.is_empty() {
+            return self.of_many > generation;
+        }
         let is_later = |key: &[u8]| self.by_key.get(key).is_some_and(|changed| *changed > generation);
         self.of_many > generation || is_later(key) || is_later(&under_every_name(key))
     }

@@ -3,7 +3,8 @@
 use http::Method;
 
 use super::date;
-use crate::message::{Fields, Name};
+use super::stored_fields::StoredFields;
+use crate::message::Fields;
 
 /// The validators of a stored response.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,8 +20,8 @@ pub struct Validators<'a> {
 impl<'a> Validators<'a> {
     /// Reads the validators of a response.
     #[must_use]
-    pub fn of(fields: &'a Fields, now: i64) -> Self {
-        let made = fields.get(Name::Date).and_then(|value| date::parse(value, now)).unwrap_or(now);
+    pub fn of(fields: &'a StoredFields, now: i64) -> Self {
+        let made = fields.value_of(b"date").and_then(|value| date::parse(value, now)).unwrap_or(now);
         let etag = fields.value_of(b"etag").filter(|tag| opaque(tag).is_some());
         Self { etag, last_modified: fields.value_of(b"last-modified"), made }
     }
@@ -39,6 +40,12 @@ pub enum ConditionOutcome {
 #[must_use]
 pub fn is_for_the_origin(request: &Fields) -> bool {
     request.value_of(b"if-match").is_some() || request.value_of(b"if-unmodified-since").is_some()
+}
+
+/// `true` if a request has conditions that a stored response can meet.
+#[must_use]
+pub fn has_conditions(request: &Fields) -> bool {
+    request.has_field(b"if-none-match") || request.has_field(b"if-modified-since")
 }
 
 /// Evaluates If-None-Match, or if it is missing If-Modified-Since, for a stored 200.

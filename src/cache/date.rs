@@ -2,8 +2,7 @@
 //! section 4.2).
 
 use jiff::Timestamp;
-use jiff::civil::{Date, DateTime, Time};
-use jiff::tz::TimeZone;
+use jiff::civil::Date;
 
 const MONTHS: [&[u8]; 12] =
     [b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"];
@@ -19,6 +18,9 @@ const PARTS_MAX: usize = 6;
 /// `None` if it is not a date. Such an Expires is in the past (RFC 9111 section 5.3).
 #[must_use]
 pub fn parse(value: &[u8], now: i64) -> Option<i64> {
+    if let Some(at) = value.try_into().ok().and_then(usual) {
+        return Some(at);
+    }
     let mut lower = [0; LENGTH_MAX];
     let lower = lower.get_mut(..value.len())?;
     lower.copy_from_slice(value);
@@ -49,6 +51,34 @@ pub fn parse(value: &[u8], now: i64) -> Option<i64> {
     }
 }
 
+/// Reads the format that all programs write, in its usual case: `Sun, 06 Nov 1994 08:49:37 GMT`. `None` for anything else.
+fn usual(value: &[u8; 29]) -> Option<i64> {
+    let [a, b, c, b',', b' ', d0, d1, b' ', d, e, f, b' ', y0, y1, y2, y3, b' ', rest @ ..] = *value else {
+        return None;
+    };
+    let [h0, h1, b':', m0, m1, b':', s0, s1, b' ', b'G', b'M', b'T'] = rest else { return None };
+    matches!(&[a, b, c], b"Mon" | b"Tue" | b"Wed" | b"Thu" | b"Fri" | b"Sat" | b"Sun").then_some(())?;
+    let month = match &[d, e, f] {
+        b"Jan" => 1,
+        b"Feb" => 2,
+        b"Mar" => 3,
+        b"Apr" => 4,
+        b"May" => 5,
+        b"Jun" => 6,
+        b"Jul" => 7,
+        b"Aug" => 8,
+        b"Sep" => 9,
+        b"Oct" => 10,
+        b"Nov" => 11,
+        b"Dec" => 12,
+        _ => return None,
+    };
+    let digit = |b: u8| Some(b.wrapping_sub(b'0')).filter(|digit| *digit < 10);
+    let two = |tens: u8, ones: u8| Some(digit(tens)? * 10 + digit(ones)?);
+    let year = i16::from(two(y0, y1)?) * 100 + i16::from(two(y2, y3)?);
+    moment((year, month, two(d0, d1)?), (two(h0, h1)?, two(m0, m1)?, two(s0, s1)?))
+}
+
 /// Splits a text without an allocation. `None` if there are more parts than room.
 fn split<'p, 't>(text: &'t [u8], at: u8, room: &'p mut [&'t [u8]]) -> Option<&'p [&'t [u8]]> {
     let mut count = 0;
@@ -64,9 +94,9 @@ fn asctime(day: &[u8], month: &[u8], date: &[u8], time: &[u8], year: &[u8]) -> O
     seconds(number(year)?, month_of(month)?, number(date)?, time)
 }
 
-fn month_of(name: &[u8]) -> Option<i8> {
+fn month_of(name: &[u8]) -> Option<u8> {
     let at = MONTHS.iter().position(|month| *month == name)?;
-    i8::try_from(at + 1).ok()
+    u8::try_from(at + 1).ok()
 }
 
 fn number(digits: &[u8]) -> Option<i16> {
@@ -78,18 +108,29 @@ fn number(digits: &[u8]) -> Option<i16> {
 }
 
 /// `time` is `08:49:37`; second 60 is a leap second.
-fn seconds(year: i16, month: i8, date: i16, time: &[u8]) -> Option<i64> {
+fn seconds(year: i16, month: u8, date: i16, time: &[u8]) -> Option<i64> {
     let mut parts = [&[][..]; 3];
     let [hour, minute, second] = *split(time, b':', &mut parts)? else { return None };
     ([hour, minute, second].iter().all(|part| part.len() == 2)).then_some(())?;
-    let small = |digits| number(digits).and_then(|n| i8::try_from(n).ok());
-    let (hour, minute, second) = (small(hour)?, small(minute)?, small(second)?);
+    let small = |digits| number(digits).and_then(|n| u8::try_from(n).ok());
+    moment((year, month, u8::try_from(date).ok()?), (small(hour)?, small(minute)?, small(second)?))
+}
+
+/// The seconds since 1970 at a moment. The last hours of 9999 are the usual word for "never": they are as far as any.
+fn moment((year, month, date): (i16, u8, u8), (hour, minute, second): (u8, u8, u8)) -> Option<i64> {
+    let [month, date] = [month, date].map(|number| i8::try_from(number).ok());
+    let date = Date::new(year, month?, date?).ok()?;
+    (hour < 24 && minute < 60 && second <= 60).then_some(())?;
+    let days = i64::from(date.day_of_year()) - 1 + before(i64::from(year)) - before(1970);
     let (leap, second) = if second == 60 { (1, 59) } else { (0, second) };
-    let date = Date::new(year, month, i8::try_from(date).ok()?).ok()?;
-    let time = Time::new(hour, minute, second, 0).ok()?;
-    // The last hours of 9999 are beyond what jiff knows as moments. They are the usual word for "never".
-    let at = DateTime::from_parts(date, time).to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |at| at.timestamp());
-    Some(at.as_second() + leap)
+    let at = days * 86_400 + i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
+    Some(at.min(Timestamp::MAX.as_second()) + leap)
+}
+
+/// The days before a year, from year 1 on.
+fn before(year: i64) -> i64 {
+    let years = year - 1;
+    years * 365 + years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400)
 }
 
 #[cfg(test)]

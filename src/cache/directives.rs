@@ -11,6 +11,8 @@ use crate::message::Fields;
 pub const AGE_MAX: u32 = 1 << 31;
 /// The fields for this cache alone, the first one first (RFC 9213 section 2.2).
 pub const TARGETS: [&[u8]; 2] = [b"pintle-cache-control", b"cdn-cache-control"];
+/// The room for a name: no directive has a longer one.
+const NAME_MAX: usize = 32;
 /// The longest targeted field that is read, in bytes.
 const TARGETED_MAX: usize = 8192;
 
@@ -63,6 +65,58 @@ pub struct Response {
     pub max_age: Option<u32>,
     pub stale_while_revalidate: Option<u32>,
     pub stale_if_error: Option<u32>,
+}
+
+/// The directives of a stored response that its uses depend on, in few bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptDirectives {
+    bits: u8,
+    stale_while_revalidate: u32,
+    stale_if_error: u32,
+}
+
+impl KeptDirectives {
+    /// No time is stated. Times are at most [`AGE_MAX`].
+    const NONE: u32 = u32::MAX;
+
+    /// Keeps directives. `no-cache` with a list of fields has had its effect when they were removed.
+    #[must_use]
+    pub fn of(all: &Response) -> Self {
+        let is_whole = |scope: &Option<Scope>| scope.as_ref().is_some_and(Scope::is_whole);
+        let bits = [
+            is_whole(&all.no_cache),
+            all.public,
+            all.must_revalidate,
+            all.proxy_revalidate,
+            all.immutable,
+            all.no_transform,
+            all.s_maxage.is_some(),
+        ];
+        Self {
+            bits: bits.iter().rev().fold(0, |bits, is_so| bits << 1 | u8::from(*is_so)),
+            stale_while_revalidate: all.stale_while_revalidate.unwrap_or(Self::NONE),
+            stale_if_error: all.stale_if_error.unwrap_or(Self::NONE),
+        }
+    }
+
+    /// Returns them as those of a response. Lifetimes that were stated are 0: the response knows its own.
+    #[must_use]
+    pub fn all(self) -> Response {
+        let has = |bit: u8| self.bits >> bit & 1 == 1;
+        let time = |seconds: u32| Some(seconds).filter(|seconds| *seconds != Self::NONE);
+        Response {
+            no_cache: has(0).then_some(Scope::Whole),
+            public: has(1),
+            must_revalidate: has(2),
+            proxy_revalidate: has(3),
+            immutable: has(4),
+            no_transform: has(5),
+            s_maxage: has(6).then_some(0),
+            stale_while_revalidate: time(self.stale_while_revalidate),
+            stale_if_error: time(self.stale_if_error),
+            ..Response::default()
+        }
+    }
 }
 
 /// The directives of a request: advice to a shared cache.
@@ -175,8 +229,8 @@ fn is_age(name: &str) -> bool {
 }
 
 /// All values of a field as one list.
-fn joined<'f>(fields: &'f Fields, name: &[u8]) -> Cow<'f, [u8]> {
-    let mut values = fields.iter().filter(|(_, held, _)| held.eq_ignore_ascii_case(name)).map(|(.., value)| value);
+fn joined<'f>(fields: &'f Fields, name: &'f [u8]) -> Cow<'f, [u8]> {
+    let mut values = fields.values_of(name);
     let first = Cow::from(values.next().unwrap_or_default());
     values.fold(first, |all, value| match all.is_empty() {
         true => value.into(),
@@ -224,25 +278,38 @@ fn members(list: &[u8], mut each: impl FnMut(&[u8], Option<&[u8]>)) {
     while !rest.is_empty() {
         rest = rest.trim_ascii_start();
         let end = rest.iter().position(|b| !is_token(*b)).unwrap_or(rest.len());
-        let name = rest[..end].to_ascii_lowercase();
+        let mut room = [0; NAME_MAX];
+        let name = lower(&rest[..end], &mut room);
         rest = rest[end..].trim_ascii_start();
         let mut value = None;
         if let Some(after) = rest.strip_prefix(b"=") {
             rest = after.trim_ascii_start();
             if let Some((text, after)) = rest.strip_prefix(b"\"").and_then(quoted) {
-                value = Some(text);
+                value = Some(Cow::Owned(text));
                 rest = after;
             } else {
                 let end = rest.iter().position(|b| matches!(*b, b',' | b'"')).unwrap_or(rest.len());
-                value = Some(rest[..end].trim_ascii().to_vec());
+                value = Some(Cow::Borrowed(rest[..end].trim_ascii()));
                 rest = rest[end..].strip_prefix(b"\"").unwrap_or_else(|| &rest[end..]);
             }
         }
         if !name.is_empty() {
-            each(&name, value.as_deref());
+            each(name, value.as_deref());
         }
         // To the next member; on the way, a quoted text hides its commas.
         rest = next(rest);
+    }
+}
+
+/// A name in lower case; one that is longer than all known ones, as it is.
+fn lower<'n>(name: &'n [u8], room: &'n mut [u8; NAME_MAX]) -> &'n [u8] {
+    match room.get_mut(..name.len()) {
+        Some(lower) => {
+            lower.copy_from_slice(name);
+            lower.make_ascii_lowercase();
+            lower
+        }
+        None => name,
     }
 }
 
@@ -324,6 +391,24 @@ mod tests {
         ] {
             assert_eq!(response(value).max_age, want, "{value}");
         }
+    }
+
+    #[test]
+    fn directives_that_are_kept() {
+        let kept = |value: &str| KeptDirectives::of(&response(value)).all();
+        for value in
+            ["no-cache", "public, immutable", "must-revalidate, no-transform", "proxy-revalidate, stale-if-error=0"]
+        {
+            assert_eq!(kept(value), response(value), "{value}");
+        }
+        let all = kept("s-maxage=5, max-age=6, no-cache=\"x\", stale-while-revalidate=9, stale-if-error=99999999999");
+        let want = Response {
+            s_maxage: Some(0),
+            stale_while_revalidate: Some(9),
+            stale_if_error: Some(AGE_MAX),
+            ..Response::default()
+        };
+        assert_eq!(all, want);
     }
 
     #[test]

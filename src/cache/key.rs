@@ -10,21 +10,25 @@ const KEYS_MAX: usize = 512;
 /// The most names of a site that may be names of one page.
 const NAMES_MAX: usize = 100;
 
-/// Writes a key. `stated` is the authority that a trusted proxy states.
+/// Returns a key. `stated` is the authority that a trusted proxy states.
 #[must_use]
 pub fn key(host: &[u8], port: Option<u16>, stated: Option<&[u8]>, target: &[u8]) -> Vec<u8> {
-    let stated = stated.unwrap_or_default();
-    let mut key = Vec::with_capacity(host.len() + stated.len() + target.len() + 8);
-    key.extend_from_slice(host);
-    if let Some(port) = port {
-        key.push(b':');
-        key.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
-    }
-    key.push(MARK);
-    key.extend_from_slice(stated);
-    key.push(MARK);
-    key.extend_from_slice(target);
+    let mut key = Vec::with_capacity(host.len() + stated.map_or(0, <[u8]>::len) + target.len() + 8);
+    write(&mut key, (host, port), stated, target);
     key
+}
+
+/// Writes a key at the end of `out`.
+pub fn write(out: &mut Vec<u8>, (host, port): (&[u8], Option<u16>), stated: Option<&[u8]>, target: &[u8]) {
+    out.extend_from_slice(host);
+    if let Some(port) = port {
+        out.push(b':');
+        out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+    }
+    out.push(MARK);
+    out.extend_from_slice(stated.unwrap_or_default());
+    out.push(MARK);
+    out.extend_from_slice(target);
 }
 
 /// Returns a key's authority as the client asked for it, and its target.

@@ -21,6 +21,9 @@ impl QueryRules {
     /// (`?`), stays as it is. So does one whose name is percent-encoded.
     #[must_use]
     pub fn apply<'a>(&self, target: &'a [u8]) -> Cow<'a, [u8]> {
+        if self.drop.is_empty() && self.keep.is_none() && !self.sort {
+            return Cow::Borrowed(target);
+        }
         let Some(at) = target.iter().position(|b| *b == b'?') else { return Cow::Borrowed(target) };
         let (path, query) = (&target[..at], &target[at + 1..]);
         let all: Vec<&[u8]> = query.split(|b| *b == b'&').collect();

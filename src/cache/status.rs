@@ -1,7 +1,5 @@
 //! The Cache-Status field (RFC 9211).
 
-use std::fmt::Write as _;
-
 /// The room for a usual member, in bytes.
 const MEMBER_USUAL: usize = 64;
 
@@ -69,15 +67,13 @@ impl Status {
         text.push_str("pintle");
         match self.forwarded {
             None => text.push_str("; hit"),
-            Some(reason) => {
-                let _ = write!(text, "; fwd={}", reason.token());
-            }
+            Some(reason) => text.extend(["; fwd=", reason.token()]),
         }
         if let Some(status) = self.forwarded_status.filter(|_| self.forwarded.is_some()) {
-            let _ = write!(text, "; fwd-status={status}");
+            text.extend(["; fwd-status=", itoa::Buffer::new().format(status)]);
         }
         if let Some(ttl) = self.ttl {
-            let _ = write!(text, "; ttl={ttl}");
+            text.extend(["; ttl=", itoa::Buffer::new().format(ttl)]);
         }
         for (is_so, word) in [(self.stored, "; stored"), (self.collapsed, "; collapsed")] {
             if is_so && self.forwarded.is_some() {
@@ -85,7 +81,7 @@ impl Status {
             }
         }
         if let Some(detail) = self.detail {
-            let _ = write!(text, "; detail={detail}");
+            text.extend(["; detail=", detail]);
         }
         text
     }

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -20,6 +19,7 @@ use super::editors::KnownEditors;
 use super::handed::HandedChanges;
 use super::key::parts;
 use super::page::{CachedPage, StoredResponse};
+use super::page_key::{ByOwnHash, PageKey};
 use super::partial::StoredParts;
 use super::purge::PurgeScope;
 use super::purge_pace::PurgePace;
@@ -41,15 +41,15 @@ const BACKGROUND_MAX: usize = 64;
 #[derive(Debug, Clone)]
 struct PageWeight;
 
-impl Weighter<Box<[u8]>, Arc<CachedPage>> for PageWeight {
-    fn weight(&self, key: &Box<[u8]>, page: &Arc<CachedPage>) -> u64 {
+impl Weighter<PageKey, CachedPage> for PageWeight {
+    fn weight(&self, key: &PageKey, page: &CachedPage) -> u64 {
         page.weight(key)
     }
 }
 
 /// The store of a site.
 pub struct Store {
-    pages: Cache<Box<[u8]>, Arc<CachedPage>, PageWeight, RandomState>,
+    pages: Cache<PageKey, CachedPage, PageWeight, ByOwnHash>,
     /// The changes so far. Held while a page is changed.
     writing: Mutex<PageChanges>,
     /// The number of purges and changes: a response that was asked for before is not stored, if it is one of those.
@@ -103,7 +103,7 @@ impl Store {
             .build();
         let options = options.expect("capacity and number of items are given");
         Self {
-            pages: Cache::with_options(options, PageWeight, RandomState::default(), DefaultLifecycle::default()),
+            pages: Cache::with_options(options, PageWeight, ByOwnHash::default(), DefaultLifecycle::default()),
             writing: Mutex::default(),
             generation: AtomicU64::default(),
             epoch: AtomicU64::default(),
@@ -122,27 +122,27 @@ impl Store {
 
     /// Returns the page of a key.
     #[must_use]
-    pub fn page(&self, key: &[u8]) -> Option<Arc<CachedPage>> {
+    pub fn page(&self, key: &PageKey) -> Option<CachedPage> {
         self.pages.get(key)
     }
 
     /// The same, without a trace: the page counts as unread.
     #[must_use]
-    pub fn peek(&self, key: &[u8]) -> Option<Arc<CachedPage>> {
+    pub fn peek(&self, key: &PageKey) -> Option<CachedPage> {
         self.pages.peek(key)
     }
 
     /// Returns the pages that a purge is for. Looks at every page.
     #[must_use]
-    pub fn covered(&self, scope: &PurgeScope) -> Vec<Arc<CachedPage>> {
+    pub fn covered(&self, scope: &PurgeScope) -> Vec<CachedPage> {
         let is_meant =
-            |key: &[u8], page: &CachedPage| page.variants().iter().any(|stored| scope.covers(key, &stored.head.tags));
+            |key: &[u8], page: &CachedPage| page.variants().iter().any(|stored| scope.covers(key, stored.head.tags()));
         self.pages.iter().filter(|(key, page)| is_meant(key, page)).map(|(_, page)| page).collect()
     }
 
     /// Returns the response for a request.
     #[must_use]
-    pub fn find(&self, key: &[u8], request: &Fields) -> Option<Arc<StoredResponse>> {
+    pub fn find(&self, key: &PageKey, request: &Fields) -> Option<Arc<StoredResponse>> {
         self.pages.get(key)?.find(request).cloned()
     }
 
@@ -180,13 +180,13 @@ impl Store {
     }
 
     /// Stores a response, unless something was purged or changed since `generation`.
-    pub fn put(&self, key: &[u8], stored: Arc<StoredResponse>, generation: u64) -> bool {
+    pub fn put(&self, key: &PageKey, stored: Arc<StoredResponse>, generation: u64) -> bool {
         let changes = self.writing();
         if changes.is_changed(key, generation) {
             return false;
         }
         let page = self.pages.peek(key).unwrap_or_default().with(stored.clone());
-        self.pages.insert(key.into(), Arc::new(page));
+        self.pages.insert(key.clone(), page);
         if let Some(disk) = self.disk() {
             disk.offer(key, &stored, true);
         }
@@ -197,14 +197,14 @@ impl Store {
     /// Returns `false` if it was not stored.
     pub fn put_part(
         &self,
-        key: &[u8],
-        head: &Arc<StoredHead>,
+        key: &PageKey,
+        head: &StoredHead,
         ((range, total), data): ((Range<u64>, u64), &Bytes),
         generation: u64,
     ) -> bool {
         let changes = self.writing();
         let page = self.pages.peek(key).unwrap_or_default();
-        let mut same = page.variants().iter().filter(|held| held.head.variant == head.variant);
+        let mut same = page.variants().iter().filter(|held| held.head.variant() == head.variant());
         let held = same.next();
         if changes.is_changed(key, generation) || held.is_some_and(|held| held.parts.is_none()) {
             return false;
@@ -215,10 +215,10 @@ impl Store {
         let together = together.and_then(|(held, parts)| parts.with(&held.body, range.clone(), data));
         let (parts, body) = together.unwrap_or_else(|| (StoredParts::new(range, total), data.clone()));
         let stored = Arc::new(match parts.is_whole() {
-            true => StoredResponse::new(Arc::new(head.of_whole()), body),
+            true => StoredResponse::new(head.of_whole(), body),
             false => StoredResponse::in_parts(head.clone(), body, parts),
         });
-        self.pages.insert(key.into(), Arc::new(page.with(stored.clone())));
+        self.pages.insert(key.clone(), page.with(stored.clone()));
         if let Some(disk) = self.disk().filter(|_| stored.parts.is_none()) {
             disk.offer(key, &stored, true);
         }
@@ -227,21 +227,21 @@ impl Store {
 
     /// Takes responses into memory that were read from disk. Returns the page with them.
     #[must_use]
-    pub fn promote(&self, key: &[u8], disk: &Arc<SiteDisk>, recalled: &Recalled) -> Option<Arc<CachedPage>> {
+    pub fn promote(&self, key: &PageKey, disk: &Arc<SiteDisk>, recalled: &Recalled) -> Option<CachedPage> {
         let _writing = self.writing();
         let before = self.pages.peek(key);
-        let mut page = before.as_deref().cloned().unwrap_or_default();
+        let mut page = before.clone().unwrap_or_default();
         let count = page.variants().len();
         for (_, stored) in recalled.iter().filter(|(name, stored)| disk.confirms(*name, stored)) {
-            if !page.variants().iter().any(|held| held.parts.is_none() && held.head.variant == stored.head.variant) {
+            if !page.variants().iter().any(|held| held.parts.is_none() && held.head.variant() == stored.head.variant())
+            {
                 page = page.with(stored.clone());
             }
         }
         if page.variants().len() == count {
             return before;
         }
-        let page = Arc::new(page);
-        self.pages.insert(key.into(), page.clone());
+        self.pages.insert(key.clone(), page.clone());
         Some(page)
     }
 
@@ -253,7 +253,7 @@ impl Store {
     }
 
     /// Removes one response.
-    pub fn remove(&self, key: &[u8], stored: &Arc<StoredResponse>) {
+    pub fn remove(&self, key: &PageKey, stored: &Arc<StoredResponse>) {
         let _writing = self.writing();
         stored.withdraw();
         if let Some(disk) = self.disk() {
@@ -262,11 +262,11 @@ impl Store {
         self.remove_from(key, |one| std::ptr::eq(one, Arc::as_ptr(stored)));
     }
 
-    fn remove_from(&self, key: &[u8], drops: impl Fn(&StoredResponse) -> bool) {
+    fn remove_from(&self, key: &PageKey, drops: impl Fn(&StoredResponse) -> bool) {
         let Some(page) = self.pages.peek(key) else { return };
         match page.without(drops) {
             Some(left) if left.variants().len() < page.variants().len() => {
-                self.pages.insert(key.into(), Arc::new(left));
+                self.pages.insert(key.clone(), left);
             }
             Some(_) => {}
             None => _ = self.pages.remove(key),
@@ -281,9 +281,9 @@ impl Store {
         changes.note(key, !others.is_empty(), generation);
         self.handed.note(|| HandedChange::Page(key.to_vec()));
         let all = || std::iter::once(key).chain(others.iter().map(Vec::as_slice));
-        for key in all() {
-            self.under_way.forget(key);
-            if let Some(page) = self.pages.peek(key) {
+        for key in all().map(PageKey::of) {
+            self.under_way.forget(&key);
+            if let Some(page) = self.pages.peek(&key) {
                 page.variants().iter().for_each(|stored| stored.invalidate());
             }
         }
@@ -322,12 +322,12 @@ impl Store {
     fn purge_memory(&self, purge: &PurgeScope, is_soft: bool, on_disk: &HashSet<PageFileName>) -> usize {
         let mut count = 0;
         let mut touched = Vec::new();
-        let matches = |key: &[u8], stored: &StoredResponse| purge.covers(key, &stored.head.tags);
+        let matches = |key: &[u8], stored: &StoredResponse| purge.covers(key, stored.head.tags());
         for (key, page) in self.pages.iter() {
             let hits: Vec<_> = page.variants().iter().filter(|stored| matches(&key, stored)).collect();
             hits.iter().for_each(|stored| if is_soft { stored.invalidate() } else { stored.withdraw() });
             let is_there = |stored: &StoredResponse| {
-                !on_disk.is_empty() && on_disk.contains(&PageFileName::of(&key, &stored.head.variant))
+                !on_disk.is_empty() && on_disk.contains(&PageFileName::of(&key, stored.head.variant()))
             };
             count += hits.iter().filter(|stored| !is_there(stored)).count();
             if !hits.is_empty() && !is_soft {
@@ -380,7 +380,7 @@ impl Store {
 
     /// Returns keys and pages of a site, at most this many.
     #[must_use]
-    pub fn pages(&self, most: usize) -> Vec<(Box<[u8]>, Arc<CachedPage>)> {
+    pub fn pages(&self, most: usize) -> Vec<(PageKey, CachedPage)> {
         self.pages.iter().take(most).collect()
     }
 }
@@ -413,11 +413,11 @@ mod tests {
         };
         let arrival = HeadArrival { received: ReceivedAt { at: 0, delay: 0 }, uptime: 0, epoch: 0 };
         let head = StoredHead::of(&rules, request, StatusCode::OK, &fields, arrival).unwrap();
-        Arc::new(StoredResponse::new(Arc::new(head), Bytes::from(vec![0; size])))
+        Arc::new(StoredResponse::new(head, Bytes::from(vec![0; size])))
     }
 
-    fn key(target: &str) -> Vec<u8> {
-        crate::cache::key::key(b"a.example", None, None, target.as_bytes())
+    fn key(target: &str) -> PageKey {
+        PageKey::of_page(b"a.example", None, None, target.as_bytes())
     }
 
     fn filled() -> Store {
@@ -486,10 +486,10 @@ mod tests {
     #[test]
     fn a_page_that_has_changed_under_another_name() {
         let store = filled();
-        let other = crate::cache::key::key(b"www.a.example", None, None, b"/a");
-        let third = crate::cache::key::key(b"b.example", None, None, b"/a");
+        let other = PageKey::of_page(b"www.a.example", None, None, b"/a");
+        let third = PageKey::of_page(b"b.example", None, None, b"/a");
         let before = store.generation();
-        store.invalidate(&other, &[key("/a")]);
+        store.invalidate(&other, &[key("/a").to_vec()]);
         let is_invalid = |target: &str| store.find(&key(target), &Fields::default()).unwrap().is_invalid(store.epoch());
         assert!(is_invalid("/a") && !is_invalid("/a/b"));
         // A response to an earlier request is not stored, under any name.

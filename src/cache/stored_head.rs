@@ -3,11 +3,12 @@
 use http::StatusCode;
 
 use super::conditional::{Validators, opaque};
-use super::directives::{Request, Response, Scope};
+use super::directives::{KeptDirectives, Request, Response, Scope};
 use super::earlier::EarlierHead;
-use super::freshness::{Lifetime, ReceivedAt, initial_age, lifetime};
+use super::freshness::{Lifetime, LifetimeBasis, ReceivedAt, initial_age, lifetime};
 use super::reuse::FreshnessClock;
 use super::rules::CacheRules;
+use super::stored_fields::StoredFields;
 use super::storing::{Allowed, NotStored, StoringRequest, judge};
 use super::tags::tags;
 use super::vary::Variant;
@@ -33,30 +34,47 @@ pub const FOR_THE_CACHE: [&[u8]; 4] = [b"pintle-cache-control", b"cache-tag", b"
 /// Fields of a stored response that a 304 does not replace (RFC 9111 section 3.2).
 const KEPT: [&[u8]; 3] = [b"content-length", b"content-encoding", b"content-range"];
 
-/// The head of a stored response.
+/// The variant of a response that is for every request.
+static FOR_ALL: Variant = Variant::FOR_ALL;
+
+/// The head of a stored response. A store may hold a million of them: each is as small as it can be.
 #[derive(Debug, Clone)]
 pub struct StoredHead {
     /// The status code.
     pub status: StatusCode,
     /// The fields, without those that are never stored.
-    pub fields: Fields,
+    pub fields: StoredFields,
     /// `true` if some of them are for this cache alone.
     speaks_to_cache: bool,
     /// The directives of the origin.
-    pub said: Response,
-    /// The time for which it is fresh.
-    pub lifetime: Lifetime,
+    said: KeptDirectives,
+    lifetime: u32,
+    basis: LifetimeBasis,
     /// The time of its head, in seconds since 1970.
-    at: i64,
+    at: u32,
     initial_age: u32,
     /// The time of its head, in milliseconds of [`crate::clock::uptime`].
     since: u64,
-    /// The requests that it answers.
-    pub variant: Variant,
-    /// The tags that it can be purged by.
-    pub tags: Box<[Box<[u8]>]>,
-    /// The number of soft purges of the whole site before it.
-    pub(super) epoch: u64,
+    epoch: u32,
+    few: Option<Box<RareParts>>,
+}
+
+/// The parts of a head that few responses have.
+#[derive(Debug, Clone)]
+struct RareParts {
+    variant: Variant,
+    tags: Box<[Box<[u8]>]>,
+}
+
+impl RareParts {
+    fn of(variant: Variant, tags: Box<[Box<[u8]>]>) -> Option<Box<Self>> {
+        (!variant.is_for_all() || !tags.is_empty()).then(|| Box::new(Self { variant, tags }))
+    }
+}
+
+/// The lowest bits of the number of soft purges.
+fn short(epoch: u64) -> u32 {
+    u32::try_from(epoch & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 /// The circumstances of a response.
@@ -98,21 +116,37 @@ impl StoredHead {
         // Asked for without a coding: pintle makes the codings that clients want.
         let has_any_coding = rules.compresses && !fields.has_field(b"content-encoding");
         let variant = Variant::of(fields, request.sent, has_any_coding).ok_or(NotStored::Vary)?;
-        let initial_age = initial_age(fields, arrival.received);
-        let tags = tags(fields);
-        let (mut kept, mut speaks_to_cache) = (Fields::default(), false);
-        for (name, text, value) in fields.iter() {
-            speaks_to_cache |= FOR_THE_CACHE.iter().any(|own| text.eq_ignore_ascii_case(own));
-            if !is_never_stored(name, text) && !hides(&said, text) {
-                kept.push(text, value);
-            }
+        let few = RareParts::of(variant, tags(fields));
+        let mut kept = fields.working_copy();
+        drop_never_stored(&mut kept);
+        if has_hidden(&said) {
+            kept.remove_if(|_, name, _| hides(&said, name));
         }
         note_date(&mut kept, arrival.received.at);
-        let HeadArrival { received, uptime, epoch } = arrival;
-        let (at, since) = (received.at, uptime);
-        // A copy has buffers of its own size. Those that fields are gathered in are shared by the thread, and larger.
-        let fields = kept.clone();
-        Ok(Self { status, fields, speaks_to_cache, said, lifetime, at, initial_age, since, variant, tags, epoch })
+        Ok(Self::new((status, &kept), &said, lifetime, initial_age(fields, arrival.received), few, arrival))
+    }
+
+    fn new(
+        (status, fields): (StatusCode, &Fields),
+        said: &Response,
+        Lifetime { seconds, basis }: Lifetime,
+        initial_age: u32,
+        few: Option<Box<RareParts>>,
+        arrival: HeadArrival,
+    ) -> Self {
+        Self {
+            status,
+            fields: StoredFields::of(fields),
+            speaks_to_cache: FOR_THE_CACHE.iter().any(|own| fields.has_field(own)),
+            said: KeptDirectives::of(said),
+            lifetime: seconds,
+            basis,
+            at: u32::try_from(arrival.received.at.max(0)).unwrap_or(u32::MAX),
+            initial_age,
+            since: arrival.uptime,
+            epoch: short(arrival.epoch),
+            few,
+        }
     }
 
     /// The same for a part of a response, as if it were the whole. Only parts with the same strong ETag belong together (RFC
@@ -128,8 +162,9 @@ impl StoredHead {
         arrival: HeadArrival,
     ) -> Result<Self, NotStored> {
         let is_strong = fields.value_of(b"etag").is_some_and(|tag| opaque(tag) == Some(tag));
-        let mut head = Self::of(rules, request, StatusCode::OK, fields, arrival)?;
-        head.fields.remove_if(|_, name, _| name.eq_ignore_ascii_case(b"content-range"));
+        let mut whole = fields.working_copy();
+        whole.remove_if(|_, name, _| name.eq_ignore_ascii_case(b"content-range"));
+        let mut head = Self::of(rules, request, StatusCode::OK, &whole, arrival)?;
         head.status = StatusCode::PARTIAL_CONTENT;
         if is_strong { Ok(head) } else { Err(NotStored::Part) }
     }
@@ -157,11 +192,37 @@ impl StoredHead {
         let said = Response::of(&fields);
         let directives = Request::default();
         let lifetime = judge(&own_request(&directives), status, &said, &fields, Some(lifetime), ALLOWED)?;
-        let is_for_cache = |name: &[u8]| FOR_THE_CACHE.iter().any(|own| name.eq_ignore_ascii_case(own));
-        let speaks_to_cache = fields.iter().any(|(_, name, _)| is_for_cache(name));
-        let (tags, fields) = (tags(&fields), fields.clone());
-        let HeadArrival { received: ReceivedAt { at, .. }, uptime: since, epoch } = arrival;
-        Ok(Self { status, fields, speaks_to_cache, said, lifetime, at, initial_age: age, since, variant, tags, epoch })
+        let few = RareParts::of(variant, tags(&fields));
+        Ok(Self::new((status, &fields), &said, lifetime, age, few, arrival))
+    }
+
+    /// Returns the time for which it is fresh, and what gave it.
+    #[must_use]
+    pub fn lifetime(&self) -> Lifetime {
+        Lifetime { seconds: self.lifetime, basis: self.basis }
+    }
+
+    /// Returns the directives of the origin that its uses depend on.
+    #[must_use]
+    pub fn said(&self) -> Response {
+        self.said.all()
+    }
+
+    /// Returns the requests that it answers.
+    #[must_use]
+    pub fn variant(&self) -> &Variant {
+        self.few.as_ref().map_or(&FOR_ALL, |few| &few.variant)
+    }
+
+    /// Returns the tags that it can be purged by.
+    #[must_use]
+    pub fn tags(&self) -> &[Box<[u8]>] {
+        self.few.as_ref().map_or(&[], |few| &few.tags)
+    }
+
+    /// `true` if the number of soft purges of the whole site before it was this one.
+    pub(super) fn is_of(&self, epoch: u64) -> bool {
+        self.epoch == short(epoch)
     }
 
     /// Returns the fields of this response as a 304 has changed them (RFC 9111 section 3.2). Without a Date in the 304, the
@@ -170,7 +231,7 @@ impl StoredHead {
     pub fn updated_fields(&self, newer: &Fields) -> Fields {
         let replaces = |name: &[u8]| !KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept));
         let mut fields = Fields::default();
-        for (_, name, value) in self.fields.iter() {
+        for (name, value) in self.fields.iter() {
             if !replaces(name) || !newer.has_field(name) && !name.eq_ignore_ascii_case(b"date") {
                 fields.push(name, value);
             }
@@ -186,17 +247,16 @@ impl StoredHead {
     pub fn for_one(&self, newer: &Fields, arrival: HeadArrival) -> Self {
         let mut fields = self.updated_fields(newer);
         let initial_age = initial_age(&fields, arrival.received);
-        fields.remove_if(|name, text, _| is_never_stored(name, text));
+        drop_never_stored(&mut fields);
         note_date(&mut fields, arrival.received.at);
-        let HeadArrival { received: ReceivedAt { at, .. }, uptime: since, epoch } = arrival;
         let said = Response::of(&fields);
-        Self { fields, said, initial_age, at, since, epoch, speaks_to_cache: true, ..self.clone() }
+        Self::new((self.status, &fields), &said, self.lifetime(), initial_age, self.few.clone(), arrival)
     }
 
     /// Returns the fields for clients.
     #[must_use]
     pub fn client_fields(&self) -> Fields {
-        let mut fields = self.fields.clone();
+        let mut fields = self.fields.unpacked();
         if self.speaks_to_cache {
             fields.remove_if(|_, name, _| FOR_THE_CACHE.iter().any(|own| name.eq_ignore_ascii_case(own)));
         }
@@ -206,7 +266,7 @@ impl StoredHead {
     /// Returns its validators.
     #[must_use]
     pub fn validators(&self) -> Validators<'_> {
-        Validators::of(&self.fields, self.at)
+        Validators::of(&self.fields, i64::from(self.at))
     }
 
     /// Returns its times at a moment of [`crate::clock::uptime`].
@@ -214,25 +274,26 @@ impl StoredHead {
     pub fn clock(&self, uptime: u64) -> FreshnessClock {
         let resident = u32::try_from(uptime.saturating_sub(self.since) / 1000).unwrap_or(u32::MAX);
         let age = self.initial_age.saturating_add(resident).min(super::directives::AGE_MAX);
-        FreshnessClock { lifetime: self.lifetime.seconds, age }
+        FreshnessClock { lifetime: self.lifetime, age }
     }
 
     /// Returns the seconds since 1970 at a moment of [`crate::clock::uptime`], for dates in conditions.
     #[must_use]
     pub fn now(&self, uptime: u64) -> i64 {
-        self.at.saturating_add_unsigned(uptime.saturating_sub(self.since) / 1000)
+        i64::from(self.at).saturating_add_unsigned(uptime.saturating_sub(self.since) / 1000)
     }
 
     /// `true` if requests with Authorization may have it (RFC 9111 section 3.5).
     #[must_use]
     pub fn is_for_authorized(&self) -> bool {
-        self.said.public || self.said.s_maxage.is_some() || self.said.must_revalidate
+        let said = self.said();
+        said.public || said.s_maxage.is_some() || said.must_revalidate
     }
 
     /// `true` if it may be sent to requests other than the one that it was asked for, without validation.
     #[must_use]
     pub fn is_shareable(&self) -> bool {
-        self.lifetime.seconds > self.initial_age && !self.said.no_cache.as_ref().is_some_and(Scope::is_whole)
+        self.lifetime > self.initial_age && self.said().no_cache.is_none()
     }
 
     /// `true` if a 304 of the origin is about this response (RFC 9111 section 4.3.4).
@@ -255,8 +316,16 @@ fn hides(said: &Response, name: &[u8]) -> bool {
     })
 }
 
-fn is_never_stored(name: Name, text: &[u8]) -> bool {
-    NEVER.contains(&name) || NEVER_NAMES.iter().any(|never| text.eq_ignore_ascii_case(never))
+/// `true` if there are such fields.
+fn has_hidden(said: &Response) -> bool {
+    [&said.private, &said.no_cache].into_iter().flatten().any(|scope| !scope.is_whole())
+}
+
+/// Removes fields that are never stored.
+fn drop_never_stored(fields: &mut Fields) {
+    let has_others = NEVER_NAMES.iter().any(|name| fields.has_field(name));
+    let is_other = |text: &[u8]| NEVER_NAMES.iter().any(|never| text.eq_ignore_ascii_case(never));
+    fields.remove_if(|name, text, _| NEVER.contains(&name) || has_others && is_other(text));
 }
 
 /// Adds a Date, if there is none: a recipient that stores a response without one notes when it came (RFC 9110 section 6.6.1).

@@ -200,11 +200,9 @@ fn is_stream(fields: &Fields) -> bool {
 }
 
 fn has_nonce(fields: &Fields) -> bool {
-    fields.iter().any(|(_, name, value)| {
-        let is_policy = name.eq_ignore_ascii_case(b"content-security-policy")
-            || name.eq_ignore_ascii_case(b"content-security-policy-report-only");
-        is_policy && memchr::memmem::find(&value.to_ascii_lowercase(), b"'nonce-").is_some()
-    })
+    let policies = [&b"content-security-policy"[..], b"content-security-policy-report-only"];
+    let mut policies = policies.into_iter().flat_map(|name| fields.values_of(name));
+    policies.any(|policy| memchr::memmem::find(&policy.to_ascii_lowercase(), b"'nonce-").is_some())
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 //! waits.
 
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::filling::{Filling, FillingBudget, FillingFollower, Outcome};
+use super::filling::{Filling, FillingBudget, FillingFollower};
+use super::page_key::{ByOwnHash, PageKey};
 use super::purge::PurgeScope;
 use super::storing::NotStored;
 
@@ -25,12 +25,12 @@ pub type FieldNames = Arc<[Box<[u8]>]>;
 
 #[derive(Debug, Default)]
 struct KeysUnderWay {
-    fillings: HashMap<Box<[u8]>, Arc<Filling>, RandomState>,
+    fillings: HashMap<PageKey, Arc<Filling>, ByOwnHash>,
     /// Keys whose responses could not be shared or stored, with the reason, and the uptime until which nobody waits.
     /// Without a reason, they are stored, and validated for each request.
-    refused: HashMap<Box<[u8]>, (Option<NotStored>, u64), RandomState>,
+    refused: HashMap<PageKey, (Option<NotStored>, u64), ByOwnHash>,
     /// Fields of clients that responses vary by, and that the origin gets for this key only.
-    varied: HashMap<Box<[u8]>, FieldNames, RandomState>,
+    varied: HashMap<PageKey, FieldNames, ByOwnHash>,
 }
 
 /// The responses under way.
@@ -66,7 +66,7 @@ impl UnderWay {
     }
 
     /// Forgets a key: who comes next asks anew.
-    pub(super) fn forget(&self, key: &[u8]) {
+    pub(super) fn forget(&self, key: &PageKey) {
         let mut keys = self.keys();
         keys.fillings.remove(key);
         keys.refused.remove(key);
@@ -81,7 +81,7 @@ impl UnderWay {
 
     /// Finds a request's place.
     #[must_use]
-    pub fn join(&self, key: &[u8], uptime: u64) -> Join {
+    pub fn join(&self, key: &PageKey, uptime: u64) -> Join {
         let mut keys = self.keys();
         if keys.refused.get(key).is_some_and(|(_, until)| uptime < *until) {
             return Join::Alone;
@@ -93,14 +93,14 @@ impl UnderWay {
             return Join::Alone;
         }
         let filling = self.filling();
-        keys.fillings.insert(key.into(), filling.clone());
+        keys.fillings.insert(key.clone(), filling.clone());
         Join::Lead(filling)
     }
 
     /// Finds the place of a request that has waited for long enough for `waited`. The first one asks the origin, too, and
     /// the others wait for either.
     #[must_use]
-    pub fn join_after(&self, key: &[u8], waited: &Arc<Filling>, uptime: u64) -> Join {
+    pub fn join_after(&self, key: &PageKey, waited: &Arc<Filling>, uptime: u64) -> Join {
         self.leave(key, waited);
         self.join(key, uptime)
     }
@@ -111,15 +111,8 @@ impl UnderWay {
         Filling::new(self.max_object, &self.room)
     }
 
-    /// Ends the place of a request that leads, if its outcome says all that others wait for.
-    pub fn leave_if_over(&self, key: &[u8], filling: &Arc<Filling>, outcome: &Outcome) {
-        if !matches!(outcome, Outcome::Streams(..)) {
-            self.leave(key, filling);
-        }
-    }
-
     /// Ends the place of a request that leads. Requests that come later ask anew.
-    pub fn leave(&self, key: &[u8], filling: &Arc<Filling>) {
+    pub fn leave(&self, key: &PageKey, filling: &Arc<Filling>) {
         let mut keys = self.keys();
         if keys.fillings.get(key).is_some_and(|own| Arc::ptr_eq(own, filling)) {
             keys.fillings.remove(key);
@@ -127,11 +120,11 @@ impl UnderWay {
     }
 
     /// Notes that a key's responses cannot be shared: for a while, nobody waits for one.
-    pub fn refuse(&self, key: &[u8], reason: NotStored, uptime: u64) {
+    pub fn refuse(&self, key: &PageKey, reason: NotStored, uptime: u64) {
         self.ask_alone(key, Some(reason), uptime);
     }
 
-    fn ask_alone(&self, key: &[u8], reason: Option<NotStored>, uptime: u64) {
+    fn ask_alone(&self, key: &PageKey, reason: Option<NotStored>, uptime: u64) {
         let mut keys = self.keys();
         if keys.refused.len() >= REFUSED_MAX {
             keys.refused.retain(|_, (_, until)| uptime < *until);
@@ -139,12 +132,12 @@ impl UnderWay {
                 keys.refused.clear();
             }
         }
-        keys.refused.insert(key.into(), (reason, uptime + REFUSED_FOR));
+        keys.refused.insert(key.clone(), (reason, uptime + REFUSED_FOR));
     }
 
     /// Notes that a key's responses are stored. Without `is_shareable`, each request validates them: for a while, nobody waits
     /// for another one.
-    pub fn accept(&self, key: &[u8], is_shareable: bool, uptime: u64) {
+    pub fn accept(&self, key: &PageKey, is_shareable: bool, uptime: u64) {
         match is_shareable {
             true => _ = self.keys().refused.remove(key),
             false => self.ask_alone(key, None, uptime),
@@ -153,7 +146,7 @@ impl UnderWay {
 
     /// Returns the reason why the last response of a key was not stored, if it is remembered.
     #[must_use]
-    pub fn refusal(&self, key: &[u8]) -> Option<NotStored> {
+    pub fn refusal(&self, key: &PageKey) -> Option<NotStored> {
         self.keys().refused.get(key).and_then(|(reason, _)| *reason)
     }
 
@@ -166,7 +159,7 @@ impl UnderWay {
     }
 
     /// Notes fields that a key's responses vary by, and that the origin did not get. Returns `false` if they are too many.
-    pub fn vary(&self, key: &[u8], names: Vec<Box<[u8]>>) -> bool {
+    pub fn vary(&self, key: &PageKey, names: Vec<Box<[u8]>>) -> bool {
         let mut keys = self.keys();
         let mut all: Vec<_> = keys.varied.get(key).map(|known| known.to_vec()).unwrap_or_default();
         all.extend(names);
@@ -178,13 +171,13 @@ impl UnderWay {
         if keys.varied.len() >= VARIED_MAX && !keys.varied.contains_key(key) {
             keys.varied.clear();
         }
-        keys.varied.insert(key.into(), all.into());
+        keys.varied.insert(key.clone(), all.into());
         true
     }
 
     /// Returns the fields that [`Self::vary`] has noted.
     #[must_use]
-    pub fn varied(&self, key: &[u8]) -> Option<FieldNames> {
+    pub fn varied(&self, key: &PageKey) -> Option<FieldNames> {
         self.keys().varied.get(key).cloned()
     }
 }
@@ -193,28 +186,32 @@ impl UnderWay {
 mod tests {
     use super::*;
 
+    fn key(text: &str) -> PageKey {
+        PageKey::of(text.as_bytes())
+    }
+
     #[test]
     fn places() {
         let store = UnderWay::new(1 << 20, 1 << 16);
-        let Join::Lead(first) = store.join(b"k", 0) else { panic!() };
-        assert!(matches!(store.join(b"k", 0), Join::Follow(_)));
-        store.leave(b"k", &store.filling());
-        assert!(matches!(store.join(b"k", 0), Join::Follow(_)), "another one's place");
-        store.leave(b"k", &first);
-        assert!(matches!(store.join(b"k", 0), Join::Lead(_)));
+        let Join::Lead(first) = store.join(&key("k"), 0) else { panic!() };
+        assert!(matches!(store.join(&key("k"), 0), Join::Follow(_)));
+        store.leave(&key("k"), &store.filling());
+        assert!(matches!(store.join(&key("k"), 0), Join::Follow(_)), "another one's place");
+        store.leave(&key("k"), &first);
+        assert!(matches!(store.join(&key("k"), 0), Join::Lead(_)));
         // Who has waited for too long asks, too; the next one waits for that request.
-        let Join::Lead(slow) = store.join(b"w", 0) else { panic!() };
-        let Join::Lead(second) = store.join_after(b"w", &slow, 0) else { panic!() };
-        let Join::Follow(follower) = store.join_after(b"w", &slow, 0) else { panic!() };
+        let Join::Lead(slow) = store.join(&key("w"), 0) else { panic!() };
+        let Join::Lead(second) = store.join_after(&key("w"), &slow, 0) else { panic!() };
+        let Join::Follow(follower) = store.join_after(&key("w"), &slow, 0) else { panic!() };
         assert!(Arc::ptr_eq(follower.filling(), &second) && !slow.is_followed());
-        store.leave(b"w", &slow);
-        assert!(matches!(store.join_after(b"w", &slow, 0), Join::Follow(_)), "the second one's place");
-        store.refuse(b"p", NotStored::Private, 0);
-        assert!(matches!(store.join(b"p", REFUSED_FOR - 1), Join::Alone));
-        assert_eq!(store.refusal(b"p"), Some(NotStored::Private));
-        assert!(matches!(store.join(b"p", REFUSED_FOR), Join::Lead(_)));
+        store.leave(&key("w"), &slow);
+        assert!(matches!(store.join_after(&key("w"), &slow, 0), Join::Follow(_)), "the second one's place");
+        store.refuse(&key("p"), NotStored::Private, 0);
+        assert!(matches!(store.join(&key("p"), REFUSED_FOR - 1), Join::Alone));
+        assert_eq!(store.refusal(&key("p")), Some(NotStored::Private));
+        assert!(matches!(store.join(&key("p"), REFUSED_FOR), Join::Lead(_)));
         for n in 0..2 * REFUSED_MAX {
-            store.refuse(&n.to_be_bytes(), NotStored::Private, 0);
+            store.refuse(&PageKey::of(&n.to_be_bytes()), NotStored::Private, 0);
         }
         assert!(store.keys().refused.len() <= REFUSED_MAX);
     }

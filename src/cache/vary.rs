@@ -17,6 +17,9 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// That of a response which nominates nothing.
+    pub const FOR_ALL: Self = Self { nominated: Vec::new() };
+
     /// Notes what a response nominates. `None` if it varies by something else (`*`), or by more
     /// bytes than are kept. `has_any_coding` says that the response is for clients of every coding.
     #[must_use]

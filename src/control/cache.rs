@@ -345,14 +345,14 @@ fn variants(page: &CachedPage, cache: &SiteCache) -> Vec<Value> {
         let clock = stored.head.clock(uptime());
         let vary: serde_json::Map<String, Value> = stored
             .head
-            .variant
+            .variant()
             .fields()
             .map(|(name, value)| (text(name), value.map_or(Value::Null, |value| text(value).into())))
             .collect();
         json!({
             "status": stored.head.status.as_u16(), "bytes": stored.body.len(), "age": clock.age, "ttl": clock.left(),
-            "lifetime_from": stored.head.lifetime.basis.name(), "invalid": stored.is_invalid(cache.store.epoch()),
-            "vary": vary, "tags": stored.head.tags.iter().map(|tag| text(tag)).collect::<Vec<_>>(),
+            "lifetime_from": stored.head.lifetime().basis.name(), "invalid": stored.is_invalid(cache.store.epoch()),
+            "vary": vary, "tags": stored.head.tags().iter().map(|tag| text(tag)).collect::<Vec<_>>(),
         })
     });
     shown.collect()

@@ -114,6 +114,21 @@ impl Fields {
         self.add(Name::of(name), name_at..name_at + name.len(), value_at..value_at + value.len());
     }
 
+    /// Makes fields from their text, name and value one after the other, and from the names and the lengths.
+    #[must_use]
+    pub fn of_parts(text: &[u8], parts: impl Iterator<Item = (Name, usize, usize)>) -> Self {
+        let mut fields = Self::default();
+        fields.warm();
+        fields.raw.extend_from_slice(text);
+        let mut at = 0;
+        for (known, name_len, value_len) in parts {
+            let value_at = at + name_len;
+            fields.add(known, at..value_at, value_at..value_at + value_len);
+            at = value_at + value_len;
+        }
+        fields
+    }
+
     /// Copies a whole head. [`Fields::push_range`] then adds its fields.
     pub(super) fn set_raw(&mut self, head: &[u8], fields: usize) {
         self.warm();
@@ -273,7 +288,9 @@ impl Fields {
 
     /// Returns the values of all fields with this name, which need not be a known one.
     pub fn values_of<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(_, own, _)| own.eq_ignore_ascii_case(name)).map(|(_, _, value)| value)
+        // Most names have another length: their text need not be looked at.
+        let with_length = self.list.iter().filter(move |f| f.name_len == name.len());
+        with_length.filter(move |f| self.name(f).eq_ignore_ascii_case(name)).map(|f| self.value(f))
     }
 
     /// Returns the value of the first field with this name.

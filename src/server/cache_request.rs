@@ -8,8 +8,8 @@ use http::Method;
 use super::asked::Turn;
 use crate::cache::directives::Request;
 use crate::cache::encoding::Encoding;
-use crate::cache::key::key;
 use crate::cache::page::{CachedPage, StoredResponse};
+use crate::cache::page_key::PageKey;
 use crate::cache::profile::Cookies;
 use crate::cache::status::ForwardReason;
 use crate::cache::store::Store;
@@ -82,7 +82,7 @@ pub(super) fn bypass_cause(rules: &CacheRules, head: &RequestHead) -> Option<Byp
 /// A request that is looked up.
 #[derive(Debug)]
 pub(super) struct CacheRequest {
-    pub(super) key: Vec<u8>,
+    pub(super) key: PageKey,
     /// The number of purges and changes before the look at the store.
     pub(super) generation: u64,
     /// The target after the rules for queries, if they change it.
@@ -229,7 +229,7 @@ impl Fetch {
 /// upstream may confirm the client's copy. Returns the reason why it was not stored, if there are conditions.
 pub(super) fn pass_conditions(
     store: &Store,
-    key: &[u8],
+    key: &PageKey,
     client: &RequestHead,
     own: &mut RequestHead,
 ) -> Option<NotStored> {
@@ -243,20 +243,21 @@ pub(super) fn pass_conditions(
 }
 
 /// Returns the key of a target for the host of a request.
-pub(super) fn key_of(turn: &Turn<'_>, target: &[u8]) -> Vec<u8> {
+pub(super) fn key_of(turn: &Turn<'_>, target: &[u8]) -> PageKey {
     let Turn { head, asked, .. } = *turn;
     let stated = asked.site.as_ref().and_then(|site| asked.origin.host_of(&site.hosts));
-    key(head.host_bytes(), head.port(), stated.as_deref(), target)
+    PageKey::of_page(head.host_bytes(), head.port(), stated.as_deref(), target)
 }
 
 fn passes(name: &[u8], page: Option<&CachedPage>, noted: Option<&[Box<[u8]>]>) -> bool {
-    let name = name.to_ascii_lowercase();
-    let is_noted = || noted.into_iter().flatten().any(|varied| **varied == *name);
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    let is_noted = || noted.into_iter().flatten().any(|varied| is(varied));
     let is_varied = || {
         let variants = page.into_iter().flat_map(CachedPage::variants);
-        variants.flat_map(|stored| stored.head.variant.fields()).any(|(varied, _)| *varied == *name)
+        variants.flat_map(|stored| stored.head.variant().fields()).any(|(varied, _)| is(varied))
     };
-    name != b"accept-encoding" && name != b"cookie" && (PASSING.contains(&&*name) || is_noted() || is_varied())
+    let passes_always = || PASSING.iter().any(|passing| is(passing));
+    !is(b"accept-encoding") && !is(b"cookie") && (passes_always() || is_noted() || is_varied())
 }
 
 /// The fields of the client's request that a response varies by, and that the upstream did not get. Each request of a key

@@ -30,7 +30,8 @@ pub(super) type ClientTransport = Transport<ServerSession>;
 /// The facts about a connection.
 pub(super) struct Context {
     pub(super) worker: Rc<Worker>,
-    pub(super) client: Client,
+    /// Requests that outlive the connection share it.
+    pub(super) client: Rc<Client>,
     /// `None` without TLS.
     tls: Option<TlsFacts>,
     /// The facts above as the access log writes them, and the rules that it followed. Written with the first record.
@@ -90,6 +91,7 @@ impl Context {
         open: Open,
         pass: AdmissionPass,
     ) -> Self {
+        let client = Rc::new(client);
         Self { worker, client, tls, log_text: RefCell::default(), entry, _open: open, _pass: pass }
     }
 

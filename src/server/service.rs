@@ -103,7 +103,7 @@ pub(super) async fn answer(
     }
     let done = match (work, &asked.site) {
         (Work::Forward(pool, stale), Some(site)) => forward((pool, stale), body, site, turn, interim).await,
-        (Work::Cached(fetch), Some(_)) => return Box::pin(cached::ask(*fetch, turn, interim)).await,
+        (Work::Cached(fetch), Some(_)) => return Box::pin(cached::ask(fetch, turn, interim)).await,
         (Work::Recall(_), _) | (Work::Forward(..) | Work::Cached(_) | Work::MixedReport, None) => {
             Err(Rejection::Misdirected)
         }

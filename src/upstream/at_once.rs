@@ -37,6 +37,7 @@ impl Pool {
     ///
     /// Returns `None` if something has to happen first: the request has a body or asks for
     /// WebSocket, no connection is free, or the circuit breaker is not closed.
+    #[inline]
     pub fn forward_at_once(
         self: &Rc<Self>,
         upstream_request: &UpstreamRequest<'_>,
@@ -64,6 +65,7 @@ impl Forwarding {
 
     /// Sends the request and waits for the response's head, for as long as the alarm says. Must not
     /// be polled again once it is ready.
+    #[inline]
     pub fn poll(&mut self, alarm: &Alarm, interim: &mut dyn Interim, cx: &mut Context<'_>) -> Poll<Forwarded> {
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let outcome = ready!(exchange.poll_head(alarm, interim, cx));

@@ -141,11 +141,12 @@ pub(super) fn write(
 ) -> Option<Vec<u8>> {
     let (head, age) = (&stored.head, stored.head.clock(uptime).age);
     let mut out = vec![0; FIXED];
-    let basis = BASES.iter().position(|basis| *basis == head.lifetime.basis)?;
+    let lifetime = head.lifetime();
+    let basis = BASES.iter().position(|basis| *basis == lifetime.basis)?;
     for number in [head.status.as_u16(), u16::try_from(basis).ok()?] {
         out.extend_from_slice(&number.to_le_bytes());
     }
-    for number in [head.lifetime.seconds, age] {
+    for number in [lifetime.seconds, age] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     for number in [epoch, now.uptime, now.wall.cast_unsigned()] {
@@ -153,8 +154,8 @@ pub(super) fn write(
     }
     put(&mut out, now.boot.unwrap_or_default().as_bytes())?;
     put(&mut out, key)?;
-    put_count(&mut out, head.variant.fields().count())?;
-    for (name, value) in head.variant.fields() {
+    put_count(&mut out, head.variant().fields().count())?;
+    for (name, value) in head.variant().fields() {
         put(&mut out, name)?;
         out.extend_from_slice(&u16::from(value.is_some()).to_le_bytes());
         if let Some(value) = value {
@@ -162,7 +163,7 @@ pub(super) fn write(
         }
     }
     put_count(&mut out, head.fields.len())?;
-    for (_, name, value) in head.fields.iter() {
+    for (name, value) in head.fields.iter() {
         put(&mut out, name)?;
         put(&mut out, value)?;
     }
@@ -251,6 +252,7 @@ impl<'a> Unread<'a> {
 mod tests {
     use super::super::samples::{sample, sample_with};
     use super::*;
+    use crate::cache::stored_fields::StoredFields;
 
     const KEY: &[u8] = b"a.example\n\n/x?y";
 
@@ -273,13 +275,10 @@ mod tests {
             let (saved, read) = read_whole(&file).unwrap();
             assert_eq!((&*saved.key, saved.is_invalid, saved.epoch, &*read), (KEY, true, 7, body));
             let head = &stored.head;
-            assert_eq!((saved.head.status, saved.head.lifetime), (head.status, head.lifetime));
-            assert_eq!(saved.head.variant, head.variant);
+            assert_eq!((saved.head.status, saved.head.lifetime), (head.status, head.lifetime()));
+            assert_eq!(&saved.head.variant, head.variant());
             assert_eq!(saved.head.variant.fields().count(), 2);
-            let all = |fields: &Fields| -> Vec<(Vec<u8>, Vec<u8>)> {
-                fields.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect()
-            };
-            assert_eq!(all(&saved.head.fields), all(&head.fields));
+            assert_eq!(StoredFields::of(&saved.head.fields), head.fields);
             assert_eq!(saved.head.age, head.clock(3000).age);
             let damaged: Vec<u8> = file.iter().copied().chain([0]).collect();
             assert!(read_whole(&damaged).is_none(), "too long");

@@ -1,7 +1,5 @@
 //! Files for the fuzz target `cache_file`: any bytes, and any head with checksums that fit.
 
-use std::sync::Arc;
-
 use super::file::{self, FIXED, read_whole, seal};
 use super::name::{PageFileName, marks};
 use crate::cache::freshness::ReceivedAt;
@@ -19,8 +17,8 @@ pub fn written_anew(file: &[u8]) -> Option<Vec<u8>> {
     let (age, state) = (saved.age(&NOW), (saved.is_invalid, saved.epoch));
     let arrival = HeadArrival { received: ReceivedAt { at: 9, delay: 0 }, uptime: UPTIME, epoch: saved.epoch };
     let head = StoredHead::restored(saved.head, age, arrival).ok()?;
-    let stored = StoredResponse::new(Arc::new(head), body.into());
-    let _ = (PageFileName::of(&saved.key, &stored.head.variant), marks(&saved.key, &stored.head.tags));
+    let stored = StoredResponse::new(head, body.into());
+    let _ = (PageFileName::of(&saved.key, stored.head.variant()), marks(&saved.key, stored.head.tags()));
     let mut anew = file::write(&saved.key, &stored, state, (&NOW, UPTIME))?;
     anew.extend_from_slice(&stored.body);
     Some(anew)

@@ -83,7 +83,7 @@ fn one(disk: &Arc<SiteDisk>, path: PathBuf, name: PageFileName, key: &[u8], epoc
     let arrival = HeadArrival { received, uptime: uptime(), epoch };
     // Rules may have become stricter.
     let Ok(head) = StoredHead::restored(saved.head, age, arrival) else { return drop_file(disk, name) };
-    let stored = StoredResponse::new(Arc::new(head), body);
+    let stored = StoredResponse::new(head, body);
     if is_invalid {
         stored.invalidate();
     }

@@ -50,5 +50,5 @@ pub(super) fn sample_for(more: &str, sent: &Fields, body: &[u8]) -> Arc<StoredRe
     };
     let arrival = HeadArrival { received: ReceivedAt { at: 1_795_794_000, delay: 0 }, uptime: 0, epoch: 0 };
     let head = StoredHead::of(&rules, request, StatusCode::OK, &fields, arrival).unwrap();
-    Arc::new(StoredResponse::new(Arc::new(head), Bytes::copy_from_slice(body)))
+    Arc::new(StoredResponse::new(head, Bytes::copy_from_slice(body)))
 }

@@ -173,7 +173,7 @@ impl SiteDisk {
     /// Has a response written that was stored just now. If the disk is full, only one that was used again is worth another
     /// one's place.
     pub fn offer(self: &Arc<Self>, page_key: &[u8], stored: &Arc<StoredResponse>, is_new: bool) {
-        let name = PageFileName::of(page_key, &stored.head.variant);
+        let name = PageFileName::of(page_key, stored.head.variant());
         let mut state = self.state();
         // A purge that has marked a page in memory has been here, or comes yet.
         if !state.is_open || !is_new && stored.is_marked_invalid() {
@@ -208,7 +208,7 @@ impl SiteDisk {
         if !state.is_open {
             return;
         }
-        let name = PageFileName::of(page_key, &stored.head.variant);
+        let name = PageFileName::of(page_key, stored.head.variant());
         if let Some(entry) = state.index.get_mut(name) {
             entry.used = hours(wall_millis());
         } else if !state.queue.iter().any(|job| job.name == name) {
@@ -232,7 +232,7 @@ impl SiteDisk {
         }
         // Parts of a page are in memory only, and a whole page on disk is better.
         let variants = || held.into_iter().flat_map(CachedPage::variants).filter(|stored| stored.parts.is_none());
-        let is_held = |name| variants().any(|stored| PageFileName::of(page_key, &stored.head.variant) == name);
+        let is_held = |name| variants().any(|stored| PageFileName::of(page_key, stored.head.variant()) == name);
         state.index.of_page(page).any(|(name, _)| !is_held(name))
     }
 
@@ -273,7 +273,7 @@ impl SiteDisk {
 
     /// Drops a response.
     pub fn remove(self: &Arc<Self>, page_key: &[u8], stored: &StoredResponse) {
-        let name = PageFileName::of(page_key, &stored.head.variant);
+        let name = PageFileName::of(page_key, stored.head.variant());
         let mut state = self.state();
         if !state.is_scanned(name.page) {
             state.remember(&PurgeScope::page(page_key), false);
@@ -288,7 +288,7 @@ impl SiteDisk {
     pub fn purge(self: &Arc<Self>, scope: &PurgeScope, is_soft: bool) -> HashSet<PageFileName> {
         let sought = Sought::of(scope);
         let mut state = self.state();
-        let is_meant = |job: &WriteJob| scope.covers(&job.key, &job.stored.head.tags);
+        let is_meant = |job: &WriteJob| scope.covers(&job.key, job.stored.head.tags());
         let mut found = Vec::new();
         if is_soft && *scope == PurgeScope::Site {
             state.bumps = state.bumps.wrapping_add(1);

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use super::samples::{sample_for, sample_with};
 use super::site::DiskCounts;
 use super::{DiskService, SiteDisk};
-use crate::cache::key;
 use crate::cache::page::{CachedPage, VARIANTS_MAX};
+use crate::cache::page_key::PageKey;
 use crate::cache::purge::PurgeScope;
 use crate::cache::store::Store;
 use crate::message::Fields;
@@ -57,9 +57,9 @@ impl Process {
         self.disk.settled().blocking_recv().unwrap()
     }
 
-    fn recall(&self, target: &str) -> Option<Arc<CachedPage>> {
+    fn recall(&self, target: &str) -> Option<CachedPage> {
         let key = key_of(target);
-        if !self.disk.may_have(&key, self.store.peek(&key).as_deref(), 0) {
+        if !self.disk.may_have(&key, self.store.peek(&key).as_ref(), 0) {
             return self.store.peek(&key);
         }
         let recalled = self.disk.recall(&key, self.store.epoch()).unwrap().blocking_recv().unwrap();
@@ -86,8 +86,8 @@ impl Process {
     }
 }
 
-fn key_of(target: &str) -> Vec<u8> {
-    key::key(b"a.example", None, None, target.as_bytes())
+fn key_of(target: &str) -> PageKey {
+    PageKey::of_page(b"a.example", None, None, target.as_bytes())
 }
 
 fn all_files(folder: &Path) -> Vec<PathBuf> {
@@ -299,7 +299,7 @@ fn variants_are_bounded() {
     }
     assert_eq!(first.disk.files(&PurgeScope::page(&key_of("/"))), VARIANTS_MAX);
     assert_eq!(all_files(dir.path()).len(), VARIANTS_MAX);
-    assert!(!first.disk.may_have(&key_of("/"), first.store.peek(&key_of("/")).as_deref(), 0));
+    assert!(!first.disk.may_have(&key_of("/"), first.store.peek(&key_of("/")).as_ref(), 0));
     first.kill();
 }
 

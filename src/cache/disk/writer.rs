@@ -282,7 +282,7 @@ fn write(disk: &SiteDisk, site: &Path, job: &WriteJob, epoch: u64) -> io::Result
     let now = (&BootMoment::now(), uptime());
     let Some(head) = file::write(&job.key, &job.stored, (is_invalid, epoch), now) else { return Ok(None) };
     let bytes = (head.len() + job.stored.body.len()) as u64;
-    let found_by = (marks(&job.key, &job.stored.head.tags), is_renamed(&job.key));
+    let found_by = (marks(&job.key, job.stored.head.tags()), is_renamed(&job.key));
     let entry = DiskEntry::new(bytes, hours(wall_millis()), is_invalid, found_by);
     evict(disk, site, entry.bytes());
     if disk.state().index.size().1 + entry.bytes() > disk.budget() {

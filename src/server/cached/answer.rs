@@ -37,7 +37,7 @@ pub(super) fn whole(turn: &Turn<'_>, stored: &StoredResponse, note: CacheNote) -
     if let Some(reply) = not_modified(turn, &stored.head, note) {
         return reply;
     }
-    let head = &*stored.head;
+    let head = &stored.head;
     let is_ranged = head.status == StatusCode::OK && request.method == Method::GET;
     if is_ranged && let Some(range) = request.fields.value_of(b"range") {
         let now = head.now(turn.context.worker.clock.uptime());
@@ -77,6 +77,9 @@ pub(super) fn streamed(
 /// Answers 304, if the request's condition says so.
 pub(super) fn not_modified(turn: &Turn<'_>, head: &StoredHead, note: CacheNote) -> Option<Reply> {
     let request = turn.head;
+    if !conditional::has_conditions(&request.fields) {
+        return None;
+    }
     let now = head.now(turn.context.worker.clock.uptime());
     let is_modified = head.status != StatusCode::OK
         || is_from_before_rewriting(turn, head)
@@ -85,7 +88,7 @@ pub(super) fn not_modified(turn: &Turn<'_>, head: &StoredHead, note: CacheNote) 
         return None;
     }
     let mut fields = Fields::default();
-    for (_, name, value) in head.fields.iter() {
+    for (name, value) in head.fields.iter() {
         if OF_304.iter().any(|kept| name.eq_ignore_ascii_case(kept)) {
             fields.push(name, value);
         }
@@ -114,7 +117,7 @@ fn unsatisfiable(turn: &Turn<'_>, stored: &StoredResponse, note: CacheNote) -> R
 }
 
 fn partial(turn: &Turn<'_>, stored: &StoredResponse, parts: &[Range<u64>], note: CacheNote) -> Reply {
-    let (head, length) = (&*stored.head, stored.body.len());
+    let (head, length) = (&stored.head, stored.body.len());
     let slice = |part: &Range<u64>| {
         let at = |n: u64| usize::try_from(n).unwrap_or(length).min(length);
         stored.body.slice(at(part.start)..at(part.end))

@@ -17,6 +17,7 @@ use super::received::{OriginRequest, is_failure, retire};
 use crate::cache::SiteCache;
 use crate::cache::directives::Request;
 use crate::cache::page::StoredResponse;
+use crate::cache::page_key::PageKey;
 use crate::cache::store::BackgroundPlace;
 use crate::cache::stored_head::own_request;
 use crate::message::{RequestHead, ResponseHead};
@@ -35,11 +36,11 @@ struct Validation {
     worker: Rc<Worker>,
     pool: Rc<Pool>,
     site: SiteOfView,
-    key: Vec<u8>,
+    key: PageKey,
     generation: u64,
     head: RequestHead,
     origin: Origin,
-    client: Client,
+    client: Rc<Client>,
     stored: Arc<StoredResponse>,
     /// The stored response has a successor. Requests that still have it begin no validation.
     is_replaced: Cell<bool>,
@@ -80,7 +81,7 @@ pub(super) fn validate(
         return;
     }
     let page = cache.store.page(&wanted.key);
-    let mut head = wanted.upstream_head(head, Some(stored), page.as_deref());
+    let mut head = wanted.upstream_head(head, Some(stored), page.as_ref());
     head.method = Method::GET;
     head.fields.remove_if(|_, name, _| name.eq_ignore_ascii_case(b"authorization"));
     let validation = Validation {
@@ -92,7 +93,7 @@ pub(super) fn validate(
         generation: wanted.generation,
         head,
         origin: asked.origin.clone(),
-        client: Client::new(context.client.peer),
+        client: context.client.clone(),
         stored: stored.clone(),
         is_replaced: Cell::default(),
         _place: place,
@@ -143,7 +144,7 @@ impl Validation {
         let times = BodyTimes { pause: site.view().shared.limits.body_progress, left };
         match collect(body, cache.rules.max_object, times, &worker.clock).await {
             Some(body) => {
-                self.is_replaced.set(received.put(key, &Arc::new(StoredResponse::new(Arc::new(judged), body))));
+                self.is_replaced.set(received.put(key, &Arc::new(StoredResponse::new(judged, body))));
                 ValidationEnd::Done
             }
             None => ValidationEnd::Failed,

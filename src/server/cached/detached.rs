@@ -25,26 +25,31 @@ use crate::cache::filling::{Filling, Outcome};
 use crate::cache::page::StoredResponse;
 use crate::cache::stored_head::StoredHead;
 use crate::cache::storing::NotStored;
+use crate::clock::Alarm;
 use crate::message::{Framing, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
 use crate::telemetry::access::UpstreamFacts;
 use crate::upstream::rewrite::rewrite;
-use crate::upstream::{Client, Interim, Pool, ResponseBody, UpstreamError, UpstreamRequest, UpstreamResponse};
+use crate::upstream::{Forwarded, Interim, Pool, ResponseBody, UpstreamError, UpstreamRequest, UpstreamResponse};
 use crate::wire::body::Body as _;
 
-/// Interim responses of the origin, until the client's connection takes them.
-#[derive(Default, Clone)]
-struct HeldInterim(Rc<RefCell<Vec<ResponseHead>>>);
+/// The traces that a request to the origin leaves for its client meanwhile.
+#[derive(Default)]
+struct SendingTraces {
+    /// Interim responses of the origin, until the client's connection takes them.
+    interim: RefCell<Vec<ResponseHead>>,
+    facts: RefCell<UpstreamFacts>,
+}
 
-impl Interim for HeldInterim {
+impl Interim for &SendingTraces {
     fn interim(&mut self, head: &ResponseHead) {
-        self.0.borrow_mut().push(head.clone());
+        self.interim.borrow_mut().push(head.clone());
     }
 }
 
 /// The origin's answer, or its failure, with all that was needed to ask.
 pub(super) struct OriginAnswer {
-    pub(super) fetch: Fetch,
+    pub(super) fetch: Box<Fetch>,
     pub(super) leading: Leading,
     pub(super) received: OriginRequest,
     site: SiteOfView,
@@ -57,23 +62,22 @@ pub(super) struct OriginSending {
     /// `None` once it is over.
     whole: Option<Pin<Box<dyn Future<Output = OriginAnswer>>>>,
     filling: Arc<Filling>,
-    facts: Rc<RefCell<UpstreamFacts>>,
-    hints: HeldInterim,
+    traces: Rc<SendingTraces>,
 }
 
 impl OriginSending {
     /// Begins to ask.
-    pub(super) fn new(fetch: Fetch, leading: Leading, site: &SiteOfView, turn: &Turn<'_>) -> Self {
+    pub(super) fn new(fetch: Box<Fetch>, leading: Leading, site: &SiteOfView, turn: &Turn<'_>) -> Self {
         let Turn { asked, context, .. } = *turn;
         let worker = &context.worker;
         UpstreamFacts::note(&asked.facts, |facts| facts.asked = true);
-        let (filling, hints) = (leading.filling.clone(), HeldInterim::default());
-        let facts = Rc::new(RefCell::new(*asked.facts.borrow()));
+        let filling = leading.filling.clone();
+        let traces = Rc::new(SendingTraces { facts: asked.facts.clone(), ..SendingTraces::default() });
         let received = OriginRequest::begin(&fetch.cache, fetch.wanted.generation, worker);
         let whole = {
-            let (client, origin) = (Client::new(context.client.peer), asked.origin.clone());
+            let (client, origin) = (context.client.clone(), asked.origin.clone());
             let alarm = worker.clock.alarm();
-            let (facts, site, mut interim) = (facts.clone(), site.clone(), hints.clone());
+            let (traces, site) = (traces.clone(), site.clone());
             let trace = asked.trace.as_deref().copied();
             async move {
                 let request = UpstreamRequest {
@@ -82,14 +86,14 @@ impl OriginSending {
                     origin: &origin,
                     client: &client,
                     websocket_key: None,
-                    facts: &facts,
+                    facts: &traces.facts,
                     trace: trace.as_ref(),
                 };
-                let sent = fetch.pool.send(&request, None, None, &alarm, &mut interim).await;
+                let sent = send(&fetch.pool, &request, &alarm, &mut &*traces).await;
                 OriginAnswer { fetch, leading, received, site, sent }
             }
         };
-        Self { whole: Some(Box::pin(whole)), filling, facts, hints }
+        Self { whole: Some(Box::pin(whole)), filling, traces }
     }
 
     /// Waits for the answer.
@@ -98,8 +102,8 @@ impl OriginSending {
             let Some(whole) = &mut self.whole else { return Poll::Pending };
             let poll = whole.as_mut().poll(cx);
             // The record of a client that leaves has them, too.
-            *turn.asked.facts.borrow_mut() = *self.facts.borrow();
-            self.hints.0.borrow_mut().drain(..).for_each(|head| interim.interim(&head));
+            *turn.asked.facts.borrow_mut() = *self.traces.facts.borrow();
+            self.traces.interim.borrow_mut().drain(..).for_each(|head| interim.interim(&head));
             poll
         })
         .await;
@@ -123,6 +127,23 @@ impl Drop for OriginSending {
     }
 }
 
+/// Sends a request: at once, if a connection is at rest.
+async fn send(
+    pool: &Rc<Pool>,
+    request: &UpstreamRequest<'_>,
+    alarm: &Alarm,
+    interim: &mut dyn Interim,
+) -> Result<UpstreamResponse, UpstreamError> {
+    let stale = match pool.forward_at_once(request, alarm) {
+        Some(mut forwarding) => match poll_fn(|cx| forwarding.poll(alarm, interim, cx)).await {
+            Forwarded::Over(sent) => return sent,
+            Forwarded::Stale(error) => Some(error),
+        },
+        None => None,
+    };
+    Box::pin(pool.send(request, None, stale, alarm, interim)).await
+}
+
 /// Ends a request whose client has left: gives the answer to those who wait, and to the store.
 async fn end(answer: OriginAnswer) {
     let OriginAnswer { fetch, leading, received, site, sent } = answer;
@@ -144,6 +165,7 @@ async fn end(answer: OriginAnswer) {
         });
     }
     let Ok(judged) = received.judge_page(&fetch, &head) else { return leading.resolve(Outcome::Released) };
+    let judged = Arc::new(judged);
     let length = if let Framing::Length(length) = head.framing { Some(length) } else { None };
     leading.resolve(Outcome::Streams(judged.clone(), length));
     let times = BodyTimes { pause: site.view().shared.limits.body_progress, left: received.time_left(pool.upstream()) };
@@ -197,7 +219,11 @@ pub(super) async fn fill(
     let worker = received.worker.clone();
     let is_whole = pump(body, &leading.filling, times, &worker.clock).await;
     match leading.filling.body().filter(|_| is_whole) {
-        Some(body) => _ = received.put(&leading.key, &Arc::new(StoredResponse::new(judged, body))),
+        Some(body) => {
+            // Whoever reads along needs the head no more, or has a copy of its own.
+            let stored = StoredResponse::new(Arc::unwrap_or_clone(judged), body);
+            _ = received.put(&leading.key, &Arc::new(stored));
+        }
         None if is_whole && leading.filling.is_crowded_out() => {}
         None if is_whole => {
             leading.store.under_way.refuse(&leading.key, NotStored::TooLarge, worker.clock.uptime());

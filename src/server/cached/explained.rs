@@ -98,7 +98,7 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
     let uptime = crate::clock::uptime();
     let verdict = match stored {
         Some(stored) => of_stored(cache, stored, &wanted, uptime),
-        None if cache.disk.as_ref().is_some_and(|disk| disk.may_have(&wanted.key, page.as_deref(), uptime)) => {
+        None if cache.disk.as_ref().is_some_and(|disk| disk.may_have(&wanted.key, page.as_ref(), uptime)) => {
             (CacheStep::Recall, "the disk is asked first: memory lacks the page")
         }
         // Only the process that serves uses the folder.
@@ -118,8 +118,8 @@ pub(in crate::server) fn explained(cache: &SiteCache, turn: &Turn<'_>) -> (Cache
     };
     let (step, why) = verdict;
     let mut own = match stored {
-        None if wanted.is_for_a_part(head) => wanted.part_head(head, page.as_deref()),
-        _ => wanted.upstream_head(head, stored.map(|stored| &**stored), page.as_deref()),
+        None if wanted.is_for_a_part(head) => wanted.part_head(head, page.as_ref()),
+        _ => wanted.upstream_head(head, stored.map(|stored| &**stored), page.as_ref()),
     };
     if stored.is_none() && !wanted.is_for_a_part(head) {
         pass_conditions(&cache.store, &wanted.key, head, &mut own);

@@ -38,7 +38,7 @@ const BEGINNING: u64 = 64 << 10;
 const BEGINNING_WAIT: Duration = Duration::from_secs(2);
 
 /// Answers with another request's response, or asks the origin.
-pub(in crate::server) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+pub(in crate::server) async fn fetch(fetch: Box<Fetch>, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
     match place(&fetch, turn).await {
         AskingPlace::Answered(reply) => *reply,
         AskingPlace::Lead(leading) => lead(fetch, leading, turn, interim).await,
@@ -46,7 +46,7 @@ pub(in crate::server) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mu
 }
 
 /// Asks the origin.
-async fn lead(mut fetch: Fetch, mut leading: Leading, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+async fn lead(mut fetch: Box<Fetch>, mut leading: Leading, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
     let Turn { head, asked, context, .. } = *turn;
     let Some(site) = &asked.site else { return reject(Rejection::Misdirected, head, Some(asked), context) };
     let worker = &context.worker;
@@ -87,7 +87,10 @@ async fn lead(mut fetch: Fetch, mut leading: Leading, turn: &Turn<'_>, interim: 
                 leading.resolve(Outcome::Released);
                 return Box::pin(again(&fetch, reply, turn, interim)).await;
             }
-            return Box::pin(keep(fetch, leading, received, reply, turn)).await;
+            return match keep(&fetch, &leading, &received, reply, turn) {
+                Ok(reply) => reply,
+                Err(streamed) => Box::pin(stream(fetch, leading, received, streamed, turn)).await,
+            };
         }
         match &fetch.stored {
             Some(stored) if stored.head.is_named_by(&reply.head.fields) => {
@@ -146,23 +149,32 @@ fn validated(
 }
 
 /// Answers with the origin's response to a request that nobody else waits for, and stores it if it may be stored.
-pub(super) async fn keep_alone(fetch: Fetch, received: OriginRequest, reply: Reply, turn: &Turn<'_>) -> Reply {
+pub(super) async fn keep_alone(fetch: Box<Fetch>, received: OriginRequest, reply: Reply, turn: &Turn<'_>) -> Reply {
     let leading = fetch.leading(fetch.store().under_way.filling());
-    keep(fetch, leading, received, reply, turn).await
+    match keep(&fetch, &leading, &received, reply, turn) {
+        Ok(reply) => reply,
+        Err(streamed) => stream(fetch, leading, received, streamed, turn).await,
+    }
 }
 
-/// Answers with the origin's response, and stores it if it may be stored.
-async fn keep(fetch: Fetch, leading: Leading, received: OriginRequest, mut reply: Reply, turn: &Turn<'_>) -> Reply {
+/// Answers with the origin's response, and stores it if it may be stored. Returns one whose body is still under way.
+fn keep(
+    fetch: &Fetch,
+    leading: &Leading,
+    received: &OriginRequest,
+    mut reply: Reply,
+    turn: &Turn<'_>,
+) -> Result<Reply, Box<Streamed>> {
     let Turn { head, context, .. } = *turn;
     let (worker, key) = (&context.worker, &fetch.wanted.key);
     if head.method == Method::HEAD {
-        return described(&fetch, reply, turn);
+        return Ok(described(fetch, reply, turn));
     }
-    let judged = match received.judge_page(&fetch, &reply.head) {
+    let judged = match received.judge_page(fetch, &reply.head) {
         Ok(judged) => judged,
         Err(reason) => {
             leading.resolve(Outcome::Released);
-            return own(reply, turn, fetch.miss(Some(reason.code())));
+            return Ok(own(reply, turn, fetch.miss(Some(reason.code()))));
         }
     };
     let mut note = fetch.miss(None);
@@ -173,20 +185,18 @@ async fn keep(fetch: Fetch, leading: Leading, received: OriginRequest, mut reply
         _ => reply.length(),
     };
     let body = std::mem::replace(&mut reply.body, ResponseBody::Empty);
-    let body = match come_whole(body) {
-        Ok(data) => {
-            let stored = Arc::new(StoredResponse::new(judged, Bytes::copy_from_slice(&data)));
-            note.status.stored = received.put(key, &stored);
-            leading.resolve(Outcome::Whole(stored.clone(), None));
-            if let Some(reply) = answer::not_modified(turn, &stored.head, note) {
-                return reply;
-            }
-            reply.body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
-            return own(reply, turn, note);
-        }
-        Err(body) => body,
+    let data = match come_whole(body) {
+        Ok(data) => data,
+        Err(body) => return Err(Box::new(Streamed { reply, body, judged, length, note })),
     };
-    stream(fetch, leading, received, Streamed { reply, body, judged, length, note }, turn).await
+    let stored = Arc::new(StoredResponse::new(judged, Bytes::copy_from_slice(&data)));
+    note.status.stored = received.put(key, &stored);
+    leading.resolve(Outcome::Whole(stored.clone(), None));
+    if let Some(reply) = answer::not_modified(turn, &stored.head, note) {
+        return Ok(reply);
+    }
+    reply.body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
+    Ok(own(reply, turn, note))
 }
 
 /// Finishes an answer to HEAD. It may contradict the stored page.
@@ -211,17 +221,24 @@ pub(super) fn come_whole(body: ResponseBody) -> Result<Bytes, ResponseBody> {
 struct Streamed {
     reply: Reply,
     body: ResponseBody,
-    judged: Arc<StoredHead>,
+    judged: StoredHead,
     length: Option<u64>,
     note: CacheNote,
 }
 
 /// Answers with a body under way. A task of its own moves it: this request reads along, as others may.
-async fn stream(fetch: Fetch, leading: Leading, received: OriginRequest, streamed: Streamed, turn: &Turn<'_>) -> Reply {
+async fn stream(
+    fetch: Box<Fetch>,
+    leading: Leading,
+    received: OriginRequest,
+    streamed: Box<Streamed>,
+    turn: &Turn<'_>,
+) -> Reply {
     let Turn { asked, context, alarm, .. } = *turn;
-    let Streamed { mut reply, body, judged, length, note } = streamed;
+    let Streamed { mut reply, body, judged, length, note } = *streamed;
     let filling = leading.filling.clone();
     let own_body = SharedBody::of(&filling);
+    let judged = Arc::new(judged);
     leading.resolve(Outcome::Streams(judged.clone(), length));
     alarm.uncap();
     let left = received.time_left(fetch.pool.upstream());

@@ -1,5 +1,6 @@
 //! A request to the origin that others may wait for, and the response that it has in reserve.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::super::asked::Turn;
@@ -8,6 +9,7 @@ use super::super::cache_request::{Fetch, pass_conditions};
 use super::reused::may_be_stale;
 use crate::cache::filling::{Filling, Outcome};
 use crate::cache::page::StoredResponse;
+use crate::cache::page_key::PageKey;
 use crate::cache::status::Status;
 use crate::cache::store::{CachePart, Store};
 use crate::message::RequestHead;
@@ -22,14 +24,14 @@ impl Fetch {
 
     /// Leads with a response under way.
     pub(super) fn leading(&self, filling: Arc<Filling>) -> Leading {
-        Leading { store: self.store().clone(), key: self.wanted.key.clone(), filling }
+        Leading { store: self.store().clone(), key: self.wanted.key.clone(), filling, is_over: Cell::default() }
     }
 
     /// Makes the head for the upstream anew: more fields pass since.
     pub(super) fn renew_head(&mut self, head: &RequestHead) {
         let page = self.cache.store.peek(&self.wanted.key);
         self.wanted.varied(&self.cache.store);
-        self.head = self.wanted.upstream_head(head, self.stored.as_deref(), page.as_deref());
+        self.head = self.wanted.upstream_head(head, self.stored.as_deref(), page.as_ref());
         if self.refused.is_some() {
             self.refused = pass_conditions(&self.cache.store, &self.wanted.key, head, &mut self.head);
         }
@@ -73,19 +75,27 @@ impl Fetch {
 /// A request that others may wait for. If it ends early, another one leads.
 pub(super) struct Leading {
     pub(super) store: Arc<Store>,
-    pub(super) key: Vec<u8>,
+    pub(super) key: PageKey,
     pub(super) filling: Arc<Filling>,
+    /// Nobody waits for it any more.
+    is_over: Cell<bool>,
 }
 
 impl Leading {
     pub(super) fn resolve(&self, outcome: Outcome) {
-        self.store.under_way.leave_if_over(&self.key, &self.filling, &outcome);
+        if !matches!(outcome, Outcome::Streams(..)) {
+            self.store.under_way.leave(&self.key, &self.filling);
+            self.is_over.set(true);
+        }
         self.filling.resolve(outcome);
     }
 }
 
 impl Drop for Leading {
     fn drop(&mut self) {
+        if self.is_over.get() {
+            return;
+        }
         self.store.under_way.leave(&self.key, &self.filling);
         self.filling.resolve(Outcome::Abandoned);
         self.filling.finish(false);

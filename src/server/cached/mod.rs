@@ -56,7 +56,7 @@ pub(super) fn look(cache: &Arc<SiteCache>, pool: Rc<Pool>, turn: &Turn<'_>) -> R
     let wanted = CacheRequest::of(cache, turn);
     let page = cache.store.page(&wanted.key);
     let stored = find(page.as_ref(), &wanted, turn);
-    if stored.is_none() && recalled::may_have(cache, &wanted, page.as_deref(), turn) {
+    if stored.is_none() && recalled::may_have(cache, &wanted, page.as_ref(), turn) {
         return Err(Work::Recall(pool));
     }
     decide(cache, pool, wanted, (page, stored), turn)
@@ -71,15 +71,15 @@ pub(super) async fn recall(cache: &Arc<SiteCache>, pool: Rc<Pool>, turn: &Turn<'
 }
 
 /// Asks the origin for a page, or a part of it.
-pub(super) async fn ask(asking: Fetch, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+pub(super) async fn ask(asking: Box<Fetch>, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
     match asking.is_part {
-        true => partial::fetch(asking, turn, interim).await,
+        true => Box::pin(partial::fetch(asking, turn, interim)).await,
         false => fetch::fetch(asking, turn, interim).await,
     }
 }
 
 /// The response of a page for a request.
-fn find(page: Option<&Arc<CachedPage>>, wanted: &CacheRequest, turn: &Turn<'_>) -> Option<Arc<StoredResponse>> {
+fn find(page: Option<&CachedPage>, wanted: &CacheRequest, turn: &Turn<'_>) -> Option<Arc<StoredResponse>> {
     let found = page.and_then(|page| page.find(&turn.head.fields)).cloned();
     found.filter(|stored| wanted.may_have(&stored.head))
 }
@@ -89,7 +89,7 @@ fn decide(
     cache: &Arc<SiteCache>,
     pool: Rc<Pool>,
     wanted: CacheRequest,
-    (page, stored): (Option<Arc<CachedPage>>, Option<Arc<StoredResponse>>),
+    (page, stored): (Option<CachedPage>, Option<Arc<StoredResponse>>),
     turn: &Turn<'_>,
 ) -> Result<Reply, Work> {
     let Turn { head, asked, context, .. } = *turn;
@@ -97,7 +97,7 @@ fn decide(
         if wanted.directives.only_if_cached && !wanted.has_range {
             return Ok(reject(Rejection::NotStored, head, Some(asked), context));
         }
-        let reason = match page.as_deref() {
+        let reason = match &page {
             Some(page) if page.find_parts(&head.fields).is_some() => ForwardReason::Partial,
             Some(_) => ForwardReason::VaryMiss,
             None => ForwardReason::UriMiss,
@@ -105,7 +105,7 @@ fn decide(
         if wanted.has_range {
             return partial::look(cache, pool, wanted, (reason, page), turn);
         }
-        return Err(Work::Cached(Box::new(Fetch::new(cache, pool, wanted, (reason, None), page.as_deref(), head))));
+        return Err(Work::Cached(Box::new(Fetch::new(cache, pool, wanted, (reason, None), page.as_ref(), head))));
     };
     match reuse(cache, &stored, &wanted, turn) {
         StoredUse::Send(detail) => {
@@ -121,7 +121,7 @@ fn decide(
         }
         StoredUse::Nothing => Ok(reject(Rejection::NotStored, head, Some(asked), context)),
         StoredUse::Ask(reason) => {
-            Err(Work::Cached(Box::new(Fetch::new(cache, pool, wanted, (reason, Some(stored)), page.as_deref(), head))))
+            Err(Work::Cached(Box::new(Fetch::new(cache, pool, wanted, (reason, Some(stored)), page.as_ref(), head))))
         }
     }
 }

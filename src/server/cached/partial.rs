@@ -23,6 +23,7 @@ use super::received::{OriginRequest, own};
 use super::reused::{StoredUse, reuse};
 use crate::cache::SiteCache;
 use crate::cache::page::CachedPage;
+use crate::cache::page_key::PageKey;
 use crate::cache::partial::content_range;
 use crate::cache::range::{RequestedRange, wanted as wanted_range};
 use crate::cache::status::ForwardReason;
@@ -36,12 +37,12 @@ pub(super) fn look(
     cache: &Arc<SiteCache>,
     pool: Rc<Pool>,
     wanted: CacheRequest,
-    (reason, page): (ForwardReason, Option<Arc<CachedPage>>),
+    (reason, page): (ForwardReason, Option<CachedPage>),
     turn: &Turn<'_>,
 ) -> Result<Reply, Work> {
     let Turn { head, asked, context, .. } = *turn;
     let is_part = wanted.is_for_a_part(head);
-    if is_part && let Some(reply) = stored(cache, &wanted, page.as_deref(), turn) {
+    if is_part && let Some(reply) = stored(cache, &wanted, page.as_ref(), turn) {
         return Ok(reply);
     }
     if wanted.directives.only_if_cached {
@@ -52,7 +53,7 @@ pub(super) fn look(
         asked.cache.set(Some(CacheNote::bypass(reason, Some("range"))));
         return Err(Work::Forward(pool, None));
     }
-    Err(Work::Cached(Box::new(Fetch::part(cache, pool, wanted, reason, page.as_deref(), head))))
+    Err(Work::Cached(Box::new(Fetch::part(cache, pool, wanted, reason, page.as_ref(), head))))
 }
 
 /// Answers from the parts that are stored, if they are fresh and have all of the range.
@@ -70,7 +71,7 @@ fn stored(cache: &SiteCache, wanted: &CacheRequest, page: Option<&CachedPage>, t
 }
 
 /// Asks the origin for a part. If it sends the whole page, that is stored.
-pub(super) async fn fetch(fetch: Fetch, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
+pub(super) async fn fetch(fetch: Box<Fetch>, turn: &Turn<'_>, interim: &mut dyn Interim) -> Reply {
     let Turn { head, asked, context, .. } = *turn;
     let Some(site) = &asked.site else { return reject(Rejection::Misdirected, head, Some(asked), context) };
     let worker = &context.worker;
@@ -111,7 +112,7 @@ fn keep(fetch: &Fetch, received: OriginRequest, mut reply: Reply, turn: &Turn<'_
     let method = Method::GET;
     let request = fetch.wanted.asked(&method);
     let judged = received.judge_part(&reply.head, (&request, &fetch.head.fields));
-    let judged = judged.and_then(|head| Ok((Arc::new(head), range_of(fetch, &reply).ok_or(NotStored::Part)?)));
+    let judged = judged.and_then(|head| Ok((head, range_of(fetch, &reply).ok_or(NotStored::Part)?)));
     let (head, place) = match judged {
         Ok(judged) => judged,
         Err(reason) => return own(reply, turn, fetch.miss(Some(reason.code()))),
@@ -146,7 +147,7 @@ fn keep(fetch: &Fetch, received: OriginRequest, mut reply: Reply, turn: &Turn<'_
     own(reply, turn, note)
 }
 
-fn put(received: &OriginRequest, key: &[u8], head: &Arc<StoredHead>, place: &(Range<u64>, u64), data: &Bytes) -> bool {
+fn put(received: &OriginRequest, key: &PageKey, head: &StoredHead, place: &(Range<u64>, u64), data: &Bytes) -> bool {
     let (range, total) = place;
     // A part of another length than it says is none.
     range.end - range.start == data.len() as u64 && received.put_part(key, head, (range.clone(), *total), data)

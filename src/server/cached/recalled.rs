@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ pub(super) fn may_have(cache: &SiteCache, wanted: &CacheRequest, held: Option<&C
 }
 
 /// Reads the responses of a page. Returns the page as it is in memory then.
-pub(super) async fn recall(cache: &SiteCache, wanted: &CacheRequest, turn: &Turn<'_>) -> Option<Arc<CachedPage>> {
+pub(super) async fn recall(cache: &SiteCache, wanted: &CacheRequest, turn: &Turn<'_>) -> Option<CachedPage> {
     let (store, alarm) = (&cache.store, turn.alarm);
     let disk = cache.disk.as_ref()?;
     let Some(answer) = disk.recall(&wanted.key, store.epoch()) else { return store.page(&wanted.key) };

@@ -19,6 +19,7 @@ use crate::cache::SiteCache;
 use crate::cache::freshness::ReceivedAt;
 use crate::cache::key::{names, origin, same_page, site_names, with_target};
 use crate::cache::page::StoredResponse;
+use crate::cache::page_key::PageKey;
 use crate::cache::profile::CacheProfile;
 use crate::cache::purge::PurgeScope;
 use crate::cache::store::Store;
@@ -83,7 +84,7 @@ impl OriginRequest {
     }
 
     /// Judges the response to a request for a page, and notes the outcome for its key and its stored response.
-    pub(super) fn judge_page(&self, fetch: &Fetch, head: &ResponseHead) -> Result<Arc<StoredHead>, NotStored> {
+    pub(super) fn judge_page(&self, fetch: &Fetch, head: &ResponseHead) -> Result<StoredHead, NotStored> {
         let (key, uptime) = (&fetch.wanted.key, self.worker.clock.uptime());
         let judged = self.judge(head, (&fetch.wanted.asked(&Method::GET), &fetch.head.fields));
         // An answer to credentials says nothing about the page of everybody.
@@ -95,7 +96,7 @@ impl OriginRequest {
             Err(reason) if !reason.is_of_request() => fetch.store().under_way.refuse(key, *reason, uptime),
             Err(_) => {}
         }
-        judged.map(Arc::new)
+        judged
     }
 
     /// Judges whether a part of a response may be stored.
@@ -110,25 +111,25 @@ impl OriginRequest {
     }
 
     /// Stores a part of a response, unless something was purged meanwhile.
-    pub(super) fn put_part(&self, key: &[u8], head: &Arc<StoredHead>, place: (Range<u64>, u64), data: &Bytes) -> bool {
+    pub(super) fn put_part(&self, key: &PageKey, head: &StoredHead, place: (Range<u64>, u64), data: &Bytes) -> bool {
         self.cache.store.put_part(key, head, (place, data), self.generation)
     }
 
     /// Stores a response, unless something was purged meanwhile.
-    pub(super) fn put(&self, key: &[u8], stored: &Arc<StoredResponse>) -> bool {
+    pub(super) fn put(&self, key: &PageKey, stored: &Arc<StoredResponse>) -> bool {
         self.cache.store.put(key, stored.clone(), self.generation)
     }
 
     /// Returns a stored response as a 304 that forbids storing has changed it, for the client of that request.
     pub(super) fn for_one(&self, stored: &StoredResponse, fields: &Fields) -> Arc<StoredResponse> {
         let head = stored.head.for_one(fields, self.arrival());
-        Arc::new(StoredResponse::new(Arc::new(head), stored.body.clone()))
+        Arc::new(StoredResponse::new(head, stored.body.clone()))
     }
 
     /// Updates a stored response by a 304. Returns it, and `true` if it was stored.
     pub(super) fn update(
         &self,
-        key: &[u8],
+        key: &PageKey,
         stored: &Arc<StoredResponse>,
         fields: &Fields,
         (asked, sent): (&StoringRequest<'_>, &Fields),
@@ -138,7 +139,7 @@ impl OriginRequest {
         let judged = StoredHead::of(&self.cache.rules, request, stored.head.status, &fields, self.arrival());
         match judged {
             Ok(head) => {
-                let updated = Arc::new(StoredResponse::new(Arc::new(head), stored.body.clone()));
+                let updated = Arc::new(StoredResponse::new(head, stored.body.clone()));
                 let was_stored = self.put(key, &updated);
                 Ok((updated, was_stored))
             }
@@ -167,7 +168,7 @@ impl OriginRequest {
 /// Drops a stored response whose page is gone, or is no longer for everybody.
 pub(super) fn retire(
     store: &Store,
-    key: &[u8],
+    key: &PageKey,
     stored: &Arc<StoredResponse>,
     status: StatusCode,
     refused: Option<NotStored>,
@@ -200,7 +201,9 @@ pub(super) fn own(mut reply: Reply, turn: &Turn<'_>, note: CacheNote) -> Reply {
 
 fn mark(reply: &mut Reply, note: CacheNote) {
     let fields = &mut reply.head.fields;
-    fields.remove_if(|_, name, _| FOR_THE_CACHE.iter().any(|own| name.eq_ignore_ascii_case(own)));
+    if FOR_THE_CACHE.iter().any(|own| fields.has_field(own)) {
+        fields.remove_if(|_, name, _| FOR_THE_CACHE.iter().any(|own| name.eq_ignore_ascii_case(own)));
+    }
     fields.push(b"Cache-Status", note.status.member().as_bytes());
 }
 

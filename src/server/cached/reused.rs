@@ -55,8 +55,8 @@ pub(super) fn decided(
         true if asked.only_if_cached => ReuseDecision::Nothing,
         true => ReuseDecision::Validate(Because::Stale),
         false => {
-            let (clock, said) = (stored.head.clock(uptime), &stored.head.said);
-            decide(clock, said, asked, rules.honour, rules.stale, may_insist)
+            let (clock, said) = (stored.head.clock(uptime), stored.head.said());
+            decide(clock, &said, asked, rules.honour, rules.stale, may_insist)
         }
     }
 }
@@ -69,5 +69,5 @@ pub(super) fn is_in_reserve(cache: &SiteCache, stored: &StoredResponse, wanted: 
 /// `true` if the response may be sent because the origin fails.
 pub(super) fn may_be_stale(cache: &SiteCache, stored: &StoredResponse, wanted: &CacheRequest, uptime: u64) -> bool {
     let (rules, clock) = (&cache.rules, stored.head.clock(uptime));
-    !stored.is_gone() && is_usable_on_error(clock, &stored.head.said, &wanted.directives, rules.honour, rules.stale)
+    !stored.is_gone() && is_usable_on_error(clock, &stored.head.said(), &wanted.directives, rules.honour, rules.stale)
 }

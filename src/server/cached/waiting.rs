@@ -49,7 +49,8 @@ pub(super) async fn place(fetch: &Fetch, turn: &Turn<'_>) -> AskingPlace {
         let followed = match join {
             Join::Alone => return AskingPlace::Lead(fetch.leading(store.under_way.filling())),
             Join::Lead(filling) => return new_or_lead(fetch, fetch.leading(filling), turn),
-            Join::Follow(follower) => follow(fetch, follower, turn).await,
+            // Most requests do not wait, and need no room for it.
+            Join::Follow(follower) => Box::pin(follow(fetch, follower, turn)).await,
         };
         join = match followed {
             Followed::Answered(reply) => return AskingPlace::Answered(reply),
@@ -139,7 +140,7 @@ async fn follow(fetch: &Fetch, first: FillingFollower, turn: &Turn<'_>) -> Follo
 fn poll_usable(filling: &Filling, fields: &Fields, cx: &Context<'_>) -> Poll<Outcome> {
     let outcome = ready!(filling.poll_outcome(cx));
     match &outcome {
-        Outcome::Streams(head, None) if head.variant.fits(fields) && head.is_shareable() => {
+        Outcome::Streams(head, None) if head.variant().fits(fields) && head.is_shareable() => {
             let is_whole = ready!(filling.poll_whole(cx));
             Poll::Ready(if is_whole { outcome } else { Outcome::Released })
         }
@@ -157,7 +158,7 @@ fn followed(fetch: &Fetch, outcome: Outcome, filling: &Arc<Filling>, turn: &Turn
     };
     match outcome {
         Outcome::Whole(stored, detail)
-            if stored.head.variant.fits(fields)
+            if stored.head.variant().fits(fields)
                 && match detail {
                     // The request that led may have allowed what this one does not.
                     Some(_) => fetch.may_be_stale(&stored, turn.context.worker.clock.uptime()),
@@ -167,7 +168,7 @@ fn followed(fetch: &Fetch, outcome: Outcome, filling: &Arc<Filling>, turn: &Turn
             let note = note(&stored.head, detail);
             Followed::Answered(Box::new(answer::whole(turn, &stored, note)))
         }
-        Outcome::Streams(head, length) if head.variant.fits(fields) && head.is_shareable() => {
+        Outcome::Streams(head, length) if head.variant().fits(fields) && head.is_shareable() => {
             match SharedBody::of(filling) {
                 Some(body) => {
                     let note = note(&head, None);
