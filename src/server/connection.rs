@@ -33,21 +33,46 @@ use crate::tls::{FirstMessage, ServerSession, TlsStream, acme_challenge, failure
 use crate::upstream::Client;
 use crate::wire::transport::Transport;
 
-/// Serves a connection to its end.
-pub(super) async fn serve(socket: TcpStream, address: SocketAddr, listener: Scheme, worker: Rc<Worker>, open: Open) {
-    worker.clock.begin_turn();
-    let alarm = worker.clock.alarm();
-    let established = Box::pin(establish(socket, address, listener, &worker, open, &alarm)).await;
-    let Some(Established { transport, received, context, http2 }) = established else { return };
-    if http2 {
-        in_turns(&worker.clock, Box::pin(http2::serve(transport, Rc::new(context), alarm))).await;
-    } else {
-        in_turns(&worker.clock, Box::pin(http1::serve(transport, received, Rc::new(context), alarm))).await;
+/// Serves a connection to its end. The task itself is small: each of its two parts has memory while it runs.
+pub(super) fn serve(
+    socket: TcpStream,
+    address: SocketAddr,
+    listener: Scheme,
+    worker: Rc<Worker>,
+    open: Open,
+) -> impl Future<Output = ()> {
+    let clock = worker.clock.clone();
+    let beginning = Box::pin(begin(socket, address, listener, worker, open));
+    async move {
+        let Some(serving) = beginning.await else { return };
+        in_turns(&clock, serving).await;
     }
 }
 
+/// The part of a connection's task that serves requests.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+async fn begin(
+    socket: TcpStream,
+    address: SocketAddr,
+    listener: Scheme,
+    worker: Rc<Worker>,
+    open: Open,
+) -> Option<Serving> {
+    worker.clock.begin_turn();
+    let alarm = worker.clock.alarm();
+    let established = establish(socket, address, listener, &worker, open, &alarm).await?;
+    let Established { transport, received, context, http2 } = established;
+    let context = Rc::new(context);
+    Some(if http2 {
+        Box::pin(http2::serve(transport, context, alarm))
+    } else {
+        Box::pin(http1::serve(transport, received, context, alarm))
+    })
+}
+
 /// Polls a task, with one reading of the clock each time at most.
-fn in_turns(clock: &Clock, mut task: Pin<Box<impl Future<Output = ()>>>) -> impl Future<Output = ()> {
+fn in_turns(clock: &Clock, mut task: Serving) -> impl Future<Output = ()> {
     poll_fn(move |cx| {
         clock.begin_turn();
         task.as_mut().poll(cx)

@@ -35,7 +35,7 @@ pub(super) struct Context {
     /// `None` without TLS.
     tls: Option<TlsFacts>,
     /// The facts above as the access log writes them, and the rules that it followed. Written with the first record.
-    log_text: RefCell<Option<(LogRules, Box<str>)>>,
+    log_text: RefCell<Option<Box<(LogRules, Box<str>)>>>,
     /// The entry among the connections that may have to make room for others.
     pub(super) entry: ConnectionEntry,
     _open: Open,
@@ -164,11 +164,11 @@ impl Context {
 
     /// Returns the facts of the connection as the access log writes them. They are written once.
     pub(super) fn log_text(&self, access: &AccessLog, rules: &LogRules) -> Ref<'_, str> {
-        let is_current = self.log_text.borrow().as_ref().is_some_and(|(by, _)| by == rules);
+        let is_current = self.log_text.borrow().as_ref().is_some_and(|written| written.0 == *rules);
         if !is_current {
-            self.log_text.replace(Some((*rules, self.write_log_text(access, rules))));
+            self.log_text.replace(Some(Box::new((*rules, self.write_log_text(access, rules)))));
         }
-        Ref::map(self.log_text.borrow(), |written| written.as_ref().map_or("", |(_, text)| text))
+        Ref::map(self.log_text.borrow(), |written| written.as_ref().map_or("", |written| &written.1))
     }
 
     fn write_log_text(&self, access: &AccessLog, rules: &LogRules) -> Box<str> {

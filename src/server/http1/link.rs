@@ -39,8 +39,8 @@ pub(super) struct Link {
     body_left: u64,
     /// Bytes of the body that were read.
     body_read: u64,
-    /// Unwritten interim responses.
-    interim: WriteBuffer,
+    /// Unwritten interim responses, which are rare.
+    interim: Option<Box<WriteBuffer>>,
     /// The client has ended its side, or reset the connection.
     gone: bool,
 }
@@ -54,7 +54,7 @@ impl Link {
             decoder: BodyDecoder::request(Framing::None),
             body_left: 0,
             body_read: 0,
-            interim: WriteBuffer::default(),
+            interim: None,
             gone: false,
         }
     }
@@ -126,10 +126,16 @@ impl Link {
 
     /// Writes interim responses, and watches for the client's end. Ready once the client has left.
     pub(super) fn poll_while_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.interim.is_empty() || !self.transport.is_flushed() {
-            let written = self.interim.poll_write(&mut self.transport, cx, &mut |_| {});
+        if self.interim.is_some() || !self.transport.is_flushed() {
+            let written = match &mut self.interim {
+                Some(interim) => interim.poll_write(&mut self.transport, cx, &mut |_| {}),
+                None => Poll::Ready(Ok(())),
+            };
             let flushed = match written {
-                Poll::Ready(Ok(())) => self.transport.poll_flush(cx),
+                Poll::Ready(Ok(())) => {
+                    self.interim = None;
+                    self.transport.poll_flush(cx)
+                }
                 other => other,
             };
             if matches!(flushed, Poll::Ready(Err(_))) {
@@ -149,8 +155,9 @@ impl Link {
 
     /// Moves unwritten interim responses to the end of `out`.
     pub(super) fn take_interim(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.interim.unsent_head());
-        self.interim = WriteBuffer::default();
+        if let Some(interim) = self.interim.take() {
+            out.extend_from_slice(interim.unsent_head());
+        }
     }
 
     /// Sets if closing resets the connection, whether pintle closes it or the kernel at the end of the process.
@@ -228,7 +235,8 @@ impl Interim for LinkInterim<'_> {
         let Some(passed) = self.filter.pass(head) else { return };
         let mut bytes = Vec::with_capacity(64);
         write_status_line(head.status, &mut bytes);
-        let waiting = &mut self.link.borrow_mut().interim;
+        let mut link = self.link.borrow_mut();
+        let waiting = link.interim.get_or_insert_default();
         if let PassedPart::Hints = passed {
             for (name, value) in self.filter.hints(head) {
                 bytes.field(name, &value);

@@ -29,15 +29,22 @@ use exchange::{Exchange, Next, Slow};
 use link::{Link, LinkBody, LinkInterim};
 
 /// Serves a connection to its end. An idle connection holds no exchange and no buffer.
-pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context: Rc<Context>, alarm: Alarm) {
+pub(super) fn serve(
+    transport: ClientTransport,
+    received: Vec<u8>,
+    context: Rc<Context>,
+    alarm: Alarm,
+) -> impl Future<Output = ()> {
+    // Here, since an `async fn` would keep room for its arguments.
     let link = Rc::new(RefCell::new(Link::new(transport, received)));
-    let connection = ClientConnection { link, context, alarm };
+    run(ClientConnection { link, context, alarm })
+}
+
+async fn run(connection: ClientConnection) {
     let context = &connection.context;
     let mut requests = 0;
     loop {
-        let limits = context.worker.view();
-        let limits = &limits.shared.limits;
-        connection.alarm.set(limits.idle);
+        connection.alarm.set(context.worker.view().shared.limits.idle);
         if !connection.rest(requests == 0).await {
             break;
         }
@@ -45,7 +52,7 @@ pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context
             context.entry.speaks();
         }
         requests += 1;
-        let last = requests >= limits.requests_per_connection;
+        let last = requests >= context.worker.view().shared.limits.requests_per_connection;
         let (mut exchange, begun) = poll_fn(|cx| Poll::Ready(begin(&connection, last, cx))).await;
         let done = match begun {
             Poll::Ready(done) => done,
