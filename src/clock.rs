@@ -221,7 +221,18 @@ pub struct Alarm {
 impl Alarm {
     /// Sets the deadline: never early, at most one tick late.
     pub fn set(&self, after: Duration) {
-        self.state.due.set((self.clock.now.get() + ticks_of(after) + 1).min(self.state.cap.get()));
+        self.set_tick(self.tick_after(after));
+    }
+
+    /// The tick at which the alarm would be due if it were set now.
+    #[must_use]
+    pub fn tick_after(&self, after: Duration) -> u32 {
+        self.clock.now.get() + ticks_of(after) + 1
+    }
+
+    /// Sets the deadline to a tick that [`Self::tick_after`] has returned.
+    pub fn set_tick(&self, tick: u32) {
+        self.state.due.set(tick.min(self.state.cap.get()));
     }
 
     /// Switches the alarm off, except for the cap.

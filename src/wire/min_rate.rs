@@ -66,6 +66,12 @@ impl RateTimer {
         self.clients_turn = false;
     }
 
+    /// Returns the rate to which it holds the client.
+    #[must_use]
+    pub fn min_rate(&self) -> MinRate {
+        self.min_rate
+    }
+
     /// Returns the time that a client has for its bytes.
     #[must_use]
     pub fn pause(&self) -> Duration {

@@ -5,6 +5,7 @@
 
 mod corked;
 mod exchange;
+mod frozen;
 pub(super) mod head;
 mod heads;
 mod interim;
@@ -18,9 +19,10 @@ mod tunnel;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use h2::Reason;
@@ -47,6 +49,9 @@ const CRUMBS: usize = 16 * 1024;
 const PENDING_RESETS: usize = 20;
 /// Streams that the client has made pintle reset (CVE-2025-8671).
 const LOCAL_RESETS: usize = 1024;
+/// The time without streams after which a connection is frozen: at the next tick, when a busy one is seldom without. It then
+/// happens twice a second at most, and what it frees serves the next connections.
+const FREEZES_AFTER: Duration = Duration::ZERO;
 
 /// Returns the settings of connections.
 pub(super) fn builder(limits: &Limits) -> server::Builder {
@@ -65,15 +70,43 @@ pub(super) fn builder(limits: &Limits) -> server::Builder {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alarm: Alarm) {
-    let meter = Rc::<Meter>::default();
-    let io = Corked { transport: Rc::new(RefCell::new(transport)), meter: meter.clone() };
+pub(super) fn serve(transport: ClientTransport, context: Rc<Context>, alarm: Alarm) -> impl Future<Output = ()> {
+    // Here, since an `async fn` would keep room for its arguments.
+    let io = Corked { transport: Rc::new(RefCell::new(transport)), meter: Rc::default() };
+    let beginning = Box::pin(begin(io, context, alarm));
+    async move {
+        let Some(mut driver) = beginning.await else { return };
+        loop {
+            match poll_fn(|cx| driver.poll(cx)).await {
+                DriverEvent::Rests => {
+                    driver = match driver.freeze() {
+                        Ok(frozen) => {
+                            poll_fn(|cx| frozen.poll_woken(cx)).await;
+                            frozen.thaw()
+                        }
+                        Err(driver) => driver,
+                    };
+                }
+                DriverEvent::Over { lingers } => {
+                    let ConnectionDriver { io, context, alarm, .. } = *driver;
+                    if lingers {
+                        Box::pin(linger(&io, &context, &alarm)).await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Takes part in the handshake of HTTP/2.
+async fn begin(io: Corked, context: Rc<Context>, alarm: Alarm) -> Option<Box<ConnectionDriver>> {
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let builder = builder(limits);
     alarm.set(limits.handshake);
     alarm.rests(true);
-    let mut handshake = Box::pin(builder.handshake::<_, ChargedBytes>(io.clone()));
+    let mut handshake = pin!(builder.handshake::<_, ChargedBytes>(io.clone()));
     let connection = poll_fn(|cx| {
         let done = handshake.as_mut().poll(cx);
         let sent = io.poll_send(cx);
@@ -84,14 +117,9 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         }
     })
     .await;
-    drop(handshake);
     alarm.rests(false);
-    let (min_rate, memory) = (limits.min_rate(), ConnectionMemory::new(limits));
-    drop(view);
-    let Some(connection) = connection else { return };
-    let mut driver = ConnectionDriver {
-        io,
-        connection,
+    Some(Box::new(ConnectionDriver {
+        connection: connection?,
         streams: FuturesUnordered::new(),
         requests: 0,
         since: context.worker.ticks(),
@@ -100,17 +128,14 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         finished: false,
         alarm,
         stall: context.worker.clock.alarm(),
-        rate_timer: RateTimer::new(min_rate),
+        rate_timer: RateTimer::new(limits.min_rate()),
         unsent: 0,
-        meter,
-        memory,
+        meter: io.meter.clone(),
+        memory: ConnectionMemory::new(limits),
+        idle_end: 0,
+        io,
         context,
-    };
-    let lingers = poll_fn(|cx| driver.poll(cx)).await;
-    let ConnectionDriver { io, context, alarm, .. } = driver;
-    if lingers {
-        linger(&io, &context, &alarm).await;
-    }
+    }))
 }
 
 /// Ends pintle's side, and reads on for a while. Frames still on their way, such as WINDOW_UPDATE, would cause a reset, which
@@ -137,6 +162,14 @@ enum WatchedEvent {
     Head(u64),
 }
 
+/// The reason for which the driver returns to its caller.
+enum DriverEvent {
+    /// The connection is over. If `lingers`, the client may still have to read something.
+    Over { lingers: bool },
+    /// No stream is open for a while.
+    Rests,
+}
+
 struct ConnectionDriver {
     io: Corked,
     connection: Connection<Corked, ChargedBytes>,
@@ -147,6 +180,8 @@ struct ConnectionDriver {
     /// GOAWAY has been sent, or is about to be.
     closing: bool,
     watch: WatchedEvent,
+    /// The tick at which the idle time is over that has begun last.
+    idle_end: u32,
     /// The connection is over, except for bytes that wait to be sent.
     finished: bool,
     alarm: Alarm,
@@ -160,9 +195,8 @@ struct ConnectionDriver {
 }
 
 impl ConnectionDriver {
-    /// Reads, polls the streams, and sends the result with one write. At the end, returns `true` if the client may still have
-    /// to read something.
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
+    /// Reads, polls the streams, and sends the result with one write.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<DriverEvent> {
         self.set_alarm();
         self.meter.begin_turn();
         let worker = &self.context.worker;
@@ -180,9 +214,11 @@ impl ConnectionDriver {
             self.end_flood("frames that request nothing", cx);
         }
         match self.poll_send(cx) {
-            Poll::Ready(Err(_)) => return Poll::Ready(false),
+            Poll::Ready(Err(_)) => return Poll::Ready(DriverEvent::Over { lingers: false }),
             // pintle does not read on from a client that floods.
-            Poll::Ready(Ok(())) if self.finished => return Poll::Ready(!self.meter.is_flood()),
+            Poll::Ready(Ok(())) if self.finished => {
+                return Poll::Ready(DriverEvent::Over { lingers: !self.meter.is_flood() });
+            }
             _ => {}
         }
         self.set_alarm();
@@ -190,8 +226,14 @@ impl ConnectionDriver {
             if self.alarm.was_rung() {
                 return self.make_room(cx);
             }
-            if self.closing && self.watch == WatchedEvent::Rest {
-                return Poll::Ready(false);
+            if self.watch == WatchedEvent::Rest {
+                if self.closing {
+                    return Poll::Ready(DriverEvent::Over { lingers: false });
+                }
+                if self.context.worker.ticks() < self.idle_end {
+                    self.alarm.set_tick(self.idle_end);
+                    return Poll::Ready(DriverEvent::Rests);
+                }
             }
             if let WatchedEvent::Head(_) = self.watch {
                 self.give_up_head(cx);
@@ -290,11 +332,11 @@ impl ConnectionDriver {
 
     /// Ends an idle connection at once to make room for others. GOAWAY names the last stream that pintle has seen, so that a
     /// client may send any other request again (RFC 9113 section 6.8).
-    fn make_room(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
+    fn make_room(&mut self, cx: &mut TaskContext<'_>) -> Poll<DriverEvent> {
         self.connection.abrupt_shutdown(Reason::NO_ERROR);
         let _ = self.connection.poll_closed(cx);
         let _ = self.poll_send(cx);
-        Poll::Ready(false)
+        Poll::Ready(DriverEvent::Over { lingers: false })
     }
 
     fn close(&mut self) {
@@ -324,7 +366,11 @@ impl ConnectionDriver {
         let limits = &view.shared.limits;
         match watch {
             WatchedEvent::Head(_) => self.alarm.set(limits.request_header),
-            WatchedEvent::Rest => self.alarm.set(if self.closing { limits.linger } else { limits.idle }),
+            WatchedEvent::Rest if self.closing => self.alarm.set(limits.linger),
+            WatchedEvent::Rest => {
+                self.idle_end = self.alarm.tick_after(limits.idle);
+                self.alarm.set(FREEZES_AFTER.min(limits.idle));
+            }
             WatchedEvent::Nothing => self.alarm.clear(),
         }
     }

@@ -197,6 +197,13 @@ pub struct Connection<T, B: Buf> {
     connection: proto::Connection<T, Peer, B>,
 }
 
+/// A connection at rest, in little memory: HPACK tables, settings, windows and
+/// stream numbers.
+#[derive(Debug)]
+pub struct Frozen {
+    connection: proto::Frozen,
+}
+
 /// Builds server connections with custom configuration values.
 ///
 /// Methods can be chained in order to set the configuration values.
@@ -411,6 +418,23 @@ where
             builder,
             state,
             span,
+        }
+    }
+
+    /// Returns all that a connection at rest has to remember, to continue with
+    /// it later by [`Connection::thaw`]. The connection itself is then dropped.
+    ///
+    /// Returns `None` unless the connection is open, has no streams nor handles
+    /// of streams, and has nothing under way in either direction.
+    pub fn freeze(&self) -> Option<Frozen> {
+        let connection = self.connection.freeze()?;
+        Some(Frozen { connection })
+    }
+
+    /// Continues with a connection at rest. `io` is the same as before.
+    pub fn thaw(frozen: Frozen, io: T) -> Self {
+        Connection {
+            connection: proto::Connection::thaw(frozen.connection, io),
         }
     }
 

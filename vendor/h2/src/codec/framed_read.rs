@@ -106,6 +106,24 @@ impl<T> FramedRead<T> {
     }
 }
 
+impl<T> FramedRead<T> {
+    /// The HPACK decoder and the largest header list, unless part of a frame
+    /// was read.
+    pub(super) fn freeze(&self) -> Option<(hpack::FrozenDecoder, usize)> {
+        let at_rest = self.inner.read_buffer().is_empty() && self.decoder.partial.is_none();
+        at_rest.then(|| {
+            (
+                self.decoder.hpack.freeze(),
+                self.decoder.max_header_list_size,
+            )
+        })
+    }
+
+    pub(super) fn set_hpack(&mut self, hpack: hpack::FrozenDecoder) {
+        self.decoder.hpack = hpack::Decoder::thaw(hpack);
+    }
+}
+
 fn calc_max_continuation_frames(header_max: usize, frame_max: usize) -> usize {
     // At least this many frames needed to use max header list size
     let min_frames_for_list = (header_max / frame_max).max(1);

@@ -341,6 +341,19 @@ impl<B> Encoder<B> {
 }
 
 impl<T, B> FramedWrite<T, B> {
+    /// The HPACK encoder, unless something waits to be written.
+    pub(super) fn freeze(&self) -> Option<hpack::FrozenEncoder> {
+        let at_rest = self.encoder.next.is_none()
+            && self.encoder.last_data_frame.is_none()
+            && !self.encoder.buf.has_remaining()
+            && !self.final_flush_done;
+        at_rest.then(|| self.encoder.hpack.freeze())
+    }
+
+    pub(super) fn set_hpack(&mut self, hpack: hpack::FrozenEncoder) {
+        self.encoder.hpack = hpack::Encoder::thaw(hpack);
+    }
+
     /// Returns the max frame size that can be sent
     pub fn max_frame_size(&self) -> usize {
         self.encoder.max_frame_size()

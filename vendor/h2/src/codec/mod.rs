@@ -8,6 +8,7 @@ use self::framed_read::FramedRead;
 use self::framed_write::FramedWrite;
 
 use crate::frame::{self, Data, Frame};
+use crate::hpack;
 use crate::proto::Error;
 
 use bytes::Buf;
@@ -58,7 +59,42 @@ where
     }
 }
 
+/// What a codec at rest knows, in little memory.
+#[derive(Debug)]
+pub(crate) struct FrozenCodec {
+    decoder: hpack::FrozenDecoder,
+    encoder: hpack::FrozenEncoder,
+    max_recv_frame_size: usize,
+    max_recv_header_list_size: usize,
+    max_send_frame_size: usize,
+}
+
 impl<T, B> Codec<T, B> {
+    /// Returns `None` while part of a frame was read, or waits to be written.
+    pub(crate) fn freeze(&self) -> Option<FrozenCodec> {
+        let (decoder, max_recv_header_list_size) = self.inner.freeze()?;
+        Some(FrozenCodec {
+            decoder,
+            encoder: self.inner.get_ref().freeze()?,
+            max_recv_frame_size: self.inner.max_frame_size(),
+            max_recv_header_list_size,
+            max_send_frame_size: self.max_send_frame_size(),
+        })
+    }
+
+    pub(crate) fn thaw(frozen: FrozenCodec, io: T) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+        B: Buf,
+    {
+        let mut codec = Codec::with_max_recv_frame_size(io, frozen.max_recv_frame_size);
+        codec.set_max_recv_header_list_size(frozen.max_recv_header_list_size);
+        codec.set_max_send_frame_size(frozen.max_send_frame_size);
+        codec.inner.set_hpack(frozen.decoder);
+        codec.framed_write().set_hpack(frozen.encoder);
+        codec
+    }
+
     /// Updates the max received frame size.
     ///
     /// The change takes effect the next time a frame is decoded. In other

@@ -1,3 +1,4 @@
+use super::packed::Packed;
 use super::{header::BytesStr, huffman, Header};
 use crate::frame;
 
@@ -20,6 +21,15 @@ pub struct Decoder {
     last_max_update: usize,
     table: Table,
     buffer: BytesMut,
+}
+
+/// What a decoder knows, in little memory.
+#[derive(Debug)]
+pub(crate) struct FrozenDecoder {
+    max_size_update: Option<usize>,
+    last_max_update: usize,
+    entries: Packed,
+    max_size: usize,
 }
 
 /// Represents all errors that can be encountered while performing the decoding
@@ -158,6 +168,28 @@ impl Decoder {
             max_size_update: None,
             last_max_update: size,
             table: Table::new(size),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    pub(crate) fn freeze(&self) -> FrozenDecoder {
+        FrozenDecoder {
+            max_size_update: self.max_size_update,
+            last_max_update: self.last_max_update,
+            entries: Packed::new(self.table.entries.iter().rev()),
+            max_size: self.table.max_size,
+        }
+    }
+
+    pub(crate) fn thaw(frozen: FrozenDecoder) -> Decoder {
+        let mut table = Table::new(frozen.max_size);
+        for entry in frozen.entries.unpack() {
+            table.insert(entry);
+        }
+        Decoder {
+            max_size_update: frozen.max_size_update,
+            last_max_update: frozen.last_max_update,
+            table,
             buffer: BytesMut::new(),
         }
     }

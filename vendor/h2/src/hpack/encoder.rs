@@ -1,3 +1,4 @@
+use super::packed::Packed;
 use super::table::{Index, Table};
 use super::{huffman, Header};
 
@@ -20,6 +21,15 @@ pub struct Encoder {
     scratch: BytesMut,
 }
 
+/// What an encoder knows, in little memory.
+#[derive(Debug)]
+pub(crate) struct FrozenEncoder {
+    entries: Packed,
+    max_size: usize,
+    max_allowed_size: usize,
+    size_update: Option<SizeUpdate>,
+}
+
 #[derive(Debug, Copy, Clone, Eq, PartialEq)]
 enum SizeUpdate {
     One(usize),
@@ -34,6 +44,24 @@ impl Encoder {
             table: Table::new(max_size, capacity),
             max_allowed_size: DEFAULT_MAX_ALLOWED_SIZE,
             size_update: None,
+            scratch: BytesMut::new(),
+        }
+    }
+
+    pub(crate) fn freeze(&self) -> FrozenEncoder {
+        FrozenEncoder {
+            entries: Packed::new(self.table.entries()),
+            max_size: self.table.max_size(),
+            max_allowed_size: self.max_allowed_size,
+            size_update: self.size_update,
+        }
+    }
+
+    pub(crate) fn thaw(frozen: FrozenEncoder) -> Encoder {
+        Encoder {
+            table: Table::restore(frozen.max_size, frozen.entries.unpack()),
+            max_allowed_size: frozen.max_allowed_size,
+            size_update: frozen.size_update,
             scratch: BytesMut::new(),
         }
     }

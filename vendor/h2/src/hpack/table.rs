@@ -96,6 +96,20 @@ impl Table {
         }
     }
 
+    /// A table with these entries, the oldest one first, as `entries` has them.
+    pub fn restore(max_size: usize, entries: impl Iterator<Item = Header>) -> Table {
+        let mut table = Table::new(max_size, 0);
+        for entry in entries {
+            table.index_dynamic(entry, None);
+        }
+        table
+    }
+
+    /// The entries, the oldest one first.
+    pub fn entries(&self) -> impl Iterator<Item = &Header> + Clone {
+        self.slots.iter().rev().map(|slot| &slot.header)
+    }
+
     #[inline]
     pub fn capacity(&self) -> usize {
         usable_capacity(self.indices.len())

@@ -1,4 +1,4 @@
-use crate::codec::UserError;
+use crate::codec::{FrozenCodec, UserError};
 use crate::frame::{Reason, StreamId};
 use crate::{client, server};
 
@@ -62,6 +62,13 @@ where
 
     /// Client or server
     _phantom: PhantomData<P>,
+}
+
+/// What a connection at rest knows, in little memory.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    codec: FrozenCodec,
+    streams: FrozenStreams,
 }
 
 struct DynConnection<'a, B: Buf = Bytes> {
@@ -167,6 +174,43 @@ where
                 ping_pong: PingPong::new(),
                 settings: Settings::new(config.settings),
                 streams,
+                span,
+                _phantom: PhantomData,
+            },
+        }
+    }
+
+    /// Returns `None` unless the connection is open, has no streams, and has
+    /// nothing under way in either direction.
+    pub(crate) fn freeze(&self) -> Option<Frozen> {
+        let inner = &self.inner;
+        let at_rest = matches!(inner.state, State::Open)
+            && inner.error.is_none()
+            && !inner.go_away.is_going_away()
+            && inner.pending_refusal.is_none()
+            && inner.ping_pong.is_at_rest()
+            && inner.settings.is_at_rest();
+        if !at_rest {
+            return None;
+        }
+        Some(Frozen {
+            streams: inner.streams.freeze()?,
+            codec: self.codec.freeze()?,
+        })
+    }
+
+    pub(crate) fn thaw(frozen: Frozen, io: T) -> Self {
+        let span = tracing::debug_span!(parent: None, "Connection", peer = %P::NAME);
+        Connection {
+            codec: Codec::thaw(frozen.codec, io),
+            inner: ConnectionInner {
+                state: State::Open,
+                error: None,
+                go_away: GoAway::new(),
+                pending_refusal: None,
+                ping_pong: PingPong::new(),
+                settings: Settings::synced(),
+                streams: Streams::thaw(frozen.streams),
                 span,
                 _phantom: PhantomData,
             },

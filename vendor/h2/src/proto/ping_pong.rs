@@ -69,6 +69,11 @@ impl PingPong {
         }
     }
 
+    /// Whether no ping is under way, nor can be sent by the user.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.pending_ping.is_none() && self.pending_pong.is_none() && self.user_pings.is_none()
+    }
+
     /// Can only be called once. If called a second time, returns `None`.
     pub(crate) fn take_user_pings(&mut self) -> Option<UserPings> {
         if self.user_pings.is_some() {

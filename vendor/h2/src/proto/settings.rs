@@ -38,6 +38,22 @@ impl Settings {
         }
     }
 
+    /// Settings that both sides have acknowledged.
+    pub(crate) fn synced() -> Self {
+        Settings {
+            local: Local::Synced,
+            remote: None,
+            has_received_remote_initial_settings: true,
+        }
+    }
+
+    /// Whether both sides have acknowledged the other's.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(self.local, Local::Synced)
+            && self.remote.is_none()
+            && self.has_received_remote_initial_settings
+    }
+
     pub(crate) fn recv_settings<T, B, C, P>(
         &mut self,
         frame: frame::Settings,

@@ -58,6 +58,14 @@ pub(super) struct Prioritize {
     max_buffer_size: usize,
 }
 
+/// What is left of `Prioritize` while there are no streams.
+#[derive(Debug)]
+pub(super) struct FrozenPrioritize {
+    flow: FlowControl,
+    last_opened_id: StreamId,
+    max_buffer_size: usize,
+}
+
 #[derive(Debug, Eq, PartialEq)]
 enum InFlightData {
     /// There is no `DATA` frame in flight.
@@ -101,6 +109,28 @@ impl Prioritize {
             last_opened_id: StreamId::ZERO,
             in_flight_data_frame: InFlightData::Nothing,
             max_buffer_size: config.local_max_buffer_size,
+        }
+    }
+
+    /// Only while there are no streams. Returns `None` while a frame is with
+    /// the codec.
+    pub fn freeze(&self) -> Option<FrozenPrioritize> {
+        (self.in_flight_data_frame == InFlightData::Nothing).then_some(FrozenPrioritize {
+            flow: self.flow,
+            last_opened_id: self.last_opened_id,
+            max_buffer_size: self.max_buffer_size,
+        })
+    }
+
+    pub fn thaw(frozen: FrozenPrioritize) -> Self {
+        Prioritize {
+            pending_send: store::Queue::new(),
+            pending_capacity: store::Queue::new(),
+            pending_open: store::Queue::new(),
+            flow: frozen.flow,
+            last_opened_id: frozen.last_opened_id,
+            in_flight_data_frame: InFlightData::Nothing,
+            max_buffer_size: frozen.max_buffer_size,
         }
     }
 

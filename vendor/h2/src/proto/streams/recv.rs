@@ -58,6 +58,20 @@ pub(super) struct Recv {
     is_extended_connect_protocol_enabled: bool,
 }
 
+/// What is left of `Recv` while there are no streams.
+#[derive(Debug)]
+pub(super) struct FrozenRecv {
+    init_window_sz: WindowSize,
+    flow: FlowControl,
+    in_flight_data: WindowSize,
+    next_stream_id: Result<StreamId, StreamIdOverflow>,
+    last_processed_id: StreamId,
+    max_stream_id: StreamId,
+    reset_duration: Duration,
+    is_push_enabled: bool,
+    is_extended_connect_protocol_enabled: bool,
+}
+
 #[derive(Debug)]
 pub(super) enum Event {
     Headers(peer::PollMessage),
@@ -110,6 +124,39 @@ impl Recv {
             buffer: Buffer::new(),
             is_push_enabled: config.local_push_enabled,
             is_extended_connect_protocol_enabled: config.extended_connect_protocol_enabled,
+        }
+    }
+
+    /// Only while there are no streams.
+    pub fn freeze(&self) -> FrozenRecv {
+        FrozenRecv {
+            init_window_sz: self.init_window_sz,
+            flow: self.flow,
+            in_flight_data: self.in_flight_data,
+            next_stream_id: self.next_stream_id,
+            last_processed_id: self.last_processed_id,
+            max_stream_id: self.max_stream_id,
+            reset_duration: self.reset_duration,
+            is_push_enabled: self.is_push_enabled,
+            is_extended_connect_protocol_enabled: self.is_extended_connect_protocol_enabled,
+        }
+    }
+
+    pub fn thaw(frozen: FrozenRecv) -> Self {
+        Recv {
+            init_window_sz: frozen.init_window_sz,
+            flow: frozen.flow,
+            in_flight_data: frozen.in_flight_data,
+            next_stream_id: frozen.next_stream_id,
+            last_processed_id: frozen.last_processed_id,
+            max_stream_id: frozen.max_stream_id,
+            pending_window_updates: store::Queue::new(),
+            pending_accept: store::Queue::new(),
+            pending_reset_expired: store::Queue::new(),
+            reset_duration: frozen.reset_duration,
+            buffer: Buffer::new(),
+            is_push_enabled: frozen.is_push_enabled,
+            is_extended_connect_protocol_enabled: frozen.is_extended_connect_protocol_enabled,
         }
     }
 

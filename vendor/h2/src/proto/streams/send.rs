@@ -1,6 +1,6 @@
 use super::{
-    store, Buffer, BufferStatus, Codec, Config, Counts, Frame, Prioritize, Prioritized, Store,
-    Stream, StreamId, StreamIdOverflow, WindowSize,
+    prioritize::FrozenPrioritize, store, Buffer, BufferStatus, Codec, Config, Counts, Frame,
+    Prioritize, Prioritized, Store, Stream, StreamId, StreamIdOverflow, WindowSize,
 };
 use crate::codec::UserError;
 use crate::frame::{self, Reason};
@@ -40,6 +40,17 @@ pub(super) struct Send {
     is_extended_connect_protocol_enabled: bool,
 }
 
+/// What is left of `Send` while there are no streams.
+#[derive(Debug)]
+pub(super) struct FrozenSend {
+    next_stream_id: Result<StreamId, StreamIdOverflow>,
+    max_stream_id: StreamId,
+    init_window_sz: WindowSize,
+    prioritize: FrozenPrioritize,
+    is_push_enabled: bool,
+    is_extended_connect_protocol_enabled: bool,
+}
+
 /// A value to detect which public API has called `poll_reset`.
 #[derive(Debug)]
 pub(crate) enum PollReset {
@@ -48,6 +59,30 @@ pub(crate) enum PollReset {
 }
 
 impl Send {
+    /// Only while there are no streams. Returns `None` while a frame is with
+    /// the codec.
+    pub fn freeze(&self) -> Option<FrozenSend> {
+        Some(FrozenSend {
+            next_stream_id: self.next_stream_id,
+            max_stream_id: self.max_stream_id,
+            init_window_sz: self.init_window_sz,
+            prioritize: self.prioritize.freeze()?,
+            is_push_enabled: self.is_push_enabled,
+            is_extended_connect_protocol_enabled: self.is_extended_connect_protocol_enabled,
+        })
+    }
+
+    pub fn thaw(frozen: FrozenSend) -> Self {
+        Send {
+            next_stream_id: frozen.next_stream_id,
+            max_stream_id: frozen.max_stream_id,
+            init_window_sz: frozen.init_window_sz,
+            prioritize: Prioritize::thaw(frozen.prioritize),
+            is_push_enabled: frozen.is_push_enabled,
+            is_extended_connect_protocol_enabled: frozen.is_extended_connect_protocol_enabled,
+        }
+    }
+
     /// Create a new `Send`
     pub fn new(config: &Config) -> Self {
         Send {

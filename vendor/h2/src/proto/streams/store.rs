@@ -86,6 +86,10 @@ impl Store {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty() && self.ids.is_empty()
+    }
+
     pub fn find_mut(&mut self, id: &StreamId) -> Option<Ptr<'_>> {
         let index = {
             let key = self.ids.get(id)?;

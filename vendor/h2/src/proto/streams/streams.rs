@@ -1,4 +1,5 @@
-use super::recv::RecvHeaderBlockError;
+use super::recv::{FrozenRecv, RecvHeaderBlockError};
+use super::send::FrozenSend;
 use super::store::{self, Entry, Resolve, Store};
 use super::{Buffer, BufferStatus, Config, Counts, Prioritized, Recv, Send, Stream, StreamId};
 use crate::codec::{Codec, SendError, UserError};
@@ -90,6 +91,14 @@ struct Inner {
     refs: usize,
 }
 
+/// What is left of `Streams` while there are none.
+#[derive(Debug)]
+pub(crate) struct FrozenStreams {
+    counts: Counts,
+    recv: FrozenRecv,
+    send: FrozenSend,
+}
+
 #[derive(Debug)]
 struct Actions {
     /// Manages state transitions initiated by receiving frames
@@ -123,6 +132,42 @@ where
 
         Streams {
             inner: Inner::new(peer, config),
+            send_buffer: Arc::new(SendBuffer::new()),
+            _p: ::std::marker::PhantomData,
+        }
+    }
+
+    /// Returns `None` while there are streams, handles of streams, or frames
+    /// that wait to be sent.
+    pub fn freeze(&self) -> Option<FrozenStreams> {
+        let me = self.inner.lock().unwrap();
+        let at_rest = me.refs == 1
+            && me.store.is_empty()
+            && me.actions.conn_error.is_none()
+            && self.send_buffer.is_empty();
+        if !at_rest {
+            return None;
+        }
+        Some(FrozenStreams {
+            counts: me.counts.clone(),
+            recv: me.actions.recv.freeze(),
+            send: me.actions.send.freeze()?,
+        })
+    }
+
+    pub fn thaw(frozen: FrozenStreams) -> Self {
+        Streams {
+            inner: Arc::new(Mutex::new(Inner {
+                counts: frozen.counts,
+                actions: Actions {
+                    recv: Recv::thaw(frozen.recv),
+                    send: Send::thaw(frozen.send),
+                    task: None,
+                    conn_error: None,
+                },
+                store: Store::new(),
+                refs: 1,
+            })),
             send_buffer: Arc::new(SendBuffer::new()),
             _p: ::std::marker::PhantomData,
         }
