@@ -101,9 +101,7 @@ fn a_folder_that_was_left_knows_where_its_promises_are() {
     fs::rename(bed.state().join("ledger.moved"), bed.state().join("ledger.jsonl")).unwrap();
     bed.put(&bed.next);
     let pins = bed.pins("30d");
-    let err = start_fails(&config(&bed, &pins));
-    assert!(err.contains("would lock readers out") && err.contains("they count"), "{err}");
-    // Once it has served, its own ledger has them.
+    // The file breaks the set that only the other ledger has: the copy serves. Then, the own ledger has the set, too.
     for is_first in [true, false] {
         let pintle = bed.start(&pins);
         assert_eq!(bed.served(&pintle), bed.live.pin, "{is_first}");

@@ -42,12 +42,12 @@ impl Pairs {
         &mut self,
         at: usize,
         problems: Vec<Problem>,
-        unchanged: bool,
+        (unchanged, is_awaited): (bool, bool),
         here: Option<&LoadedCertificate>,
         served: LoadedCertificate,
     ) {
         let certificate = here.map(LoadedCertificate::report);
-        self.refused.push(RefusedPair { at, problems, unchanged, certificate });
+        self.refused.push(RefusedPair { at, problems, unchanged, is_awaited, certificate });
         self.loaded.push(served);
     }
 
@@ -97,8 +97,7 @@ pub(super) fn build(
         if let (Some(fit), Some(here), [_]) = (fit, &here, table.certificates.as_slice()) {
             report_unusable(fit, here, pair, hosts, &mut own);
         }
-        let stamps = std::mem::take(&mut own.stamps);
-        r.stamps.extend(stamps);
+        r.stamps.extend(std::mem::take(&mut own.stamps));
         let dropped = stand_ins.dropped(at);
         // pintle obtains the pair itself, and has not yet.
         let is_awaited = pair.managed.is_some() && here.is_none() && !problems.has_errors();
@@ -120,7 +119,8 @@ pub(super) fn build(
                 if !unchanged && stand_ins.are_in_use() {
                     hint_at_memory(&served, &mut problems);
                 }
-                pairs.replace(at, problems, unchanged, here.as_ref(), stand_ins.renewed(served));
+                let served = stand_ins.renewed(served, is_awaited);
+                pairs.replace(at, problems, (unchanged, is_awaited), here.as_ref(), served);
             }
             _ if is_awaited || is_refused && stand_ins.may_lack(path.as_deref()) => pairs.missing.push(MissingPair {
                 path,

@@ -128,7 +128,7 @@ pub(super) fn settle(
 pub(super) fn renew_awaited(candidates: &mut [Candidate], builder: &mut Builder<'_>, r: &mut Checker<'_>) {
     let waits = |candidate: &Candidate| {
         let lacks = candidate.missing.iter().any(|pair| pair.lack == CertificateLack::NotYet);
-        lacks && !candidate.plan.loaded.is_empty()
+        (lacks || candidate.refused.iter().any(|pair| pair.is_awaited)) && !candidate.plan.loaded.is_empty()
     };
     if !candidates.iter().any(waits) {
         return;

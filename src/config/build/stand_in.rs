@@ -101,6 +101,8 @@ pub(super) struct RefusedPair {
     pub(super) problems: Vec<Problem>,
     /// It is the very pair that was served last. Time has made it unfit, and it stays in use.
     pub(super) unchanged: bool,
+    /// pintle obtains it, and has not yet, or its file is gone.
+    pub(super) is_awaited: bool,
     /// The certificate, if it could be read.
     pub(super) certificate: Option<report::CertificateReport>,
 }
@@ -217,9 +219,9 @@ impl<'a> StandIns<'a> {
     }
 
     /// The pair of another site that renews one which stands in, or that one: its own files are refused, and may stay so
-    /// until it ends.
-    pub(super) fn renewed(&self, served: LoadedCertificate) -> LoadedCertificate {
-        if self.is_forced(served.at) { self.latest(served) } else { served }
+    /// until it ends, or it is still to be obtained.
+    pub(super) fn renewed(&self, served: LoadedCertificate, is_awaited: bool) -> LoadedCertificate {
+        if is_awaited || self.is_forced(served.at) { self.latest(served) } else { served }
     }
 
     fn latest(&self, served: LoadedCertificate) -> LoadedCertificate {
