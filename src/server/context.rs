@@ -27,6 +27,9 @@ use crate::wire::transport::Transport;
 /// A client's connection.
 pub(super) type ClientTransport = Transport<ServerSession>;
 
+/// A text, and the rules that it followed.
+type RuledText = (LogRules, Box<str>);
+
 /// The facts about a connection.
 pub(super) struct Context {
     pub(super) worker: Rc<Worker>,
@@ -35,7 +38,7 @@ pub(super) struct Context {
     /// `None` without TLS.
     tls: Option<TlsFacts>,
     /// The facts above as the access log writes them, and the rules that it followed. Written with the first record.
-    log_text: RefCell<Option<Box<(LogRules, Box<str>)>>>,
+    log_text: RefCell<Option<Box<RuledText>>>,
     /// The entry among the connections that may have to make room for others.
     pub(super) entry: ConnectionEntry,
     _open: Open,

@@ -76,6 +76,10 @@ impl Fresh {
         let note = copies.ledger_note();
         for pair in self.0 {
             let Some(contents) = pair.contents(Some(copies)).map(Zeroizing::new) else { continue };
+            // A copy of a first start has no id. It gets one with its next change: none is written for the id alone.
+            let known = read(&copies.path(pair.served())).map(Zeroizing::new);
+            let is_written = known.is_ok_and(|known| *known == *contents);
+            let note = if is_written { "" } else { note.as_str() };
             // It never grows: it has the key.
             let mut noted = Zeroizing::new(Vec::<u8>::with_capacity(note.len().saturating_add(contents.len())));
             noted.extend_from_slice(note.as_bytes());
